@@ -1,0 +1,3 @@
+//! The command: maps the outcome to an exit code, nothing else.
+
+fn main() {}
