@@ -11,3 +11,5 @@
 
 pub mod digest;
 pub mod error;
+pub mod rootfs;
+pub mod sys;

@@ -1,0 +1,141 @@
+//! The container's root: a tree image and its layer tars as one read-only EROFS mount.
+//!
+//! Every mount is a new superblock: a page that one launch read must never serve another whose
+//! files were hashed later.
+#![forbid(unsafe_code)]
+
+use crate::error::{Context, Error, Result, reason_of};
+use crate::sys::{loop_device, mount};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// How the kernel reads the backing files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backing {
+    /// Straight from the files (Linux 6.12 and later, disk file systems).
+    File,
+    /// Through read-only loop devices.
+    Loop,
+}
+
+/// A detached read-only mount; it goes away with its last user.
+pub struct Root {
+    /// The mount, as fsmount(2) gave it.
+    pub mount: OwnedFd,
+    /// How its bytes are read.
+    pub backing: Backing,
+}
+
+/// Mounts the tree image over its tars, in the order of its device table.
+///
+/// The descriptors are the very ones whose bytes were verified; no path is looked up again.
+///
+/// # Errors
+/// The failing call. A file system that cannot serve as backing (ENOTBLK: tmpfs, overlayfs, EROFS;
+/// any before Linux 6.12) is not an error: loop devices take its place.
+pub fn mount(tree: BorrowedFd<'_>, tars: &[BorrowedFd<'_>]) -> Result<Root> {
+    match erofs(&proc_path(tree), tars.iter().map(|tar| proc_path(*tar))) {
+        Ok(mount) => Ok(Root {
+            mount,
+            backing: Backing::File,
+        }),
+        Err((_, Errno::ENOTBLK)) => mount_by_loop(tree, tars),
+        Err((call, errno)) => Err(failed(call, errno)),
+    }
+}
+
+fn mount_by_loop(tree: BorrowedFd<'_>, tars: &[BorrowedFd<'_>]) -> Result<Root> {
+    // The devices are freed by the kernel when both these descriptors and the mount are gone.
+    let tree = attach_loop(tree)?;
+    let tars = tars
+        .iter()
+        .map(|tar| attach_loop(*tar))
+        .collect::<Result<Vec<_>>>()?;
+    let mount = erofs(&tree.path, tars.iter().map(|tar| tar.path.clone()))
+        .map_err(|(call, errno)| failed(call, errno))?;
+    Ok(Root {
+        mount,
+        backing: Backing::Loop,
+    })
+}
+
+fn failed(call: String, errno: Errno) -> Error {
+    let error = Error::system(call, errno.desc());
+    match errno {
+        Errno::ENODEV => {
+            error.hint("this kernel has no EROFS: it takes Linux 6.4 or later with CONFIG_EROFS_FS")
+        }
+        Errno::EPERM => error.hint("mounting an image takes root"),
+        _ => error,
+    }
+}
+
+fn erofs(
+    tree: &CStr,
+    tars: impl Iterator<Item = CString>,
+) -> std::result::Result<OwnedFd, (String, Errno)> {
+    let context = mount::fsopen(c"erofs").map_err(|e| ("fsopen(\"erofs\")".into(), e))?;
+    let context = context.as_fd();
+    // Without it the kernel opens a read-only loop device for writing, which is EACCES.
+    mount::fsconfig_flag(context, c"ro").map_err(|e| ("fsconfig(\"ro\")".into(), e))?;
+    let set = |key: &CStr, value: &CStr| {
+        mount::fsconfig_string(context, key, value)
+            .map_err(|e| (format!("fsconfig({key:?}, {value:?})"), e))
+    };
+    set(c"source", tree)?;
+    for tar in tars {
+        set(c"device", &tar)?;
+    }
+    mount::fsconfig_create(context)
+        .map_err(|e| ("fsconfig(FSCONFIG_CMD_CREATE, erofs)".into(), e))?;
+    // Not NODEV: /dev is part of the tree image, which holds no other device nodes.
+    mount::fsmount(context, mount::RDONLY | mount::NOSUID)
+        .map_err(|e| ("fsmount(erofs, MOUNT_ATTR_RDONLY)".into(), e))
+}
+
+/// The name of an open file; the only one that is sure to mean it (fsconfig has no other way in).
+fn proc_path(file: BorrowedFd<'_>) -> CString {
+    CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).expect("no NUL in a number")
+}
+
+struct Loop {
+    path: CString,
+    _device: OwnedFd,
+}
+
+fn attach_loop(file: BorrowedFd<'_>) -> Result<Loop> {
+    const CONTROL: &str = "/dev/loop-control";
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let control = open(CONTROL, flags, Mode::empty()).map_err(|errno| {
+        Error::unsupported(format_args!("open({CONTROL:?})"), errno.desc())
+            .hint("this store's file system cannot back an EROFS mount itself; it takes loop devices or a store on a disk file system (ext4, XFS, btrfs)")
+    })?;
+    loop {
+        let number =
+            loop_device::free_number(control.as_fd()).context(|| "ioctl(LOOP_CTL_GET_FREE)")?;
+        let path = format!("/dev/loop{number}");
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let device =
+            open(path.as_str(), flags, Mode::empty()).context(|| format!("open({path:?})"))?;
+        match loop_device::configure(device.as_fd(), file) {
+            Ok(()) => {
+                let path = CString::new(path).expect("no NUL in a number");
+                return Ok(Loop {
+                    path,
+                    _device: device,
+                });
+            }
+            Err(Errno::EBUSY) => continue,
+            Err(errno) => {
+                let why = reason_of(&errno.into());
+                return Err(Error::system(
+                    format_args!("ioctl({path:?}, LOOP_CONFIGURE)"),
+                    why,
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The system calls that no library wraps: the only module with `unsafe`.
+//!
+//! Every function does one call, gives its error back as the kernel's errno, and neither allocates
+//! nor locks: the child of a clone uses them between clone3(2) and execve(2), where both could hang.
+#![allow(unsafe_code)]
+
+pub mod arguments;
+pub mod loop_device;
+pub mod mount;
+pub mod network;
+pub mod process;
+
+use nix::errno::Errno;
+
+/// The errno of a system call that returned -1, else its value.
+fn check(result: libc::c_long) -> nix::Result<libc::c_long> {
+    Errno::result(result)
+}

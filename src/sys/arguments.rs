@@ -1,0 +1,34 @@
+//! imrun's own argument vector, as other users see it in /proc/PID/cmdline.
+
+use std::io::{Error, ErrorKind, Result};
+
+/// Overwrites the value of every `NAME=VALUE` argument that `is_secret` picks by its position.
+///
+/// Positions count the program's name as 0. Must run while no other thread does.
+pub fn erase_values(is_secret: impl Fn(usize) -> bool) -> Result<()> {
+    let (start, end) = range()?;
+    // SAFETY: the kernel put the arguments there, readable and writable, at execve(2); they are
+    // never unmapped, and by the time of this call the standard library has copied what it wants.
+    let arguments = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, end - start) };
+    for (position, argument) in arguments.split_mut(|byte| *byte == 0).enumerate() {
+        if is_secret(position)
+            && let Some(equals) = argument.iter().position(|byte| *byte == b'=')
+        {
+            argument[equals + 1..].fill(b'*');
+        }
+    }
+    Ok(())
+}
+
+/// `arg_start` and `arg_end`: fields 48 and 49 of /proc/self/stat (proc_pid_stat(5)).
+fn range() -> Result<(usize, usize)> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let malformed = || Error::new(ErrorKind::InvalidData, "/proc/self/stat: no argument range");
+    // The name in parentheses may hold spaces: count from behind it, where field 3 comes first.
+    let (_, fields) = stat.rsplit_once(") ").ok_or_else(malformed)?;
+    let mut fields = fields.split(' ').skip(48 - 3).map(str::parse::<usize>);
+    match (fields.next(), fields.next()) {
+        (Some(Ok(start)), Some(Ok(end))) if start != 0 && start < end => Ok((start, end)),
+        _ => Err(malformed()),
+    }
+}

@@ -1,0 +1,163 @@
+//! The file-descriptor based mount interface (Linux 5.2 and later; fsopen(2), move_mount(2), …).
+
+use super::check;
+use nix::Result;
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::null;
+
+/// Attributes of a mount: `MOUNT_ATTR_*` of mount_setattr(2).
+pub type Attributes = u64;
+/// Nothing can be written through this mount.
+pub const RDONLY: Attributes = libc::MOUNT_ATTR_RDONLY;
+/// set-user-ID bits and file capabilities have no effect.
+pub const NOSUID: Attributes = libc::MOUNT_ATTR_NOSUID;
+/// Device nodes cannot be opened.
+pub const NODEV: Attributes = libc::MOUNT_ATTR_NODEV;
+/// Nothing can be executed.
+pub const NOEXEC: Attributes = libc::MOUNT_ATTR_NOEXEC;
+
+fn owned(fd: libc::c_long) -> OwnedFd {
+    // SAFETY: the kernel has just made this descriptor for the caller, and nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
+}
+
+/// A new file system context.
+pub fn fsopen(fstype: &CStr) -> Result<OwnedFd> {
+    // SAFETY: the pointer is a valid C string for the length of the call.
+    let fd = unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), 1) };
+    check(fd).map(owned)
+}
+
+/// Sets a parameter of a file system context to a string of at most 255 bytes.
+pub fn fsconfig_string(context: BorrowedFd<'_>, key: &CStr, value: &CStr) -> Result<()> {
+    let command = libc::FSCONFIG_SET_STRING;
+    // SAFETY: both pointers are valid C strings for the length of the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_raw_fd(),
+            command,
+            key.as_ptr(),
+            value.as_ptr(),
+            0,
+        )
+    };
+    check(result).map(drop)
+}
+
+/// Sets a flag of a file system context.
+pub fn fsconfig_flag(context: BorrowedFd<'_>, key: &CStr) -> Result<()> {
+    let command = libc::FSCONFIG_SET_FLAG;
+    // SAFETY: the key is a valid C string; a flag has no value.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_raw_fd(),
+            command,
+            key.as_ptr(),
+            null::<u8>(),
+            0,
+        )
+    };
+    check(result).map(drop)
+}
+
+/// Makes a superblock that nobody else shares, as the context says.
+pub fn fsconfig_create(context: BorrowedFd<'_>) -> Result<()> {
+    let command = libc::FSCONFIG_CMD_CREATE;
+    // SAFETY: the command takes neither key nor value.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_raw_fd(),
+            command,
+            null::<u8>(),
+            null::<u8>(),
+            0,
+        )
+    };
+    check(result).map(drop)
+}
+
+/// A detached mount of the superblock that a context made.
+pub fn fsmount(context: BorrowedFd<'_>, attributes: Attributes) -> Result<OwnedFd> {
+    let flags = libc::FSMOUNT_CLOEXEC;
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), flags, attributes) };
+    check(fd).map(owned)
+}
+
+/// A detached copy of the one mount at `path`.
+pub fn open_tree_clone(path: &CStr) -> Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: the path is a valid C string for the length of the call.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    check(fd).map(owned)
+}
+
+/// Attaches a detached mount at `path` beneath `directory` (AT_FDCWD with an absolute path).
+pub fn move_mount(mount: BorrowedFd<'_>, directory: RawFd, path: &CStr) -> Result<()> {
+    move_mount_with(mount, directory, path, libc::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// Attaches a detached mount on what `target` is open on.
+pub fn move_mount_onto(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount_with(mount, target.as_raw_fd(), c"", flags)
+}
+
+fn move_mount_with(mount: BorrowedFd<'_>, to: RawFd, path: &CStr, flags: u32) -> Result<()> {
+    let from = mount.as_raw_fd();
+    // SAFETY: both paths are valid C strings for the length of the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            from,
+            c"".as_ptr(),
+            to,
+            path.as_ptr(),
+            flags,
+        )
+    };
+    check(result).map(drop)
+}
+
+fn mount_setattr(mount: BorrowedFd<'_>, attributes: &libc::mount_attr) -> Result<()> {
+    let flags = libc::AT_EMPTY_PATH;
+    let size = size_of::<libc::mount_attr>();
+    // SAFETY: the path is a valid C string, and the structure is as large as `size` says.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            attributes,
+            size,
+        )
+    };
+    check(result).map(drop)
+}
+
+/// Adds attributes to a mount.
+pub fn set_attributes(mount: BorrowedFd<'_>, attributes: Attributes) -> Result<()> {
+    let change = libc::mount_attr {
+        attr_set: attributes,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    mount_setattr(mount, &change)
+}
+
+/// Maps the owners of a detached mount through a user namespace (once in a mount's life).
+pub fn idmap(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> Result<()> {
+    let change = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: user_namespace.as_raw_fd() as u64,
+    };
+    mount_setattr(mount, &change)
+}

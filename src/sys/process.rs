@@ -1,0 +1,174 @@
+//! Making a process in fresh namespaces, and taking its privileges away.
+//!
+//! The credential calls are made directly: the C library's own would also signal every thread that
+//! it remembers, and in the child of a clone it remembers threads that are not there.
+
+use super::check;
+use nix::Result;
+use std::ffi::{CStr, c_char};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+// linux/sched.h; the C library's constants for clone(2) are too narrow for the last one.
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Which side of clone3(2) this is.
+pub enum Cloned {
+    /// The new process.
+    Child,
+    /// The process that called, with the child's id and a descriptor of it.
+    Parent {
+        /// The child's process id, in the caller's pid namespace.
+        pid: nix::unistd::Pid,
+        /// Refers to the child even after its id was used again (pidfd_open(2)).
+        pidfd: OwnedFd,
+    },
+}
+
+/// Clones this process into the namespaces of `flags` (`CLONE_NEW*`) and into `cgroup`.
+///
+/// The child has a copy of this thread alone: it must not allocate, lock or unwind, and ends by
+/// execve(2) or [`exit`].
+pub fn clone3(flags: u64, cgroup: BorrowedFd<'_>) -> Result<Cloned> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: an all-zero clone_args is a valid one.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | CLONE_PIDFD | CLONE_INTO_CGROUP;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.cgroup = cgroup.as_raw_fd() as u64;
+    // SAFETY: without CLONE_VM the child runs on a copy of this stack, as after fork(2).
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
+    Ok(match check(result)? {
+        0 => Cloned::Child,
+        pid => Cloned::Parent {
+            pid: nix::unistd::Pid::from_raw(pid as i32),
+            // SAFETY: the kernel has just made this descriptor for the caller.
+            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        },
+    })
+}
+
+/// Ends this process at once: no destructors, no buffers.
+pub fn exit(code: i32) -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Replaces this process's program; returns only on failure.
+///
+/// `argv` and `envp` are C strings' pointers, each list ended by a null pointer.
+pub fn execve(path: &CStr, argv: &Pointers, envp: &Pointers) -> nix::errno::Errno {
+    // SAFETY: `Pointers` keeps its strings alive and its list null-terminated.
+    unsafe { libc::execve(path.as_ptr(), argv.0.as_ptr(), envp.0.as_ptr()) };
+    nix::errno::Errno::last()
+}
+
+/// C strings as execve(2) wants them, made before the clone because making them allocates.
+pub struct Pointers(Vec<*const c_char>, Vec<std::ffi::CString>);
+
+impl Pointers {
+    /// Takes the strings over.
+    pub fn new(strings: Vec<std::ffi::CString>) -> Pointers {
+        let list = strings
+            .iter()
+            .map(|s| s.as_ptr())
+            .chain([std::ptr::null()])
+            .collect();
+        Pointers(list, strings)
+    }
+
+    /// The strings.
+    pub fn strings(&self) -> &[std::ffi::CString] {
+        &self.1
+    }
+}
+
+/// Sets the supplementary groups, then all group ids, then all user ids, of this one thread.
+pub fn set_ids(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
+    // SAFETY: the pointer is valid for as many ids as the length says.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    // SAFETY: plain integers.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    // SAFETY: plain integers.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
+    Ok(())
+}
+
+/// Takes a capability out of the bounding set; EINVAL says that the kernel has none of that number.
+pub fn drop_bounding(capability: i32) -> Result<()> {
+    // SAFETY: plain integers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_DROP, capability, 0, 0, 0) })
+        .map(drop)
+}
+
+/// Empties the ambient, permitted, effective and inheritable sets.
+pub fn clear_capabilities() -> Result<()> {
+    const VERSION_3: u32 = 0x2008_0522; // linux/capability.h
+    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL;
+    // SAFETY: plain integers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAP_AMBIENT, clear, 0, 0, 0) })?;
+    let header = [VERSION_3, 0];
+    let sets = [0u32; 6];
+    // SAFETY: version 3 reads a header of two and sets of six 32-bit words.
+    check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) }).map(drop)
+}
+
+/// Marks every descriptor from `first` up close-on-exec.
+pub fn close_on_exec_from(first: u32) -> Result<()> {
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: plain integers; nothing is closed before execve(2).
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
+}
+
+/// Closes every descriptor from `first` to `last` that this program did not open itself.
+///
+/// Called first thing in `main`, when no descriptor above standard error is this program's own.
+pub fn close_inherited(first: u32, last: u32) -> Result<()> {
+    // SAFETY: at the start of the program nothing owns these descriptors.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+/// Sends a signal to the process that `pidfd` refers to.
+pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo means that of kill(2).
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            none,
+            0,
+        )
+    })
+    .map(drop)
+}
+
+/// A descriptor that refers to process `pid`.
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    // SAFETY: plain integers.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel has just made this descriptor for the caller.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Sends a signal with a value, as sigqueue(3) does.
+pub fn queue_signal(pid: i32, signal: i32, value: i32) -> Result<()> {
+    let value = libc::sigval {
+        sival_ptr: value as usize as *mut libc::c_void,
+    };
+    // SAFETY: sigqueue(3) passes the value on; nobody dereferences it.
+    check(unsafe { libc::sigqueue(pid, signal, value) }.into()).map(drop)
+}
+
+/// Gives every signal its default action and unblocks all: nothing is inherited from the caller.
+pub fn reset_signals() -> Result<()> {
+    // SAFETY: an all-zero sigaction is SIG_DFL without flags.
+    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    for signal in 1..=64 {
+        // SAFETY: the structure is valid; SIGKILL, SIGSTOP and the C library's own two are EINVAL.
+        unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
+    }
+    nix::sys::signal::SigSet::empty().thread_set_mask()
+}
