@@ -9,7 +9,10 @@
 //!      → { digest, reference, user, env, json, error } → sys (the only `unsafe`)
 //! ```
 
+pub mod cgroup;
 pub mod digest;
 pub mod error;
+pub mod launch;
 pub mod rootfs;
+pub mod state;
 pub mod sys;

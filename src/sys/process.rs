@@ -172,3 +172,13 @@ pub fn reset_signals() -> Result<()> {
     }
     nix::sys::signal::SigSet::empty().thread_set_mask()
 }
+
+/// The path of the working directory, without its NUL, in `buffer` (getcwd(2)).
+///
+/// The C library's getcwd(3) would turn a directory outside the root into an error of its own.
+pub fn current_directory(buffer: &mut [u8]) -> Result<&[u8]> {
+    // SAFETY: the kernel writes at most as many bytes as the length says.
+    let length =
+        check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })?;
+    Ok(&buffer[..(length as usize).saturating_sub(1)])
+}

@@ -1,0 +1,99 @@
+//! A cgroup (version 2) for each container: it groups, and it kills all that is in it at once.
+//!
+//! Source: Linux, Documentation/admin-guide/cgroup-v2.rst.
+#![forbid(unsafe_code)]
+
+use crate::error::{Context, Error, Result};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where hosts mount the version 2 hierarchy: alone, or beside version 1.
+const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
+/// The parent of all containers' cgroups, beneath the hierarchy's root.
+const PARENT: &str = "imrun";
+
+/// The directory of one container's cgroup.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes the cgroup of container `id`.
+    pub fn create(id: &str) -> Result<Cgroup> {
+        let parent = hierarchy()?.join(PARENT);
+        make_directory(&parent)?;
+        let path = parent.join(id);
+        std::fs::create_dir(&path).context(|| format!("mkdir({path:?})"))?;
+        Ok(Cgroup { path })
+    }
+
+    /// The cgroup that an earlier process made for container `id`, if it is still there.
+    pub fn existing(id: &str) -> Result<Option<Cgroup>> {
+        let path = hierarchy()?.join(PARENT).join(id);
+        Ok(path.is_dir().then_some(Cgroup { path }))
+    }
+
+    /// The directory, for CLONE_INTO_CGROUP.
+    pub fn open(&self) -> Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        open(&self.path, flags, Mode::empty()).context(|| format!("open({:?})", self.path))
+    }
+
+    /// Kills every process in it.
+    pub fn kill(&self) -> Result<()> {
+        let file = self.path.join("cgroup.kill");
+        std::fs::write(&file, "1").context(|| format!("write({file:?})"))
+    }
+
+    /// Kills what is left in it and removes it.
+    pub fn remove(self) -> Result<()> {
+        self.kill()?;
+        // A killed process leaves its cgroup a moment after it was reaped.
+        const PATIENCE: u32 = 200;
+        for attempt in 0.. {
+            match nix::unistd::unlinkat(
+                nix::fcntl::AT_FDCWD,
+                &self.path,
+                nix::unistd::UnlinkatFlags::RemoveDir,
+            ) {
+                Ok(()) | Err(Errno::ENOENT) => break,
+                Err(Errno::EBUSY) if attempt < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(5))
+                }
+                Err(errno) => return Err(errno).context(|| format!("rmdir({:?})", self.path)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error).context(|| format!("mkdir({path:?})"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The mount point of the version 2 hierarchy.
+pub fn hierarchy() -> Result<PathBuf> {
+    MOUNTS
+        .into_iter()
+        .find(|path| statfs(*path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC))
+        .map(PathBuf::from)
+        .ok_or_else(|| {
+            Error::unsupported(
+                "cgroup2",
+                format_args!("is mounted at neither {} nor {}", MOUNTS[0], MOUNTS[1]),
+            )
+            .hint("mount -t cgroup2 none /sys/fs/cgroup")
+        })
+}

@@ -1,0 +1,348 @@
+//! The child of the clone: from fresh namespaces to execve(2).
+//!
+//! It allocates nothing and takes no lock, for it is a copy of one thread of a process that has
+//! more. The order of the steps is the kernel's: proc and sysfs can be mounted only while the old
+//! root is still visible, sysctls set only while the host's user id is still root's.
+
+use super::Spec;
+use super::network::Bind;
+use crate::sys::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
+use crate::sys::{network, process};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, pivot_root, setsid};
+use std::convert::Infallible;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+/// The namespaces that every container has; the cgroup namespace is entered from inside, because
+/// only there does it begin at the container's own cgroup.
+pub(super) const NAMESPACES: u64 = (libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS) as u64;
+
+/// Parent to child: the user namespace has its ids, and the root is mapped to them.
+pub(super) const MAPPED: u8 = b'm';
+/// Parent to child: the sink has acknowledged the launch record.
+pub(super) const GO: u8 = b'g';
+
+/// All that the child uses; everything was made before the clone.
+pub(super) struct World<'a> {
+    pub spec: &'a Spec,
+    pub root: BorrowedFd<'a>,
+    pub stage: &'a CStr,
+    pub binds: &'a [Bind],
+    pub stdout: BorrowedFd<'a>,
+    pub stderr: BorrowedFd<'a>,
+    pub channel: BorrowedFd<'a>,
+    pub parent_channel: RawFd,
+}
+
+macro_rules! steps {
+    ($($step:ident = $call:literal,)*) => {
+        /// The steps that can fail, for the parent to tell.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        pub(super) enum Step { $($step,)* }
+
+        impl Step {
+            const ALL: &[Step] = &[$(Step::$step,)*];
+
+            /// The system call, with its arguments.
+            pub fn call(self) -> &'static str {
+                match self { $(Step::$step => $call,)* }
+            }
+        }
+    };
+}
+
+steps! {
+    Ready = "ready",
+    Channel = "recv(channel)",
+    Signals = "rt_sigaction(SIG_DFL)",
+    Session = "setsid()",
+    CgroupNamespace = "unshare(CLONE_NEWCGROUP)",
+    Propagation = "mount(\"/\", MS_REC|MS_PRIVATE)",
+    Proc = "fsopen(\"proc\")",
+    Sysctl = "write(\"/proc/sys\")",
+    ProcReadOnly = "mount_setattr(proc, MOUNT_ATTR_RDONLY)",
+    Sysfs = "fsopen(\"sysfs\")",
+    Cgroupfs = "fsopen(\"cgroup2\")",
+    Attach = "move_mount(root)",
+    AttachProc = "move_mount(\"/proc\")",
+    AttachSysfs = "move_mount(\"/sys\")",
+    AttachCgroupfs = "move_mount(\"/sys/fs/cgroup\")",
+    Bind = "move_mount(\"/etc\")",
+    Pivot = "pivot_root(\".\", \".\")",
+    Detach = "umount2(\".\", MNT_DETACH)",
+    Hostname = "sethostname()",
+    Loopback = "ioctl(\"lo\", SIOCSIFFLAGS)",
+    Stdin = "open(\"/dev/null\")",
+    Stdio = "dup3()",
+    CoreLimit = "setrlimit(RLIMIT_CORE, 0)",
+    Bounding = "prctl(PR_CAPBSET_DROP)",
+    Ids = "setresuid()",
+    Capabilities = "capset(0)",
+    NoNewPrivileges = "prctl(PR_SET_NO_NEW_PRIVS)",
+    ParentDeath = "prctl(PR_SET_PDEATHSIG, SIGKILL)",
+    WorkingDirectory = "chdir()",
+    CloseRange = "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)",
+    Execute = "execve()",
+}
+
+/// Which step failed, and how; also the message that none did so far.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failure {
+    pub step: Step,
+    pub errno: Errno,
+}
+
+impl Failure {
+    /// Bytes of a message.
+    pub const SIZE: usize = 5;
+
+    fn encode(self) -> [u8; Self::SIZE] {
+        let [a, b, c, d] = (self.errno as i32).to_ne_bytes();
+        [self.step as u8, a, b, c, d]
+    }
+
+    /// The inverse of `encode`; a child of this very program wrote it.
+    pub fn decode([step, a, b, c, d]: [u8; Self::SIZE]) -> Failure {
+        let step = Step::ALL
+            .get(usize::from(step))
+            .copied()
+            .unwrap_or(Step::Channel);
+        Failure {
+            step,
+            errno: Errno::from_raw(i32::from_ne_bytes([a, b, c, d])),
+        }
+    }
+}
+
+trait At<T> {
+    fn at(self, step: Step) -> Result<T, Failure>;
+}
+
+impl<T> At<T> for nix::Result<T> {
+    fn at(self, step: Step) -> Result<T, Failure> {
+        self.map_err(|errno| Failure { step, errno })
+    }
+}
+
+/// Never returns: the program is executed, or the failing step told and the process ended.
+pub(super) fn run(world: &World<'_>) -> ! {
+    let Err(failure) = start(world);
+    // Nobody is left to tell when this fails: the parent is gone, and sees nothing.
+    let _ = send(world, failure);
+    process::exit(i32::from(crate::error::EXIT_REFUSED))
+}
+
+fn start(world: &World<'_>) -> Result<Infallible, Failure> {
+    // Else the parent's death would go unseen, as this copy kept its end open.
+    nix::unistd::close(world.parent_channel).at(Step::Channel)?;
+    process::reset_signals().at(Step::Signals)?;
+    setsid().at(Step::Session)?;
+    await_message(world, MAPPED)?;
+    unshare(CloneFlags::CLONE_NEWCGROUP).at(Step::CgroupNamespace)?;
+    enter_root(world)?;
+    name_host(world.spec)?;
+    send(
+        world,
+        Failure {
+            step: Step::Ready,
+            errno: Errno::from_raw(0),
+        },
+    )?;
+    await_message(world, GO)?;
+    connect_stdio(world)?;
+    drop_privileges(world)?;
+    Err(execute(world.spec))
+}
+
+fn send(world: &World<'_>, message: Failure) -> Result<(), Failure> {
+    let channel = world.channel.as_raw_fd();
+    socket::send(channel, &message.encode(), MsgFlags::MSG_NOSIGNAL).at(Step::Channel)?;
+    Ok(())
+}
+
+/// Ends the process in silence when the parent is gone.
+fn await_message(world: &World<'_>, expected: u8) -> Result<(), Failure> {
+    let mut message = [0];
+    let received = loop {
+        match socket::recv(world.channel.as_raw_fd(), &mut message, MsgFlags::empty()) {
+            Err(Errno::EINTR) => continue,
+            other => break other.at(Step::Channel)?,
+        }
+    };
+    if received != 1 || message[0] != expected {
+        process::exit(i32::from(crate::error::EXIT_REFUSED));
+    }
+    Ok(())
+}
+
+fn enter_root(world: &World<'_>) -> Result<(), Failure> {
+    let none: Option<&CStr> = None;
+    nix::mount::mount(
+        none,
+        c"/",
+        none,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        none,
+    )
+    .at(Step::Propagation)?;
+    let root = world.root;
+    let proc = mount_proc(world.spec.network.owned())?;
+    mount::move_mount(root, libc::AT_FDCWD, world.stage).at(Step::Attach)?;
+    mount::move_mount(proc.as_fd(), root.as_raw_fd(), c"proc").at(Step::AttachProc)?;
+    if world.spec.network.owned() {
+        let sysfs = mount_new(c"sysfs", RDONLY, Step::Sysfs)?;
+        mount::move_mount(sysfs.as_fd(), root.as_raw_fd(), c"sys").at(Step::AttachSysfs)?;
+    }
+    let cgroupfs = mount_new(c"cgroup2", RDONLY, Step::Cgroupfs)?;
+    mount::move_mount(cgroupfs.as_fd(), root.as_raw_fd(), c"sys/fs/cgroup")
+        .at(Step::AttachCgroupfs)?;
+    for bind in world.binds {
+        attach_bind(root, bind).at(Step::Bind)?;
+    }
+    fchdir(root).at(Step::Pivot)?;
+    pivot_root(c".", c".").at(Step::Pivot)?;
+    umount2(c".", MntFlags::MNT_DETACH).at(Step::Detach)?;
+    chdir(c"/").at(Step::Detach)
+}
+
+fn mount_new(fstype: &CStr, attributes: mount::Attributes, step: Step) -> Result<OwnedFd, Failure> {
+    let context = mount::fsopen(fstype).at(step)?;
+    mount::fsconfig_create(context.as_fd()).at(step)?;
+    mount::fsmount(context.as_fd(), attributes | NOSUID | NODEV | NOEXEC).at(step)
+}
+
+/// A procfs of the container's own: through this handle alone are sysctls written, so that no
+/// mount in an image can redirect them; then it becomes read-only.
+fn mount_proc(own_network: bool) -> Result<OwnedFd, Failure> {
+    let proc = mount_new(c"proc", 0, Step::Proc)?;
+    if own_network {
+        // Without privileges an app can still listen on port 80.
+        set_sysctl(&proc, c"sys/net/ipv4/ip_unprivileged_port_start", b"0").at(Step::Sysctl)?;
+    }
+    mount::set_attributes(proc.as_fd(), RDONLY).at(Step::ProcReadOnly)?;
+    Ok(proc)
+}
+
+fn set_sysctl(proc: &OwnedFd, path: &CStr, value: &[u8]) -> nix::Result<()> {
+    let file = openat(
+        proc,
+        path,
+        OFlag::O_WRONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    nix::unistd::write(&file, value).map(drop)
+}
+
+/// The placeholder may be reached through the image's own links, but never outside its root.
+fn attach_bind(root: BorrowedFd<'_>, bind: &Bind) -> nix::Result<()> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let target = openat2(root, bind.target, how)?;
+    mount::move_mount_onto(bind.mount.as_fd(), target.as_fd())
+}
+
+fn name_host(spec: &Spec) -> Result<(), Failure> {
+    let name = std::os::unix::ffi::OsStrExt::from_bytes(spec.hostname.as_bytes());
+    nix::unistd::sethostname::<&std::ffi::OsStr>(name).at(Step::Hostname)?;
+    if !spec.network.owned() {
+        return Ok(());
+    }
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket =
+        socket::socket(AddressFamily::Inet, SockType::Datagram, flags, None).at(Step::Loopback)?;
+    network::loopback_up(socket.as_fd()).at(Step::Loopback)
+}
+
+fn connect_stdio(world: &World<'_>) -> Result<(), Failure> {
+    match &world.spec.stdin {
+        Some(stdin) => dup2_stdin(stdin).at(Step::Stdio)?,
+        None => {
+            let null = open(
+                c"/dev/null",
+                OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            );
+            dup2_stdin(null.at(Step::Stdin)?).at(Step::Stdio)?;
+        }
+    }
+    dup2_stdout(world.stdout).at(Step::Stdio)?;
+    dup2_stderr(world.stderr).at(Step::Stdio)
+}
+
+fn drop_privileges(world: &World<'_>) -> Result<(), Failure> {
+    let spec = world.spec;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).at(Step::CoreLimit)?;
+    umask(Mode::from_bits_truncate(0o022));
+    empty_bounding_set()?;
+    process::set_ids(spec.uid, spec.gid, &spec.groups).at(Step::Ids)?;
+    process::clear_capabilities().at(Step::Capabilities)?;
+    nix::sys::prctl::set_no_new_privs().at(Step::NoNewPrivileges)?;
+    // A change of credentials clears it, so it comes after the last one.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).at(Step::ParentDeath)?;
+    exit_if_orphaned(world);
+    enter_working_directory(&spec.workdir).at(Step::WorkingDirectory)?;
+    process::close_on_exec_from(3).at(Step::CloseRange)
+}
+
+fn empty_bounding_set() -> Result<(), Failure> {
+    for capability in 0.. {
+        match process::drop_bounding(capability) {
+            Err(Errno::EINVAL) if capability > 0 => break,
+            other => other.at(Step::Bounding)?,
+        }
+    }
+    Ok(())
+}
+
+/// The parent may have died before its death was asked to be told.
+fn exit_if_orphaned(world: &World<'_>) {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    if socket::recv(world.channel.as_raw_fd(), &mut [0], flags) == Ok(0) {
+        process::exit(i32::from(crate::error::EXIT_REFUSED));
+    }
+}
+
+/// The kernel gives a path that starts with "(unreachable)" to a directory outside the root.
+fn enter_working_directory(path: &CStr) -> nix::Result<()> {
+    chdir(path)?;
+    let mut buffer = [0u8; libc::PATH_MAX as usize];
+    match process::current_directory(&mut buffer)?.first() {
+        Some(b'/') => Ok(()),
+        _ => Err(Errno::ENOENT),
+    }
+}
+
+/// Tries the candidates as execvp(3) does: the first one that is there decides.
+fn execute(spec: &Spec) -> Failure {
+    let mut worst = Errno::ENOENT;
+    for path in &spec.candidates {
+        match process::execve(path, &spec.args, &spec.env) {
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            Errno::EACCES => worst = Errno::EACCES,
+            errno => {
+                return Failure {
+                    step: Step::Execute,
+                    errno,
+                };
+            }
+        }
+    }
+    Failure {
+        step: Step::Execute,
+        errno: worst,
+    }
+}

@@ -1,0 +1,306 @@
+//! The runtime state: which containers run, which ids they own, and what a killed imrun left.
+//!
+//! ```text
+//! ROOT/ID/lock        locked (flock(2)) for as long as the container's supervisor lives
+//! ROOT/ID/state.json  what `imrun ps` shows
+//! ROOT/ids/N          locked by the container that owns the N-th range of ids
+//! ```
+//! It holds no environment values and no log bytes.
+#![forbid(unsafe_code)]
+
+use crate::cgroup::Cgroup;
+use crate::error::{Context, Error, Result};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Ids in a container: those that an image's files and users may have.
+pub const IDS: u32 = 65_536;
+/// The range that systemd keeps for containers (systemd, UIDS-GIDS.md: 524288 to 1879048191).
+const FIRST_ID: u32 = 524_288;
+const RANGES: u32 = (1_879_048_192 - FIRST_ID) / IDS;
+
+/// What is known of a running container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// 64 hex digits, random.
+    pub id: String,
+    /// `--name`, unique among the running.
+    pub name: Option<String>,
+    /// The manifest's digest.
+    pub image: String,
+    /// The digest of the launch record.
+    pub launch: String,
+    /// The integrity level that held.
+    pub integrity: String,
+    /// The sink, without credentials.
+    pub sink: String,
+    /// The supervisor's process id.
+    pub supervisor: i32,
+    /// The app's process id.
+    pub pid: i32,
+    /// RFC 3339, UTC.
+    pub started: String,
+    /// The program and its arguments.
+    pub args: Vec<String>,
+}
+
+/// The directory of `--root`.
+pub struct Runtime {
+    dir: PathBuf,
+}
+
+/// A container's entry, locked by its supervisor; dropping it removes the entry.
+pub struct Entry {
+    dir: PathBuf,
+    _lock: Flock<File>,
+    ids: Ids,
+}
+
+/// A range of 65,536 user and group ids that no other container has.
+struct Ids {
+    path: PathBuf,
+    first: u32,
+    _lock: Flock<File>,
+}
+
+impl Runtime {
+    /// Opens the directory, making it (0700) if it is not there.
+    pub fn open(dir: &Path) -> Result<Runtime> {
+        make_directory(dir)?;
+        make_directory(&dir.join("ids"))?;
+        Ok(Runtime {
+            dir: dir.to_owned(),
+        })
+    }
+
+    /// Where it is: a directory that exists in the child of a clone, too.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Enters container `id` and claims ids for it.
+    pub fn enter(&self, id: &str) -> Result<Entry> {
+        let ids = self.claim_ids()?;
+        // Locked before it has its name: a sweep never sees it without a lock.
+        let building = self.dir.join(format!(".{id}"));
+        make_directory(&building)?;
+        let lock = lock_new(&building.join("lock"))?;
+        let dir = self.dir.join(id);
+        std::fs::rename(&building, &dir).context(|| format!("rename({building:?}, {dir:?})"))?;
+        Ok(Entry {
+            dir,
+            _lock: lock,
+            ids,
+        })
+    }
+
+    fn claim_ids(&self) -> Result<Ids> {
+        for number in 0..RANGES {
+            let path = self.dir.join("ids").join(number.to_string());
+            if let Some(lock) = try_lock(&path, true)? {
+                return Ok(Ids {
+                    path,
+                    first: FIRST_ID + number * IDS,
+                    _lock: lock,
+                });
+            }
+        }
+        Err(Error::unsupported(
+            "ids",
+            format_args!("all {RANGES} ranges of ids are taken"),
+        ))
+    }
+
+    /// The containers whose supervisor lives.
+    pub fn list(&self) -> Result<Vec<Status>> {
+        let mut running = Vec::new();
+        for id in self.entries()? {
+            let file = self.dir.join(&id).join("state.json");
+            match std::fs::read(&file) {
+                Ok(bytes) => running.push(
+                    serde_json::from_slice(&bytes)
+                        .map_err(|e| Error::system(format_args!("{file:?}"), e))?,
+                ),
+                // Not started yet, or gone meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error).context(|| format!("read({file:?})")),
+            }
+        }
+        running.sort_by(|a: &Status, b| a.started.cmp(&b.started));
+        Ok(running)
+    }
+
+    /// The running container of that name, id or unambiguous start of an id.
+    pub fn find(&self, name: &str) -> Result<Status> {
+        let mut found: Vec<_> = self
+            .list()?
+            .into_iter()
+            .filter(|c| {
+                c.name.as_deref() == Some(name) || (name.len() >= 4 && c.id.starts_with(name))
+            })
+            .collect();
+        match found.len() {
+            1 => Ok(found.remove(0)),
+            0 => {
+                Err(Error::usage(name, "no running container has that name or id").hint("imrun ps"))
+            }
+            _ => Err(Error::usage(
+                name,
+                "more than one running container's id starts so",
+            )),
+        }
+    }
+
+    /// Ends and removes what supervisors that were killed left behind.
+    pub fn sweep(&self) -> Result<()> {
+        for id in self.entries()? {
+            let dir = self.dir.join(&id);
+            let Some(_lock) = try_lock(&dir.join("lock"), false)? else {
+                continue;
+            };
+            if let Some(cgroup) = Cgroup::existing(&id)? {
+                cgroup.remove()?;
+            }
+            remove_directory(&dir)?;
+        }
+        Ok(())
+    }
+
+    /// Names of the entries: directories with the name of a container id.
+    fn entries(&self) -> Result<Vec<String>> {
+        let list = std::fs::read_dir(&self.dir).context(|| format!("readdir({:?})", self.dir))?;
+        let mut names = Vec::new();
+        for entry in list {
+            let entry = entry.context(|| format!("readdir({:?})", self.dir))?;
+            if let Ok(name) = entry.file_name().into_string()
+                && name.len() == 64
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+}
+
+impl Entry {
+    /// The first of the container's ids, on the host.
+    pub fn first_id(&self) -> u32 {
+        self.ids.first
+    }
+
+    /// Shows the container to `imrun ps`.
+    pub fn publish(&self, status: &Status) -> Result<()> {
+        let (new, file) = (self.dir.join("state.new"), self.dir.join("state.json"));
+        let text =
+            serde_json::to_vec(status).map_err(|e| Error::system(format_args!("{file:?}"), e))?;
+        std::fs::write(&new, text).context(|| format!("write({new:?})"))?;
+        std::fs::rename(&new, &file).context(|| format!("rename({new:?}, {file:?})"))
+    }
+
+    /// Where the container's own runtime files go.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Removes the entry and gives the ids back.
+    pub fn remove(self) -> Result<()> {
+        remove_directory(&self.dir)?;
+        let ids = &self.ids.path;
+        std::fs::remove_file(ids).context(|| format!("unlink({ids:?})"))
+    }
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .context(|| format!("mkdir({path:?})"))
+}
+
+fn remove_directory(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).context(|| format!("rmdir({path:?})"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn lock_new(path: &Path) -> Result<Flock<File>> {
+    try_lock(path, true)?.ok_or_else(|| {
+        Error::system(
+            format_args!("flock({path:?})"),
+            "is locked by another process",
+        )
+    })
+}
+
+/// Locks the file, made first if `create`; None when another process has it, or it is gone.
+fn try_lock(path: &Path, create: bool) -> Result<Option<Flock<File>>> {
+    loop {
+        let file = match OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(create)
+            .mode(0o600)
+            .open(path)
+        {
+            Ok(file) => file,
+            Err(error) if !create && error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).context(|| format!("open({path:?})")),
+        };
+        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, errno)) => return Err(errno).context(|| format!("flock({path:?})")),
+        };
+        // Its last owner may have removed the name between open and flock.
+        let links = lock
+            .metadata()
+            .context(|| format!("fstat({path:?})"))?
+            .nlink();
+        match (links, create) {
+            (1.., _) => return Ok(Some(lock)),
+            (0, true) => continue,
+            (0, false) => return Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn two_containers_never_share_ids_and_nothing_stays_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = Runtime::open(dir.path()).unwrap();
+        let one = runtime.enter(ID).unwrap();
+        let two = runtime.enter(&ID.replace('0', "f")).unwrap();
+        assert_eq!(one.first_id(), 524_288);
+        assert_eq!(two.first_id(), 524_288 + 65_536);
+        one.remove().unwrap();
+        let three = runtime.enter(ID).unwrap();
+        assert_eq!(
+            three.first_id(),
+            524_288,
+            "ids that were given back are used again"
+        );
+        three.remove().unwrap();
+        two.remove().unwrap();
+        assert_eq!(
+            std::fs::read_dir(dir.path().join("ids")).unwrap().count(),
+            0
+        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
