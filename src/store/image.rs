@@ -1,0 +1,194 @@
+//! One image of the store: the chain from its digest to the bytes of its layers.
+
+use super::Store;
+use crate::digest::{Digest, Hasher};
+use crate::error::{Context, Error, Result};
+use crate::layer::{self, Layer, Tee};
+use crate::manifest::{Config, Document, MAX_INDEX_DEPTH, Manifest, Platform};
+use crate::tree::Tree;
+use crate::{erofs, tree};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const REPAIR: &str = "import or pull the same image again: that repairs it";
+
+/// An image whose documents were hashed and then parsed.
+pub struct Image {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// Which config and layers.
+    pub manifest: Manifest,
+    /// What the image says of itself.
+    pub config: Config,
+    /// The indexes that led to the manifest, the outermost first.
+    pub indexes: Vec<Digest>,
+}
+
+/// An image whose layers and tree image were hashed, by the descriptors that will be mounted.
+pub struct Verified {
+    /// The tree image.
+    pub tree: File,
+    /// The digest of its bytes.
+    pub tree_digest: Digest,
+    /// The layers' tars, in the order of the device table.
+    pub tars: Vec<File>,
+    /// The merged tree.
+    pub merged: Tree,
+}
+
+impl Image {
+    /// Follows a digest to the image it names, on this host's platform if it names an index.
+    pub fn load(store: &Store, digest: &Digest) -> Result<Image> {
+        let mut indexes = Vec::new();
+        let mut next = (*digest, None);
+        while indexes.len() <= MAX_INDEX_DEPTH {
+            let (digest, media_type) = next;
+            let bytes = store.read_document("manifest", &digest)?;
+            let what = format!("manifest {digest}");
+            match Document::parse(&what, &bytes, media_type.as_deref())? {
+                Document::Manifest(manifest) => {
+                    let config = load_config(store, &manifest)?;
+                    return Ok(Image { digest, manifest, config, indexes });
+                }
+                Document::Index(index) => {
+                    let chosen = index.select(&Platform::host())?;
+                    next = (chosen.digest, Some(chosen.media_type.clone()));
+                    indexes.push(digest);
+                }
+            }
+        }
+        Err(Error::digest(format_args!("index {digest}"), format_args!("leads through more than {MAX_INDEX_DEPTH} indexes")))
+    }
+
+    /// The digest that names the image's tree image in the store.
+    pub fn tree_identity(&self) -> Digest {
+        erofs::identity(&self.config.diff_ids)
+    }
+
+    /// Hashes every layer, makes the tree image again from them, and compares it with the store's.
+    ///
+    /// Layers are hashed in parallel. What is returned are the descriptors that were read: mounted,
+    /// they are the bytes that were hashed, whatever happens to their names.
+    pub fn verify(&self, store: &Store) -> Result<Verified> {
+        let scanned = in_parallel(&self.config.diff_ids, |diff_id| {
+            let file = store.open_blob("layer", diff_id)?;
+            let layer = scan_stored(&file, diff_id)?;
+            Ok((file, layer))
+        })?;
+        let (tars, layers): (Vec<_>, Vec<_>) = scanned.into_iter().unzip();
+        let devices = devices(&self.config.diff_ids, &layers);
+        let merged = merge(layers)?;
+        let mut made = HashWriter(Hasher::new(self.digest.algorithm()));
+        erofs::write(&merged, &devices, &mut made)?;
+        let (tree, tree_digest) = self.open_tree(store, made.0.finish())?;
+        Ok(Verified { tree, tree_digest, tars, merged })
+    }
+
+    fn open_tree(&self, store: &Store, made: Digest) -> Result<(File, Digest)> {
+        let path = store.tree_path(&self.tree_identity());
+        let what = format!("tree image {}", path.display());
+        let file = super::open_regular(&path)?
+            .ok_or_else(|| Error::digest(&what, "is not in the store").hint(REPAIR))?;
+        let mut stored = HashWriter(Hasher::new(made.algorithm()));
+        io::copy(&mut &file, &mut stored).context(|| format!("read({what})"))?;
+        match stored.0.finish() {
+            stored if stored == made => Ok((file, made)),
+            stored => Err(Error::digest(
+                what,
+                format_args!("hashes to {stored}; its layers give {made}"),
+            )
+            .hint(REPAIR)),
+        }
+    }
+}
+
+fn load_config(store: &Store, manifest: &Manifest) -> Result<Config> {
+    let descriptor = &manifest.config;
+    let bytes = store.read_document("config", &descriptor.digest)?;
+    descriptor.expect_size("config", bytes.len() as u64)?;
+    let what = format!("config {}", descriptor.digest);
+    let config = Config::parse(&what, &bytes, manifest.layers.len())?;
+    config.expect_platform(&what, &Platform::host())?;
+    Ok(config)
+}
+
+/// Reads a stored tar to its end: refused unless it hashes to `diff_id`.
+pub(super) fn scan_stored(file: &File, diff_id: &Digest) -> Result<Layer> {
+    let what = format!("layer {diff_id}");
+    let mut tee = Tee::new(file, diff_id.algorithm(), None);
+    let scanned = layer::scan(&mut tee, &layer::Limits::default());
+    // Bytes that are not the layer's need not be a tar: what is wrong with them is their digest.
+    io::copy(&mut tee, &mut io::sink()).context(|| format!("read({what})"))?;
+    diff_id.expect("layer", tee.finish().0).map_err(|e| e.hint(REPAIR))?;
+    scanned.map_err(|e| Error { what: format!("{what}: {}", e.what), ..e })
+}
+
+/// What the tree image's device table says of each layer.
+pub(super) fn devices(diff_ids: &[Digest], layers: &[Layer]) -> Vec<erofs::Device> {
+    diff_ids
+        .iter()
+        .zip(layers)
+        .map(|(digest, layer)| erofs::Device { digest: *digest, size: layer.size })
+        .collect()
+}
+
+/// The merged tree with what the runtime owns in it.
+pub(super) fn merge(layers: Vec<Layer>) -> Result<Tree> {
+    let mut merged = tree::merge(layers)?;
+    tree::synthesise(&mut merged)?;
+    Ok(merged)
+}
+
+/// Applies `work` to each item, on as many threads as there are processors; the first item's error
+/// comes first.
+pub(super) fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len());
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let mut done = Vec::new();
+        while let Some((number, item)) = Some(next.fetch_add(1, Ordering::Relaxed))
+            .and_then(|number| items.get(number).map(|item| (number, item)))
+        {
+            done.push((number, work(item)));
+        }
+        done
+    };
+    let mut done = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(take)).collect();
+        let mut done = take();
+        for other in others {
+            match other.join() {
+                Ok(more) => done.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        done
+    });
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Hashes what is written to it.
+pub(super) struct HashWriter(pub Hasher);
+
+impl Write for HashWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes the tree image of a merged tree to `file`.
+pub(super) fn write_tree(merged: &Tree, devices: &[erofs::Device], file: &File) -> Result<()> {
+    let mut out = BufWriter::with_capacity(256 << 10, file);
+    erofs::write(merged, devices, &mut out)?;
+    out.flush().context(|| "write(tree image)")
+}

@@ -1,0 +1,329 @@
+//! Import: a source's image into the store, each layer in one streaming pass.
+
+use super::image::{devices, in_parallel, merge, scan_stored, write_tree};
+use super::source::{Extent, Format, Source, sniff};
+use super::{Store, open_regular};
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Context, Error, Reason, Result};
+use crate::layer::{self, Compression, Layer, Tee};
+use crate::manifest::{self, Config, Descriptor, Document, LayerKind, MAX_INDEX_DEPTH, Manifest, Platform, archive, layout};
+use std::fs::File;
+use std::io::{self, Read, Write};
+
+/// What an import is told.
+pub struct Options<'a> {
+    /// Which of an index's images.
+    pub platform: Platform,
+    /// Keeps the compressed layers for a later push.
+    pub keep_blobs: bool,
+    /// Told the number of bytes of each piece of a layer that was read.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// What an import found, before the layers are read.
+pub struct Found<'a> {
+    source: &'a Source,
+    documents: Vec<(Digest, Vec<u8>)>,
+    indexes: Vec<Digest>,
+    /// None where the source has no manifest: it is made when the layers' sizes are known.
+    manifest: Option<Digest>,
+    config: (Digest, Vec<u8>),
+    diff_ids: Vec<Digest>,
+    layers: Vec<Packed>,
+}
+
+/// A layer as the source has it.
+struct Packed {
+    file: String,
+    diff_id: Digest,
+    /// The blob's own digest and size, where the source names them.
+    descriptor: Option<Descriptor>,
+    compression: Compression,
+    size: u64,
+}
+
+/// What an import put into the store.
+pub struct Imported {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The indexes that led to it.
+    pub indexes: Vec<Digest>,
+}
+
+impl<'a> Found<'a> {
+    /// Reads the source's documents: hashed first, then parsed.
+    pub fn read(source: &'a Source, platform: &Platform) -> Result<Found<'a>> {
+        match source.format {
+            Format::Oci => read_oci(source, platform),
+            Format::Docker => read_docker(source, platform),
+        }
+    }
+
+    /// Bytes of all layers, as the source has them.
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.size).sum()
+    }
+
+    /// Stores layers, documents and tree image.
+    ///
+    /// Killed at any moment, it leaves nothing but whole blobs under their own digests.
+    pub fn store(self, store: &Store, options: &Options<'_>) -> Result<Imported> {
+        store.create()?;
+        let _lock = store.lock_shared()?;
+        let layers = in_parallel(&self.layers, |packed| add_layer(store, self.source, packed, options))?;
+        let mut documents = self.documents;
+        let digest = match self.manifest {
+            Some(digest) => digest,
+            None => {
+                let bytes = plain_manifest(&self.config, &self.diff_ids, &layers);
+                let digest = Digest::sha256(&bytes);
+                documents.push((digest, bytes));
+                digest
+            }
+        };
+        add_tree(store, &self.diff_ids, layers)?;
+        documents.push(self.config);
+        for (digest, bytes) in &documents {
+            add_document(store, digest, bytes)?;
+        }
+        store.sync_names()?;
+        Ok(Imported { digest, indexes: self.indexes })
+    }
+}
+
+fn blob_file(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}
+
+/// A document of a layout, its size and then its digest checked.
+fn read_blob(source: &Source, what: &str, descriptor: &Descriptor) -> Result<Vec<u8>> {
+    let file = source.open_file(&blob_file(&descriptor.digest))?;
+    descriptor.expect_size(what, file.len())?;
+    let bytes = super::read_document(&format!("{what} {}", descriptor.digest), file)?;
+    descriptor.digest.verify(what, &bytes)?;
+    Ok(bytes)
+}
+
+fn read_oci<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>> {
+    layout::check("oci-layout", &super::read_document("oci-layout", source.open_file("oci-layout")?)?)?;
+    let bytes = super::read_document("index.json", source.open_file("index.json")?)?;
+    let index = layout::index("index.json", &bytes)?;
+    let mut next = index.by_name(source.name.as_deref())?.clone();
+    let (mut documents, mut indexes) = (Vec::new(), Vec::new());
+    while indexes.len() <= MAX_INDEX_DEPTH {
+        let bytes = read_blob(source, "manifest", &next)?;
+        let what = format!("manifest {}", next.digest);
+        let document = Document::parse(&what, &bytes, Some(&next.media_type))?;
+        documents.push((next.digest, bytes));
+        match document {
+            Document::Index(index) => {
+                indexes.push(next.digest);
+                next = index.select(platform)?.clone();
+            }
+            Document::Manifest(manifest) => {
+                return read_image(source, platform, next.digest, &manifest, documents, indexes);
+            }
+        }
+    }
+    Err(Error::digest("index.json", format_args!("leads through more than {MAX_INDEX_DEPTH} indexes")))
+}
+
+fn read_image<'a>(
+    source: &'a Source,
+    platform: &Platform,
+    digest: Digest,
+    manifest: &Manifest,
+    documents: Vec<(Digest, Vec<u8>)>,
+    indexes: Vec<Digest>,
+) -> Result<Found<'a>> {
+    let bytes = read_blob(source, "config", &manifest.config)?;
+    let what = format!("config {}", manifest.config.digest);
+    let config = Config::parse(&what, &bytes, manifest.layers.len())?;
+    config.expect_platform(&what, platform)?;
+    let layers = manifest.layers.iter().zip(&config.diff_ids).map(|(descriptor, diff_id)| {
+        Ok(Packed {
+            file: blob_file(&descriptor.digest),
+            diff_id: *diff_id,
+            compression: compression(descriptor)?,
+            size: descriptor.size,
+            descriptor: Some(descriptor.clone()),
+        })
+    });
+    Ok(Found {
+        source,
+        documents,
+        indexes,
+        manifest: Some(digest),
+        config: (manifest.config.digest, bytes),
+        layers: layers.collect::<Result<_>>()?,
+        diff_ids: config.diff_ids,
+    })
+}
+
+fn compression(descriptor: &Descriptor) -> Result<Compression> {
+    match LayerKind::of(&descriptor.media_type) {
+        Some(LayerKind::Tar) => Ok(Compression::None),
+        Some(LayerKind::Gzip) => Ok(Compression::Gzip),
+        Some(LayerKind::Zstd) => Ok(Compression::Zstd),
+        None => Err(Error::unsupported(
+            format_args!("layer {}", descriptor.digest),
+            format_args!("media type {:?} is no layer that imrun reads", descriptor.media_type),
+        )),
+    }
+}
+
+fn read_docker<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>> {
+    let bytes = super::read_document("manifest.json", source.open_file("manifest.json")?)?;
+    let entries = archive::parse("manifest.json", &bytes)?;
+    let entry = archive::select("manifest.json", &entries, source.name.as_deref())?;
+    let bytes = super::read_document(&entry.config, source.open_file(&entry.config)?)?;
+    let config = Config::parse(&entry.config, &bytes, entry.layers.len())?;
+    config.expect_platform(&entry.config, platform)?;
+    let layers = entry.layers.iter().zip(&config.diff_ids).map(|(file, diff_id)| {
+        let extent = source.open_file(file)?;
+        let magic: [u8; 4] = extent.peek().context(|| format!("read({file:?})"))?;
+        let compression = sniff(&magic);
+        Ok(Packed { file: file.clone(), diff_id: *diff_id, descriptor: None, compression, size: extent.len() })
+    });
+    Ok(Found {
+        source,
+        documents: Vec::new(),
+        indexes: Vec::new(),
+        manifest: None,
+        config: (Digest::sha256(&bytes), bytes),
+        layers: layers.collect::<Result<_>>()?,
+        diff_ids: config.diff_ids,
+    })
+}
+
+/// The manifest of an image that came without one: its layers are the plain tars of the store.
+fn plain_manifest(config: &(Digest, Vec<u8>), diff_ids: &[Digest], layers: &[Layer]) -> Vec<u8> {
+    let config = Descriptor::new(manifest::OCI_CONFIG, config.0, config.1.len() as u64);
+    let layers = diff_ids.iter().zip(layers);
+    let layers = layers.map(|(id, layer)| Descriptor::new(manifest::OCI_LAYER, *id, layer.size));
+    Manifest::of(config, layers.collect()).to_bytes()
+}
+
+/// Brings one layer into the store, unless its tar is there and whole.
+fn add_layer(store: &Store, source: &Source, packed: &Packed, options: &Options<'_>) -> Result<Layer> {
+    let kept = match (&packed.descriptor, options.keep_blobs) {
+        (Some(descriptor), true) => open_regular(&store.blob_path(&descriptor.digest))?.is_some(),
+        _ => true,
+    };
+    if kept
+        && let Some(file) = open_regular(&store.blob_path(&packed.diff_id))?
+        && let Ok(layer) = scan_stored(&file, &packed.diff_id)
+    {
+        (options.progress)(packed.size);
+        return Ok(layer);
+    }
+    let what = match &packed.descriptor {
+        Some(descriptor) => format!("layer {}", descriptor.digest),
+        None => format!("layer {}", packed.file),
+    };
+    let extent = source.open_file(&packed.file)?;
+    if let Some(descriptor) = &packed.descriptor {
+        descriptor.expect_size("layer", extent.len())?;
+    }
+    unpack(store, &what, extent, packed, options)
+}
+
+/// The one pass: hash the blob, decompress, hash and write the tar, read its entries.
+fn unpack(
+    store: &Store,
+    what: &str,
+    extent: Extent,
+    packed: &Packed,
+    options: &Options<'_>,
+) -> Result<Layer> {
+    let promised = packed.descriptor.as_ref();
+    let algorithm = promised.map_or(Algorithm::Sha256, |descriptor| descriptor.digest.algorithm());
+    let keep = promised.filter(|d| options.keep_blobs && d.digest != packed.diff_id);
+    let kept = keep.map(|_| store.new_file()).transpose()?;
+    let mut kept_file = kept.as_ref().map(|new| &new.file);
+    let copy = kept_file.as_mut().map(|file| file as &mut dyn Write);
+    let blob = Watched { inner: extent, progress: options.progress };
+    let mut blob = Tee::new(blob, algorithm, copy);
+
+    let tar = store.new_file()?;
+    let (scanned, diff_id) = {
+        let mut file = &tar.file;
+        let decoder = layer::decoder(packed.compression, &mut blob)?;
+        let mut tee = Tee::new(decoder, packed.diff_id.algorithm(), Some(&mut file));
+        (layer::scan(&mut tee, &layer::Limits::default()), tee.finish().0)
+    };
+    // What is wrong with bytes that are not the layer's is their digest, not their format.
+    if scanned.as_ref().is_err_and(|error| error.reason == Reason::Digest) {
+        io::copy(&mut blob, &mut io::sink()).context(|| format!("read({what})"))?;
+    }
+    let (digest, size) = blob.finish();
+    if let Some(descriptor) = promised.filter(|d| d.size == size) {
+        descriptor.digest.expect("layer", digest)?;
+    }
+    let layer = scanned.map_err(|e| Error { what: format!("{what}: {}", e.what), ..e })?;
+    if let Some(descriptor) = promised {
+        descriptor.expect_size("layer", size)?;
+    }
+    packed.diff_id.expect(&format!("{what}: diff_id"), diff_id)?;
+    if let (Some(kept), Some(descriptor)) = (kept, keep) {
+        kept.link(&store.blob_path(&descriptor.digest))?;
+    }
+    tar.link(&store.blob_path(&packed.diff_id))?;
+    Ok(layer)
+}
+
+/// Tells how many bytes were read.
+struct Watched<'a, R> {
+    inner: R,
+    progress: &'a (dyn Fn(u64) + Sync),
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        (self.progress)(read as u64);
+        Ok(read)
+    }
+}
+
+/// Writes the tree image, unless the very same one is there.
+fn add_tree(store: &Store, diff_ids: &[Digest], layers: Vec<Layer>) -> Result<()> {
+    let devices = devices(diff_ids, &layers);
+    let merged = merge(layers)?;
+    let tree = store.new_file()?;
+    write_tree(&merged, &devices, &tree.file)?;
+    let path = store.tree_path(&crate::erofs::identity(diff_ids));
+    if let Some(stored) = open_regular(&path)?
+        && same_bytes(&stored, &tree.file)?
+    {
+        return Ok(());
+    }
+    tree.link(&path)
+}
+
+fn same_bytes(a: &File, b: &File) -> Result<bool> {
+    let digest = |file: &File| -> Result<Digest> {
+        let mut reader = Tee::new(At(file, 0), Algorithm::Sha256, None);
+        io::copy(&mut reader, &mut io::sink()).context(|| "read(tree image)")?;
+        Ok(reader.finish().0)
+    };
+    Ok(digest(a)? == digest(b)?)
+}
+
+/// Reads a file from its beginning, wherever its own position is.
+struct At<'a>(&'a File, u64);
+
+impl Read for At<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = std::os::unix::fs::FileExt::read_at(self.0, buffer, self.1)?;
+        self.1 += read as u64;
+        Ok(read)
+    }
+}
+
+/// Stores a document, unless it is there and whole.
+fn add_document(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<()> {
+    let there = open_regular(&store.blob_path(digest))?
+        .is_some_and(|file| super::read_document("document", file).is_ok_and(|stored| stored == bytes));
+    if there { Ok(()) } else { store.add_document(digest, bytes) }
+}
