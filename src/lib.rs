@@ -12,3 +12,4 @@
 pub mod digest;
 pub mod error;
 pub mod json;
+pub mod manifest;

@@ -31,6 +31,11 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The name of the whole document.
+    pub fn what(&self) -> &'a str {
+        self.what
+    }
+
     /// The members of an object.
     pub fn object(&self) -> Result<&'a Map<String, Value>> {
         self.value
