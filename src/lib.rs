@@ -13,3 +13,4 @@ pub mod digest;
 pub mod error;
 pub mod json;
 pub mod manifest;
+pub mod reference;
