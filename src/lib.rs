@@ -9,10 +9,18 @@
 //!      → { digest, reference, user, env, json, error } → sys (the only `unsafe`)
 //! ```
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod cgroup;
+pub mod demo;
 pub mod digest;
 pub mod error;
+pub mod json;
 pub mod launch;
+pub mod manifest;
+pub mod reference;
 pub mod rootfs;
+pub mod ship;
 pub mod state;
 pub mod sys;
+pub mod time;
