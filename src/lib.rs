@@ -9,5 +9,8 @@
 //!      → { digest, reference, user, env, json, error } → sys (the only `unsafe`)
 //! ```
 
+pub mod demo;
 pub mod digest;
 pub mod error;
+pub mod ship;
+pub mod sys;
