@@ -9,6 +9,7 @@ pub mod loop_device;
 pub mod mount;
 pub mod network;
 pub mod process;
+pub mod socket;
 
 use nix::errno::Errno;
 

@@ -1,0 +1,3 @@
+//! What `imrun demo` shows imrun with.
+
+pub mod receiver;

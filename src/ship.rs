@@ -1,0 +1,36 @@
+//! Ships the container's output and imrun's own records to a log sink, without ever holding up the
+//! supervisor.
+//!
+//! ```text
+//! pipe → Framer → Shipper::push_line → buffer → shipper thread → Sink → the network
+//!                                        ↑ notices (an eventfd) ↓ acknowledgements
+//! ```
+//!
+//! The supervisor only ever touches the buffer: each of its calls returns at once or has a
+//! deadline. The one thread that can hang in a dead network owns the sink, and is left behind
+//! when the process ends.
+//!
+//! Delivery is at-least-once and in order. Every event carries a sequence number, so that a
+//! repetition or a gap shows at the receiver.
+
+mod backoff;
+mod buffer;
+mod document;
+mod es;
+mod event;
+pub mod frame;
+mod http;
+mod json;
+mod shipper;
+mod sink;
+mod stdio;
+mod timestamp;
+mod url;
+
+pub use buffer::{Counters, Pushed};
+pub use event::{Body, Event, Origin, Stream};
+pub use frame::{Frame, Framer};
+pub use shipper::{Options, Shipper};
+pub use sink::{Acknowledgement, Delivery, Failure, FailureKind, Rejection, Sink};
+pub use timestamp::rfc3339;
+pub use url::{Scheme, SinkUrl};

@@ -1,0 +1,118 @@
+//! `stdio:`: the app's lines on imrun's own stdout and stderr, for development.
+//!
+//! Nothing is shipped, and the launch record says so. A regular file is refused, because it would
+//! be a log on the machine, and a socket, because `/dev/stdout` cannot be opened there.
+
+use super::event::{Body, Event, Origin, Stream};
+use super::sink::{Acknowledgement, Delivery, Failure, FailureKind, Sink};
+use crate::error::{Context, Error, Result, reason_of};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{SFlag, fstat};
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Two descriptors that can be written to.
+pub struct Stdio {
+    stdout: File,
+    stderr: File,
+}
+
+impl Stdio {
+    /// Descriptors 1 and 2 of this process.
+    pub fn inherited() -> Result<Stdio> {
+        let stdout = std::io::stdout().as_fd().try_clone_to_owned();
+        let stderr = std::io::stderr().as_fd().try_clone_to_owned();
+        Stdio::new(
+            stdout.context(|| "fcntl(1, F_DUPFD_CLOEXEC)")?,
+            stderr.context(|| "fcntl(2, F_DUPFD_CLOEXEC)")?,
+        )
+    }
+
+    /// Refuses descriptors that are neither a terminal nor a pipe nor such as `/dev/null`.
+    pub fn new(stdout: OwnedFd, stderr: OwnedFd) -> Result<Stdio> {
+        check("stdout", &stdout)?;
+        check("stderr", &stderr)?;
+        Ok(Stdio {
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+        })
+    }
+
+    fn write(&mut self, stream: Stream, bytes: &[u8]) -> std::result::Result<(), Failure> {
+        let file = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        write(file, bytes).map_err(|error| {
+            let why = format!("write to {}: {}", stream.as_str(), reason_of(&error));
+            Failure::new(FailureKind::Broken, why)
+        })
+    }
+}
+
+impl Sink for Stdio {
+    fn deliver(&mut self, _: &Origin, batch: &[Event]) -> std::result::Result<Delivery, Failure> {
+        let mut text = Vec::new();
+        let mut of = Stream::Stdout;
+        for event in batch {
+            let Body::Line {
+                stream,
+                bytes,
+                partial,
+            } = &event.body
+            else {
+                continue;
+            };
+            if *stream != of {
+                self.write(of, &text)?;
+                text.clear();
+                of = *stream;
+            }
+            text.extend_from_slice(bytes);
+            if !partial {
+                text.push(b'\n');
+            }
+        }
+        self.write(of, &text)?;
+        Ok(Delivery::default())
+    }
+
+    fn acknowledgement(&self) -> Acknowledgement {
+        Acknowledgement::None
+    }
+}
+
+fn check(name: &str, fd: &OwnedFd) -> Result<()> {
+    let mode = fstat(fd).context(|| format!("fstat({name})"))?.st_mode;
+    let found = match SFlag::from_bits_truncate(mode) & SFlag::S_IFMT {
+        SFlag::S_IFCHR | SFlag::S_IFIFO => return Ok(()),
+        SFlag::S_IFREG => "a regular file",
+        SFlag::S_IFSOCK => "a socket",
+        _ => "not a stream",
+    };
+    let why = format!("{name} is {found}; it takes a terminal, a pipe or /dev/null");
+    Err(Error::policy("sink stdio:", why).hint("| cat makes a pipe of it"))
+}
+
+/// Writes all; a pipe may be non-blocking, because whoever shares it can make it so.
+fn write(file: &mut File, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                poll(
+                    &mut [PollFd::new(file.as_fd(), PollFlags::POLLOUT)],
+                    PollTimeout::NONE,
+                )?;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
