@@ -10,6 +10,7 @@
 //! ```
 
 pub mod digest;
+pub mod env;
 pub mod error;
 pub mod json;
 pub mod manifest;
