@@ -14,6 +14,7 @@
 pub mod cgroup;
 pub mod demo;
 pub mod digest;
+pub mod env;
 pub mod error;
 pub mod json;
 pub mod launch;
