@@ -12,16 +12,26 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod cgroup;
+pub mod cli;
+pub mod container;
 pub mod demo;
 pub mod digest;
 pub mod env;
+pub mod erofs;
 pub mod error;
 pub mod json;
 pub mod launch;
+pub mod layer;
 pub mod manifest;
+pub mod record;
 pub mod reference;
 pub mod rootfs;
 pub mod ship;
 pub mod state;
+pub mod status;
+pub mod store;
+pub mod supervise;
 pub mod sys;
 pub mod time;
+pub mod tree;
+pub mod user;

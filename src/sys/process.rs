@@ -182,3 +182,11 @@ pub fn current_directory(buffer: &mut [u8]) -> Result<&[u8]> {
         check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })?;
     Ok(&buffer[..(length as usize).saturating_sub(1)])
 }
+
+/// A copy of a descriptor that the caller of this program handed over, close-on-exec.
+pub fn inherited(number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: fcntl(2) answers EBADF for what is not open.
+    let copy = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) }.into())?;
+    // SAFETY: the kernel has just made this descriptor for the caller.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy as RawFd) })
+}

@@ -1,0 +1,81 @@
+//! The launch record: everything that decides a run. The digest of its canonical form is the
+//! launch's id, so the same image, configuration and host give the same id.
+#![forbid(unsafe_code)]
+
+use crate::digest::Digest;
+use crate::json;
+use serde_json::{Value, json};
+
+/// What decides a run. Environment values are not in it, only their fingerprints.
+pub struct Record {
+    /// The manifest's digest.
+    pub manifest: Digest,
+    /// The config's digest.
+    pub config: Digest,
+    /// The layers' digests, uncompressed.
+    pub diff_ids: Vec<Digest>,
+    /// The digest of the tree image.
+    pub tree: Digest,
+    /// The integrity level that held.
+    pub integrity: &'static str,
+    /// The root filesystem driver, and how it reads the backing files.
+    pub driver: Value,
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// In the container.
+    pub user: Value,
+    /// In the container.
+    pub workdir: String,
+    /// In the container.
+    pub hostname: String,
+    /// Names and fingerprints.
+    pub env: Vec<(String, String)>,
+    /// `--net`, and the digests of the host's files that come with it.
+    pub network: Value,
+    /// Resource limits; empty without.
+    pub limits: Value,
+    /// How stalls, stops and side effects are met.
+    pub policy: Value,
+    /// The sink, without credentials, and what its acknowledgements mean.
+    pub sink: Value,
+}
+
+impl Record {
+    /// The record and its digest.
+    pub fn seal(&self) -> (Value, Digest) {
+        let env: serde_json::Map<_, _> =
+            self.env.iter().map(|(name, print)| (name.clone(), json!(print))).collect();
+        let value = json!({
+            "version": 1,
+            "imrun": { "version": env!("CARGO_PKG_VERSION"), "build": env!("IMRUN_BUILD") },
+            "kernel": kernel(),
+            "image": {
+                "manifest": self.manifest,
+                "config": self.config,
+                "diffIds": self.diff_ids,
+                "tree": self.tree,
+            },
+            "integrity": self.integrity,
+            "driver": self.driver,
+            "args": self.args,
+            "user": self.user,
+            "workdir": self.workdir,
+            "hostname": self.hostname,
+            "env": env,
+            "network": self.network,
+            "limits": self.limits,
+            "policy": self.policy,
+            "sink": self.sink,
+        });
+        let digest = Digest::sha256(json::canonical(&value).as_bytes());
+        (value, digest)
+    }
+}
+
+fn kernel() -> String {
+    let text = |part: std::result::Result<String, _>| part.unwrap_or_else(|_: std::io::Error| "?".into());
+    let read = |name: &str| {
+        std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).map(|t| t.trim().to_owned())
+    };
+    format!("{} {} {}", text(read("ostype")), text(read("osrelease")), text(read("version")))
+}

@@ -1,0 +1,339 @@
+//! Watches over one container: ships its lines, forwards signals, enforces the stop timeout and the
+//! stall policy, and learns how it ended. One thread in poll(2).
+#![forbid(unsafe_code)]
+
+use crate::cgroup::Cgroup;
+use crate::error::{Context, EXIT_STALLED, Error, Result};
+use crate::launch::Prepared;
+use crate::ship::{Framer, Pushed, Shipper, Stream};
+use crate::sys::process::pidfd_send_signal;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// What happens to lines, or to the app, while the sink does not take any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnStall {
+    /// The app waits.
+    Block,
+    /// Lines are dropped, and counted.
+    Drop,
+    /// The container is stopped when the deadline has passed.
+    Kill,
+}
+
+/// How a container is watched over.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// See [`OnStall`].
+    pub on_stall: OnStall,
+    /// How long a sink may make no progress, under [`OnStall::Kill`].
+    pub stall_deadline: Duration,
+    /// What the app is sent to stop it.
+    pub stop_signal: i32,
+    /// How long after that it is killed.
+    pub stop_timeout: Duration,
+    /// How long lines may take to reach the sink after the app's end.
+    pub drain: Duration,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// imrun's exit code for it.
+    pub code: u8,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Whether imrun stopped it because the sink stayed stalled.
+    pub stalled: bool,
+}
+
+/// The signals that are passed on to the app.
+const FORWARDED: [Signal; 9] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGCONT,
+    Signal::SIGWINCH,
+];
+
+/// Blocks the signals that are passed on, for this thread and those that it makes from now on.
+pub fn catch_signals() -> Result<SignalFd> {
+    let set: SigSet = FORWARDED.into_iter().collect();
+    set.thread_block().context(|| "rt_sigprocmask(SIG_BLOCK)")?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    SignalFd::with_flags(&set, flags).context(|| "signalfd(SFD_CLOEXEC)")
+}
+
+/// One of the app's output pipes.
+struct Output {
+    stream: Stream,
+    file: Option<File>,
+    framer: Framer,
+    /// A frame waits for room in the buffer.
+    full: bool,
+}
+
+/// The container that is watched over, and what it is watched with.
+pub struct Supervisor<'a> {
+    app: OwnedFd,
+    cgroup: &'a Cgroup,
+    shipper: &'a Shipper,
+    signals: &'a SignalFd,
+    policy: Policy,
+    outputs: [Output; 2],
+    kill_at: Option<Instant>,
+    stalled: bool,
+}
+
+impl<'a> Supervisor<'a> {
+    /// Takes over a container whose program was executed.
+    pub fn new(
+        app: Prepared,
+        cgroup: &'a Cgroup,
+        shipper: &'a Shipper,
+        signals: &'a SignalFd,
+        policy: Policy,
+    ) -> Result<Supervisor<'a>> {
+        let outputs = [Output::new(Stream::Stdout, app.stdout)?, Output::new(Stream::Stderr, app.stderr)?];
+        Ok(Supervisor {
+            app: app.pidfd,
+            cgroup,
+            shipper,
+            signals,
+            policy,
+            outputs,
+            kill_at: None,
+            stalled: false,
+        })
+    }
+
+    /// Runs until the app has ended and its last line was read.
+    pub fn watch(mut self) -> Result<Ending> {
+        while !self.poll()? {
+            self.forward_signals()?;
+            self.ship()?;
+            self.enforce_deadlines()?;
+        }
+        let status = waitid(Id::PIDFd(self.app.as_fd()), WaitPidFlag::WEXITED);
+        let ending = self.ending(status.context(|| "waitid(P_PIDFD)")?);
+        self.finish()?;
+        Ok(ending)
+    }
+
+    /// Waits for something to do; says whether the app has ended.
+    fn poll(&self) -> Result<bool> {
+        let mut set = vec![
+            PollFd::new(self.app.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.shipper.notice(), PollFlags::POLLIN),
+        ];
+        let open = self.outputs.iter().filter(|output| !output.full);
+        let open = open.filter_map(|output| output.file.as_ref());
+        set.extend(open.map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)));
+        match poll(&mut set, self.timeout()) {
+            Ok(_) | Err(Errno::EINTR) => Ok(set[0].any().unwrap_or(false)),
+            Err(errno) => Err(errno).context(|| "poll()"),
+        }
+    }
+
+    fn timeout(&self) -> PollTimeout {
+        const STALL_CHECK: Duration = Duration::from_millis(100);
+        let kill = self.kill_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let stall = (self.policy.on_stall == OnStall::Kill).then_some(STALL_CHECK);
+        let wait = kill.into_iter().chain(stall).min();
+        // Rounded up, or the last millisecond would be spent spinning.
+        wait.map_or(PollTimeout::NONE, |wait| {
+            PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        })
+    }
+
+    fn ship(&mut self) -> Result<()> {
+        self.shipper.clear_notice()?;
+        if let Some(error) = self.shipper.failure() {
+            return Err(error);
+        }
+        let drop = self.policy.on_stall == OnStall::Drop;
+        for output in &mut self.outputs {
+            output.pump(self.shipper, drop)?;
+        }
+        Ok(())
+    }
+
+    fn forward_signals(&mut self) -> Result<()> {
+        while let Some(info) = self.signals.read_signal().context(|| "read(signalfd)")? {
+            let number = info.ssi_signo as i32;
+            let stops = [Signal::SIGTERM as i32, Signal::SIGINT as i32].contains(&number);
+            if stops {
+                let timeout = stop_timeout(&info).unwrap_or(self.policy.stop_timeout);
+                self.kill_at.get_or_insert(Instant::now() + timeout);
+            }
+            let sent = match number == Signal::SIGTERM as i32 {
+                true => self.policy.stop_signal,
+                false => number,
+            };
+            match pidfd_send_signal(self.app.as_fd(), sent) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(errno).context(|| format!("pidfd_send_signal({sent})")),
+            }
+        }
+        Ok(())
+    }
+
+    fn enforce_deadlines(&mut self) -> Result<()> {
+        if self.kill_at.is_some_and(|at| at <= Instant::now()) {
+            self.kill_at = None;
+            self.cgroup.kill()?;
+        }
+        let deadline = self.policy.stall_deadline;
+        if self.policy.on_stall == OnStall::Kill
+            && !self.stalled
+            && self.shipper.stalled().is_some_and(|since| since >= deadline)
+        {
+            self.stalled = true;
+            self.cgroup.kill()?;
+        }
+        Ok(())
+    }
+
+    fn ending(&self, status: WaitStatus) -> Ending {
+        let (code, signal) = match status {
+            WaitStatus::Exited(_, code) => (code as u8, None),
+            WaitStatus::Signaled(_, signal, _) => (128 + signal as u8, Some(signal as i32)),
+            // waitid was asked for ends alone.
+            other => unreachable!("waitid(WEXITED) gave {other:?}"),
+        };
+        let code = if self.stalled { EXIT_STALLED } else { code };
+        Ending { code, signal, stalled: self.stalled }
+    }
+
+    /// Reads what the app left in its pipes. Nobody writes any more: its namespace died with it.
+    fn finish(mut self) -> Result<()> {
+        let deadline = Instant::now() + self.policy.drain;
+        self.shipper.begin_drain();
+        loop {
+            let late = Instant::now() >= deadline || self.shipper.failure().is_some();
+            let drop = late || self.policy.on_stall == OnStall::Drop;
+            let mut moved = false;
+            for output in &mut self.outputs {
+                moved |= output.pump(self.shipper, drop)?;
+            }
+            if moved {
+                continue;
+            }
+            if self.outputs.iter().all(|output| !output.full) {
+                break;
+            }
+            self.await_room(deadline)?;
+        }
+        for output in &mut self.outputs {
+            output.end(self.shipper);
+        }
+        Ok(())
+    }
+
+    fn await_room(&self, deadline: Instant) -> Result<()> {
+        let mut set = [PollFd::new(self.shipper.notice(), PollFlags::POLLIN)];
+        let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        match poll(&mut set, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+            Ok(_) | Err(Errno::EINTR) => self.shipper.clear_notice(),
+            Err(errno) => Err(errno).context(|| "poll()"),
+        }
+    }
+}
+
+/// `imrun stop -t` sends its timeout along, in milliseconds (sigqueue(3)).
+fn stop_timeout(info: &nix::sys::signalfd::siginfo) -> Option<Duration> {
+    (info.ssi_code == libc::SI_QUEUE && info.ssi_int >= 0)
+        .then(|| Duration::from_millis(info.ssi_int as u64))
+}
+
+impl Output {
+    fn new(stream: Stream, pipe: OwnedFd) -> Result<Output> {
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(|| "fcntl(pipe, O_NONBLOCK)")?;
+        Ok(Output { stream, file: Some(pipe.into()), framer: Framer::new(), full: false })
+    }
+
+    /// Moves what one read gives to the shipper, as far as there is room; says whether there was
+    /// anything. With `drop`, lines that find no room are counted and given up.
+    ///
+    /// One read, not all there is: an app that never pauses must not keep signals waiting.
+    fn pump(&mut self, shipper: &Shipper, drop: bool) -> Result<bool> {
+        self.offer(shipper, drop);
+        let Some(file) = self.file.as_mut().filter(|_| !self.full) else { return Ok(false) };
+        match self.framer.read_from(file) {
+            Ok(0) => self.file = None,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).context(|| format!("read({})", self.stream.as_str())),
+        }
+        self.offer(shipper, drop);
+        Ok(true)
+    }
+
+    fn offer(&mut self, shipper: &Shipper, drop: bool) {
+        let stream = self.stream;
+        self.full = !self.framer.frames(|frame| {
+            match shipper.push_line(stream, frame.bytes, frame.partial()) {
+                Pushed::Taken(_) => true,
+                Pushed::Full if drop => {
+                    shipper.drop_lines(1);
+                    true
+                }
+                Pushed::Full => false,
+            }
+        });
+    }
+
+    /// The last line may have no newline; there is no time left to wait for room.
+    fn end(&mut self, shipper: &Shipper) {
+        self.framer.finish();
+        self.offer(shipper, true);
+    }
+}
+
+/// The number of a signal by its name (`SIGTERM`, `TERM`, `RTMIN+3`) or number, as image configs
+/// and docker write it.
+pub fn parse_signal(text: &str) -> Result<i32> {
+    let unknown = || Error::usage(format_args!("signal {text:?}"), "is none that Linux has");
+    let name = text.to_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let real_time = |offset: i32| libc::SIGRTMIN() + offset;
+    let number = match name.parse::<i32>() {
+        Ok(number) => number,
+        Err(_) if name == "RTMIN" => real_time(0),
+        Err(_) => match name.strip_prefix("RTMIN+") {
+            Some(offset) => real_time(offset.parse().map_err(|_| unknown())?),
+            None => format!("SIG{name}").parse::<Signal>().map_err(|_| unknown())? as i32,
+        },
+    };
+    if (1..=libc::SIGRTMAX()).contains(&number) { Ok(number) } else { Err(unknown()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_read_by_name_and_number() {
+        for text in ["SIGTERM", "TERM", "term", "15"] {
+            assert_eq!(parse_signal(text).unwrap(), 15);
+        }
+        assert_eq!(parse_signal("SIGRTMIN+3").unwrap(), libc::SIGRTMIN() + 3);
+        for text in ["", "SIG", "0", "-1", "99", "SIGTERMX", "RTMIN+99"] {
+            assert!(parse_signal(text).is_err(), "{text:?} was taken");
+        }
+    }
+}
