@@ -11,3 +11,4 @@
 
 pub mod digest;
 pub mod error;
+pub mod layer;
