@@ -12,3 +12,4 @@
 pub mod digest;
 pub mod error;
 pub mod layer;
+pub mod tree;
