@@ -238,6 +238,10 @@ mod tests {
     #[test]
     fn other_bytes_are_refused_with_both_digests() {
         let error = Digest::sha256(b"").verify("config", b"x").unwrap_err();
-        assert!(error.to_string().starts_with(&format!("config {EMPTY}: its bytes hash to sha256:2d71")));
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("config {EMPTY}: its bytes hash to sha256:2d71"))
+        );
     }
 }

@@ -16,6 +16,7 @@ mod tee;
 
 pub use decompress::{Compression, decoder};
 pub use scan::scan;
+pub(crate) use sparse::whole_bits;
 pub use sparse::{Extent, Source, Sparse};
 pub use tee::Tee;
 

@@ -10,6 +10,7 @@
 //! ```
 
 pub mod digest;
+pub mod erofs;
 pub mod error;
 pub mod layer;
 pub mod tree;

@@ -102,7 +102,10 @@ impl Tree {
         Tree {
             inodes: vec![Inode::directory()],
             free: Vec::new(),
-            root: Dirent { inode: InodeId::ROOT, layer: None },
+            root: Dirent {
+                inode: InodeId::ROOT,
+                layer: None,
+            },
             dropped_links: 0,
         }
     }
@@ -206,12 +209,19 @@ impl Tree {
 impl Inode {
     /// An inode without a name yet.
     fn new(meta: Meta, content: Content) -> Inode {
-        Inode { meta, content, names: 0 }
+        Inode {
+            meta,
+            content,
+            names: 0,
+        }
     }
 
     /// What stands for a parent that no layer describes: 0755 0:0, mtime 0.
     fn directory() -> Inode {
-        let meta = Meta { mode: 0o755, ..Meta::default() };
+        let meta = Meta {
+            mode: 0o755,
+            ..Meta::default()
+        };
         Inode::new(meta, Content::Directory(Children::new()))
     }
 }

@@ -50,7 +50,10 @@ impl Header {
         let blank = |at: usize, byte: u8| if CHECKSUM.0.contains(&at) { b' ' } else { byte };
         let bytes = || self.0.iter().enumerate().map(|(at, byte)| blank(at, *byte));
         if bytes().map(i64::from).sum::<i64>() == expected
-            || bytes().map(|byte| i64::from(byte.cast_signed())).sum::<i64>() == expected
+            || bytes()
+                .map(|byte| i64::from(byte.cast_signed()))
+                .sum::<i64>()
+                == expected
         {
             return Ok(());
         }
@@ -94,7 +97,10 @@ impl Header {
 
     /// The map in an extension block, and whether another one follows.
     pub(super) fn sparse_extension(&self) -> Result<(Vec<u64>, bool)> {
-        Ok((sparse_numbers(&self.0[EXTENSION])?, self.0[EXTENSION_MORE] != 0))
+        Ok((
+            sparse_numbers(&self.0[EXTENSION])?,
+            self.0[EXTENSION_MORE] != 0,
+        ))
     }
 }
 
@@ -122,12 +128,20 @@ fn number(field: &[u8]) -> Option<i64> {
         return base256(field);
     }
     let blank = |byte: &u8| matches!(byte, b' ' | 0);
-    let start = field.iter().position(|byte| !blank(byte)).unwrap_or(field.len());
-    let end = field.iter().rposition(|byte| !blank(byte)).map_or(start, |last| last + 1);
-    field[start..end].iter().try_fold(0i64, |value, digit| match digit {
-        b'0'..=b'7' => Some(value.checked_mul(8)? + i64::from(digit - b'0')),
-        _ => None,
-    })
+    let start = field
+        .iter()
+        .position(|byte| !blank(byte))
+        .unwrap_or(field.len());
+    let end = field
+        .iter()
+        .rposition(|byte| !blank(byte))
+        .map_or(start, |last| last + 1);
+    field[start..end]
+        .iter()
+        .try_fold(0i64, |value, digit| match digit {
+            b'0'..=b'7' => Some(value.checked_mul(8)? + i64::from(digit - b'0')),
+            _ => None,
+        })
 }
 
 /// Two's complement, big endian; the top bit of the first byte is the mark, the next one the sign.

@@ -29,7 +29,9 @@ pub(super) fn normalise(raw: &[u8]) -> Result<Box<[u8]>> {
             b".." if path.is_empty() => return Err(refuse("the name climbs out of the root")),
             b".." => path.truncate(split(&path).0.len()),
             _ if component.len() > NAME_LIMIT => {
-                return Err(refuse(format_args!("a component has more than {NAME_LIMIT} bytes")));
+                return Err(refuse(format_args!(
+                    "a component has more than {NAME_LIMIT} bytes"
+                )));
             }
             _ => {
                 if !path.is_empty() {
@@ -40,7 +42,9 @@ pub(super) fn normalise(raw: &[u8]) -> Result<Box<[u8]>> {
         }
     }
     if path.len() > PATH_LIMIT {
-        return Err(refuse(format_args!("the path has more than {PATH_LIMIT} bytes")));
+        return Err(refuse(format_args!(
+            "the path has more than {PATH_LIMIT} bytes"
+        )));
     }
     Ok(path.into_boxed_slice())
 }
@@ -57,7 +61,10 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 pub(super) fn interpret(raw: &[u8]) -> Result<Name> {
     let path = normalise(raw)?;
     let (parent, last) = split(&path);
-    if parent.split(|byte| *byte == b'/').any(|component| component.starts_with(WHITEOUT)) {
+    if parent
+        .split(|byte| *byte == b'/')
+        .any(|component| component.starts_with(WHITEOUT))
+    {
         return Err(refuse("a directory on the way has the name of a whiteout"));
     }
     if last == OPAQUE {

@@ -43,7 +43,11 @@ impl Records {
     /// Format 0.0 has a record for each number; together they are the map of format 0.1.
     fn add_to_map(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let map = self.0.entry(SPARSE_MAP.into()).or_default();
-        let numbers = if map.is_empty() { 0 } else { map.split(|b| *b == b',').count() };
+        let numbers = if map.is_empty() {
+            0
+        } else {
+            map.split(|b| *b == b',').count()
+        };
         if (numbers % 2 == 0) != key.ends_with(b"offset") || value.contains(&b',') {
             return Err(refuse("the PAX records of its sparse map are out of order"));
         }
@@ -61,7 +65,10 @@ impl Records {
 
     /// Bytes of all keys and values.
     pub(super) fn size(&self) -> u64 {
-        self.0.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+        self.0
+            .iter()
+            .map(|(key, value)| (key.len() + value.len()) as u64)
+            .sum()
     }
 
     /// A record's value.
@@ -78,7 +85,9 @@ impl Records {
 
     /// The modification time in seconds and nanoseconds.
     pub(super) fn mtime(&self) -> Result<Option<(i64, u32)>> {
-        self.get(b"mtime").map(|value| time(value).ok_or_else(|| wrong("mtime"))).transpose()
+        self.get(b"mtime")
+            .map(|value| time(value).ok_or_else(|| wrong("mtime")))
+            .transpose()
     }
 
     /// Names, with their namespaces, and values of extended attributes, sorted by name.
@@ -94,8 +103,10 @@ fn wrong(key: &str) -> Error {
 }
 
 fn known(key: &[u8]) -> bool {
-    matches!(key, b"path" | b"linkpath" | b"size" | b"uid" | b"gid" | b"mtime")
-        || key.starts_with(XATTR)
+    matches!(
+        key,
+        b"path" | b"linkpath" | b"size" | b"uid" | b"gid" | b"mtime"
+    ) || key.starts_with(XATTR)
         || key.starts_with(b"GNU.sparse.")
 }
 
@@ -105,7 +116,10 @@ fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let length = usize::try_from(decimal(&data[..space])?).ok()?;
     let (record, rest) = data.split_at_checked(length)?;
     let record = record.get(space + 1..)?.strip_suffix(b"\n")?;
-    let equals = record.iter().position(|byte| *byte == b'=').filter(|at| *at > 0)?;
+    let equals = record
+        .iter()
+        .position(|byte| *byte == b'=')
+        .filter(|at| *at > 0)?;
     Some((&record[..equals], &record[equals + 1..], rest))
 }
 

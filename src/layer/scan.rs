@@ -31,7 +31,11 @@ pub fn scan(tar: impl BufRead, limits: &Limits) -> Result<Layer> {
         }
         error
     })?;
-    Ok(Layer { entries: scanner.entries, dropped: scanner.dropped, size: scanner.tar.position() })
+    Ok(Layer {
+        entries: scanner.entries,
+        dropped: scanner.dropped,
+        size: scanner.tar.position(),
+    })
 }
 
 struct Scanner<'l, R> {
@@ -67,7 +71,10 @@ impl<R: BufRead> Scanner<'_, R> {
     fn place(&self) -> String {
         match &self.name[..] {
             [] => format!("tar at byte {}", self.tar.position()),
-            name => format!("tar entry {}", String::from_utf8_lossy(&name[..name.len().min(512)])),
+            name => format!(
+                "tar entry {}",
+                String::from_utf8_lossy(&name[..name.len().min(512)])
+            ),
         }
     }
 
@@ -77,8 +84,14 @@ impl<R: BufRead> Scanner<'_, R> {
         loop {
             let Some(header) = self.tar.header()? else {
                 return match before {
-                    Extensions { name: None, link: None, records: None } => Ok(None),
-                    _ => Err(refuse("the last header belongs to an entry that is not there")),
+                    Extensions {
+                        name: None,
+                        link: None,
+                        records: None,
+                    } => Ok(None),
+                    _ => Err(refuse(
+                        "the last header belongs to an entry that is not there",
+                    )),
                 };
             };
             self.name = header.name();
@@ -103,14 +116,18 @@ impl<R: BufRead> Scanner<'_, R> {
             return Err(too_much(format_args!("a header of {size} bytes")));
         }
         let mut data = Vec::new();
-        self.tar.pieces(size, |piece| data.extend_from_slice(piece))?;
+        self.tar
+            .pieces(size, |piece| data.extend_from_slice(piece))?;
         self.tar.align()?;
         Ok(data)
     }
 
     fn long_name(&mut self, header: &Header) -> Result<Vec<u8>> {
         let mut name = self.extension(header)?;
-        let end = name.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let end = name
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
         name.truncate(end);
         Ok(name)
     }
@@ -145,9 +162,11 @@ impl<R: BufRead> Scanner<'_, R> {
             return Err(refuse("the root can only be a directory"));
         }
         let meta = match kind {
-            Kind::Directory | Kind::File { .. } | Kind::Sparse(_) | Kind::Symlink(_) | Kind::Fifo => {
-                self.meta(header, &records)?
-            }
+            Kind::Directory
+            | Kind::File { .. }
+            | Kind::Sparse(_)
+            | Kind::Symlink(_)
+            | Kind::Fifo => self.meta(header, &records)?,
             Kind::HardLink(_) | Kind::Device | Kind::Whiteout | Kind::Opaque => Meta::default(),
         };
         self.push(Entry { path, meta, kind })
@@ -157,7 +176,13 @@ impl<R: BufRead> Scanner<'_, R> {
     ///
     /// Links, directories and devices have none, whatever size they claim (as in Go's reader,
     /// which containerd and Docker use): were it there, it would not pass for a header.
-    fn kind(&mut self, header: &Header, records: &Records, name: &[u8], link: &[u8]) -> Result<Kind> {
+    fn kind(
+        &mut self,
+        header: &Header,
+        records: &Records,
+        name: &[u8],
+        link: &[u8],
+    ) -> Result<Kind> {
         Ok(match header.kind() {
             0 if name.ends_with(b"/") => Kind::Directory,
             0 | b'0' | b'7' => self.file(header, records)?,
@@ -171,7 +196,10 @@ impl<R: BufRead> Scanner<'_, R> {
             b'5' => Kind::Directory,
             b'6' => Kind::Fifo,
             other => {
-                return Err(refuse(format_args!("type {:?} is not known", char::from(other))));
+                return Err(refuse(format_args!(
+                    "type {:?} is not known",
+                    char::from(other)
+                )));
             }
         })
     }
@@ -181,7 +209,10 @@ impl<R: BufRead> Scanner<'_, R> {
             Some(size) => size,
             None => unsigned(header, header::LENGTH)?,
         };
-        let version = (records.number("GNU.sparse.major")?, records.number("GNU.sparse.minor")?);
+        let version = (
+            records.number("GNU.sparse.major")?,
+            records.number("GNU.sparse.minor")?,
+        );
         match (version, records.get(pax::SPARSE_MAP)) {
             ((Some(1), Some(0)), _) => self.sparse_1(records, size),
             ((None, None) | (Some(0), Some(0 | 1)), Some(map)) => self.sparse_0(records, map, size),
@@ -200,7 +231,9 @@ impl<R: BufRead> Scanner<'_, R> {
         let size = required(records.number("GNU.sparse.size")?)?;
         let numbers = map
             .split(|byte| *byte == b',')
-            .map(|number| pax::decimal(number).ok_or_else(|| refuse("its sparse map has a wrong number")))
+            .map(|number| {
+                pax::decimal(number).ok_or_else(|| refuse("its sparse map has a wrong number"))
+            })
             .collect::<Result<Vec<_>>>()?;
         self.sparse(&numbers, size, stored)
     }
@@ -275,13 +308,19 @@ impl<R: BufRead> Scanner<'_, R> {
         for (name, value) in records.xattrs() {
             let user = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
             if user || name == b"security.capability" {
-                kept.push(Xattr { name: name.into(), value: value.into() });
+                kept.push(Xattr {
+                    name: name.into(),
+                    value: value.into(),
+                });
                 continue;
             }
             let place = &self.name;
             self.dropped.xattrs += 1;
             self.dropped.note(|| {
-                let (name, place) = (String::from_utf8_lossy(name), String::from_utf8_lossy(place));
+                let (name, place) = (
+                    String::from_utf8_lossy(name),
+                    String::from_utf8_lossy(place),
+                );
                 format!("xattr {name} of {place}")
             });
         }
@@ -292,11 +331,14 @@ impl<R: BufRead> Scanner<'_, R> {
     fn push(&mut self, entry: Entry) -> Result<()> {
         if matches!(entry.kind, Kind::Device) {
             self.dropped.devices += 1;
-            self.dropped.note(|| format!("device {}", String::from_utf8_lossy(&entry.path)));
+            self.dropped
+                .note(|| format!("device {}", String::from_utf8_lossy(&entry.path)));
         }
         self.memory = self.memory.saturating_add(memory(&entry));
         if self.memory > self.limits.memory || self.entries.len() >= self.limits.entries {
-            return Err(too_much("the layer has too many entries, or too long names and xattrs"));
+            return Err(too_much(
+                "the layer has too many entries, or too long names and xattrs",
+            ));
         }
         self.entries.push(entry);
         Ok(())
@@ -325,11 +367,18 @@ fn check_xattrs(xattrs: &[Xattr]) -> Result<()> {
     };
     if let Some(xattr) = xattrs.iter().find(|xattr| !fits(xattr)) {
         let name = String::from_utf8_lossy(&xattr.name);
-        return Err(refuse(format_args!("the xattr {name} has a wrong name or too long a value")));
+        return Err(refuse(format_args!(
+            "the xattr {name} has a wrong name or too long a value"
+        )));
     }
-    let total: usize = xattrs.iter().map(|xattr| 8 + xattr.name.len() + xattr.value.len()).sum();
+    let total: usize = xattrs
+        .iter()
+        .map(|xattr| 8 + xattr.name.len() + xattr.value.len())
+        .sum();
     if total > 4 * usize::from(u16::MAX) {
-        return Err(too_much("its xattrs together are larger than an inode can hold"));
+        return Err(too_much(
+            "its xattrs together are larger than an inode can hold",
+        ));
     }
     Ok(())
 }
@@ -358,7 +407,9 @@ fn required(size: Option<u64>) -> Result<u64> {
 fn once<T>(slot: &mut Option<T>, value: T) -> Result<()> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(refuse("two extension headers of one kind for a single entry")),
+        Some(_) => Err(refuse(
+            "two extension headers of one kind for a single entry",
+        )),
     }
 }
 

@@ -40,7 +40,10 @@ const CHUNK_BITS: std::ops::RangeInclusive<u32> = 9..=40;
 impl Sparse {
     /// The largest chunk, as a power of two, of which each is all hole or all one extent.
     pub fn chunk_bits(&self) -> u32 {
-        let ends = self.extents.iter().map(|extent| extent.start + extent.length);
+        let ends = self
+            .extents
+            .iter()
+            .map(|extent| extent.start + extent.length);
         self.extents
             .iter()
             .map(|extent| extent.start)
@@ -76,7 +79,7 @@ pub(super) type Segment = (u64, u64);
 /// Checks offsets and lengths in turn against the file's size and the bytes of data in the tar.
 pub(super) fn segments(numbers: &[u64], size: u64, stored: u64) -> Result<Vec<Segment>> {
     let wrong = |why: &str| refuse(format_args!("its sparse map {why}"));
-    if numbers.len() % 2 != 0 {
+    if !numbers.len().is_multiple_of(2) {
         return Err(wrong("has an offset without a length"));
     }
     let mut segments = Vec::with_capacity(numbers.len() / 2);
@@ -110,7 +113,7 @@ pub(super) fn read<R: BufRead>(
 ) -> Result<Sparse> {
     let mut extents = Vec::new();
     for &(offset, length) in segments {
-        let aligned = offset % BLOCK == 0 && tar.position() % BLOCK == 0;
+        let aligned = offset.is_multiple_of(BLOCK) && tar.position().is_multiple_of(BLOCK);
         let direct = match aligned {
             true if offset + length == size => length,
             true => length - length % BLOCK,
@@ -131,17 +134,28 @@ pub(super) fn read<R: BufRead>(
             at += piece.len() as u64;
         })?;
     }
-    Ok(Sparse { size, extents: extents.into_boxed_slice() })
+    Ok(Sparse {
+        size,
+        extents: extents.into_boxed_slice(),
+    })
 }
 
 fn push_direct(extents: &mut Vec<Extent>, start: u64, length: u64, position: u64) {
-    if let Some(Extent { start: s, length: l, source: Source::Tar(p) }) = extents.last_mut()
+    if let Some(Extent {
+        start: s,
+        length: l,
+        source: Source::Tar(p),
+    }) = extents.last_mut()
         && (*s + *l, *p + *l) == (start, position)
     {
         *l += length;
         return;
     }
-    extents.push(Extent { start, length, source: Source::Tar(position) });
+    extents.push(Extent {
+        start,
+        length,
+        source: Source::Tar(position),
+    });
 }
 
 fn push_copy(extents: &mut Vec<Extent>, at: u64, piece: &[u8]) {
@@ -149,12 +163,25 @@ fn push_copy(extents: &mut Vec<Extent>, at: u64, piece: &[u8]) {
     let joins = matches!(extents.last(), Some(Extent { start: s, length, source: Source::Copy(_) })
         if start <= s + length);
     if !joins {
-        extents.push(Extent { start, length: 0, source: Source::Copy(Vec::new()) });
+        extents.push(Extent {
+            start,
+            length: 0,
+            source: Source::Copy(Vec::new()),
+        });
     }
-    let Some(Extent { start, length, source: Source::Copy(bytes) }) = extents.last_mut() else {
+    let Some(Extent {
+        start,
+        length,
+        source: Source::Copy(bytes),
+    }) = extents.last_mut()
+    else {
         return;
     };
-    bytes.truncate(usize::try_from(at - *start).unwrap_or(usize::MAX).min(bytes.len()));
+    bytes.truncate(
+        usize::try_from(at - *start)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len()),
+    );
     bytes.resize(usize::try_from(at - *start).unwrap_or(usize::MAX), 0);
     bytes.extend_from_slice(piece);
     bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);

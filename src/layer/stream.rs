@@ -13,7 +13,11 @@ pub(super) struct Stream<R> {
 
 impl<R: BufRead> Stream<R> {
     pub(super) fn new(inner: R, limit: u64) -> Self {
-        Stream { inner, position: 0, limit }
+        Stream {
+            inner,
+            position: 0,
+            limit,
+        }
     }
 
     /// Bytes read so far.
@@ -100,7 +104,10 @@ impl<R: BufRead> Stream<R> {
     }
 
     fn over_budget(&self) -> Error {
-        too_much(format_args!("the layer has more than {} bytes uncompressed", self.limit))
+        too_much(format_args!(
+            "the layer has more than {} bytes uncompressed",
+            self.limit
+        ))
     }
 
     fn some(&mut self) -> Result<&[u8]> {
@@ -127,7 +134,10 @@ impl<R: BufRead> Stream<R> {
 /// The decoders' errors have no number; those of the system do.
 fn read_error(error: io::Error) -> Error {
     match error.raw_os_error() {
-        Some(_) => Error::system("", format_args!("read or write of the layer: {}", reason_of(&error))),
+        Some(_) => Error::system(
+            "",
+            format_args!("read or write of the layer: {}", reason_of(&error)),
+        ),
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
             refuse("the compressed stream is truncated")
         }

@@ -15,7 +15,11 @@ const INODES: usize = 1 << 22;
 
 /// Merges an image's layers, the lowest first. Errors name the layer, from 0, and the path.
 pub fn merge(layers: impl IntoIterator<Item = Layer>) -> Result<Tree> {
-    let mut merger = Merger { tree: Tree::new(), layer: 0, recent: None };
+    let mut merger = Merger {
+        tree: Tree::new(),
+        layer: 0,
+        recent: None,
+    };
     let mut devices = 0;
     for (index, layer) in layers.into_iter().enumerate() {
         merger.layer = u16::try_from(index)
@@ -55,11 +59,17 @@ impl Merger {
 
     /// Whiteouts and opaque markers concern the layers below only, so they come before any entry.
     fn hide(&mut self, entries: &[Entry]) {
-        let markers = || entries.iter().filter(|e| matches!(e.kind, Kind::Whiteout | Kind::Opaque));
+        let markers = || {
+            entries
+                .iter()
+                .filter(|e| matches!(e.kind, Kind::Whiteout | Kind::Opaque))
+        };
         if markers().next().is_none() {
             return;
         }
-        let own = entries.iter().filter(|entry| matches!(entry.kind, Kind::Directory));
+        let own = entries
+            .iter()
+            .filter(|entry| matches!(entry.kind, Kind::Directory));
         let mut own: Vec<&[u8]> = own.map(|entry| &*entry.path).collect();
         own.sort_unstable();
         for marker in markers() {
@@ -83,7 +93,11 @@ impl Merger {
     /// layer has a directory in its place: then nothing below shows there anyway.
     fn hiding(&self, path: &[u8], own: &[&[u8]]) -> Option<InodeId> {
         let mut directory = self.tree.root;
-        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        let ends = path
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'/')
+            .map(|(at, _)| at);
         for end in ends.chain([path.len()]).filter(|end| *end > 0) {
             let prefix = &path[..end];
             let unfollowed = self.tree.child(directory.inode, split(prefix).1)?;
@@ -103,7 +117,11 @@ impl Merger {
             Kind::Whiteout | Kind::Opaque => return Ok(()),
             Kind::Directory => return self.insert_directory(path, meta),
             Kind::HardLink(target) => return self.insert_link(path, &target),
-            Kind::File { size, offset } => Content::File { layer, size, offset },
+            Kind::File { size, offset } => Content::File {
+                layer,
+                size,
+                offset,
+            },
             Kind::Sparse(file) => Content::Sparse { layer, file },
             Kind::Symlink(target) => Content::Symlink(target),
             Kind::Fifo => Content::Fifo,
@@ -147,7 +165,9 @@ impl Merger {
         let parent = self.parent(parent)?;
         let shown = String::from_utf8_lossy(target);
         let Some(entry) = self.tree.lookup(target, false) else {
-            return Err(refuse(format_args!("a hard link to {shown}, which is not there")));
+            return Err(refuse(format_args!(
+                "a hard link to {shown}, which is not there"
+            )));
         };
         match self.tree.inode(entry.inode).content {
             Content::Directory(_) => {
@@ -162,7 +182,10 @@ impl Merger {
 
     fn insert_inode(&mut self, parent: InodeId, name: &[u8], inode: Inode) -> Result<Dirent> {
         if self.tree.capacity() >= INODES {
-            return Err(Error::policy("", format_args!("the image has more than {INODES} inodes")));
+            return Err(Error::policy(
+                "",
+                format_args!("the image has more than {INODES} inodes"),
+            ));
         }
         let inode = self.tree.add(inode);
         Ok(self.put(parent, name, inode))
@@ -172,7 +195,10 @@ impl Merger {
         if self.tree.child(parent, name).is_some() {
             self.recent = None;
         }
-        let entry = Dirent { inode, layer: Some(self.layer) };
+        let entry = Dirent {
+            inode,
+            layer: Some(self.layer),
+        };
         self.tree.put(parent, name, entry);
         entry
     }
@@ -197,7 +223,10 @@ impl Merger {
                 Stop::Loop => return Err(refuse("more than 40 symlinks lead to its parent")),
             };
             if way.depth() > DEPTH {
-                return Err(Error::policy("", format_args!("more than {DEPTH} directories deep")));
+                return Err(Error::policy(
+                    "",
+                    format_args!("more than {DEPTH} directories deep"),
+                ));
             }
             let directory = way.directory().inode;
             way.enter(self.insert_inode(directory, way.name(name), Inode::directory())?);
@@ -215,7 +244,10 @@ impl Tree {
             if let Some(entry) = self.child(InodeId::ROOT, name.as_bytes())
                 && self.children(entry.inode).is_none()
             {
-                return Err(Error::policy(format_args!("/{name}"), "it is no directory in the image"));
+                return Err(Error::policy(
+                    format_args!("/{name}"),
+                    "it is no directory in the image",
+                ));
             }
         }
         Ok(())
@@ -223,8 +255,11 @@ impl Tree {
 
     /// Takes away all names of devices.
     fn drop_devices(&mut self) {
-        let dropped: Vec<bool> =
-            self.inodes.iter().map(|inode| matches!(inode.content, Content::Dropped)).collect();
+        let dropped: Vec<bool> = self
+            .inodes
+            .iter()
+            .map(|inode| matches!(inode.content, Content::Dropped))
+            .collect();
         for inode in &mut self.inodes {
             if let Content::Directory(children) = &mut inode.content {
                 children.retain(|_, entry| !dropped[entry.inode.index()]);

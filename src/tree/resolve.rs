@@ -30,7 +30,12 @@ pub(super) enum Stop {
 
 impl<'p> Resolution<'p> {
     pub(super) fn new(tree: &Tree, path: &'p [u8]) -> Self {
-        Resolution { stack: vec![tree.root], path: Cow::Borrowed(path), at: 0, links: 0 }
+        Resolution {
+            stack: vec![tree.root],
+            path: Cow::Borrowed(path),
+            at: 0,
+            links: 0,
+        }
     }
 
     /// The directory reached.
@@ -83,7 +88,10 @@ impl<'p> Resolution<'p> {
         let rest = &self.path[self.at..];
         let start = self.at + rest.iter().position(|byte| *byte != b'/')?;
         let rest = &self.path[start..];
-        let length = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
+        let length = rest
+            .iter()
+            .position(|byte| *byte == b'/')
+            .unwrap_or(rest.len());
         self.at = start + length;
         Some(start..self.at)
     }
@@ -102,9 +110,15 @@ impl Tree {
     /// What a path stands for, resolved inside the tree; a symlink in its last place is
     /// followed where `follow` says so.
     pub fn lookup(&self, path: &[u8], follow: bool) -> Option<Dirent> {
-        let trimmed = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+        let trimmed = path
+            .iter()
+            .rposition(|byte| *byte != b'/')
+            .map_or(0, |last| last + 1);
         let path = &path[..trimmed];
-        let slash = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        let slash = path
+            .iter()
+            .rposition(|byte| *byte == b'/')
+            .map_or(0, |slash| slash + 1);
         let (parent, name) = path.split_at(slash);
         if follow || matches!(name, b"" | b"." | b"..") {
             return self.follow(path);

@@ -38,10 +38,17 @@ pub fn synthesise(tree: &mut Tree) -> Result<()> {
     for name in PLACEHOLDERS {
         let present = tree.lookup(&[b"etc/", name.as_bytes()].concat(), true);
         let is_file = |entry: Dirent| {
-            matches!(tree.inode(entry.inode).content, Content::File { .. } | Content::Sparse { .. })
+            matches!(
+                tree.inode(entry.inode).content,
+                Content::File { .. } | Content::Sparse { .. }
+            )
         };
         if !present.is_some_and(is_file) {
-            let empty = Content::File { layer: 0, size: 0, offset: 0 };
+            let empty = Content::File {
+                layer: 0,
+                size: 0,
+                offset: 0,
+            };
             tree.own(etc, name, 0o644, empty);
         }
     }
@@ -51,8 +58,14 @@ pub fn synthesise(tree: &mut Tree) -> Result<()> {
 impl Tree {
     /// Gives a name to an inode of the runtime's own.
     fn own(&mut self, directory: InodeId, name: &str, mode: u16, content: Content) -> Dirent {
-        let meta = Meta { mode, ..Meta::default() };
-        let entry = Dirent { inode: self.add(Inode::new(meta, content)), layer: None };
+        let meta = Meta {
+            mode,
+            ..Meta::default()
+        };
+        let entry = Dirent {
+            inode: self.add(Inode::new(meta, content)),
+            layer: None,
+        };
         self.put(directory, name.as_bytes(), entry);
         entry
     }
@@ -63,13 +76,28 @@ impl Tree {
         for name in path {
             directory = match self.child(directory, name.as_bytes()) {
                 Some(entry) if self.children(entry.inode).is_some() => entry.inode,
-                _ => self.own(directory, name, 0o755, Content::Directory(Default::default())).inode,
+                _ => {
+                    self.own(
+                        directory,
+                        name,
+                        0o755,
+                        Content::Directory(Default::default()),
+                    )
+                    .inode
+                }
             };
         }
     }
 
     fn devices(&mut self) {
-        let dev = self.own(InodeId::ROOT, "dev", 0o755, Content::Directory(Default::default())).inode;
+        let dev = self
+            .own(
+                InodeId::ROOT,
+                "dev",
+                0o755,
+                Content::Directory(Default::default()),
+            )
+            .inode;
         for (name, major, minor) in DEVICES {
             self.own(dev, name, 0o666, Content::Device { major, minor });
         }
@@ -86,10 +114,16 @@ impl Tree {
                 Stop::End => return Ok(way.directory().inode),
                 Stop::Missing(name) | Stop::Blocked(name, _) => way.name(name).to_vec(),
                 Stop::Loop => {
-                    return Err(Error::policy(format_args!("/{name}"), "it is a symlink loop"));
+                    return Err(Error::policy(
+                        format_args!("/{name}"),
+                        "it is a symlink loop",
+                    ));
                 }
             };
-            let entry = Dirent { inode: self.add(Inode::directory()), layer: None };
+            let entry = Dirent {
+                inode: self.add(Inode::directory()),
+                layer: None,
+            };
             self.put(way.directory().inode, &missing, entry);
             way.enter(entry);
         }

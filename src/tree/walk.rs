@@ -3,6 +3,8 @@
 use super::{Children, Dirent, Tree};
 use std::collections::btree_map;
 
+type Names<'t> = btree_map::Iter<'t, Box<[u8]>, Dirent>;
+
 /// All paths with what they stand for, each directory before what is in it, names by their bytes.
 /// The root comes first, with an empty path.
 pub struct Walk<'t> {
@@ -10,13 +12,18 @@ pub struct Walk<'t> {
     root: Option<Dirent>,
     path: Vec<u8>,
     /// Directories being listed, and how long the path to each is.
-    stack: Vec<(btree_map::Iter<'t, Box<[u8]>, Dirent>, usize)>,
+    stack: Vec<(Names<'t>, usize)>,
 }
 
 impl Tree {
     /// Iterates over all names.
     pub fn walk(&self) -> Walk<'_> {
-        Walk { tree: self, root: Some(self.root), path: Vec::new(), stack: Vec::new() }
+        Walk {
+            tree: self,
+            root: Some(self.root),
+            path: Vec::new(),
+            stack: Vec::new(),
+        }
     }
 }
 
