@@ -8,9 +8,9 @@ mod child;
 mod network;
 
 use crate::error::{Context, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
-use crate::state::IDS;
 use crate::sys::mount;
 use crate::sys::process::{self, Cloned, Pointers};
+use crate::user::IDS;
 use child::{Failure, Step};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};

@@ -1,3 +1,7 @@
 //! The command: maps the outcome to an exit code, nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(imrun::cli::main(std::env::args_os().collect()))
+}

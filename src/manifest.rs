@@ -218,6 +218,22 @@ fn artifact(root: &Node, config: &str) -> Result<Error> {
     Ok(Error::policy(root.what(), why))
 }
 
+/// The bytes of a manifest of plain tars: a config and layers, each with its size.
+///
+/// Canonical JSON: the same image has the same digest wherever it is made.
+pub fn write(config: (Digest, u64), layers: &[(Digest, u64)]) -> Vec<u8> {
+    let descriptor = |media_type: &str, (digest, size): (Digest, u64)| {
+        serde_json::json!({ "mediaType": media_type, "digest": digest, "size": size })
+    };
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": descriptor(OCI_CONFIG, config),
+        "layers": layers.iter().map(|layer| descriptor(OCI_LAYER, *layer)).collect::<Vec<_>>(),
+    });
+    crate::json::canonical(&manifest).into_bytes()
+}
+
 /// How a layer's tar is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerKind {

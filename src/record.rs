@@ -73,9 +73,10 @@ impl Record {
 }
 
 fn kernel() -> String {
-    let text = |part: std::result::Result<String, _>| part.unwrap_or_else(|_: std::io::Error| "?".into());
-    let read = |name: &str| {
-        std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).map(|t| t.trim().to_owned())
-    };
-    format!("{} {} {}", text(read("ostype")), text(read("osrelease")), text(read("version")))
+    let name = nix::sys::utsname::uname();
+    let parts = name.as_ref().map(|name| [name.sysname(), name.release(), name.version(), name.machine()]);
+    match parts {
+        Ok(parts) => parts.map(std::ffi::OsStr::to_string_lossy).join(" "),
+        Err(errno) => format!("unknown ({errno})"),
+    }
 }

@@ -18,8 +18,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Ids in a container: those that an image's files and users may have.
-pub const IDS: u32 = 65_536;
+use crate::user::IDS;
+
 /// The range that systemd keeps for containers (systemd, UIDS-GIDS.md: 524288 to 1879048191).
 const FIRST_ID: u32 = 524_288;
 const RANGES: u32 = (1_879_048_192 - FIRST_ID) / IDS;
@@ -154,6 +154,15 @@ impl Runtime {
                 name,
                 "more than one running container's id starts so",
             )),
+        }
+    }
+
+    /// Refuses a name that a running container has.
+    pub fn refuse_name(&self, name: &str) -> Result<()> {
+        match self.list()?.iter().any(|container| container.name.as_deref() == Some(name)) {
+            true => Err(Error::usage(format_args!("--name {name}"), "a running container has that name")
+                .hint(format_args!("imrun stop {name}"))),
+            false => Ok(()),
         }
     }
 

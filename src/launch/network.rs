@@ -1,7 +1,9 @@
 //! Which network a container sees, and the host's names that come with it.
 
+use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::sys::mount;
+use serde_json::{Value, json};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -54,6 +56,15 @@ impl Network {
             Network::None => "none",
             Network::Host { .. } => "host",
         }
+    }
+
+    /// For the launch record: the mode, and the digests of the files that come from the host.
+    pub fn record(&self) -> Result<Value> {
+        let Network::Host { resolv_conf, hosts } = self else { return Ok(json!({ "mode": self.name() })) };
+        let digest = |path: &PathBuf| {
+            std::fs::read(path).context(|| format!("read({path:?})")).map(|bytes| Digest::sha256(&bytes))
+        };
+        Ok(json!({ "mode": self.name(), "resolvConf": digest(resolv_conf)?, "hosts": digest(hosts)? }))
     }
 
     pub(super) fn clone_flag(&self) -> u64 {

@@ -72,6 +72,15 @@ impl SinkUrl {
         self.scheme
     }
 
+    /// How far its acknowledgements go.
+    pub fn acknowledgement(&self) -> Acknowledgement {
+        match self.scheme {
+            Scheme::Elastic => Acknowledgement::Protocol,
+            Scheme::Json => Acknowledgement::Transport,
+            Scheme::Stdio => Acknowledgement::None,
+        }
+    }
+
     /// The sink itself, not yet connected.
     pub(super) fn sink(&self, origin: &Origin, timeout: Duration) -> Result<Box<dyn Sink>> {
         Ok(match self.scheme {

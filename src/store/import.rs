@@ -16,6 +16,8 @@ pub struct Options<'a> {
     pub platform: Platform,
     /// Keeps the compressed layers for a later push.
     pub keep_blobs: bool,
+    /// What the image is called from now on; by its own digest without.
+    pub name: Option<String>,
     /// Told the number of bytes of each piece of a layer that was read.
     pub progress: &'a (dyn Fn(u64) + Sync),
 }
@@ -42,14 +44,6 @@ struct Packed {
     size: u64,
 }
 
-/// What an import put into the store.
-pub struct Imported {
-    /// The manifest's digest.
-    pub digest: Digest,
-    /// The indexes that led to it.
-    pub indexes: Vec<Digest>,
-}
-
 impl<'a> Found<'a> {
     /// Reads the source's documents: hashed first, then parsed.
     pub fn read(source: &'a Source, platform: &Platform) -> Result<Found<'a>> {
@@ -64,10 +58,10 @@ impl<'a> Found<'a> {
         self.layers.iter().map(|layer| layer.size).sum()
     }
 
-    /// Stores layers, documents and tree image.
+    /// Stores layers, documents and tree image, and names them; the manifest's digest.
     ///
     /// Killed at any moment, it leaves nothing but whole blobs under their own digests.
-    pub fn store(self, store: &Store, options: &Options<'_>) -> Result<Imported> {
+    pub fn store(self, store: &Store, options: &Options<'_>) -> Result<Digest> {
         store.create()?;
         let _lock = store.lock_shared()?;
         let layers = in_parallel(&self.layers, |packed| add_layer(store, self.source, packed, options))?;
@@ -87,7 +81,10 @@ impl<'a> Found<'a> {
             add_document(store, digest, bytes)?;
         }
         store.sync_names()?;
-        Ok(Imported { digest, indexes: self.indexes })
+        let own_name = options.name.clone().unwrap_or_else(|| digest.to_string());
+        let names = self.indexes.iter().map(Digest::to_string).chain([own_name]);
+        names.into_iter().try_for_each(|name| store.name(&name, &digest))?;
+        Ok(digest)
     }
 }
 
@@ -198,10 +195,8 @@ fn read_docker<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>>
 
 /// The manifest of an image that came without one: its layers are the plain tars of the store.
 fn plain_manifest(config: &(Digest, Vec<u8>), diff_ids: &[Digest], layers: &[Layer]) -> Vec<u8> {
-    let config = Descriptor::new(manifest::OCI_CONFIG, config.0, config.1.len() as u64);
-    let layers = diff_ids.iter().zip(layers);
-    let layers = layers.map(|(id, layer)| Descriptor::new(manifest::OCI_LAYER, *id, layer.size));
-    Manifest::of(config, layers.collect()).to_bytes()
+    let layers: Vec<_> = diff_ids.iter().zip(layers).map(|(id, layer)| (*id, layer.size)).collect();
+    manifest::write((config.0, config.1.len() as u64), &layers)
 }
 
 /// Brings one layer into the store, unless its tar is there and whole.

@@ -76,6 +76,14 @@ impl Store {
         }
     }
 
+    /// Makes `name` mean `digest`, unless it does already. The caller holds the store's lock.
+    pub fn name(&self, name: &str, digest: &Digest) -> Result<()> {
+        match current(self.refs()?).get(name) {
+            Some((current, _)) if current == digest => Ok(()),
+            _ => self.set_ref(name, Some(digest)),
+        }
+    }
+
     /// Makes `name` mean `digest`, or nothing. The caller holds the store's lock.
     pub fn set_ref(&self, name: &str, digest: Option<&Digest>) -> Result<()> {
         let path = self.path.join(FILE);

@@ -1,0 +1,201 @@
+//! The command line: what was typed, and which part of imrun it means.
+#![forbid(unsafe_code)]
+
+mod containers;
+mod images;
+mod refused;
+mod run;
+mod values;
+
+use crate::error::{EXIT_REFUSED, Error, Result};
+use crate::store::Store;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "Examples:
+  imrun import oci:./layout --name app        put an image into the store; prints its digest
+  imrun sha256:…                              launch it, lines to the sink of IMRUN_SINK
+  imrun run --sink stdio: sha256:… echo hi    launch it, lines shown here
+  imrun verify                                hash every byte of the store again";
+
+/// Launches an OCI image exactly as it was built: verified by digest, read-only, logs to the network.
+#[derive(Parser)]
+#[command(name = "imrun", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(allow_external_subcommands = true, arg_required_else_help = true)]
+#[command(disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where imrun keeps things.
+#[derive(Args, Clone)]
+struct Global {
+    /// The image store
+    #[arg(long, global = true, env = "IMRUN_STORE", value_name = "DIR", default_value = crate::store::DEFAULT)]
+    store: PathBuf,
+    /// The runtime state
+    #[arg(long, global = true, value_name = "DIR", default_value = "/run/imrun")]
+    root: PathBuf,
+}
+
+impl Global {
+    fn store(&self) -> Store {
+        Store::new(&self.store)
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Launch an image: `imrun IMAGE [ARG…]` is short for it
+    Run(Box<run::Run>),
+    /// List running containers
+    Ps(containers::Ps),
+    /// Stop a running container
+    Stop(containers::Stop),
+    /// Put an image into the store; prints its manifest digest
+    Import(images::Import),
+    /// List the store's images
+    Images(images::Images),
+    /// Show everything known of an image, its layers hashed again
+    Inspect(images::Inspect),
+    /// Hash every byte again, rebuild each tree image and compare
+    Verify(images::Verify),
+    /// Show the root that an app would see, read-only, in a directory
+    Mount(images::Mount),
+    /// Undo `imrun mount`
+    Umount(images::Umount),
+    /// Forget an image: `imrun gc` frees its bytes
+    Rm(images::Rm),
+    /// Free what no name and no running container needs; prints the bytes freed
+    Gc,
+    /// Make an image from a definition; prints its manifest digest
+    Bake(images::Bake),
+    /// Show the whole way on this machine: bake, launch, ship, refuse
+    Demo,
+    #[command(external_subcommand)]
+    External(Vec<OsString>),
+}
+
+/// Runs the command; its exit code.
+pub fn main(args: Vec<OsString>) -> u8 {
+    log::set_max_level(log::LevelFilter::Warn);
+    // The only way to fail is that there is a logger already.
+    log::set_logger(&Stderr).expect("main is called once");
+    match parse(&args).and_then(|parsed| match parsed {
+        Parsed::Command(cli) => dispatch(cli, &args),
+        Parsed::Text(text) => print(&text),
+    }) {
+        Ok(code) => code,
+        Err(error) => {
+            tell(&error);
+            error.exit
+        }
+    }
+}
+
+enum Parsed {
+    Command(Box<Cli>),
+    /// Help or version.
+    Text(String),
+}
+
+fn parse(args: &[OsString]) -> Result<Parsed> {
+    let parsed = Cli::command().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Text(error.render().to_string())),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                Err(Error::usage("command", "none is given").hint("imrun --help lists them"))
+            }
+            _ => Err(wrong_usage(&error)),
+        },
+    }
+}
+
+/// One line of clap's explanation, which spreads over several.
+fn wrong_usage(error: &clap::Error) -> Error {
+    let text = error.render().to_string();
+    let lines: Vec<_> = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
+    let text = lines.join(" ");
+    let text = text.trim().trim_start_matches("error: ");
+    match text.split_once(" tip: ") {
+        Some((what, tip)) => Error::usage("command line", what.trim()).hint(tip.trim()),
+        None => Error::usage("command line", text).hint("imrun COMMAND --help shows what it takes"),
+    }
+}
+
+fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
+    let Cli { global, command } = *cli;
+    match command {
+        Command::Run(run) => run.execute(&global, args),
+        Command::Ps(ps) => ps.execute(&global),
+        Command::Stop(stop) => stop.execute(&global),
+        Command::Import(import) => import.execute(&global),
+        Command::Images(images) => images.execute(&global),
+        Command::Inspect(inspect) => inspect.execute(&global),
+        Command::Verify(verify) => verify.execute(&global),
+        Command::Mount(mount) => mount.execute(&global),
+        Command::Umount(umount) => umount.execute(),
+        Command::Rm(rm) => rm.execute(&global),
+        Command::Gc => images::gc(&global),
+        Command::Bake(bake) => bake.execute(&global),
+        Command::Demo => crate::demo::run(),
+        Command::External(words) => external(&global, words, args),
+    }
+}
+
+/// `imrun IMAGE [ARG…]`; everything else that is no command.
+fn external(global: &Global, words: Vec<OsString>, args: &[OsString]) -> Result<u8> {
+    let name = words[0].to_string_lossy().into_owned();
+    if let Some(error) = refused::command(&name) {
+        return Err(error);
+    }
+    if !name.contains(':') && !name.contains('@') {
+        return Err(Error::usage(format_args!("command {name:?}"), "is neither a command nor an image")
+            .hint("imrun --help lists the commands; an image is sha256:… or NAME@sha256:…"));
+    }
+    let short = ["run".into(), "--".into()].into_iter().chain(words);
+    let run = run::Run::try_parse_from(short.skip(0)).map_err(|error| wrong_usage(&error))?;
+    run.execute(global, args)
+}
+
+/// Standard output carries the result alone.
+fn print(text: &str) -> Result<u8> {
+    use crate::error::Context;
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context(|| "write(standard output)")?;
+    Ok(0)
+}
+
+fn tell(error: &Error) {
+    eprintln!("imrun: {error}");
+    if let Some(hint) = &error.hint {
+        eprintln!("hint: {hint}");
+    }
+    debug_assert!(error.exit >= 1 && EXIT_REFUSED == 125);
+}
+
+/// Warnings, on standard error.
+struct Stderr;
+
+impl log::Log for Stderr {
+    fn enabled(&self, _: &log::Metadata) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record) {
+        // Other crates' messages are not for the operator.
+        if record.target().starts_with("imrun") {
+            eprintln!("imrun: {}", record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}

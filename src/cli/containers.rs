@@ -1,0 +1,68 @@
+//! `imrun ps`, `imrun stop`.
+
+use super::{Global, print, values};
+use crate::error::{Context, Error, Result};
+use crate::state::Runtime;
+use crate::sys::process;
+use clap::Args;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// List running containers
+#[derive(Args)]
+pub struct Ps {
+    /// As a JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+impl Ps {
+    /// Prints a table or JSON.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        let runtime = Runtime::open(&global.root)?;
+        runtime.sweep()?;
+        let running = runtime.list()?;
+        if self.json {
+            let text = serde_json::to_string_pretty(&running);
+            return print(&format!("{}\n", text.map_err(|e| Error::system("ps", e))?));
+        }
+        let mut text = format!("{:12}  {:16}  {:19}  {:9}  {:7}  {:24}  COMMAND\n", "ID", "NAME", "IMAGE", "INTEGRITY", "PID", "STARTED");
+        for c in running {
+            let name = c.name.as_deref().unwrap_or("-");
+            let (id, image) = (&c.id[..12], &c.image[..19]);
+            let command = c.args.join(" ").escape_debug().to_string();
+            text += &format!("{id}  {name:16}  {image}  {:9}  {:7}  {:24}  {command}\n", c.integrity, c.pid, c.started);
+        }
+        print(&text)
+    }
+}
+
+/// Stop a running container
+#[derive(Args)]
+pub struct Stop {
+    /// Its name, or the start of its id
+    name: String,
+    /// How long until it is killed; that of its start by default
+    #[arg(short, long = "time", value_parser = values::duration, value_name = "TIME")]
+    time: Option<Duration>,
+}
+
+impl Stop {
+    /// Waits until the container and its supervisor are gone.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        let runtime = Runtime::open(&global.root)?;
+        runtime.sweep()?;
+        let container = runtime.find(&self.name)?;
+        let supervisor = container.supervisor;
+        let pidfd = process::pidfd_open(supervisor).context(|| format!("pidfd_open({supervisor})"))?;
+        // The id may have been used again between the look-up and here: then the name is gone.
+        runtime.find(&self.name)?;
+        let value = self.time.map_or(-1, |time| i32::try_from(time.as_millis()).unwrap_or(i32::MAX));
+        process::queue_signal(supervisor, libc::SIGTERM, value)
+            .context(|| format!("sigqueue({supervisor}, SIGTERM)"))?;
+        let mut set = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut set, PollTimeout::NONE).is_err_and(|errno| errno == nix::errno::Errno::EINTR) {}
+        Ok(0)
+    }
+}

@@ -1,0 +1,282 @@
+//! The commands about images: import, list, inspect, verify, mount, forget, bake.
+
+use super::{Global, print, run::digest};
+use crate::error::{Context, Error, Result};
+use crate::manifest::Platform;
+use crate::state::Runtime;
+use crate::store::image::Image;
+use crate::store::import::{Found, Options};
+use crate::store::source::{Location, Source};
+use crate::store::{Store, collect, refs};
+use crate::{rootfs, sys};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use nix::mount::{MntFlags, umount2};
+use serde_json::{Value, json};
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// Put an image into the store
+#[derive(Args)]
+pub struct Import {
+    /// oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:TAG], or - for an archive on
+    /// standard input
+    source: Location,
+    /// What the image is called
+    #[arg(long)]
+    name: Option<String>,
+    /// OS/ARCH[/VARIANT] of an index; this host's by default
+    #[arg(long)]
+    platform: Option<Platform>,
+    /// Keep the compressed layers, for a later push
+    #[arg(long)]
+    keep_blobs: bool,
+}
+
+impl Import {
+    /// Prints the manifest digest.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        let store = global.store();
+        store.create()?;
+        let source = Source::open(&self.source, || Ok(store.new_file()?.file))?;
+        let platform = self.platform.unwrap_or_else(Platform::host);
+        let found = Found::read(&source, &platform)?;
+        let bar = progress_bar(found.size());
+        let options = Options {
+            keep_blobs: self.keep_blobs,
+            name: self.name.map(check_name).transpose()?,
+            progress: &|bytes| bar.inc(bytes),
+        };
+        let imported = found.store(&store, &options);
+        bar.finish_and_clear();
+        print(&format!("{}\n", imported?))
+    }
+}
+
+/// A name must fit a line of the log.
+fn check_name(name: String) -> Result<String> {
+    match name.is_empty() || name.len() > 4096 || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        true => Err(Error::usage(format_args!("--name {name:?}"), "is empty, longer than 4096 bytes or has white space")),
+        false => Ok(name),
+    }
+}
+
+/// Drawn on a terminal alone.
+fn progress_bar(bytes: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("import [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec}");
+    ProgressBar::new(bytes).with_style(style.expect("the template is a constant"))
+}
+
+/// List the store's images
+#[derive(Args)]
+pub struct Images {
+    /// As a JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+impl Images {
+    /// Prints names, digests and times.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        let names = refs::current(global.store().refs()?);
+        // An image without a name of its own is listed by its digest; an index is one of its ways in.
+        let rows = names.into_iter().map(|(name, (digest, time))| (name, digest.to_string(), time));
+        let rows = rows.map(|(name, digest, time)| (if name == digest { "-".into() } else { name }, digest, time));
+        if self.json {
+            let rows: Vec<_> =
+                rows.map(|(name, digest, time)| json!({ "name": name, "digest": digest, "time": time })).collect();
+            return print(&format!("{:#}\n", Value::from(rows)));
+        }
+        let mut text = format!("{:32}  {:71}  SINCE\n", "NAME", "DIGEST");
+        for (name, digest, time) in rows {
+            text += &format!("{name:32}  {digest:71}  {time}\n");
+        }
+        print(&text)
+    }
+}
+
+/// Show everything known of an image, its layers hashed again
+#[derive(Args)]
+pub struct Inspect {
+    /// sha256:… or NAME@sha256:…
+    image: String,
+}
+
+impl Inspect {
+    /// Prints one JSON object.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        let store = global.store();
+        let image = Image::load(&store, &digest(global, &self.image)?)?;
+        let verified = image.verify(&store)?;
+        let names = refs::current(store.refs()?).into_iter();
+        let names: Vec<_> = names.filter(|(_, (d, _))| *d == image.digest).map(|(name, _)| name).collect();
+        let config = &image.config;
+        let layers = image.manifest.layers.iter().zip(&config.diff_ids).zip(&verified.layers);
+        let layers: Vec<_> = layers
+            .map(|((descriptor, diff_id), layer)| {
+                json!({
+                    "digest": descriptor.digest,
+                    "mediaType": descriptor.media_type,
+                    "size": descriptor.size,
+                    "diffId": diff_id,
+                    "tarSize": layer.size,
+                    "dropped": {
+                        "devices": layer.dropped.devices,
+                        "xattrs": layer.dropped.xattrs,
+                        "examples": layer.dropped.examples,
+                    },
+                })
+            })
+            .collect();
+        let shown = json!({
+            "digest": image.digest,
+            "names": names,
+            "indexes": image.indexes,
+            "integrity": "hashed",
+            "platform": config.platform.to_string(),
+            "created": config.created,
+            "config": {
+                "digest": image.manifest.config.digest,
+                "entrypoint": config.entrypoint,
+                "cmd": config.cmd,
+                "env": config.env,
+                "user": config.user,
+                "workingDir": config.working_dir,
+                "stopSignal": config.stop_signal,
+                "labels": config.labels,
+                "exposedPorts": config.exposed_ports,
+                "volumes": config.volumes,
+                "healthcheck": config.healthcheck,
+            },
+            "layers": layers,
+            "tree": {
+                "digest": verified.tree_digest,
+                "path": store.tree_path(&image.tree_identity()),
+                "droppedLinks": verified.merged.dropped_links(),
+            },
+        });
+        print(&format!("{shown:#}\n"))
+    }
+}
+
+/// Hash every byte again
+#[derive(Args)]
+pub struct Verify {
+    /// sha256:… or NAME@sha256:…; all images, and every blob, when none is named
+    images: Vec<String>,
+}
+
+impl Verify {
+    /// Prints a line for each image; exit code 1 when anything differs.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        let digests = self.images.iter().map(|image| digest(global, image)).collect::<Result<Vec<_>>>()?;
+        let (mut text, mut code) = (String::new(), 0);
+        global.store().verify(&digests, |finding| match finding.error {
+            None => text += &format!("{}  ok\n", finding.what),
+            Some(error) => {
+                code = 1;
+                text += &format!("{}  DIFFERS  {error}\n", finding.what);
+            }
+        })?;
+        print(&text)?;
+        Ok(code)
+    }
+}
+
+/// Show the root that an app would see
+#[derive(Args)]
+pub struct Mount {
+    /// sha256:… or NAME@sha256:…
+    image: String,
+    /// An existing directory
+    directory: PathBuf,
+}
+
+impl Mount {
+    /// Mounts the verified root, read-only.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        let store = global.store();
+        let image = Image::load(&store, &digest(global, &self.image)?)?;
+        let verified = image.verify(&store)?;
+        let tars: Vec<_> = verified.tars.iter().map(AsFd::as_fd).collect();
+        let root = rootfs::mount(verified.tree.as_fd(), &tars)?;
+        let directory = std::path::absolute(&self.directory).context(|| format!("{:?}", self.directory))?;
+        let path = CString::new(directory.as_os_str().as_bytes())
+            .map_err(|_| Error::usage(format_args!("{directory:?}"), "has a NUL byte"))?;
+        sys::mount::move_mount(root.mount.as_fd(), libc::AT_FDCWD, &path)
+            .context(|| format!("move_mount({directory:?})"))?;
+        Ok(0)
+    }
+}
+
+/// Undo `imrun mount`
+#[derive(Args)]
+pub struct Umount {
+    /// Where it is mounted
+    directory: PathBuf,
+}
+
+impl Umount {
+    /// Unmounts, but nothing that is not an EROFS.
+    pub fn execute(self) -> Result<u8> {
+        const EROFS_MAGIC: i64 = 0xE0F5_E1E2; // linux/magic.h
+        let directory = &self.directory;
+        let fs = nix::sys::statfs::statfs(directory).context(|| format!("statfs({directory:?})"))?;
+        if fs.filesystem_type().0 as i64 != EROFS_MAGIC {
+            return Err(Error::usage(format_args!("{directory:?}"), "is not the mount of an image"));
+        }
+        umount2(directory, MntFlags::UMOUNT_NOFOLLOW).context(|| format!("umount2({directory:?})"))?;
+        Ok(0)
+    }
+}
+
+/// Forget an image
+#[derive(Args)]
+pub struct Rm {
+    /// sha256:… or NAME@sha256:…
+    image: String,
+}
+
+impl Rm {
+    /// Takes every name from the image, and frees what nothing else needs.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        let store = global.store();
+        let digest = digest(global, &self.image)?;
+        if !store.forget(&digest)? {
+            return Err(collect::unknown(&store, &digest));
+        }
+        free(global, &store)
+    }
+}
+
+/// Frees what nothing needs; prints the bytes freed.
+pub fn gc(global: &Global) -> Result<u8> {
+    free(global, &global.store())
+}
+
+fn free(global: &Global, store: &Store) -> Result<u8> {
+    let running = Runtime::open(&global.root)?.list()?;
+    let running = running.iter().map(|container| container.image.parse()).collect::<Result<Vec<_>>>()?;
+    print(&format!("{}\n", store.collect(&running)?))
+}
+
+/// Make an image from a definition
+#[derive(Args)]
+pub struct Bake {
+    /// A TOML file
+    file: PathBuf,
+    /// What the image is called
+    #[arg(long)]
+    name: Option<String>,
+}
+
+impl Bake {
+    /// Prints the manifest digest.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        let name = self.name.map(check_name).transpose()?;
+        let digest = crate::store::baked::bake(&global.store(), &self.file, name)?;
+        print(&format!("{digest}\n"))
+    }
+}

@@ -1,0 +1,224 @@
+//! `imrun run`: what was typed becomes a checked request.
+
+use super::refused::Refused;
+use super::{Global, values};
+use crate::container::{self, Request};
+use crate::digest::Digest;
+use crate::env::Environment;
+use crate::error::{Context, Error, Result};
+use crate::launch::Network;
+use crate::reference::ImageArgument;
+use crate::ship::SinkUrl;
+use crate::status::Status;
+use crate::supervise::{OnStall, Policy, parse_signal};
+use crate::sys::{arguments, process};
+use clap::Parser;
+use nix::fcntl::OFlag;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const EXAMPLES: &str = "Examples:
+  imrun run --sink stdio: sha256:…
+  imrun run --sink es+http://127.0.0.1:9200 -e LEVEL=debug app@sha256:… serve --port 8080
+  imrun run --net host --stop-timeout 2s --name web sha256:…
+
+Exit codes: the app's own, 128+n by signal n; 121 imrun failed after the start, 123 the sink stayed
+stalled, 124 lines were lost, 125 refused: nothing of the image ran, 126 cannot be executed, 127 not there.";
+
+/// Launch an image
+#[derive(Parser)]
+#[command(no_binary_name = false, after_help = EXAMPLES, version = None)]
+pub struct Run {
+    /// sha256:… or NAME@sha256:…
+    image: String,
+    /// In place of the image's command
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+    /// Pass standard input on
+    #[arg(short, long)]
+    interactive: bool,
+    /// Set a variable; without =VALUE it is taken from imrun's own environment
+    #[arg(short, long, value_name = "K[=V]")]
+    env: Vec<OsString>,
+    /// Read variables from a file, a line each
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Where output goes: es+http://HOST:PORT, json+tcp://HOST:PORT, stdio:
+    #[arg(long, value_name = "URL", env = "IMRUN_SINK", hide_env_values = true)]
+    sink: Option<String>,
+    /// What happens while the sink takes nothing
+    #[arg(long, value_enum, default_value = "block", value_name = "HOW")]
+    on_stall: OnStall,
+    /// How long a sink may stall, under --on-stall kill
+    #[arg(long, default_value = "30s", value_parser = values::duration, value_name = "TIME")]
+    stall_deadline: Duration,
+    /// Bytes of output that may wait for the sink
+    #[arg(long, default_value = "1M", value_parser = values::size, value_name = "SIZE")]
+    log_buffer: usize,
+    /// Which network the app sees: none, host
+    #[arg(long, default_value = "none", value_name = "NET")]
+    net: String,
+    /// The host's name in the container; made from the digest by default
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// In place of the image's user: USER[:GROUP], names or numbers
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
+    /// In place of the image's working directory
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// In place of the image's entrypoint
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<OsString>,
+    /// A name for ps and stop
+    #[arg(long)]
+    name: Option<String>,
+    /// In place of the image's stop signal
+    #[arg(long, value_parser = parse_signal, value_name = "SIGNAL")]
+    stop_signal: Option<i32>,
+    /// How long after the stop signal the app is killed
+    #[arg(long, default_value = "10s", value_parser = values::duration, value_name = "TIME")]
+    stop_timeout: Duration,
+    /// Demand an integrity level
+    #[arg(long, default_value = "auto", value_name = "LEVEL", value_parser = ["auto", "hashed"])]
+    integrity: String,
+    /// Write status events to this descriptor, a JSON object a line
+    #[arg(long, value_name = "N")]
+    status_fd: Option<i32>,
+    #[command(flatten)]
+    refused: Refused,
+}
+
+impl Run {
+    /// Launches; the exit code.
+    pub fn execute(self, global: &Global, typed: &[OsString]) -> Result<u8> {
+        close_inherited(self.status_fd)?;
+        erase_values(&self.env, typed)?;
+        let status = self.status_fd.map_or_else(|| Ok(Status::default()), Status::to_descriptor)?;
+        let outcome = self.request(global).and_then(|request| container::run(&request, &status));
+        if let Err(error) = &outcome
+            && error.exit != crate::error::EXIT_FAILED
+        {
+            status.refused(error)?;
+        }
+        outcome
+    }
+
+    fn request(self, global: &Global) -> Result<Request> {
+        self.refused.check()?;
+        let image = digest(global, &self.image)?;
+        let network: Network = self.net.parse()?;
+        let sink = self.sink.as_deref().filter(|url| !url.is_empty());
+        let sink: SinkUrl = sink
+            .ok_or_else(|| {
+                Error::sink("sink", "none is given, and no line may be lost")
+                    .hint("--sink stdio: shows the output here; --sink URL or IMRUN_SINK ships it")
+            })?
+            .parse()?;
+        Ok(Request {
+            store: global.store(),
+            root: global.root.clone(),
+            image,
+            args: self.args,
+            entrypoint: self.entrypoint,
+            environment: environment(self.env_file, self.env),
+            user: self.user,
+            workdir: self.workdir,
+            hostname: self.hostname,
+            name: self.name.map(check_name).transpose()?,
+            network,
+            stdin: if self.interactive { Some(piped_stdin()?) } else { None },
+            sink,
+            log_buffer: self.log_buffer,
+            stop_signal: self.stop_signal,
+            policy: Policy {
+                on_stall: self.on_stall,
+                stall_deadline: self.stall_deadline,
+                stop_signal: libc::SIGTERM,
+                stop_timeout: self.stop_timeout,
+                drain: Duration::from_secs(5),
+            },
+        })
+    }
+}
+
+/// The digest that an argument is, or has. A tag is no identity: what it means here is only a hint.
+pub fn digest(global: &Global, image: &str) -> Result<Digest> {
+    let argument: ImageArgument = image.parse()?;
+    if let Some(digest) = argument.digest() {
+        return Ok(digest);
+    }
+    let error = Error::policy(format_args!("image {image:?}"), "is a name, which can mean another image tomorrow");
+    let names = crate::store::refs::current(global.store().refs()?);
+    Err(match names.get(image) {
+        Some((digest, _)) => error.hint(format_args!("today it means {image}@{digest}")),
+        None => error.hint("name it by digest: imrun images lists those of the store"),
+    })
+}
+
+fn environment(files: Vec<PathBuf>, typed: Vec<OsString>) -> Box<dyn Fn(&mut Environment) -> Result<()>> {
+    Box::new(move |environment| {
+        let own = |name: &OsStr| std::env::var_os(name);
+        for path in &files {
+            let bytes = std::fs::read(path).context(|| format!("read({path:?})"))?;
+            environment.add_file(&path.display().to_string(), &bytes, own)?;
+        }
+        typed.iter().try_for_each(|entry| environment.add_argument(entry, own))
+    })
+}
+
+fn check_name(name: String) -> Result<String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let starts = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if starts && name.len() <= 128 && name.bytes().all(allowed) {
+        return Ok(name);
+    }
+    Err(Error::usage(format_args!("--name {name:?}"), "is not 1 to 128 letters, digits, '_', '.', '-', a letter or digit first"))
+}
+
+/// A pipe that imrun's own standard input is copied into: the app never holds a descriptor of the
+/// host's, which it could open again with other rights.
+fn piped_stdin() -> Result<OwnedFd> {
+    use std::io::IsTerminal;
+    if std::io::stdin().is_terminal() {
+        return Err(Error::policy("-i", "standard input is a terminal, and a container has none")
+            .hint("pipe it: cat | imrun run -i …"));
+    }
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context(|| "pipe2(O_CLOEXEC)")?;
+    let copy = move || {
+        // The app may close its end, and the caller its own: both just end the copy.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::fs::File::from(write));
+    };
+    std::thread::Builder::new().name("stdin".into()).spawn(copy).context(|| "clone(thread)")?;
+    Ok(read)
+}
+
+/// Nothing but standard input, output, error and the status descriptor came for a reason.
+fn close_inherited(status_fd: Option<i32>) -> Result<()> {
+    let close = |first, last| match first <= last {
+        true => process::close_inherited(first, last).context(|| format!("close_range({first}, {last})")),
+        false => Ok(()),
+    };
+    match status_fd.and_then(|fd| u32::try_from(fd).ok()).filter(|fd| *fd >= 3) {
+        Some(fd) => close(3, fd - 1).and_then(|()| close(fd + 1, u32::MAX)),
+        None => close(3, u32::MAX),
+    }
+}
+
+/// `-e K=V` would show V to everybody in /proc/PID/cmdline.
+fn erase_values(values: &[OsString], typed: &[OsString]) -> Result<()> {
+    let holds = |argument: &OsString| {
+        let argument = argument.as_encoded_bytes();
+        values.iter().any(|value| {
+            let value = value.as_encoded_bytes();
+            value.contains(&b'=') && argument.ends_with(value)
+        })
+    };
+    if !typed.iter().any(holds) {
+        return Ok(());
+    }
+    arguments::erase_values(|position| typed.get(position).is_some_and(holds))
+        .context(|| "erase the values of -e in /proc/self/cmdline")
+}

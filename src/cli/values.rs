@@ -1,0 +1,57 @@
+//! Values as they are typed: durations, sizes.
+
+use crate::error::{Error, Result};
+use std::time::Duration;
+
+/// `500ms`, `2s`, `1m`, `1h`.
+pub fn duration(text: &str) -> Result<Duration> {
+    let wrong = || Error::usage(format_args!("duration {text:?}"), "is not like 500ms, 2s, 1m or 1h");
+    let (number, unit) = split(text);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+/// `512`, `64K`, `1M`, `2G`: bytes.
+pub fn size(text: &str) -> Result<usize> {
+    let wrong = || Error::usage(format_args!("size {text:?}"), "is not like 64K, 1M or 2G");
+    let (number, unit) = split(text);
+    let number: usize = number.parse().map_err(|_| wrong())?;
+    let shift = match unit {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
+fn split(text: &str) -> (&str, &str) {
+    text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit_and_sizes_may_have_one() {
+        assert_eq!(duration("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(duration("2m").unwrap(), Duration::from_secs(120));
+        assert_eq!(size("64K").unwrap(), 65_536);
+        assert_eq!(size("7").unwrap(), 7);
+        for wrong in ["", "5", "s", "-1s", "1.5s", "99999999999999999999s", "1 s"] {
+            assert!(duration(wrong).is_err(), "{wrong:?} was taken");
+        }
+        for wrong in ["", "0", "K", "1KB", "99999999999G", "-1"] {
+            assert!(size(wrong).is_err(), "{wrong:?} was taken");
+        }
+    }
+}
