@@ -15,3 +15,4 @@ pub mod error;
 pub mod json;
 pub mod manifest;
 pub mod reference;
+pub mod user;
