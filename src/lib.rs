@@ -9,6 +9,7 @@
 //!      → { digest, reference, user, env, json, error } → sys (the only `unsafe`)
 //! ```
 
+pub mod bake;
 pub mod digest;
 pub mod env;
 pub mod error;
