@@ -11,6 +11,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod bake;
 pub mod cgroup;
 pub mod cli;
 pub mod container;

@@ -231,7 +231,7 @@ pub fn write(config: (Digest, u64), layers: &[(Digest, u64)]) -> Vec<u8> {
         "config": descriptor(OCI_CONFIG, config),
         "layers": layers.iter().map(|layer| descriptor(OCI_LAYER, *layer)).collect::<Vec<_>>(),
     });
-    crate::json::canonical(&manifest).into_bytes()
+    json::canonical(&manifest).into_bytes()
 }
 
 /// How a layer's tar is packed.

@@ -276,7 +276,7 @@ impl Bake {
     /// Prints the manifest digest.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let name = self.name.map(check_name).transpose()?;
-        let digest = crate::store::baked::bake(&global.store(), &self.file, name)?;
+        let digest = crate::bake::into_store(&global.store(), &self.file, name)?;
         print(&format!("{digest}\n"))
     }
 }

@@ -1,7 +1,7 @@
 //! The text of `--sink` and `IMRUN_SINK`.
 
 use super::event::Origin;
-use super::sink::Sink;
+use super::sink::{Acknowledgement, Sink};
 use super::{es, json, stdio};
 use crate::error::{Error, Result};
 use std::fmt;

@@ -3,7 +3,7 @@
 use super::Store;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Context, Error, Result};
-use crate::layer::{self, Layer, Tee};
+use crate::layer::{self, Dropped, Layer, Tee};
 use crate::manifest::{Config, Document, MAX_INDEX_DEPTH, Manifest, Platform};
 use crate::tree::Tree;
 use crate::{erofs, tree};
@@ -33,8 +33,18 @@ pub struct Verified {
     pub tree_digest: Digest,
     /// The layers' tars, in the order of the device table.
     pub tars: Vec<File>,
+    /// What the layers' scan found, in their order.
+    pub layers: Vec<Scanned>,
     /// The merged tree.
     pub merged: Tree,
+}
+
+/// What is known of a layer once it was read.
+pub struct Scanned {
+    /// Bytes of its tar.
+    pub size: u64,
+    /// What it has and the tree has not.
+    pub dropped: Dropped,
 }
 
 impl Image {
@@ -66,23 +76,29 @@ impl Image {
         erofs::identity(&self.config.diff_ids)
     }
 
-    /// Hashes every layer, makes the tree image again from them, and compares it with the store's.
-    ///
-    /// Layers are hashed in parallel. What is returned are the descriptors that were read: mounted,
-    /// they are the bytes that were hashed, whatever happens to their names.
-    pub fn verify(&self, store: &Store) -> Result<Verified> {
-        let scanned = in_parallel(&self.config.diff_ids, |diff_id| {
+    /// Hashes every layer and reads its entries, in parallel.
+    pub fn scan(&self, store: &Store) -> Result<Vec<(File, Layer)>> {
+        in_parallel(&self.config.diff_ids, |diff_id| {
             let file = store.open_blob("layer", diff_id)?;
             let layer = scan_stored(&file, diff_id)?;
             Ok((file, layer))
-        })?;
-        let (tars, layers): (Vec<_>, Vec<_>) = scanned.into_iter().unzip();
+        })
+    }
+
+    /// Hashes every layer, makes the tree image again from them, and compares it with the store's.
+    ///
+    /// What is returned are the descriptors that were read: mounted,
+    /// they are the bytes that were hashed, whatever happens to their names.
+    pub fn verify(&self, store: &Store) -> Result<Verified> {
+        let (tars, layers): (Vec<_>, Vec<_>) = self.scan(store)?.into_iter().unzip();
         let devices = devices(&self.config.diff_ids, &layers);
+        let scanned = layers.iter().map(|l| Scanned { size: l.size, dropped: l.dropped.clone() });
+        let scanned = scanned.collect();
         let merged = merge(layers)?;
         let mut made = HashWriter(Hasher::new(self.digest.algorithm()));
         erofs::write(&merged, &devices, &mut made)?;
         let (tree, tree_digest) = self.open_tree(store, made.0.finish())?;
-        Ok(Verified { tree, tree_digest, tars, merged })
+        Ok(Verified { tree, tree_digest, tars, layers: scanned, merged })
     }
 
     fn open_tree(&self, store: &Store, made: Digest) -> Result<(File, Digest)> {

@@ -12,8 +12,6 @@ use std::io::{self, Read, Write};
 
 /// What an import is told.
 pub struct Options<'a> {
-    /// Which of an index's images.
-    pub platform: Platform,
     /// Keeps the compressed layers for a later push.
     pub keep_blobs: bool,
     /// What the image is called from now on; by its own digest without.
@@ -62,7 +60,6 @@ impl<'a> Found<'a> {
     ///
     /// Killed at any moment, it leaves nothing but whole blobs under their own digests.
     pub fn store(self, store: &Store, options: &Options<'_>) -> Result<Digest> {
-        store.create()?;
         let _lock = store.lock_shared()?;
         let layers = in_parallel(&self.layers, |packed| add_layer(store, self.source, packed, options))?;
         let mut documents = self.documents;
@@ -75,17 +72,36 @@ impl<'a> Found<'a> {
                 digest
             }
         };
-        add_tree(store, &self.diff_ids, layers)?;
         documents.push(self.config);
-        for (digest, bytes) in &documents {
-            add_document(store, digest, bytes)?;
-        }
-        store.sync_names()?;
         let own_name = options.name.clone().unwrap_or_else(|| digest.to_string());
-        let names = self.indexes.iter().map(Digest::to_string).chain([own_name]);
-        names.into_iter().try_for_each(|name| store.name(&name, &digest))?;
+        let names = self.indexes.iter().map(Digest::to_string).chain([own_name]).collect();
+        commit(store, Parts { digest, documents, diff_ids: self.diff_ids, layers, names })?;
         Ok(digest)
     }
+}
+
+/// An image whose layers are in the store, and nothing else of it yet.
+pub struct Parts {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// Manifest, config and indexes.
+    pub documents: Vec<(Digest, Vec<u8>)>,
+    /// The layers' digests.
+    pub diff_ids: Vec<Digest>,
+    /// What is in the layers.
+    pub layers: Vec<Layer>,
+    /// What the image is called from then on.
+    pub names: Vec<String>,
+}
+
+/// Stores tree image and documents and then the names; the caller holds the store's lock.
+pub fn commit(store: &Store, parts: Parts) -> Result<()> {
+    add_tree(store, &parts.diff_ids, parts.layers)?;
+    for (digest, bytes) in &parts.documents {
+        add_document(store, digest, bytes)?;
+    }
+    store.sync_names()?;
+    parts.names.iter().try_for_each(|name| store.name(name, &parts.digest))
 }
 
 fn blob_file(digest: &Digest) -> String {

@@ -1,0 +1,71 @@
+//! A definition into the store: its layer, its documents, its tree image.
+
+use super::{Base, Definition, Layer, MAX_DEFINITION, image};
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Context, Error, Result};
+use crate::layer::{Limits, Tee, scan};
+use crate::manifest::Platform;
+use crate::store::Store;
+use crate::store::image::Image;
+use crate::store::import::{Parts, commit};
+use std::io::{BufWriter, Read, Seek, Write};
+use std::path::Path;
+
+/// Bakes the definition in `file`; the manifest's digest.
+///
+/// The sources are read once, into the store: what they are afterwards does not matter.
+pub fn into_store(store: &Store, file: &Path, name: Option<String>) -> Result<Digest> {
+    let definition = read(file)?;
+    store.create()?;
+    let _lock = store.lock_shared()?;
+    let base = definition.base.map(|digest| Image::load(store, &digest)).transpose()?;
+    let (mut diff_ids, mut layers) = (Vec::new(), Vec::new());
+    if let Some(base) = &base {
+        layers = base.scan(store)?.into_iter().map(|(_, layer)| layer).collect();
+        diff_ids.clone_from(&base.config.diff_ids);
+    }
+    let sizes: Vec<_> = layers.iter().map(|layer| layer.size).collect();
+    let base = base.as_ref().map(|base| Base { config: &base.config, sizes: &sizes });
+
+    let directory = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (digest, layer) = add_layer(store, &definition, directory)?;
+    let own = Layer { digest, size: layer.size };
+    let documents = image(&definition, base, &Platform::host(), own)?;
+    diff_ids.push(digest);
+    layers.push(layer);
+
+    let manifest = Digest::sha256(&documents.manifest);
+    let documents = [documents.config, documents.manifest];
+    let documents = documents.map(|bytes| (Digest::sha256(&bytes), bytes)).to_vec();
+    let names = vec![name.unwrap_or_else(|| manifest.to_string())];
+    commit(store, Parts { digest: manifest, documents, diff_ids, layers, names })?;
+    Ok(manifest)
+}
+
+fn read(file: &Path) -> Result<Definition> {
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).context(|| format!("open({file:?})"))?;
+    opened
+        .take(MAX_DEFINITION as u64 + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| Error::usage(file.display(), crate::error::reason_of(&error)))?;
+    Definition::parse(&file.display().to_string(), &text)
+}
+
+fn add_layer(
+    store: &Store,
+    definition: &Definition,
+    directory: &Path,
+) -> Result<(Digest, crate::layer::Layer)> {
+    let mut new = store.new_file()?;
+    let mut out = BufWriter::new(&new.file);
+    definition.layer(directory, &mut out)?;
+    out.flush().context(|| "write(layer)")?;
+    drop(out);
+    new.file.rewind().context(|| "lseek(layer)")?;
+    let mut tee = Tee::new(&mut new.file, Algorithm::Sha256, None);
+    let layer = scan(&mut tee, &Limits::default())?;
+    let (digest, _) = tee.finish();
+    new.link(&store.blob_path(&digest))?;
+    Ok((digest, layer))
+}
