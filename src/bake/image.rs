@@ -8,6 +8,7 @@ use crate::json;
 use crate::manifest::{Config, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Platform};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::ffi::CString;
 
 /// Says which manifest an image was made from (OCI annotations.md).
 const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
@@ -42,21 +43,30 @@ pub struct Image {
 /// The image of `definition` with its own `layer` on top of the base's.
 ///
 /// `platform` is what an image without a base runs on; one with a base runs on the base's.
-/// Health checks and histories of a base are not taken over.
+/// Health checks and histories of a base are not taken over. A `base` must be given where the
+/// definition names one, and only there.
 pub fn image(
     definition: &Definition,
     base: Option<Base>,
     platform: &Platform,
     layer: Layer,
 ) -> Result<Image> {
-    let mut layers = match base {
-        Some(base) => base.layers()?,
-        None => Vec::new(),
+    if definition.base.is_some() != base.is_some() {
+        return Err(Error::usage(
+            "definition",
+            "its base and the one at hand do not go together",
+        ));
+    }
+    let mut config = match base {
+        Some(base) => base.config.clone(),
+        None => Config::new(platform.clone(), Vec::new()),
     };
+    let mut layers = base.map_or(Ok(Vec::new()), |base| base.layers())?;
     layers.push(layer);
-    let config = config(definition, base.map(|base| base.config), platform, &layers)?;
-    let config = json::canonical(&config).into_bytes();
-    let manifest = manifest(definition, &config, &layers);
+    config.diff_ids.push(layer.digest);
+    definition.apply(&mut config)?;
+    let config = json::canonical(&config_json(&config)).into_bytes();
+    let manifest = manifest_json(definition.base, &config, &layers);
     Ok(Image {
         config,
         manifest: json::canonical(&manifest).into_bytes(),
@@ -81,90 +91,59 @@ impl Base<'_> {
     }
 }
 
-fn config(
-    definition: &Definition,
-    base: Option<&Config>,
-    platform: &Platform,
-    layers: &[Layer],
-) -> Result<Value> {
-    let platform = base.map_or(platform, |base| &base.platform);
-    let mut config = json!({
-        "os": platform.os,
-        "architecture": platform.architecture,
-        "config": execution(definition, base)?,
-        "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|layer| layer.digest).collect::<Vec<_>>()},
-    });
-    if let Some(variant) = &platform.variant {
-        config["variant"] = variant.as_str().into();
+impl Definition {
+    /// Puts what the definition says over what the base said.
+    fn apply(&self, config: &mut Config) -> Result<()> {
+        let mut environment = Environment::new();
+        environment.add_image(&config.env)?;
+        for (name, value) in &self.env {
+            environment.set("definition", name.as_ref(), value.as_ref())?;
+        }
+        let entries = environment.to_strings().into_iter();
+        let text = |entry: CString| entry.into_string().expect("all of it came from strings");
+        config.env = entries.map(text).collect();
+        config.labels.extend(self.labels.clone());
+        if let Some(entrypoint) = &self.entrypoint {
+            config.entrypoint.clone_from(entrypoint);
+            // As Docker has it: arguments meant for another program are of no use.
+            config.cmd.clear();
+        }
+        if let Some(cmd) = &self.cmd {
+            config.cmd.clone_from(cmd);
+        }
+        let workdir = self.workdir.as_ref().map(|path| path.as_str().to_string());
+        config.user = self.user.clone().or(config.user.take());
+        config.working_dir = workdir.or(config.working_dir.take());
+        config.stop_signal = self.stop_signal.clone().or(config.stop_signal.take());
+        Ok(())
     }
-    Ok(config)
 }
 
-/// The member `config` of the config: the base's, and the definition's over it.
-fn execution(definition: &Definition, base: Option<&Config>) -> Result<Map<String, Value>> {
-    let base_cmd = match definition.entrypoint {
-        // As Docker has it: arguments meant for another program are of no use.
-        Some(_) => None,
-        None => base.map(|base| &base.cmd),
-    };
-    let base_text =
-        |pick: fn(&Config) -> &Option<String>| base.and_then(|base| pick(base).as_ref());
-    let workdir = definition.workdir.as_ref().map(|path| path.as_str());
-    let mut labels = base.map(|base| base.labels.clone()).unwrap_or_default();
-    labels.extend(definition.labels.clone());
+/// The config as OCI writes it, without the members that say nothing.
+fn config_json(config: &Config) -> Value {
     let members = [
-        ("Env", json!(environment(definition, base)?)),
-        (
-            "Entrypoint",
-            json!(
-                definition
-                    .entrypoint
-                    .as_ref()
-                    .or(base.map(|base| &base.entrypoint))
-            ),
-        ),
-        ("Cmd", json!(definition.cmd.as_ref().or(base_cmd))),
-        ("Labels", json!(labels)),
-        (
-            "User",
-            json!(definition.user.as_ref().or(base_text(|base| &base.user))),
-        ),
-        (
-            "WorkingDir",
-            json!(workdir.or(base_text(|base| &base.working_dir).map(String::as_str))),
-        ),
-        (
-            "StopSignal",
-            json!(
-                definition
-                    .stop_signal
-                    .as_ref()
-                    .or(base_text(|base| &base.stop_signal))
-            ),
-        ),
-        (
-            "ExposedPorts",
-            base.map_or(Value::Null, |base| set(&base.exposed_ports)),
-        ),
-        (
-            "Volumes",
-            base.map_or(Value::Null, |base| set(&base.volumes)),
-        ),
+        ("Env", json!(config.env)),
+        ("Entrypoint", json!(config.entrypoint)),
+        ("Cmd", json!(config.cmd)),
+        ("Labels", json!(config.labels)),
+        ("User", json!(config.user)),
+        ("WorkingDir", json!(config.working_dir)),
+        ("StopSignal", json!(config.stop_signal)),
+        ("ExposedPorts", set(&config.exposed_ports)),
+        ("Volumes", set(&config.volumes)),
     ];
     let said = members.into_iter().filter(|(_, value)| !is_empty(value));
-    Ok(said.map(|(key, value)| (key.to_string(), value)).collect())
-}
-
-fn environment(definition: &Definition, base: Option<&Config>) -> Result<Vec<String>> {
-    let mut environment = Environment::new();
-    environment.add_image(base.map_or(&[], |base| &base.env))?;
-    for (name, value) in &definition.env {
-        environment.set("definition", name.as_ref(), value.as_ref())?;
+    let execution: Map<_, _> = said.map(|(key, value)| (key.to_string(), value)).collect();
+    let mut document = json!({
+        "os": config.platform.os,
+        "architecture": config.platform.architecture,
+        "config": execution,
+        "rootfs": {"type": "layers", "diff_ids": config.diff_ids},
+    });
+    if let Some(variant) = &config.platform.variant {
+        document["variant"] = variant.as_str().into();
     }
-    let entries = environment.to_strings().into_iter();
-    Ok(entries
-        .map(|entry| entry.into_string().expect("all of it came from strings"))
-        .collect())
+    document
 }
 
 /// A set as Go writes it: an object of empty objects.
@@ -186,7 +165,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-fn manifest(definition: &Definition, config: &[u8], layers: &[Layer]) -> Value {
+fn manifest_json(base: Option<Digest>, config: &[u8], layers: &[Layer]) -> Value {
     let descriptor = |media_type: &str, digest: Digest, size: u64| json!({"mediaType": media_type, "digest": digest, "size": size});
     let layers = layers
         .iter()
@@ -197,7 +176,7 @@ fn manifest(definition: &Definition, config: &[u8], layers: &[Layer]) -> Value {
         "config": descriptor(OCI_CONFIG, Digest::sha256(config), config.len() as u64),
         "layers": layers.collect::<Vec<_>>(),
     });
-    if let Some(base) = definition.base {
+    if let Some(base) = base {
         manifest["annotations"] = json!({BASE_DIGEST: base});
     }
     manifest

@@ -474,7 +474,7 @@ fn a_definition_wins_over_its_base_and_an_entrypoint_drops_the_bases_arguments()
 }
 
 #[test]
-fn a_base_whose_layers_are_not_all_there_is_refused() {
+fn a_base_that_is_not_there_or_not_whole_is_refused() {
     let config = base_config();
     let base = Base {
         config: &config,
@@ -484,8 +484,13 @@ fn a_base_whose_layers_are_not_all_there_is_refused() {
         digest: Digest::sha256(b""),
         size: 0,
     };
-    let error = image(&parse("").unwrap(), Some(base), &Platform::host(), own).unwrap_err();
+    let on_base = parse(&format!("base = \"{BASE}\"")).unwrap();
+    let error = image(&on_base, Some(base), &Platform::host(), own).unwrap_err();
     assert_eq!(error.to_string(), "base: has 1 diff_ids and 0 layer sizes");
+    for (definition, base) in [(on_base, None), (parse("").unwrap(), Some(base))] {
+        let error = image(&definition, base, &Platform::host(), own).unwrap_err();
+        assert_eq!(error.what, "definition");
+    }
 }
 
 proptest! {

