@@ -9,8 +9,11 @@
 //!      → { digest, reference, user, env, json, error } → sys (the only `unsafe`)
 //! ```
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod demo;
 pub mod digest;
 pub mod error;
 pub mod ship;
 pub mod sys;
+pub mod time;

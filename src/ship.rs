@@ -24,7 +24,6 @@ mod json;
 mod shipper;
 mod sink;
 mod stdio;
-mod timestamp;
 mod url;
 
 pub use buffer::{Counters, Pushed};
@@ -32,5 +31,4 @@ pub use event::{Body, Event, Origin, Stream};
 pub use frame::{Frame, Framer};
 pub use shipper::{Options, Shipper};
 pub use sink::{Acknowledgement, Delivery, Failure, FailureKind, Rejection, Sink};
-pub use timestamp::rfc3339;
 pub use url::{Scheme, SinkUrl};

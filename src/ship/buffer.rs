@@ -3,9 +3,10 @@
 //! Events are charged for until the sink has acknowledged or rejected them, so the events in
 //! flight count too. The supervisor's side never waits, but for a deadline.
 
-use super::event::{Body, Event, Stream, line_cost, now};
+use super::event::{Body, Event, Stream, line_cost};
 use super::sink::Failure;
 use crate::error::{Context, Result};
+use crate::time::nanoseconds;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
@@ -127,7 +128,7 @@ impl State {
     fn queue(&mut self, body: Body) -> u64 {
         self.sequence += 1;
         let event = Event {
-            time: now(),
+            time: nanoseconds(),
             sequence: self.sequence,
             body,
         };

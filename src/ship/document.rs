@@ -6,7 +6,7 @@
 //! written with dots, not nested: both mean the same to Elasticsearch.
 
 use super::event::{Body, Event, Origin};
-use super::timestamp::rfc3339;
+use crate::time::rfc3339;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
