@@ -159,7 +159,7 @@ impl Shipper {
     /// be pushed afterwards (the exit record, with these counters) and drained again.
     pub fn drain(&self, deadline: Instant) -> Counters {
         self.begin_drain();
-        self.buffer.wait_settled(self.buffer.newest(), deadline);
+        self.buffer.wait_drained(deadline);
         self.counters()
     }
 
@@ -231,17 +231,18 @@ impl Work {
             self.buffer.fail(Failure::new(FailureKind::Refused, why));
             return Progress::Never;
         }
-        let settlement = settlement(&batch[..size], &delivery);
+        let mut settlement = settlement(&batch[..size], &delivery);
         let progress = match settlement.freed {
             0 => Progress::None,
             _ => Progress::Some,
         };
-        self.buffer.settle(settlement);
         let mut index = 0..;
         batch.retain(|_| {
             let index = index.next().unwrap_or(usize::MAX);
             index >= size || delivery.again.binary_search(&index).is_ok()
         });
+        settlement.unsettled = batch.first().map(|event| event.sequence);
+        self.buffer.settle(settlement);
         progress
     }
 
@@ -308,10 +309,6 @@ fn settlement(sent: &[Event], delivery: &Delivery) -> Settlement {
             None => sum.acknowledged.add(event),
         }
     }
-    let unsettled = delivery.again.first().map(|index| sent[*index].sequence);
-    sum.through = unsettled
-        .map(|sequence| sequence - 1)
-        .or(sent.last().map(|event| event.sequence));
     sum
 }
 
