@@ -528,3 +528,22 @@ fn a_tcp_receiver_that_reads_nothing_stalls_the_sink_and_loses_nothing() {
     assert!(arrived.into_iter().eq(1..=taken + 1));
     assert_eq!(lines.connections(), 1);
 }
+
+/// Run by `integration/sinks/es` against a real server: `IMRUN_TEST_ES_URL` is the `--sink` URL,
+/// `IMRUN_TEST_CONTAINER` the container id to find the lines by.
+#[test]
+#[ignore = "needs a real server"]
+fn ten_thousand_lines_are_acknowledged_by_a_real_server() {
+    let url = std::env::var("IMRUN_TEST_ES_URL").unwrap();
+    let container_id = std::env::var("IMRUN_TEST_CONTAINER").unwrap();
+    let origin = Origin { container_id, ..origin() };
+    let shipper = Shipper::start(&url.parse().unwrap(), origin, Options::default()).unwrap();
+    let began = Instant::now();
+    launch(&shipper);
+    push_lines(&shipper, 0..10_000);
+    let exit = shipper.push_record("exit", json!({ "code": 0 }));
+    shipper.wait_acknowledged(exit, later()).unwrap();
+    let counters = shipper.counters();
+    println!("{:?} {counters:?}", began.elapsed());
+    assert_eq!((counters.read, counters.acknowledged), (10_000, 10_000));
+}
