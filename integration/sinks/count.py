@@ -9,13 +9,19 @@ import json
 import sys
 
 
+def nanoseconds(time: str) -> str:
+    """The same time with all nine digits: trailing zeros come back without."""
+    seconds, _, fraction = time.removesuffix("Z").partition(".")
+    return f"{seconds}.{fraction:0<9}"
+
+
 def main(lines: int) -> int:
     documents = [json.loads(line) for line in sys.stdin]
     found = collections.Counter(int(document["event.sequence"]) for document in documents)
     expected = {1: "imrun: launch", lines + 2: "imrun: exit"}
     expected.update({number + 2: f"line {number}" for number in range(lines)})
     text = {int(document["event.sequence"]): document["_msg"] for document in documents}
-    times = sorted((document["_time"], int(document["event.sequence"])) for document in documents)
+    times = sorted((nanoseconds(d["_time"]), int(d["event.sequence"])) for d in documents)
     counts = {
         "documents": len(documents),
         "lost": len(expected.keys() - found.keys()),
