@@ -12,6 +12,7 @@
 //!
 //! Delivery is at-least-once and in order. Every event carries a sequence number, so that a
 //! repetition or a gap shows at the receiver.
+#![forbid(unsafe_code)]
 
 mod backoff;
 mod buffer;

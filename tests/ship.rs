@@ -198,6 +198,21 @@ fn a_sink_that_is_down_refuses_the_launch_at_once() {
 }
 
 #[test]
+fn a_host_without_an_address_refuses_the_launch_at_once() {
+    // RFC 6761, section 6.4: this name never has one.
+    for scheme in ["es+http", "json+tcp"] {
+        let shipper = start(&format!("{scheme}://sink.invalid:9200"), Options::default());
+        let error = refusal(&shipper, Duration::from_secs(3600));
+        assert!(
+            error
+                .why
+                .starts_with("failed to lookup address information"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn a_sink_that_says_no_refuses_the_launch_at_once() {
     for status in [301, 307, 400, 401, 403, 404, 405] {
         let bulk = Bulk::start(Answer::Status(status));

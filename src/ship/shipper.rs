@@ -6,6 +6,7 @@ use super::event::{Event, Origin, Stream};
 use super::sink::{Acknowledgement, Delivery, Failure, FailureKind, Rejection, Sink};
 use super::url::SinkUrl;
 use crate::error::{Context, Error, Result};
+use nix::sys::signal::SigSet;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -189,6 +190,10 @@ struct Work {
 
 impl Work {
     fn run(mut self) {
+        // Signals are the supervisor's: one that this thread took would not be seen there.
+        SigSet::all()
+            .thread_block()
+            .expect("SIG_BLOCK with a valid set cannot fail");
         while let Some(batch) = self.buffer.take() {
             if !self.ship(batch) {
                 return;

@@ -51,6 +51,27 @@ fn a_record_has_its_fields_under_imrun() {
     );
 }
 
+#[test]
+fn a_record_that_names_its_launch_names_it_once() {
+    let fields = serde_json::json!({ "launch_id": "other" });
+    let body = Body::Record {
+        kind: "launch",
+        fields,
+    };
+    let mut text = Vec::new();
+    append(
+        &mut text,
+        &origin(),
+        &Event {
+            time: 1,
+            sequence: 9,
+            body,
+        },
+    );
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(text.matches("imrun.launch_id").count(), 1, "{text}");
+}
+
 proptest! {
     #[test]
     fn text_is_kept_and_other_bytes_are_replaced(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
