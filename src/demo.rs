@@ -1,4 +1,5 @@
 //! What `imrun demo` shows imrun with.
+#![forbid(unsafe_code)]
 
 pub mod receiver;
 

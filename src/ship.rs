@@ -12,6 +12,7 @@
 //!
 //! Delivery is at-least-once and in order. Every event carries a sequence number, so that a
 //! repetition or a gap shows at the receiver.
+#![forbid(unsafe_code)]
 
 mod backoff;
 mod buffer;
@@ -24,7 +25,6 @@ mod json;
 mod shipper;
 mod sink;
 mod stdio;
-mod timestamp;
 mod url;
 
 pub use buffer::{Counters, Pushed};
@@ -32,5 +32,4 @@ pub use event::{Body, Event, Origin, Stream};
 pub use frame::{Frame, Framer};
 pub use shipper::{Options, Shipper};
 pub use sink::{Acknowledgement, Delivery, Failure, FailureKind, Rejection, Sink};
-pub use timestamp::rfc3339;
 pub use url::{Scheme, SinkUrl};

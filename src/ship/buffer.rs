@@ -3,9 +3,10 @@
 //! Events are charged for until the sink has acknowledged or rejected them, so the events in
 //! flight count too. The supervisor's side never waits, but for a deadline.
 
-use super::event::{Body, Event, Stream, line_cost, now};
+use super::event::{Body, Event, Stream, line_cost};
 use super::sink::Failure;
 use crate::error::{Context, Result};
+use crate::time::nanoseconds;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
@@ -56,8 +57,8 @@ pub struct Counters {
 pub struct Settlement {
     /// Bytes charged for the settled events.
     pub freed: usize,
-    /// All events up to this sequence number are settled.
-    pub through: Option<u64>,
+    /// The first event of the batch that is not settled.
+    pub unsettled: Option<u64>,
     /// Lines and records that were acknowledged.
     pub acknowledged: Tally,
     /// Lines and records that were rejected.
@@ -127,7 +128,7 @@ impl State {
     fn queue(&mut self, body: Body) -> u64 {
         self.sequence += 1;
         let event = Event {
-            time: now(),
+            time: nanoseconds(),
             sequence: self.sequence,
             body,
         };
@@ -166,7 +167,10 @@ impl State {
         self.counters.pending_records -= acknowledged.records + rejected.records;
         self.counters.retried += settlement.again;
         self.started |= acknowledged.lines + acknowledged.records > 0;
-        self.settled_through = settlement.through.unwrap_or(self.settled_through);
+        let unsettled = settlement
+            .unsettled
+            .or(self.queue.front().map(|event| event.sequence));
+        self.settled_through = unsettled.map_or(self.sequence, |sequence| sequence - 1);
         self.last_rejection = settlement.why.or(self.last_rejection.take());
         if settlement.freed > 0 {
             self.waiting_since = (self.used > 0).then(Instant::now);
@@ -310,16 +314,20 @@ impl Buffer {
     /// Waits until all events up to `sequence` are settled, the sink failed or the deadline passed.
     /// Returns whether they are settled.
     pub fn wait_settled(&self, sequence: u64, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let waits = |s: &mut State| s.settled_through < sequence && s.failed.is_none();
-        let result = self.changed.wait_timeout_while(self.lock(), left, waits);
-        let (state, _) = result.unwrap_or_else(PoisonError::into_inner);
-        state.settled_through >= sequence
+        self.wait(deadline, |state| state.settled_through >= sequence)
     }
 
-    /// The sequence number of the newest event.
-    pub fn newest(&self) -> u64 {
-        self.lock().sequence
+    /// Waits until nothing is left, the sink failed or the deadline passed. Returns whether nothing
+    /// is left.
+    pub fn wait_drained(&self, deadline: Instant) -> bool {
+        self.wait(deadline, |state| state.used == 0)
+    }
+
+    fn wait(&self, deadline: Instant, done: impl Fn(&State) -> bool) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let waits = |state: &mut State| !done(state) && state.failed.is_none();
+        let result = self.changed.wait_timeout_while(self.lock(), left, waits);
+        done(&result.unwrap_or_else(PoisonError::into_inner).0)
     }
 
     /// Whether all events up to `sequence` are settled.

@@ -6,7 +6,7 @@
 //! written with dots, not nested: both mean the same to Elasticsearch.
 
 use super::event::{Body, Event, Origin};
-use super::timestamp::rfc3339;
+use crate::time::rfc3339;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -30,8 +30,8 @@ struct Document<'a> {
     image_digest: [&'a str; 1],
     #[serde(rename = "host.name")]
     host_name: &'a str,
-    #[serde(rename = "imrun.launch_id")]
-    launch_id: &'a str,
+    #[serde(rename = "imrun.launch_id", skip_serializing_if = "Option::is_none")]
+    launch_id: Option<&'a str>,
     #[serde(flatten)]
     own: Map<String, Value>,
 }
@@ -72,7 +72,8 @@ pub fn append(to: &mut Vec<u8>, origin: &Origin, event: &Event) {
         container_name: origin.container_name.as_deref(),
         image_digest: [&origin.image_digest],
         host_name: &origin.host_name,
-        launch_id: &origin.launch_id,
+        // A name that came twice would make the document invalid.
+        launch_id: (!own.contains_key("imrun.launch_id")).then_some(&origin.launch_id),
         own,
     };
     serde_json::to_writer(to, &document).expect("strings, numbers and maps of them are JSON");

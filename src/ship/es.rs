@@ -22,7 +22,6 @@ pub struct Elastic {
     index: Option<String>,
     /// In front of the sequence number in each `_id`.
     id: String,
-    body: Vec<u8>,
 }
 
 impl Elastic {
@@ -45,13 +44,12 @@ impl Elastic {
             // A container id may come again, and a document that is already there counts as
             // delivered: so the launch is part of the name.
             id: format!("{}-{}", origin.container_id, origin.launch_id),
-            body: Vec::new(),
         }
     }
 
-    /// Writes the request: an action and a document for each event.
-    fn write(&mut self, origin: &Origin, batch: &[Event]) {
-        self.body.clear();
+    /// The request: an action and a document for each event.
+    fn request(&self, origin: &Origin, batch: &[Event]) -> Vec<u8> {
+        let mut body = Vec::new();
         for event in batch {
             let action = Action {
                 create: Target {
@@ -59,18 +57,18 @@ impl Elastic {
                     id: format!("{}-{}", self.id, event.sequence),
                 },
             };
-            serde_json::to_writer(&mut self.body, &action).expect("strings are JSON");
-            self.body.push(b'\n');
-            document::append(&mut self.body, origin, event);
-            self.body.push(b'\n');
+            serde_json::to_writer(&mut body, &action).expect("strings are JSON");
+            body.push(b'\n');
+            document::append(&mut body, origin, event);
+            body.push(b'\n');
         }
+        body
     }
 }
 
 impl Sink for Elastic {
     fn deliver(&mut self, origin: &Origin, batch: &[Event]) -> Result<Delivery, Failure> {
-        self.write(origin, batch);
-        let answer = self.endpoint.post(&self.body)?;
+        let answer = self.endpoint.post(&self.request(origin, batch))?;
         understand(&answer, batch.len())
     }
 

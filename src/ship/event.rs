@@ -1,7 +1,5 @@
 //! What is shipped: lines of the app and records of imrun.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 /// One of the app's two output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
@@ -91,12 +89,4 @@ pub struct Origin {
     pub host_name: String,
     /// Differs for every launch, also where a container id comes again.
     pub launch_id: String,
-}
-
-/// Nanoseconds since 1970 by the wall clock; 0 before then.
-pub(super) fn now() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -80,7 +80,9 @@ fn refusal(status: u16) -> Failure {
     match status {
         300..=399 => failure.hint("redirects are not followed: give the URL that they lead to"),
         401 | 403 => failure.hint("are user and password right? SCHEME://USER:PASSWORD@HOST:PORT"),
-        400 | 404 | 405 => failure.hint("is the path of the URL right?"),
+        400 | 404 | 405 => {
+            failure.hint("is the path of the URL right, and does it need ?index=NAME?")
+        }
         _ => failure,
     }
 }
@@ -90,7 +92,7 @@ fn failure(error: &Error) -> Failure {
     let again = |why: String| Failure::new(FailureKind::Again, why);
     match error {
         Error::Io(error) => of_io(error),
-        Error::HostNotFound => Failure::new(FailureKind::Refused, "no such host"),
+        Error::HostNotFound => Failure::new(FailureKind::Refused, "the host has no address"),
         Error::Timeout(Timeout::Resolve) => again("no address before the timeout".into()),
         Error::Timeout(Timeout::Connect) => again("no connection before the timeout".into()),
         Error::Timeout(_) => again("no answer before the timeout".into()),
@@ -103,6 +105,8 @@ fn failure(error: &Error) -> Failure {
 /// What an error of a connection means.
 pub fn of_io(error: &std::io::Error) -> Failure {
     let kind = match error.kind() {
+        // Names that cannot be resolved have no kind of their own in the standard library.
+        _ if error.to_string().starts_with("failed to lookup address") => FailureKind::Refused,
         ErrorKind::ConnectionRefused
         | ErrorKind::HostUnreachable
         | ErrorKind::NetworkUnreachable => FailureKind::Refused,

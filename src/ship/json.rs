@@ -18,7 +18,6 @@ pub struct Lines {
     address: String,
     timeout: Duration,
     connection: Option<TcpStream>,
-    body: Vec<u8>,
 }
 
 impl Lines {
@@ -28,13 +27,12 @@ impl Lines {
             address: address.to_owned(),
             timeout,
             connection: None,
-            body: Vec::new(),
         }
     }
 
     fn connect(&self) -> Result<TcpStream, Failure> {
-        let no_name = |_| Failure::new(FailureKind::Refused, "no such host");
-        let addresses = self.address.to_socket_addrs().map_err(no_name)?;
+        let addresses = self.address.to_socket_addrs();
+        let addresses = addresses.map_err(|error| of_io(&error))?;
         let mut failure = Failure::new(FailureKind::Refused, "the host has no address");
         for address in addresses {
             match TcpStream::connect_timeout(&address, self.timeout).and_then(prepared) {
@@ -63,13 +61,13 @@ impl Sink for Lines {
             },
             None => self.connect()?,
         };
-        self.body.clear();
+        let mut body = Vec::new();
         for event in batch {
-            document::append(&mut self.body, origin, event);
-            self.body.push(b'\n');
+            document::append(&mut body, origin, event);
+            body.push(b'\n');
         }
         let deadline = Instant::now() + self.timeout;
-        write(&mut connection, &self.body, deadline)?;
+        write(&mut connection, &body, deadline)?;
         confirm(&mut connection, deadline)?;
         self.connection = Some(connection);
         Ok(Delivery::default())

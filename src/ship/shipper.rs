@@ -6,6 +6,7 @@ use super::event::{Event, Origin, Stream};
 use super::sink::{Acknowledgement, Delivery, Failure, FailureKind, Rejection, Sink};
 use super::url::SinkUrl;
 use crate::error::{Context, Error, Result};
+use nix::sys::signal::SigSet;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -159,7 +160,7 @@ impl Shipper {
     /// be pushed afterwards (the exit record, with these counters) and drained again.
     pub fn drain(&self, deadline: Instant) -> Counters {
         self.begin_drain();
-        self.buffer.wait_settled(self.buffer.newest(), deadline);
+        self.buffer.wait_drained(deadline);
         self.counters()
     }
 
@@ -189,6 +190,10 @@ struct Work {
 
 impl Work {
     fn run(mut self) {
+        // Signals are the supervisor's: one that this thread took would not be seen there.
+        SigSet::all()
+            .thread_block()
+            .expect("SIG_BLOCK with a valid set cannot fail");
         while let Some(batch) = self.buffer.take() {
             if !self.ship(batch) {
                 return;
@@ -231,17 +236,18 @@ impl Work {
             self.buffer.fail(Failure::new(FailureKind::Refused, why));
             return Progress::Never;
         }
-        let settlement = settlement(&batch[..size], &delivery);
+        let mut settlement = settlement(&batch[..size], &delivery);
         let progress = match settlement.freed {
             0 => Progress::None,
             _ => Progress::Some,
         };
-        self.buffer.settle(settlement);
         let mut index = 0..;
         batch.retain(|_| {
             let index = index.next().unwrap_or(usize::MAX);
             index >= size || delivery.again.binary_search(&index).is_ok()
         });
+        settlement.unsettled = batch.first().map(|event| event.sequence);
+        self.buffer.settle(settlement);
         progress
     }
 
@@ -308,10 +314,6 @@ fn settlement(sent: &[Event], delivery: &Delivery) -> Settlement {
             None => sum.acknowledged.add(event),
         }
     }
-    let unsettled = delivery.again.first().map(|index| sent[*index].sequence);
-    sum.through = unsettled
-        .map(|sequence| sequence - 1)
-        .or(sent.last().map(|event| event.sequence));
     sum
 }
 

@@ -1,1 +1,169 @@
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
 
+fn push(buffer: &Buffer, size: usize) -> Pushed {
+    buffer.push_line(Stream::Stdout, &vec![b'x'; size], false)
+}
+
+/// What a sink that acknowledges all would settle.
+fn all_of(batch: &[Event]) -> Settlement {
+    let mut settlement = Settlement::default();
+    for event in batch {
+        settlement.freed += event.body.cost();
+        settlement.acknowledged.add(event);
+    }
+    settlement
+}
+
+fn noticed(buffer: &Buffer) -> bool {
+    buffer.notice.read().is_ok()
+}
+
+#[test]
+fn a_million_empty_lines_do_not_fit() {
+    let buffer = Buffer::new(1 << 20).unwrap();
+    let taken = (0..1_000_000)
+        .filter(|_| push(&buffer, 0) != Pushed::Full)
+        .count();
+    assert!((1000..10_000).contains(&taken), "{taken}");
+    let held = buffer.lock().queue.capacity() * size_of::<Event>();
+    assert!(held <= 1 << 20, "the queue alone holds {held} bytes");
+}
+
+#[test]
+fn an_empty_buffer_takes_an_event_of_any_size() {
+    let buffer = Buffer::new(10).unwrap();
+    assert_eq!(push(&buffer, 1000), Pushed::Taken(1));
+    assert_eq!(push(&buffer, 0), Pushed::Full);
+    buffer.settle(all_of(&buffer.take().unwrap()));
+    assert_eq!(push(&buffer, 1000), Pushed::Taken(2));
+}
+
+#[test]
+fn events_in_flight_still_take_room() {
+    let buffer = Buffer::new(10_000).unwrap();
+    while push(&buffer, 100) != Pushed::Full {}
+    let batch = buffer.take().unwrap();
+    assert_eq!(push(&buffer, 100), Pushed::Full);
+    buffer.settle(all_of(&batch));
+    assert!(buffer.has_room(100));
+}
+
+#[test]
+fn a_notice_comes_for_the_first_acknowledgement_and_for_room_that_was_asked_for() {
+    let buffer = Buffer::new(10_000).unwrap();
+    assert!(!noticed(&buffer));
+    push(&buffer, 0);
+    buffer.settle(all_of(&buffer.take().unwrap()));
+    assert!(noticed(&buffer) && !noticed(&buffer));
+    push(&buffer, 0);
+    buffer.settle(all_of(&buffer.take().unwrap()));
+    assert!(!noticed(&buffer));
+    while push(&buffer, 100) != Pushed::Full {}
+    buffer.settle(all_of(&buffer.take().unwrap()));
+    assert!(noticed(&buffer));
+}
+
+#[test]
+fn a_notice_comes_when_the_sink_fails_and_when_a_drain_ends() {
+    let buffer = Buffer::new(10_000).unwrap();
+    buffer.fail(Failure::new(super::super::FailureKind::Broken, "gone"));
+    assert!(noticed(&buffer));
+    assert_eq!(buffer.failed().unwrap().why, "gone");
+    let buffer = Buffer::new(10_000).unwrap();
+    for round in 0..2 {
+        push(&buffer, 0);
+        buffer.drain();
+        buffer.settle(all_of(&buffer.take().unwrap()));
+        assert!(noticed(&buffer), "round {round}");
+    }
+}
+
+#[test]
+fn a_batch_has_at_most_its_bytes_and_its_events_but_never_none() {
+    let buffer = Buffer::new(1 << 30).unwrap();
+    push(&buffer, 2 * BATCH_BYTES);
+    (0..1500).for_each(|_| assert_ne!(push(&buffer, 0), Pushed::Full));
+    (0..10).for_each(|_| assert_ne!(push(&buffer, 65_536), Pushed::Full));
+    assert_eq!(buffer.take().unwrap().len(), 1);
+    assert_eq!(buffer.take().unwrap().len(), BATCH_EVENTS);
+    assert_eq!(buffer.take().unwrap().len(), 500 + 6);
+    assert_eq!(buffer.take().unwrap().len(), 4);
+}
+
+#[test]
+fn a_closed_buffer_gives_nothing_and_ends_every_pause() {
+    let buffer = Buffer::new(1000).unwrap();
+    push(&buffer, 0);
+    buffer.close();
+    assert!(buffer.take().is_none());
+    assert!(!buffer.pause(Duration::from_secs(3600)));
+}
+
+#[test]
+fn what_waits_for_a_sink_that_failed_waits_no_longer() {
+    let buffer = Buffer::new(1000).unwrap();
+    push(&buffer, 0);
+    buffer.fail(Failure::new(super::super::FailureKind::Broken, "gone"));
+    let deadline = Instant::now() + Duration::from_secs(3600);
+    assert!(!buffer.wait_settled(1, deadline));
+    assert!(!buffer.wait_drained(deadline));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Line(usize),
+    Record(bool),
+    Drop(u64),
+    Take,
+    Settle,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0usize..3000).prop_map(Step::Line),
+        1 => any::<bool>().prop_map(Step::Record),
+        1 => (1u64..5).prop_map(Step::Drop),
+        2 => Just(Step::Take),
+        2 => Just(Step::Settle),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_numbers_add_up_whatever_happens(steps in prop::collection::vec(step(), 0..200)) {
+        let buffer = Buffer::new(20_000).unwrap();
+        let mut flight: Vec<Event> = Vec::new();
+        let mut arrived: Vec<u64> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Line(size) => {
+                    let fits = buffer.has_room(size);
+                    prop_assert_eq!(push(&buffer, size) != Pushed::Full, fits);
+                }
+                Step::Record(true) => { buffer.force_record("launch", json!({ "a": 1 })); }
+                Step::Record(false) => { buffer.push_record("side-effect", json!({ "a": 1 })); }
+                Step::Drop(lines) => buffer.drop_lines(lines),
+                Step::Take if flight.is_empty() && !buffer.lock().queue.is_empty() => {
+                    flight = buffer.take().unwrap();
+                }
+                Step::Take => {}
+                Step::Settle => {
+                    arrived.extend(flight.iter().map(|event| event.sequence));
+                    buffer.settle(all_of(&flight));
+                    flight.clear();
+                }
+            }
+            let numbers = buffer.counters();
+            let settled = numbers.acknowledged + numbers.dropped + numbers.rejected;
+            prop_assert_eq!(numbers.read, settled + numbers.pending);
+            let state = buffer.lock();
+            let held = state.queue.iter().chain(&flight).map(|event| event.body.cost());
+            prop_assert_eq!(state.used, held.sum::<usize>());
+            prop_assert_eq!(state.used == 0, numbers.pending + numbers.pending_records == 0);
+            prop_assert_eq!(state.waiting_since.is_some(), state.used > 0);
+        }
+        prop_assert!(arrived.is_sorted());
+    }
+}

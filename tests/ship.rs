@@ -1,0 +1,567 @@
+//! Shipping against real receivers that misbehave.
+#![allow(clippy::unwrap_used)]
+
+mod support {
+    pub mod bulk;
+    pub mod lines;
+    pub mod server;
+}
+
+use imrun::error::{Error, Reason};
+use imrun::ship::{Options, Origin, Pushed, Shipper, Stream};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use support::bulk::{Answer, Bulk};
+use support::lines::Lines;
+use support::server::PATIENCE;
+
+const LINES: u64 = 20_000;
+
+fn origin() -> Origin {
+    Origin {
+        container_id: "c0ffee".into(),
+        container_name: Some("web".into()),
+        image_digest: format!("sha256:{}", "5".repeat(64)),
+        host_name: "node".into(),
+        launch_id: "first".into(),
+    }
+}
+
+fn start(url: &str, options: Options) -> Shipper {
+    Shipper::start(&url.parse().unwrap(), origin(), options).unwrap()
+}
+
+fn es(bulk: &Bulk) -> Shipper {
+    start(&format!("es+http://{}", bulk.address()), Options::default())
+}
+
+/// An attempt that gets no answer is given up soon.
+fn impatient() -> Options {
+    Options {
+        timeout: Duration::from_millis(200),
+        ..Options::default()
+    }
+}
+
+fn later() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// Ships the launch record, and waits as a launch does.
+fn launch(shipper: &Shipper) {
+    let sequence = shipper.push_record("launch", json!({ "integrity": "hashed" }));
+    shipper.wait_acknowledged(sequence, later()).unwrap();
+}
+
+/// What a launch would be refused with.
+fn refusal(shipper: &Shipper, patience: Duration) -> Error {
+    let sequence = shipper.push_record("launch", json!({}));
+    let deadline = Instant::now() + patience;
+    shipper.wait_acknowledged(sequence, deadline).unwrap_err()
+}
+
+fn wait_for_notice(shipper: &Shipper) {
+    let mut fds = [PollFd::new(shipper.notice(), PollFlags::POLLIN)];
+    let patience = PollTimeout::try_from(PATIENCE).unwrap();
+    assert_eq!(poll(&mut fds, patience).unwrap(), 1, "no notice came");
+    shipper.clear_notice().unwrap();
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = later();
+    while !condition() {
+        assert!(Instant::now() < deadline, "never seen: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Pushes as a supervisor does under `--on-stall block`.
+fn push(shipper: &Shipper, text: &str) {
+    while shipper.push_line(Stream::Stdout, text.as_bytes(), false) == Pushed::Full {
+        wait_for_notice(shipper);
+    }
+}
+
+fn push_lines(shipper: &Shipper, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        push(shipper, &format!("line {number}"));
+    }
+}
+
+/// Pushes lines until one does not fit, and returns how many did.
+fn fill(shipper: &Shipper) -> u64 {
+    let fits = |_: &u64| shipper.push_line(Stream::Stderr, &[b'x'; 1000], false) != Pushed::Full;
+    (0..).take_while(fits).count() as u64
+}
+
+/// The sequence numbers in the order of arrival.
+fn sequences(documents: &[Value]) -> Vec<u64> {
+    let sequence = |document: &Value| document["event.sequence"].as_u64().unwrap();
+    documents.iter().map(sequence).collect()
+}
+
+fn stored(bulk: &Bulk) -> Vec<Value> {
+    bulk.documents()
+        .into_iter()
+        .map(|document| document.source)
+        .collect()
+}
+
+/// Asserts that the launch record and all lines have arrived, once each and in order.
+fn assert_all_arrived(bulk: &Bulk, lines: u64) {
+    assert_eq!(bulk.refused(), [""; 0]);
+    let documents = stored(bulk);
+    assert!(sequences(&documents).into_iter().eq(1..=lines + 1));
+    for (number, document) in documents[1..].iter().enumerate() {
+        assert_eq!(document["message"], format!("line {number}"));
+    }
+}
+
+#[test]
+fn a_line_and_a_record_arrive_under_their_common_names() {
+    let bulk = Bulk::start(Answer::Well);
+    let shipper = es(&bulk);
+    launch(&shipper);
+    shipper.push_line(Stream::Stderr, b"caf\xc3\xa9 \"\0\" \xff\r", true);
+    assert_eq!(shipper.drain(later()).acknowledged, 1);
+    let documents = bulk.documents();
+    let mut line = documents[1].source.clone();
+    let time = line.as_object_mut().unwrap().remove("@timestamp").unwrap();
+    assert_eq!(
+        time.as_str().unwrap().len(),
+        "2026-11-21T22:55:24.123456789Z".len()
+    );
+    assert_eq!(
+        line,
+        json!({
+            "message": "caf\u{e9} \"\0\" \u{fffd}\r",
+            "log.iostream": "stderr",
+            "event.sequence": 2,
+            "event.dataset": "imrun.output",
+            "container.id": "c0ffee",
+            "container.name": "web",
+            "container.image.hash.all": [format!("sha256:{}", "5".repeat(64))],
+            "host.name": "node",
+            "imrun.launch_id": "first",
+            "imrun.partial": true,
+        })
+    );
+    let record = &documents[0].source;
+    assert_eq!(record["event.dataset"], "imrun.launch");
+    assert_eq!(record["imrun.integrity"], "hashed");
+    assert_eq!(documents[0].index.as_deref(), Some("logs-imrun-default"));
+    assert_eq!(documents[0].id.as_deref(), Some("c0ffee-first-1"));
+}
+
+#[test]
+fn path_index_parameters_and_credentials_of_the_url_are_used() {
+    let bulk = Bulk::start(Answer::Well);
+    let (address, password) = (bulk.address(), "p%40ss");
+    let url = format!("es+http://user:{password}@{address}/insert/?index=logs&debug=1");
+    launch(&start(&url, Options::default()));
+    launch(&start(
+        &format!("es+http://{address}/insert"),
+        Options::default(),
+    ));
+    let indices: Vec<_> = bulk
+        .documents()
+        .into_iter()
+        .map(|document| document.index)
+        .collect();
+    // The second launch has the same ids, so its documents are already there.
+    assert_eq!(indices, [Some("logs".to_owned())]);
+    assert_eq!(bulk.targets().len(), 2);
+    assert!(bulk.targets().contains("/insert/_bulk?debug=1"));
+    assert!(bulk.targets().contains("/insert/_bulk"));
+    let basic = "Basic dXNlcjpwQHNz".to_owned();
+    assert_eq!(bulk.authorizations(), [Some(basic), None].into());
+}
+
+#[test]
+fn a_sink_that_is_down_refuses_the_launch_at_once() {
+    let mut bulk = Bulk::start(Answer::Well);
+    bulk.kill();
+    for scheme in ["es+http://user:secret@", "json+tcp://"] {
+        let shipper = start(&format!("{scheme}{}", bulk.address()), Options::default());
+        // Without a deadline of its own, this would wait for an hour.
+        let error = refusal(&shipper, Duration::from_secs(3600));
+        assert_eq!(error.reason, Reason::Sink);
+        let shown = format!("{error} {error:?} {shipper:?}");
+        assert!(shown.contains(&bulk.address().to_string()), "{shown}");
+        assert!(shown.contains("Connection refused"), "{shown}");
+        assert!(!shown.contains("secret"), "{shown}");
+        assert!(error.hint.unwrap().contains("--sink stdio:"));
+        assert!(shipper.failure().is_some());
+    }
+}
+
+#[test]
+fn a_host_without_an_address_refuses_the_launch_at_once() {
+    // RFC 6761, section 6.4: this name never has one.
+    for scheme in ["es+http", "json+tcp"] {
+        let shipper = start(&format!("{scheme}://sink.invalid:9200"), Options::default());
+        let error = refusal(&shipper, Duration::from_secs(3600));
+        assert!(
+            error
+                .why
+                .starts_with("failed to lookup address information"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_sink_that_says_no_refuses_the_launch_at_once() {
+    for status in [301, 307, 400, 401, 403, 404, 405] {
+        let bulk = Bulk::start(Answer::Status(status));
+        let error = refusal(&es(&bulk), Duration::from_secs(3600));
+        assert_eq!(error.why, format!("answered {status}"));
+    }
+    let bulk = Bulk::start(Answer::Item(400, "imrun: launch"));
+    let error = refusal(&es(&bulk), Duration::from_secs(3600));
+    assert!(error.why.contains("400 receiver: answers 400"), "{error}");
+}
+
+#[test]
+fn a_sink_that_answers_nothing_of_use_refuses_the_launch_at_the_deadline() {
+    for (answer, why) in [
+        (Answer::Status(503), "answered 503"),
+        (Answer::Garbage, "answered what is no answer to _bulk"),
+        (Answer::Noise, "answered what is not HTTP/1.1"),
+        (Answer::Half, ""),
+        (Answer::Close, ""),
+        (Answer::Stall, "no answer before the timeout"),
+    ] {
+        let bulk = Bulk::start(answer);
+        let shipper = start(&format!("es+http://{}", bulk.address()), impatient());
+        let error = refusal(&shipper, Duration::from_secs(1));
+        assert!(error.why.starts_with(why), "{answer:?}: {error}");
+        assert_ne!(
+            error.why, "no acknowledgement before the deadline",
+            "{answer:?}"
+        );
+        assert!(shipper.failure().is_none(), "{answer:?}");
+    }
+}
+
+#[test]
+fn no_line_is_lost_repeated_or_moved_when_the_server_is_killed_and_comes_back() {
+    let mut bulk = Bulk::start(Answer::Well);
+    let shipper = es(&bulk);
+    launch(&shipper);
+    push_lines(&shipper, 0..LINES / 2);
+    bulk.kill();
+    let before = bulk.documents().len();
+    // As many as fit: nobody takes them now.
+    let mut next = LINES / 2;
+    while shipper.has_room(100) && next < LINES {
+        push(&shipper, &format!("line {next}"));
+        next += 1;
+    }
+    wait_until("an attempt without a server", || {
+        shipper.counters().retried > 0
+    });
+    assert_eq!(bulk.documents().len(), before);
+    bulk.restart();
+    push_lines(&shipper, next..LINES);
+    let counters = shipper.drain(later());
+    assert_eq!((counters.read, counters.acknowledged), (LINES, LINES));
+    assert_all_arrived(&bulk, LINES);
+}
+
+#[test]
+fn no_line_is_lost_repeated_or_moved_by_any_answer_that_may_pass() {
+    for answer in [
+        Answer::Status(429),
+        Answer::Status(500),
+        Answer::Status(503),
+        // The sink was right once, so these are waited for too.
+        Answer::Status(401),
+        Answer::Status(404),
+        Answer::Half,
+        Answer::Garbage,
+        Answer::Noise,
+        Answer::Close,
+        Answer::Stall,
+        Answer::Item(429, "7"),
+        Answer::Item(503, "line"),
+    ] {
+        let bulk = Bulk::start(Answer::Well);
+        let shipper = start(&format!("es+http://{}", bulk.address()), impatient());
+        launch(&shipper);
+        bulk.answer(answer);
+        push_lines(&shipper, 0..500);
+        let requests = |_: &_, requests| requests > 3;
+        bulk.wait("a second attempt", |documents, count| {
+            requests(documents, count)
+        });
+        bulk.answer(Answer::Well);
+        let counters = shipper.drain(later());
+        assert_eq!(counters.acknowledged, 500, "{answer:?}: {counters:?}");
+        assert!(counters.retried > 0, "{answer:?}");
+        let mut documents = stored(&bulk);
+        // Single events that were put off come later; the sequence number tells their place.
+        documents.sort_by_key(|document| document["event.sequence"].as_u64());
+        assert!(sequences(&documents).into_iter().eq(1..=501), "{answer:?}");
+        if !matches!(answer, Answer::Item(..)) {
+            assert_all_arrived(&bulk, 500);
+        }
+    }
+}
+
+#[test]
+fn lines_that_the_sink_will_never_take_are_counted_and_hold_nothing_up() {
+    let bulk = Bulk::start(Answer::Well);
+    let shipper = es(&bulk);
+    launch(&shipper);
+    bulk.answer(Answer::Item(400, "line 7"));
+    push_lines(&shipper, 0..100);
+    let counters = shipper.drain(later());
+    assert_eq!((counters.rejected, counters.acknowledged), (11, 89));
+    assert_eq!((counters.pending, counters.retried), (0, 0));
+    assert_eq!(bulk.documents().len(), 1 + 89);
+    let why = shipper.last_rejection().unwrap();
+    assert_eq!(why, "400 receiver: answers 400 to this one");
+}
+
+#[test]
+fn an_answer_without_items_and_without_errors_acknowledges_all() {
+    let bulk = Bulk::start(Answer::WithoutItems);
+    let shipper = es(&bulk);
+    launch(&shipper);
+    push_lines(&shipper, 0..100);
+    assert_eq!(shipper.drain(later()).acknowledged, 100);
+    assert_all_arrived(&bulk, 100);
+}
+
+#[test]
+fn what_is_too_large_is_sent_in_smaller_pieces_and_given_up_when_it_is_alone() {
+    let bulk = Bulk::start(Answer::Well);
+    let shipper = es(&bulk);
+    launch(&shipper);
+    bulk.answer(Answer::Status(413));
+    push_lines(&shipper, 0..4);
+    let counters = shipper.drain(later());
+    assert_eq!(
+        (counters.rejected, counters.acknowledged, counters.pending),
+        (4, 0, 0)
+    );
+}
+
+#[test]
+fn a_stalled_sink_fills_the_buffer_and_a_notice_tells_when_there_is_room() {
+    let bulk = Bulk::start(Answer::Well);
+    let options = Options {
+        buffer: 64 * 1024,
+        ..Options::default()
+    };
+    let shipper = start(&format!("es+http://{}", bulk.address()), options);
+    launch(&shipper);
+    shipper.clear_notice().unwrap();
+    assert_eq!(shipper.stalled(), None);
+    bulk.answer(Answer::Stall);
+    let taken = fill(&shipper);
+    assert!(
+        (1..64).contains(&taken),
+        "{taken} lines of 1000 bytes in 64 KiB"
+    );
+    assert!(!shipper.has_room(1000));
+    let first = shipper.stalled().unwrap();
+    bulk.wait("a request", |_, requests| requests >= 2);
+    assert!(shipper.stalled().unwrap() > first);
+    bulk.answer(Answer::Well);
+    wait_for_notice(&shipper);
+    assert!(shipper.has_room(1000));
+    assert_eq!(shipper.drain(later()).acknowledged, taken);
+    assert_eq!(shipper.stalled(), None);
+}
+
+#[test]
+fn dropped_lines_are_counted_and_leave_a_gap() {
+    let bulk = Bulk::start(Answer::Well);
+    let options = Options {
+        buffer: 64 * 1024,
+        ..Options::default()
+    };
+    let shipper = start(&format!("es+http://{}", bulk.address()), options);
+    launch(&shipper);
+    bulk.answer(Answer::Stall);
+    let taken = fill(&shipper);
+    shipper.drop_lines(5);
+    // The exit record is taken although there is no room.
+    let exit = shipper.push_record("exit", json!({ "dropped": 5 }));
+    assert_eq!(exit, 1 + taken + 5 + 1);
+    bulk.answer(Answer::Well);
+    shipper.wait_acknowledged(exit, later()).unwrap();
+    let counters = shipper.counters();
+    assert_eq!((counters.read, counters.dropped), (taken + 5, 5));
+    assert_eq!(
+        (counters.acknowledged, counters.pending_records),
+        (taken, 0)
+    );
+    let arrived = sequences(&stored(&bulk));
+    assert!(arrived.into_iter().eq((1..=1 + taken).chain([exit])));
+}
+
+#[test]
+fn side_effects_without_number_are_bounded_and_counted() {
+    let bulk = Bulk::start(Answer::Well);
+    let options = Options {
+        buffer: 64 * 1024,
+        ..Options::default()
+    };
+    let shipper = start(&format!("es+http://{}", bulk.address()), options);
+    launch(&shipper);
+    bulk.answer(Answer::Stall);
+    let effect = || shipper.try_push_record("side-effect", json!({ "path": "/etc/x" }));
+    let taken = (0..10_000).filter(|_| effect() != Pushed::Full).count() as u64;
+    assert!((1..1000).contains(&taken), "{taken}");
+    assert_eq!(shipper.counters().lost_records, 10_000 - taken);
+    bulk.answer(Answer::Well);
+    assert_eq!(shipper.drain(later()).pending_records, 0);
+}
+
+#[test]
+fn a_sink_that_is_gone_at_exit_holds_nothing_up_and_the_loss_is_counted() {
+    let mut bulk = Bulk::start(Answer::Well);
+    let mut lines = Lines::start();
+    let sinks = [
+        format!("es+http://{}", bulk.address()),
+        format!("json+tcp://{}", lines.address()),
+    ];
+    let shippers = sinks.map(|url| start(&url, Options::default()));
+    shippers.iter().for_each(launch);
+    bulk.kill();
+    lines.kill();
+    for shipper in shippers {
+        push_lines(&shipper, 0..100);
+        let counters = shipper.drain(Instant::now() + Duration::from_millis(300));
+        assert_eq!(
+            (counters.read, counters.acknowledged, counters.pending),
+            (100, 0, 100)
+        );
+    }
+}
+
+#[test]
+fn a_stalled_sink_at_exit_holds_nothing_up() {
+    let bulk = Bulk::start(Answer::Well);
+    let shipper = es(&bulk);
+    launch(&shipper);
+    bulk.answer(Answer::Stall);
+    push_lines(&shipper, 0..100);
+    let counters = shipper.drain(Instant::now() + Duration::from_millis(100));
+    assert_eq!(counters.pending, 100);
+}
+
+fn json_lines(address: SocketAddr) -> Shipper {
+    start(&format!("json+tcp://{address}"), impatient())
+}
+
+#[test]
+fn lines_over_tcp_arrive_once_and_in_order() {
+    let lines = Lines::start();
+    let shipper = json_lines(lines.address());
+    launch(&shipper);
+    push_lines(&shipper, 0..LINES);
+    assert_eq!(shipper.drain(later()).acknowledged, LINES);
+    lines.wait("all lines", |lines| lines.len() as u64 == LINES + 1);
+    assert!(sequences(&lines.lines()).into_iter().eq(1..=LINES + 1));
+    assert_eq!(lines.lines()[1]["message"], "line 0");
+}
+
+#[test]
+fn a_connection_that_was_closed_while_idle_loses_nothing() {
+    let mut lines = Lines::start();
+    let shipper = json_lines(lines.address());
+    launch(&shipper);
+    lines.wait("the launch record", |lines| lines.len() == 1);
+    lines.kill();
+    lines.restart();
+    push_lines(&shipper, 0..100);
+    let counters = shipper.drain(later());
+    assert_eq!((counters.acknowledged, counters.retried), (100, 0));
+    lines.wait("all lines", |lines| lines.len() == 101);
+    assert!(sequences(&lines.lines()).into_iter().eq(1..=101));
+}
+
+#[test]
+fn a_tcp_receiver_that_is_killed_loses_at_most_what_its_kernel_had_taken() {
+    let mut lines = Lines::start();
+    let shipper = json_lines(lines.address());
+    launch(&shipper);
+    push_lines(&shipper, 0..LINES / 2);
+    lines.kill();
+    let read_before = lines.lines().len();
+    let acknowledged_before = shipper.counters().acknowledged as usize + 1;
+    lines.restart();
+    push_lines(&shipper, LINES / 2..LINES);
+    assert_eq!(shipper.drain(later()).acknowledged, LINES);
+    lines.wait("the last line", |lines| {
+        lines
+            .last()
+            .is_some_and(|line| line["event.sequence"] == LINES + 1)
+    });
+    let arrived = sequences(&lines.lines());
+    // What the first receiver read is the beginning, what the second one read is the end.
+    let (first, second) = arrived.split_at(read_before);
+    assert!(first.iter().copied().eq(1..=read_before as u64));
+    assert!(second.iter().copied().eq(second[0]..=LINES + 1));
+    let lost = (second[0] as usize).saturating_sub(1 + read_before);
+    assert!(
+        lost <= acknowledged_before.saturating_sub(read_before),
+        "{lost} lost"
+    );
+}
+
+#[test]
+fn a_tcp_receiver_that_reads_nothing_stalls_the_sink_and_loses_nothing() {
+    let lines = Lines::start();
+    let shipper = start(
+        &format!("json+tcp://{}", lines.address()),
+        Options::default(),
+    );
+    launch(&shipper);
+    lines.stall(true);
+    // More than the buffers of both kernels hold: the sink has to wait.
+    let line = [b'x'; 60_000];
+    let mut taken = 0;
+    while taken < 1000 && shipper.stalled().unwrap_or_default() < Duration::from_millis(500) {
+        match shipper.push_line(Stream::Stdout, &line, false) {
+            Pushed::Taken(_) => taken += 1,
+            Pushed::Full => std::thread::yield_now(),
+        }
+    }
+    assert!(!shipper.has_room(60_000));
+    lines.stall(false);
+    assert_eq!(shipper.drain(later()).acknowledged, taken);
+    lines.wait("all lines", |lines| lines.len() as u64 > taken);
+    let mut arrived = sequences(&lines.lines());
+    arrived.dedup();
+    assert!(arrived.into_iter().eq(1..=taken + 1));
+    assert_eq!(lines.connections(), 1);
+}
+
+/// Run by `integration/sinks/es` against a real server: `IMRUN_TEST_ES_URL` is the `--sink` URL,
+/// `IMRUN_TEST_CONTAINER` the container id to find the lines by.
+#[test]
+#[ignore = "needs a real server"]
+fn ten_thousand_lines_are_acknowledged_by_a_real_server() {
+    let url = std::env::var("IMRUN_TEST_ES_URL").unwrap();
+    let container_id = std::env::var("IMRUN_TEST_CONTAINER").unwrap();
+    let origin = Origin {
+        container_id,
+        ..origin()
+    };
+    let shipper = Shipper::start(&url.parse().unwrap(), origin, Options::default()).unwrap();
+    let began = Instant::now();
+    launch(&shipper);
+    push_lines(&shipper, 0..10_000);
+    let exit = shipper.push_record("exit", json!({ "code": 0 }));
+    shipper.wait_acknowledged(exit, later()).unwrap();
+    let counters = shipper.counters();
+    println!("{:?} {counters:?}", began.elapsed());
+    assert_eq!((counters.read, counters.acknowledged), (10_000, 10_000));
+}
