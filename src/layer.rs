@@ -9,6 +9,8 @@ mod decompress;
 mod header;
 mod path;
 mod pax;
+#[cfg(test)]
+pub(crate) mod sample;
 mod scan;
 mod sparse;
 mod stream;
@@ -161,3 +163,6 @@ fn refuse(why: impl std::fmt::Display) -> crate::error::Error {
 fn too_much(why: impl std::fmt::Display) -> crate::error::Error {
     crate::error::Error::policy("", why)
 }
+
+#[cfg(test)]
+mod tests;

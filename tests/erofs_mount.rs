@@ -1,0 +1,202 @@
+//! The tree image, mounted by the kernel over the layers' tars, equals an independent merge.
+//!
+//! Needs root and file-backed EROFS (Linux ≥ 6.12, a disk filesystem); else it says what is
+//! missing and counts as skipped.
+#![allow(unsafe_code, clippy::unwrap_used)]
+
+use imrun::digest::Algorithm;
+use imrun::erofs::{self, Device};
+use imrun::layer::{Layer, Limits, Tee, scan};
+use imrun::tree::{Tree, merge, synthesise};
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const FSCONFIG_SET_FLAG: i32 = 0;
+const FSCONFIG_SET_STRING: i32 = 1;
+const FSCONFIG_CMD_CREATE: i32 = 6;
+
+/// A file descriptor from a system call of the new mount API.
+fn descriptor(result: i64) -> io::Result<OwnedFd> {
+    match i32::try_from(result) {
+        // SAFETY: the call returned this descriptor just now, and nobody else has it.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn configure(
+    context: &OwnedFd,
+    command: i32,
+    key: Option<&str>,
+    value: Option<&str>,
+) -> io::Result<()> {
+    let [key, value] = [key, value].map(|text| text.map(|text| CString::new(text).unwrap()));
+    let pointer = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |t| t.as_ptr());
+    // SAFETY: both strings outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_raw_fd(),
+            command,
+            pointer(&key),
+            pointer(&value),
+            0,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// A detached mount of the image over its tars, usable as `/proc/self/fd/N`, in children too.
+fn mount(image: &File, tars: &[File]) -> io::Result<OwnedFd> {
+    let path = |file: &File| format!("/proc/self/fd/{}", file.as_raw_fd());
+    // SAFETY: the string is a constant.
+    let context = descriptor(unsafe { libc::syscall(libc::SYS_fsopen, c"erofs".as_ptr(), 0) })?;
+    configure(&context, FSCONFIG_SET_FLAG, Some("ro"), None)?;
+    configure(
+        &context,
+        FSCONFIG_SET_STRING,
+        Some("source"),
+        Some(&path(image)),
+    )?;
+    for tar in tars {
+        configure(
+            &context,
+            FSCONFIG_SET_STRING,
+            Some("device"),
+            Some(&path(tar)),
+        )?;
+    }
+    configure(&context, FSCONFIG_CMD_CREATE, None, None)?;
+    // SAFETY: no pointers.
+    descriptor(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 0, 0) })
+}
+
+/// Why this host cannot mount, if it cannot.
+fn missing(scratch: &Path) -> Option<String> {
+    // SAFETY: no arguments.
+    if unsafe { libc::geteuid() } != 0 {
+        return Some("not root".to_string());
+    }
+    let image = write_image(scratch, &merge([]).unwrap(), &[]);
+    mount(&image, &[])
+        .err()
+        .map(|error| format!("no file-backed EROFS: {error}"))
+}
+
+fn write_image(scratch: &Path, tree: &Tree, devices: &[Device]) -> File {
+    let path = scratch.join("tree.erofs");
+    erofs::write(tree, devices, &mut File::create(&path).unwrap()).unwrap();
+    File::open(path).unwrap()
+}
+
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn model(command: &str, argument: &Path) -> Vec<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/erofs_mount/model.py");
+    let output = Command::new("python3")
+        .arg(script)
+        .arg(command)
+        .arg(argument)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(String::from)
+        .collect()
+}
+
+fn read(tar: &File) -> (Layer, Device) {
+    let mut tee = Tee::new(tar, Algorithm::Sha256, None);
+    let layer = scan(&mut tee, &Limits::default()).unwrap();
+    let (digest, size) = tee.finish();
+    assert_eq!(size, layer.size);
+    (layer, Device { digest, size })
+}
+
+fn tars(directory: &Path) -> Vec<File> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "tar"))
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| File::open(path).unwrap()).collect()
+}
+
+/// Makes a mount's descriptor one that a child inherits, and names it.
+fn inheritable(mount: &OwnedFd) -> PathBuf {
+    // SAFETY: no pointers.
+    assert_eq!(
+        unsafe { libc::fcntl(mount.as_raw_fd(), libc::F_SETFD, 0) },
+        0
+    );
+    PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()))
+}
+
+#[test]
+fn the_mounted_tree_equals_an_independent_merge_of_the_layers() {
+    let scratch = scratch();
+    if let Some(reason) = missing(scratch.path()) {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    model("make", scratch.path());
+    let tars = tars(scratch.path());
+    let (layers, devices): (Vec<_>, Vec<_>) = tars.iter().map(read).unzip();
+    let tree = merge(layers).unwrap();
+    let mount = mount(&write_image(scratch.path(), &tree, &devices), &tars).unwrap();
+
+    let expected = model("merge", scratch.path());
+    let mounted = model("list", &inheritable(&mount));
+    for (expected, mounted) in expected.iter().zip(&mounted) {
+        assert_eq!(mounted, expected);
+    }
+    assert_eq!(mounted.len(), expected.len());
+    assert!(mounted.len() > 3000);
+}
+
+#[test]
+fn the_runtimes_own_devices_work_in_the_mounted_tree() {
+    use std::io::Read;
+    let scratch = scratch();
+    if let Some(reason) = missing(scratch.path()) {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let mut tree = merge([]).unwrap();
+    synthesise(&mut tree).unwrap();
+    let mount = mount(&write_image(scratch.path(), &tree, &[]), &[]).unwrap();
+    let root = inheritable(&mount);
+
+    std::fs::write(root.join("dev/null"), "gone").unwrap();
+    let mut zeros = [1; 16];
+    File::open(root.join("dev/zero"))
+        .unwrap()
+        .read_exact(&mut zeros)
+        .unwrap();
+    assert_eq!(zeros, [0; 16]);
+    assert_eq!(
+        std::fs::read_link(root.join("dev/stdout")).unwrap(),
+        Path::new("/proc/self/fd/1")
+    );
+    assert!(root.join("sys/fs/cgroup").is_dir() && root.join("proc").is_dir());
+    assert_eq!(std::fs::read(root.join("etc/hosts")).unwrap(), b"");
+    let refused = std::fs::write(root.join("etc/hosts"), "x").unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
+}
