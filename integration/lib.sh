@@ -27,7 +27,7 @@ ok() {
 fail() {
     failed=$((failed + 1))
     result 'not ok' "$1"
-    [ -z "${2-}" ] || head -n 40 <<<"$2" | sed 's/^/# /'
+    [ -z "${2-}" ] || head -n 12 <<<"$2" | sed 's/^/# /'
 }
 
 # skip NAME WHY
@@ -51,7 +51,7 @@ exits() {
     if [ "$got" = "$want" ]; then
         ok "$name"
     else
-        fail "$name" "exit $got, not $want: $*"$'\n'"$(tail -n 20 "$scratch/err")"
+        fail "$name" "exit $got, not $want: $*"$'\n'"$(tail -n 10 "$scratch/err")"
     fi
 }
 
