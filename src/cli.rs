@@ -105,11 +105,15 @@ enum Parsed {
 }
 
 fn parse(args: &[OsString]) -> Result<Parsed> {
-    let parsed = Cli::command().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = Cli::command()
+        .try_get_matches_from(args)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
         Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
         Err(error) => match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Text(error.render().to_string())),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                Ok(Parsed::Text(error.render().to_string()))
+            }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                 Err(Error::usage("command", "none is given").hint("imrun --help lists them"))
             }
@@ -121,7 +125,11 @@ fn parse(args: &[OsString]) -> Result<Parsed> {
 /// One line of clap's explanation, which spreads over several.
 fn wrong_usage(error: &clap::Error) -> Error {
     let text = error.render().to_string();
-    let lines: Vec<_> = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
+    let lines: Vec<_> = text
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:"))
+        .map(str::trim)
+        .collect();
     let text = lines.join(" ");
     let text = text.trim().trim_start_matches("error: ");
     match text.split_once(" tip: ") {
@@ -157,8 +165,11 @@ fn external(global: &Global, words: Vec<OsString>, args: &[OsString]) -> Result<
         return Err(error);
     }
     if !name.contains(':') && !name.contains('@') {
-        return Err(Error::usage(format_args!("command {name:?}"), "is neither a command nor an image")
-            .hint("imrun --help lists the commands; an image is sha256:… or NAME@sha256:…"));
+        return Err(Error::usage(
+            format_args!("command {name:?}"),
+            "is neither a command nor an image",
+        )
+        .hint("imrun --help lists the commands; an image is sha256:… or NAME@sha256:…"));
     }
     let short = ["run".into(), "--".into()].into_iter().chain(words);
     let run = run::Run::try_parse_from(short.skip(0)).map_err(|error| wrong_usage(&error))?;
@@ -170,7 +181,9 @@ fn print(text: &str) -> Result<u8> {
     use crate::error::Context;
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context(|| "write(standard output)")?;
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context(|| "write(standard output)")?;
     Ok(0)
 }
 

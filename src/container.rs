@@ -85,11 +85,16 @@ pub fn run(request: &Request, status: &Status) -> Result<u8> {
     let image = Image::load(&request.store, &request.image)?;
     let verified = image.verify(&request.store)?;
     let integrity = "hashed";
-    status.event("verified", json!({ "image": image.digest, "integrity": integrity }))?;
+    status.event(
+        "verified",
+        json!({ "image": image.digest, "integrity": integrity }),
+    )?;
     let tars: Vec<_> = verified.tars.iter().map(AsFd::as_fd).collect();
     let root = rootfs::mount(verified.tree.as_fd(), &tars)?;
     let plan = Plan::new(request, &image, &root)?;
-    let (record, launch) = plan.record(request, &image, &verified, &root, integrity)?.seal();
+    let (record, launch) = plan
+        .record(request, &image, &verified, &root, integrity)?
+        .seal();
     drop(verified);
 
     let runtime = Runtime::open(&request.root)?;
@@ -99,7 +104,15 @@ pub fn run(request: &Request, status: &Status) -> Result<u8> {
     }
     let id = new_id()?;
     let entry = runtime.enter(&id)?;
-    let launch = Launch { request, id, launch, image: image.digest, integrity, plan, root };
+    let launch = Launch {
+        request,
+        id,
+        launch,
+        image: image.digest,
+        integrity,
+        plan,
+        root,
+    };
     let outcome = launch.start_in(&entry, record, &signals, status);
     // What is left is removed whatever happened; the first error is the one that is told.
     let removed = entry.remove();
@@ -126,9 +139,13 @@ impl Launch<'_> {
         signals: &nix::sys::signalfd::SignalFd,
         status: &Status,
     ) -> Result<u8> {
-        let options = crate::ship::Options { buffer: self.request.log_buffer, timeout: HANDSHAKE };
+        let options = crate::ship::Options {
+            buffer: self.request.log_buffer,
+            timeout: HANDSHAKE,
+        };
         let shipper = Shipper::start(&self.request.sink, self.origin()?, options)?;
-        let sequence = shipper.push_record("launch", json!({ "id": self.launch, "record": record }));
+        let sequence =
+            shipper.push_record("launch", json!({ "id": self.launch, "record": record }));
         let cgroup = Cgroup::create(&self.id)?;
         let outcome = self.supervise(entry, &cgroup, &shipper, sequence, signals, status);
         let removed = cgroup.remove();
@@ -157,7 +174,9 @@ impl Launch<'_> {
         shipper.wait_acknowledged(sequence, Instant::now() + HANDSHAKE)?;
         prepared.execute()?;
         let late = |error: Error| error.exit(EXIT_FAILED);
-        entry.publish(&self.status(prepared.pid.as_raw())).map_err(late)?;
+        entry
+            .publish(&self.status(prepared.pid.as_raw()))
+            .map_err(late)?;
         let started = json!({ "id": self.id, "launch": self.launch, "pid": prepared.pid.as_raw() });
         status.event("started", started).map_err(late)?;
         Supervisor::new(prepared, cgroup, shipper, signals, self.plan.policy)
@@ -186,7 +205,9 @@ impl Launch<'_> {
         if lost > 0 || settled.pending_records > 0 {
             log::warn!("{}", loss(&lines, &settled, shipper));
         }
-        status.event("exit", record).map_err(|error| error.exit(EXIT_FAILED))?;
+        status
+            .event("exit", record)
+            .map_err(|error| error.exit(EXIT_FAILED))?;
         Ok(code)
     }
 
@@ -265,7 +286,11 @@ impl Plan {
         let args = arguments(request, image)?;
         environment.check_size(&args.iter().map(|arg| arg.as_bytes()).collect::<Vec<_>>())?;
         let policy = policy(request, image)?;
-        let workdir = request.workdir.as_deref().or(config.working_dir.as_deref()).unwrap_or("/");
+        let workdir = request
+            .workdir
+            .as_deref()
+            .or(config.working_dir.as_deref())
+            .unwrap_or("/");
         let spec = Spec {
             candidates: candidates(&args[0], &environment)?,
             args: Pointers::new(args),
@@ -276,9 +301,18 @@ impl Plan {
             gid: user.gid,
             groups: user.groups,
             network: request.network.clone(),
-            stdin: request.stdin.as_ref().map(OwnedFd::try_clone).transpose().context(|| "dup(stdin)")?,
+            stdin: request
+                .stdin
+                .as_ref()
+                .map(OwnedFd::try_clone)
+                .transpose()
+                .context(|| "dup(stdin)")?,
         };
-        Ok(Plan { spec, policy, environment })
+        Ok(Plan {
+            spec,
+            policy,
+            environment,
+        })
     }
 
     fn args(&self) -> Vec<String> {
@@ -347,7 +381,11 @@ fn default(environment: &mut Environment, name: &str, value: &OsStr) -> Result<(
 }
 
 fn resolve_user(request: &Request, image: &Image, root: &Root) -> Result<User> {
-    let text = request.user.as_deref().or(image.config.user.as_deref()).unwrap_or("");
+    let text = request
+        .user
+        .as_deref()
+        .or(image.config.user.as_deref())
+        .unwrap_or("");
     let passwd = read_in_root(root, "etc/passwd")?;
     let group = read_in_root(root, "etc/group")?;
     User::resolve(text, passwd.as_deref(), group.as_deref())
@@ -361,16 +399,27 @@ fn read_in_root(root: &Root, path: &str) -> Result<Option<Vec<u8>>> {
     let file = match openat2(&root.mount, path, how) {
         Ok(file) => File::from(file),
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
-        Err(errno) => return Err(errno).context(|| format!("openat2(root, {path:?}, RESOLVE_IN_ROOT)")),
+        Err(errno) => {
+            return Err(errno).context(|| format!("openat2(root, {path:?}, RESOLVE_IN_ROOT)"));
+        }
     };
-    if !file.metadata().context(|| format!("fstat({path:?})"))?.is_file() {
+    if !file
+        .metadata()
+        .context(|| format!("fstat({path:?})"))?
+        .is_file()
+    {
         return Ok(None);
     }
     let limit = crate::user::MAX_DATABASE as u64;
     let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).context(|| format!("read({path:?})"))?;
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .context(|| format!("read({path:?})"))?;
     if bytes.len() as u64 > limit {
-        return Err(Error::digest(format_args!("/{path}"), format_args!("is larger than {limit} bytes")));
+        return Err(Error::digest(
+            format_args!("/{path}"),
+            format_args!("is larger than {limit} bytes"),
+        ));
     }
     Ok(Some(bytes))
 }
@@ -390,8 +439,11 @@ fn arguments(request: &Request, image: &Image) -> Result<Vec<CString>> {
         args.extend(config.cmd.iter().map(OsString::from));
     }
     if args.first().is_none_or(|program| program.is_empty()) {
-        return Err(Error::usage(format_args!("image {}", image.digest), "names no program to run")
-            .hint("give one behind the image, or --entrypoint"));
+        return Err(Error::usage(
+            format_args!("image {}", image.digest),
+            "names no program to run",
+        )
+        .hint("give one behind the image, or --entrypoint"));
     }
     let strings = args.into_iter().map(|arg| {
         CString::new(arg.into_vec()).map_err(|_| Error::usage("argument", "has a NUL byte"))
@@ -405,16 +457,26 @@ fn candidates(program: &CString, environment: &Environment) -> Result<Vec<CStrin
     if name.contains(&b'/') {
         return Ok(vec![program.clone()]);
     }
-    let path = environment.get("PATH").unwrap_or(OsStr::new(PATH)).as_bytes();
-    let directories = path.split(|byte| *byte == b':').filter(|directory| directory.starts_with(b"/"));
+    let path = environment
+        .get("PATH")
+        .unwrap_or(OsStr::new(PATH))
+        .as_bytes();
+    let directories = path
+        .split(|byte| *byte == b':')
+        .filter(|directory| directory.starts_with(b"/"));
     let paths = directories.map(|directory| CString::new([directory, b"/", name].concat()));
-    paths.collect::<std::result::Result<_, _>>().map_err(|_| Error::usage("PATH", "has a NUL byte"))
+    paths
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|_| Error::usage("PATH", "has a NUL byte"))
 }
 
 fn absolute(what: &str, path: &str) -> Result<CString> {
     let path = if path.is_empty() { "/" } else { path };
     if !path.starts_with('/') {
-        return Err(Error::usage(format_args!("{what} {path:?}"), "is not an absolute path"));
+        return Err(Error::usage(
+            format_args!("{what} {path:?}"),
+            "is not an absolute path",
+        ));
     }
     CString::new(path).map_err(|_| Error::usage(format_args!("{what} {path:?}"), "has a NUL byte"))
 }
@@ -432,10 +494,16 @@ fn policy(request: &Request, image: &Image) -> Result<Policy> {
 /// Made from the digest where none is given: the same launch gives the same record.
 fn hostname(request: &Request, image: &Digest) -> Result<CString> {
     const MAX: usize = 64; // __NEW_UTS_LEN, uname(2)
-    let name = request.hostname.clone().unwrap_or_else(|| image.hex()[..12].to_owned());
+    let name = request
+        .hostname
+        .clone()
+        .unwrap_or_else(|| image.hex()[..12].to_owned());
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if name.is_empty() || name.len() > MAX || !name.bytes().all(allowed) {
-        return Err(Error::usage(format_args!("--hostname {name:?}"), "is no host name of 1 to 64 letters, digits, '-' and '.'"));
+        return Err(Error::usage(
+            format_args!("--hostname {name:?}"),
+            "is no host name of 1 to 64 letters, digits, '-' and '.'",
+        ));
     }
     CString::new(name).map_err(|_| Error::usage("--hostname", "has a NUL byte"))
 }
@@ -446,8 +514,9 @@ fn fingerprint_key() -> Result<Vec<u8>> {
     let machine_id = match configured {
         Some(_) => Vec::new(),
         None => std::fs::read(FILE).map_err(|error| {
-            Error::unsupported(FILE, crate::error::reason_of(&error))
-                .hint("IMRUN_FINGERPRINT_KEY gives the key for the environment's fingerprints instead")
+            Error::unsupported(FILE, crate::error::reason_of(&error)).hint(
+                "IMRUN_FINGERPRINT_KEY gives the key for the environment's fingerprints instead",
+            )
         })?,
     };
     env::fingerprint_key(configured.as_deref().map(OsStr::as_bytes), &machine_id)
@@ -462,6 +531,8 @@ fn host_name() -> Result<String> {
 fn new_id() -> Result<String> {
     let mut bytes = [0; 32];
     let mut random = File::open("/dev/urandom").context(|| "open(\"/dev/urandom\")")?;
-    random.read_exact(&mut bytes).context(|| "read(\"/dev/urandom\")")?;
+    random
+        .read_exact(&mut bytes)
+        .context(|| "read(\"/dev/urandom\")")?;
     Ok(hex(&bytes))
 }

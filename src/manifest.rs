@@ -222,9 +222,7 @@ fn artifact(root: &Node, config: &str) -> Result<Error> {
 ///
 /// Canonical JSON: the same image has the same digest wherever it is made.
 pub fn write(config: (Digest, u64), layers: &[(Digest, u64)]) -> Vec<u8> {
-    let descriptor = |media_type: &str, (digest, size): (Digest, u64)| {
-        serde_json::json!({ "mediaType": media_type, "digest": digest, "size": size })
-    };
+    let descriptor = |media_type: &str, (digest, size): (Digest, u64)| serde_json::json!({ "mediaType": media_type, "digest": digest, "size": size });
     let manifest = serde_json::json!({
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,

@@ -43,8 +43,12 @@ pub struct Record {
 impl Record {
     /// The record and its digest.
     pub fn seal(&self) -> (Value, Digest) {
-        let env: serde_json::Map<_, _> =
-            self.env.iter().map(|(name, print)| (name.clone(), json!(print))).collect();
+        // A list, not an object: to a search engine each of its keys would be a field of its own.
+        let env: Vec<_> = self
+            .env
+            .iter()
+            .map(|(name, print)| json!({ "name": name, "hmac": print }))
+            .collect();
         let value = json!({
             "version": 1,
             "imrun": { "version": env!("CARGO_PKG_VERSION"), "build": env!("IMRUN_BUILD") },
@@ -74,7 +78,14 @@ impl Record {
 
 fn kernel() -> String {
     let name = nix::sys::utsname::uname();
-    let parts = name.as_ref().map(|name| [name.sysname(), name.release(), name.version(), name.machine()]);
+    let parts = name.as_ref().map(|name| {
+        [
+            name.sysname(),
+            name.release(),
+            name.version(),
+            name.machine(),
+        ]
+    });
     match parts {
         Ok(parts) => parts.map(std::ffi::OsStr::to_string_lossy).join(" "),
         Err(errno) => format!("unknown ({errno})"),

@@ -159,9 +159,16 @@ impl Runtime {
 
     /// Refuses a name that a running container has.
     pub fn refuse_name(&self, name: &str) -> Result<()> {
-        match self.list()?.iter().any(|container| container.name.as_deref() == Some(name)) {
-            true => Err(Error::usage(format_args!("--name {name}"), "a running container has that name")
-                .hint(format_args!("imrun stop {name}"))),
+        match self
+            .list()?
+            .iter()
+            .any(|container| container.name.as_deref() == Some(name))
+        {
+            true => Err(Error::usage(
+                format_args!("--name {name}"),
+                "a running container has that name",
+            )
+            .hint(format_args!("imrun stop {name}"))),
             false => Ok(()),
         }
     }

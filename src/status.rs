@@ -15,18 +15,23 @@ pub struct Status {
 impl Status {
     /// Events go to `/proc/self/fd/NUMBER` of the caller.
     pub fn to_descriptor(number: i32) -> Result<Status> {
-        let file = std::os::fd::OwnedFd::from(
-            crate::sys::process::inherited(number)
-                .map_err(|errno| Error::usage(format_args!("--status-fd {number}"), errno.desc()))?,
-        );
-        Ok(Status { file: Some(file.into()) })
+        let file =
+            std::os::fd::OwnedFd::from(crate::sys::process::inherited(number).map_err(
+                |errno| Error::usage(format_args!("--status-fd {number}"), errno.desc()),
+            )?);
+        Ok(Status {
+            file: Some(file.into()),
+        })
     }
 
     /// Writes one event; `fields` is an object.
     pub fn event(&self, name: &str, mut fields: Value) -> Result<()> {
-        let Some(mut file) = self.file.as_ref() else { return Ok(()) };
+        let Some(mut file) = self.file.as_ref() else {
+            return Ok(());
+        };
         fields["event"] = json!(name);
-        file.write_all(format!("{fields}\n").as_bytes()).context(|| "write(--status-fd)")
+        file.write_all(format!("{fields}\n").as_bytes())
+            .context(|| "write(--status-fd)")
     }
 
     /// Tells that nothing of the image ran, and why.

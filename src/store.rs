@@ -76,17 +76,24 @@ impl Store {
             .write(true)
             .open(&path)
             .context(|| format!("open({path:?})"))?;
-        Flock::lock(file, how).map_err(|(_, errno)| errno).context(|| format!("flock({path:?})"))
+        Flock::lock(file, how)
+            .map_err(|(_, errno)| errno)
+            .context(|| format!("flock({path:?})"))
     }
 
     /// Where the blob of that digest is, or would be.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.path.join("blobs").join(digest.algorithm().name()).join(digest.hex())
+        self.path
+            .join("blobs")
+            .join(digest.algorithm().name())
+            .join(digest.hex())
     }
 
     /// Where the tree image of that identity is, or would be.
     pub fn tree_path(&self, identity: &Digest) -> PathBuf {
-        self.path.join("trees").join(format!("{}.erofs", identity.hex()))
+        self.path
+            .join("trees")
+            .join(format!("{}.erofs", identity.hex()))
     }
 
     /// Opens a blob; its bytes are not verified yet. `what` names it in errors.
@@ -101,7 +108,9 @@ impl Store {
     pub fn read_document(&self, what: &str, digest: &Digest) -> Result<Vec<u8>> {
         let file = self.open_blob(what, digest)?;
         let bytes = read_document(what, file)?;
-        digest.verify(what, &bytes).map_err(|e| e.hint("import or pull the same image again: that repairs it"))?;
+        digest
+            .verify(what, &bytes)
+            .map_err(|e| e.hint("import or pull the same image again: that repairs it"))?;
         Ok(bytes)
     }
 
@@ -117,7 +126,9 @@ impl Store {
     /// Stores a document under its digest.
     pub fn add_document(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
         let new = self.new_file()?;
-        new.file.write_all_at(bytes, 0).context(|| format!("write({digest})"))?;
+        new.file
+            .write_all_at(bytes, 0)
+            .context(|| format!("write({digest})"))?;
         new.link(&self.blob_path(digest))
     }
 
@@ -125,7 +136,9 @@ impl Store {
     pub fn sync_names(&self) -> Result<()> {
         for directory in ["blobs/sha256", "blobs/sha512", "trees", "."] {
             let path = self.path.join(directory);
-            File::open(&path).and_then(|d| d.sync_all()).context(|| format!("fsync({path:?})"))?;
+            File::open(&path)
+                .and_then(|d| d.sync_all())
+                .context(|| format!("fsync({path:?})"))?;
         }
         Ok(())
     }
@@ -140,7 +153,9 @@ pub struct NewFile {
 impl NewFile {
     /// Writes it to disk and gives it its name, in place of whatever had it.
     pub fn link(self, path: &Path) -> Result<()> {
-        self.file.sync_all().context(|| format!("fsync(for {path:?})"))?;
+        self.file
+            .sync_all()
+            .context(|| format!("fsync(for {path:?})"))?;
         match link(&self.file, path) {
             Err(Errno::EEXIST) => self.replace(path),
             other => other.context(|| format!("linkat({path:?})")),
@@ -149,7 +164,11 @@ impl NewFile {
 
     /// There is no call that links over a name: link beside it and rename.
     fn replace(&self, path: &Path) -> Result<()> {
-        let beside = path.with_extension(format!("new-{}-{}", std::process::id(), self.file.as_raw_fd()));
+        let beside = path.with_extension(format!(
+            "new-{}-{}",
+            std::process::id(),
+            self.file.as_raw_fd()
+        ));
         link(&self.file, &beside).context(|| format!("linkat({beside:?})"))?;
         std::fs::rename(&beside, path).context(|| format!("rename({beside:?}, {path:?})"))
     }
@@ -157,7 +176,13 @@ impl NewFile {
 
 fn link(file: &File, path: &Path) -> nix::Result<()> {
     let name = format!("/proc/self/fd/{}", file.as_raw_fd());
-    linkat(AT_FDCWD, name.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)
+    linkat(
+        AT_FDCWD,
+        name.as_str(),
+        AT_FDCWD,
+        path,
+        AtFlags::AT_SYMLINK_FOLLOW,
+    )
 }
 
 /// Opens a regular file for reading; None when there is none. Links, fifos and devices are refused.
@@ -166,13 +191,21 @@ fn open_regular(path: &Path) -> Result<Option<File>> {
     let file: OwnedFd = match nix::fcntl::open(path, flags, Mode::empty()) {
         Ok(file) => file,
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
-        Err(Errno::ELOOP) => return Err(Error::digest(format_args!("{path:?}"), "is a symbolic link, not a file")),
+        Err(Errno::ELOOP) => {
+            return Err(Error::digest(
+                format_args!("{path:?}"),
+                "is a symbolic link, not a file",
+            ));
+        }
         Err(errno) => return Err(errno).context(|| format!("open({path:?})")),
     };
     let file = File::from(file);
     let metadata = file.metadata().context(|| format!("fstat({path:?})"))?;
     if !metadata.is_file() {
-        return Err(Error::digest(format_args!("{path:?}"), "is not a regular file"));
+        return Err(Error::digest(
+            format_args!("{path:?}"),
+            "is not a regular file",
+        ));
     }
     Ok(Some(file))
 }
@@ -195,9 +228,15 @@ fn file_names(directory: &Path) -> Result<Vec<String>> {
 fn read_document(what: &str, reader: impl Read) -> Result<Vec<u8>> {
     let limit = crate::manifest::MAX_DOCUMENT as u64;
     let mut bytes = Vec::new();
-    reader.take(limit + 1).read_to_end(&mut bytes).context(|| format!("read({what})"))?;
+    reader
+        .take(limit + 1)
+        .read_to_end(&mut bytes)
+        .context(|| format!("read({what})"))?;
     if bytes.len() as u64 > limit {
-        return Err(Error::digest(what, format_args!("is larger than {limit} bytes")));
+        return Err(Error::digest(
+            what,
+            format_args!("is larger than {limit} bytes"),
+        ));
     }
     Ok(bytes)
 }

@@ -106,7 +106,10 @@ impl<'a> Supervisor<'a> {
         signals: &'a SignalFd,
         policy: Policy,
     ) -> Result<Supervisor<'a>> {
-        let outputs = [Output::new(Stream::Stdout, app.stdout)?, Output::new(Stream::Stderr, app.stderr)?];
+        let outputs = [
+            Output::new(Stream::Stdout, app.stdout)?,
+            Output::new(Stream::Stderr, app.stderr)?,
+        ];
         Ok(Supervisor {
             app: app.pidfd,
             cgroup,
@@ -150,7 +153,9 @@ impl<'a> Supervisor<'a> {
 
     fn timeout(&self) -> PollTimeout {
         const STALL_CHECK: Duration = Duration::from_millis(100);
-        let kill = self.kill_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let kill = self
+            .kill_at
+            .map(|at| at.saturating_duration_since(Instant::now()));
         let stall = (self.policy.on_stall == OnStall::Kill).then_some(STALL_CHECK);
         let wait = kill.into_iter().chain(stall).min();
         // Rounded up, or the last millisecond would be spent spinning.
@@ -199,7 +204,10 @@ impl<'a> Supervisor<'a> {
         let deadline = self.policy.stall_deadline;
         if self.policy.on_stall == OnStall::Kill
             && !self.stalled
-            && self.shipper.stalled().is_some_and(|since| since >= deadline)
+            && self
+                .shipper
+                .stalled()
+                .is_some_and(|since| since >= deadline)
         {
             self.stalled = true;
             self.cgroup.kill()?;
@@ -215,7 +223,11 @@ impl<'a> Supervisor<'a> {
             other => unreachable!("waitid(WEXITED) gave {other:?}"),
         };
         let code = if self.stalled { EXIT_STALLED } else { code };
-        Ending { code, signal, stalled: self.stalled }
+        Ending {
+            code,
+            signal,
+            stalled: self.stalled,
+        }
     }
 
     /// Reads what the app left in its pipes. Nobody writes any more: its namespace died with it.
@@ -246,7 +258,10 @@ impl<'a> Supervisor<'a> {
     fn await_room(&self, deadline: Instant) -> Result<()> {
         let mut set = [PollFd::new(self.shipper.notice(), PollFlags::POLLIN)];
         let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-        match poll(&mut set, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+        match poll(
+            &mut set,
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+        ) {
             Ok(_) | Err(Errno::EINTR) => self.shipper.clear_notice(),
             Err(errno) => Err(errno).context(|| "poll()"),
         }
@@ -262,7 +277,12 @@ fn stop_timeout(info: &nix::sys::signalfd::siginfo) -> Option<Duration> {
 impl Output {
     fn new(stream: Stream, pipe: OwnedFd) -> Result<Output> {
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(|| "fcntl(pipe, O_NONBLOCK)")?;
-        Ok(Output { stream, file: Some(pipe.into()), framer: Framer::new(), full: false })
+        Ok(Output {
+            stream,
+            file: Some(pipe.into()),
+            framer: Framer::new(),
+            full: false,
+        })
     }
 
     /// Moves what one read gives to the shipper, as far as there is room; says whether there was
@@ -271,7 +291,9 @@ impl Output {
     /// One read, not all there is: an app that never pauses must not keep signals waiting.
     fn pump(&mut self, shipper: &Shipper, drop: bool) -> Result<bool> {
         self.offer(shipper, drop);
-        let Some(file) = self.file.as_mut().filter(|_| !self.full) else { return Ok(false) };
+        let Some(file) = self.file.as_mut().filter(|_| !self.full) else {
+            return Ok(false);
+        };
         match self.framer.read_from(file) {
             Ok(0) => self.file = None,
             Ok(_) => {}
@@ -316,10 +338,16 @@ pub fn parse_signal(text: &str) -> Result<i32> {
         Err(_) if name == "RTMIN" => real_time(0),
         Err(_) => match name.strip_prefix("RTMIN+") {
             Some(offset) => real_time(offset.parse().map_err(|_| unknown())?),
-            None => format!("SIG{name}").parse::<Signal>().map_err(|_| unknown())? as i32,
+            None => format!("SIG{name}")
+                .parse::<Signal>()
+                .map_err(|_| unknown())? as i32,
         },
     };
-    if (1..=libc::SIGRTMAX()).contains(&number) { Ok(number) } else { Err(unknown()) }
+    if (1..=libc::SIGRTMAX()).contains(&number) {
+        Ok(number)
+    } else {
+        Err(unknown())
+    }
 }
 
 #[cfg(test)]

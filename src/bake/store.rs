@@ -18,27 +18,54 @@ pub fn into_store(store: &Store, file: &Path, name: Option<String>) -> Result<Di
     let definition = read(file)?;
     store.create()?;
     let _lock = store.lock_shared()?;
-    let base = definition.base.map(|digest| Image::load(store, &digest)).transpose()?;
+    let base = definition
+        .base
+        .map(|digest| Image::load(store, &digest))
+        .transpose()?;
     let (mut diff_ids, mut layers) = (Vec::new(), Vec::new());
     if let Some(base) = &base {
-        layers = base.scan(store)?.into_iter().map(|(_, layer)| layer).collect();
+        layers = base
+            .scan(store)?
+            .into_iter()
+            .map(|(_, layer)| layer)
+            .collect();
         diff_ids.clone_from(&base.config.diff_ids);
     }
     let sizes: Vec<_> = layers.iter().map(|layer| layer.size).collect();
-    let base = base.as_ref().map(|base| Base { config: &base.config, sizes: &sizes });
+    let base = base.as_ref().map(|base| Base {
+        config: &base.config,
+        sizes: &sizes,
+    });
 
-    let directory = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = file
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let (digest, layer) = add_layer(store, &definition, directory)?;
-    let own = Layer { digest, size: layer.size };
+    let own = Layer {
+        digest,
+        size: layer.size,
+    };
     let documents = image(&definition, base, &Platform::host(), own)?;
     diff_ids.push(digest);
     layers.push(layer);
 
     let manifest = Digest::sha256(&documents.manifest);
     let documents = [documents.config, documents.manifest];
-    let documents = documents.map(|bytes| (Digest::sha256(&bytes), bytes)).to_vec();
+    let documents = documents
+        .map(|bytes| (Digest::sha256(&bytes), bytes))
+        .to_vec();
     let names = vec![name.unwrap_or_else(|| manifest.to_string())];
-    commit(store, Parts { digest: manifest, documents, diff_ids, layers, names })?;
+    commit(
+        store,
+        Parts {
+            digest: manifest,
+            documents,
+            diff_ids,
+            layers,
+            names,
+        },
+    )?;
     Ok(manifest)
 }
 

@@ -27,12 +27,18 @@ impl Ps {
             let text = serde_json::to_string_pretty(&running);
             return print(&format!("{}\n", text.map_err(|e| Error::system("ps", e))?));
         }
-        let mut text = format!("{:12}  {:16}  {:19}  {:9}  {:7}  {:24}  COMMAND\n", "ID", "NAME", "IMAGE", "INTEGRITY", "PID", "STARTED");
+        let mut text = format!(
+            "{:12}  {:16}  {:19}  {:9}  {:7}  {:24}  COMMAND\n",
+            "ID", "NAME", "IMAGE", "INTEGRITY", "PID", "STARTED"
+        );
         for c in running {
             let name = c.name.as_deref().unwrap_or("-");
             let (id, image) = (&c.id[..12], &c.image[..19]);
             let command = c.args.join(" ").escape_debug().to_string();
-            text += &format!("{id}  {name:16}  {image}  {:9}  {:7}  {:24}  {command}\n", c.integrity, c.pid, c.started);
+            text += &format!(
+                "{id}  {name:16}  {image}  {:9}  {:7}  {:24}  {command}\n",
+                c.integrity, c.pid, c.started
+            );
         }
         print(&text)
     }
@@ -55,14 +61,19 @@ impl Stop {
         runtime.sweep()?;
         let container = runtime.find(&self.name)?;
         let supervisor = container.supervisor;
-        let pidfd = process::pidfd_open(supervisor).context(|| format!("pidfd_open({supervisor})"))?;
+        let pidfd =
+            process::pidfd_open(supervisor).context(|| format!("pidfd_open({supervisor})"))?;
         // The id may have been used again between the look-up and here: then the name is gone.
         runtime.find(&self.name)?;
-        let value = self.time.map_or(-1, |time| i32::try_from(time.as_millis()).unwrap_or(i32::MAX));
+        let value = self.time.map_or(-1, |time| {
+            i32::try_from(time.as_millis()).unwrap_or(i32::MAX)
+        });
         process::queue_signal(supervisor, libc::SIGTERM, value)
             .context(|| format!("sigqueue({supervisor}, SIGTERM)"))?;
         let mut set = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        while poll(&mut set, PollTimeout::NONE).is_err_and(|errno| errno == nix::errno::Errno::EINTR) {}
+        while poll(&mut set, PollTimeout::NONE)
+            .is_err_and(|errno| errno == nix::errno::Errno::EINTR)
+        {}
         Ok(0)
     }
 }

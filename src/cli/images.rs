@@ -57,15 +57,22 @@ impl Import {
 
 /// A name must fit a line of the log.
 fn check_name(name: String) -> Result<String> {
-    match name.is_empty() || name.len() > 4096 || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        true => Err(Error::usage(format_args!("--name {name:?}"), "is empty, longer than 4096 bytes or has white space")),
+    match name.is_empty()
+        || name.len() > 4096
+        || name.contains(|c: char| c.is_whitespace() || c.is_control())
+    {
+        true => Err(Error::usage(
+            format_args!("--name {name:?}"),
+            "is empty, longer than 4096 bytes or has white space",
+        )),
         false => Ok(name),
     }
 }
 
 /// Drawn on a terminal alone.
 fn progress_bar(bytes: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("import [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec}");
+    let style =
+        ProgressStyle::with_template("import [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec}");
     ProgressBar::new(bytes).with_style(style.expect("the template is a constant"))
 }
 
@@ -82,11 +89,16 @@ impl Images {
     pub fn execute(self, global: &Global) -> Result<u8> {
         let names = refs::current(global.store().refs()?);
         // An image without a name of its own is listed by its digest; an index is one of its ways in.
-        let rows = names.into_iter().map(|(name, (digest, time))| (name, digest.to_string(), time));
-        let rows = rows.map(|(name, digest, time)| (if name == digest { "-".into() } else { name }, digest, time));
+        let rows = names
+            .into_iter()
+            .map(|(name, (digest, time))| (name, digest.to_string(), time));
+        let rows = rows.map(|(name, digest, time)| {
+            (if name == digest { "-".into() } else { name }, digest, time)
+        });
         if self.json {
-            let rows: Vec<_> =
-                rows.map(|(name, digest, time)| json!({ "name": name, "digest": digest, "time": time })).collect();
+            let rows: Vec<_> = rows
+                .map(|(name, digest, time)| json!({ "name": name, "digest": digest, "time": time }))
+                .collect();
             return print(&format!("{:#}\n", Value::from(rows)));
         }
         let mut text = format!("{:32}  {:71}  SINCE\n", "NAME", "DIGEST");
@@ -111,9 +123,17 @@ impl Inspect {
         let image = Image::load(&store, &digest(global, &self.image)?)?;
         let verified = image.verify(&store)?;
         let names = refs::current(store.refs()?).into_iter();
-        let names: Vec<_> = names.filter(|(_, (d, _))| *d == image.digest).map(|(name, _)| name).collect();
+        let names: Vec<_> = names
+            .filter(|(_, (d, _))| *d == image.digest)
+            .map(|(name, _)| name)
+            .collect();
         let config = &image.config;
-        let layers = image.manifest.layers.iter().zip(&config.diff_ids).zip(&verified.layers);
+        let layers = image
+            .manifest
+            .layers
+            .iter()
+            .zip(&config.diff_ids)
+            .zip(&verified.layers);
         let layers: Vec<_> = layers
             .map(|((descriptor, diff_id), layer)| {
                 json!({
@@ -171,15 +191,21 @@ pub struct Verify {
 impl Verify {
     /// Prints a line for each image; exit code 1 when anything differs.
     pub fn execute(self, global: &Global) -> Result<u8> {
-        let digests = self.images.iter().map(|image| digest(global, image)).collect::<Result<Vec<_>>>()?;
+        let digests = self
+            .images
+            .iter()
+            .map(|image| digest(global, image))
+            .collect::<Result<Vec<_>>>()?;
         let (mut text, mut code) = (String::new(), 0);
-        global.store().verify(&digests, |finding| match finding.error {
-            None => text += &format!("{}  ok\n", finding.what),
-            Some(error) => {
-                code = 1;
-                text += &format!("{}  DIFFERS  {error}\n", finding.what);
-            }
-        })?;
+        global
+            .store()
+            .verify(&digests, |finding| match finding.error {
+                None => text += &format!("{}  ok\n", finding.what),
+                Some(error) => {
+                    code = 1;
+                    text += &format!("{}  DIFFERS  {error}\n", finding.what);
+                }
+            })?;
         print(&text)?;
         Ok(code)
     }
@@ -202,7 +228,8 @@ impl Mount {
         let verified = image.verify(&store)?;
         let tars: Vec<_> = verified.tars.iter().map(AsFd::as_fd).collect();
         let root = rootfs::mount(verified.tree.as_fd(), &tars)?;
-        let directory = std::path::absolute(&self.directory).context(|| format!("{:?}", self.directory))?;
+        let directory =
+            std::path::absolute(&self.directory).context(|| format!("{:?}", self.directory))?;
         let path = CString::new(directory.as_os_str().as_bytes())
             .map_err(|_| Error::usage(format_args!("{directory:?}"), "has a NUL byte"))?;
         sys::mount::move_mount(root.mount.as_fd(), libc::AT_FDCWD, &path)
@@ -223,11 +250,16 @@ impl Umount {
     pub fn execute(self) -> Result<u8> {
         const EROFS_MAGIC: i64 = 0xE0F5_E1E2; // linux/magic.h
         let directory = &self.directory;
-        let fs = nix::sys::statfs::statfs(directory).context(|| format!("statfs({directory:?})"))?;
+        let fs =
+            nix::sys::statfs::statfs(directory).context(|| format!("statfs({directory:?})"))?;
         if fs.filesystem_type().0 as i64 != EROFS_MAGIC {
-            return Err(Error::usage(format_args!("{directory:?}"), "is not the mount of an image"));
+            return Err(Error::usage(
+                format_args!("{directory:?}"),
+                "is not the mount of an image",
+            ));
         }
-        umount2(directory, MntFlags::UMOUNT_NOFOLLOW).context(|| format!("umount2({directory:?})"))?;
+        umount2(directory, MntFlags::UMOUNT_NOFOLLOW)
+            .context(|| format!("umount2({directory:?})"))?;
         Ok(0)
     }
 }
@@ -258,7 +290,10 @@ pub fn gc(global: &Global) -> Result<u8> {
 
 fn free(global: &Global, store: &Store) -> Result<u8> {
     let running = Runtime::open(&global.root)?.list()?;
-    let running = running.iter().map(|container| container.image.parse()).collect::<Result<Vec<_>>>()?;
+    let running = running
+        .iter()
+        .map(|container| container.image.parse())
+        .collect::<Result<Vec<_>>>()?;
     print(&format!("{}\n", store.collect(&running)?))
 }
 

@@ -31,15 +31,60 @@ impl Refused {
     /// The first option that was used.
     pub fn check(&self) -> Result<(), Error> {
         let used = [
-            (self.volume.is_some(), "-v", "nothing of the host is mounted into a container", "bake files into the image, configure by -e, keep state off-box"),
-            (self.mount.is_some(), "--mount", "nothing of the host is mounted into a container", "bake files into the image, configure by -e, keep state off-box"),
-            (self.tmpfs.is_some(), "--tmpfs", "a container has no writable file system, not even in memory", "have the app keep scratch data in memory, or send it elsewhere"),
-            (self.publish.is_some(), "-p", "imrun forwards no ports", "--net host lets the app listen on the host itself"),
-            (self.detach, "-d", "imrun is its container's supervisor and has no daemon to leave it to", "start it in the background: systemd-run imrun run …"),
-            (self.tty, "-t", "a container has no terminal", "-i gives it standard input without one"),
-            (self.privileged, "--privileged", "a container has no capabilities", "leave it out: most programs need none"),
-            (self.read_only, "--read-only", "every container is read-only, there is no other kind", "leave it out"),
-            (self.rm, "--rm", "nothing of a container is left behind in any case", "leave it out"),
+            (
+                self.volume.is_some(),
+                "-v",
+                "nothing of the host is mounted into a container",
+                "bake files into the image, configure by -e, keep state off-box",
+            ),
+            (
+                self.mount.is_some(),
+                "--mount",
+                "nothing of the host is mounted into a container",
+                "bake files into the image, configure by -e, keep state off-box",
+            ),
+            (
+                self.tmpfs.is_some(),
+                "--tmpfs",
+                "a container has no writable file system, not even in memory",
+                "have the app keep scratch data in memory, or send it elsewhere",
+            ),
+            (
+                self.publish.is_some(),
+                "-p",
+                "imrun forwards no ports",
+                "--net host lets the app listen on the host itself",
+            ),
+            (
+                self.detach,
+                "-d",
+                "imrun is its container's supervisor and has no daemon to leave it to",
+                "start it in the background: systemd-run imrun run …",
+            ),
+            (
+                self.tty,
+                "-t",
+                "a container has no terminal",
+                "-i gives it standard input without one",
+            ),
+            (
+                self.privileged,
+                "--privileged",
+                "a container has no capabilities",
+                "leave it out: most programs need none",
+            ),
+            (
+                self.read_only,
+                "--read-only",
+                "every container is read-only, there is no other kind",
+                "leave it out",
+            ),
+            (
+                self.rm,
+                "--rm",
+                "nothing of a container is left behind in any case",
+                "leave it out",
+            ),
         ];
         match used.into_iter().find(|(used, ..)| *used) {
             Some((_, option, why, hint)) => Err(Error::policy(option, why).hint(hint)),
@@ -51,15 +96,31 @@ impl Refused {
 /// The refusal of a command of docker, if `name` is one.
 pub fn command(name: &str) -> Option<Error> {
     let (why, hint) = match name {
-        "exec" => ("a running container is never entered", "imrun run starts another one of the same image, with another command"),
-        "cp" => ("files are neither put into a container nor taken out of it", "imrun mount DIGEST DIR shows its root, read-only"),
-        "logs" => ("lines go to the sink and are not kept here", "ask the sink: every line has the container's id"),
+        "exec" => (
+            "a running container is never entered",
+            "imrun run starts another one of the same image, with another command",
+        ),
+        "cp" => (
+            "files are neither put into a container nor taken out of it",
+            "imrun mount DIGEST DIR shows its root, read-only",
+        ),
+        "logs" => (
+            "lines go to the sink and are not kept here",
+            "ask the sink: every line has the container's id",
+        ),
         "attach" => ("a container has no terminal", "ask the sink for its lines"),
-        "build" => ("imrun bakes images from definitions", "imrun bake FILE; images of other builders: imrun import"),
-        "commit" => ("a container cannot change, so there is nothing to commit", "imrun bake FILE --name N"),
-        "create" | "start" | "restart" | "kill" | "pause" | "unpause" | "update" => {
-            ("a container lives and dies with its imrun", "imrun run, imrun stop")
-        }
+        "build" => (
+            "imrun bakes images from definitions",
+            "imrun bake FILE; images of other builders: imrun import",
+        ),
+        "commit" => (
+            "a container cannot change, so there is nothing to commit",
+            "imrun bake FILE --name N",
+        ),
+        "create" | "start" | "restart" | "kill" | "pause" | "unpause" | "update" => (
+            "a container lives and dies with its imrun",
+            "imrun run, imrun stop",
+        ),
         "load" | "save" => ("images are imported", "imrun import docker-archive:FILE"),
         _ => return None,
     };

@@ -96,8 +96,12 @@ impl Run {
     pub fn execute(self, global: &Global, typed: &[OsString]) -> Result<u8> {
         close_inherited(self.status_fd)?;
         erase_values(&self.env, typed)?;
-        let status = self.status_fd.map_or_else(|| Ok(Status::default()), Status::to_descriptor)?;
-        let outcome = self.request(global).and_then(|request| container::run(&request, &status));
+        let status = self
+            .status_fd
+            .map_or_else(|| Ok(Status::default()), Status::to_descriptor)?;
+        let outcome = self
+            .request(global)
+            .and_then(|request| container::run(&request, &status));
         if let Err(error) = &outcome
             && error.exit != crate::error::EXIT_FAILED
         {
@@ -129,7 +133,11 @@ impl Run {
             hostname: self.hostname,
             name: self.name.map(check_name).transpose()?,
             network,
-            stdin: if self.interactive { Some(piped_stdin()?) } else { None },
+            stdin: if self.interactive {
+                Some(piped_stdin()?)
+            } else {
+                None
+            },
             sink,
             log_buffer: self.log_buffer,
             stop_signal: self.stop_signal,
@@ -150,7 +158,10 @@ pub fn digest(global: &Global, image: &str) -> Result<Digest> {
     if let Some(digest) = argument.digest() {
         return Ok(digest);
     }
-    let error = Error::policy(format_args!("image {image:?}"), "is a name, which can mean another image tomorrow");
+    let error = Error::policy(
+        format_args!("image {image:?}"),
+        "is a name, which can mean another image tomorrow",
+    );
     let names = crate::store::refs::current(global.store().refs()?);
     Err(match names.get(image) {
         Some((digest, _)) => error.hint(format_args!("today it means {image}@{digest}")),
@@ -158,24 +169,35 @@ pub fn digest(global: &Global, image: &str) -> Result<Digest> {
     })
 }
 
-fn environment(files: Vec<PathBuf>, typed: Vec<OsString>) -> Box<dyn Fn(&mut Environment) -> Result<()>> {
+fn environment(
+    files: Vec<PathBuf>,
+    typed: Vec<OsString>,
+) -> Box<dyn Fn(&mut Environment) -> Result<()>> {
     Box::new(move |environment| {
         let own = |name: &OsStr| std::env::var_os(name);
         for path in &files {
             let bytes = std::fs::read(path).context(|| format!("read({path:?})"))?;
             environment.add_file(&path.display().to_string(), &bytes, own)?;
         }
-        typed.iter().try_for_each(|entry| environment.add_argument(entry, own))
+        typed
+            .iter()
+            .try_for_each(|entry| environment.add_argument(entry, own))
     })
 }
 
 fn check_name(name: String) -> Result<String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    let starts = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let starts = name
+        .bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric());
     if starts && name.len() <= 128 && name.bytes().all(allowed) {
         return Ok(name);
     }
-    Err(Error::usage(format_args!("--name {name:?}"), "is not 1 to 128 letters, digits, '_', '.', '-', a letter or digit first"))
+    Err(Error::usage(
+        format_args!("--name {name:?}"),
+        "is not 1 to 128 letters, digits, '_', '.', '-', a letter or digit first",
+    ))
 }
 
 /// A pipe that imrun's own standard input is copied into: the app never holds a descriptor of the
@@ -183,25 +205,38 @@ fn check_name(name: String) -> Result<String> {
 fn piped_stdin() -> Result<OwnedFd> {
     use std::io::IsTerminal;
     if std::io::stdin().is_terminal() {
-        return Err(Error::policy("-i", "standard input is a terminal, and a container has none")
-            .hint("pipe it: cat | imrun run -i …"));
+        return Err(Error::policy(
+            "-i",
+            "standard input is a terminal, and a container has none",
+        )
+        .hint("pipe it: cat | imrun run -i …"));
     }
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context(|| "pipe2(O_CLOEXEC)")?;
     let copy = move || {
         // The app may close its end, and the caller its own: both just end the copy.
-        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::fs::File::from(write));
+        let _ = std::io::copy(
+            &mut std::io::stdin().lock(),
+            &mut std::fs::File::from(write),
+        );
     };
-    std::thread::Builder::new().name("stdin".into()).spawn(copy).context(|| "clone(thread)")?;
+    std::thread::Builder::new()
+        .name("stdin".into())
+        .spawn(copy)
+        .context(|| "clone(thread)")?;
     Ok(read)
 }
 
 /// Nothing but standard input, output, error and the status descriptor came for a reason.
 fn close_inherited(status_fd: Option<i32>) -> Result<()> {
     let close = |first, last| match first <= last {
-        true => process::close_inherited(first, last).context(|| format!("close_range({first}, {last})")),
+        true => process::close_inherited(first, last)
+            .context(|| format!("close_range({first}, {last})")),
         false => Ok(()),
     };
-    match status_fd.and_then(|fd| u32::try_from(fd).ok()).filter(|fd| *fd >= 3) {
+    match status_fd
+        .and_then(|fd| u32::try_from(fd).ok())
+        .filter(|fd| *fd >= 3)
+    {
         Some(fd) => close(3, fd - 1).and_then(|()| close(fd + 1, u32::MAX)),
         None => close(3, u32::MAX),
     }

@@ -5,7 +5,12 @@ use std::time::Duration;
 
 /// `500ms`, `2s`, `1m`, `1h`.
 pub fn duration(text: &str) -> Result<Duration> {
-    let wrong = || Error::usage(format_args!("duration {text:?}"), "is not like 500ms, 2s, 1m or 1h");
+    let wrong = || {
+        Error::usage(
+            format_args!("duration {text:?}"),
+            "is not like 500ms, 2s, 1m or 1h",
+        )
+    };
     let (number, unit) = split(text);
     let number: u64 = number.parse().map_err(|_| wrong())?;
     let milliseconds = match unit {
@@ -15,7 +20,10 @@ pub fn duration(text: &str) -> Result<Duration> {
         "h" => 3_600_000,
         _ => return Err(wrong()),
     };
-    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(wrong)
+    number
+        .checked_mul(milliseconds)
+        .map(Duration::from_millis)
+        .ok_or_else(wrong)
 }
 
 /// `512`, `64K`, `1M`, `2G`: bytes.
@@ -30,7 +38,10 @@ pub fn size(text: &str) -> Result<usize> {
         "G" | "g" => 30,
         _ => return Err(wrong()),
     };
-    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+    number
+        .checked_mul(1 << shift)
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(wrong)
 }
 
 fn split(text: &str) -> (&str, &str) {

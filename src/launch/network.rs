@@ -60,11 +60,17 @@ impl Network {
 
     /// For the launch record: the mode, and the digests of the files that come from the host.
     pub fn record(&self) -> Result<Value> {
-        let Network::Host { resolv_conf, hosts } = self else { return Ok(json!({ "mode": self.name() })) };
-        let digest = |path: &PathBuf| {
-            std::fs::read(path).context(|| format!("read({path:?})")).map(|bytes| Digest::sha256(&bytes))
+        let Network::Host { resolv_conf, hosts } = self else {
+            return Ok(json!({ "mode": self.name() }));
         };
-        Ok(json!({ "mode": self.name(), "resolvConf": digest(resolv_conf)?, "hosts": digest(hosts)? }))
+        let digest = |path: &PathBuf| {
+            std::fs::read(path)
+                .context(|| format!("read({path:?})"))
+                .map(|bytes| Digest::sha256(&bytes))
+        };
+        Ok(
+            json!({ "mode": self.name(), "resolvConf": digest(resolv_conf)?, "hosts": digest(hosts)? }),
+        )
     }
 
     pub(super) fn clone_flag(&self) -> u64 {

@@ -11,7 +11,10 @@ impl Store {
     /// Forgets every name of an image; says whether there was one.
     pub fn forget(&self, digest: &Digest) -> Result<bool> {
         let names = super::refs::current(self.refs()?);
-        let names: Vec<_> = names.into_iter().filter(|(_, (d, _))| d == digest).collect();
+        let names: Vec<_> = names
+            .into_iter()
+            .filter(|(_, (d, _))| d == digest)
+            .collect();
         for (name, _) in &names {
             self.set_ref(name, None)?;
         }
@@ -31,14 +34,20 @@ impl Store {
         let roots = self.images()?;
         for digest in roots.iter().chain(running) {
             let image = Image::load(self, digest).map_err(|error| {
-                error.hint(format_args!("nothing was removed; import {digest} again, or: imrun rm {digest}"))
+                error.hint(format_args!(
+                    "nothing was removed; import {digest} again, or: imrun rm {digest}"
+                ))
             })?;
             needed.insert(self.tree_path(&image.tree_identity()));
             needed.extend(image.blobs().iter().map(|blob| self.blob_path(blob)));
         }
         // The index that led to an image is named by its own digest.
         let names = super::refs::current(self.refs()?).into_keys();
-        needed.extend(names.filter_map(|name| name.parse().ok()).map(|digest| self.blob_path(&digest)));
+        needed.extend(
+            names
+                .filter_map(|name| name.parse().ok())
+                .map(|digest| self.blob_path(&digest)),
+        );
         let mut freed = 0;
         for directory in ["blobs/sha256", "blobs/sha512", "trees"] {
             freed += remove_all_but(&needed, &self.path.join(directory))?;
@@ -67,12 +76,20 @@ impl Image {
         let layers = self.manifest.layers.iter().map(|layer| layer.digest);
         let documents = [self.digest, self.manifest.config.digest];
         let indexes = self.indexes.iter().copied();
-        documents.into_iter().chain(indexes).chain(layers).chain(self.config.diff_ids.clone()).collect()
+        documents
+            .into_iter()
+            .chain(indexes)
+            .chain(layers)
+            .chain(self.config.diff_ids.clone())
+            .collect()
     }
 }
 
 /// Refuses a digest that no name means.
 pub fn unknown(store: &Store, digest: &Digest) -> Error {
-    Error::usage(digest, format_args!("is no image of the store {}", store.path().display()))
-        .hint("imrun images lists those that are there")
+    Error::usage(
+        digest,
+        format_args!("is no image of the store {}", store.path().display()),
+    )
+    .hint("imrun images lists those that are there")
 }

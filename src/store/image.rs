@@ -59,7 +59,12 @@ impl Image {
             match Document::parse(&what, &bytes, media_type.as_deref())? {
                 Document::Manifest(manifest) => {
                     let config = load_config(store, &manifest)?;
-                    return Ok(Image { digest, manifest, config, indexes });
+                    return Ok(Image {
+                        digest,
+                        manifest,
+                        config,
+                        indexes,
+                    });
                 }
                 Document::Index(index) => {
                     let chosen = index.select(&Platform::host())?;
@@ -68,7 +73,10 @@ impl Image {
                 }
             }
         }
-        Err(Error::digest(format_args!("index {digest}"), format_args!("leads through more than {MAX_INDEX_DEPTH} indexes")))
+        Err(Error::digest(
+            format_args!("index {digest}"),
+            format_args!("leads through more than {MAX_INDEX_DEPTH} indexes"),
+        ))
     }
 
     /// The digest that names the image's tree image in the store.
@@ -92,13 +100,22 @@ impl Image {
     pub fn verify(&self, store: &Store) -> Result<Verified> {
         let (tars, layers): (Vec<_>, Vec<_>) = self.scan(store)?.into_iter().unzip();
         let devices = devices(&self.config.diff_ids, &layers);
-        let scanned = layers.iter().map(|l| Scanned { size: l.size, dropped: l.dropped.clone() });
+        let scanned = layers.iter().map(|l| Scanned {
+            size: l.size,
+            dropped: l.dropped.clone(),
+        });
         let scanned = scanned.collect();
         let merged = merge(layers)?;
         let mut made = HashWriter(Hasher::new(self.digest.algorithm()));
         erofs::write(&merged, &devices, &mut made)?;
         let (tree, tree_digest) = self.open_tree(store, made.0.finish())?;
-        Ok(Verified { tree, tree_digest, tars, layers: scanned, merged })
+        Ok(Verified {
+            tree,
+            tree_digest,
+            tars,
+            layers: scanned,
+            merged,
+        })
     }
 
     fn open_tree(&self, store: &Store, made: Digest) -> Result<(File, Digest)> {
@@ -136,8 +153,13 @@ pub(super) fn scan_stored(file: &File, diff_id: &Digest) -> Result<Layer> {
     let scanned = layer::scan(&mut tee, &layer::Limits::default());
     // Bytes that are not the layer's need not be a tar: what is wrong with them is their digest.
     io::copy(&mut tee, &mut io::sink()).context(|| format!("read({what})"))?;
-    diff_id.expect("layer", tee.finish().0).map_err(|e| e.hint(REPAIR))?;
-    scanned.map_err(|e| Error { what: format!("{what}: {}", e.what), ..e })
+    diff_id
+        .expect("layer", tee.finish().0)
+        .map_err(|e| e.hint(REPAIR))?;
+    scanned.map_err(|e| Error {
+        what: format!("{what}: {}", e.what),
+        ..e
+    })
 }
 
 /// What the tree image's device table says of each layer.
@@ -145,7 +167,10 @@ pub(super) fn devices(diff_ids: &[Digest], layers: &[Layer]) -> Vec<erofs::Devic
     diff_ids
         .iter()
         .zip(layers)
-        .map(|(digest, layer)| erofs::Device { digest: *digest, size: layer.size })
+        .map(|(digest, layer)| erofs::Device {
+            digest: *digest,
+            size: layer.size,
+        })
         .collect()
 }
 
@@ -162,7 +187,9 @@ pub(super) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len());
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(items.len());
     let next = AtomicUsize::new(0);
     let take = || {
         let mut done = Vec::new();

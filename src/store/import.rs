@@ -6,7 +6,10 @@ use super::{Store, open_regular};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Context, Error, Reason, Result};
 use crate::layer::{self, Compression, Layer, Tee};
-use crate::manifest::{self, Config, Descriptor, Document, LayerKind, MAX_INDEX_DEPTH, Manifest, Platform, archive, layout};
+use crate::manifest::{
+    self, Config, Descriptor, Document, LayerKind, MAX_INDEX_DEPTH, Manifest, Platform, archive,
+    layout,
+};
 use std::fs::File;
 use std::io::{self, Read, Write};
 
@@ -61,7 +64,9 @@ impl<'a> Found<'a> {
     /// Killed at any moment, it leaves nothing but whole blobs under their own digests.
     pub fn store(self, store: &Store, options: &Options<'_>) -> Result<Digest> {
         let _lock = store.lock_shared()?;
-        let layers = in_parallel(&self.layers, |packed| add_layer(store, self.source, packed, options))?;
+        let layers = in_parallel(&self.layers, |packed| {
+            add_layer(store, self.source, packed, options)
+        })?;
         let mut documents = self.documents;
         let digest = match self.manifest {
             Some(digest) => digest,
@@ -74,8 +79,22 @@ impl<'a> Found<'a> {
         };
         documents.push(self.config);
         let own_name = options.name.clone().unwrap_or_else(|| digest.to_string());
-        let names = self.indexes.iter().map(Digest::to_string).chain([own_name]).collect();
-        commit(store, Parts { digest, documents, diff_ids: self.diff_ids, layers, names })?;
+        let names = self
+            .indexes
+            .iter()
+            .map(Digest::to_string)
+            .chain([own_name])
+            .collect();
+        commit(
+            store,
+            Parts {
+                digest,
+                documents,
+                diff_ids: self.diff_ids,
+                layers,
+                names,
+            },
+        )?;
         Ok(digest)
     }
 }
@@ -101,7 +120,10 @@ pub fn commit(store: &Store, parts: Parts) -> Result<()> {
         add_document(store, digest, bytes)?;
     }
     store.sync_names()?;
-    parts.names.iter().try_for_each(|name| store.name(name, &parts.digest))
+    parts
+        .names
+        .iter()
+        .try_for_each(|name| store.name(name, &parts.digest))
 }
 
 fn blob_file(digest: &Digest) -> String {
@@ -118,7 +140,10 @@ fn read_blob(source: &Source, what: &str, descriptor: &Descriptor) -> Result<Vec
 }
 
 fn read_oci<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>> {
-    layout::check("oci-layout", &super::read_document("oci-layout", source.open_file("oci-layout")?)?)?;
+    layout::check(
+        "oci-layout",
+        &super::read_document("oci-layout", source.open_file("oci-layout")?)?,
+    )?;
     let bytes = super::read_document("index.json", source.open_file("index.json")?)?;
     let index = layout::index("index.json", &bytes)?;
     let mut next = index.by_name(source.name.as_deref())?.clone();
@@ -138,7 +163,10 @@ fn read_oci<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>> {
             }
         }
     }
-    Err(Error::digest("index.json", format_args!("leads through more than {MAX_INDEX_DEPTH} indexes")))
+    Err(Error::digest(
+        "index.json",
+        format_args!("leads through more than {MAX_INDEX_DEPTH} indexes"),
+    ))
 }
 
 fn read_image<'a>(
@@ -153,15 +181,19 @@ fn read_image<'a>(
     let what = format!("config {}", manifest.config.digest);
     let config = Config::parse(&what, &bytes, manifest.layers.len())?;
     config.expect_platform(&what, platform)?;
-    let layers = manifest.layers.iter().zip(&config.diff_ids).map(|(descriptor, diff_id)| {
-        Ok(Packed {
-            file: blob_file(&descriptor.digest),
-            diff_id: *diff_id,
-            compression: compression(descriptor)?,
-            size: descriptor.size,
-            descriptor: Some(descriptor.clone()),
-        })
-    });
+    let layers = manifest
+        .layers
+        .iter()
+        .zip(&config.diff_ids)
+        .map(|(descriptor, diff_id)| {
+            Ok(Packed {
+                file: blob_file(&descriptor.digest),
+                diff_id: *diff_id,
+                compression: compression(descriptor)?,
+                size: descriptor.size,
+                descriptor: Some(descriptor.clone()),
+            })
+        });
     Ok(Found {
         source,
         documents,
@@ -180,7 +212,10 @@ fn compression(descriptor: &Descriptor) -> Result<Compression> {
         Some(LayerKind::Zstd) => Ok(Compression::Zstd),
         None => Err(Error::unsupported(
             format_args!("layer {}", descriptor.digest),
-            format_args!("media type {:?} is no layer that imrun reads", descriptor.media_type),
+            format_args!(
+                "media type {:?} is no layer that imrun reads",
+                descriptor.media_type
+            ),
         )),
     }
 }
@@ -192,12 +227,22 @@ fn read_docker<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>>
     let bytes = super::read_document(&entry.config, source.open_file(&entry.config)?)?;
     let config = Config::parse(&entry.config, &bytes, entry.layers.len())?;
     config.expect_platform(&entry.config, platform)?;
-    let layers = entry.layers.iter().zip(&config.diff_ids).map(|(file, diff_id)| {
-        let extent = source.open_file(file)?;
-        let magic: [u8; 4] = extent.peek().context(|| format!("read({file:?})"))?;
-        let compression = sniff(&magic);
-        Ok(Packed { file: file.clone(), diff_id: *diff_id, descriptor: None, compression, size: extent.len() })
-    });
+    let layers = entry
+        .layers
+        .iter()
+        .zip(&config.diff_ids)
+        .map(|(file, diff_id)| {
+            let extent = source.open_file(file)?;
+            let magic: [u8; 4] = extent.peek().context(|| format!("read({file:?})"))?;
+            let compression = sniff(&magic);
+            Ok(Packed {
+                file: file.clone(),
+                diff_id: *diff_id,
+                descriptor: None,
+                compression,
+                size: extent.len(),
+            })
+        });
     Ok(Found {
         source,
         documents: Vec::new(),
@@ -211,12 +256,21 @@ fn read_docker<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>>
 
 /// The manifest of an image that came without one: its layers are the plain tars of the store.
 fn plain_manifest(config: &(Digest, Vec<u8>), diff_ids: &[Digest], layers: &[Layer]) -> Vec<u8> {
-    let layers: Vec<_> = diff_ids.iter().zip(layers).map(|(id, layer)| (*id, layer.size)).collect();
+    let layers: Vec<_> = diff_ids
+        .iter()
+        .zip(layers)
+        .map(|(id, layer)| (*id, layer.size))
+        .collect();
     manifest::write((config.0, config.1.len() as u64), &layers)
 }
 
 /// Brings one layer into the store, unless its tar is there and whole.
-fn add_layer(store: &Store, source: &Source, packed: &Packed, options: &Options<'_>) -> Result<Layer> {
+fn add_layer(
+    store: &Store,
+    source: &Source,
+    packed: &Packed,
+    options: &Options<'_>,
+) -> Result<Layer> {
     let kept = match (&packed.descriptor, options.keep_blobs) {
         (Some(descriptor), true) => open_regular(&store.blob_path(&descriptor.digest))?.is_some(),
         _ => true,
@@ -248,12 +302,17 @@ fn unpack(
     options: &Options<'_>,
 ) -> Result<Layer> {
     let promised = packed.descriptor.as_ref();
-    let algorithm = promised.map_or(Algorithm::Sha256, |descriptor| descriptor.digest.algorithm());
+    let algorithm = promised.map_or(Algorithm::Sha256, |descriptor| {
+        descriptor.digest.algorithm()
+    });
     let keep = promised.filter(|d| options.keep_blobs && d.digest != packed.diff_id);
     let kept = keep.map(|_| store.new_file()).transpose()?;
     let mut kept_file = kept.as_ref().map(|new| &new.file);
     let copy = kept_file.as_mut().map(|file| file as &mut dyn Write);
-    let blob = Watched { inner: extent, progress: options.progress };
+    let blob = Watched {
+        inner: extent,
+        progress: options.progress,
+    };
     let mut blob = Tee::new(blob, algorithm, copy);
 
     let tar = store.new_file()?;
@@ -261,21 +320,32 @@ fn unpack(
         let mut file = &tar.file;
         let decoder = layer::decoder(packed.compression, &mut blob)?;
         let mut tee = Tee::new(decoder, packed.diff_id.algorithm(), Some(&mut file));
-        (layer::scan(&mut tee, &layer::Limits::default()), tee.finish().0)
+        (
+            layer::scan(&mut tee, &layer::Limits::default()),
+            tee.finish().0,
+        )
     };
     // What is wrong with bytes that are not the layer's is their digest, not their format.
-    if scanned.as_ref().is_err_and(|error| error.reason == Reason::Digest) {
+    if scanned
+        .as_ref()
+        .is_err_and(|error| error.reason == Reason::Digest)
+    {
         io::copy(&mut blob, &mut io::sink()).context(|| format!("read({what})"))?;
     }
     let (digest, size) = blob.finish();
     if let Some(descriptor) = promised.filter(|d| d.size == size) {
         descriptor.digest.expect("layer", digest)?;
     }
-    let layer = scanned.map_err(|e| Error { what: format!("{what}: {}", e.what), ..e })?;
+    let layer = scanned.map_err(|e| Error {
+        what: format!("{what}: {}", e.what),
+        ..e
+    })?;
     if let Some(descriptor) = promised {
         descriptor.expect_size("layer", size)?;
     }
-    packed.diff_id.expect(&format!("{what}: diff_id"), diff_id)?;
+    packed
+        .diff_id
+        .expect(&format!("{what}: diff_id"), diff_id)?;
     if let (Some(kept), Some(descriptor)) = (kept, keep) {
         kept.link(&store.blob_path(&descriptor.digest))?;
     }
@@ -334,7 +404,12 @@ impl Read for At<'_> {
 
 /// Stores a document, unless it is there and whole.
 fn add_document(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<()> {
-    let there = open_regular(&store.blob_path(digest))?
-        .is_some_and(|file| super::read_document("document", file).is_ok_and(|stored| stored == bytes));
-    if there { Ok(()) } else { store.add_document(digest, bytes) }
+    let there = open_regular(&store.blob_path(digest))?.is_some_and(|file| {
+        super::read_document("document", file).is_ok_and(|stored| stored == bytes)
+    });
+    if there {
+        Ok(())
+    } else {
+        store.add_document(digest, bytes)
+    }
 }

@@ -32,13 +32,20 @@ pub struct Change {
 /// never took effect.
 pub fn parse(text: &str) -> Result<Vec<Change>> {
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    whole.lines().filter(|line| !line.is_empty()).map(parse_line).collect()
+    whole
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(parse_line)
+        .collect()
 }
 
 fn parse_line(line: &str) -> Result<Change> {
     let malformed = || {
-        Error::digest(format_args!("{FILE}: line {line:?}"), "is not time, name, digest")
-            .hint("move the file away: images stay in the store, and importing one again names it")
+        Error::digest(
+            format_args!("{FILE}: line {line:?}"),
+            "is not time, name, digest",
+        )
+        .hint("move the file away: images stay in the store, and importing one again names it")
     };
     let mut fields = line.split('\t');
     let (Some(time), Some(name), Some(digest), None) =
@@ -50,7 +57,11 @@ fn parse_line(line: &str) -> Result<Change> {
         FORGOTTEN => None,
         text => Some(text.parse().map_err(|_| malformed())?),
     };
-    Ok(Change { time: time.into(), name: name.into(), digest })
+    Ok(Change {
+        time: time.into(),
+        name: name.into(),
+        digest,
+    })
 }
 
 /// What each name means now.
@@ -87,7 +98,11 @@ impl Store {
     /// Makes `name` mean `digest`, or nothing. The caller holds the store's lock.
     pub fn set_ref(&self, name: &str, digest: Option<&Digest>) -> Result<()> {
         let path = self.path.join(FILE);
-        let file = File::options().read(true).append(true).create(true).open(&path);
+        let file = File::options()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&path);
         let file = file.context(|| format!("open({path:?})"))?;
         let mut file = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| errno)
@@ -124,7 +139,10 @@ mod tests {
         let (one, two) = (Digest::sha256(b"1"), Digest::sha256(b"2"));
         let text = format!("t1\ta\t{one}\nt2\tb\t{one}\nt3\ta\t{two}\nt4\tb\t-\nt5\ta\t{one}");
         let names = current(parse(&text).unwrap());
-        assert_eq!(names.into_iter().collect::<Vec<_>>(), [("a".into(), (two, "t3".into()))]);
+        assert_eq!(
+            names.into_iter().collect::<Vec<_>>(),
+            [("a".into(), (two, "t3".into()))]
+        );
     }
 
     #[test]
@@ -132,9 +150,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(dir.path());
         let digest = Digest::sha256(b"1");
-        std::fs::write(dir.path().join(FILE), format!("t1\ta\t{digest}\nt2\tb\tsha2")).unwrap();
+        std::fs::write(
+            dir.path().join(FILE),
+            format!("t1\ta\t{digest}\nt2\tb\tsha2"),
+        )
+        .unwrap();
         store.set_ref("c", Some(&digest)).unwrap();
-        let names: Vec<_> = store.refs().unwrap().into_iter().map(|change| change.name).collect();
+        let names: Vec<_> = store
+            .refs()
+            .unwrap()
+            .into_iter()
+            .map(|change| change.name)
+            .collect();
         assert_eq!(names, ["a", "c"]);
     }
 

@@ -40,7 +40,8 @@ impl FromStr for Location {
         if text == "-" {
             return Ok(Location::Stream);
         }
-        let Some((transport, rest)) = text.split_once(':').filter(|(_, rest)| !rest.is_empty()) else {
+        let Some((transport, rest)) = text.split_once(':').filter(|(_, rest)| !rest.is_empty())
+        else {
             return Err(unknown(text));
         };
         // A path that holds a colon is taken whole when it is there; else its end is the name.
@@ -83,21 +84,34 @@ impl Source {
         match location {
             Location::Directory(path, name) => {
                 let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-                let directory = open(path, flags, Mode::empty()).context(|| format!("open({path:?})"))?;
-                Ok(Source { format: Format::Oci, name: name.clone(), files: Files::Directory(directory) })
+                let directory =
+                    open(path, flags, Mode::empty()).context(|| format!("open({path:?})"))?;
+                Ok(Source {
+                    format: Format::Oci,
+                    name: name.clone(),
+                    files: Files::Directory(directory),
+                })
             }
             Location::Archive(path, format, name) => {
                 let file = File::open(path).context(|| format!("open({path:?})"))?;
                 let what = path.display().to_string();
                 let archive = Archive::open(&what, file, spool)?;
-                Ok(Source { format: *format, name: name.clone(), files: Files::Archive(archive) })
+                Ok(Source {
+                    format: *format,
+                    name: name.clone(),
+                    files: Files::Archive(archive),
+                })
             }
             Location::Stream => {
                 let stdin = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned();
                 let stdin = File::from(stdin.context(|| "dup(0)")?);
                 let archive = Archive::open("standard input", stdin, spool)?;
                 let format = archive.format()?;
-                Ok(Source { format, name: None, files: Files::Archive(archive) })
+                Ok(Source {
+                    format,
+                    name: None,
+                    files: Files::Archive(archive),
+                })
             }
         }
     }
@@ -118,7 +132,10 @@ fn open_beneath(directory: &OwnedFd, name: &str) -> Result<Extent> {
     let file = match openat2(directory, name, how) {
         Ok(file) => File::from(file),
         Err(nix::errno::Errno::EXDEV) => {
-            return Err(Error::digest(name, "is a link that leads out of the layout's directory"));
+            return Err(Error::digest(
+                name,
+                "is a link that leads out of the layout's directory",
+            ));
         }
         Err(errno) => return Err(Error::digest(name, errno.desc())),
     };
@@ -126,7 +143,11 @@ fn open_beneath(directory: &OwnedFd, name: &str) -> Result<Extent> {
     if !metadata.is_file() {
         return Err(Error::digest(name, "is not a regular file"));
     }
-    Ok(Extent { file, position: 0, end: metadata.len() })
+    Ok(Extent {
+        file,
+        position: 0,
+        end: metadata.len(),
+    })
 }
 
 /// A part of a file, read from its beginning.
@@ -151,14 +172,17 @@ impl Extent {
     pub fn peek<const N: usize>(&self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
         let length = usize::try_from(self.len()).unwrap_or(N).min(N);
-        self.file.read_exact_at(&mut bytes[..length], self.position)?;
+        self.file
+            .read_exact_at(&mut bytes[..length], self.position)?;
         Ok(bytes)
     }
 }
 
 impl Read for Extent {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = usize::try_from(self.len()).unwrap_or(buffer.len()).min(buffer.len());
+        let length = usize::try_from(self.len())
+            .unwrap_or(buffer.len())
+            .min(buffer.len());
         let read = self.file.read_at(&mut buffer[..length], self.position)?;
         self.position += read as u64;
         Ok(read)
@@ -173,7 +197,10 @@ struct Archive {
 }
 
 enum Member {
-    File { offset: u64, size: u64 },
+    File {
+        offset: u64,
+        size: u64,
+    },
     /// Old `docker save` archives name a layer that two images share by a symbolic link.
     Link(PathBuf),
 }
@@ -185,13 +212,20 @@ impl Archive {
         let mut magic = [0; 4];
         let compression = match metadata.is_file() {
             true => {
-                let read = file.read_at(&mut magic, 0).context(|| format!("read({what})"))?;
+                let read = file
+                    .read_at(&mut magic, 0)
+                    .context(|| format!("read({what})"))?;
                 sniff(&magic[..read])
             }
             false => {
                 let read = read_up_to(&mut file, &mut magic).context(|| format!("read({what})"))?;
                 let compression = sniff(&magic[..read]);
-                file = copy(what, io::Cursor::new(magic).take(read as u64).chain(file), compression, spool)?;
+                file = copy(
+                    what,
+                    io::Cursor::new(magic).take(read as u64).chain(file),
+                    compression,
+                    spool,
+                )?;
                 return Archive::index(what, file);
             }
         };
@@ -202,18 +236,24 @@ impl Archive {
     }
 
     fn index(what: &str, file: File) -> Result<Archive> {
-        let broken = |error: io::Error| Error::digest(what, format_args!("is not a tar archive: {error}"));
+        let broken =
+            |error: io::Error| Error::digest(what, format_args!("is not a tar archive: {error}"));
         let mut reader = tar::Archive::new(&file);
         let mut members = HashMap::new();
         for entry in reader.entries_with_seek().map_err(broken)? {
             let entry = entry.map_err(broken)?;
-            let Some(name) = normalise(&entry.path().map_err(broken)?) else { continue };
+            let Some(name) = normalise(&entry.path().map_err(broken)?) else {
+                continue;
+            };
             let member = match entry.header().entry_type() {
-                tar::EntryType::Regular | tar::EntryType::Continuous => {
-                    Member::File { offset: entry.raw_file_position(), size: entry.size() }
-                }
+                tar::EntryType::Regular | tar::EntryType::Continuous => Member::File {
+                    offset: entry.raw_file_position(),
+                    size: entry.size(),
+                },
                 tar::EntryType::Symlink => match entry.link_name().map_err(broken)? {
-                    Some(target) => Member::Link(name.parent().unwrap_or(Path::new("")).join(target)),
+                    Some(target) => {
+                        Member::Link(name.parent().unwrap_or(Path::new("")).join(target))
+                    }
                     None => continue,
                 },
                 _ => continue,
@@ -221,7 +261,11 @@ impl Archive {
             members.insert(name, member);
         }
         drop(reader);
-        Ok(Archive { what: what.to_owned(), file, members })
+        Ok(Archive {
+            what: what.to_owned(),
+            file,
+            members,
+        })
     }
 
     fn format(&self) -> Result<Format> {
@@ -231,7 +275,10 @@ impl Archive {
         if self.members.contains_key(Path::new("manifest.json")) {
             return Ok(Format::Docker);
         }
-        Err(Error::digest(&self.what, "has neither an index.json (OCI) nor a manifest.json (docker save)"))
+        Err(Error::digest(
+            &self.what,
+            "has neither an index.json (OCI) nor a manifest.json (docker save)",
+        ))
     }
 
     fn open_file(&self, name: &str) -> Result<Extent> {
@@ -243,7 +290,11 @@ impl Archive {
                     let file = self.file.try_clone().context(|| "dup()")?;
                     let end = offset.checked_add(*size);
                     let end = end.ok_or_else(|| Error::digest(name, "its size overflows"))?;
-                    return Ok(Extent { file, position: *offset, end });
+                    return Ok(Extent {
+                        file,
+                        position: *offset,
+                        end,
+                    });
                 }
                 Some(Member::Link(target)) => path = normalise(target),
                 None => return Err(Error::digest(name, format_args!("is not in {}", self.what))),
@@ -309,8 +360,14 @@ mod tests {
     fn locations_are_read_as_other_tools_write_them() {
         let parse = |text: &str| text.parse::<Location>().unwrap();
         assert_eq!(parse("-"), Location::Stream);
-        assert_eq!(parse("oci:/nowhere/a"), Location::Directory("/nowhere/a".into(), None));
-        assert_eq!(parse("oci:/nowhere/a:v1"), Location::Directory("/nowhere/a".into(), Some("v1".into())));
+        assert_eq!(
+            parse("oci:/nowhere/a"),
+            Location::Directory("/nowhere/a".into(), None)
+        );
+        assert_eq!(
+            parse("oci:/nowhere/a:v1"),
+            Location::Directory("/nowhere/a".into(), Some("v1".into()))
+        );
         let docker = Location::Archive("x.tar".into(), Format::Docker, Some("redis:7".into()));
         assert_eq!(parse("docker-archive:x.tar:redis:7"), docker);
         for wrong in ["", "oci", "oci:", "dir:/tmp", "redis"] {
@@ -334,9 +391,18 @@ mod tests {
         let location = Location::Directory(dir.path().into(), None);
         let source = Source::open(&location, || unreachable!()).unwrap();
         let mut text = String::new();
-        source.open_file("inner").unwrap().read_to_string(&mut text).unwrap();
+        source
+            .open_file("inner")
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
         assert_eq!(text, "inside");
-        for (name, why) in [("outer", "leads out"), ("fifo", "not a regular"), (".", "not a regular"), ("none", "No such")] {
+        for (name, why) in [
+            ("outer", "leads out"),
+            ("fifo", "not a regular"),
+            (".", "not a regular"),
+            ("none", "No such"),
+        ] {
             let error = source.open_file(name).err().unwrap();
             assert!(error.why.contains(why), "{name}: {error}");
         }

@@ -19,16 +19,30 @@ impl Store {
     /// Verifies the images named, or all images and every blob that belongs to none.
     pub fn verify(&self, digests: &[Digest], mut tell: impl FnMut(Finding)) -> Result<()> {
         let all = digests.is_empty();
-        let images = if all { self.images()? } else { digests.to_vec() };
+        let images = if all {
+            self.images()?
+        } else {
+            digests.to_vec()
+        };
         let mut seen = BTreeSet::new();
         for digest in images {
             let error = self.verify_image(&digest, &mut seen).err();
-            tell(Finding { what: digest.to_string(), error });
+            tell(Finding {
+                what: digest.to_string(),
+                error,
+            });
         }
         if all {
-            for digest in self.blobs()?.into_iter().filter(|digest| !seen.contains(digest)) {
+            for digest in self
+                .blobs()?
+                .into_iter()
+                .filter(|digest| !seen.contains(digest))
+            {
                 let error = self.verify_blob(&digest).err();
-                tell(Finding { what: format!("blob {digest}"), error });
+                tell(Finding {
+                    what: format!("blob {digest}"),
+                    error,
+                });
             }
         }
         Ok(())
