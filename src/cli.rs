@@ -172,7 +172,7 @@ fn external(global: &Global, words: Vec<OsString>, args: &[OsString]) -> Result<
         .hint("imrun --help lists the commands; an image is sha256:… or NAME@sha256:…"));
     }
     let short = ["run".into(), "--".into()].into_iter().chain(words);
-    let run = run::Run::try_parse_from(short.skip(0)).map_err(|error| wrong_usage(&error))?;
+    let run = run::Run::try_parse_from(short).map_err(|error| wrong_usage(&error))?;
     run.execute(global, args)
 }
 

@@ -15,10 +15,8 @@ pub struct Status {
 impl Status {
     /// Events go to `/proc/self/fd/NUMBER` of the caller.
     pub fn to_descriptor(number: i32) -> Result<Status> {
-        let file =
-            std::os::fd::OwnedFd::from(crate::sys::process::inherited(number).map_err(
-                |errno| Error::usage(format_args!("--status-fd {number}"), errno.desc()),
-            )?);
+        let file = crate::sys::process::inherited(number)
+            .map_err(|errno| Error::usage(format_args!("--status-fd {number}"), errno.desc()))?;
         Ok(Status {
             file: Some(file.into()),
         })

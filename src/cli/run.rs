@@ -4,7 +4,6 @@ use super::refused::Refused;
 use super::{Global, values};
 use crate::container::{self, Request};
 use crate::digest::Digest;
-use crate::env::Environment;
 use crate::error::{Context, Error, Result};
 use crate::launch::Network;
 use crate::reference::ImageArgument;
@@ -14,7 +13,7 @@ use crate::supervise::{OnStall, Policy, parse_signal};
 use crate::sys::{arguments, process};
 use clap::Parser;
 use nix::fcntl::OFlag;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -127,7 +126,8 @@ impl Run {
             image,
             args: self.args,
             entrypoint: self.entrypoint,
-            environment: environment(self.env_file, self.env),
+            env_files: self.env_file,
+            env: self.env,
             user: self.user,
             workdir: self.workdir,
             hostname: self.hostname,
@@ -166,22 +166,6 @@ pub fn digest(global: &Global, image: &str) -> Result<Digest> {
     Err(match names.get(image) {
         Some((digest, _)) => error.hint(format_args!("today it means {image}@{digest}")),
         None => error.hint("name it by digest: imrun images lists those of the store"),
-    })
-}
-
-fn environment(
-    files: Vec<PathBuf>,
-    typed: Vec<OsString>,
-) -> Box<dyn Fn(&mut Environment) -> Result<()>> {
-    Box::new(move |environment| {
-        let own = |name: &OsStr| std::env::var_os(name);
-        for path in &files {
-            let bytes = std::fs::read(path).context(|| format!("read({path:?})"))?;
-            environment.add_file(&path.display().to_string(), &bytes, own)?;
-        }
-        typed
-            .iter()
-            .try_for_each(|entry| environment.add_argument(entry, own))
     })
 }
 

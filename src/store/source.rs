@@ -260,7 +260,6 @@ impl Archive {
             };
             members.insert(name, member);
         }
-        drop(reader);
         Ok(Archive {
             what: what.to_owned(),
             file,
