@@ -7,6 +7,7 @@ use super::event::{Event, Origin};
 use super::http::Endpoint;
 use super::sink::{Acknowledgement, Delivery, Failure, FailureKind, Rejection, Sink};
 use super::url::SinkUrl;
+use crate::time::nanoseconds;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -41,9 +42,9 @@ impl Elastic {
                 timeout,
             ),
             index: url.index.clone().or_else(default),
-            // A container id may come again, and a document that is already there counts as
-            // delivered: so the launch is part of the name.
-            id: format!("{}-{}", origin.container_id, origin.launch_id),
+            // A document that is already there counts as delivered. So that it never is another
+            // launch's, whose container id may be the same, the time is part of the name.
+            id: format!("{}-{:x}", origin.container_id, nanoseconds()),
         }
     }
 

@@ -87,6 +87,6 @@ pub struct Origin {
     pub image_digest: String,
     /// `host.name`.
     pub host_name: String,
-    /// Differs for every launch, also where a container id comes again.
+    /// `imrun.launch_id`: what was launched, and how.
     pub launch_id: String,
 }

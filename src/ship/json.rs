@@ -152,3 +152,59 @@ impl Wait {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (prepared(writer).unwrap(), listener.accept().unwrap().0)
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn bytes_that_the_peer_has_no_room_for_are_not_delivered() {
+        let (mut writer, mut reader) = pair();
+        while writer.write(&[0; 65536]).is_ok() {}
+        let failure = confirm(&mut writer, Instant::now()).unwrap_err();
+        assert_eq!(
+            (failure.kind, &failure.why[..]),
+            (FailureKind::Again, "does not acknowledge")
+        );
+        let failure = write(&mut writer, b"more", Instant::now()).unwrap_err();
+        assert_eq!(
+            (failure.kind, &failure.why[..]),
+            (FailureKind::Again, "takes no more bytes")
+        );
+        let reading = std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+        confirm(&mut writer, later()).unwrap();
+        drop(writer);
+        reading.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn bytes_to_a_peer_that_has_closed_are_not_delivered() {
+        let (mut writer, reader) = pair();
+        drop(reader);
+        let sent = write(&mut writer, b"lost", later());
+        let failure = sent
+            .and_then(|()| confirm(&mut writer, later()))
+            .unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Again);
+    }
+
+    #[test]
+    fn a_peer_that_talks_is_not_listened_to() {
+        let (mut writer, mut reader) = pair();
+        reader.write_all(&[b'!'; 100_000]).unwrap();
+        write(&mut writer, b"line\n", later()).unwrap();
+        confirm(&mut writer, later()).unwrap();
+        reader.read_exact(&mut [0; 5]).unwrap();
+    }
+}
