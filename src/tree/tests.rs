@@ -198,6 +198,19 @@ fn a_parent_that_is_a_file_of_the_same_layer_is_refused() {
 }
 
 #[test]
+fn a_parent_is_resolved_again_once_a_name_on_the_way_is_replaced() {
+    let tar = t()
+        .directory("d/s")
+        .symlink("l", "d/s/..")
+        .file("l/s", b"")
+        .file("l/f", b"");
+    assert_eq!(
+        refused([tar]),
+        "layer 0: l/f: its parent is a file of the same layer"
+    );
+}
+
+#[test]
 fn a_link_made_by_this_layer_to_a_lower_file_is_this_layers_own() {
     let error = refused([t().file("f", b""), t().hard_link("p", "f").file("p/f", b"")]);
     assert_eq!(
