@@ -200,3 +200,40 @@ fn the_runtimes_own_devices_work_in_the_mounted_tree() {
     let refused = std::fs::write(root.join("etc/hosts"), "x").unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
 }
+
+#[test]
+fn a_file_over_4_gib_is_read_to_its_end() {
+    use std::io::{BufReader, Write};
+    use std::os::unix::fs::FileExt;
+    const SIZE: u64 = (5 << 30) + 3;
+    let scratch = scratch();
+    if let Some(reason) = missing(scratch.path()) {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let path = scratch.path().join("0.tar");
+    let mut tar = File::create(&path).unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_path("large").unwrap();
+    header.set_size(SIZE);
+    header.set_mode(0o644);
+    header.set_cksum();
+    tar.write_all(header.as_bytes()).unwrap();
+    tar.write_all_at(b"end", 512 + SIZE - 3).unwrap();
+    tar.set_len(512 + SIZE.next_multiple_of(512) + 1024)
+        .unwrap();
+
+    let tar = File::open(path).unwrap();
+    let layer = scan(BufReader::with_capacity(1 << 20, &tar), &Limits::default()).unwrap();
+    let device = Device {
+        digest: imrun::digest::Digest::sha256(b"not hashed here"),
+        size: layer.size,
+    };
+    let image = write_image(scratch.path(), &merge([layer]).unwrap(), &[device]);
+    let mount = mount(&image, &[tar]).unwrap();
+    let large = File::open(inheritable(&mount).join("large")).unwrap();
+    assert_eq!(large.metadata().unwrap().len(), SIZE);
+    let mut end = [1; 6];
+    assert_eq!(large.read_at(&mut end, SIZE - 5).unwrap(), 5);
+    assert_eq!(&end[..5], b"\0\0end");
+}

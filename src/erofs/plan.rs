@@ -57,7 +57,7 @@ impl<'t> Plan<'t> {
                     "a file is in a layer without a device",
                 ));
             }
-            let shape = plan.shape(inode, parent);
+            let shape = plan.shape(inode, &plan.contents(inode, parent));
             let start = plan.start(inode, &shape, end);
             plan.nids[inode.index()] = u32::try_from(start / NID_UNIT).map_err(|_| too_large())?;
             end = start + plan.head(inode) + shape.behind;
@@ -91,7 +91,8 @@ impl<'t> Plan<'t> {
         start
     }
 
-    pub(super) fn shape(&self, inode: InodeId, parent: InodeId) -> Shape {
+    /// The shape of an inode with these contents.
+    pub(super) fn shape(&self, inode: InodeId, contents: &[u8]) -> Shape {
         match &self.tree.inode(inode).content {
             Content::File { size, .. } if *size > 0 => {
                 let chunks = size.div_ceil(1 << whole_bits(*size));
@@ -104,7 +105,7 @@ impl<'t> Plan<'t> {
                 });
                 self.chunked(inode, file.size, file.chunks(), copied.sum())
             }
-            _ => flat(self.contents(inode, parent).len() as u64),
+            _ => flat(contents.len() as u64),
         }
     }
 

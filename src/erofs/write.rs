@@ -96,7 +96,8 @@ impl<W: Write> Writer<'_, W> {
 
     /// An inode with its xattrs and what is stored behind them.
     fn inode(&mut self, id: InodeId, parent: InodeId) -> io::Result<()> {
-        let shape = self.plan.shape(id, parent);
+        let contents = self.plan.contents(id, parent);
+        let shape = self.plan.shape(id, &contents);
         let inode = self.plan.tree.inode(id);
         let record = format::Inode {
             layout: shape.layout,
@@ -111,7 +112,7 @@ impl<W: Write> Writer<'_, W> {
         self.pad(start)?;
         self.put(&record.bytes())?;
         self.put(&xattrs_bytes(&inode.meta.xattrs))?;
-        self.behind(id, parent, &shape)?;
+        self.behind(id, &contents, &shape)?;
         self.next += shape.blocks;
         Ok(())
     }
@@ -127,12 +128,9 @@ impl<W: Write> Writer<'_, W> {
         }
     }
 
-    fn behind(&mut self, id: InodeId, parent: InodeId, shape: &Shape) -> io::Result<()> {
+    fn behind(&mut self, id: InodeId, contents: &[u8], shape: &Shape) -> io::Result<()> {
         match (shape.layout, &self.plan.tree.inode(id).content) {
-            (Layout::Inline, _) => {
-                let contents = self.plan.contents(id, parent);
-                self.put(&contents[(shape.blocks * BLOCK) as usize..])
-            }
+            (Layout::Inline, _) => self.put(&contents[(shape.blocks * BLOCK) as usize..]),
             (
                 _,
                 Content::File {
@@ -169,9 +167,9 @@ impl<W: Write> Writer<'_, W> {
             }
             return Ok(());
         }
-        let shape = self.plan.shape(id, parent);
+        let contents = self.plan.contents(id, parent);
+        let shape = self.plan.shape(id, &contents);
         if shape.blocks > 0 {
-            let contents = self.plan.contents(id, parent);
             let end = contents.len().min((shape.blocks * BLOCK) as usize);
             self.put(&contents[..end])?;
             self.pad(self.at.next_multiple_of(BLOCK))?;
