@@ -117,7 +117,6 @@ impl Framer {
         }
         self.searched = bytes.len();
         if bytes.len() > LINE_MAX {
-            self.searched = 0;
             return Some((split(bytes), Ending::Split));
         }
         (self.ended && !bytes.is_empty()).then_some((bytes.len(), Ending::End))

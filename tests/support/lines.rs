@@ -10,6 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 struct State {
     /// Read nothing.
     stalled: bool,
+    /// Throw away what is read, and end.
+    killed: bool,
     lines: Vec<Value>,
     connections: usize,
 }
@@ -46,12 +48,16 @@ impl Lines {
 
     /// Closes all connections and the port, whether all was read or not.
     pub fn kill(&mut self) {
-        self.stall(false);
+        self.state().killed = true;
+        self.shared.1.notify_all();
         self.server = None;
     }
 
     /// Opens the port again.
     pub fn restart(&mut self) {
+        let mut state = self.state();
+        (state.stalled, state.killed) = (false, false);
+        drop(state);
         self.server = Some(serve(self.address, &self.shared));
     }
 
@@ -100,22 +106,20 @@ fn read(mut connection: TcpStream, shared: &(Mutex<State>, Condvar)) -> std::io:
     let mut pending = Vec::new();
     let mut chunk = vec![0; 65536];
     loop {
-        let stalls = |state: &mut State| state.stalled;
-        drop(
-            shared
-                .1
-                .wait_while(shared.0.lock().unwrap(), stalls)
-                .unwrap(),
-        );
         let read = connection.read(&mut chunk)?;
         if read == 0 {
             return Ok(());
         }
         pending.extend_from_slice(&chunk[..read]);
+        let stalls = |state: &mut State| state.stalled && !state.killed;
+        let state = shared.1.wait_while(shared.0.lock().unwrap(), stalls);
+        let mut state = state.unwrap();
+        if state.killed {
+            return Ok(());
+        }
         let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else {
             continue;
         };
-        let mut state = shared.0.lock().unwrap();
         for line in pending[..end].split(|byte| *byte == b'\n') {
             state.lines.push(serde_json::from_slice(line).unwrap());
         }
