@@ -31,6 +31,8 @@ use std::time::{Duration, Instant};
 
 /// How long the sink may take to acknowledge the launch record.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long one attempt at it may take: the deadline's error then has the sink's own cause.
+const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// What is to be launched, and how: checked, but not yet against the image.
 pub struct Request {
@@ -136,7 +138,7 @@ impl Launch<'_> {
     ) -> Result<u8> {
         let options = crate::ship::Options {
             buffer: self.request.log_buffer,
-            timeout: HANDSHAKE,
+            timeout: ATTEMPT,
         };
         let shipper = Shipper::start(&self.request.sink, self.origin()?, options)?;
         let sequence =
@@ -181,7 +183,7 @@ impl Launch<'_> {
 
     /// The exit record, and what became of the lines.
     fn finish(&self, shipper: &Shipper, ending: Ending, status: &Status) -> Result<u8> {
-        let deadline = Instant::now() + self.plan.policy.drain;
+        let deadline = ending.at + self.plan.policy.drain;
         let lines = shipper.drain(deadline);
         let mut code = ending.code;
         let lost = lines.read - lines.acknowledged;

@@ -185,22 +185,20 @@ impl Runtime {
             }
             remove_directory(&dir)?;
         }
+        let claims = self.dir.join("ids");
+        for number in file_names(&claims)? {
+            let path = claims.join(number);
+            if let Some(_lock) = try_lock(&path, false)? {
+                std::fs::remove_file(&path).context(|| format!("unlink({path:?})"))?;
+            }
+        }
         Ok(())
     }
 
     /// Names of the entries: directories with the name of a container id.
     fn entries(&self) -> Result<Vec<String>> {
-        let list = std::fs::read_dir(&self.dir).context(|| format!("readdir({:?})", self.dir))?;
-        let mut names = Vec::new();
-        for entry in list {
-            let entry = entry.context(|| format!("readdir({:?})", self.dir))?;
-            if let Ok(name) = entry.file_name().into_string()
-                && name.len() == 64
-            {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        let names = file_names(&self.dir)?;
+        Ok(names.into_iter().filter(|name| name.len() == 64).collect())
     }
 }
 
@@ -230,6 +228,15 @@ impl Entry {
         let ids = &self.ids.path;
         std::fs::remove_file(ids).context(|| format!("unlink({ids:?})"))
     }
+}
+
+fn file_names(directory: &Path) -> Result<Vec<String>> {
+    let list = std::fs::read_dir(directory).context(|| format!("readdir({directory:?})"))?;
+    list.map(|entry| {
+        let entry = entry.context(|| format!("readdir({directory:?})"))?;
+        Ok(entry.file_name().to_string_lossy().into_owned())
+    })
+    .collect()
 }
 
 fn make_directory(path: &Path) -> Result<()> {

@@ -51,6 +51,8 @@ pub struct Ending {
     pub code: u8,
     /// The signal that ended it.
     pub signal: Option<i32>,
+    /// When imrun saw it.
+    pub at: Instant,
     /// Whether imrun stopped it because the sink stayed stalled.
     pub stalled: bool,
 }
@@ -131,7 +133,7 @@ impl<'a> Supervisor<'a> {
         }
         let status = waitid(Id::PIDFd(self.app.as_fd()), WaitPidFlag::WEXITED);
         let ending = self.ending(status.context(|| "waitid(P_PIDFD)")?);
-        self.finish()?;
+        self.finish(ending.at)?;
         Ok(ending)
     }
 
@@ -226,13 +228,14 @@ impl<'a> Supervisor<'a> {
         Ending {
             code,
             signal,
+            at: Instant::now(),
             stalled: self.stalled,
         }
     }
 
     /// Reads what the app left in its pipes. Nobody writes any more: its namespace died with it.
-    fn finish(mut self) -> Result<()> {
-        let deadline = Instant::now() + self.policy.drain;
+    fn finish(mut self, ended: Instant) -> Result<()> {
+        let deadline = ended + self.policy.drain;
         self.shipper.begin_drain();
         loop {
             let late = Instant::now() >= deadline || self.shipper.failure().is_some();

@@ -5,7 +5,7 @@
 use super::document;
 use super::event::{Event, Origin};
 use super::http::Endpoint;
-use super::sink::{Acknowledgement, Delivery, Failure, FailureKind, Rejection, Sink};
+use super::sink::{Delivery, Failure, FailureKind, Rejection, Sink};
 use super::url::SinkUrl;
 use crate::time::nanoseconds;
 use serde::{Deserialize, Serialize};
@@ -71,10 +71,6 @@ impl Sink for Elastic {
     fn deliver(&mut self, origin: &Origin, batch: &[Event]) -> Result<Delivery, Failure> {
         let answer = self.endpoint.post(&self.request(origin, batch))?;
         understand(&answer, batch.len())
-    }
-
-    fn acknowledgement(&self) -> Acknowledgement {
-        Acknowledgement::Protocol
     }
 }
 

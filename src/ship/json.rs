@@ -7,7 +7,7 @@
 use super::document;
 use super::event::{Event, Origin};
 use super::http::of_io;
-use super::sink::{Acknowledgement, Delivery, Failure, FailureKind, Sink};
+use super::sink::{Delivery, Failure, FailureKind, Sink};
 use crate::sys::socket::unacknowledged;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -71,10 +71,6 @@ impl Sink for Lines {
         confirm(&mut connection, deadline)?;
         self.connection = Some(connection);
         Ok(Delivery::default())
-    }
-
-    fn acknowledgement(&self) -> Acknowledgement {
-        Acknowledgement::Transport
     }
 }
 

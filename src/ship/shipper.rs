@@ -3,7 +3,7 @@
 use super::backoff::Backoff;
 use super::buffer::{Buffer, Counters, Pushed, Settlement};
 use super::event::{Event, Origin, Stream};
-use super::sink::{Acknowledgement, Delivery, Failure, FailureKind, Rejection, Sink};
+use super::sink::{Delivery, Failure, FailureKind, Rejection, Sink};
 use super::url::SinkUrl;
 use crate::error::{Context, Error, Result};
 use nix::sys::signal::SigSet;
@@ -36,7 +36,6 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Shipper {
     url: SinkUrl,
-    acknowledgement: Acknowledgement,
     buffer: Arc<Buffer>,
 }
 
@@ -55,7 +54,6 @@ impl Shipper {
     ) -> Result<Shipper> {
         let shipper = Shipper {
             url: url.clone(),
-            acknowledgement: sink.acknowledgement(),
             buffer: Arc::new(Buffer::new(options.buffer)?),
         };
         let work = Work {
@@ -69,11 +67,6 @@ impl Shipper {
             .spawn(move || work.run())
             .context(|| format!("clone(stack of {STACK} bytes) for the shipper"))?;
         Ok(shipper)
-    }
-
-    /// How far the sink's acknowledgements go, for the launch record.
-    pub fn acknowledgement(&self) -> Acknowledgement {
-        self.acknowledgement
     }
 
     /// Queues a line, if there is room.

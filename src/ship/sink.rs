@@ -90,7 +90,4 @@ impl Failure {
 pub trait Sink: Send {
     /// Tries once to ship a batch, which is never empty; connects first where that is needed.
     fn deliver(&mut self, origin: &Origin, batch: &[Event]) -> Result<Delivery, Failure>;
-
-    /// How far this sink's word can be trusted.
-    fn acknowledgement(&self) -> Acknowledgement;
 }

@@ -4,7 +4,7 @@
 //! be a log on the machine, and a socket, because `/dev/stdout` cannot be opened there.
 
 use super::event::{Body, Event, Origin, Stream};
-use super::sink::{Acknowledgement, Delivery, Failure, FailureKind, Sink};
+use super::sink::{Delivery, Failure, FailureKind, Sink};
 use crate::error::{Context, Error, Result, reason_of};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
@@ -76,10 +76,6 @@ impl Sink for Stdio {
         }
         self.write(of, &text)?;
         Ok(Delivery::default())
-    }
-
-    fn acknowledgement(&self) -> Acknowledgement {
-        Acknowledgement::None
     }
 }
 

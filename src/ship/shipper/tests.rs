@@ -47,10 +47,6 @@ impl Sink for Scripted {
         }
         Ok(delivery)
     }
-
-    fn acknowledgement(&self) -> Acknowledgement {
-        Acknowledgement::Protocol
-    }
 }
 
 fn origin() -> Origin {
