@@ -52,6 +52,12 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(text)
 
+    def handle_one_request(self):
+        try:
+            super().handle_one_request()
+        except ConnectionError:
+            self.close_connection = True  # the shipper has given up waiting
+
     def take(self):
         body = self.body()
         while os.path.exists(self.path_of_log + ".stall"):

@@ -106,8 +106,11 @@ gone() {
 # ended CODE NAME: $job ends with CODE within 20 s; it is killed else.
 ended() {
     local got=0
-    within 20 gone "$job" || kill -KILL "$job"
-    wait "$job" || got=$?
+    # Bash itself says on standard error how a job was killed.
+    {
+        within 20 gone "$job" || kill -KILL "$job"
+        wait "$job" || got=$?
+    } 2>/dev/null
     if [ "$got" = "$1" ]; then ok "$2"; else fail "$2" "exit $got, not $1"; fi
 }
 
@@ -180,6 +183,11 @@ documents() {
 # line TEXT: the app's line TEXT has arrived.
 line() {
     jq -es --arg text "$1" 'any(.[]; .message == $text and ."event.dataset" == "imrun.output")' "$scratch/documents" >/dev/null
+}
+
+# reports_writes NAME: this imrun has --on-write; a skip is counted under NAME where it has not.
+reports_writes() {
+    "${imrun[@]}" run --help | grep -q -e --on-write || { skip "$1" "this imrun has no --on-write"; return 1; }
 }
 
 # free_port FROM TO: the first port of 127.0.0.1 in that range that nothing listens on.
