@@ -245,3 +245,33 @@ fn a_file_over_4_gib_is_read_to_its_end() {
     assert_eq!(large.read_at(&mut end, SIZE - 5).unwrap(), 5);
     assert_eq!(&end[..5], b"\0\0end");
 }
+
+#[test]
+fn six_hundred_layers_are_six_hundred_devices_of_one_mount() {
+    let scratch = scratch();
+    if skips(scratch.path()) {
+        return;
+    }
+    let tars: Vec<File> = (0..600)
+        .map(|number| {
+            let path = scratch.path().join(format!("{number}.tar"));
+            let mut tar = tar::Builder::new(File::create(&path).unwrap());
+            let text = number.to_string();
+            let mut header = tar::Header::new_ustar();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, &text, text.as_bytes())
+                .unwrap();
+            tar.into_inner().unwrap();
+            File::open(path).unwrap()
+        })
+        .collect();
+    let (layers, devices): (Vec<_>, Vec<_>) = tars.iter().map(read).unzip();
+    let tree = merge(layers).unwrap();
+    let mount = mount(&write_image(scratch.path(), &tree, &devices), &tars).unwrap();
+    let root = inheritable(&mount);
+    for number in 0..600 {
+        let text = number.to_string();
+        assert_eq!(std::fs::read_to_string(root.join(&text)).unwrap(), text);
+    }
+}
