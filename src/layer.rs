@@ -17,6 +17,7 @@ mod stream;
 mod tee;
 
 pub use decompress::{Compression, decoder};
+pub(crate) use path::split;
 pub use scan::scan;
 pub(crate) use sparse::whole_bits;
 pub use sparse::{Extent, Source, Sparse};

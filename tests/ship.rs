@@ -521,7 +521,7 @@ fn a_tcp_receiver_that_is_killed_loses_at_most_what_its_kernel_had_taken() {
 fn tcp_cannot_tell_what_a_receiver_never_read_so_its_word_is_called_transport() {
     let mut lines = Lines::start();
     let shipper = json_lines(lines.address());
-    let url: SinkUrl = format!("json+tcp://{}", lines.address()).parse().unwrap();
+    let url: imrun::ship::SinkUrl = format!("json+tcp://{}", lines.address()).parse().unwrap();
     assert_eq!(url.acknowledgement().as_str(), "transport");
     launch(&shipper);
     lines.wait("the launch record", |lines| lines.len() == 1);

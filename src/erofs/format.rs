@@ -1,50 +1,50 @@
 //! On-disk constants and records, little endian.
 //!
-//! Source: Linux, fs/erofs/erofs_fs.h; names there in brackets.
+//! Source: Linux, fs/erofs/erofs_fs.h; names there in backquotes.
 
 use crate::layer::{Meta, Xattr};
 
 pub(super) use crate::layer::BLOCK;
 pub(super) const BLOCK_BITS: u8 = 9;
-/// [`EROFS_SUPER_OFFSET`]
+/// `EROFS_SUPER_OFFSET`
 pub(super) const SUPER_OFFSET: u64 = 1024;
-/// [`struct erofs_super_block`]
+/// `struct erofs_super_block`
 pub(super) const SUPER_SIZE: u64 = 128;
-/// [`EROFS_SUPER_MAGIC_V1`], include/uapi/linux/magic.h
+/// `EROFS_SUPER_MAGIC_V1`, include/uapi/linux/magic.h
 const MAGIC: u32 = 0xE0F5_E1E2;
-/// [`EROFS_FEATURE_COMPAT_MTIME`]: inode times are modification times.
+/// `EROFS_FEATURE_COMPAT_MTIME`: inode times are modification times.
 const COMPAT_MTIME: u32 = 0x2;
-/// [`EROFS_FEATURE_INCOMPAT_CHUNKED_FILE`], [`EROFS_FEATURE_INCOMPAT_DEVICE_TABLE`]
+/// `EROFS_FEATURE_INCOMPAT_CHUNKED_FILE`, `EROFS_FEATURE_INCOMPAT_DEVICE_TABLE`
 const INCOMPAT_CHUNKED_FILE: u32 = 0x4;
 const INCOMPAT_DEVICE_TABLE: u32 = 0x8;
-/// [`struct erofs_deviceslot`], `EROFS_DEVT_SLOT_SIZE`
+/// `struct erofs_deviceslot`, `EROFS_DEVT_SLOT_SIZE`
 pub(super) const SLOT_SIZE: u64 = 128;
 /// Bytes for a device's digest in its slot.
 const TAG: usize = 64;
-/// An inode's number is its offset in units of this ([`struct erofs_inode_compact`], the smallest).
+/// An inode's number is its offset in units of this (`struct erofs_inode_compact`, the smallest).
 pub(super) const NID_UNIT: u64 = 32;
-/// [`struct erofs_inode_extended`]
+/// `struct erofs_inode_extended`
 pub(super) const INODE_SIZE: u64 = 64;
-/// [`EROFS_INODE_LAYOUT_EXTENDED`], at `EROFS_I_VERSION_BIT`
+/// `EROFS_INODE_LAYOUT_EXTENDED`, at `EROFS_I_VERSION_BIT`
 const EXTENDED: u16 = 1;
 /// `EROFS_I_DATALAYOUT_BIT`
 const LAYOUT_BIT: u16 = 1;
-/// [`struct erofs_xattr_ibody_header`]
+/// `struct erofs_xattr_ibody_header`
 const XATTR_HEADER: u64 = 12;
-/// [`struct erofs_xattr_entry`], which is also what entries are aligned to.
+/// `struct erofs_xattr_entry`, which is also what entries are aligned to.
 const XATTR_ENTRY: u64 = 4;
-/// [`EROFS_XATTR_INDEX_USER`], [`EROFS_XATTR_INDEX_SECURITY`]
+/// `EROFS_XATTR_INDEX_USER`, `EROFS_XATTR_INDEX_SECURITY`
 const XATTR_PREFIXES: [(&[u8], u8); 2] = [(b"user.", 1), (b"security.", 6)];
-/// [`struct erofs_dirent`]
+/// `struct erofs_dirent`
 pub(super) const DIRENT_SIZE: usize = 12;
-/// [`struct erofs_inode_chunk_index`]
+/// `struct erofs_inode_chunk_index`
 pub(super) const CHUNK_INDEX: u64 = 8;
-/// [`EROFS_CHUNK_FORMAT_INDEXES`]
+/// `EROFS_CHUNK_FORMAT_INDEXES`
 const CHUNK_INDEXES: u32 = 0x20;
-/// [`EROFS_NULL_ADDR`]
+/// `EROFS_NULL_ADDR`
 pub(super) const HOLE: u32 = u32::MAX;
 
-/// How an inode's contents are stored [`EROFS_INODE_FLAT_PLAIN` …].
+/// How an inode's contents are stored (`EROFS_INODE_FLAT_PLAIN` …).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
     /// In blocks.
@@ -55,8 +55,8 @@ pub(super) enum Layout {
     Chunks = 4,
 }
 
-/// File types [`S_IFMT`, include/uapi/linux/stat.h] and those of names [`FT_*`,
-/// include/linux/fs_types.h].
+/// File types (`S_IFMT`, include/uapi/linux/stat.h) and those of names (`FT_*`,
+/// include/linux/fs_types.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Type {
     File,

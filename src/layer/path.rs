@@ -50,7 +50,7 @@ pub(super) fn normalise(raw: &[u8]) -> Result<Box<[u8]>> {
 }
 
 /// A normalised path's parent and last component.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (b"", path),

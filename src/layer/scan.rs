@@ -151,13 +151,13 @@ impl<R: BufRead> Scanner<'_, R> {
         let link = either(before.link, records.get(b"linkpath"))?;
         let link = link.as_deref().unwrap_or_else(|| header.link());
 
-        let (path, mut kind) = match path::interpret(&written)? {
-            Name::Path(path) => (path, None),
-            Name::Whiteout(path) => (path, Some(Kind::Whiteout)),
-            Name::Opaque(path) => (path, Some(Kind::Opaque)),
+        let name = path::interpret(&written)?;
+        let kind = self.kind(header, &records, &written, link)?;
+        let (path, kind) = match name {
+            Name::Path(path) => (path, kind),
+            Name::Whiteout(path) => (path, Kind::Whiteout),
+            Name::Opaque(path) => (path, Kind::Opaque),
         };
-        let actual = self.kind(header, &records, &written, link)?;
-        let kind = kind.take().unwrap_or(actual);
         if path.is_empty() && !matches!(kind, Kind::Directory | Kind::Opaque) {
             return Err(refuse("the root can only be a directory"));
         }

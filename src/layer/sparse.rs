@@ -188,44 +188,71 @@ fn push_copy(extents: &mut Vec<Extent>, at: u64, piece: &[u8]) {
     *length = bytes.len() as u64;
 }
 
-/// Reads the map of PAX sparse format 1.0: decimal numbers, one a line, in front of the data,
-/// padded to a block. Returns the numbers and the bytes they took.
+/// Reads the map of PAX sparse format 1.0: decimal numbers, one a line, the first of them how many
+/// pairs there are, in front of the data and padded to a block. Returns offsets and lengths in
+/// turn, and the bytes they took.
 pub(super) fn read_map<R: BufRead>(
     tar: &mut Stream<R>,
     stored: u64,
     memory: usize,
 ) -> Result<(Vec<u64>, u64)> {
-    let wrong = || refuse("the sparse map in front of its data has a wrong number");
-    let (mut numbers, mut count, mut line, mut read) = (Vec::new(), None, Vec::new(), 0);
-    while count.is_none_or(|count| (numbers.len() as u64) < count) {
+    let mut map = Lines::default();
+    let mut read = 0;
+    while !map.is_complete() {
         if read + BLOCK > stored {
             return Err(refuse("its sparse map is longer than its data"));
         }
-        let mut failed = false;
+        let mut right = true;
         tar.pieces(BLOCK, |piece| {
-            for byte in piece {
-                if count.is_some_and(|count| numbers.len() as u64 >= count) {
-                    return;
-                }
-                match (byte, super::pax::decimal(&line)) {
-                    (b'\n', Some(n)) if count.is_none() => count = Some(n.saturating_mul(2)),
-                    (b'\n', Some(n)) => numbers.push(n),
-                    (b'0'..=b'9', _) if line.len() < 20 => {
-                        line.push(*byte);
-                        continue;
-                    }
-                    _ => failed = true,
-                }
-                line.clear();
-            }
+            right &= piece.iter().all(|byte| map.take(*byte))
         })?;
-        if failed {
-            return Err(wrong());
+        if !right {
+            return Err(refuse(
+                "the sparse map in front of its data has a wrong number",
+            ));
         }
-        if size_of_val(&numbers[..]) > memory {
+        if size_of_val(&map.numbers[..]) > memory {
             return Err(super::too_much("its sparse map is too large"));
         }
         read += BLOCK;
     }
-    Ok((numbers, read))
+    Ok((map.numbers, read))
+}
+
+/// The lines of such a map so far.
+#[derive(Default)]
+struct Lines {
+    expected: Option<u64>,
+    numbers: Vec<u64>,
+    line: Vec<u8>,
+}
+
+impl Lines {
+    /// The digits of 2^64.
+    const DIGITS: usize = 20;
+
+    fn is_complete(&self) -> bool {
+        self.expected
+            .is_some_and(|expected| self.numbers.len() as u64 >= expected)
+    }
+
+    /// Takes the next byte, and says whether it can be one of a map; padding is.
+    fn take(&mut self, byte: u8) -> bool {
+        if self.is_complete() {
+            return true;
+        }
+        if byte != b'\n' {
+            self.line.push(byte);
+            return self.line.len() <= Self::DIGITS;
+        }
+        let Some(number) = super::pax::decimal(&self.line) else {
+            return false;
+        };
+        self.line.clear();
+        match self.expected {
+            None => self.expected = Some(number.saturating_mul(2)),
+            Some(_) => self.numbers.push(number),
+        }
+        true
+    }
 }

@@ -6,11 +6,11 @@
 use super::resolve::{Resolution, Stop};
 use super::{Content, Dirent, Inode, InodeId, Tree};
 use crate::error::{Error, Result};
-use crate::layer::{Entry, Kind, Layer, Meta};
+use crate::layer::{Entry, Kind, Layer, Meta, split};
 
 /// Directories below each other. Through symlinks a tree could else be deeper than any path is long.
 const DEPTH: usize = 2048;
-/// Inodes in a tree: one long name in a tar makes two thousand parents.
+/// Entries of all layers, and inodes in a tree: one long name makes two thousand parents.
 const INODES: usize = 1 << 22;
 
 /// Merges an image's layers, the lowest first. Errors name the layer, from 0, and the path.
@@ -20,11 +20,18 @@ pub fn merge(layers: impl IntoIterator<Item = Layer>) -> Result<Tree> {
         layer: 0,
         recent: None,
     };
-    let mut devices = 0;
+    let (mut devices, mut entries) = (0, 0);
     for (index, layer) in layers.into_iter().enumerate() {
         merger.layer = u16::try_from(index)
             .map_err(|_| Error::policy("image", "it has more than 65,536 layers"))?;
         devices += layer.dropped.devices;
+        entries += layer.entries.len();
+        if entries > INODES {
+            return Err(Error::policy(
+                "image",
+                format_args!("it has more than {INODES} entries"),
+            ));
+        }
         merger.apply(layer)?;
     }
     let mut tree = merger.tree;
@@ -265,13 +272,6 @@ impl Tree {
                 children.retain(|_, entry| !dropped[entry.inode.index()]);
             }
         }
-    }
-}
-
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (b"", path),
     }
 }
 
