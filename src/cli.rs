@@ -69,7 +69,7 @@ enum Command {
     Mount(images::Mount),
     /// Undo `imrun mount`
     Umount(images::Umount),
-    /// Forget an image: `imrun gc` frees its bytes
+    /// Forget an image, and free what nothing else needs; prints the bytes freed
     Rm(images::Rm),
     /// Free what no name and no running container needs; prints the bytes freed
     Gc,
@@ -125,17 +125,19 @@ fn parse(args: &[OsString]) -> Result<Parsed> {
 /// One line of clap's explanation, which spreads over several.
 fn wrong_usage(error: &clap::Error) -> Error {
     let text = error.render().to_string();
-    let lines: Vec<_> = text
-        .lines()
-        .take_while(|line| !line.starts_with("Usage:"))
-        .map(str::trim)
-        .collect();
+    let end =
+        |line: &&str| !line.starts_with("Usage:") && !line.starts_with("For more information");
+    let lines: Vec<_> = text.lines().take_while(end).map(str::trim).collect();
     let text = lines.join(" ");
-    let text = text.trim().trim_start_matches("error: ");
-    match text.split_once(" tip: ") {
-        Some((what, tip)) => Error::usage("command line", what.trim()).hint(tip.trim()),
-        None => Error::usage("command line", text).hint("imrun COMMAND --help shows what it takes"),
-    }
+    let what = text.trim().trim_start_matches("error: ");
+    let (what, tip) = what.split_once(" tip: ").unwrap_or((what, ""));
+    // An option that is not there is not meant as an argument of the app.
+    let hint = match tip.trim() {
+        "" => "imrun COMMAND --help shows what it takes",
+        tip if tip.starts_with("to pass '-") => "imrun COMMAND --help shows what it takes",
+        tip => tip,
+    };
+    Error::usage("command line", what.trim()).hint(hint)
 }
 
 fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {

@@ -4,9 +4,10 @@
 //! Data flows one way; a module uses only those below it:
 //!
 //! ```text
-//! main → cli → { bake, demo } → { launch, supervise, ship }
-//!      → { rootfs, store, layer, tree, erofs, manifest, record }
-//!      → { digest, reference, user, env, json, error } → sys (the only `unsafe`)
+//! main → cli → { demo, bake }
+//!      → container → { launch, supervise, ship, record, state, status }
+//!      → { rootfs, cgroup, store, layer, tree, erofs, manifest }
+//!      → { digest, reference, user, env, json, time, error } → sys (the only `unsafe`)
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]

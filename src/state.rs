@@ -3,7 +3,7 @@
 //! ```text
 //! ROOT/ID/lock        locked (flock(2)) for as long as the container's supervisor lives
 //! ROOT/ID/state.json  what `imrun ps` shows
-//! ROOT/ids/N          locked by the container that owns the N-th range of ids
+//! /run/imrun/ids/N    locked by the container that owns the N-th range of ids, whatever its ROOT
 //! ```
 //! It holds no environment values and no log bytes.
 #![forbid(unsafe_code)]
@@ -50,9 +50,13 @@ pub struct Status {
     pub args: Vec<String>,
 }
 
+/// Where ranges of ids are claimed: one place for the host, as the ids are the host's.
+const CLAIMS: &str = "/run/imrun/ids";
+
 /// The directory of `--root`.
 pub struct Runtime {
     dir: PathBuf,
+    claims: PathBuf,
 }
 
 /// A container's entry, locked by its supervisor; dropping it removes the entry.
@@ -72,11 +76,14 @@ struct Ids {
 impl Runtime {
     /// Opens the directory, making it (0700) if it is not there.
     pub fn open(dir: &Path) -> Result<Runtime> {
+        Self::with_claims(dir, Path::new(CLAIMS))
+    }
+
+    fn with_claims(dir: &Path, claims: &Path) -> Result<Runtime> {
         make_directory(dir)?;
-        make_directory(&dir.join("ids"))?;
-        Ok(Runtime {
-            dir: dir.to_owned(),
-        })
+        make_directory(claims)?;
+        let (dir, claims) = (dir.to_owned(), claims.to_owned());
+        Ok(Runtime { dir, claims })
     }
 
     /// Where it is: a directory that exists in the child of a clone, too.
@@ -102,7 +109,7 @@ impl Runtime {
 
     fn claim_ids(&self) -> Result<Ids> {
         for number in 0..RANGES {
-            let path = self.dir.join("ids").join(number.to_string());
+            let path = self.claims.join(number.to_string());
             if let Some(lock) = try_lock(&path, true)? {
                 return Ok(Ids {
                     path,
@@ -185,9 +192,8 @@ impl Runtime {
             }
             remove_directory(&dir)?;
         }
-        let claims = self.dir.join("ids");
-        for number in file_names(&claims)? {
-            let path = claims.join(number);
+        for number in file_names(&self.claims)? {
+            let path = self.claims.join(number);
             if let Some(_lock) = try_lock(&path, false)? {
                 std::fs::remove_file(&path).context(|| format!("unlink({path:?})"))?;
             }
@@ -306,7 +312,8 @@ mod tests {
     #[test]
     fn two_containers_never_share_ids_and_nothing_stays_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let runtime = Runtime::open(dir.path()).unwrap();
+        let claims = dir.path().join("ids");
+        let runtime = Runtime::with_claims(dir.path(), &claims).unwrap();
         let one = runtime.enter(ID).unwrap();
         let two = runtime.enter(&ID.replace('0', "f")).unwrap();
         assert_eq!(one.first_id(), 524_288);

@@ -110,7 +110,7 @@ impl Store {
         let bytes = read_document(what, file)?;
         digest
             .verify(what, &bytes)
-            .map_err(|e| e.hint("import or pull the same image again: that repairs it"))?;
+            .map_err(|e| e.hint("import or bake the same image again: that repairs it"))?;
         Ok(bytes)
     }
 

@@ -289,7 +289,9 @@ pub fn gc(global: &Global) -> Result<u8> {
 }
 
 fn free(global: &Global, store: &Store) -> Result<u8> {
-    let running = Runtime::open(&global.root)?.list()?;
+    let runtime = Runtime::open(&global.root)?;
+    runtime.sweep()?;
+    let running = runtime.list()?;
     let running = running
         .iter()
         .map(|container| container.image.parse())

@@ -121,6 +121,10 @@ pub fn command(name: &str) -> Option<Error> {
             "a container lives and dies with its imrun",
             "imrun run, imrun stop",
         ),
+        "pull" | "push" | "login" => (
+            "there is no registry client yet",
+            "skopeo copy docker://IMAGE oci:DIR, then imrun import oci:DIR",
+        ),
         "load" | "save" => ("images are imported", "imrun import docker-archive:FILE"),
         _ => return None,
     };

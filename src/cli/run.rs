@@ -94,7 +94,7 @@ impl Run {
     /// Launches; the exit code.
     pub fn execute(self, global: &Global, typed: &[OsString]) -> Result<u8> {
         close_inherited(self.status_fd)?;
-        erase_values(&self.env, typed)?;
+        erase_secrets(&self.env, self.sink.as_deref(), typed)?;
         let status = self
             .status_fd
             .map_or_else(|| Ok(Status::default()), Status::to_descriptor)?;
@@ -226,18 +226,24 @@ fn close_inherited(status_fd: Option<i32>) -> Result<()> {
     }
 }
 
-/// `-e K=V` would show V to everybody in /proc/PID/cmdline.
-fn erase_values(values: &[OsString], typed: &[OsString]) -> Result<()> {
-    let holds = |argument: &OsString| {
-        let argument = argument.as_encoded_bytes();
-        values.iter().any(|value| {
-            let value = value.as_encoded_bytes();
-            value.contains(&b'=') && argument.ends_with(value)
-        })
+/// `-e K=V` would show V to everybody in /proc/PID/cmdline, `--sink` its password.
+fn erase_secrets(env: &[OsString], sink: Option<&str>, typed: &[OsString]) -> Result<()> {
+    let values = env.iter().filter_map(|entry| {
+        let entry = entry.as_encoded_bytes();
+        let equals = entry.iter().position(|byte| *byte == b'=')?;
+        Some((entry, entry.len() - equals - 1))
+    });
+    let password = sink
+        .filter(|url| url.contains('@'))
+        .map(|url| (url.as_bytes(), url.len()));
+    let secrets: Vec<_> = values.chain(password).collect();
+    let secret_from = |position: usize| {
+        let argument = typed.get(position)?.as_encoded_bytes();
+        let (_, length) = secrets.iter().find(|(text, _)| argument.ends_with(text))?;
+        Some(argument.len() - length)
     };
-    if !typed.iter().any(holds) {
+    if (0..typed.len()).all(|position| secret_from(position).is_none()) {
         return Ok(());
     }
-    arguments::erase_values(|position| typed.get(position).is_some_and(holds))
-        .context(|| "erase the values of -e in /proc/self/cmdline")
+    arguments::erase(secret_from).context(|| "erase the secrets in /proc/self/cmdline")
 }

@@ -158,7 +158,7 @@ impl Shipper {
     }
 
     fn error(&self, failure: Option<Failure>) -> Error {
-        let what = format!("sink {}", self.url);
+        let what = format!("sink {}", self.url.to_string().trim_end_matches(':'));
         let hint = "is it running, and is the URL right? --sink stdio: shows the output here";
         match failure {
             Some(failure) => Error::sink(what, failure.why).hint(failure.hint.unwrap_or(hint)),

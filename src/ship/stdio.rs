@@ -88,7 +88,7 @@ fn check(name: &str, fd: &OwnedFd) -> Result<()> {
         _ => "not a stream",
     };
     let why = format!("{name} is {found}; it takes a terminal, a pipe or /dev/null");
-    Err(Error::policy("sink stdio:", why).hint("| cat makes a pipe of it"))
+    Err(Error::policy("sink stdio", why).hint("| cat makes a pipe of it"))
 }
 
 /// Writes all; a pipe may be non-blocking, because whoever shares it can make it so.

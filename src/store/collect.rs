@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 impl Store {
     /// Forgets every name of an image; says whether there was one.
     pub fn forget(&self, digest: &Digest) -> Result<bool> {
+        if !self.path.is_dir() {
+            return Ok(false);
+        }
+        let _lock = self.lock_shared()?;
         let names = super::refs::current(self.refs()?);
         let names: Vec<_> = names
             .into_iter()

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const REPAIR: &str = "import or pull the same image again: that repairs it";
+const REPAIR: &str = "import or bake the same image again: that repairs it";
 
 /// An image whose documents were hashed and then parsed.
 pub struct Image {

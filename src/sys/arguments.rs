@@ -2,19 +2,17 @@
 
 use std::io::{Error, ErrorKind, Result};
 
-/// Overwrites the value of every `NAME=VALUE` argument that `is_secret` picks by its position.
+/// Overwrites arguments from the byte on that `secret_from` gives for a position and an argument.
 ///
 /// Positions count the program's name as 0. Must run while no other thread does.
-pub fn erase_values(is_secret: impl Fn(usize) -> bool) -> Result<()> {
+pub fn erase(secret_from: impl Fn(usize) -> Option<usize>) -> Result<()> {
     let (start, end) = range()?;
     // SAFETY: the kernel put the arguments there, readable and writable, at execve(2); they are
     // never unmapped, and by the time of this call the standard library has copied what it wants.
     let arguments = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, end - start) };
     for (position, argument) in arguments.split_mut(|byte| *byte == 0).enumerate() {
-        if is_secret(position)
-            && let Some(equals) = argument.iter().position(|byte| *byte == b'=')
-        {
-            argument[equals + 1..].fill(b'*');
+        if let Some(secret) = secret_from(position).and_then(|from| argument.get_mut(from..)) {
+            secret.fill(b'*');
         }
     }
     Ok(())
