@@ -128,7 +128,7 @@ fn a_refusal_ends_a_launch_but_not_a_container() {
     let error = shipper
         .wait_acknowledged(launch, Instant::now() + PATIENCE)
         .unwrap_err();
-    assert_eq!(error.to_string(), "sink stdio:: no");
+    assert_eq!(error.to_string(), "sink stdio: no");
     assert_eq!(shipper.failure(), Some(error));
     assert!(arrived.lock().unwrap().is_empty());
 }
