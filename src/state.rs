@@ -178,6 +178,19 @@ impl Runtime {
             }
             remove_directory(&dir)?;
         }
+        self.sweep_ids()
+    }
+
+    /// Gives the ids back that nobody owns any more.
+    fn sweep_ids(&self) -> Result<()> {
+        let dir = self.dir.join("ids");
+        let list = std::fs::read_dir(&dir).context(|| format!("readdir({dir:?})"))?;
+        for entry in list {
+            let path = entry.context(|| format!("readdir({dir:?})"))?.path();
+            if let Some(_lock) = try_lock(&path, false)? {
+                std::fs::remove_file(&path).context(|| format!("unlink({path:?})"))?;
+            }
+        }
         Ok(())
     }
 
