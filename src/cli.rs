@@ -118,10 +118,14 @@ fn parse(args: &[OsString]) -> Result<Parsed> {
     }
 }
 
-/// One line of clap's explanation, which spreads over several.
+/// imrun's own error about a value, or one line of clap's explanation, which spreads over several.
 fn wrong_usage(error: &clap::Error) -> Error {
+    if let Some(own) = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>()) {
+        return own.clone();
+    }
     let text = error.render().to_string();
-    let lines: Vec<_> = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
+    let ends = |line: &str| line.starts_with("Usage:") || line.starts_with("For more information");
+    let lines: Vec<_> = text.lines().take_while(|line| !ends(line)).map(str::trim).collect();
     let text = lines.join(" ");
     let text = text.trim().trim_start_matches("error: ");
     match text.split_once(" tip: ") {
