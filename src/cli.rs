@@ -122,8 +122,13 @@ fn parse(args: &[OsString]) -> Result<Parsed> {
     }
 }
 
-/// One line of clap's explanation, which spreads over several.
+/// imrun's own error about a value, or one line of clap's explanation, which spreads over several.
 fn wrong_usage(error: &clap::Error) -> Error {
+    if let Some(own) =
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>())
+    {
+        return own.clone();
+    }
     let text = error.render().to_string();
     let end =
         |line: &&str| !line.starts_with("Usage:") && !line.starts_with("For more information");

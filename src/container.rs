@@ -80,6 +80,7 @@ pub struct Request {
 pub fn run(request: &Request, status: &Status) -> Result<u8> {
     let signals = catch_signals()?;
     let image = Image::load(&request.store, &request.image)?;
+    image.expect_host()?;
     let verified = image.verify(&request.store)?;
     let integrity = "hashed";
     status.event(

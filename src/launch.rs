@@ -43,7 +43,7 @@ pub struct Spec {
     pub groups: Vec<u32>,
     /// Which network it sees.
     pub network: Network,
-    /// What becomes its standard input; /dev/null without.
+    /// What becomes its standard input: a pipe of imrun's own; /dev/null without.
     pub stdin: Option<OwnedFd>,
 }
 
@@ -77,8 +77,12 @@ pub fn prepare(
     first_id: u32,
     cgroup: BorrowedFd<'_>,
 ) -> Result<Prepared> {
-    let (stdout, child_stdout) = pipe(first_id + spec.uid, first_id + spec.gid)?;
-    let (stderr, child_stderr) = pipe(first_id + spec.uid, first_id + spec.gid)?;
+    let (uid, gid) = (first_id + spec.uid, first_id + spec.gid);
+    let (stdout, child_stdout) = pipe(uid, gid)?;
+    let (stderr, child_stderr) = pipe(uid, gid)?;
+    if let Some(stdin) = &spec.stdin {
+        give(stdin, uid, gid)?;
+    }
     let (channel, child_channel) = socket::socketpair(
         AddressFamily::Unix,
         SockType::SeqPacket,
@@ -207,12 +211,16 @@ fn clone_failed(flags: u64, errno: Errno) -> Error {
     }
 }
 
-/// A pipe whose ends the container's user may open again through /dev/stdout.
 fn pipe(uid: u32, gid: u32) -> Result<(OwnedFd, OwnedFd)> {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context(|| "pipe2(O_CLOEXEC)")?;
-    nix::unistd::fchown(&write, Some(uid.into()), Some(gid.into()))
-        .context(|| format!("fchown(pipe, {uid}, {gid})"))?;
+    give(&write, uid, gid)?;
     Ok((read, write))
+}
+
+/// Lets the container's user open a pipe again, through /dev/stdin or /dev/stdout.
+fn give(pipe: &OwnedFd, uid: u32, gid: u32) -> Result<()> {
+    nix::unistd::fchown(pipe, Some(uid.into()), Some(gid.into()))
+        .context(|| format!("fchown(pipe, {uid}, {gid})"))
 }
 
 fn map_ids(pid: Pid, first_id: u32) -> Result<()> {

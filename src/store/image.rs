@@ -79,6 +79,12 @@ impl Image {
         ))
     }
 
+    /// Refuses an image for another platform than this host's: it can be kept, but not run.
+    pub fn expect_host(&self) -> Result<()> {
+        let what = format!("config {}", self.manifest.config.digest);
+        self.config.expect_platform(&what, &Platform::host())
+    }
+
     /// The digest that names the image's tree image in the store.
     pub fn tree_identity(&self) -> Digest {
         erofs::identity(&self.config.diff_ids)
@@ -141,9 +147,7 @@ fn load_config(store: &Store, manifest: &Manifest) -> Result<Config> {
     let bytes = store.read_document("config", &descriptor.digest)?;
     descriptor.expect_size("config", bytes.len() as u64)?;
     let what = format!("config {}", descriptor.digest);
-    let config = Config::parse(&what, &bytes, manifest.layers.len())?;
-    config.expect_platform(&what, &Platform::host())?;
-    Ok(config)
+    Config::parse(&what, &bytes, manifest.layers.len())
 }
 
 /// Reads a stored tar to its end: refused unless it hashes to `diff_id`.

@@ -12,6 +12,7 @@ use crate::manifest::{
 };
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::path::Path;
 
 /// What an import is told.
 pub struct Options<'a> {
@@ -264,6 +265,14 @@ fn plain_manifest(config: &(Digest, Vec<u8>), diff_ids: &[Digest], layers: &[Lay
     manifest::write((config.0, config.1.len() as u64), &layers)
 }
 
+/// What the store has already; a link or a fifo in its place is nothing, and is replaced.
+fn open_stored(path: &Path) -> Result<Option<File>> {
+    match open_regular(path) {
+        Err(error) if error.reason == Reason::Digest => Ok(None),
+        opened => opened,
+    }
+}
+
 /// Brings one layer into the store, unless its tar is there and whole.
 fn add_layer(
     store: &Store,
@@ -272,11 +281,11 @@ fn add_layer(
     options: &Options<'_>,
 ) -> Result<Layer> {
     let kept = match (&packed.descriptor, options.keep_blobs) {
-        (Some(descriptor), true) => open_regular(&store.blob_path(&descriptor.digest))?.is_some(),
+        (Some(descriptor), true) => open_stored(&store.blob_path(&descriptor.digest))?.is_some(),
         _ => true,
     };
     if kept
-        && let Some(file) = open_regular(&store.blob_path(&packed.diff_id))?
+        && let Some(file) = open_stored(&store.blob_path(&packed.diff_id))?
         && let Ok(layer) = scan_stored(&file, &packed.diff_id)
     {
         (options.progress)(packed.size);
@@ -374,7 +383,7 @@ fn add_tree(store: &Store, diff_ids: &[Digest], layers: Vec<Layer>) -> Result<()
     let tree = store.new_file()?;
     write_tree(&merged, &devices, &tree.file)?;
     let path = store.tree_path(&crate::erofs::identity(diff_ids));
-    if let Some(stored) = open_regular(&path)?
+    if let Some(stored) = open_stored(&path)?
         && same_bytes(&stored, &tree.file)?
     {
         return Ok(());
@@ -404,7 +413,7 @@ impl Read for At<'_> {
 
 /// Stores a document, unless it is there and whole.
 fn add_document(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<()> {
-    let there = open_regular(&store.blob_path(digest))?.is_some_and(|file| {
+    let there = open_stored(&store.blob_path(digest))?.is_some_and(|file| {
         super::read_document("document", file).is_ok_and(|stored| stored == bytes)
     });
     if there {

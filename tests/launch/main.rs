@@ -1,0 +1,25 @@
+//! Whole launches: `imrun run` as it is typed, against an image that `imrun bake` made.
+//!
+//! They need root, cgroup2 and EROFS; else each says so and is skipped.
+#![allow(clippy::unwrap_used)]
+
+mod configuration;
+mod exit_codes;
+mod isolation;
+mod logs;
+mod record;
+mod refused;
+mod status;
+mod supervision;
+mod user;
+
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../support"]
+mod support {
+    pub mod bulk;
+    pub mod host;
+    pub mod launch;
+    pub mod layout;
+    pub mod outcome;
+    pub mod server;
+}

@@ -1,0 +1,96 @@
+//! `--status-fd`: what became of a launch, for programs.
+
+use crate::host;
+use crate::support::host::Host;
+use std::fs;
+
+#[test]
+fn a_launch_that_ends_well_is_verified_started_and_ended() {
+    let host = host!();
+    let outcome = host.launch().script("exit 3").run().exits(3);
+    let names: Vec<_> = outcome
+        .events
+        .iter()
+        .map(|event| event["event"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["verified", "started", "exit"]);
+    assert_eq!(outcome.event("verified")["image"], host.busybox());
+    assert_eq!(outcome.event("verified")["integrity"], "hashed");
+    let started = outcome.event("started");
+    assert_eq!(started["id"].as_str().unwrap().len(), 64);
+    assert!(started["launch"].as_str().unwrap().starts_with("sha256:"));
+    assert!(started["pid"].as_u64().unwrap() > 1);
+    let exit = outcome.event("exit");
+    assert_eq!(
+        (&exit["code"], &exit["signal"]),
+        (&3.into(), &serde_json::Value::Null)
+    );
+    assert_eq!(exit["launch"], started["launch"]);
+}
+
+#[test]
+fn a_refusal_says_of_which_sort_it_is() {
+    let host = host!();
+    let refusals: [(&str, &[&str]); 7] = [
+        ("policy", &["--privileged"]),
+        ("usage", &["--net", "bogus"]),
+        ("usage", &["--user", "nobody-here"]),
+        ("unsupported", &["--sink", "otlp+http://127.0.0.1:4318"]),
+        ("sink", &["--sink", ""]),
+        ("system", &["--env-file", "/no/such/file"]),
+        ("usage", &["--stop-signal", "SIGTERM", "--workdir", "/none"]),
+    ];
+    for (reason, options) in refusals {
+        let mut launch = host.launch().script("echo ran").options(options);
+        if options[0] == "--sink" {
+            launch = launch.without_sink();
+        }
+        let refused = launch.run().refused("").because(reason);
+        let event = refused.event("refused");
+        assert_eq!(event["code"], 125);
+        assert_eq!(
+            format!("imrun: {}", event["error"].as_str().unwrap()),
+            refused.err.lines().next().unwrap()
+        );
+    }
+}
+
+#[test]
+fn bytes_that_differ_are_refused_as_digest_and_never_verified() {
+    let host = host!();
+    let layer = largest_blob(&host);
+    let mut bytes = fs::read(&layer).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&layer, bytes).unwrap();
+    let refused = host
+        .launch()
+        .script("echo ran")
+        .run()
+        .refused("layer sha256:")
+        .because("digest");
+    assert_eq!(refused.events.len(), 1, "{refused:?}");
+}
+
+fn largest_blob(host: &Host) -> std::path::PathBuf {
+    host.busybox();
+    let blobs = fs::read_dir(host.path("store/blobs/sha256")).unwrap();
+    let paths = blobs.map(|blob| blob.unwrap().path());
+    paths
+        .max_by_key(|path| path.metadata().unwrap().len())
+        .unwrap()
+}
+
+#[test]
+fn a_descriptor_that_is_not_open_is_refused() {
+    let host = host!();
+    let run = [
+        "run",
+        "--status-fd",
+        "77",
+        "--sink",
+        "stdio:",
+        host.busybox(),
+    ];
+    host.imrun(run).refused("--status-fd 77");
+}

@@ -1,0 +1,250 @@
+//! imrun stays with its container: it passes signals on, stops it in time, and nothing outlives it.
+
+use crate::host;
+use crate::support::host::Host;
+use crate::support::launch::{Launch, Running};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// Says which signals it gets; SIGUSR2 ends it.
+const LISTENER: &str = "
+    for signal in HUP INT QUIT TERM USR1 ALRM CONT WINCH; do trap \"echo $signal\" $signal; done
+    trap 'echo USR2; exit 5' USR2
+    echo up
+    while :; do sleep 100 & wait; done";
+/// Ends by no signal that can be ignored.
+const DEAF: &str = "trap '' TERM INT HUP; echo up; while :; do sleep 100; done";
+
+fn up<'a>(launch: Launch<'a>, script: &str) -> Running<'a> {
+    let mut app = launch.script(script).spawn();
+    app.expect_line("up");
+    app
+}
+
+fn is_alive(pid: &Value) -> bool {
+    fs::exists(format!("/proc/{pid}")).unwrap()
+}
+
+fn ps(host: &Host) -> Value {
+    let listed = host.imrun(["ps", "--json"]).exits(0);
+    serde_json::from_str(&listed.out).unwrap()
+}
+
+#[test]
+fn signals_reach_the_app() {
+    let host = host!();
+    let mut app = up(host.launch().options(["--stop-timeout", "1h"]), LISTENER);
+    let signals = [
+        (Signal::SIGHUP, "HUP"),
+        (Signal::SIGINT, "INT"),
+        (Signal::SIGQUIT, "QUIT"),
+        (Signal::SIGTERM, "TERM"),
+        (Signal::SIGUSR1, "USR1"),
+        (Signal::SIGALRM, "ALRM"),
+        (Signal::SIGCONT, "CONT"),
+        (Signal::SIGWINCH, "WINCH"),
+    ];
+    for (signal, name) in signals {
+        app.signal(signal);
+        app.expect_line(name);
+    }
+    app.signal(Signal::SIGUSR2);
+    app.wait().exits(5).prints("USR2\n");
+}
+
+#[test]
+fn sigterm_becomes_the_images_stop_signal_or_the_one_that_was_typed() {
+    let host = host!();
+    let image = host.bake_busybox("stop-signal = \"SIGUSR2\"");
+    let app = up(host.launch_of(&image), LISTENER);
+    app.signal(Signal::SIGTERM);
+    app.wait().exits(5).prints("USR2\n");
+
+    let mut app = up(
+        host.launch_of(&image).options(["--stop-signal", "HUP"]),
+        LISTENER,
+    );
+    app.signal(Signal::SIGTERM);
+    app.expect_line("HUP");
+    app.signal(Signal::SIGUSR2);
+    app.wait().exits(5);
+}
+
+#[test]
+fn an_app_that_ignores_its_stop_signal_is_killed_when_the_timeout_has_passed() {
+    let host = host!();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let app = up(host.launch().options(["--stop-timeout", "300ms"]), DEAF);
+        let sent = Instant::now();
+        app.signal(signal);
+        let ending = app.wait().exits(137);
+        assert!(sent.elapsed() >= Duration::from_millis(300));
+        assert_eq!(ending.event("exit")["signal"], 9);
+    }
+}
+
+#[test]
+fn stop_ends_a_container_by_name_and_waits_for_its_end() {
+    let host = host!();
+    let mut app = up(
+        host.launch().options(["--name", "web"]),
+        "trap 'exit 4' TERM; echo up; sleep 100 & wait",
+    );
+    let pid = app.event("started")["pid"].clone();
+    host.imrun(["stop", "web"]).exits(0).prints("");
+    assert!(!is_alive(&pid) && ps(&host).as_array().unwrap().is_empty());
+    app.wait().exits(4);
+    host.imrun(["stop", "web"]).refused("web").hints("imrun ps");
+}
+
+#[test]
+fn stop_takes_a_timeout_of_its_own_and_the_start_of_an_id() {
+    let host = host!();
+    let mut app = up(host.launch().options(["--stop-timeout", "1h"]), DEAF);
+    let id = app.event("started")["id"].as_str().unwrap()[..8].to_owned();
+    host.imrun(["stop", &id, "-t", "200ms"]).exits(0);
+    app.wait().exits(137);
+}
+
+#[test]
+fn ps_shows_what_runs_and_nothing_else() {
+    let host = host!();
+    assert_eq!(ps(&host), Value::Array(Vec::new()));
+    let mut app = up(host.launch().options(["--name", "web"]), LISTENER);
+    let started = app.event("started");
+    let shown = ps(&host)[0].clone();
+    for field in ["id", "pid", "launch"] {
+        assert_eq!(shown[field], started[field]);
+    }
+    assert_eq!(shown["name"], "web");
+    assert_eq!(shown["image"], host.busybox());
+    assert_eq!(shown["integrity"], "hashed");
+    assert_eq!(shown["sink"], "stdio:");
+    assert_eq!(shown["supervisor"], app.pid());
+    assert_eq!(shown["args"].as_array().unwrap()[..2], ["sh", "-c"]);
+    let started = shown["started"].as_str().unwrap();
+    assert!(started.starts_with("20") && started.ends_with('Z'));
+    let table = host.imrun(["ps"]).exits(0);
+    let row = table.out.lines().nth(1).unwrap();
+    assert!(
+        row.starts_with(&shown["id"].as_str().unwrap()[..12]) && row.contains(" web "),
+        "{row}"
+    );
+    assert_eq!(
+        table.out.lines().count(),
+        2,
+        "what the app is called takes one line"
+    );
+    app.signal(Signal::SIGUSR2);
+    app.wait().exits(5);
+    assert_eq!(ps(&host), Value::Array(Vec::new()));
+}
+
+#[test]
+fn a_name_belongs_to_one_container_at_a_time() {
+    let host = host!();
+    let named = || host.launch().options(["--name", "web"]);
+    let app = up(named(), LISTENER);
+    named()
+        .script("echo ran")
+        .run()
+        .refused("--name web")
+        .because("usage")
+        .hints("imrun stop web");
+    app.signal(Signal::SIGUSR2);
+    app.wait().exits(5);
+    named().script("echo ran").run().exits(0).prints("ran\n");
+}
+
+#[test]
+fn what_the_app_left_running_ends_with_it() {
+    let host = host!();
+    let script = "sleep 1000 & setsid sh -c 'trap \"\" TERM HUP; sleep 1000 & sleep 1000' & echo up; read line";
+    let mut app = host.launch().interactive().script(script).spawn();
+    app.expect_line("up");
+    let id = app.event("started")["id"].as_str().unwrap().to_owned();
+    let cgroup = imrun::cgroup::hierarchy().unwrap().join("imrun").join(id);
+    let processes = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+    assert!(processes.lines().count() >= 3, "{processes}");
+    app.wait().exits(1);
+    assert!(
+        processes
+            .lines()
+            .all(|pid| !is_alive(&pid.parse().unwrap()))
+    );
+    assert!(!cgroup.exists());
+}
+
+#[test]
+fn a_container_dies_with_its_imrun_and_the_next_command_sweeps() {
+    let host = host!();
+    for sweep in [["ps", "--json"], ["stop", "nobody"]] {
+        let mut app = up(host.launch(), DEAF);
+        let started = app.event("started");
+        let id = started["id"].as_str().unwrap();
+        let cgroup = imrun::cgroup::hierarchy().unwrap().join("imrun").join(id);
+        let processes = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+        app.signal(Signal::SIGKILL);
+        app.wait().exits(137);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while processes.lines().any(|pid| is_alive(&pid.parse().unwrap())) {
+            assert!(
+                Instant::now() < deadline,
+                "the container outlives its imrun"
+            );
+        }
+        assert!(
+            host.path("root").join(id).exists() && cgroup.exists(),
+            "there is something to sweep"
+        );
+        host.imrun(sweep);
+        assert!(!host.path("root").join(id).exists() && !cgroup.exists());
+    }
+}
+
+#[test]
+fn a_launch_sweeps_and_takes_the_name_of_what_was_killed() {
+    let host = host!();
+    let app = up(host.launch().options(["--name", "web"]), DEAF);
+    app.signal(Signal::SIGKILL);
+    app.wait().exits(137);
+    host.launch()
+        .options(["--name", "web"])
+        .script("echo ran")
+        .run()
+        .exits(0)
+        .prints("ran\n");
+}
+
+#[test]
+fn an_imrun_that_is_killed_before_the_start_leaves_nothing_that_runs() {
+    let host = host!();
+    let bulk = crate::support::bulk::Bulk::start(crate::support::bulk::Answer::Stall);
+    let app = host
+        .launch()
+        .sink(format!("es+http://{}", bulk.address()))
+        .script("echo ran")
+        .spawn();
+    bulk.wait("the launch record", |_, requests| requests == 1);
+    kill(Pid::from_raw(app.pid()), Signal::SIGKILL).unwrap();
+    app.wait().exits(137);
+    host.imrun(["ps"]).exits(0);
+}
+
+#[test]
+fn a_signal_before_the_start_is_not_lost() {
+    let host = host!();
+    let bulk = crate::support::bulk::Bulk::start(crate::support::bulk::Answer::Stall);
+    let app = host
+        .launch()
+        .sink(format!("es+http://{}", bulk.address()))
+        .options(["--stop-timeout", "200ms"]);
+    let app = app.script("sleep 100").spawn();
+    bulk.wait("the launch record", |_, requests| requests == 1);
+    app.signal(Signal::SIGTERM);
+    bulk.answer(crate::support::bulk::Answer::Well);
+    app.wait().exits(137);
+}

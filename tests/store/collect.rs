@@ -1,0 +1,158 @@
+//! `imrun rm` and `imrun gc` free exactly what nothing needs.
+
+use crate::host;
+use crate::support::host::Host;
+use crate::support::layout::{Layout, Packing, program, tar};
+use std::fs;
+use std::path::PathBuf;
+
+/// Imports an image of these layers under its own digest.
+fn import(host: &Host, layers: &[&[u8]]) -> String {
+    let layout = Layout::new(host.path("layout"));
+    layout.publish_image(layers, Packing::Gzip);
+    host.import(layout.source())
+}
+
+/// The bytes of all blobs and tree images.
+fn size(host: &Host) -> u64 {
+    let trees = fs::read_dir(host.path("store/trees"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let blobs = host.blobs().into_iter().map(|blob| host.blob(&blob));
+    let files: Vec<PathBuf> = blobs.chain(trees).collect();
+    files
+        .iter()
+        .map(|path| fs::metadata(path).unwrap().len())
+        .sum()
+}
+
+/// Frees something, checks that what it says is so, and that the rest verifies.
+fn free(host: &Host, command: &[&str]) -> u64 {
+    let before = size(host);
+    let freed: u64 = host.imrun(command).exits(0).line().parse().unwrap();
+    assert_eq!(before - size(host), freed);
+    host.imrun(["verify"]).exits(0);
+    freed
+}
+
+#[test]
+fn removing_an_image_frees_what_no_other_image_shares() {
+    let host = host!();
+    let base = program();
+    let one = import(&host, &[&base, &tar(&[("a", "1")])]);
+    let after_one = (host.blobs(), size(&host));
+    let two = import(&host, &[&base, &tar(&[("a", "2")])]);
+    assert!(free(&host, &["rm", &two]) > 0);
+    assert_eq!((host.blobs(), size(&host)), after_one);
+    host.launch_of(&one).run().exits(0).prints("ran\n");
+    host.launch_of(&two).run().refused(&two).because("digest");
+    free(&host, &["rm", &one]);
+    assert_eq!((host.blobs().len(), size(&host)), (0, 0));
+    assert!(!host.imrun(["images"]).out.contains("sha256:"));
+}
+
+#[test]
+fn nothing_is_freed_while_all_is_needed_and_nothing_twice() {
+    let host = host!();
+    import(&host, &[&program()]);
+    assert_eq!(free(&host, &["gc"]), 0);
+    assert_eq!(free(&host, &["gc"]), 0);
+    let empty = host!();
+    empty.imrun(["gc"]).exits(0).prints("0\n");
+}
+
+#[test]
+fn an_image_that_is_not_there_cannot_be_removed() {
+    let host = host!();
+    let image = import(&host, &[&program()]);
+    let other = image
+        .replace(|digit| ('0'..='8').contains(&digit), "9")
+        .replace("sha999", "sha256");
+    host.imrun(["rm", &other])
+        .refused(&other)
+        .hints("imrun images");
+    host.imrun(["rm", "app"]).refused("app");
+    host.imrun(["rm", &image]).exits(0);
+    host.imrun(["rm", &image]).refused(&image);
+}
+
+#[test]
+fn an_image_keeps_what_it_needs_as_long_as_one_name_is_left() {
+    let host = host!();
+    let layout = Layout::new(host.path("layout"));
+    let name = |text: &str, name: &str| {
+        layout.publish_image(&[&tar(&[("a", text)])], Packing::Plain);
+        host.imrun(["import", &layout.source(), "--name", name])
+            .exits(0)
+            .line()
+    };
+    let first = name("1", "app");
+    name("1", "old");
+    let second = name("2", "app");
+    assert_eq!(free(&host, &["gc"]), 0, "the first is still called old");
+    name("2", "old");
+    assert!(free(&host, &["gc"]) > 0);
+    assert!(!host.blobs().contains(&first) && host.blobs().contains(&second));
+}
+
+#[test]
+fn what_a_running_container_needs_stays_until_it_ends() {
+    let host = host!();
+    let image = host.busybox().to_owned();
+    let mut app = host
+        .launch()
+        .interactive()
+        .script("echo up; read line; sha256sum /bin/busybox")
+        .spawn();
+    app.expect_line("up");
+    let all = (host.blobs(), size(&host));
+    assert_eq!(free(&host, &["rm", &image]), 0);
+    assert_eq!(free(&host, &["gc"]), 0);
+    assert_eq!((host.blobs(), size(&host)), all);
+    app.say("\n");
+    let program = imrun::digest::Digest::sha256(&fs::read("/bin/busybox").unwrap());
+    app.wait()
+        .exits(0)
+        .prints(&format!("{}  /bin/busybox\n", program.hex()));
+    free(&host, &["gc"]);
+    assert_eq!(host.blobs().len(), 0);
+}
+
+#[test]
+fn what_a_killed_writer_left_is_freed() {
+    let host = host!();
+    import(&host, &[&program()]);
+    host.write("store/blobs/sha256/0123.new-1-2", "half");
+    host.write(
+        &format!("store/blobs/sha256/{}", "0".repeat(64)),
+        "not what its name says",
+    );
+    host.write("store/trees/0123.erofs", "a tree of nobody");
+    let before = size(&host);
+    let freed = host.imrun(["gc"]).exits(0).line().parse::<u64>().unwrap();
+    assert_eq!(freed, before - size(&host));
+    assert_eq!(freed, 4 + 22 + 16);
+    host.imrun(["verify"]).exits(0);
+}
+
+#[test]
+fn nothing_is_removed_while_an_image_is_damaged_but_that_image_can_be() {
+    let host = host!();
+    let image = import(&host, &[&program()]);
+    let other = import(&host, &[&tar(&[("a", "1")])]);
+    let all = host.blobs();
+    fs::write(host.blob(&image), "{}").unwrap();
+    host.write(
+        &format!("store/blobs/sha256/{}", "0".repeat(64)),
+        "of nobody",
+    );
+    host.imrun(["gc"])
+        .refused(&image)
+        .hints("nothing was removed");
+    assert_eq!(host.blobs().len(), all.len() + 1);
+    host.imrun(["rm", &image]).exits(0);
+    assert_eq!(host.blobs().len(), 3);
+    host.imrun(["verify"])
+        .exits(0)
+        .prints(&format!("{other}  ok\n"));
+}
