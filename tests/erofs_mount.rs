@@ -88,7 +88,7 @@ fn skips(scratch: &Path) -> bool {
     };
     let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
     // Not by a macro, whose output the harness keeps to itself.
-    let line = format!("skipped {count} of the mount tests: {reason}\n");
+    let line = format!("skipped: {count} of the mount tests: {reason}\n");
     io::stderr().write_all(line.as_bytes()).unwrap();
     true
 }

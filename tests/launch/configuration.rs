@@ -192,7 +192,10 @@ fn the_record_has_keyed_fingerprints_of_all_variables() {
             .app(["true"])
             .run()
             .exits(0);
-        bulk.documents()[0].source["imrun.record"]["env"].clone()
+        let env = bulk.documents()[0].source["imrun.record"]["env"].clone();
+        let variables = env.as_array().unwrap().iter();
+        let named = |v: &Value| (v["name"].as_str().unwrap().to_owned(), v["hmac"].clone());
+        Value::Object(variables.map(named).collect())
     };
     let first = fingerprints("key", "one");
     assert_eq!(first, fingerprints("key", "one"));

@@ -88,8 +88,9 @@ fn the_record_has_everything_that_decides_the_run() {
     );
     assert_eq!(record["workdir"], "/home");
     assert_eq!(record["hostname"], "web");
-    let variables: Vec<_> = record["env"].as_object().unwrap().keys().collect();
-    assert_eq!(variables, ["A", "HOME", "PATH"]);
+    let variables = record["env"].as_array().unwrap().iter();
+    let variables: Vec<_> = variables.map(|v| v["name"].as_str().unwrap()).collect();
+    assert_eq!(variables, ["PATH", "HOME", "A"]);
     assert_eq!(record["network"], json!({ "mode": "none" }));
     assert_eq!(record["policy"]["onStall"], "kill");
     assert_eq!(record["policy"]["stallDeadlineMs"], 7000);

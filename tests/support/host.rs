@@ -54,11 +54,8 @@ pub fn skip(why: &str) {
     let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("test");
-    writeln!(
-        std::io::stderr(),
-        "{name}: skipped: {why} ({count} skipped so far)"
-    )
-    .unwrap();
+    let line = format!("skipped: {name}: {why} ({count} so far)\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// Why this host cannot launch, if it cannot.
