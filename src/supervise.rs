@@ -18,6 +18,9 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+/// How long an app has run when it is taken for one that stays.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// What happens to lines, or to the app, while the sink does not take any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnStall {
@@ -97,6 +100,8 @@ pub struct Supervisor<'a> {
     outputs: [Output; 2],
     kill_at: Option<Instant>,
     stalled: bool,
+    /// When memory is given back; None: it was.
+    settle_at: Option<Instant>,
 }
 
 impl<'a> Supervisor<'a> {
@@ -121,6 +126,7 @@ impl<'a> Supervisor<'a> {
             outputs,
             kill_at: None,
             stalled: false,
+            settle_at: Some(Instant::now() + SETTLED),
         })
     }
 
@@ -130,6 +136,7 @@ impl<'a> Supervisor<'a> {
             self.forward_signals()?;
             self.ship()?;
             self.enforce_deadlines()?;
+            self.settle()?;
         }
         let status = waitid(Id::PIDFd(self.app.as_fd()), WaitPidFlag::WEXITED);
         let ending = self.ending(status.context(|| "waitid(P_PIDFD)")?);
@@ -155,11 +162,10 @@ impl<'a> Supervisor<'a> {
 
     fn timeout(&self) -> PollTimeout {
         const STALL_CHECK: Duration = Duration::from_millis(100);
-        let kill = self
-            .kill_at
-            .map(|at| at.saturating_duration_since(Instant::now()));
+        let times = self.kill_at.into_iter().chain(self.settle_at);
+        let times = times.map(|at| at.saturating_duration_since(Instant::now()));
         let stall = (self.policy.on_stall == OnStall::Kill).then_some(STALL_CHECK);
-        let wait = kill.into_iter().chain(stall).min();
+        let wait = times.chain(stall).min();
         // Rounded up, or the last millisecond would be spent spinning.
         wait.map_or(PollTimeout::NONE, |wait| {
             PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
@@ -215,6 +221,15 @@ impl<'a> Supervisor<'a> {
             self.cgroup.kill()?;
         }
         Ok(())
+    }
+
+    /// Gives back the memory that the start took, once it is clear that the app stays.
+    fn settle(&mut self) -> Result<()> {
+        if self.settle_at.is_none_or(|at| at > Instant::now()) {
+            return Ok(());
+        }
+        self.settle_at = None;
+        crate::sys::memory::release().context(|| "madvise(MADV_DONTNEED)")
     }
 
     fn ending(&self, status: WaitStatus) -> Ending {

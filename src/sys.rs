@@ -6,6 +6,7 @@
 
 pub mod arguments;
 pub mod loop_device;
+pub mod memory;
 pub mod mount;
 pub mod network;
 pub mod process;
