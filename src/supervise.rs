@@ -6,6 +6,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Context, EXIT_STALLED, Error, Result};
 use crate::launch::Prepared;
 use crate::ship::{Framer, Pushed, Shipper, Stream};
+use crate::sys::memory::{self, Program};
 use crate::sys::process::pidfd_send_signal;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -88,6 +89,8 @@ struct Output {
     framer: Framer,
     /// A frame waits for room in the buffer.
     full: bool,
+    /// There is something to read.
+    ready: bool,
 }
 
 /// The container that is watched over, and what it is watched with.
@@ -100,8 +103,17 @@ pub struct Supervisor<'a> {
     outputs: [Output; 2],
     kill_at: Option<Instant>,
     stalled: bool,
-    /// When memory is given back; None: it was.
-    settle_at: Option<Instant>,
+    memory: Memory,
+}
+
+/// What becomes of the memory that the start took.
+enum Memory {
+    /// It is kept until then: most apps that end soon end sooner.
+    Keep(Instant),
+    /// It is given back in front of the next poll(2).
+    Release(Program),
+    /// It was given back.
+    Released,
 }
 
 impl<'a> Supervisor<'a> {
@@ -126,7 +138,7 @@ impl<'a> Supervisor<'a> {
             outputs,
             kill_at: None,
             stalled: false,
-            settle_at: Some(Instant::now() + SETTLED),
+            memory: Memory::Keep(Instant::now() + SETTLED),
         })
     }
 
@@ -145,24 +157,42 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Waits for something to do; says whether the app has ended.
-    fn poll(&self) -> Result<bool> {
-        let mut set = vec![
+    ///
+    /// Nothing here allocates: after a release, each part of the program that runs before poll(2)
+    /// is a part that stays in memory while imrun waits.
+    fn poll(&mut self) -> Result<bool> {
+        let timeout = self.timeout();
+        let none = || PollFd::new(self.app.as_fd(), PollFlags::empty());
+        let mut set = [
             PollFd::new(self.app.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.shipper.notice(), PollFlags::POLLIN),
+            self.outputs[0].poll_fd().unwrap_or_else(none),
+            self.outputs[1].poll_fd().unwrap_or_else(none),
         ];
-        let open = self.outputs.iter().filter(|output| !output.full);
-        let open = open.filter_map(|output| output.file.as_ref());
-        set.extend(open.map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)));
-        match poll(&mut set, self.timeout()) {
-            Ok(_) | Err(Errno::EINTR) => Ok(set[0].any().unwrap_or(false)),
+        if let Memory::Release(program) = &self.memory {
+            program.release().context(|| "madvise(MADV_DONTNEED)")?;
+        }
+        let polled = poll(&mut set, timeout);
+        let ready = set.map(|fd| fd.any().unwrap_or(false));
+        self.outputs[0].ready = ready[3];
+        self.outputs[1].ready = ready[4];
+        if matches!(self.memory, Memory::Release(_)) {
+            self.memory = Memory::Released;
+        }
+        match polled {
+            Ok(_) | Err(Errno::EINTR) => Ok(ready[0]),
             Err(errno) => Err(errno).context(|| "poll()"),
         }
     }
 
     fn timeout(&self) -> PollTimeout {
         const STALL_CHECK: Duration = Duration::from_millis(100);
-        let times = self.kill_at.into_iter().chain(self.settle_at);
+        let settle = match self.memory {
+            Memory::Keep(until) => Some(until),
+            Memory::Release(_) | Memory::Released => None,
+        };
+        let times = self.kill_at.into_iter().chain(settle);
         let times = times.map(|at| at.saturating_duration_since(Instant::now()));
         let stall = (self.policy.on_stall == OnStall::Kill).then_some(STALL_CHECK);
         let wait = times.chain(stall).min();
@@ -178,7 +208,11 @@ impl<'a> Supervisor<'a> {
             return Err(error);
         }
         let drop = self.policy.on_stall == OnStall::Drop;
-        for output in &mut self.outputs {
+        for output in self
+            .outputs
+            .iter_mut()
+            .filter(|output| output.ready || output.full)
+        {
             output.pump(self.shipper, drop)?;
         }
         Ok(())
@@ -223,13 +257,14 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// Gives back the memory that the start took, once it is clear that the app stays.
+    /// Prepares to give memory back, once it is clear that the app stays.
     fn settle(&mut self) -> Result<()> {
-        if self.settle_at.is_none_or(|at| at > Instant::now()) {
-            return Ok(());
+        if matches!(self.memory, Memory::Keep(until) if until <= Instant::now()) {
+            memory::trim_heap();
+            let program = Program::find().context(|| "read(\"/proc/self/maps\")")?;
+            self.memory = Memory::Release(program);
         }
-        self.settle_at = None;
-        crate::sys::memory::release().context(|| "madvise(MADV_DONTNEED)")
+        Ok(())
     }
 
     fn ending(&self, status: WaitStatus) -> Ending {
@@ -300,7 +335,14 @@ impl Output {
             file: Some(pipe.into()),
             framer: Framer::new(),
             full: false,
+            ready: false,
         })
+    }
+
+    /// What to wait for: something to read, if it could be shipped.
+    fn poll_fd(&self) -> Option<PollFd<'_>> {
+        let file = self.file.as_ref().filter(|_| !self.full)?;
+        Some(PollFd::new(file.as_fd(), PollFlags::POLLIN))
     }
 
     /// Moves what one read gives to the shipper, as far as there is room; says whether there was

@@ -61,7 +61,7 @@ impl Framer {
     /// A framer that has seen nothing.
     pub fn new() -> Framer {
         Framer {
-            buffer: vec![0; CAPACITY].into_boxed_slice(),
+            buffer: Box::default(),
             start: 0,
             end: 0,
             searched: 0,
@@ -80,6 +80,10 @@ impl Framer {
     pub fn read_from(&mut self, from: &mut impl Read) -> io::Result<usize> {
         if !self.has_room() {
             return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if self.buffer.is_empty() {
+            // Not before: many an app never writes to one of its streams.
+            self.buffer = vec![0; CAPACITY].into_boxed_slice();
         }
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;

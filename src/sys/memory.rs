@@ -2,25 +2,44 @@
 
 use std::io::{Error, Result};
 
-/// Returns free heap and the pages of the program itself; what is needed again is read again, from
-/// the page cache.
-pub fn release() -> Result<()> {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim(3) gives only free memory back.
-    unsafe {
-        libc::malloc_trim(0)
-    };
-    let maps = std::fs::read_to_string("/proc/self/maps")?;
-    for (start, end) in program(&maps) {
-        // SAFETY: a read-only private mapping of a file without relocations holds just what the
-        // file holds: a page that is dropped comes back the same.
-        let result =
-            unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
-        if result != 0 {
-            return Err(Error::last_os_error());
-        }
+/// The read-only parts of this program in memory.
+pub struct Program(Vec<(usize, usize)>);
+
+impl Program {
+    /// Finds them.
+    pub fn find() -> Result<Program> {
+        Ok(Program(program(&std::fs::read_to_string(
+            "/proc/self/maps",
+        )?)))
     }
-    Ok(())
+
+    /// Drops their pages: those that are needed again come back from the page cache.
+    pub fn release(&self) -> Result<()> {
+        for (start, end) in &self.0 {
+            // SAFETY: a read-only private mapping of a file without relocations holds just what
+            // the file holds: a page that is dropped comes back the same.
+            let result = unsafe {
+                libc::madvise(
+                    *start as *mut libc::c_void,
+                    end - start,
+                    libc::MADV_DONTNEED,
+                )
+            };
+            if result != 0 {
+                return Err(Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives the free pages of the heap back.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) touches nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// The address ranges of the program's code, and of the constants in front of it; not of what the
@@ -70,6 +89,6 @@ c000-d000 rw-p 00005000 fe:00 1                          /bin/imrun
 ";
         assert_eq!(program(maps), [(0x7000, 0x8000), (0x8000, 0xb000)]);
         assert_eq!(program("garbage\n"), []);
-        release().unwrap();
+        Program::find().unwrap().release().unwrap();
     }
 }
