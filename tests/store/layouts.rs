@@ -53,9 +53,7 @@ fn import(build: impl Fn(&Layout)) -> Option<Outcome> {
 fn refuse(faults: &[Fault<'_>]) {
     for (name, build, text) in faults {
         let Some(outcome) = import(build) else { return };
-        let outcome = outcome.exits(125).prints("");
-        println!("{name}: {}", outcome.err);
-        outcome.says(text);
+        outcome.of(name).refused(text);
     }
 }
 

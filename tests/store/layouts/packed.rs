@@ -70,8 +70,7 @@ fn a_layer_that_would_leave_the_root_or_replace_the_runtimes_own_is_refused() {
         let Some(outcome) = import(layer(bytes)) else {
             return;
         };
-        println!("{name}: {}", outcome.err);
-        outcome.refused(text);
+        outcome.of(name).refused(text);
     }
 }
 
