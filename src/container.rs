@@ -97,11 +97,8 @@ pub fn run(request: &Request, status: &Status) -> Result<u8> {
 
     let runtime = Runtime::open(&request.root)?;
     runtime.sweep()?;
-    if let Some(name) = &request.name {
-        runtime.refuse_name(name)?;
-    }
     let id = new_id()?;
-    let entry = runtime.enter(&id)?;
+    let entry = runtime.enter(&id, request.name.as_deref())?;
     let launch = Launch {
         request,
         id,

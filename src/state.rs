@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/ID/lock        locked (flock(2)) for as long as the container's supervisor lives
 //! ROOT/ID/state.json  what `imrun ps` shows
+//! ROOT/names/NAME     locked by the container of that name
 //! /run/imrun/ids/N    locked by the container that owns the N-th range of ids, whatever its ROOT
 //! ```
 //! It holds no environment values and no log bytes.
@@ -51,12 +52,13 @@ pub struct Status {
 }
 
 /// Where ranges of ids are claimed: one place for the host, as the ids are the host's.
-const CLAIMS: &str = "/run/imrun/ids";
+const IDS_CLAIMED: &str = "/run/imrun/ids";
 
 /// The directory of `--root`.
 pub struct Runtime {
     dir: PathBuf,
-    claims: PathBuf,
+    ids: PathBuf,
+    names: PathBuf,
 }
 
 /// A container's entry, locked by its supervisor; dropping it removes the entry.
@@ -64,26 +66,33 @@ pub struct Entry {
     dir: PathBuf,
     _lock: Flock<File>,
     ids: Ids,
+    name: Option<Claim>,
 }
 
 /// A range of 65,536 user and group ids that no other container has.
 struct Ids {
-    path: PathBuf,
     first: u32,
+    claim: Claim,
+}
+
+/// A file that is locked for as long as its owner lives.
+struct Claim {
+    path: PathBuf,
     _lock: Flock<File>,
 }
 
 impl Runtime {
     /// Opens the directory, making it (0700) if it is not there.
     pub fn open(dir: &Path) -> Result<Runtime> {
-        Self::with_claims(dir, Path::new(CLAIMS))
+        Self::with_ids(dir, Path::new(IDS_CLAIMED))
     }
 
-    fn with_claims(dir: &Path, claims: &Path) -> Result<Runtime> {
-        make_directory(dir)?;
-        make_directory(claims)?;
-        let (dir, claims) = (dir.to_owned(), claims.to_owned());
-        Ok(Runtime { dir, claims })
+    fn with_ids(dir: &Path, ids: &Path) -> Result<Runtime> {
+        let (dir, ids, names) = (dir.to_owned(), ids.to_owned(), dir.join("names"));
+        for directory in [&dir, &ids, &names] {
+            make_directory(directory)?;
+        }
+        Ok(Runtime { dir, ids, names })
     }
 
     /// Where it is: a directory that exists in the child of a clone, too.
@@ -91,8 +100,12 @@ impl Runtime {
         &self.dir
     }
 
-    /// Enters container `id` and claims ids for it.
-    pub fn enter(&self, id: &str) -> Result<Entry> {
+    /// Enters container `id`, and claims its name and ids for it.
+    ///
+    /// # Errors
+    /// Another container has that name.
+    pub fn enter(&self, id: &str, name: Option<&str>) -> Result<Entry> {
+        let name = name.map(|name| self.claim_name(name)).transpose()?;
         let ids = self.claim_ids()?;
         // Locked before it has its name: a sweep never sees it without a lock.
         let building = self.dir.join(format!(".{id}"));
@@ -104,18 +117,25 @@ impl Runtime {
             dir,
             _lock: lock,
             ids,
+            name,
+        })
+    }
+
+    fn claim_name(&self, name: &str) -> Result<Claim> {
+        Claim::take(self.names.join(name))?.ok_or_else(|| {
+            Error::usage(
+                format_args!("--name {name}"),
+                "a running container has that name",
+            )
+            .hint(format_args!("imrun stop {name}"))
         })
     }
 
     fn claim_ids(&self) -> Result<Ids> {
         for number in 0..RANGES {
-            let path = self.claims.join(number.to_string());
-            if let Some(lock) = try_lock(&path, true)? {
-                return Ok(Ids {
-                    path,
-                    first: FIRST_ID + number * IDS,
-                    _lock: lock,
-                });
+            if let Some(claim) = Claim::take(self.ids.join(number.to_string()))? {
+                let first = FIRST_ID + number * IDS;
+                return Ok(Ids { first, claim });
             }
         }
         Err(Error::unsupported(
@@ -164,22 +184,6 @@ impl Runtime {
         }
     }
 
-    /// Refuses a name that a running container has.
-    pub fn refuse_name(&self, name: &str) -> Result<()> {
-        match self
-            .list()?
-            .iter()
-            .any(|container| container.name.as_deref() == Some(name))
-        {
-            true => Err(Error::usage(
-                format_args!("--name {name}"),
-                "a running container has that name",
-            )
-            .hint(format_args!("imrun stop {name}"))),
-            false => Ok(()),
-        }
-    }
-
     /// Ends and removes what supervisors that were killed left behind.
     pub fn sweep(&self) -> Result<()> {
         for id in self.entries()? {
@@ -192,13 +196,8 @@ impl Runtime {
             }
             remove_directory(&dir)?;
         }
-        for number in file_names(&self.claims)? {
-            let path = self.claims.join(number);
-            if let Some(_lock) = try_lock(&path, false)? {
-                std::fs::remove_file(&path).context(|| format!("unlink({path:?})"))?;
-            }
-        }
-        Ok(())
+        sweep_claims(&self.ids)?;
+        sweep_claims(&self.names)
     }
 
     /// Names of the entries: directories with the name of a container id.
@@ -228,12 +227,35 @@ impl Entry {
         &self.dir
     }
 
-    /// Removes the entry and gives the ids back.
+    /// Removes the entry and gives the ids and the name back.
     pub fn remove(self) -> Result<()> {
         remove_directory(&self.dir)?;
-        let ids = &self.ids.path;
-        std::fs::remove_file(ids).context(|| format!("unlink({ids:?})"))
+        self.ids.claim.give_back()?;
+        self.name.map_or(Ok(()), Claim::give_back)
     }
+}
+
+impl Claim {
+    /// None when another container has it.
+    fn take(path: PathBuf) -> Result<Option<Claim>> {
+        let lock = try_lock(&path, true)?;
+        Ok(lock.map(|_lock| Claim { path, _lock }))
+    }
+
+    fn give_back(self) -> Result<()> {
+        std::fs::remove_file(&self.path).context(|| format!("unlink({:?})", self.path))
+    }
+}
+
+/// Gives back what nobody owns any more.
+fn sweep_claims(directory: &Path) -> Result<()> {
+    for name in file_names(directory)? {
+        let path = directory.join(name);
+        if let Some(_lock) = try_lock(&path, false)? {
+            Claim { path, _lock }.give_back()?;
+        }
+    }
+    Ok(())
 }
 
 fn file_names(directory: &Path) -> Result<Vec<String>> {
@@ -310,16 +332,18 @@ mod tests {
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     #[test]
-    fn two_containers_never_share_ids_and_nothing_stays_behind() {
+    fn two_containers_never_share_a_name_or_ids_and_nothing_stays_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let claims = dir.path().join("ids");
-        let runtime = Runtime::with_claims(dir.path(), &claims).unwrap();
-        let one = runtime.enter(ID).unwrap();
-        let two = runtime.enter(&ID.replace('0', "f")).unwrap();
+        let ids = dir.path().join("ids");
+        let runtime = Runtime::with_ids(dir.path(), &ids).unwrap();
+        let one = runtime.enter(ID, Some("web")).unwrap();
+        let taken = runtime.enter(ID, Some("web")).err().unwrap();
+        assert_eq!(taken.what, "--name web");
+        let two = runtime.enter(&ID.replace('0', "f"), None).unwrap();
         assert_eq!(one.first_id(), 524_288);
         assert_eq!(two.first_id(), 524_288 + 65_536);
         one.remove().unwrap();
-        let three = runtime.enter(ID).unwrap();
+        let three = runtime.enter(ID, Some("web")).unwrap();
         assert_eq!(
             three.first_id(),
             524_288,
@@ -327,10 +351,10 @@ mod tests {
         );
         three.remove().unwrap();
         two.remove().unwrap();
-        assert_eq!(
-            std::fs::read_dir(dir.path().join("ids")).unwrap().count(),
-            0
-        );
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        for directory in ["ids", "names"] {
+            let left = std::fs::read_dir(dir.path().join(directory)).unwrap();
+            assert_eq!(left.count(), 0);
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

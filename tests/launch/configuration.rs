@@ -2,6 +2,7 @@
 
 use crate::host;
 use crate::support::bulk::{Answer, Bulk};
+use crate::support::host::IMRUN;
 use serde_json::{Value, json};
 use std::fs;
 
@@ -49,6 +50,25 @@ fn the_app_sees_what_was_configured_and_nothing_of_the_hosts_environment() {
         .run();
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     app.exits(0).prints(&format!("{path}\nHOME=/root\nA=1\n"));
+}
+
+#[test]
+fn an_image_alone_is_a_launch_with_the_sink_of_the_environment() {
+    let host = host!();
+    let mut command = std::process::Command::new(IMRUN);
+    command
+        .env("IMRUN_SINK", "stdio:")
+        .env("IMRUN_STORE", host.path("store"));
+    command.arg("--root").arg(host.path("root")).args([
+        host.busybox(),
+        "echo",
+        "-e",
+        "A=1",
+        "--help",
+    ]);
+    let output = command.output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    assert_eq!(output.stdout, b"A=1 --help\n");
 }
 
 #[test]

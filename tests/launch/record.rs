@@ -166,3 +166,27 @@ fn the_hosts_names_are_in_the_record_by_their_digests() {
     });
     assert_eq!(record["network"], network);
 }
+
+#[test]
+fn a_store_on_a_tmpfs_is_mounted_by_loop_devices_and_the_record_says_so() {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    let host = host!();
+    let store = host.path("store");
+    fs::create_dir(&store).unwrap();
+    mount(
+        Some("none"),
+        &store,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .unwrap();
+    let (by_loop, _) = record(host.launch().app(["true"]));
+    umount2(&store, MntFlags::empty()).unwrap();
+    assert_eq!(by_loop["driver"]["backing"], "loop");
+
+    let on_disk = host!();
+    let (by_file, _) = record(on_disk.launch().app(["true"]));
+    assert_eq!(by_file["driver"]["backing"], "file");
+    assert_eq!(by_file["image"], by_loop["image"]);
+}

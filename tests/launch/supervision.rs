@@ -1,6 +1,7 @@
 //! imrun stays with its container: it passes signals on, stops it in time, and nothing outlives it.
 
 use crate::host;
+use crate::support::bulk::{Answer, Bulk};
 use crate::support::host::Host;
 use crate::support::launch::{Launch, Running};
 use nix::sys::signal::{Signal, kill};
@@ -160,6 +161,21 @@ fn a_name_belongs_to_one_container_at_a_time() {
 }
 
 #[test]
+fn a_name_is_taken_from_the_moment_a_launch_begins() {
+    let host = host!();
+    let bulk = Bulk::start(Answer::Stall);
+    let launch = || {
+        let sink = format!("es+http://{}", bulk.address());
+        host.launch().options(["--name", "web"]).sink(sink)
+    };
+    let first = launch().app(["true"]).spawn();
+    bulk.wait("the launch record", |_, requests| requests == 1);
+    launch().app(["true"]).run().refused("--name web");
+    bulk.answer(Answer::Well);
+    first.wait().exits(0);
+}
+
+#[test]
 fn what_the_app_left_running_ends_with_it() {
     let host = host!();
     let script = "sleep 1000 & setsid sh -c 'trap \"\" TERM HUP; sleep 1000 & sleep 1000' & echo up; read line";
@@ -222,7 +238,7 @@ fn a_launch_sweeps_and_takes_the_name_of_what_was_killed() {
 #[test]
 fn an_imrun_that_is_killed_before_the_start_leaves_nothing_that_runs() {
     let host = host!();
-    let bulk = crate::support::bulk::Bulk::start(crate::support::bulk::Answer::Stall);
+    let bulk = Bulk::start(Answer::Stall);
     let app = host
         .launch()
         .sink(format!("es+http://{}", bulk.address()))
@@ -237,7 +253,7 @@ fn an_imrun_that_is_killed_before_the_start_leaves_nothing_that_runs() {
 #[test]
 fn a_signal_before_the_start_is_not_lost() {
     let host = host!();
-    let bulk = crate::support::bulk::Bulk::start(crate::support::bulk::Answer::Stall);
+    let bulk = Bulk::start(Answer::Stall);
     let app = host
         .launch()
         .sink(format!("es+http://{}", bulk.address()))
@@ -245,6 +261,6 @@ fn a_signal_before_the_start_is_not_lost() {
     let app = app.script("sleep 100").spawn();
     bulk.wait("the launch record", |_, requests| requests == 1);
     app.signal(Signal::SIGTERM);
-    bulk.answer(crate::support::bulk::Answer::Well);
+    bulk.answer(Answer::Well);
     app.wait().exits(137);
 }

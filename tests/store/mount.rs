@@ -2,6 +2,7 @@
 
 use crate::host;
 use crate::support::host::BUSYBOX;
+use crate::support::layout::{Layout, Packing, program};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use std::fs;
 use std::process::Command;
@@ -100,4 +101,31 @@ fn only_the_mount_of_an_image_is_unmounted() {
     umount("mnt").exits(0);
     inside.refused("mnt/etc");
     assert!(still_there);
+}
+
+#[test]
+fn a_device_node_of_an_image_is_dropped_and_counted() {
+    let host = host!();
+    let layout = Layout::new(host.path("layout"));
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Block);
+    header.set_mode(0o666);
+    header.set_device_major(7).unwrap();
+    header.set_device_minor(0).unwrap();
+    header.set_size(0);
+    let mut layer = tar::Builder::new(Vec::new());
+    layer.append_data(&mut header, "disk", &[][..]).unwrap();
+    let layer = layer.into_inner().unwrap();
+    layout.publish_image(&[&program(), &layer], Packing::Gzip);
+    let image = host.import(layout.source());
+    let shown: serde_json::Value =
+        serde_json::from_str(&host.imrun(["inspect", &image]).exits(0).out).unwrap();
+    assert_eq!(shown["layers"][1]["dropped"]["devices"], 1);
+    assert_eq!(shown["layers"][0]["dropped"]["devices"], 0);
+    let listed = host
+        .launch_of(&image)
+        .app(["/busybox", "ls", "/"])
+        .run()
+        .exits(0);
+    listed.prints("busybox\ndev\netc\nproc\nsys\n");
 }

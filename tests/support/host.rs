@@ -191,7 +191,7 @@ impl Host {
     fn leftovers(&self) -> Vec<String> {
         let own = self.directory.path().to_str().unwrap();
         let mut found: Vec<String> = files_below(&self.path("root"));
-        found.retain(|path| !path.ends_with("root/ids"));
+        found.retain(|path| !path.ends_with("root/names"));
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         found.extend(
             mounts

@@ -36,6 +36,12 @@ impl Outcome {
         }
     }
 
+    /// The same, of a case of several that a failure names.
+    pub fn of(mut self, case: &str) -> Outcome {
+        self.command = format!("{case}: {}", self.command);
+        self
+    }
+
     /// The exit code is this one.
     #[track_caller]
     pub fn exits(self, code: i32) -> Outcome {
