@@ -9,7 +9,7 @@
 
 mod plan;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup, Limits};
 use crate::digest::{Digest, hex};
 use crate::error::{Context, EXIT_FAILED, EXIT_LOST, Error, Result};
 use crate::launch::{self, Network};
@@ -60,6 +60,8 @@ pub struct Request {
     pub name: Option<String>,
     /// Which network it sees.
     pub network: Network,
+    /// What it may use.
+    pub limits: Limits,
     /// What becomes the app's standard input.
     pub stdin: Option<OwnedFd>,
     /// Where lines and records go.
@@ -79,6 +81,7 @@ pub struct Request {
 /// ended the container.
 pub fn run(request: &Request, status: &Status) -> Result<u8> {
     let signals = catch_signals()?;
+    cgroup::check(&request.limits)?;
     let image = Image::load(&request.store, &request.image)?;
     let verified = image.verify(&request.store)?;
     let integrity = "hashed";
@@ -141,9 +144,10 @@ impl Launch<'_> {
             timeout: ATTEMPT,
         };
         let shipper = Shipper::start(&self.request.sink, self.origin()?, options)?;
+        // A launch that its limits forbid is none that the sink should hear of.
+        let cgroup = Cgroup::create(&self.id, &self.request.limits)?;
         let sequence =
             shipper.push_record("launch", json!({ "id": self.launch, "record": record }));
-        let cgroup = Cgroup::create(&self.id)?;
         let outcome = self.supervise(entry, &cgroup, &shipper, sequence, signals, status);
         let removed = cgroup.remove();
         let ending = outcome?;
@@ -195,8 +199,15 @@ impl Launch<'_> {
             "code": code,
             "signal": ending.signal,
             "stalled": ending.stalled,
+            "oomKills": ending.oom_kills,
             "lines": counts(&lines),
         });
+        if ending.oom_kills > 0 {
+            log::warn!(
+                "memory: ran out, and the kernel killed {} of the container's processes",
+                ending.oom_kills
+            );
+        }
         shipper.push_record("exit", record.clone());
         let settled = shipper.drain(deadline.max(Instant::now() + Duration::from_millis(100)));
         if lost > 0 || settled.pending_records > 0 {

@@ -55,6 +55,8 @@ pub struct Ending {
     pub at: Instant,
     /// Whether imrun stopped it because the sink stayed stalled.
     pub stalled: bool,
+    /// How many processes the kernel killed because memory ran out.
+    pub oom_kills: u64,
 }
 
 /// The signals that are passed on to the app.
@@ -132,7 +134,7 @@ impl<'a> Supervisor<'a> {
             self.enforce_deadlines()?;
         }
         let status = waitid(Id::PIDFd(self.app.as_fd()), WaitPidFlag::WEXITED);
-        let ending = self.ending(status.context(|| "waitid(P_PIDFD)")?);
+        let ending = self.ending(status.context(|| "waitid(P_PIDFD)")?)?;
         self.finish(ending.at)?;
         Ok(ending)
     }
@@ -217,7 +219,7 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    fn ending(&self, status: WaitStatus) -> Ending {
+    fn ending(&self, status: WaitStatus) -> Result<Ending> {
         let (code, signal) = match status {
             WaitStatus::Exited(_, code) => (code as u8, None),
             WaitStatus::Signaled(_, signal, _) => (128 + signal as u8, Some(signal as i32)),
@@ -225,12 +227,13 @@ impl<'a> Supervisor<'a> {
             other => unreachable!("waitid(WEXITED) gave {other:?}"),
         };
         let code = if self.stalled { EXIT_STALLED } else { code };
-        Ending {
+        Ok(Ending {
             code,
             signal,
             at: Instant::now(),
             stalled: self.stalled,
-        }
+            oom_kills: self.cgroup.oom_kills()?,
+        })
     }
 
     /// Reads what the app left in its pipes. Nobody writes any more: its namespace died with it.

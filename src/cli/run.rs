@@ -2,6 +2,7 @@
 
 use super::refused::Refused;
 use super::{Global, values};
+use crate::cgroup::{Cpus, Limits};
 use crate::container::{self, Request};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
@@ -59,6 +60,15 @@ pub struct Run {
     /// Which network the app sees: none, host
     #[arg(long, default_value = "none", value_name = "NET")]
     net: String,
+    /// The most memory it may use; there is no swap beyond it
+    #[arg(long, value_parser = values::size, value_name = "SIZE")]
+    memory: Option<usize>,
+    /// How many processors' time it may use: 2, 0.5
+    #[arg(long, value_name = "N")]
+    cpus: Option<Cpus>,
+    /// How many processes and threads it may have
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
+    pids: Option<u64>,
     /// The host's name in the container; made from the digest by default
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
@@ -133,6 +143,11 @@ impl Run {
             hostname: self.hostname,
             name: self.name.map(check_name).transpose()?,
             network,
+            limits: Limits {
+                memory: self.memory.map(|bytes| bytes as u64),
+                cpus: self.cpus,
+                pids: self.pids,
+            },
             stdin: if self.interactive {
                 Some(piped_stdin()?)
             } else {

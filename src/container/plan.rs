@@ -115,7 +115,7 @@ impl Plan {
             hostname: spec.hostname.to_string_lossy().into_owned(),
             env: self.environment.iter().map(print).collect(),
             network: spec.network.record()?,
-            limits: json!({}),
+            limits: request.limits.record(),
             policy: json!({
                 "capabilities": [],
                 "noNewPrivileges": true,
