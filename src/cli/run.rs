@@ -15,6 +15,7 @@ use crate::sys::{arguments, process};
 use clap::Parser;
 use nix::fcntl::OFlag;
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -57,9 +58,12 @@ pub struct Run {
     /// Bytes of output that may wait for the sink
     #[arg(long, default_value = "1M", value_parser = values::size, value_name = "SIZE")]
     log_buffer: usize,
-    /// Which network the app sees: none, host
+    /// Which network the app sees: none, host, ns:PATH
     #[arg(long, default_value = "none", value_name = "NET")]
     net: String,
+    /// Ask this name server, not the host's; up to three
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
     /// The most memory it may use; there is no swap beyond it
     #[arg(long, value_parser = values::size, value_name = "SIZE")]
     memory: Option<usize>,
@@ -122,7 +126,7 @@ impl Run {
     fn request(self, global: &Global) -> Result<Request> {
         self.refused.check()?;
         let image = digest(global, &self.image)?;
-        let network: Network = self.net.parse()?;
+        let network = Network::new(&self.net, self.dns)?;
         let sink = self.sink.as_deref().filter(|url| !url.is_empty());
         let sink: SinkUrl = sink
             .ok_or_else(|| {
