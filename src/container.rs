@@ -19,7 +19,7 @@ use crate::state::{Entry, Runtime};
 use crate::status::Status;
 use crate::store::Store;
 use crate::store::image::Image;
-use crate::supervise::{Ending, Policy, Supervisor, catch_signals};
+use crate::supervise::{Ending, Policy, Supervisor, await_acknowledgement, catch_signals};
 use plan::Plan;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -77,10 +77,10 @@ pub struct Request {
 /// Launches, supervises and cleans up; the exit code.
 ///
 /// # Errors
-/// With exit code 125, 126 or 127 nothing of the image ran. With 121 imrun failed afterwards, and
+/// With exit code 125, 126 or 127 nothing of the image ran, nor with 128+n where a signal ended the
+/// start. With 121 imrun failed afterwards, and
 /// ended the container.
 pub fn run(request: &Request, status: &Status) -> Result<u8> {
-    let signals = catch_signals()?;
     cgroup::check(&request.limits)?;
     let image = Image::load(&request.store, &request.image)?;
     let verified = image.verify(&request.store)?;
@@ -97,6 +97,8 @@ pub fn run(request: &Request, status: &Status) -> Result<u8> {
         .seal();
     drop(verified);
 
+    // Until here a signal just ends imrun: there is nothing yet that it would leave behind.
+    let signals = catch_signals()?;
     let runtime = Runtime::open(&request.root)?;
     runtime.sweep()?;
     if let Some(name) = &request.name {
@@ -172,7 +174,7 @@ impl Launch<'_> {
             entry.first_id(),
             directory.as_fd(),
         )?;
-        shipper.wait_acknowledged(sequence, Instant::now() + HANDSHAKE)?;
+        await_acknowledgement(shipper, sequence, Instant::now() + HANDSHAKE, signals)?;
         prepared.execute()?;
         let late = |error: Error| error.exit(EXIT_FAILED);
         entry

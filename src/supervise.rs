@@ -80,6 +80,64 @@ pub fn catch_signals() -> Result<SignalFd> {
     SignalFd::with_flags(&set, flags).context(|| "signalfd(SFD_CLOEXEC)")
 }
 
+/// The signals that end a launch whose app was not started yet.
+const ENDING: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+];
+
+/// Waits until the sink has acknowledged the launch record, the event `sequence`.
+///
+/// # Errors
+/// The sink's, the deadline's; with exit code 128+n, signal n that came meanwhile.
+pub fn await_acknowledgement(
+    shipper: &Shipper,
+    sequence: u64,
+    deadline: Instant,
+    signals: &SignalFd,
+) -> Result<()> {
+    loop {
+        refuse_signals(signals)?;
+        let now = Instant::now();
+        if shipper.is_settled(sequence) || shipper.failure().is_some() || now >= deadline {
+            return shipper.wait_acknowledged(sequence, now);
+        }
+        let mut set = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(shipper.notice(), PollFlags::POLLIN),
+        ];
+        wait(&mut set, deadline)?;
+        shipper.clear_notice()?;
+    }
+}
+
+/// The error that a signal is, before there is an app that it could be passed on to.
+fn refuse_signals(signals: &SignalFd) -> Result<()> {
+    while let Some(info) = signals.read_signal().context(|| "read(signalfd)")? {
+        let number = info.ssi_signo as i32;
+        if let Some(signal) = ENDING.into_iter().find(|signal| *signal as i32 == number) {
+            let error = Error::system(
+                "launch",
+                format_args!("{signal} came before the app started"),
+            );
+            return Err(error.exit(128 + number as u8));
+        }
+    }
+    Ok(())
+}
+
+/// Waits for one of the descriptors, until the deadline.
+fn wait(set: &mut [PollFd<'_>], deadline: Instant) -> Result<()> {
+    // Rounded up, or the last millisecond would be spent spinning.
+    let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+    match poll(set, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno).context(|| "poll()"),
+    }
+}
+
 /// One of the app's output pipes.
 struct Output {
     stream: Stream,
@@ -262,15 +320,11 @@ impl<'a> Supervisor<'a> {
     }
 
     fn await_room(&self, deadline: Instant) -> Result<()> {
-        let mut set = [PollFd::new(self.shipper.notice(), PollFlags::POLLIN)];
-        let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-        match poll(
-            &mut set,
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
-        ) {
-            Ok(_) | Err(Errno::EINTR) => self.shipper.clear_notice(),
-            Err(errno) => Err(errno).context(|| "poll()"),
-        }
+        wait(
+            &mut [PollFd::new(self.shipper.notice(), PollFlags::POLLIN)],
+            deadline,
+        )?;
+        self.shipper.clear_notice()
     }
 }
 
@@ -359,6 +413,19 @@ pub fn parse_signal(text: &str) -> Result<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signal_that_ends_a_launch_is_told_apart_from_one_that_does_not() {
+        // Pending for this thread alone, and blocked in it.
+        let signals = catch_signals().unwrap();
+        refuse_signals(&signals).unwrap();
+        nix::sys::signal::raise(Signal::SIGUSR1).unwrap();
+        refuse_signals(&signals).unwrap();
+        nix::sys::signal::raise(Signal::SIGINT).unwrap();
+        let error = refuse_signals(&signals).unwrap_err();
+        assert_eq!(error.exit, 130);
+        assert!(error.why.contains("SIGINT"), "{error}");
+    }
 
     #[test]
     fn signals_are_read_by_name_and_number() {

@@ -14,6 +14,7 @@ use crate::supervise::{OnStall, Policy, parse_signal};
 use crate::sys::{arguments, process};
 use clap::Parser;
 use nix::fcntl::OFlag;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -222,10 +223,16 @@ fn piped_stdin() -> Result<OwnedFd> {
             &mut std::fs::File::from(write),
         );
     };
+    // Signals are the supervisor's: one that this thread took would not be seen there.
+    let mask = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+        .context(|| "rt_sigprocmask(SIG_SETMASK)")?;
     std::thread::Builder::new()
         .name("stdin".into())
         .spawn(copy)
         .context(|| "clone(thread)")?;
+    mask.thread_set_mask()
+        .context(|| "rt_sigprocmask(SIG_SETMASK)")?;
     Ok(read)
 }
 
