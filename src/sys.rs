@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod loop_device;
 pub mod mount;
 pub mod network;
+pub mod probe;
 pub mod process;
 pub mod socket;
 
