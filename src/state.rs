@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/ID/lock        locked (flock(2)) for as long as the container's supervisor lives
 //! ROOT/ID/state.json  what `imrun ps` shows
+//! ROOT/.N             an entry that is being made by the owner of the N-th range of ids
 //! ROOT/ids/N          locked by the container that owns the N-th range of ids
 //! ```
 //! It holds no environment values and no log bytes.
@@ -65,7 +66,7 @@ pub struct Entry {
 /// A range of 65,536 user and group ids that no other container has.
 struct Ids {
     path: PathBuf,
-    first: u32,
+    number: u32,
     _lock: Flock<File>,
 }
 
@@ -87,17 +88,27 @@ impl Runtime {
     /// Enters container `id` and claims ids for it.
     pub fn enter(&self, id: &str) -> Result<Entry> {
         let ids = self.claim_ids()?;
-        // Locked before it has its name: a sweep never sees it without a lock.
-        let building = self.dir.join(format!(".{id}"));
+        match self.make_entry(id, &ids) {
+            Ok((dir, lock)) => Ok(Entry {
+                dir,
+                _lock: lock,
+                ids,
+            }),
+            // The first error is the one to tell.
+            Err(error) => ids.give_back(&self.dir).and(Err(error)),
+        }
+    }
+
+    /// Locked before it has its name: a sweep never sees it without a lock.
+    fn make_entry(&self, id: &str, ids: &Ids) -> Result<(PathBuf, Flock<File>)> {
+        let building = ids.building(&self.dir);
+        // Of an owner that was killed while it made one.
+        remove_directory(&building)?;
         make_directory(&building)?;
         let lock = lock_new(&building.join("lock"))?;
         let dir = self.dir.join(id);
         std::fs::rename(&building, &dir).context(|| format!("rename({building:?}, {dir:?})"))?;
-        Ok(Entry {
-            dir,
-            _lock: lock,
-            ids,
-        })
+        Ok((dir, lock))
     }
 
     fn claim_ids(&self) -> Result<Ids> {
@@ -106,7 +117,7 @@ impl Runtime {
             if let Some(lock) = try_lock(&path, true)? {
                 return Ok(Ids {
                     path,
-                    first: FIRST_ID + number * IDS,
+                    number,
                     _lock: lock,
                 });
             }
@@ -177,9 +188,12 @@ impl Runtime {
     pub fn sweep(&self) -> Result<()> {
         for id in self.entries()? {
             let dir = self.dir.join(&id);
-            let Some(_lock) = try_lock(&dir.join("lock"), false)? else {
+            let lock = dir.join("lock");
+            let locked = try_lock(&lock, false)?;
+            // Without one its supervisor died while it removed the entry, the lock first.
+            if locked.is_none() && lock.exists() {
                 continue;
-            };
+            }
             if let Some(cgroup) = Cgroup::existing(&id)? {
                 cgroup.remove()?;
             }
@@ -187,8 +201,9 @@ impl Runtime {
         }
         let claims = self.dir.join("ids");
         for number in file_names(&claims)? {
-            let path = claims.join(number);
+            let path = claims.join(&number);
             if let Some(_lock) = try_lock(&path, false)? {
+                remove_directory(&self.dir.join(format!(".{number}")))?;
                 std::fs::remove_file(&path).context(|| format!("unlink({path:?})"))?;
             }
         }
@@ -205,7 +220,7 @@ impl Runtime {
 impl Entry {
     /// The first of the container's ids, on the host.
     pub fn first_id(&self) -> u32 {
-        self.ids.first
+        FIRST_ID + self.ids.number * IDS
     }
 
     /// Shows the container to `imrun ps`.
@@ -225,8 +240,25 @@ impl Entry {
     /// Removes the entry and gives the ids back.
     pub fn remove(self) -> Result<()> {
         remove_directory(&self.dir)?;
-        let ids = &self.ids.path;
-        std::fs::remove_file(ids).context(|| format!("unlink({ids:?})"))
+        self.ids.unlink()
+    }
+}
+
+impl Ids {
+    /// The entry that the owner is making in the directory of the runtime state.
+    fn building(&self, directory: &Path) -> PathBuf {
+        directory.join(format!(".{}", self.number))
+    }
+
+    /// Removes an entry that was not finished, and the claim.
+    fn give_back(self, directory: &Path) -> Result<()> {
+        remove_directory(&self.building(directory))?;
+        self.unlink()
+    }
+
+    fn unlink(self) -> Result<()> {
+        let path = &self.path;
+        std::fs::remove_file(path).context(|| format!("unlink({path:?})"))
     }
 }
 
@@ -325,5 +357,34 @@ mod tests {
             0
         );
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_made_leaves_no_claim() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = Runtime::open(dir.path()).unwrap();
+        // A directory that is not empty cannot be renamed over.
+        std::fs::create_dir_all(dir.path().join(ID).join("full")).unwrap();
+        assert!(runtime.enter(ID).is_err());
+        assert!(!dir.path().join(".0").exists());
+        assert!(!dir.path().join("ids/0").exists());
+    }
+
+    #[test]
+    fn a_sweep_removes_what_a_killed_supervisor_was_making_or_removing() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = Runtime::open(dir.path()).unwrap();
+        std::fs::create_dir(dir.path().join(".0")).unwrap();
+        std::fs::write(dir.path().join("ids/0"), "").unwrap();
+        std::fs::create_dir(dir.path().join(ID)).unwrap();
+        let living = runtime.enter(&ID.replace('0', "f")).unwrap();
+        std::fs::write(dir.path().join("ids/7"), "").unwrap();
+        std::fs::create_dir(dir.path().join(".7")).unwrap();
+        runtime.sweep().unwrap();
+        for gone in [".0", ".7", "ids/7", ID] {
+            assert!(!dir.path().join(gone).exists(), "{gone}");
+        }
+        assert!(living.path().join("lock").exists());
+        living.remove().unwrap();
     }
 }
