@@ -190,6 +190,59 @@ reports_writes() {
     "${imrun[@]}" run --help | grep -q -e --on-write || { skip "$1" "this imrun has no --on-write"; return 1; }
 }
 
+# --- what a launch leaves behind -------------------------------------------------------------------------------------
+
+# In the environment of this suite's containers: `run -e "$mark"`.
+mark=IMRUN_SUITE=$suite-$$
+
+# processes: those that have the mark.
+processes() {
+    grep -lzsxF "$mark" /proc/[0-9]*/environ || true
+}
+
+no_process() {
+    [ -z "$(processes)" ]
+}
+
+# empty_cgroups: those that hold nothing.
+empty_cgroups() {
+    find "$(findmnt -rnt cgroup2 -o TARGET | head -n 1)" -mindepth 2 -name cgroup.events \
+        -exec grep -lx 'populated 0' {} + 2>/dev/null || true
+}
+
+# stale_claims: ids that nobody holds.
+stale_claims() {
+    local claim
+    for claim in /run/imrun/ids/*; do
+        if [ -e "$claim" ] && flock -n "$claim" true; then echo "$claim"; fi
+    done
+}
+
+# traces: all that a launch could leave: mounts, loop devices, cgroups, claimed ids, runtime state, processes.
+traces() {
+    findmnt -rno TARGET,SOURCE,FSTYPE
+    losetup -ln -O NAME,BACK-FILE
+    empty_cgroups
+    stale_claims
+    find "$runtime" -mindepth 1
+    processes
+}
+
+# watch_traces: from here on nothing may be added. What the first launch makes for good, such as a parent cgroup, must be
+# there by now.
+watch_traces() {
+    traces >"$scratch/before"
+}
+
+unchanged() {
+    traces | diff "$scratch/before" - >"$scratch/traces"
+}
+
+# left_nothing HOW: all is as it was before, at the latest after a moment.
+left_nothing() {
+    if within 5 unchanged; then ok "$1 leaves nothing behind"; else fail "$1 leaves nothing behind" "$(<"$scratch/traces")"; fi
+}
+
 # free_port FROM TO: the first port of 127.0.0.1 in that range that nothing listens on.
 free_port() {
     local port

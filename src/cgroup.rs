@@ -1,7 +1,10 @@
-//! A cgroup (version 2) for each container: it groups, and it kills all that is in it at once.
+//! A cgroup (version 2) for each container: it groups, it limits, and it kills all that is in it at
+//! once.
 //!
 //! Source: Linux, Documentation/admin-guide/cgroup-v2.rst.
 #![forbid(unsafe_code)]
+
+mod limits;
 
 use crate::error::{Context, Error, Result};
 use nix::errno::Errno;
@@ -11,6 +14,8 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use limits::{Cpus, Limits, controllers};
 
 /// Where hosts mount the version 2 hierarchy: alone, or beside version 1.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -25,13 +30,22 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the cgroup of container `id`.
-    pub fn create(id: &str) -> Result<Cgroup> {
-        let parent = hierarchy()?.join(PARENT);
+    /// Makes the cgroup of container `id`, with its limits.
+    pub fn create(id: &str, limits: &Limits) -> Result<Cgroup> {
+        let root = hierarchy()?;
+        limits.check(&root)?;
+        let parent = root.join(PARENT);
         make_directory(&parent)?;
+        limits.enable(&root)?;
+        limits.enable(&parent)?;
         let path = parent.join(id);
         std::fs::create_dir(&path).context(|| format!("mkdir({path:?})"))?;
-        Ok(Cgroup { path })
+        let cgroup = Cgroup { path };
+        match limits.apply(&cgroup.path) {
+            Ok(()) => Ok(cgroup),
+            // The first error is the one to tell.
+            Err(error) => cgroup.remove().and(Err(error)),
+        }
     }
 
     /// The cgroup that an earlier process made for container `id`, if it is still there.
@@ -44,6 +58,11 @@ impl Cgroup {
     pub fn open(&self) -> Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         open(&self.path, flags, Mode::empty()).context(|| format!("open({:?})", self.path))
+    }
+
+    /// How many of its processes the kernel killed because memory ran out.
+    pub fn oom_kills(&self) -> Result<u64> {
+        limits::oom_kills(&self.path)
     }
 
     /// Kills every process in it.
@@ -81,6 +100,11 @@ fn make_directory(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses limits that this host cannot hold a container to.
+pub fn check(limits: &Limits) -> Result<()> {
+    limits.check(&hierarchy()?)
 }
 
 /// The mount point of the version 2 hierarchy.

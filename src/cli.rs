@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod containers;
+mod doctor;
 mod images;
 mod refused;
 mod run;
@@ -75,6 +76,8 @@ enum Command {
     Gc,
     /// Make an image from a definition; prints its manifest digest
     Bake(images::Bake),
+    /// Show what this host can do, and why not what it cannot
+    Doctor(doctor::Doctor),
     /// Show the whole way on this machine: bake, launch, ship, refuse
     Demo,
     #[command(external_subcommand)]
@@ -160,6 +163,7 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
         Command::Rm(rm) => rm.execute(&global),
         Command::Gc => images::gc(&global),
         Command::Bake(bake) => bake.execute(&global),
+        Command::Doctor(doctor) => doctor.execute(&global),
         Command::Demo => crate::demo::run(),
         Command::External(words) => external(&global, words, args),
     }

@@ -9,7 +9,7 @@
 
 mod plan;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup, Limits};
 use crate::digest::{Digest, hex};
 use crate::error::{Context, EXIT_FAILED, EXIT_LOST, Error, Result};
 use crate::launch::{self, Network};
@@ -19,7 +19,7 @@ use crate::state::{Entry, Runtime};
 use crate::status::Status;
 use crate::store::Store;
 use crate::store::image::Image;
-use crate::supervise::{Ending, Policy, Supervisor, catch_signals};
+use crate::supervise::{Ending, Policy, Supervisor, await_acknowledgement, catch_signals};
 use plan::Plan;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -60,6 +60,8 @@ pub struct Request {
     pub name: Option<String>,
     /// Which network it sees.
     pub network: Network,
+    /// What it may use.
+    pub limits: Limits,
     /// What becomes the app's standard input.
     pub stdin: Option<OwnedFd>,
     /// Where lines and records go.
@@ -75,10 +77,11 @@ pub struct Request {
 /// Launches, supervises and cleans up; the exit code.
 ///
 /// # Errors
-/// With exit code 125, 126 or 127 nothing of the image ran. With 121 imrun failed afterwards, and
+/// With exit code 125, 126 or 127 nothing of the image ran, nor with 128+n where a signal ended the
+/// start. With 121 imrun failed afterwards, and
 /// ended the container.
 pub fn run(request: &Request, status: &Status) -> Result<u8> {
-    let signals = catch_signals()?;
+    cgroup::check(&request.limits)?;
     let image = Image::load(&request.store, &request.image)?;
     image.expect_host()?;
     let verified = image.verify(&request.store)?;
@@ -95,6 +98,8 @@ pub fn run(request: &Request, status: &Status) -> Result<u8> {
         .seal();
     drop(verified);
 
+    // Until here a signal just ends imrun: there is nothing yet that it would leave behind.
+    let signals = catch_signals()?;
     let runtime = Runtime::open(&request.root)?;
     runtime.sweep()?;
     let id = new_id()?;
@@ -139,9 +144,10 @@ impl Launch<'_> {
             timeout: ATTEMPT,
         };
         let shipper = Shipper::start(&self.request.sink, self.origin()?, options)?;
+        // A launch that its limits forbid is none that the sink should hear of.
+        let cgroup = Cgroup::create(&self.id, &self.request.limits)?;
         let sequence =
             shipper.push_record("launch", json!({ "id": self.launch, "record": record }));
-        let cgroup = Cgroup::create(&self.id)?;
         let outcome = self.supervise(entry, &cgroup, &shipper, sequence, signals, status);
         let removed = cgroup.remove();
         let ending = outcome?;
@@ -166,7 +172,7 @@ impl Launch<'_> {
             entry.first_id(),
             directory.as_fd(),
         )?;
-        shipper.wait_acknowledged(sequence, Instant::now() + HANDSHAKE)?;
+        await_acknowledgement(shipper, sequence, Instant::now() + HANDSHAKE, signals)?;
         prepared.execute()?;
         let late = |error: Error| error.exit(EXIT_FAILED);
         entry
@@ -193,8 +199,15 @@ impl Launch<'_> {
             "code": code,
             "signal": ending.signal,
             "stalled": ending.stalled,
+            "oomKills": ending.oom_kills,
             "lines": counts(&lines),
         });
+        if ending.oom_kills > 0 {
+            log::warn!(
+                "memory: ran out, and the kernel killed {} of the container's processes",
+                ending.oom_kills
+            );
+        }
         shipper.push_record("exit", record.clone());
         let settled = shipper.drain(deadline.max(Instant::now() + Duration::from_millis(100)));
         if lost > 0 || settled.pending_records > 0 {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod child;
+mod host_file;
 mod network;
 
 use crate::error::{Context, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
@@ -21,7 +22,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-pub use network::Network;
+pub use network::{Attachment, Network};
 
 /// Everything that decides how the app starts, checked and in the kernel's own form.
 pub struct Spec {
@@ -42,7 +43,7 @@ pub struct Spec {
     /// The supplementary groups, in the container.
     pub groups: Vec<u32>,
     /// Which network it sees.
-    pub network: Network,
+    pub network: Attachment,
     /// What becomes its standard input: a pipe of imrun's own; /dev/null without.
     pub stdin: Option<OwnedFd>,
 }
@@ -90,7 +91,7 @@ pub fn prepare(
         SockFlag::SOCK_CLOEXEC,
     )
     .context(|| "socketpair(AF_UNIX, SOCK_SEQPACKET)")?;
-    let binds = spec.network.binds()?;
+    let binds = spec.network.binds(stage)?;
     let stage = CString::new(stage.as_os_str().as_encoded_bytes())
         .map_err(|_| Error::usage(format_args!("{stage:?}"), "has a NUL byte"))?;
     let world = child::World {
@@ -104,11 +105,14 @@ pub fn prepare(
         parent_channel: channel.as_raw_fd(),
     };
     let flags = child::NAMESPACES | spec.network.clone_flag();
-    let (pid, pidfd) =
-        match process::clone3(flags, cgroup).map_err(|errno| clone_failed(flags, errno))? {
-            Cloned::Child => child::run(&world),
-            Cloned::Parent { pid, pidfd } => (pid, pidfd),
-        };
+    let home = spec.network.enter()?;
+    let cloned = match process::clone3(flags, cgroup) {
+        Ok(Cloned::Child) => child::run(&world),
+        Ok(Cloned::Parent { pid, pidfd }) => Ok((pid, pidfd)),
+        Err(errno) => Err(clone_failed(flags, errno)),
+    };
+    home.leave()?;
+    let (pid, pidfd) = cloned?;
     let program = spec.args.strings()[0].to_string_lossy().into_owned();
     let prepared = Prepared {
         pid,

@@ -18,6 +18,7 @@ pub mod cli;
 pub mod container;
 pub mod demo;
 pub mod digest;
+pub mod doctor;
 pub mod env;
 pub mod erofs;
 pub mod error;

@@ -4,6 +4,7 @@
 //! ROOT/ID/lock        locked (flock(2)) for as long as the container's supervisor lives
 //! ROOT/ID/state.json  what `imrun ps` shows
 //! ROOT/names/NAME     locked by the container of that name
+//! ROOT/.N             an entry that is being made by the owner of the N-th range of ids
 //! /run/imrun/ids/N    locked by the container that owns the N-th range of ids, whatever its ROOT
 //! ```
 //! It holds no environment values and no log bytes.
@@ -71,7 +72,7 @@ pub struct Entry {
 
 /// A range of 65,536 user and group ids that no other container has.
 struct Ids {
-    first: u32,
+    number: u32,
     claim: Claim,
 }
 
@@ -107,18 +108,33 @@ impl Runtime {
     pub fn enter(&self, id: &str, name: Option<&str>) -> Result<Entry> {
         let name = name.map(|name| self.claim_name(name)).transpose()?;
         let ids = self.claim_ids()?;
-        // Locked before it has its name: a sweep never sees it without a lock.
-        let building = self.dir.join(format!(".{id}"));
+        match self.make_entry(id, &ids) {
+            Ok((dir, lock)) => Ok(Entry {
+                dir,
+                _lock: lock,
+                ids,
+                name,
+            }),
+            Err(error) => {
+                // The first error is the one to tell.
+                let removed = remove_directory(&ids.building(&self.dir));
+                let claims = [Some(ids.claim), name].into_iter().flatten();
+                let given_back = claims.map(Claim::give_back).collect::<Result<()>>();
+                removed.and(given_back).and(Err(error))
+            }
+        }
+    }
+
+    /// Locked before it has its name: a sweep never sees it without a lock.
+    fn make_entry(&self, id: &str, ids: &Ids) -> Result<(PathBuf, Flock<File>)> {
+        let building = ids.building(&self.dir);
+        // Of an owner that was killed while it made one.
+        remove_directory(&building)?;
         make_directory(&building)?;
         let lock = lock_new(&building.join("lock"))?;
         let dir = self.dir.join(id);
         std::fs::rename(&building, &dir).context(|| format!("rename({building:?}, {dir:?})"))?;
-        Ok(Entry {
-            dir,
-            _lock: lock,
-            ids,
-            name,
-        })
+        Ok((dir, lock))
     }
 
     fn claim_name(&self, name: &str) -> Result<Claim> {
@@ -134,8 +150,7 @@ impl Runtime {
     fn claim_ids(&self) -> Result<Ids> {
         for number in 0..RANGES {
             if let Some(claim) = Claim::take(self.ids.join(number.to_string()))? {
-                let first = FIRST_ID + number * IDS;
-                return Ok(Ids { first, claim });
+                return Ok(Ids { number, claim });
             }
         }
         Err(Error::unsupported(
@@ -188,13 +203,25 @@ impl Runtime {
     pub fn sweep(&self) -> Result<()> {
         for id in self.entries()? {
             let dir = self.dir.join(&id);
-            let Some(_lock) = try_lock(&dir.join("lock"), false)? else {
+            let lock = dir.join("lock");
+            let locked = try_lock(&lock, false)?;
+            // Without one its supervisor died while it removed the entry, the lock first.
+            if locked.is_none() && lock.exists() {
                 continue;
-            };
+            }
             if let Some(cgroup) = Cgroup::existing(&id)? {
                 cgroup.remove()?;
             }
             remove_directory(&dir)?;
+        }
+        for name in file_names(&self.dir)? {
+            let Some(number) = name.strip_prefix('.') else {
+                continue;
+            };
+            if let Some(owner) = Claim::take(self.ids.join(number))? {
+                remove_directory(&self.dir.join(&name))?;
+                owner.give_back()?;
+            }
         }
         sweep_claims(&self.ids)?;
         sweep_claims(&self.names)
@@ -210,7 +237,7 @@ impl Runtime {
 impl Entry {
     /// The first of the container's ids, on the host.
     pub fn first_id(&self) -> u32 {
-        self.ids.first
+        FIRST_ID + self.ids.number * IDS
     }
 
     /// Shows the container to `imrun ps`.
@@ -232,6 +259,13 @@ impl Entry {
         remove_directory(&self.dir)?;
         self.ids.claim.give_back()?;
         self.name.map_or(Ok(()), Claim::give_back)
+    }
+}
+
+impl Ids {
+    /// The entry that the owner is making in the directory of the runtime state.
+    fn building(&self, directory: &Path) -> PathBuf {
+        directory.join(format!(".{}", self.number))
     }
 }
 
@@ -356,5 +390,34 @@ mod tests {
             assert_eq!(left.count(), 0);
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_made_leaves_no_claim() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = Runtime::with_ids(dir.path(), &dir.path().join("ids")).unwrap();
+        // A directory that is not empty cannot be renamed over.
+        std::fs::create_dir_all(dir.path().join(ID).join("full")).unwrap();
+        assert!(runtime.enter(ID, None).is_err());
+        assert!(!dir.path().join(".0").exists());
+        assert!(!dir.path().join("ids/0").exists());
+    }
+
+    #[test]
+    fn a_sweep_removes_what_a_killed_supervisor_was_making_or_removing() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = Runtime::with_ids(dir.path(), &dir.path().join("ids")).unwrap();
+        std::fs::create_dir(dir.path().join(".0")).unwrap();
+        std::fs::write(dir.path().join("ids/0"), "").unwrap();
+        std::fs::create_dir(dir.path().join(ID)).unwrap();
+        let living = runtime.enter(&ID.replace('0', "f"), None).unwrap();
+        std::fs::write(dir.path().join("ids/7"), "").unwrap();
+        std::fs::create_dir(dir.path().join(".7")).unwrap();
+        runtime.sweep().unwrap();
+        for gone in [".0", ".7", "ids/7", ID] {
+            assert!(!dir.path().join(gone).exists(), "{gone}");
+        }
+        assert!(living.path().join("lock").exists());
+        living.remove().unwrap();
     }
 }

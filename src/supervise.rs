@@ -59,6 +59,8 @@ pub struct Ending {
     pub at: Instant,
     /// Whether imrun stopped it because the sink stayed stalled.
     pub stalled: bool,
+    /// How many processes the kernel killed because memory ran out.
+    pub oom_kills: u64,
 }
 
 /// The signals that are passed on to the app.
@@ -80,6 +82,64 @@ pub fn catch_signals() -> Result<SignalFd> {
     set.thread_block().context(|| "rt_sigprocmask(SIG_BLOCK)")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     SignalFd::with_flags(&set, flags).context(|| "signalfd(SFD_CLOEXEC)")
+}
+
+/// The signals that end a launch whose app was not started yet.
+const ENDING: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+];
+
+/// Waits until the sink has acknowledged the launch record, the event `sequence`.
+///
+/// # Errors
+/// The sink's, the deadline's; with exit code 128+n, signal n that came meanwhile.
+pub fn await_acknowledgement(
+    shipper: &Shipper,
+    sequence: u64,
+    deadline: Instant,
+    signals: &SignalFd,
+) -> Result<()> {
+    loop {
+        refuse_signals(signals)?;
+        let now = Instant::now();
+        if shipper.is_settled(sequence) || shipper.failure().is_some() || now >= deadline {
+            return shipper.wait_acknowledged(sequence, now);
+        }
+        let mut set = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(shipper.notice(), PollFlags::POLLIN),
+        ];
+        wait(&mut set, deadline)?;
+        shipper.clear_notice()?;
+    }
+}
+
+/// The error that a signal is, before there is an app that it could be passed on to.
+fn refuse_signals(signals: &SignalFd) -> Result<()> {
+    while let Some(info) = signals.read_signal().context(|| "read(signalfd)")? {
+        let number = info.ssi_signo as i32;
+        if let Some(signal) = ENDING.into_iter().find(|signal| *signal as i32 == number) {
+            let error = Error::system(
+                "launch",
+                format_args!("{signal} came before the app started"),
+            );
+            return Err(error.exit(128 + number as u8));
+        }
+    }
+    Ok(())
+}
+
+/// Waits for one of the descriptors, until the deadline.
+fn wait(set: &mut [PollFd<'_>], deadline: Instant) -> Result<()> {
+    // Rounded up, or the last millisecond would be spent spinning.
+    let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+    match poll(set, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno).context(|| "poll()"),
+    }
 }
 
 /// One of the app's output pipes.
@@ -151,7 +211,7 @@ impl<'a> Supervisor<'a> {
             self.settle()?;
         }
         let status = waitid(Id::PIDFd(self.app.as_fd()), WaitPidFlag::WEXITED);
-        let ending = self.ending(status.context(|| "waitid(P_PIDFD)")?);
+        let ending = self.ending(status.context(|| "waitid(P_PIDFD)")?)?;
         self.finish(ending.at)?;
         Ok(ending)
     }
@@ -267,7 +327,7 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    fn ending(&self, status: WaitStatus) -> Ending {
+    fn ending(&self, status: WaitStatus) -> Result<Ending> {
         let (code, signal) = match status {
             WaitStatus::Exited(_, code) => (code as u8, None),
             WaitStatus::Signaled(_, signal, _) => (128 + signal as u8, Some(signal as i32)),
@@ -275,12 +335,13 @@ impl<'a> Supervisor<'a> {
             other => unreachable!("waitid(WEXITED) gave {other:?}"),
         };
         let code = if self.stalled { EXIT_STALLED } else { code };
-        Ending {
+        Ok(Ending {
             code,
             signal,
             at: Instant::now(),
             stalled: self.stalled,
-        }
+            oom_kills: self.cgroup.oom_kills()?,
+        })
     }
 
     /// Reads what the app left in its pipes. Nobody writes any more: its namespace died with it.
@@ -309,15 +370,11 @@ impl<'a> Supervisor<'a> {
     }
 
     fn await_room(&self, deadline: Instant) -> Result<()> {
-        let mut set = [PollFd::new(self.shipper.notice(), PollFlags::POLLIN)];
-        let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-        match poll(
-            &mut set,
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
-        ) {
-            Ok(_) | Err(Errno::EINTR) => self.shipper.clear_notice(),
-            Err(errno) => Err(errno).context(|| "poll()"),
-        }
+        wait(
+            &mut [PollFd::new(self.shipper.notice(), PollFlags::POLLIN)],
+            deadline,
+        )?;
+        self.shipper.clear_notice()
     }
 }
 
@@ -413,6 +470,19 @@ pub fn parse_signal(text: &str) -> Result<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signal_that_ends_a_launch_is_told_apart_from_one_that_does_not() {
+        // Pending for this thread alone, and blocked in it.
+        let signals = catch_signals().unwrap();
+        refuse_signals(&signals).unwrap();
+        nix::sys::signal::raise(Signal::SIGUSR1).unwrap();
+        refuse_signals(&signals).unwrap();
+        nix::sys::signal::raise(Signal::SIGINT).unwrap();
+        let error = refuse_signals(&signals).unwrap_err();
+        assert_eq!(error.exit, 130);
+        assert!(error.why.contains("SIGINT"), "{error}");
+    }
 
     #[test]
     fn signals_are_read_by_name_and_number() {

@@ -9,6 +9,7 @@ pub mod loop_device;
 pub mod memory;
 pub mod mount;
 pub mod network;
+pub mod probe;
 pub mod process;
 pub mod socket;
 

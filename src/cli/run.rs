@@ -2,6 +2,7 @@
 
 use super::refused::Refused;
 use super::{Global, values};
+use crate::cgroup::{Cpus, Limits};
 use crate::container::{self, Request};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
@@ -13,7 +14,9 @@ use crate::supervise::{OnStall, Policy, parse_signal};
 use crate::sys::{arguments, process};
 use clap::Parser;
 use nix::fcntl::OFlag;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,9 +59,21 @@ pub struct Run {
     /// Bytes of output that may wait for the sink
     #[arg(long, default_value = "1M", value_parser = values::size, value_name = "SIZE")]
     log_buffer: usize,
-    /// Which network the app sees: none, host
+    /// Which network the app sees: none, host, ns:PATH
     #[arg(long, default_value = "none", value_name = "NET")]
     net: String,
+    /// Ask this name server, not the host's; up to three
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
+    /// The most memory it may use; there is no swap beyond it
+    #[arg(long, value_parser = values::size, value_name = "SIZE")]
+    memory: Option<usize>,
+    /// How many processors' time it may use: 2, 0.5
+    #[arg(long, value_name = "N")]
+    cpus: Option<Cpus>,
+    /// How many processes and threads it may have
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
+    pids: Option<u64>,
     /// The host's name in the container; made from the digest by default
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
@@ -112,7 +127,7 @@ impl Run {
     fn request(self, global: &Global) -> Result<Request> {
         self.refused.check()?;
         let image = digest(global, &self.image)?;
-        let network: Network = self.net.parse()?;
+        let network = Network::new(&self.net, self.dns)?;
         let sink = self.sink.as_deref().filter(|url| !url.is_empty());
         let sink: SinkUrl = sink
             .ok_or_else(|| {
@@ -133,6 +148,11 @@ impl Run {
             hostname: self.hostname,
             name: self.name.map(check_name).transpose()?,
             network,
+            limits: Limits {
+                memory: self.memory.map(|bytes| bytes as u64),
+                cpus: self.cpus,
+                pids: self.pids,
+            },
             stdin: if self.interactive {
                 Some(piped_stdin()?)
             } else {
@@ -203,10 +223,16 @@ fn piped_stdin() -> Result<OwnedFd> {
             &mut std::fs::File::from(write),
         );
     };
+    // Signals are the supervisor's: one that this thread took would not be seen there.
+    let mask = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+        .context(|| "rt_sigprocmask(SIG_SETMASK)")?;
     std::thread::Builder::new()
         .name("stdin".into())
         .spawn(copy)
         .context(|| "clone(thread)")?;
+    mask.thread_set_mask()
+        .context(|| "rt_sigprocmask(SIG_SETMASK)")?;
     Ok(read)
 }
 

@@ -65,7 +65,7 @@ impl Plan {
             uid: user.uid,
             gid: user.gid,
             groups: user.groups,
-            network: request.network.clone(),
+            network: request.network.attach()?,
             stdin: request
                 .stdin
                 .as_ref()
@@ -114,8 +114,8 @@ impl Plan {
             workdir: spec.workdir.to_string_lossy().into_owned(),
             hostname: spec.hostname.to_string_lossy().into_owned(),
             env: self.environment.iter().map(print).collect(),
-            network: spec.network.record()?,
-            limits: json!({}),
+            network: spec.network.record(),
+            limits: request.limits.record(),
             policy: json!({
                 "capabilities": [],
                 "noNewPrivileges": true,

@@ -5,7 +5,7 @@
 //! root is still visible, sysctls set only while the host's user id is still root's.
 
 use super::Spec;
-use super::network::Bind;
+use super::host_file::Bind;
 use crate::sys::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::sys::{network, process};
 use nix::errno::Errno;

@@ -1,120 +1,270 @@
 //! Which network a container sees, and the host's names that come with it.
 
-use crate::digest::Digest;
+use super::host_file::{Bind, HostFile};
 use crate::error::{Context, Error, Result};
-use crate::sys::mount;
+use crate::sys::network;
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat;
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use serde_json::{Value, json};
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
 
-/// `--net`.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
+/// More name servers are ignored (resolv.conf(5), MAXNS).
+const MAX_DNS: usize = 3;
+
+/// `--net` and `--dns`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Network {
+pub struct Network {
+    mode: Mode,
+    dns: Vec<IpAddr>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Mode {
     /// A namespace of its own with nothing but loopback.
     None,
-    /// The host's, with its resolv.conf and hosts file, or those named here.
-    Host {
-        /// Bound over /etc/resolv.conf.
-        resolv_conf: PathBuf,
-        /// Bound over /etc/hosts.
-        hosts: PathBuf,
-    },
-}
-
-impl FromStr for Network {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "none" => Ok(Network::None),
-            "host" => Ok(Network::Host {
-                resolv_conf: "/etc/resolv.conf".into(),
-                hosts: "/etc/hosts".into(),
-            }),
-            _ => Err(Error::usage(
-                format_args!("--net {text}"),
-                "is neither none nor host",
-            )),
-        }
-    }
-}
-
-/// A file of the host, to be bound read-only over a placeholder of the image.
-pub(super) struct Bind {
-    /// A detached mount.
-    pub mount: OwnedFd,
-    /// Where it goes, relative to the root.
-    pub target: &'static CStr,
+    /// The host's.
+    Host,
+    /// One that somebody made before.
+    Namespace(PathBuf),
 }
 
 impl Network {
-    /// The word for it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Network::None => "none",
-            Network::Host { .. } => "host",
+    /// `mode` is `none`, `host` or `ns:PATH`; the name servers take the place of the host's.
+    pub fn new(mode: &str, dns: Vec<IpAddr>) -> Result<Network> {
+        let parsed = match mode {
+            "none" => Mode::None,
+            "host" => Mode::Host,
+            _ => match mode.strip_prefix("ns:").filter(|path| !path.is_empty()) {
+                Some(path) => Mode::Namespace(path.into()),
+                None => {
+                    return Err(Error::usage(
+                        format_args!("--net {mode}"),
+                        "is none of none, host and ns:PATH",
+                    ));
+                }
+            },
+        };
+        if parsed == Mode::None && !dns.is_empty() {
+            return Err(
+                Error::usage("--dns", "a container has no network to ask it through")
+                    .hint("--net host, or --net ns:PATH"),
+            );
         }
+        if dns.len() > MAX_DNS {
+            return Err(Error::usage(
+                "--dns",
+                format_args!("more than {MAX_DNS} are never asked (resolv.conf(5))"),
+            ));
+        }
+        Ok(Network { mode: parsed, dns })
     }
 
-    /// For the launch record: the mode, and the digests of the files that come from the host.
-    pub fn record(&self) -> Result<Value> {
-        let Network::Host { resolv_conf, hosts } = self else {
-            return Ok(json!({ "mode": self.name() }));
+    /// Opens what it has of the host's: the namespace, the files with names.
+    ///
+    /// # Errors
+    /// A path that is no network namespace; a resolv.conf or hosts file that cannot be read.
+    pub fn attach(&self) -> Result<Attachment> {
+        let namespace = match &self.mode {
+            Mode::Namespace(path) => Some(open_namespace(path)?),
+            Mode::None | Mode::Host => None,
         };
-        let digest = |path: &PathBuf| {
-            std::fs::read(path)
-                .context(|| format!("read({path:?})"))
-                .map(|bytes| Digest::sha256(&bytes))
+        let names = match self.mode {
+            Mode::None => None,
+            Mode::Host | Mode::Namespace(_) => Some(self.names()?),
         };
-        Ok(
-            json!({ "mode": self.name(), "resolvConf": digest(resolv_conf)?, "hosts": digest(hosts)? }),
-        )
+        Ok(Attachment {
+            mode: self.mode.clone(),
+            namespace,
+            names,
+        })
+    }
+
+    fn names(&self) -> Result<Names> {
+        let resolv_conf = match self.dns.is_empty() {
+            true => HostFile::open(Path::new(RESOLV_CONF), "--dns ADDRESS takes its place")?,
+            false => HostFile::made(resolv_conf(&self.dns)),
+        };
+        let hint = "the host needs a hosts file: hosts(5)";
+        let hosts = HostFile::open(Path::new(HOSTS), hint)?;
+        Ok(Names { resolv_conf, hosts })
+    }
+}
+
+fn resolv_conf(servers: &[IpAddr]) -> String {
+    servers
+        .iter()
+        .map(|server| format!("nameserver {server}\n"))
+        .collect()
+}
+
+/// A network that was opened, for one launch.
+pub struct Attachment {
+    mode: Mode,
+    namespace: Option<File>,
+    names: Option<Names>,
+}
+
+struct Names {
+    resolv_conf: HostFile,
+    hosts: HostFile,
+}
+
+/// The way back from another network namespace.
+pub(super) struct Home(Option<File>);
+
+impl Attachment {
+    /// For the launch record: the mode, the namespace's path, the digests of the files with names.
+    pub fn record(&self) -> Value {
+        let mut record = match &self.mode {
+            Mode::None => json!({ "mode": "none" }),
+            Mode::Host => json!({ "mode": "host" }),
+            Mode::Namespace(path) => json!({ "mode": "ns", "path": path.to_string_lossy() }),
+        };
+        if let Some(names) = &self.names {
+            record["resolvConf"] = json!(names.resolv_conf.digest);
+            record["hosts"] = json!(names.hosts.digest);
+        }
+        record
+    }
+
+    /// Whether the container's user namespace owns it. A sysfs shows the network namespace that its
+    /// mounter owns; without one the kernel refuses it.
+    pub(super) fn owned(&self) -> bool {
+        self.mode == Mode::None
     }
 
     pub(super) fn clone_flag(&self) -> u64 {
-        match self {
-            Network::None => libc::CLONE_NEWNET as u64,
-            Network::Host { .. } => 0,
+        match self.owned() {
+            true => libc::CLONE_NEWNET as u64,
+            false => 0,
         }
-    }
-
-    /// A sysfs shows the network namespace that its mounter owns; without one the kernel refuses it.
-    pub(super) fn owned(&self) -> bool {
-        *self == Network::None
     }
 
     /// The mount points of a container, sorted.
     pub(super) fn mount_points(&self) -> Vec<&'static str> {
-        match self {
-            Network::None => vec!["/", "/proc", "/sys", "/sys/fs/cgroup"],
-            Network::Host { .. } => vec![
-                "/",
-                "/etc/hosts",
-                "/etc/resolv.conf",
-                "/proc",
-                "/sys/fs/cgroup",
-            ],
+        match self.owned() {
+            true => vec!["/", "/proc", "/sys", "/sys/fs/cgroup"],
+            false => vec!["/", HOSTS, RESOLV_CONF, "/proc", "/sys/fs/cgroup"],
         }
     }
 
-    pub(super) fn binds(&self) -> Result<Vec<Bind>> {
-        let Network::Host { resolv_conf, hosts } = self else {
+    /// The files with names, to be mounted in the root; `stage` is a directory for what is made.
+    pub(super) fn binds(&self, stage: &Path) -> Result<Vec<Bind>> {
+        let Some(names) = &self.names else {
             return Ok(Vec::new());
         };
-        [(resolv_conf, c"etc/resolv.conf"), (hosts, c"etc/hosts")]
-            .into_iter()
-            .map(|(source, target)| {
-                let path = CString::new(source.as_os_str().as_encoded_bytes())
-                    .map_err(|_| Error::usage(format_args!("{source:?}"), "has a NUL byte"))?;
-                let mount = mount::open_tree_clone(&path)
-                    .context(|| format!("open_tree({source:?}, OPEN_TREE_CLONE)"))?;
-                let attributes = mount::RDONLY | mount::NOSUID | mount::NODEV | mount::NOEXEC;
-                mount::set_attributes(mount.as_fd(), attributes)
-                    .context(|| format!("mount_setattr({source:?}, MOUNT_ATTR_RDONLY)"))?;
-                Ok(Bind { mount, target })
-            })
-            .collect()
+        Ok(vec![
+            names.resolv_conf.bind(c"etc/resolv.conf", stage)?,
+            names.hosts.bind(c"etc/hosts", stage)?,
+        ])
+    }
+
+    /// Moves this thread into the namespace that it names, if it does: a child that is cloned there
+    /// stays. Other threads are where they were; this one goes back by [`Home::leave`].
+    pub(super) fn enter(&self) -> Result<Home> {
+        let Some(namespace) = &self.namespace else {
+            return Ok(Home(None));
+        };
+        let path = "/proc/thread-self/ns/net";
+        let home = File::open(path).context(|| format!("open({path:?})"))?;
+        set_namespace(namespace)?;
+        Ok(Home(Some(home)))
+    }
+}
+
+impl Home {
+    pub(super) fn leave(self) -> Result<()> {
+        self.0.as_ref().map_or(Ok(()), set_namespace)
+    }
+}
+
+fn set_namespace(namespace: &File) -> Result<()> {
+    setns(namespace, CloneFlags::CLONE_NEWNET).context(|| "setns(CLONE_NEWNET)")
+}
+
+/// Looks at the inode before it is opened: to open a device or a fifo can do things.
+fn open_namespace(path: &Path) -> Result<File> {
+    let refuse = |why: &str| {
+        Error::usage(format_args!("--net ns:{}", path.display()), why)
+            .hint("ip netns add NAME makes /run/netns/NAME")
+    };
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let handle = open(path, flags, stat::Mode::empty()).map_err(|errno| refuse(errno.desc()))?;
+    let filesystem = fstatfs(handle.as_fd()).context(|| format!("fstatfs({path:?})"))?;
+    if filesystem.filesystem_type() != NSFS_MAGIC {
+        return Err(refuse("is not a namespace"));
+    }
+    let file = File::open(format!("/proc/self/fd/{}", handle.as_raw_fd()))
+        .context(|| format!("open({path:?})"))?;
+    match network::namespace_type(file.as_fd()).context(|| "ioctl(NS_GET_NSTYPE)")? {
+        libc::CLONE_NEWNET => Ok(file),
+        _ => Err(refuse("is a namespace of another kind, not a network's")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Reason;
+
+    #[test]
+    fn modes_are_none_host_and_a_namespace_by_its_path() {
+        for (text, mode) in [
+            ("none", Mode::None),
+            ("host", Mode::Host),
+            ("ns:/run/netns/a", Mode::Namespace("/run/netns/a".into())),
+        ] {
+            assert_eq!(Network::new(text, Vec::new()).unwrap().mode, mode);
+        }
+        for wrong in ["", "bridge", "ns:", "ns", "container:x", "None"] {
+            let error = Network::new(wrong, Vec::new()).unwrap_err();
+            assert_eq!(error.reason, Reason::Usage, "{wrong:?} was taken");
+        }
+    }
+
+    #[test]
+    fn name_servers_need_a_network_and_are_three_at_most() {
+        let server: IpAddr = "192.0.2.1".parse().unwrap();
+        assert_eq!(
+            Network::new("none", vec![server]).unwrap_err().what,
+            "--dns"
+        );
+        assert_eq!(
+            Network::new("host", vec![server; 4]).unwrap_err().what,
+            "--dns"
+        );
+        Network::new("host", vec![server; 3]).unwrap();
+        Network::new("ns:/n", vec![server]).unwrap();
+    }
+
+    #[test]
+    fn name_servers_stand_a_line_each() {
+        let servers = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        assert_eq!(
+            resolv_conf(&servers),
+            "nameserver 192.0.2.1\nnameserver 2001:db8::1\n"
+        );
+    }
+
+    #[test]
+    fn only_a_network_namespace_is_one() {
+        open_namespace(Path::new("/proc/self/ns/net")).unwrap();
+        for (wrong, why) in [
+            ("/proc/self/ns/mnt", "another kind"),
+            ("/proc/self/status", "not a namespace"),
+            ("/dev/null", "not a namespace"),
+            ("/nowhere", "No such file"),
+        ] {
+            let error = open_namespace(Path::new(wrong)).unwrap_err();
+            assert!(error.what.contains(wrong), "{error}");
+            assert!(error.why.contains(why), "{error}");
+        }
     }
 }

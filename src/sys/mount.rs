@@ -88,11 +88,12 @@ pub fn fsmount(context: BorrowedFd<'_>, attributes: Attributes) -> Result<OwnedF
     check(fd).map(owned)
 }
 
-/// A detached copy of the one mount at `path`.
-pub fn open_tree_clone(path: &CStr) -> Result<OwnedFd> {
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+/// A detached mount of what `file` is open on.
+pub fn open_tree_clone_of(file: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags =
+        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
     // SAFETY: the path is a valid C string for the length of the call.
-    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, file.as_raw_fd(), c"".as_ptr(), flags) };
     check(fd).map(owned)
 }
 

@@ -1,4 +1,4 @@
-//! The loopback interface of a fresh network namespace.
+//! Network namespaces, and the loopback interface of a fresh one.
 
 use nix::Result;
 use nix::errno::Errno;
@@ -14,4 +14,10 @@ pub fn loopback_up(socket: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: the request is a whole ifreq that lives for the length of the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     Errno::result(result).map(drop)
+}
+
+/// The `CLONE_NEW*` flag of the kind of namespace that a file of nsfs is (ioctl_nsfs(2)).
+pub fn namespace_type(file: BorrowedFd<'_>) -> Result<i32> {
+    // SAFETY: the request has no argument.
+    Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), libc::NS_GET_NSTYPE) })
 }

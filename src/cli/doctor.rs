@@ -1,0 +1,33 @@
+//! `imrun doctor`.
+
+use super::{Global, print};
+use crate::doctor;
+use crate::error::{Error, Result};
+use clap::Args;
+
+/// Show what this host can do, and why not what it cannot
+#[derive(Args)]
+pub struct Doctor {
+    /// As a JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+impl Doctor {
+    /// Prints a line for each thing that was tried; what does not work is no error.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        let checks = doctor::examine(&global.store())?;
+        if self.json {
+            let text = serde_json::to_string_pretty(&checks);
+            return print(&format!(
+                "{}\n",
+                text.map_err(|e| Error::system("doctor", e))?
+            ));
+        }
+        let line = |check: &doctor::Check| {
+            let answer = if check.ok { "yes" } else { "no" };
+            format!("{:16}  {answer:3}  {}\n", check.name, check.why)
+        };
+        print(&checks.iter().map(line).collect::<String>())
+    }
+}
