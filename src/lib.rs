@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! main → cli → { bake, demo } → { launch, supervise, ship }
-//!      → { rootfs, store, layer, tree, erofs, manifest, record }
+//!      → { rootfs, integrity, store, layer, tree, erofs, manifest, record }
 //!      → { digest, reference, user, env, json, error } → sys (the only `unsafe`)
 //! ```
 
@@ -20,6 +20,7 @@ pub mod digest;
 pub mod env;
 pub mod erofs;
 pub mod error;
+pub mod integrity;
 pub mod json;
 pub mod launch;
 pub mod layer;

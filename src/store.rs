@@ -116,11 +116,7 @@ impl Store {
 
     /// A file without a name in the directory of blobs.
     pub fn new_file(&self) -> Result<NewFile> {
-        let directory = self.path.join("blobs");
-        let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        let file = nix::fcntl::open(&directory, flags, Mode::from_bits_truncate(0o444))
-            .context(|| format!("open({directory:?}, O_TMPFILE)"))?;
-        Ok(NewFile { file: file.into() })
+        NewFile::beneath(&self.path.join("blobs"))
     }
 
     /// Stores a document under its digest.
@@ -151,6 +147,14 @@ pub struct NewFile {
 }
 
 impl NewFile {
+    /// A file without a name, on the file system of `directory`.
+    pub(crate) fn beneath(directory: &Path) -> Result<NewFile> {
+        let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+        let file = nix::fcntl::open(directory, flags, Mode::from_bits_truncate(0o444))
+            .context(|| format!("open({directory:?}, O_TMPFILE)"))?;
+        Ok(NewFile { file: file.into() })
+    }
+
     /// Writes it to disk and gives it its name, in place of whatever had it.
     pub fn link(self, path: &Path) -> Result<()> {
         self.file
