@@ -30,7 +30,7 @@ const RUNTIME: &str = "/run/imrun";
 const DIRECTORY: &str = "/run/imrun/verified";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Bytes of the last line, at most: `hashed sha512:` and 128 digits.
-const LAST_LINE: u64 = 256;
+const LAST_LINE: usize = 256;
 
 /// The directory of memos.
 pub(super) struct Memos {
@@ -66,8 +66,9 @@ impl Memos {
             file => file.context(|| format!("open({path:?})"))?,
         };
         let expected = head(&self.boot, image, &stamps);
-        let mut text = Vec::new();
-        file.take(expected.len() as u64 + LAST_LINE)
+        let limit = expected.len() + LAST_LINE;
+        let mut text = Vec::with_capacity(limit);
+        file.take(limit as u64)
             .read_to_end(&mut text)
             .context(|| format!("read({path:?})"))?;
         // An image that is named by another algorithm has its tree image hashed by that.
@@ -88,7 +89,7 @@ impl Memos {
             new.file
                 .write_all(text.as_bytes())
                 .context(|| format!("write({DIRECTORY:?})"))?;
-            new.link(&path(stamps))
+            new.name(&path(stamps)) // it need not outlive this boot
         };
         put().map_err(|error| error.to_string())
     }

@@ -29,3 +29,34 @@ pub fn ignore_signal() -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{File, OpenOptions};
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    #[test]
+    fn a_writer_keeps_a_lease_away_or_breaks_it() {
+        ignore_signal().unwrap();
+        let named = tempfile::NamedTempFile::new().unwrap();
+        let file = File::open(named.path()).unwrap();
+        assert_eq!(
+            take(file.as_fd()),
+            Err(Errno::EAGAIN),
+            "{named:?} is open for writing"
+        );
+        let path = named.into_temp_path();
+        take(file.as_fd()).unwrap();
+        assert_eq!(stands(file.as_fd()), Ok(true));
+        let mut writer = OpenOptions::new();
+        let refused = writer
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path);
+        let refused = refused.unwrap_err().raw_os_error();
+        assert_eq!(refused, Some(libc::EWOULDBLOCK));
+        assert_eq!(stands(file.as_fd()), Ok(false));
+    }
+}
