@@ -254,7 +254,7 @@ fn attack_in_every_way(object: fn(&Image) -> &str, covered: bool) {
         .iter()
         .map(|(how, attack)| {
             let lab = Lab::new();
-            let held = open(attack, &lab.object(object(lab.image)));
+            let held = open(attack, &lab.object(object(lab.image())));
             (lab, how, attack, held)
         })
         .collect();
@@ -271,7 +271,7 @@ fn attack_in_every_way(object: fn(&Image) -> &str, covered: bool) {
         } else {
             lab.make_known();
         }
-        attack(&lab, object(lab.image), how, way, held);
+        attack(&lab, object(lab.image()), how, way, held);
     }
 }
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
 pub const IMRUN: &str = env!("CARGO_BIN_EXE_imrun");
@@ -27,10 +27,16 @@ pub struct Image {
     pub tree: String,
 }
 
+/// The store that labs copy.
+struct Template {
+    directory: tempfile::TempDir,
+    image: Image,
+}
+
 /// A directory with a copy of one store in it.
 pub struct Lab {
     directory: tempfile::TempDir,
-    pub image: &'static Image,
+    template: Arc<Template>,
 }
 
 /// What imrun did.
@@ -62,45 +68,48 @@ pub fn can_launch() -> bool {
     false
 }
 
-/// One store for all, which labs copy: two layers and their documents.
-fn template() -> &'static (tempfile::TempDir, Image) {
-    static TEMPLATE: OnceLock<(tempfile::TempDir, Image)> = OnceLock::new();
-    TEMPLATE.get_or_init(|| {
+/// The last of its labs removes it.
+fn template() -> Arc<Template> {
+    static SHARED: Mutex<Weak<Template>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap();
+    shared.upgrade().unwrap_or_else(|| {
+        let template = Arc::new(Template::new());
+        *shared = Arc::downgrade(&template);
+        template
+    })
+}
+
+impl Template {
+    /// Two layers and their documents.
+    fn new() -> Template {
         let directory = new_directory(Path::new("/var/tmp"));
         let path = |name: &str| directory.path().join(name);
-        fs::copy(BUSYBOX, path("busybox")).unwrap();
-        fs::write(path("data"), DATA).unwrap();
-        let store = path("store");
+        let imrun = |words: &[&str]| {
+            let store = path("store");
+            succeed(Command::new(IMRUN).arg("--store").arg(store).args(words))
+        };
         let bake = |definition: &str| {
             fs::write(path("image.toml"), definition).unwrap();
-            let mut command = Command::new(IMRUN);
-            command
-                .arg("--store")
-                .arg(&store)
-                .arg("bake")
-                .arg(path("image.toml"));
-            succeed(&mut command).trim().to_owned()
+            let printed = imrun(&["bake", path("image.toml").to_str().unwrap()]);
+            printed.trim().to_owned()
         };
+        fs::copy(BUSYBOX, path("busybox")).unwrap();
+        fs::write(path("data"), DATA).unwrap();
         let lower = bake("[[file]]\nsource = \"busybox\"\npath = \"/bin/busybox\"");
         let upper =
             "entrypoint = [\"/bin/busybox\"]\n[[file]]\nsource = \"data\"\npath = \"/data\"";
         let manifest = bake(&format!("base = \"{lower}\"\n{upper}"));
-        let mut command = Command::new(IMRUN);
-        command
-            .arg("--store")
-            .arg(&store)
-            .args(["inspect", &manifest]);
-        let shown: Value = serde_json::from_str(&succeed(&mut command)).unwrap();
+        let shown: Value = serde_json::from_str(&imrun(&["inspect", &manifest])).unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let tree = PathBuf::from(text(&shown["tree"]["path"]));
         let image = Image {
             config: text(&shown["config"]["digest"]),
             layer: text(&shown["layers"][1]["diffId"]),
-            tree: tree.file_name().unwrap().to_str().unwrap().to_owned(),
+            tree: text(&tree.file_name().unwrap().to_str().into()),
             manifest,
         };
-        (directory, image)
-    })
+        Template { directory, image }
+    }
 }
 
 fn new_directory(place: &Path) -> tempfile::TempDir {
@@ -122,16 +131,23 @@ impl Lab {
 
     /// On the file system of `place`.
     pub fn beneath(place: &Path) -> Lab {
-        let (template, image) = template();
+        let template = template();
         let directory = new_directory(place);
         fs::create_dir_all("/run/imrun").unwrap();
         fs::create_dir(directory.path().join("run")).unwrap();
         let store = [
-            template.path().join("store"),
+            template.directory.path().join("store"),
             directory.path().join("store"),
         ];
         succeed(Command::new("cp").arg("-R").args(store));
-        Lab { directory, image }
+        Lab {
+            directory,
+            template,
+        }
+    }
+
+    pub fn image(&self) -> &Image {
+        &self.template.image
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -190,7 +206,7 @@ impl Lab {
             level,
         ];
         let mut command = self.imrun(&status, &options);
-        command.args(["-i", &self.image.manifest]).args(words);
+        command.args(["-i", &self.image().manifest]).args(words);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -221,7 +237,7 @@ impl Lab {
                 .unwrap_or_default();
             age <= Duration::from_millis(2100)
         };
-        let image = self.image;
+        let image = self.image();
         while [&image.layer, &image.tree]
             .into_iter()
             .any(|name| young(self.object(name)))

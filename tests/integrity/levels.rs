@@ -59,7 +59,7 @@ fn inspect_hashes_even_what_is_known() {
     }
     let lab = Lab::new();
     lab.make_known();
-    let words = ["inspect", &lab.image.manifest];
+    let words = ["inspect", &lab.image().manifest];
     let shown: Value = serde_json::from_str(&run(lab.imrun("true", &words))).unwrap();
     assert_eq!(
         (&shown["integrity"], &shown["memo"]),
@@ -83,7 +83,7 @@ fn a_sealed_container_does_not_see_what_is_written_to_the_store() {
     let mut line = String::new();
     out.read_line(&mut line).unwrap();
     assert_eq!(line, "up\n");
-    let layer = lab.object(&lab.image.layer);
+    let layer = lab.object(&lab.image().layer);
     let file = fs::OpenOptions::new().write(true).open(&layer).unwrap();
     let zeros = vec![0; file.metadata().unwrap().len() as usize];
     file.write_all_at(&zeros, 0).unwrap();

@@ -11,8 +11,8 @@ fn a_file_that_was_written_just_now_gets_no_memo() {
         return;
     }
     let lab = Lab::new();
-    fs::copy(lab.object(&lab.image.tree), lab.path("copy")).unwrap();
-    fs::rename(lab.path("copy"), lab.object(&lab.image.tree)).unwrap();
+    fs::copy(lab.object(&lab.image().tree), lab.path("copy")).unwrap();
+    fs::rename(lab.path("copy"), lab.object(&lab.image().tree)).unwrap();
     let outcome = lab
         .launch("auto", &["true"])
         .holds("hashed", "none: tree image");
@@ -56,11 +56,11 @@ fn a_memo_of_another_boot_is_not_believed() {
 }
 
 fn device(lab: &Lab) -> u64 {
-    std::os::unix::fs::MetadataExt::dev(&fs::metadata(lab.object(&lab.image.tree)).unwrap())
+    std::os::unix::fs::MetadataExt::dev(&fs::metadata(lab.object(&lab.image().tree)).unwrap())
 }
 
 fn inode(lab: &Lab) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(&fs::metadata(lab.object(&lab.image.tree)).unwrap())
+    std::os::unix::fs::MetadataExt::ino(&fs::metadata(lab.object(&lab.image().tree)).unwrap())
 }
 
 /// So does a memo of a file whose inode's number another file has now.
@@ -71,7 +71,7 @@ fn a_memo_of_an_older_ctime_is_not_believed() {
     }
     let lab = Lab::new();
     lab.make_known();
-    let layer = lab.object(&lab.image.layer);
+    let layer = lab.object(&lab.image().layer);
     fs::set_permissions(&layer, Permissions::from_mode(0o400)).unwrap();
     lab.launch("auto", &["true"]).holds("hashed", "none");
 }
