@@ -12,6 +12,7 @@ mod plan;
 use crate::cgroup::{self, Cgroup, Limits};
 use crate::digest::{Digest, hex};
 use crate::error::{Context, EXIT_FAILED, EXIT_LOST, Error, Result};
+use crate::integrity::{self, Demand};
 use crate::launch::{self, Network};
 use crate::rootfs::{self, Root};
 use crate::ship::{Counters, Origin, Shipper, SinkUrl};
@@ -42,6 +43,8 @@ pub struct Request {
     pub root: PathBuf,
     /// A manifest or an index.
     pub image: Digest,
+    /// The weakest integrity level that is taken.
+    pub integrity: Demand,
     /// In place of the image's command.
     pub args: Vec<OsString>,
     /// In place of the image's entrypoint; empty: none.
@@ -84,19 +87,16 @@ pub fn run(request: &Request, status: &Status) -> Result<u8> {
     cgroup::check(&request.limits)?;
     let image = Image::load(&request.store, &request.image)?;
     image.expect_host()?;
-    let verified = image.verify(&request.store)?;
-    let integrity = "hashed";
+    let checked = integrity::check(&image, &request.store, request.integrity)?;
+    let level = checked.level.as_str();
     status.event(
         "verified",
-        json!({ "image": image.digest, "integrity": integrity }),
+        json!({ "image": image.digest, "integrity": level, "memo": checked.memo.to_string() }),
     )?;
-    let tars: Vec<_> = verified.tars.iter().map(AsFd::as_fd).collect();
-    let root = rootfs::mount(verified.tree.as_fd(), &tars)?;
+    let root = rootfs::mount(&checked.sources)?;
     let plan = Plan::new(request, &image, &root)?;
-    let (record, launch) = plan
-        .record(request, &image, &verified, &root, integrity)?
-        .seal();
-    drop(verified);
+    let (record, launch) = plan.record(request, &image, &checked, &root)?.seal();
+    drop(checked);
 
     // Until here a signal just ends imrun: there is nothing yet that it would leave behind.
     let signals = catch_signals()?;
@@ -109,7 +109,7 @@ pub fn run(request: &Request, status: &Status) -> Result<u8> {
         id,
         launch,
         image: image.digest,
-        integrity,
+        integrity: level,
         plan,
         root,
     };

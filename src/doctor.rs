@@ -5,6 +5,7 @@ use crate::cgroup;
 use crate::error::{Context, Error, Result};
 use crate::rootfs::{self, Backing};
 use crate::store::Store;
+use crate::store::image::Sources;
 use crate::sys::probe;
 use crate::{erofs, tree};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
@@ -164,9 +165,17 @@ fn filesystem_name(kind: FsType) -> String {
 
 fn mount_file(directory: &Path, image: &[u8]) -> Result<String> {
     let file = image_file(directory, image)?;
-    match rootfs::mount(file.as_fd(), &[])?.backing {
+    match rootfs::mount(&sources(file))?.backing {
         Backing::File => Ok("mounted from a file".to_owned()),
         Backing::Loop => Ok("mounted by a loop device: the store's filesystem, or a kernel before 6.12, backs no mount itself".to_owned()),
+    }
+}
+
+/// A tree image without layers.
+fn sources(tree: File) -> Sources {
+    Sources {
+        tree,
+        tars: Vec::new(),
     }
 }
 
@@ -180,7 +189,7 @@ fn mount_memory(image: &[u8]) -> Result<String> {
         | SealFlag::F_SEAL_GROW
         | SealFlag::F_SEAL_WRITE;
     fcntl(&memory, FcntlArg::F_ADD_SEALS(seals)).context(|| "fcntl(memfd, F_ADD_SEALS)")?;
-    rootfs::mount(memory.as_fd(), &[])?;
+    rootfs::mount(&sources(memory))?;
     Ok("a sealed memory file was mounted by a loop device".to_owned())
 }
 

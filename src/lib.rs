@@ -6,7 +6,7 @@
 //! ```text
 //! main → cli → { demo, bake }
 //!      → container → { launch, supervise, ship, record, state, status }
-//!      → { rootfs, cgroup, store, layer, tree, erofs, manifest }
+//!      → { rootfs, integrity, cgroup, store, layer, tree, erofs, manifest }
 //!      → { digest, reference, user, env, json, time, error } → sys (the only `unsafe`)
 //! ```
 
@@ -22,6 +22,7 @@ pub mod doctor;
 pub mod env;
 pub mod erofs;
 pub mod error;
+pub mod integrity;
 pub mod json;
 pub mod launch;
 pub mod layer;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Context, Error, Result, reason_of};
+use crate::store::image::Sources;
 use crate::sys::{loop_device, mount};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -36,13 +37,15 @@ pub struct Root {
 /// # Errors
 /// The failing call. A file system that cannot serve as backing (ENOTBLK: tmpfs, overlayfs, EROFS;
 /// any before Linux 6.12) is not an error: loop devices take its place.
-pub fn mount(tree: BorrowedFd<'_>, tars: &[BorrowedFd<'_>]) -> Result<Root> {
+pub fn mount(sources: &Sources) -> Result<Root> {
+    let tree = sources.tree.as_fd();
+    let tars: Vec<_> = sources.tars.iter().map(AsFd::as_fd).collect();
     match erofs(&proc_path(tree), tars.iter().map(|tar| proc_path(*tar))) {
         Ok(mount) => Ok(Root {
             mount,
             backing: Backing::File,
         }),
-        Err((_, Errno::ENOTBLK)) => mount_by_loop(tree, tars),
+        Err((_, Errno::ENOTBLK)) => mount_by_loop(tree, &tars),
         Err((call, errno)) => Err(failed(call, errno)),
     }
 }

@@ -18,7 +18,7 @@ pub mod source;
 pub mod verify;
 
 use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Reason, Result};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag};
 use nix::sys::stat::Mode;
@@ -98,7 +98,15 @@ impl Store {
 
     /// Opens a blob; its bytes are not verified yet. `what` names it in errors.
     pub fn open_blob(&self, what: &str, digest: &Digest) -> Result<File> {
-        open_regular(&self.blob_path(digest))?.ok_or_else(|| {
+        let named = |error: Error| match error.reason {
+            Reason::Digest => Error {
+                what: format!("{what} {digest}"),
+                ..error
+            },
+            _ => error,
+        };
+        let file = open_regular(&self.blob_path(digest)).map_err(named)?;
+        file.ok_or_else(|| {
             Error::digest(format_args!("{what} {digest}"), format_args!("is not in the store {}", self.path.display()))
                 .hint("imrun import SOURCE puts an image into the store; imrun images lists those that are there")
         })
@@ -116,11 +124,7 @@ impl Store {
 
     /// A file without a name in the directory of blobs.
     pub fn new_file(&self) -> Result<NewFile> {
-        let directory = self.path.join("blobs");
-        let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        let file = nix::fcntl::open(&directory, flags, Mode::from_bits_truncate(0o444))
-            .context(|| format!("open({directory:?}, O_TMPFILE)"))?;
-        Ok(NewFile { file: file.into() })
+        NewFile::beneath(&self.path.join("blobs"))
     }
 
     /// Stores a document under its digest.
@@ -151,11 +155,24 @@ pub struct NewFile {
 }
 
 impl NewFile {
+    /// A file without a name, on the file system of `directory`.
+    pub(crate) fn beneath(directory: &Path) -> Result<NewFile> {
+        let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+        let file = nix::fcntl::open(directory, flags, Mode::from_bits_truncate(0o444))
+            .context(|| format!("open({directory:?}, O_TMPFILE)"))?;
+        Ok(NewFile { file: file.into() })
+    }
+
     /// Writes it to disk and gives it its name, in place of whatever had it.
     pub fn link(self, path: &Path) -> Result<()> {
         self.file
             .sync_all()
             .context(|| format!("fsync(for {path:?})"))?;
+        self.name(path)
+    }
+
+    /// Gives it its name, in place of whatever had it; a power cut may take it away.
+    pub(crate) fn name(self, path: &Path) -> Result<()> {
         match link(&self.file, path) {
             Err(Errno::EEXIST) => self.replace(path),
             other => other.context(|| format!("linkat({path:?})")),
@@ -227,7 +244,7 @@ fn file_names(directory: &Path) -> Result<Vec<String>> {
 /// All bytes of a document, or an error when there are more than a document has.
 fn read_document(what: &str, reader: impl Read) -> Result<Vec<u8>> {
     let limit = crate::manifest::MAX_DOCUMENT as u64;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(8 << 10);
     reader
         .take(limit + 1)
         .read_to_end(&mut bytes)

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod arguments;
+pub mod lease;
 pub mod loop_device;
 pub mod memory;
 pub mod mount;

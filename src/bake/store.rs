@@ -24,11 +24,7 @@ pub fn into_store(store: &Store, file: &Path, name: Option<String>) -> Result<Di
         .transpose()?;
     let (mut diff_ids, mut layers) = (Vec::new(), Vec::new());
     if let Some(base) = &base {
-        layers = base
-            .scan(store)?
-            .into_iter()
-            .map(|(_, layer)| layer)
-            .collect();
+        layers = base.scan(&base.open_layers(store)?)?;
         diff_ids.clone_from(&base.config.diff_ids);
     }
     let sizes: Vec<_> = layers.iter().map(|layer| layer.size).collect();

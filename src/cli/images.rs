@@ -2,13 +2,14 @@
 
 use super::{Global, print, run::digest};
 use crate::error::{Context, Error, Result};
+use crate::integrity::Level;
 use crate::manifest::Platform;
 use crate::state::Runtime;
 use crate::store::image::Image;
 use crate::store::import::{Found, Options};
 use crate::store::source::{Location, Source};
 use crate::store::{Store, collect, refs};
-use crate::{rootfs, sys};
+use crate::{integrity, rootfs, sys};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::mount::{MntFlags, umount2};
@@ -121,7 +122,7 @@ impl Inspect {
     pub fn execute(self, global: &Global) -> Result<u8> {
         let store = global.store();
         let image = Image::load(&store, &digest(global, &self.image)?)?;
-        let verified = image.verify(&store)?;
+        let (verified, memo) = integrity::hash(&image, &store, &image.open(&store)?)?;
         let names = refs::current(store.refs()?).into_iter();
         let names: Vec<_> = names
             .filter(|(_, (d, _))| *d == image.digest)
@@ -154,7 +155,8 @@ impl Inspect {
             "digest": image.digest,
             "names": names,
             "indexes": image.indexes,
-            "integrity": "hashed",
+            "integrity": Level::Hashed.as_str(),
+            "memo": memo.to_string(),
             "platform": config.platform.to_string(),
             "created": config.created,
             "config": {
@@ -225,9 +227,9 @@ impl Mount {
     pub fn execute(self, global: &Global) -> Result<u8> {
         let store = global.store();
         let image = Image::load(&store, &digest(global, &self.image)?)?;
-        let verified = image.verify(&store)?;
-        let tars: Vec<_> = verified.tars.iter().map(AsFd::as_fd).collect();
-        let root = rootfs::mount(verified.tree.as_fd(), &tars)?;
+        let sources = image.open(&store)?;
+        image.verify(&store, &sources)?;
+        let root = rootfs::mount(&sources)?;
         let directory =
             std::path::absolute(&self.directory).context(|| format!("{:?}", self.directory))?;
         let path = CString::new(directory.as_os_str().as_bytes())

@@ -6,6 +6,7 @@ use crate::cgroup::{Cpus, Limits};
 use crate::container::{self, Request};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::integrity::Demand;
 use crate::launch::Network;
 use crate::reference::ImageArgument;
 use crate::ship::SinkUrl;
@@ -95,9 +96,9 @@ pub struct Run {
     /// How long after the stop signal the app is killed
     #[arg(long, default_value = "10s", value_parser = values::duration, value_name = "TIME")]
     stop_timeout: Duration,
-    /// Demand an integrity level
-    #[arg(long, default_value = "auto", value_name = "LEVEL", value_parser = ["auto", "hashed"])]
-    integrity: String,
+    /// Demand an integrity level, or a stronger one
+    #[arg(long, value_enum, default_value = "auto", value_name = "LEVEL")]
+    integrity: Demand,
     /// Write status events to this descriptor, a JSON object a line
     #[arg(long, value_name = "N")]
     status_fd: Option<i32>,
@@ -139,6 +140,7 @@ impl Run {
             store: global.store(),
             root: global.root.clone(),
             image,
+            integrity: self.integrity,
             args: self.args,
             entrypoint: self.entrypoint,
             env_files: self.env_file,

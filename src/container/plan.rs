@@ -4,10 +4,11 @@ use super::Request;
 use crate::digest::Digest;
 use crate::env::{self, Contract, Environment};
 use crate::error::{Context, Error, Result};
+use crate::integrity::Checked;
 use crate::launch::Spec;
 use crate::record::Record;
 use crate::rootfs::{Backing, Root};
-use crate::store::image::{Image, Verified};
+use crate::store::image::Image;
 use crate::supervise::Policy;
 use crate::sys::process::Pointers;
 use crate::user::User;
@@ -91,9 +92,8 @@ impl Plan {
         &self,
         request: &Request,
         image: &Image,
-        verified: &Verified,
+        checked: &Checked,
         root: &Root,
-        integrity: &'static str,
     ) -> Result<Record> {
         let spec = &self.spec;
         let key = fingerprint_key()?;
@@ -106,8 +106,8 @@ impl Plan {
             manifest: image.digest,
             config: image.manifest.config.digest,
             diff_ids: image.config.diff_ids.clone(),
-            tree: verified.tree_digest,
-            integrity,
+            tree: checked.tree_digest,
+            integrity: checked.level.as_str(),
             driver: json!({ "name": "erofs", "backing": backing(root.backing) }),
             args: self.args(),
             user: json!({ "uid": spec.uid, "gid": spec.gid, "groups": spec.groups }),

@@ -25,14 +25,19 @@ pub struct Image {
     pub indexes: Vec<Digest>,
 }
 
-/// An image whose layers and tree image were hashed, by the descriptors that will be mounted.
-pub struct Verified {
+/// An image's files, open for reading: mounted, they are what was read, whatever happens to their
+/// names.
+pub struct Sources {
     /// The tree image.
     pub tree: File,
-    /// The digest of its bytes.
-    pub tree_digest: Digest,
     /// The layers' tars, in the order of the device table.
     pub tars: Vec<File>,
+}
+
+/// What is known of an image whose layers and tree image were hashed.
+pub struct Verified {
+    /// The digest of the tree image.
+    pub tree_digest: Digest,
     /// What the layers' scan found, in their order.
     pub layers: Vec<Scanned>,
     /// The merged tree.
@@ -90,21 +95,37 @@ impl Image {
         erofs::identity(&self.config.diff_ids)
     }
 
-    /// Hashes every layer and reads its entries, in parallel.
-    pub fn scan(&self, store: &Store) -> Result<Vec<(File, Layer)>> {
-        in_parallel(&self.config.diff_ids, |diff_id| {
-            let file = store.open_blob("layer", diff_id)?;
-            let layer = scan_stored(&file, diff_id)?;
-            Ok((file, layer))
+    /// Opens the layers' tars; their bytes are not verified yet.
+    pub fn open_layers(&self, store: &Store) -> Result<Vec<File>> {
+        let diff_ids = self.config.diff_ids.iter();
+        diff_ids.map(|id| store.open_blob("layer", id)).collect()
+    }
+
+    /// Opens the layers' tars and the tree image; their bytes are not verified yet.
+    pub fn open(&self, store: &Store) -> Result<Sources> {
+        let tars = self.open_layers(store)?;
+        let tree = super::open_regular(&store.tree_path(&self.tree_identity()))?;
+        let missing = || Error::digest(self.tree_name(store), "is not in the store").hint(REPAIR);
+        Ok(Sources {
+            tree: tree.ok_or_else(missing)?,
+            tars,
         })
     }
 
-    /// Hashes every layer, makes the tree image again from them, and compares it with the store's.
-    ///
-    /// What is returned are the descriptors that were read: mounted,
-    /// they are the bytes that were hashed, whatever happens to their names.
-    pub fn verify(&self, store: &Store) -> Result<Verified> {
-        let (tars, layers): (Vec<_>, Vec<_>) = self.scan(store)?.into_iter().unzip();
+    fn tree_name(&self, store: &Store) -> String {
+        let path = store.tree_path(&self.tree_identity());
+        format!("tree image {}", path.display())
+    }
+
+    /// Hashes every layer and reads its entries, in parallel; the files are at their beginning.
+    pub fn scan(&self, tars: &[File]) -> Result<Vec<Layer>> {
+        let files: Vec<_> = self.config.diff_ids.iter().zip(tars).collect();
+        in_parallel(&files, |(diff_id, file)| scan_stored(file, diff_id))
+    }
+
+    /// Hashes every layer, makes the tree image again from them, and compares it with `sources`'.
+    pub fn verify(&self, store: &Store, sources: &Sources) -> Result<Verified> {
+        let layers = self.scan(&sources.tars)?;
         let devices = devices(&self.config.diff_ids, &layers);
         let scanned = layers.iter().map(|l| Scanned {
             size: l.size,
@@ -114,25 +135,21 @@ impl Image {
         let merged = merge(layers)?;
         let mut made = HashWriter(Hasher::new(self.digest.algorithm()));
         erofs::write(&merged, &devices, &mut made)?;
-        let (tree, tree_digest) = self.open_tree(store, made.0.finish())?;
+        let tree_digest = made.0.finish();
+        self.expect_tree(store, &sources.tree, tree_digest)?;
         Ok(Verified {
-            tree,
             tree_digest,
-            tars,
             layers: scanned,
             merged,
         })
     }
 
-    fn open_tree(&self, store: &Store, made: Digest) -> Result<(File, Digest)> {
-        let path = store.tree_path(&self.tree_identity());
-        let what = format!("tree image {}", path.display());
-        let file = super::open_regular(&path)?
-            .ok_or_else(|| Error::digest(&what, "is not in the store").hint(REPAIR))?;
+    fn expect_tree(&self, store: &Store, mut tree: &File, made: Digest) -> Result<()> {
+        let what = self.tree_name(store);
         let mut stored = HashWriter(Hasher::new(made.algorithm()));
-        io::copy(&mut &file, &mut stored).context(|| format!("read({what})"))?;
+        io::copy(&mut tree, &mut stored).context(|| format!("read({what})"))?;
         match stored.0.finish() {
-            stored if stored == made => Ok((file, made)),
+            stored if stored == made => Ok(()),
             stored => Err(Error::digest(
                 what,
                 format_args!("hashes to {stored}; its layers give {made}"),
@@ -187,7 +204,7 @@ pub(super) fn merge(layers: Vec<Layer>) -> Result<Tree> {
 
 /// Applies `work` to each item, on as many threads as there are processors; the first item's error
 /// comes first.
-pub(super) fn in_parallel<T: Sync, R: Send>(
+pub(crate) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {

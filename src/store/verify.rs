@@ -57,7 +57,7 @@ impl Store {
 
     fn verify_image(&self, digest: &Digest, seen: &mut BTreeSet<Digest>) -> Result<()> {
         let image = Image::load(self, digest)?;
-        image.verify(self)?;
+        image.verify(self, &image.open(self)?)?;
         seen.extend(image.blobs());
         Ok(())
     }

@@ -1,0 +1,62 @@
+//! Read leases (fcntl(2), "Leases"): while one is held, nobody has the file open for writing.
+
+use nix::Result;
+use nix::errno::Errno;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Takes a read lease on a file that is open for reading.
+///
+/// EAGAIN: somebody has it open, or mapped, for writing. EINVAL: its file system has no leases.
+/// Needs the file's owner or CAP_LEASE. The lease ends with the last copy of the descriptor.
+pub fn take(file: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: the command takes an integer.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
+    Errno::result(result).map(drop)
+}
+
+/// Whether the read lease still stands, and nobody waits to open the file for writing.
+pub fn stands(file: BorrowedFd<'_>) -> Result<bool> {
+    // SAFETY: the command has no argument.
+    let held = Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) })?;
+    Ok(held == libc::F_RDLCK)
+}
+
+/// Ignores SIGIO, by which the kernel tells of a writer, and which would end this process.
+pub fn ignore_signal() -> Result<()> {
+    // SAFETY: no handler is installed.
+    match unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(Errno::last()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{File, OpenOptions};
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    #[test]
+    fn a_writer_keeps_a_lease_away_or_breaks_it() {
+        ignore_signal().unwrap();
+        let named = tempfile::NamedTempFile::new().unwrap();
+        let file = File::open(named.path()).unwrap();
+        assert_eq!(
+            take(file.as_fd()),
+            Err(Errno::EAGAIN),
+            "{named:?} is open for writing"
+        );
+        let path = named.into_temp_path();
+        take(file.as_fd()).unwrap();
+        assert_eq!(stands(file.as_fd()), Ok(true));
+        let mut writer = OpenOptions::new();
+        let refused = writer
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path);
+        let refused = refused.unwrap_err().raw_os_error();
+        assert_eq!(refused, Some(libc::EWOULDBLOCK));
+        assert_eq!(stands(file.as_fd()), Ok(false));
+    }
+}

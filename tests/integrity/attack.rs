@@ -1,0 +1,317 @@
+//! One byte changed, in every way and every file: refused at the next launch, at every level.
+
+use super::lab::{Image, Lab, can_launch};
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// A whole file mapped for writing.
+pub struct Mapping {
+    start: *mut u8,
+    length: usize,
+}
+
+impl Mapping {
+    /// The file's descriptor is closed again: the mapping alone stays.
+    pub fn new(path: &Path) -> Mapping {
+        let file = writable(path);
+        let length = file.metadata().unwrap().len() as usize;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let none = std::ptr::null_mut();
+        // SAFETY: a new mapping of a whole file, at an address of the kernel's choice.
+        let start = unsafe {
+            libc::mmap(
+                none,
+                length,
+                protection,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        assert_ne!(start, libc::MAP_FAILED);
+        Mapping {
+            start: start.cast(),
+            length,
+        }
+    }
+
+    /// Changes the byte in the middle by the bits given.
+    pub fn flip(&self, bits: u8) {
+        // SAFETY: the middle lies in the mapping, which stands as long as `self`.
+        unsafe {
+            let middle = self.start.add(self.length / 2);
+            middle.write_volatile(middle.read_volatile() ^ bits);
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: nothing else refers to the mapping.
+        assert_eq!(unsafe { libc::munmap(self.start.cast(), self.length) }, 0);
+    }
+}
+
+fn writable(path: &Path) -> File {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap()
+}
+
+fn flip_byte(file: &File) {
+    let middle = file.metadata().unwrap().len() / 2;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, middle).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
+}
+
+fn put_times_back(path: &Path, of: &fs::Metadata) {
+    let [accessed, modified] = [
+        TimeSpec::new(of.atime(), of.atime_nsec()),
+        TimeSpec::new(of.mtime(), of.mtime_nsec()),
+    ];
+    let follow = UtimensatFlags::FollowSymlink;
+    utimensat(nix::fcntl::AT_FDCWD, path, &accessed, &modified, follow).unwrap();
+}
+
+/// A copy with another byte, of the same times.
+fn changed_copy(path: &Path) -> PathBuf {
+    let copy = path.with_extension("changed");
+    fs::copy(path, &copy).unwrap();
+    flip_byte(&writable(&copy));
+    put_times_back(&copy, &fs::metadata(path).unwrap());
+    copy
+}
+
+/// What holds a file open from before the launch that hashed it.
+enum Held {
+    Descriptor(File),
+    Mapping(Mapping),
+}
+
+/// A way to change a file that is known.
+enum Attack {
+    /// By its path, at once.
+    Path(fn(&Path)),
+    /// By what was opened before the file was hashed: such a file is never known.
+    Held(fn(&Path) -> Held),
+    /// By mounts that only the launch sees: shell commands, with the file and a changed one.
+    Mount(fn(&Path) -> String),
+}
+
+const ATTACKS: [(&str, Attack); 14] = [
+    (
+        "written in place",
+        Attack::Path(|path| flip_byte(&writable(path))),
+    ),
+    (
+        "written through a new mapping",
+        Attack::Path(|path| Mapping::new(path).flip(1)),
+    ),
+    (
+        "written, and the times put back",
+        Attack::Path(|path| {
+            let before = fs::metadata(path).unwrap();
+            flip_byte(&writable(path));
+            put_times_back(path, &before);
+        }),
+    ),
+    (
+        "another file renamed over it",
+        Attack::Path(|path| {
+            fs::rename(changed_copy(path), path).unwrap();
+        }),
+    ),
+    (
+        "a hard link of another file in its place",
+        Attack::Path(|path| {
+            let other = changed_copy(path);
+            fs::remove_file(path).unwrap();
+            fs::hard_link(other, path).unwrap();
+        }),
+    ),
+    (
+        "a symbolic link to another file in its place",
+        Attack::Path(|path| {
+            let other = changed_copy(path);
+            fs::remove_file(path).unwrap();
+            symlink(other, path).unwrap();
+        }),
+    ),
+    (
+        "a symbolic link to the very file in its place",
+        Attack::Path(|path| {
+            let moved = path.with_extension("moved");
+            fs::rename(path, &moved).unwrap();
+            symlink(moved, path).unwrap();
+        }),
+    ),
+    (
+        "truncated",
+        Attack::Path(|path| {
+            let file = writable(path);
+            file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+        }),
+    ),
+    (
+        "truncated and made as long again",
+        Attack::Path(|path| {
+            let file = writable(path);
+            let length = file.metadata().unwrap().len();
+            file.set_len(0).unwrap();
+            file.set_len(length).unwrap();
+        }),
+    ),
+    (
+        "a hole punched",
+        Attack::Path(|path| {
+            let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            let length = fs::metadata(path).unwrap().len() as i64;
+            fallocate(writable(path), hole, 0, length).unwrap();
+        }),
+    ),
+    (
+        "written by an open descriptor",
+        Attack::Held(|path| Held::Descriptor(writable(path))),
+    ),
+    (
+        "written through a mapping with dirty pages",
+        Attack::Held(|path| {
+            let mapping = Mapping::new(path);
+            mapping.flip(1);
+            mapping.flip(1);
+            Held::Mapping(mapping)
+        }),
+    ),
+    (
+        "another file mounted over it",
+        Attack::Mount(|path| {
+            let other = changed_copy(path);
+            format!("mount --bind '{}' '{}'", other.display(), path.display())
+        }),
+    ),
+    (
+        "another directory mounted over its own",
+        Attack::Mount(|path| {
+            let (directory, name) = (path.parent().unwrap(), path.file_name().unwrap());
+            let other = directory.with_extension("other");
+            fs::create_dir(&other).unwrap();
+            for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+                fs::hard_link(entry.path(), other.join(entry.file_name())).unwrap();
+            }
+            fs::rename(changed_copy(&other.join(name)), other.join(name)).unwrap();
+            format!(
+                "mount --bind '{}' '{}'",
+                other.display(),
+                directory.display()
+            )
+        }),
+    ),
+];
+
+fn refused_everywhere(lab: &Lab, how: &str, name: &str, script: &str) {
+    // An error names a digest, and a tree image's is that of its layers.
+    let name = name.trim_end_matches(".erofs");
+    for level in ["auto", "known", "hashed", "sealed"] {
+        let outcome = lab.launch_after(script, level, &["true"]);
+        assert_eq!(outcome.code, 125, "{name}, {how}, {level}: {outcome:?}");
+        outcome.refused(name).because("digest");
+    }
+}
+
+fn attack(lab: &Lab, name: &str, how: &str, attack: &Attack, held: Option<Held>) {
+    let path = lab.object(name);
+    match (attack, held) {
+        (Attack::Path(change), _) => change(&path),
+        (Attack::Held(_), Some(Held::Descriptor(file))) => flip_byte(&file),
+        (Attack::Held(_), Some(Held::Mapping(mapping))) => mapping.flip(1),
+        (Attack::Held(_), None) => unreachable!("it was opened before"),
+        (Attack::Mount(script), _) => {
+            let script = script(&path);
+            return refused_everywhere(lab, how, name, &script);
+        }
+    }
+    refused_everywhere(lab, how, name, "true");
+}
+
+/// `covered`: files that memos are made of; documents are hashed at every launch.
+fn attack_in_every_way(object: fn(&Image) -> &str, covered: bool) {
+    if !can_launch() {
+        return;
+    }
+    let open = |attack: &Attack, path: &Path| match attack {
+        Attack::Held(open) => Some(open(path)),
+        Attack::Path(_) | Attack::Mount(_) => None,
+    };
+    let labs: Vec<_> = ATTACKS
+        .iter()
+        .map(|(how, attack)| {
+            let lab = Lab::new();
+            let held = open(attack, &lab.object(object(lab.image())));
+            (lab, how, attack, held)
+        })
+        .collect();
+    // All of them wait together until they are old enough to be known.
+    for (lab, how, way, held) in labs {
+        if covered && held.is_some() {
+            lab.settle();
+            let why = "none: ";
+            let outcome = lab.launch("auto", &["true"]).holds("hashed", why);
+            assert!(
+                format!("{outcome:?}").contains("open for writing"),
+                "{outcome:?}"
+            );
+        } else {
+            lab.make_known();
+        }
+        attack(&lab, object(lab.image()), how, way, held);
+    }
+}
+
+#[test]
+fn a_layer_that_was_changed_is_refused_however_it_was_changed() {
+    attack_in_every_way(|image| &image.layer, true);
+}
+
+#[test]
+fn a_tree_image_that_was_changed_is_refused_however_it_was_changed() {
+    attack_in_every_way(|image| &image.tree, true);
+}
+
+#[test]
+fn a_config_that_was_changed_is_refused_however_it_was_changed() {
+    attack_in_every_way(|image| &image.config, false);
+}
+
+#[test]
+fn a_manifest_that_was_changed_is_refused_however_it_was_changed() {
+    attack_in_every_way(|image| &image.manifest, false);
+}
+
+/// Why a memo takes fsync(2) and a lease, and not the inode's times alone: the kernel's behaviour.
+#[test]
+fn a_dirty_page_is_written_without_a_new_ctime_until_it_is_synced() {
+    let named = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+    fs::write(named.path(), [0; 8192]).unwrap();
+    let ctime = || {
+        // Longer than the clock of inodes is coarse.
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        let metadata = fs::metadata(named.path()).unwrap();
+        (metadata.ctime(), metadata.ctime_nsec())
+    };
+    let mapping = Mapping::new(named.path());
+    mapping.flip(1);
+    let dirty = ctime();
+    mapping.flip(1);
+    assert_eq!(ctime(), dirty, "this kernel tells: the rule may be relaxed");
+    named.as_file().sync_all().unwrap();
+    mapping.flip(1);
+    assert_ne!(ctime(), dirty);
+}

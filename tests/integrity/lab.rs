@@ -1,0 +1,300 @@
+//! A store, a runtime directory and a /run/imrun of their own, and imrun on them.
+
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, SystemTime};
+
+pub const IMRUN: &str = env!("CARGO_BIN_EXE_imrun");
+const BUSYBOX: &str = "/bin/busybox";
+/// In a mount namespace of its own, where /run/imrun is the lab's and nobody else's.
+const ALONE: &str = r#"mount --bind "$0/run" /run/imrun && eval "$1" && shift && exec "$@""#;
+/// A text that is in the upper layer's tar once.
+pub const DATA: &str = "what the upper layer says";
+
+/// The image of every lab, by digests.
+pub struct Image {
+    pub manifest: String,
+    pub config: String,
+    /// The upper layer's diff_id.
+    pub layer: String,
+    /// The file name of the tree image.
+    pub tree: String,
+}
+
+/// The store that labs copy.
+struct Template {
+    directory: tempfile::TempDir,
+    image: Image,
+}
+
+/// A directory with a copy of one store in it.
+pub struct Lab {
+    directory: tempfile::TempDir,
+    template: Arc<Template>,
+}
+
+/// What imrun did.
+pub struct Outcome {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+    pub events: Vec<Value>,
+}
+
+/// Why nothing can be launched here, if so.
+fn missing() -> Option<&'static str> {
+    let busybox = || fs::metadata(BUSYBOX).is_err();
+    match () {
+        () if !nix::unistd::geteuid().is_root() => Some("launching takes root"),
+        () if imrun::cgroup::hierarchy().is_err() => Some("no cgroup2 is mounted"),
+        () if imrun::sys::mount::fsopen(c"erofs").is_err() => Some("this kernel has no EROFS"),
+        () if busybox() => Some("there is no /bin/busybox"),
+        () => None,
+    }
+}
+
+/// Whether this host can launch; says so past the test harness, which would swallow it.
+pub fn can_launch() -> bool {
+    let Some(why) = missing() else { return true };
+    let thread = std::thread::current();
+    let line = format!("skipped: {}: {why}\n", thread.name().unwrap_or("test"));
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+    false
+}
+
+/// The last of its labs removes it.
+fn template() -> Arc<Template> {
+    static SHARED: Mutex<Weak<Template>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap();
+    shared.upgrade().unwrap_or_else(|| {
+        let template = Arc::new(Template::new());
+        *shared = Arc::downgrade(&template);
+        template
+    })
+}
+
+impl Template {
+    /// Two layers and their documents.
+    fn new() -> Template {
+        let directory = new_directory(Path::new("/var/tmp"));
+        let path = |name: &str| directory.path().join(name);
+        let imrun = |words: &[&str]| {
+            let store = path("store");
+            succeed(Command::new(IMRUN).arg("--store").arg(store).args(words))
+        };
+        let bake = |definition: &str| {
+            fs::write(path("image.toml"), definition).unwrap();
+            let printed = imrun(&["bake", path("image.toml").to_str().unwrap()]);
+            printed.trim().to_owned()
+        };
+        fs::copy(BUSYBOX, path("busybox")).unwrap();
+        fs::write(path("data"), DATA).unwrap();
+        let lower = bake("[[file]]\nsource = \"busybox\"\npath = \"/bin/busybox\"");
+        let upper =
+            "entrypoint = [\"/bin/busybox\"]\n[[file]]\nsource = \"data\"\npath = \"/data\"";
+        let manifest = bake(&format!("base = \"{lower}\"\n{upper}"));
+        let shown: Value = serde_json::from_str(&imrun(&["inspect", &manifest])).unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let tree = PathBuf::from(text(&shown["tree"]["path"]));
+        let image = Image {
+            config: text(&shown["config"]["digest"]),
+            layer: text(&shown["layers"][1]["diffId"]),
+            tree: text(&tree.file_name().unwrap().to_str().into()),
+            manifest,
+        };
+        Template { directory, image }
+    }
+}
+
+fn new_directory(place: &Path) -> tempfile::TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("imrun-test-").tempdir_in(place).unwrap()
+}
+
+fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+impl Lab {
+    /// On the disk.
+    pub fn new() -> Lab {
+        Lab::beneath(Path::new("/var/tmp"))
+    }
+
+    /// On the file system of `place`.
+    pub fn beneath(place: &Path) -> Lab {
+        let template = template();
+        let directory = new_directory(place);
+        fs::create_dir_all("/run/imrun").unwrap();
+        fs::create_dir(directory.path().join("run")).unwrap();
+        let store = [
+            template.directory.path().join("store"),
+            directory.path().join("store"),
+        ];
+        succeed(Command::new("cp").arg("-R").args(store));
+        Lab {
+            directory,
+            template,
+        }
+    }
+
+    pub fn image(&self) -> &Image {
+        &self.template.image
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Where a digest's blob is; a name that is no digest is a tree image's.
+    pub fn object(&self, name: &str) -> PathBuf {
+        match name.split_once(':') {
+            Some((algorithm, hex)) => self.path("store/blobs").join(algorithm).join(hex),
+            None => self.path("store/trees").join(name),
+        }
+    }
+
+    /// The lab's memo of its image.
+    pub fn memo(&self) -> PathBuf {
+        let mut memos = fs::read_dir(self.path("run/verified")).unwrap();
+        let memo = memos.next().unwrap().unwrap().path();
+        assert!(memos.next().is_none());
+        memo
+    }
+
+    /// Launches the image's /bin/busybox with these words, at a level.
+    pub fn launch(&self, level: &str, words: &[&str]) -> Outcome {
+        self.launch_after("true", level, words)
+    }
+
+    /// The same, with shell commands before it that nobody else sees the mounts of.
+    pub fn launch_after(&self, script: &str, level: &str, words: &[&str]) -> Outcome {
+        let status = self.path("status");
+        fs::write(&status, "").unwrap();
+        let mut command = self.command(script, level, words);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let events = fs::read_to_string(&status).unwrap();
+        Outcome {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+            events: events
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect(),
+        }
+    }
+
+    /// A launch that is not started yet; standard streams are pipes.
+    pub fn command(&self, script: &str, level: &str, words: &[&str]) -> Command {
+        let status = format!("{script} && exec 3>>'{}'", self.path("status").display());
+        let options = [
+            "run",
+            "--status-fd",
+            "3",
+            "--sink",
+            "stdio:",
+            "--integrity",
+            level,
+        ];
+        let mut command = self.imrun(&status, &options);
+        command.args(["-i", &self.image().manifest]).args(words);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// imrun with any command.
+    pub fn imrun<S: AsRef<OsStr>>(&self, script: &str, words: &[S]) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "--propagation", "private", "sh", "-c", ALONE]);
+        command.arg(self.directory.path()).arg(script).arg(IMRUN);
+        command
+            .arg("--store")
+            .arg(self.path("store"))
+            .arg("--root")
+            .arg(self.path("root"));
+        command.args(words).env("IMRUN_FINGERPRINT_KEY", "key");
+        command
+    }
+
+    /// Waits until no file of the store is too young for a memo.
+    pub fn settle(&self) {
+        let young = |path: PathBuf| {
+            let changed = fs::metadata(path).unwrap().modified().unwrap();
+            let age = SystemTime::now()
+                .duration_since(changed)
+                .unwrap_or_default();
+            age <= Duration::from_millis(2100)
+        };
+        let image = self.image();
+        while [&image.layer, &image.tree]
+            .into_iter()
+            .any(|name| young(self.object(name)))
+        {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Launches until the image is known.
+    pub fn make_known(&self) {
+        self.settle();
+        self.launch("auto", &["true"]).holds("hashed", "made");
+        self.launch("auto", &["true"]).holds("known", "fits");
+    }
+}
+
+impl Outcome {
+    /// The app ran, at this level, and this became of the memo.
+    #[track_caller]
+    pub fn holds(self, level: &str, memo: &str) -> Outcome {
+        assert_eq!(self.code, 0, "{self:?}");
+        let verified = &self.events[0];
+        assert_eq!(verified["integrity"], level, "{self:?}");
+        let told = verified["memo"].as_str().unwrap();
+        assert!(told.starts_with(memo), "{self:?}");
+        self
+    }
+
+    /// Nothing ran; the one line of the error has this text.
+    #[track_caller]
+    pub fn refused(self, text: &str) -> Outcome {
+        assert_eq!((self.code, self.out.as_str()), (125, ""), "{self:?}");
+        let line = self.err.lines().next().unwrap_or_default();
+        assert!(
+            line.starts_with("imrun: ") && line.contains(text),
+            "no {text:?}: {self:?}"
+        );
+        let last = self.events.last().unwrap();
+        assert_eq!(last["event"], "refused", "{self:?}");
+        self
+    }
+
+    /// The reason of the refusal.
+    #[track_caller]
+    pub fn because(self, reason: &str) {
+        assert_eq!(self.events.last().unwrap()["reason"], reason, "{self:?}");
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Outcome {
+            code,
+            out,
+            err,
+            events,
+        } = self;
+        write!(f, "exit {code}\n{out}{err}{events:?}")
+    }
+}

@@ -1,0 +1,124 @@
+//! When a memo is made, and when it is believed.
+
+use super::lab::{Lab, can_launch};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
+
+#[test]
+fn a_file_that_was_written_just_now_gets_no_memo() {
+    if !can_launch() {
+        return;
+    }
+    let lab = Lab::new();
+    fs::copy(lab.object(&lab.image().tree), lab.path("copy")).unwrap();
+    fs::rename(lab.path("copy"), lab.object(&lab.image().tree)).unwrap();
+    let outcome = lab
+        .launch("auto", &["true"])
+        .holds("hashed", "none: tree image");
+    assert!(
+        format!("{outcome:?}").contains("last 2 seconds"),
+        "{outcome:?}"
+    );
+}
+
+/// A tmpfs gives no new ctime to what is written through a mapping: it is hashed at each launch.
+#[test]
+fn a_file_system_that_does_not_tell_of_writes_gets_no_memo() {
+    if !can_launch() {
+        return;
+    }
+    let lab = Lab::beneath(Path::new("/dev/shm"));
+    lab.settle();
+    for _ in 0..2 {
+        lab.launch("auto", &["true"])
+            .holds("hashed", "none: tree image: its file system");
+    }
+}
+
+#[test]
+fn a_memo_of_another_boot_is_not_believed() {
+    if !can_launch() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.make_known();
+    let memo = fs::read_to_string(lab.memo()).unwrap();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let other = memo.replace(boot.trim(), "00000000-0000-0000-0000-000000000000");
+    assert_ne!(memo, other);
+    fs::remove_file(lab.memo()).unwrap();
+    let name = format!("{:x}-{:x}", device(&lab), inode(&lab));
+    fs::write(lab.path("run/verified").join(name), other).unwrap();
+    lab.launch("auto", &["true"]).holds("hashed", "made");
+    lab.launch("auto", &["true"]).holds("known", "fits");
+    assert_eq!(fs::read_to_string(lab.memo()).unwrap(), memo);
+}
+
+fn device(lab: &Lab) -> u64 {
+    std::os::unix::fs::MetadataExt::dev(&fs::metadata(lab.object(&lab.image().tree)).unwrap())
+}
+
+fn inode(lab: &Lab) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(&fs::metadata(lab.object(&lab.image().tree)).unwrap())
+}
+
+/// So does a memo of a file whose inode's number another file has now.
+#[test]
+fn a_memo_of_an_older_ctime_is_not_believed() {
+    if !can_launch() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.make_known();
+    let layer = lab.object(&lab.image().layer);
+    fs::set_permissions(&layer, Permissions::from_mode(0o400)).unwrap();
+    lab.launch("auto", &["true"]).holds("hashed", "none");
+}
+
+#[test]
+fn a_memo_that_is_cut_off_is_not_believed() {
+    if !can_launch() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.make_known();
+    let (path, memo) = (lab.memo(), fs::read(lab.memo()).unwrap());
+    for length in [0, 1, memo.len() / 2, memo.len() - 1] {
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, &memo[..length]).unwrap();
+        lab.launch("auto", &["true"]).holds("hashed", "made");
+    }
+}
+
+#[test]
+fn a_directory_of_memos_that_is_not_roots_alone_is_refused() {
+    if !can_launch() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.make_known();
+    for directory in ["run", "run/verified"] {
+        let path = lab.path(directory);
+        let refused = || {
+            for level in ["auto", "known", "hashed"] {
+                lab.launch(level, &["true"])
+                    .refused("/run/imrun")
+                    .because("policy");
+            }
+        };
+        chown(&path, Some(1000), None).unwrap();
+        refused();
+        chown(&path, Some(0), None).unwrap();
+        for mode in [0o770, 0o702] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            refused();
+        }
+        fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+    }
+    fs::rename(lab.path("run/verified"), lab.path("elsewhere")).unwrap();
+    symlink(lab.path("elsewhere"), lab.path("run/verified")).unwrap();
+    lab.launch("auto", &["true"])
+        .refused("/run/imrun/verified")
+        .because("policy");
+}
