@@ -251,6 +251,20 @@ fn an_imrun_that_is_killed_before_the_start_leaves_nothing_that_runs() {
 }
 
 #[test]
+fn a_launch_that_fails_on_its_way_leaves_no_cgroup() {
+    let host = host!();
+    for (options, code) in [(["-w", "/"], 127), (["-w", "/none"], 125)] {
+        let bulk = Bulk::start(Answer::Well);
+        let sink = format!("es+http://{}", bulk.address());
+        let launch = host.launch().sink(sink).options(options);
+        launch.app(["/none"]).run().exits(code);
+        let id = bulk.documents()[0].source["container.id"].clone();
+        let parent = imrun::cgroup::hierarchy().unwrap().join("imrun");
+        assert!(!parent.join(id.as_str().unwrap()).exists());
+    }
+}
+
+#[test]
 fn a_signal_before_the_start_is_not_lost() {
     let host = host!();
     let bulk = Bulk::start(Answer::Stall);

@@ -186,8 +186,7 @@ impl Host {
         Launch::new(self, image, status)
     }
 
-    /// What containers of this host have left, if anything; the cgroup of another host's that is
-    /// just being made looks like one for a moment.
+    /// What containers of this host have left, if anything.
     fn leftovers(&self) -> Vec<String> {
         let own = self.directory.path().to_str().unwrap();
         let mut found: Vec<String> = files_below(&self.path("root"));
@@ -218,15 +217,6 @@ impl Host {
 
     fn assert_nothing_left(&self) {
         wait_until_empty(|| self.leftovers());
-        let cgroups = empty_cgroups();
-        wait_until_empty(|| {
-            let now = empty_cgroups();
-            cgroups
-                .iter()
-                .filter(|path| now.contains(path))
-                .cloned()
-                .collect()
-        });
     }
 }
 
@@ -306,20 +296,4 @@ fn processes() -> impl Iterator<Item = String> {
     let command = |process: PathBuf| std::fs::read(process.join("cmdline")).ok();
     all.filter_map(command)
         .map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " "))
-}
-
-/// The cgroups of containers that have no process.
-fn empty_cgroups() -> Vec<String> {
-    let parent = imrun::cgroup::hierarchy().unwrap().join("imrun");
-    let list = std::fs::read_dir(parent).into_iter().flatten();
-    let paths = list.map(|entry| entry.unwrap().path());
-    let empty = |path: &PathBuf| {
-        std::fs::read_to_string(path.join("cgroup.events"))
-            .is_ok_and(|events| events.contains("populated 0"))
-    };
-    paths
-        .filter(|path| path.is_dir())
-        .filter(empty)
-        .map(|path| path.display().to_string())
-        .collect()
 }
