@@ -115,7 +115,12 @@ pub fn run(request: &Request, status: &Status) -> Result<u8> {
     };
     let outcome = launch.start_in(&entry, record, &signals, status);
     // What is left is removed whatever happened; the first error is the one that is told.
-    let removed = entry.remove();
+    let removed = match Cgroup::existing(&launch.id) {
+        Ok(None) => entry.remove(),
+        // By the entry the next command finds it, and tries again.
+        Ok(Some(_)) => Ok(()),
+        Err(error) => Err(error),
+    };
     let code = outcome?;
     removed.map_err(|error| error.exit(EXIT_FAILED))?;
     Ok(code)

@@ -12,10 +12,8 @@
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -65,7 +63,7 @@ pub struct Runtime {
 /// A container's entry, locked by its supervisor; dropping it removes the entry.
 pub struct Entry {
     dir: PathBuf,
-    _lock: Flock<File>,
+    _lock: File,
     ids: Ids,
     name: Option<Claim>,
 }
@@ -79,7 +77,7 @@ struct Ids {
 /// A file that is locked for as long as its owner lives.
 struct Claim {
     path: PathBuf,
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 impl Runtime {
@@ -126,7 +124,7 @@ impl Runtime {
     }
 
     /// Locked before it has its name: a sweep never sees it without a lock.
-    fn make_entry(&self, id: &str, ids: &Ids) -> Result<(PathBuf, Flock<File>)> {
+    fn make_entry(&self, id: &str, ids: &Ids) -> Result<(PathBuf, File)> {
         let building = ids.building(&self.dir);
         // Of an owner that was killed while it made one.
         remove_directory(&building)?;
@@ -318,7 +316,7 @@ fn remove_directory(path: &Path) -> Result<()> {
     }
 }
 
-fn lock_new(path: &Path) -> Result<Flock<File>> {
+fn lock_new(path: &Path) -> Result<File> {
     try_lock(path, true)?.ok_or_else(|| {
         Error::system(
             format_args!("flock({path:?})"),
@@ -328,7 +326,7 @@ fn lock_new(path: &Path) -> Result<Flock<File>> {
 }
 
 /// Locks the file, made first if `create`; None when another process has it, or it is gone.
-fn try_lock(path: &Path, create: bool) -> Result<Option<Flock<File>>> {
+fn try_lock(path: &Path, create: bool) -> Result<Option<File>> {
     loop {
         let file = match OpenOptions::new()
             .read(true)
@@ -341,18 +339,20 @@ fn try_lock(path: &Path, create: bool) -> Result<Option<Flock<File>>> {
             Err(error) if !create && error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).context(|| format!("open({path:?})")),
         };
-        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
-            Err((_, errno)) => return Err(errno).context(|| format!("flock({path:?})")),
-        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).context(|| format!("flock({path:?})"));
+            }
+        }
         // Its last owner may have removed the name between open and flock.
-        let links = lock
+        let links = file
             .metadata()
             .context(|| format!("fstat({path:?})"))?
             .nlink();
         match (links, create) {
-            (1.., _) => return Ok(Some(lock)),
+            (1.., _) => return Ok(Some(file)),
             (0, true) => continue,
             (0, false) => return Ok(None),
         }
