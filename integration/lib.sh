@@ -235,7 +235,8 @@ watch_traces() {
 }
 
 unchanged() {
-    traces | diff "$scratch/before" - >"$scratch/traces"
+    traces | diff "$scratch/before" - | grep '^>' >"$scratch/traces" || true
+    [ ! -s "$scratch/traces" ]
 }
 
 # left_nothing HOW: all is as it was before, at the latest after a moment.

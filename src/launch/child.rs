@@ -71,25 +71,29 @@ steps! {
     Session = "setsid()",
     CgroupNamespace = "unshare(CLONE_NEWCGROUP)",
     Propagation = "mount(\"/\", MS_REC|MS_PRIVATE)",
-    Proc = "fsopen(\"proc\")",
+    Proc = "fsopen, fsconfig, fsmount(\"proc\")",
     Sysctl = "write(\"/proc/sys\")",
     ProcReadOnly = "mount_setattr(proc, MOUNT_ATTR_RDONLY)",
-    Sysfs = "fsopen(\"sysfs\")",
-    Cgroupfs = "fsopen(\"cgroup2\")",
+    Sysfs = "fsopen, fsconfig, fsmount(\"sysfs\")",
+    Cgroupfs = "fsopen, fsconfig, fsmount(\"cgroup2\")",
     Attach = "move_mount(root)",
     AttachProc = "move_mount(\"/proc\")",
     AttachSysfs = "move_mount(\"/sys\")",
     AttachCgroupfs = "move_mount(\"/sys/fs/cgroup\")",
+    BindTarget = "openat2(\"/etc\", RESOLVE_IN_ROOT)",
     Bind = "move_mount(\"/etc\")",
+    EnterRoot = "fchdir(root)",
     Pivot = "pivot_root(\".\", \".\")",
     Detach = "umount2(\".\", MNT_DETACH)",
+    LeaveOldRoot = "chdir(\"/\")",
     Hostname = "sethostname()",
+    LoopbackSocket = "socket(AF_INET)",
     Loopback = "ioctl(\"lo\", SIOCSIFFLAGS)",
     Stdin = "open(\"/dev/null\")",
-    Stdio = "dup3()",
+    Stdio = "dup2()",
     CoreLimit = "setrlimit(RLIMIT_CORE, 0)",
     Bounding = "prctl(PR_CAPBSET_DROP)",
-    Ids = "setresuid()",
+    Ids = "setgroups, setresgid, setresuid()",
     Capabilities = "capset(0)",
     NoNewPrivileges = "prctl(PR_SET_NO_NEW_PRIVS)",
     ParentDeath = "prctl(PR_SET_PDEATHSIG, SIGKILL)",
@@ -210,12 +214,12 @@ fn enter_root(world: &World<'_>) -> Result<(), Failure> {
     mount::move_mount(cgroupfs.as_fd(), root.as_raw_fd(), c"sys/fs/cgroup")
         .at(Step::AttachCgroupfs)?;
     for bind in world.binds {
-        attach_bind(root, bind).at(Step::Bind)?;
+        attach_bind(root, bind)?;
     }
-    fchdir(root).at(Step::Pivot)?;
+    fchdir(root).at(Step::EnterRoot)?;
     pivot_root(c".", c".").at(Step::Pivot)?;
     umount2(c".", MntFlags::MNT_DETACH).at(Step::Detach)?;
-    chdir(c"/").at(Step::Detach)
+    chdir(c"/").at(Step::LeaveOldRoot)
 }
 
 fn mount_new(fstype: &CStr, attributes: mount::Attributes, step: Step) -> Result<OwnedFd, Failure> {
@@ -247,12 +251,12 @@ fn set_sysctl(proc: &OwnedFd, path: &CStr, value: &[u8]) -> nix::Result<()> {
 }
 
 /// The placeholder may be reached through the image's own links, but never outside its root.
-fn attach_bind(root: BorrowedFd<'_>, bind: &Bind) -> nix::Result<()> {
+fn attach_bind(root: BorrowedFd<'_>, bind: &Bind) -> Result<(), Failure> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let target = openat2(root, bind.target, how)?;
-    mount::move_mount_onto(bind.mount.as_fd(), target.as_fd())
+    let target = openat2(root, bind.target, how).at(Step::BindTarget)?;
+    mount::move_mount_onto(bind.mount.as_fd(), target.as_fd()).at(Step::Bind)
 }
 
 fn name_host(spec: &Spec) -> Result<(), Failure> {
@@ -262,8 +266,8 @@ fn name_host(spec: &Spec) -> Result<(), Failure> {
         return Ok(());
     }
     let flags = SockFlag::SOCK_CLOEXEC;
-    let socket =
-        socket::socket(AddressFamily::Inet, SockType::Datagram, flags, None).at(Step::Loopback)?;
+    let socket = socket::socket(AddressFamily::Inet, SockType::Datagram, flags, None)
+        .at(Step::LoopbackSocket)?;
     network::loopback_up(socket.as_fd()).at(Step::Loopback)
 }
 
@@ -293,7 +297,7 @@ fn drop_privileges(world: &World<'_>) -> Result<(), Failure> {
     nix::sys::prctl::set_no_new_privs().at(Step::NoNewPrivileges)?;
     // A change of credentials clears it, so it comes after the last one.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).at(Step::ParentDeath)?;
-    exit_if_orphaned(world);
+    exit_if_orphaned(world)?;
     enter_working_directory(&spec.workdir).at(Step::WorkingDirectory)?;
     process::close_on_exec_from(3).at(Step::CloseRange)
 }
@@ -309,10 +313,12 @@ fn empty_bounding_set() -> Result<(), Failure> {
 }
 
 /// The parent may have died before its death was asked to be told.
-fn exit_if_orphaned(world: &World<'_>) {
+fn exit_if_orphaned(world: &World<'_>) -> Result<(), Failure> {
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    if socket::recv(world.channel.as_raw_fd(), &mut [0], flags) == Ok(0) {
-        process::exit(i32::from(crate::error::EXIT_REFUSED));
+    match socket::recv(world.channel.as_raw_fd(), &mut [0], flags) {
+        Ok(0) => process::exit(i32::from(crate::error::EXIT_REFUSED)),
+        Err(Errno::EAGAIN) => Ok(()),
+        other => other.at(Step::Channel).map(drop),
     }
 }
 
