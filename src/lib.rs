@@ -6,12 +6,13 @@
 //! ```text
 //! main → cli → { bake, demo } → { launch, supervise, ship }
 //!      → { rootfs, store, layer, tree, erofs, manifest, record }
-//!      → { digest, reference, user, env, json, error } → sys (the only `unsafe`)
+//!      → { digest, reference, user, env, json, seccomp, capabilities, error } → sys (the only `unsafe`)
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bake;
+pub mod capabilities;
 pub mod cgroup;
 pub mod cli;
 pub mod container;
@@ -27,6 +28,7 @@ pub mod manifest;
 pub mod record;
 pub mod reference;
 pub mod rootfs;
+pub mod seccomp;
 pub mod ship;
 pub mod state;
 pub mod status;

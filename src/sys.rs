@@ -5,10 +5,12 @@
 #![allow(unsafe_code)]
 
 pub mod arguments;
+pub mod landlock;
 pub mod loop_device;
 pub mod mount;
 pub mod network;
 pub mod process;
+pub mod seccomp;
 pub mod socket;
 
 use nix::errno::Errno;

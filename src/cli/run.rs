@@ -2,6 +2,7 @@
 
 use super::refused::Refused;
 use super::{Global, values};
+use crate::capabilities;
 use crate::container::{self, Request};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
@@ -65,6 +66,9 @@ pub struct Run {
     /// In place of the image's user: USER[:GROUP], names or numbers
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
+    /// Let the app do what its user may not: NET_RAW, NET_BIND_SERVICE, …
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_add: Vec<String>,
     /// In place of the image's working directory
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
@@ -113,6 +117,8 @@ impl Run {
         self.refused.check()?;
         let image = digest(global, &self.image)?;
         let network: Network = self.net.parse()?;
+        let capabilities = self.cap_add.iter().map(|name| capabilities::parse(name));
+        let capabilities = capabilities.collect::<Result<_>>()?;
         let sink = self.sink.as_deref().filter(|url| !url.is_empty());
         let sink: SinkUrl = sink
             .ok_or_else(|| {
@@ -132,6 +138,7 @@ impl Run {
             workdir: self.workdir,
             hostname: self.hostname,
             name: self.name.map(check_name).transpose()?,
+            capabilities,
             network,
             stdin: if self.interactive {
                 Some(piped_stdin()?)

@@ -96,6 +96,16 @@ pub fn open_tree_clone(path: &CStr) -> Result<OwnedFd> {
     check(fd).map(owned)
 }
 
+/// A detached mount of what `tree` is open on, with the attributes of its mount.
+pub fn open_tree_clone_of(tree: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags =
+        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
+    let path = c"".as_ptr();
+    // SAFETY: the path is a valid C string for the length of the call.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, tree.as_raw_fd(), path, flags) };
+    check(fd).map(owned)
+}
+
 /// Attaches a detached mount at `path` beneath `directory` (AT_FDCWD with an absolute path).
 pub fn move_mount(mount: BorrowedFd<'_>, directory: RawFd, path: &CStr) -> Result<()> {
     move_mount_with(mount, directory, path, libc::MOVE_MOUNT_F_EMPTY_PATH)
