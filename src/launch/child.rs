@@ -346,9 +346,14 @@ fn exit_if_orphaned(world: &World<'_>) {
     }
 }
 
-/// The kernel gives a path that starts with "(unreachable)" to a directory outside the root.
+/// No descriptor of this process's is a way to it (/proc/self/fd), and the kernel gives a path that
+/// starts with "(unreachable)" to a directory outside the root.
 fn enter_working_directory(path: &CStr) -> nix::Result<()> {
-    chdir(path)?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let root = open(c"/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    fchdir(openat2(root, path, how)?)?;
     let mut buffer = [0u8; libc::PATH_MAX as usize];
     match process::current_directory(&mut buffer)?.first() {
         Some(b'/') => Ok(()),

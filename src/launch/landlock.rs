@@ -65,3 +65,67 @@ fn missing(errno: Errno) -> Error {
             .hint("it takes a kernel with CONFIG_SECURITY_LANDLOCK and landlock in its lsm= list"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::stat::Mode;
+    use std::fs::{self, OpenOptions};
+    use std::io::ErrorKind::PermissionDenied;
+    use std::process::Command;
+
+    /// The host's own root has the device nodes, too. A thread is restricted, not this process.
+    fn restricted<T: Send>(root: &'static str, attempt: impl FnOnce() -> T + Send) -> T {
+        let attempt = || {
+            let root = nix::fcntl::open(root, OFlag::O_PATH, Mode::empty()).unwrap();
+            let ruleset = ruleset(root.as_fd()).unwrap();
+            nix::sys::prctl::set_no_new_privs().unwrap();
+            landlock::restrict(ruleset.as_fd()).unwrap();
+            attempt()
+        };
+        std::thread::scope(|scope| scope.spawn(attempt).join().unwrap())
+    }
+
+    #[test]
+    fn nothing_is_written_even_where_a_mount_would_let_it() {
+        if landlock::version().is_err() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("file"), "x").unwrap();
+        restricted("/", || {
+            let refused = [
+                fs::write(path("new"), ""),
+                OpenOptions::new().append(true).open(path("file")).map(drop),
+                fs::create_dir(path("directory")),
+                fs::remove_file(path("file")),
+                fs::rename(path("file"), path("other")),
+                std::os::unix::fs::symlink("x", path("link")),
+                std::os::unix::net::UnixListener::bind(path("socket")).map(drop),
+            ];
+            for (number, outcome) in refused.into_iter().enumerate() {
+                assert_eq!(outcome.unwrap_err().kind(), PermissionDenied, "{number}");
+            }
+            assert_eq!(fs::read(path("file")).unwrap(), b"x");
+        });
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn devices_and_pipes_are_written_and_programs_of_the_root_run() {
+        if landlock::version().is_err() {
+            return;
+        }
+        restricted("/", || {
+            fs::write("/dev/null", "x").unwrap();
+            let (_read, write) = std::io::pipe().unwrap();
+            fs::write(
+                format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&write)),
+                "x",
+            )
+            .unwrap();
+            assert!(Command::new("/bin/true").status().unwrap().success());
+        });
+    }
+}
