@@ -197,8 +197,9 @@ impl Prepared {
             match socket::recv(self.channel.as_raw_fd(), &mut message, MsgFlags::empty()) {
                 Ok(0) => return Ok(None),
                 Ok(_) => return Ok(Some(Failure::decode(message))),
-                Err(Errno::EINTR) => continue,
-                Err(Errno::ECONNRESET) => return Ok(None),
+                // A child that ended without reading all resets the channel, once: what it said
+                // before that comes next.
+                Err(Errno::EINTR | Errno::ECONNRESET) => continue,
                 Err(errno) => return Err(errno).context(|| "recv(channel)"),
             }
         }

@@ -174,6 +174,10 @@ fn start(world: &World<'_>) -> Result<Infallible, Failure> {
     unshare(CloneFlags::CLONE_NEWCGROUP).at(Step::CgroupNamespace)?;
     enter_root(world)?;
     name_host(world.spec)?;
+    connect_stdio(world)?;
+    drop_privileges(world)?;
+    enclose(world)?;
+    // All but this is done while the sink makes up its mind.
     send(
         world,
         Failure {
@@ -182,9 +186,6 @@ fn start(world: &World<'_>) -> Result<Infallible, Failure> {
         },
     )?;
     await_message(world, GO)?;
-    connect_stdio(world)?;
-    drop_privileges(world)?;
-    enclose(world)?;
     Err(execute(world.spec))
 }
 
@@ -321,7 +322,7 @@ fn drop_privileges(world: &World<'_>) -> Result<(), Failure> {
     process::close_on_exec_from(3).at(Step::CloseRange)
 }
 
-/// Last of all: from here on only execve(2) is left, and telling that it failed.
+/// Last of all: from here on only the channel to the parent and execve(2) are left.
 fn enclose(world: &World<'_>) -> Result<(), Failure> {
     landlock::restrict(world.walls.ruleset.as_fd()).at(Step::Landlock)?;
     seccomp::install(&world.walls.filter).at(Step::Seccomp)

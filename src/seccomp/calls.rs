@@ -11,7 +11,6 @@ compile_error!("seccomp has no table of this architecture's system calls");
 mod machine;
 
 use super::{Answer, Condition, Policy, Rule};
-use std::collections::BTreeMap;
 
 pub(super) use machine::{ARCHITECTURE, FOREIGN};
 
@@ -99,12 +98,17 @@ const INT: u64 = 0xffff_ffff;
 
 pub(super) fn container() -> Policy {
     let always = |answer| move |number: &u32| (*number, Rule::always(answer));
-    let allowed = [ALLOWED, ALLOWED_NEW, machine::ALLOWED].concat();
-    let denied = [DENIED, DENIED_NEW, machine::DENIED].concat();
-    let mut rules = BTreeMap::new();
-    rules.extend(allowed.iter().map(always(Answer::Allow)));
-    rules.extend(denied.iter().map(always(DENY)));
-    rules.extend(special().map(|(number, rule)| (number as u32, rule)));
+    let allowed = [ALLOWED, ALLOWED_NEW, machine::ALLOWED]
+        .into_iter()
+        .flatten();
+    let denied = [DENIED, DENIED_NEW, machine::DENIED].into_iter().flatten();
+    let special = special()
+        .into_iter()
+        .map(|(number, rule)| (number as u32, rule));
+    let rules = allowed
+        .map(always(Answer::Allow))
+        .chain(denied.map(always(DENY)));
+    let rules = rules.chain(special).collect();
     Policy {
         rules,
         otherwise: UNKNOWN,

@@ -35,15 +35,21 @@ pub(super) fn program(policy: &Policy) -> Vec<sock_filter> {
 /// The first number of each range of numbers that share a rule.
 fn ranges(policy: &Policy) -> Vec<(u32, Rule)> {
     let otherwise = Rule::always(policy.otherwise);
-    let mut starts = BTreeMap::from([(0, otherwise.clone())]);
-    starts.extend(
-        policy
-            .rules
-            .keys()
-            .map(|number| (number + 1, otherwise.clone())),
-    );
-    starts.extend(policy.rules.clone());
-    starts.extend(FOREIGN.map(|number| (number, Rule::always(Answer::Kill))));
+    let ends = policy
+        .rules
+        .keys()
+        .map(|number| (number + 1, otherwise.clone()));
+    let rules = policy
+        .rules
+        .iter()
+        .map(|(number, rule)| (*number, rule.clone()));
+    let foreign = FOREIGN.map(|number| (number, Rule::always(Answer::Kill)));
+    // Of those that start with the same number the last one counts.
+    let starts = std::iter::once((0, otherwise.clone()))
+        .chain(ends)
+        .chain(rules)
+        .chain(foreign);
+    let starts: BTreeMap<_, _> = starts.collect();
     let mut ranges: Vec<_> = starts.into_iter().collect();
     ranges.dedup_by(|next, range| next.1 == range.1);
     ranges

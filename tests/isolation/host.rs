@@ -29,6 +29,7 @@ macro_rules! host {
 pub fn skip(why: &str) {
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("test");
+    #[expect(clippy::explicit_write, reason = "what eprintln writes is captured")]
     writeln!(std::io::stderr(), "{name}: skipped: {why}").unwrap();
 }
 
