@@ -9,6 +9,7 @@
 
 mod plan;
 
+use crate::capabilities::Capabilities;
 use crate::cgroup::{self, Cgroup, Limits};
 use crate::digest::{Digest, hex};
 use crate::error::{Context, EXIT_FAILED, EXIT_LOST, Error, Result};
@@ -61,6 +62,8 @@ pub struct Request {
     pub hostname: Option<String>,
     /// Unique among the running containers.
     pub name: Option<String>,
+    /// What the app may do beyond its user's rights.
+    pub capabilities: Capabilities,
     /// Which network it sees.
     pub network: Network,
     /// What it may use.

@@ -7,12 +7,13 @@
 //! main → cli → { demo, bake }
 //!      → container → { launch, supervise, ship, record, state, status }
 //!      → { rootfs, integrity, cgroup, store, layer, tree, erofs, manifest }
-//!      → { digest, reference, user, env, json, time, error } → sys (the only `unsafe`)
+//!      → { digest, reference, user, env, json, time, seccomp, capabilities, error } → sys (the only `unsafe`)
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bake;
+pub mod capabilities;
 pub mod cgroup;
 pub mod cli;
 pub mod container;
@@ -30,6 +31,7 @@ pub mod manifest;
 pub mod record;
 pub mod reference;
 pub mod rootfs;
+pub mod seccomp;
 pub mod ship;
 pub mod state;
 pub mod status;

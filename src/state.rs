@@ -116,8 +116,8 @@ impl Runtime {
             Err(error) => {
                 // The first error is the one to tell.
                 let removed = remove_directory(&ids.building(&self.dir));
-                let claims = [Some(ids.claim), name].into_iter().flatten();
-                let given_back = claims.map(Claim::give_back).collect::<Result<()>>();
+                let mut claims = [Some(ids.claim), name].into_iter().flatten();
+                let given_back = claims.try_for_each(Claim::give_back);
                 removed.and(given_back).and(Err(error))
             }
         }

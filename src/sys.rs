@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod arguments;
+pub mod landlock;
 pub mod lease;
 pub mod loop_device;
 pub mod memory;
@@ -12,6 +13,7 @@ pub mod mount;
 pub mod network;
 pub mod probe;
 pub mod process;
+pub mod seccomp;
 pub mod socket;
 
 use nix::errno::Errno;

@@ -2,6 +2,7 @@
 
 use super::refused::Refused;
 use super::{Global, values};
+use crate::capabilities;
 use crate::cgroup::{Cpus, Limits};
 use crate::container::{self, Request};
 use crate::digest::Digest;
@@ -81,6 +82,9 @@ pub struct Run {
     /// In place of the image's user: USER[:GROUP], names or numbers
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
+    /// Let the app do what its user may not: NET_RAW, NET_BIND_SERVICE, …
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_add: Vec<String>,
     /// In place of the image's working directory
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
@@ -129,6 +133,8 @@ impl Run {
         self.refused.check()?;
         let image = digest(global, &self.image)?;
         let network = Network::new(&self.net, self.dns)?;
+        let capabilities = self.cap_add.iter().map(|name| capabilities::parse(name));
+        let capabilities = capabilities.collect::<Result<_>>()?;
         let sink = self.sink.as_deref().filter(|url| !url.is_empty());
         let sink: SinkUrl = sink
             .ok_or_else(|| {
@@ -149,6 +155,7 @@ impl Run {
             workdir: self.workdir,
             hostname: self.hostname,
             name: self.name.map(check_name).transpose()?,
+            capabilities,
             network,
             limits: Limits {
                 memory: self.memory.map(|bytes| bytes as u64),

@@ -66,6 +66,7 @@ impl Plan {
             uid: user.uid,
             gid: user.gid,
             groups: user.groups,
+            capabilities: request.capabilities,
             network: request.network.attach()?,
             stdin: request
                 .stdin
@@ -117,7 +118,7 @@ impl Plan {
             network: spec.network.record(),
             limits: request.limits.record(),
             policy: json!({
-                "capabilities": [],
+                "capabilities": spec.capabilities.names(),
                 "noNewPrivileges": true,
                 "onStall": format!("{:?}", policy.on_stall).to_lowercase(),
                 "stallDeadlineMs": policy.stall_deadline.as_millis() as u64,

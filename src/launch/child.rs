@@ -2,14 +2,17 @@
 //!
 //! It allocates nothing and takes no lock, for it is a copy of one thread of a process that has
 //! more. The order of the steps is the kernel's: proc and sysfs can be mounted only while the old
-//! root is still visible, sysctls set only while the host's user id is still root's.
+//! root is still visible; the pid namespace's sysctl belongs to the host's root, and so may the
+//! stage, while those of the ipc namespace belong to the container's.
 
-use super::Spec;
 use super::host_file::Bind;
+use super::mask::{self, Covers};
+use super::sysctl::{self, Sysctl};
+use super::{Spec, Walls};
 use crate::sys::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
-use crate::sys::{network, process};
+use crate::sys::{landlock, network, process, seccomp};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
@@ -40,6 +43,7 @@ pub(super) struct World<'a> {
     pub root: BorrowedFd<'a>,
     pub stage: &'a CStr,
     pub binds: &'a [Bind],
+    pub walls: &'a Walls,
     pub stdout: BorrowedFd<'a>,
     pub stderr: BorrowedFd<'a>,
     pub channel: BorrowedFd<'a>,
@@ -72,15 +76,26 @@ steps! {
     CgroupNamespace = "unshare(CLONE_NEWCGROUP)",
     Propagation = "mount(\"/\", MS_REC|MS_PRIVATE)",
     Proc = "fsopen, fsconfig, fsmount(\"proc\")",
-    Sysctl = "write(\"/proc/sys\")",
+    SysctlShmmni = "write(\"/proc/sys/kernel/shmmni\")",
+    SysctlShmall = "write(\"/proc/sys/kernel/shmall\")",
+    SysctlMsgmni = "write(\"/proc/sys/kernel/msgmni\")",
+    SysctlSem = "write(\"/proc/sys/kernel/sem\")",
+    SysctlQueues = "write(\"/proc/sys/fs/mqueue/queues_max\")",
+    SysctlUserNamespaces = "write(\"/proc/sys/user/max_user_namespaces\")",
+    SysctlMemfd = "write(\"/proc/sys/vm/memfd_noexec\")",
+    SysctlPorts = "write(\"/proc/sys/net/ipv4/ip_unprivileged_port_start\")",
     ProcReadOnly = "mount_setattr(proc, MOUNT_ATTR_RDONLY)",
     Sysfs = "fsopen, fsconfig, fsmount(\"sysfs\")",
     Cgroupfs = "fsopen, fsconfig, fsmount(\"cgroup2\")",
     Attach = "move_mount(root)",
+    RootIds = "setresuid(0)",
     AttachProc = "move_mount(\"/proc\")",
     AttachSysfs = "move_mount(\"/sys\")",
     AttachCgroupfs = "move_mount(\"/sys/fs/cgroup\")",
     BindTarget = "openat2(\"/etc\", RESOLVE_IN_ROOT)",
+    Covers = "openat2(\"/dev/null\", O_PATH)",
+    CoverProc = "move_mount(/dev/null, /proc)",
+    CoverSysfs = "move_mount(/dev/null, /sys)",
     Bind = "move_mount(\"/etc\")",
     EnterRoot = "fchdir(root)",
     Pivot = "pivot_root(\".\", \".\")",
@@ -91,14 +106,18 @@ steps! {
     Loopback = "ioctl(\"lo\", SIOCSIFFLAGS)",
     Stdin = "open(\"/dev/null\")",
     Stdio = "dup2()",
+    NotDumpable = "prctl(PR_SET_DUMPABLE, 0)",
     CoreLimit = "setrlimit(RLIMIT_CORE, 0)",
     Bounding = "prctl(PR_CAPBSET_DROP)",
     Ids = "setgroups, setresgid, setresuid()",
-    Capabilities = "capset(0)",
+    KeepCapabilities = "prctl(PR_SET_KEEPCAPS)",
+    Capabilities = "capset()",
     NoNewPrivileges = "prctl(PR_SET_NO_NEW_PRIVS)",
     ParentDeath = "prctl(PR_SET_PDEATHSIG, SIGKILL)",
     WorkingDirectory = "chdir()",
     CloseRange = "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)",
+    Landlock = "landlock_restrict_self()",
+    Seccomp = "seccomp(SECCOMP_SET_MODE_FILTER)",
     Execute = "execve()",
 }
 
@@ -152,12 +171,17 @@ pub(super) fn run(world: &World<'_>) -> ! {
 fn start(world: &World<'_>) -> Result<Infallible, Failure> {
     // Else the parent's death would go unseen, as this copy kept its end open.
     nix::unistd::close(world.parent_channel).at(Step::Channel)?;
+    nix::sys::prctl::set_dumpable(false).at(Step::NotDumpable)?;
     process::reset_signals().at(Step::Signals)?;
     setsid().at(Step::Session)?;
     await_message(world, MAPPED)?;
     unshare(CloneFlags::CLONE_NEWCGROUP).at(Step::CgroupNamespace)?;
     enter_root(world)?;
     name_host(world.spec)?;
+    connect_stdio(world)?;
+    drop_privileges(world)?;
+    enclose(world)?;
+    // All but this is done while the sink makes up its mind.
     send(
         world,
         Failure {
@@ -166,8 +190,6 @@ fn start(world: &World<'_>) -> Result<Infallible, Failure> {
         },
     )?;
     await_message(world, GO)?;
-    connect_stdio(world)?;
-    drop_privileges(world)?;
     Err(execute(world.spec))
 }
 
@@ -203,12 +225,18 @@ fn enter_root(world: &World<'_>) -> Result<(), Failure> {
     )
     .at(Step::Propagation)?;
     let root = world.root;
-    let proc = mount_proc(world.spec.network.owned())?;
+    let proc = mount_new(c"proc", 0, Step::Proc)?;
+    set_sysctls(&proc, &sysctl::HOST_USER)?;
     mount::move_mount(root, libc::AT_FDCWD, world.stage).at(Step::Attach)?;
+    let covers = Covers::open(root).at(Step::Covers)?;
+    process::set_ids(0, 0, &[]).at(Step::RootIds)?;
+    configure(&proc, world.spec.network.owned())?;
     mount::move_mount(proc.as_fd(), root.as_raw_fd(), c"proc").at(Step::AttachProc)?;
+    covers.put(proc.as_fd(), &mask::PROC).at(Step::CoverProc)?;
     if world.spec.network.owned() {
         let sysfs = mount_new(c"sysfs", RDONLY, Step::Sysfs)?;
         mount::move_mount(sysfs.as_fd(), root.as_raw_fd(), c"sys").at(Step::AttachSysfs)?;
+        covers.put(sysfs.as_fd(), &mask::SYS).at(Step::CoverSysfs)?;
     }
     let cgroupfs = mount_new(c"cgroup2", RDONLY, Step::Cgroupfs)?;
     mount::move_mount(cgroupfs.as_fd(), root.as_raw_fd(), c"sys/fs/cgroup")
@@ -228,26 +256,19 @@ fn mount_new(fstype: &CStr, attributes: mount::Attributes, step: Step) -> Result
     mount::fsmount(context.as_fd(), attributes | NOSUID | NODEV | NOEXEC).at(step)
 }
 
-/// A procfs of the container's own: through this handle alone are sysctls written, so that no
-/// mount in an image can redirect them; then it becomes read-only.
-fn mount_proc(own_network: bool) -> Result<OwnedFd, Failure> {
-    let proc = mount_new(c"proc", 0, Step::Proc)?;
+/// Through this one procfs alone are sysctls written, so that no mount in an image can redirect
+/// them; then it becomes read-only.
+fn configure(proc: &OwnedFd, own_network: bool) -> Result<(), Failure> {
+    set_sysctls(proc, &sysctl::ISOLATION)?;
     if own_network {
-        // Without privileges an app can still listen on port 80.
-        set_sysctl(&proc, c"sys/net/ipv4/ip_unprivileged_port_start", b"0").at(Step::Sysctl)?;
+        set_sysctls(proc, &sysctl::NETWORK)?;
     }
-    mount::set_attributes(proc.as_fd(), RDONLY).at(Step::ProcReadOnly)?;
-    Ok(proc)
+    mount::set_attributes(proc.as_fd(), RDONLY).at(Step::ProcReadOnly)
 }
 
-fn set_sysctl(proc: &OwnedFd, path: &CStr, value: &[u8]) -> nix::Result<()> {
-    let file = openat(
-        proc,
-        path,
-        OFlag::O_WRONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
-    nix::unistd::write(&file, value).map(drop)
+fn set_sysctls(proc: &OwnedFd, sysctls: &[Sysctl]) -> Result<(), Failure> {
+    let set = |sysctl: &Sysctl| sysctl.set(proc.as_fd()).at(sysctl.step);
+    sysctls.iter().try_for_each(set)
 }
 
 /// The placeholder may be reached through the image's own links, but never outside its root.
@@ -291,9 +312,12 @@ fn drop_privileges(world: &World<'_>) -> Result<(), Failure> {
     let spec = world.spec;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).at(Step::CoreLimit)?;
     umask(Mode::from_bits_truncate(0o022));
-    empty_bounding_set()?;
+    let capabilities = spec.capabilities.bits();
+    bound_capabilities(capabilities)?;
+    // Else a user other than 0 would have none left to be given.
+    nix::sys::prctl::set_keepcaps(capabilities != 0).at(Step::KeepCapabilities)?;
     process::set_ids(spec.uid, spec.gid, &spec.groups).at(Step::Ids)?;
-    process::clear_capabilities().at(Step::Capabilities)?;
+    process::set_capabilities(capabilities).at(Step::Capabilities)?;
     nix::sys::prctl::set_no_new_privs().at(Step::NoNewPrivileges)?;
     // A change of credentials clears it, so it comes after the last one.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).at(Step::ParentDeath)?;
@@ -302,8 +326,15 @@ fn drop_privileges(world: &World<'_>) -> Result<(), Failure> {
     process::close_on_exec_from(3).at(Step::CloseRange)
 }
 
-fn empty_bounding_set() -> Result<(), Failure> {
-    for capability in 0.. {
+/// Last of all: from here on only the channel to the parent and execve(2) are left.
+fn enclose(world: &World<'_>) -> Result<(), Failure> {
+    landlock::restrict(world.walls.ruleset.as_fd()).at(Step::Landlock)?;
+    seccomp::install(&world.walls.filter).at(Step::Seccomp)
+}
+
+/// Takes all capabilities but those of `keep` out of the bounding set.
+fn bound_capabilities(keep: u64) -> Result<(), Failure> {
+    for capability in (0..).filter(|number| *number >= 64 || keep & (1 << number) == 0) {
         match process::drop_bounding(capability) {
             Err(Errno::EINVAL) if capability > 0 => break,
             other => other.at(Step::Bounding)?,
@@ -322,9 +353,14 @@ fn exit_if_orphaned(world: &World<'_>) -> Result<(), Failure> {
     }
 }
 
-/// The kernel gives a path that starts with "(unreachable)" to a directory outside the root.
+/// No descriptor of this process's is a way to it (/proc/self/fd), and the kernel gives a path that
+/// starts with "(unreachable)" to a directory outside the root.
 fn enter_working_directory(path: &CStr) -> nix::Result<()> {
-    chdir(path)?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let root = open(c"/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    fchdir(openat2(root, path, how)?)?;
     let mut buffer = [0u8; libc::PATH_MAX as usize];
     match process::current_directory(&mut buffer)?.first() {
         Some(b'/') => Ok(()),

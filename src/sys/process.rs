@@ -102,16 +102,34 @@ pub fn drop_bounding(capability: i32) -> Result<()> {
         .map(drop)
 }
 
-/// Empties the ambient, permitted, effective and inheritable sets.
-pub fn clear_capabilities() -> Result<()> {
+/// Sets the permitted, effective, inheritable and ambient sets, a bit for each capability's number:
+/// a program that is executed afterwards has these, whatever its user.
+pub fn set_capabilities(set: u64) -> Result<()> {
     const VERSION_3: u32 = 0x2008_0522; // linux/capability.h
-    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL;
-    // SAFETY: plain integers.
-    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAP_AMBIENT, clear, 0, 0, 0) })?;
+    ambient(libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
     let header = [VERSION_3, 0];
-    let sets = [0u32; 6];
+    let (low, high) = (set as u32, (set >> 32) as u32);
+    let sets = [low, low, low, high, high, high];
     // SAFETY: version 3 reads a header of two and sets of six 32-bit words.
-    check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) })?;
+    (0..u64::BITS)
+        .filter(|number| set & (1 << number) != 0)
+        .try_for_each(|number| ambient(libc::PR_CAP_AMBIENT_RAISE, number))
+}
+
+fn ambient(operation: libc::c_int, capability: u32) -> Result<()> {
+    // SAFETY: plain integers.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_prctl,
+            libc::PR_CAP_AMBIENT,
+            operation,
+            capability,
+            0,
+            0,
+        )
+    })
+    .map(drop)
 }
 
 /// Marks every descriptor from `first` up close-on-exec.

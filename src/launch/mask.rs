@@ -1,0 +1,97 @@
+//! What of /proc and /sys tells of the host rather than of the container is covered.
+//!
+//! The list is the default of Docker and containerd (masked paths of the OCI runtime
+//! specification). A cover is a mount of the root's own: its /dev/null, or the empty directory that
+//! it has for cgroups, so that no other file system is needed. All else in /proc and /sys is
+//! read-only anyway.
+
+use crate::sys::mount;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{SFlag, fstat, makedev};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Beneath /proc.
+pub(super) const PROC: [&CStr; 10] = [
+    c"acpi",
+    c"asound",
+    c"interrupts",
+    c"kcore",
+    c"keys",
+    c"latency_stats",
+    c"sched_debug",
+    c"scsi",
+    c"timer_list",
+    c"timer_stats",
+];
+
+/// Beneath /sys.
+pub(super) const SYS: [&CStr; 3] = [
+    c"devices/virtual/powercap",
+    c"devices/virtual/thermal",
+    c"firmware",
+];
+
+/// Whether a mount point is a cover.
+pub(super) fn covers(point: &str) -> bool {
+    let among =
+        |list: &[&CStr], path: &str| list.iter().any(|name| name.to_bytes() == path.as_bytes());
+    point
+        .strip_prefix("/proc/")
+        .is_some_and(|path| among(&PROC, path))
+        || point
+            .strip_prefix("/sys/")
+            .is_some_and(|path| among(&SYS, path))
+}
+
+/// What covers are made of, opened once, in the root as it is before anything is mounted in it.
+pub(super) struct Covers {
+    null: OwnedFd,
+    empty: OwnedFd,
+}
+
+impl Covers {
+    /// `root` has to be attached: the kernel copies no mount that is not.
+    pub fn open(root: BorrowedFd<'_>) -> nix::Result<Covers> {
+        let null = open_beneath(root, c"dev/null")?;
+        if fstat(&null)?.st_rdev != makedev(1, 3) {
+            return Err(Errno::ENODEV);
+        }
+        let empty = open_beneath(root, c"sys/fs/cgroup")?;
+        Ok(Covers { null, empty })
+    }
+
+    /// Covers what there is of `paths` in a file system that is attached.
+    pub fn put(&self, filesystem: BorrowedFd<'_>, paths: &[&CStr]) -> nix::Result<()> {
+        for path in paths {
+            match open_beneath(filesystem, path) {
+                Ok(target) => self.cover(target)?,
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    fn cover(&self, target: OwnedFd) -> nix::Result<()> {
+        let kind = SFlag::from_bits_truncate(fstat(&target)?.st_mode & SFlag::S_IFMT.bits());
+        let source = match kind {
+            SFlag::S_IFDIR => &self.empty,
+            _ => &self.null,
+        };
+        let cover = mount::open_tree_clone_of(source.as_fd())?;
+        mount::move_mount_onto(cover.as_fd(), target.as_fd())
+    }
+}
+
+fn open_beneath(directory: BorrowedFd<'_>, path: &CStr) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(
+            ResolveFlag::RESOLVE_BENEATH
+                | ResolveFlag::RESOLVE_NO_SYMLINKS
+                | ResolveFlag::RESOLVE_NO_XDEV,
+        );
+    openat2(directory, path, how)
+}

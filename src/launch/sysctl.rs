@@ -1,0 +1,63 @@
+//! What the container's own namespaces are set to, before it can do anything with them.
+
+use super::child::Step;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
+
+/// A setting beneath /proc.
+pub(super) struct Sysctl {
+    /// Names it when it cannot be set.
+    pub step: Step,
+    path: &'static CStr,
+    value: &'static [u8],
+}
+
+const fn sysctl(step: Step, path: &'static CStr, value: &'static [u8]) -> Sysctl {
+    Sysctl { step, path, value }
+}
+
+/// Of the pid namespace, to be set as a user of the host: memory cannot be executed by descriptor.
+pub(super) const HOST_USER: [Sysctl; 1] = [sysctl(Step::SysctlMemfd, c"sys/vm/memfd_noexec", b"2")];
+
+/// Of the ipc and user namespaces, to be set as the container's root: nothing can be kept in the
+/// kernel, and no namespace that the app makes can have file systems of its own.
+pub(super) const ISOLATION: [Sysctl; 6] = [
+    sysctl(Step::SysctlShmmni, c"sys/kernel/shmmni", b"0"),
+    sysctl(Step::SysctlShmall, c"sys/kernel/shmall", b"0"),
+    sysctl(Step::SysctlMsgmni, c"sys/kernel/msgmni", b"0"),
+    sysctl(Step::SysctlSem, c"sys/kernel/sem", b"0 0 0 0"),
+    sysctl(Step::SysctlQueues, c"sys/fs/mqueue/queues_max", b"0"),
+    sysctl(
+        Step::SysctlUserNamespaces,
+        c"sys/user/max_user_namespaces",
+        b"0",
+    ),
+];
+
+/// Of a network namespace of its own: without privileges an app can still listen on port 80.
+pub(super) const NETWORK: [Sysctl; 1] = [sysctl(
+    Step::SysctlPorts,
+    c"sys/net/ipv4/ip_unprivileged_port_start",
+    b"0",
+)];
+
+impl Sysctl {
+    /// Writes it through a procfs that nobody else has a handle of: what is mounted on it, or a link
+    /// in it, leads nowhere.
+    pub fn set(&self, proc: BorrowedFd<'_>) -> nix::Result<()> {
+        let how = OpenHow::new()
+            .flags(OFlag::O_WRONLY | OFlag::O_CLOEXEC)
+            .resolve(
+                ResolveFlag::RESOLVE_BENEATH
+                    | ResolveFlag::RESOLVE_NO_SYMLINKS
+                    | ResolveFlag::RESOLVE_NO_XDEV,
+            );
+        let file = openat2(proc, self.path, how)?;
+        match nix::unistd::write(&file, self.value)? {
+            length if length == self.value.len() => Ok(()),
+            _ => Err(Errno::EIO),
+        }
+    }
+}

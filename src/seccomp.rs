@@ -1,0 +1,76 @@
+//! Which system calls the app may make, and the program by which the kernel decides (seccomp(2)).
+//!
+//! A policy is data, and its program a pure function of it: a binary search for the call's number,
+//! so that no call costs more than a few comparisons, with the answer at its end.
+#![forbid(unsafe_code)]
+
+mod calls;
+mod compile;
+
+use libc::sock_filter;
+use std::collections::BTreeMap;
+
+/// What a call gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The call is made.
+    Allow,
+    /// The call is not made, and fails with this errno; with 0 it seems to have worked.
+    Errno(u16),
+    /// The process is killed (SIGSYS).
+    Kill,
+}
+
+/// Holds when `argument & mask == value`; what the mask leaves out the kernel ignores as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Condition {
+    /// Which argument, from 0 to 5.
+    pub argument: u8,
+    /// The bits that count.
+    pub mask: u64,
+    /// What they have to be.
+    pub value: u64,
+}
+
+/// What a call of one number gets: the answer of the first condition that holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Tried in order.
+    pub cases: Vec<(Condition, Answer)>,
+    /// Where none holds.
+    pub otherwise: Answer,
+}
+
+impl Rule {
+    /// The same answer whatever the arguments.
+    pub fn always(answer: Answer) -> Rule {
+        Rule {
+            cases: Vec::new(),
+            otherwise: answer,
+        }
+    }
+}
+
+/// What every call gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// By the call's number on this architecture.
+    pub rules: BTreeMap<u32, Rule>,
+    /// For the numbers that no rule names. ENOSYS lets a C library fall back to an older call.
+    pub otherwise: Answer,
+}
+
+impl Policy {
+    /// What every container gets.
+    pub fn container() -> Policy {
+        calls::container()
+    }
+
+    /// The program that gives each call its answer.
+    pub fn compile(&self) -> Vec<sock_filter> {
+        compile::program(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! What stays writable or reachable in a container that is merely read-only.
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{BufRead as _, BufReader};
+use std::os::fd::AsFd as _;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+const USERS: [&[&str]; 2] = [&["-u", "0"], &["-u", "1000:1000"]];
+
+#[test]
+fn nothing_is_kept_in_the_ipc_namespace() {
+    let host = host!();
+    let objects = [
+        ("shmget", "ENOSPC"),
+        ("msgget", "ENOSPC"),
+        ("semget", "EINVAL"),
+        ("mq_open", "ENOSPC"),
+    ];
+    for user in USERS {
+        host.expect(user, &objects);
+    }
+}
+
+#[test]
+fn there_are_no_keyrings() {
+    let host = host!();
+    host.expect(
+        &[],
+        &[
+            ("add_key", "EPERM"),
+            ("keyctl", "EPERM"),
+            ("request_key", "EPERM"),
+        ],
+    );
+}
+
+#[test]
+fn memory_files_hold_data_but_no_programs() {
+    let host = host!();
+    host.expect(
+        &[],
+        &[
+            ("memfd", "ok"),
+            ("memfd_exec", "EACCES"),
+            ("memfd_run", "EACCES"),
+        ],
+    );
+}
+
+#[test]
+fn nothing_can_be_mounted_and_no_namespace_made_or_entered() {
+    let host = host!();
+    let denied = [
+        "mount",
+        "remount",
+        "remount_bind",
+        "umount",
+        "fsopen",
+        "open_tree",
+        "mount_setattr",
+        "pivot_root",
+        "unshare_user",
+        "unshare_mount",
+        "clone_user",
+        "setns",
+        "chroot",
+    ];
+    let expected: Vec<_> = denied.map(|name| (name, "EPERM")).into();
+    for user in USERS {
+        host.expect(user, &expected);
+    }
+    host.expect(&[], &[("clone3", "ENOSYS"), ("openat2", "ENOSYS")]);
+}
+
+#[test]
+fn other_processes_and_the_kernel_are_out_of_reach() {
+    let host = host!();
+    let denied = [
+        "ptrace",
+        "process_vm_readv",
+        "bpf",
+        "userfaultfd",
+        "perf_event_open",
+        "io_uring_setup",
+        "syslog",
+        "personality",
+        "tiocsti",
+        "settimeofday",
+        "sethostname",
+    ];
+    host.expect(&[], &denied.map(|name| (name, "EPERM")));
+    host.expect(
+        &[],
+        &["vsock", "alg", "packet"].map(|name| (name, "EAFNOSUPPORT")),
+    );
+}
+
+#[test]
+fn proc_and_sys_cannot_be_written() {
+    let host = host!();
+    let files = [
+        "write:/proc/self/comm",
+        "write:/proc/self/oom_score_adj",
+        "write:/proc/self/mem",
+        "write:/proc/sys/kernel/hostname",
+        "write:/proc/sys/kernel/shmmni",
+        "write:/sys/fs/cgroup/cgroup.procs",
+        "write:/sys/class/net/lo/mtu",
+    ];
+    for user in USERS {
+        host.expect(user, &files.map(|file| (file, "EROFS")));
+    }
+}
+
+#[test]
+fn what_tells_of_the_host_is_covered() {
+    let host = host!();
+    let files = [
+        "/proc/interrupts",
+        "/proc/keys",
+        "/proc/timer_list",
+        "/proc/kcore",
+        "/proc/sched_debug",
+    ];
+    let there = files
+        .into_iter()
+        .filter(|file| std::fs::exists(file).unwrap());
+    let directories = [
+        "/proc/acpi",
+        "/proc/scsi",
+        "/sys/firmware",
+        "/sys/devices/virtual/powercap",
+    ];
+    let directories = directories
+        .into_iter()
+        .filter(|path| std::fs::exists(path).unwrap());
+    let looks: Vec<_> = there.map(|file| format!("cat:{file}")).collect();
+    let looks: Vec<_> = looks
+        .into_iter()
+        .chain(directories.map(|path| format!("ls:{path}")))
+        .collect();
+    assert!(
+        looks.len() >= 3,
+        "this host shows nothing to cover: {looks:?}"
+    );
+    let expected: Vec<_> = looks.iter().map(|look| (look.as_str(), "")).collect();
+    host.expect(&[], &expected);
+}
+
+#[test]
+fn dev_has_what_every_app_needs_and_nothing_else() {
+    let host = host!();
+    let names = "fd full null random stderr stdin stdout tty urandom zero";
+    for user in USERS {
+        host.expect(
+            user,
+            &[
+                ("ls:/dev", names),
+                ("write:/dev/null", "ok"),
+                ("write:/dev/zero", "ok"),
+                ("write:/dev/full", "ok"),
+                ("write:/dev/stdout", "ok"),
+                ("mknod", "EROFS"),
+                ("mkdir", "EROFS"),
+            ],
+        );
+    }
+}
+
+#[test]
+fn no_core_is_dumped() {
+    let host = host!();
+    host.expect(&[], &[("core_limit", "EPERM")]);
+}
+
+#[test]
+fn no_descriptor_but_the_standard_ones_is_open() {
+    let host = host!();
+    // The last one is that of the look itself.
+    host.expect(&[], &[("ls:/proc/self/fd", "0 1 2 3")]);
+}
+
+#[test]
+fn abstract_sockets_of_the_host_cannot_be_reached_in_its_network_either() {
+    let host = host!();
+    let name = format!("imrun-test-{}", std::process::id());
+    let _listener =
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let attempt = format!("abstract:{name}");
+    host.expect(&[], &[(attempt.as_str(), "ECONNREFUSED")]);
+    if imrun::sys::landlock::version().unwrap() < 6 {
+        return crate::host::skip("this kernel's Landlock has no scopes");
+    }
+    host.expect(&["--net", "host"], &[(attempt.as_str(), "EPERM")]);
+}
+
+#[test]
+fn an_app_that_clears_its_parent_death_signal_dies_with_imrun_all_the_same() {
+    let host = host!();
+    for user in USERS {
+        let mut imrun = host
+            .launch(user, &["clear_pdeathsig", "wait"])
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(imrun.stdout.take().unwrap())
+            .lines()
+            .map(|line| line.unwrap());
+        assert_eq!(lines.next().unwrap(), "clear_pdeathsig: ok");
+        assert_eq!(lines.next().unwrap(), "waiting");
+        let children = format!("/proc/{0}/task/{0}/children", imrun.id());
+        let app: i32 = std::fs::read_to_string(children)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        let app = imrun::sys::process::pidfd_open(app).unwrap();
+        kill(Pid::from_raw(imrun.id() as i32), Signal::SIGKILL).unwrap();
+        let mut set = [PollFd::new(app.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(
+            poll(&mut set, PollTimeout::from(10_000u16)),
+            Ok(1),
+            "the app outlived imrun"
+        );
+        imrun.wait().unwrap();
+    }
+    assert!(
+        host.imrun(["ps"]).status().unwrap().success(),
+        "the sweep works"
+    );
+}
+
+#[test]
+fn an_added_capability_is_held_by_any_user_and_no_other_is() {
+    let host = host!();
+    let held = format!("{:016x}", 1 << 13 | 1 << 18);
+    for user in USERS {
+        let options = [
+            user,
+            &["--cap-add", "net_raw", "--cap-add", "CAP_SYS_CHROOT"],
+        ]
+        .concat();
+        let output = host
+            .launch(&options, &["cat:/proc/self/status", "chroot"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        for set in ["Inh", "Prm", "Eff", "Bnd", "Amb"] {
+            assert!(
+                text.contains(&format!("Cap{set}:\t{held}")),
+                "{set}: {output:?}"
+            );
+        }
+        assert!(text.ends_with("chroot: ok\n"), "{output:?}");
+    }
+}
+
+#[test]
+fn a_capability_that_would_undo_a_promise_is_refused() {
+    let host = host!();
+    for name in ["SYS_ADMIN", "cap_sys_module", "MKNOD", "SETUID", "ALL"] {
+        let output = host
+            .launch(&["--cap-add", name], &["memfd"])
+            .output()
+            .unwrap();
+        crate::host::assert_refused(&output, 125, &format!("--cap-add {name}: "));
+    }
+}

@@ -1,0 +1,184 @@
+//! A store with the probe's image in it, and imrun on it.
+
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+/// imrun, as it was built for this test.
+const IMRUN: &str = env!("CARGO_BIN_EXE_imrun");
+
+/// A directory on a disk: EROFS mounts no file of a tmpfs.
+pub struct Host {
+    directory: tempfile::TempDir,
+    probe: String,
+}
+
+/// The test's own host. Where none can be had, the test says why, and is over.
+macro_rules! host {
+    () => {
+        match $crate::host::Host::new() {
+            Ok(host) => host,
+            Err(why) => return $crate::host::skip(why),
+        }
+    };
+}
+
+/// Says that a test was skipped, and why, past the test harness, which would swallow it.
+pub fn skip(why: &str) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("test");
+    #[expect(clippy::explicit_write, reason = "what eprintln writes is captured")]
+    writeln!(std::io::stderr(), "{name}: skipped: {why}").unwrap();
+}
+
+/// Why this host cannot launch, if it cannot.
+fn missing() -> Option<&'static str> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("launching takes root");
+    }
+    if imrun::cgroup::hierarchy().is_err() {
+        return Some("no cgroup2 is mounted");
+    }
+    if imrun::sys::mount::fsopen(c"erofs").is_err() {
+        return Some("this kernel has no EROFS");
+    }
+    if imrun::sys::landlock::version().is_err() {
+        return Some("this kernel has no Landlock");
+    }
+    None
+}
+
+/// The probe, compiled once.
+fn probe() -> &'static Path {
+    static PROBE: OnceLock<PathBuf> = OnceLock::new();
+    PROBE.get_or_init(|| {
+        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("probe");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/probe/main.rs");
+        let mut rustc = Command::new(option_env!("RUSTC").unwrap_or("rustc"));
+        rustc.args([
+            "--edition",
+            "2024",
+            "-C",
+            "target-feature=+crt-static",
+            "-C",
+            "strip=symbols",
+        ]);
+        let status = rustc.arg("-o").arg(&program).arg(source).status().unwrap();
+        assert!(status.success(), "the probe does not compile");
+        program
+    })
+}
+
+impl Host {
+    /// Makes a host, or says what is missing.
+    pub fn new() -> Result<Host, &'static str> {
+        if let Some(why) = missing() {
+            return Err(why);
+        }
+        let directory = tempfile::Builder::new()
+            .prefix("imrun-test-")
+            .tempdir_in("/var/tmp")
+            .unwrap();
+        let mut host = Host {
+            directory,
+            probe: String::new(),
+        };
+        host.probe = host.bake(|_| {}, "");
+        Ok(host)
+    }
+
+    /// A path in the host's own directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Bakes an image of the probe and of what `fill` puts beside it; its digest. `more` is added to
+    /// the definition.
+    pub fn bake(&self, fill: impl Fn(&Path), more: &str) -> String {
+        let output = self.try_bake(fill, more);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// The same, which may be refused.
+    pub fn try_bake(&self, fill: impl Fn(&Path), more: &str) -> Output {
+        let definition = tempfile::tempdir_in(self.directory.path()).unwrap();
+        let top = definition.path().join("top");
+        std::fs::create_dir(&top).unwrap();
+        std::fs::copy(probe(), top.join("probe")).unwrap();
+        fill(&top);
+        let file = definition.path().join("image.toml");
+        let text = format!(
+            "entrypoint = [\"/probe\"]\n{more}\n[[file]]\nsource = \"top\"\npath = \"/\"\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        self.imrun([OsStr::new("bake"), file.as_os_str()])
+            .output()
+            .unwrap()
+    }
+
+    /// imrun with these arguments on this host.
+    pub fn imrun<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(IMRUN);
+        command
+            .arg("--store")
+            .arg(self.path("store"))
+            .arg("--root")
+            .arg(self.path("root"));
+        command
+            .args(arguments)
+            .env("IMRUN_SINK", "stdio:")
+            .env("IMRUN_FINGERPRINT_KEY", "key");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// A launch of the probe: options, and what it tries.
+    pub fn launch(&self, options: &[&str], attempts: &[&str]) -> Command {
+        self.launch_of(&self.probe, options, attempts)
+    }
+
+    /// A launch of another image.
+    pub fn launch_of(&self, image: &str, options: &[&str], attempts: &[&str]) -> Command {
+        self.imrun([&["run"], options, &[image], attempts].concat())
+    }
+
+    /// The probe is launched, tries each attempt, and gets the answer that is expected.
+    #[track_caller]
+    pub fn expect(&self, options: &[&str], expected: &[(&str, &str)]) {
+        self.expect_of(&self.probe, options, expected);
+    }
+
+    /// The same with another image.
+    #[track_caller]
+    pub fn expect_of(&self, image: &str, options: &[&str], expected: &[(&str, &str)]) {
+        let attempts: Vec<_> = expected.iter().map(|(attempt, _)| *attempt).collect();
+        let output = self.launch_of(image, options, &attempts).output().unwrap();
+        let lines = expected
+            .iter()
+            .map(|(attempt, answer)| format!("{attempt}: {answer}\n"));
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            lines.collect::<String>(),
+            "{output:?}"
+        );
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+}
+
+/// Nothing ran: that exit code, and an error with the text.
+#[track_caller]
+pub fn assert_refused(output: &Output, code: i32, text: &str) {
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    assert_eq!(output.stdout, b"", "{output:?}");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.starts_with("imrun: ") && error.contains(text),
+        "{text:?} is not in {error:?}"
+    );
+}

@@ -1,0 +1,78 @@
+//! A host that lacks what the policy needs, made by a filter that answers one call with an errno.
+
+use crate::host::{Host, assert_refused};
+use imrun::seccomp::{Answer, Policy, Rule};
+use std::collections::BTreeMap;
+use std::process::Output;
+
+/// Launches where `number` fails with `errno`, in imrun as in the container.
+fn launch_without(host: &Host, options: &[&str], number: libc::c_long, errno: i32) -> Output {
+    let fails = Rule::always(Answer::Errno(errno as u16));
+    let policy = Policy {
+        rules: BTreeMap::from([(number as u32, fails)]),
+        otherwise: Answer::Allow,
+    };
+    let mut launch = host.launch(options, &["memfd"]);
+    // The filter is this thread's, and of what it starts.
+    let thread = std::thread::scope(|scope| {
+        let filtered = scope.spawn(|| {
+            imrun::sys::seccomp::install(&policy.compile()).unwrap();
+            launch.output().unwrap()
+        });
+        filtered.join()
+    });
+    thread.unwrap()
+}
+
+#[test]
+fn youki_a_kernel_without_seccomp_stops_the_launch() {
+    let host = host!();
+    let output = launch_without(&host, &[], libc::SYS_seccomp, libc::ENOSYS);
+    assert_refused(&output, 125, "seccomp: this kernel cannot filter");
+}
+
+#[test]
+fn a_kernel_without_landlock_stops_the_launch_and_the_hint_names_the_setting() {
+    let host = host!();
+    for errno in [libc::ENOSYS, libc::EOPNOTSUPP] {
+        let output = launch_without(&host, &[], libc::SYS_landlock_create_ruleset, errno);
+        assert_refused(&output, 125, "Landlock: this kernel has none");
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("lsm="),
+            "{output:?}"
+        );
+    }
+}
+
+#[test]
+fn crun_2262_no_call_that_fails_is_passed_over() {
+    let host = host!();
+    let calls = [
+        (libc::SYS_fsopen, "fsopen("),
+        (libc::SYS_fsconfig, "fsconfig("),
+        (libc::SYS_fsmount, ""),
+        (libc::SYS_move_mount, "move_mount("),
+        (libc::SYS_open_tree, "move_mount("),
+        (libc::SYS_mount_setattr, "mount_setattr("),
+        (libc::SYS_mount, "mount("),
+        (libc::SYS_pivot_root, "pivot_root("),
+        (libc::SYS_umount2, "umount2("),
+        (libc::SYS_unshare, "unshare("),
+        (libc::SYS_sethostname, "sethostname("),
+        (libc::SYS_setsid, "setsid("),
+        (libc::SYS_setgroups, "setresuid("),
+        (libc::SYS_setresgid, "setresuid("),
+        (libc::SYS_setresuid, "setresuid("),
+        (libc::SYS_capset, "capset("),
+        (libc::SYS_prctl, "prctl("),
+        (libc::SYS_landlock_add_rule, "landlock_add_rule("),
+        (libc::SYS_landlock_restrict_self, "landlock_restrict_self("),
+        (libc::SYS_close_range, "close_range("),
+    ];
+    for (number, name) in calls {
+        let output = launch_without(&host, &[], number, libc::EINVAL);
+        assert_refused(&output, 125, name);
+    }
+    let output = launch_without(&host, &["--net", "host"], libc::SYS_open_tree, libc::EINVAL);
+    assert_refused(&output, 125, "open_tree(");
+}
