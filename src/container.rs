@@ -156,7 +156,13 @@ impl Launch<'_> {
         let cgroup = Cgroup::create(&self.id, &self.request.limits)?;
         let sequence =
             shipper.push_record("launch", json!({ "id": self.launch, "record": record }));
-        let outcome = self.supervise(entry, &cgroup, &shipper, sequence, signals, status);
+        let outcome = self
+            .supervise(entry, &cgroup, &shipper, sequence, signals, status)
+            .map_err(|error| match cgroup.oom_kills() {
+                // Who was killed cannot say why.
+                Ok(1..) => error.hint("memory ran out: --memory gives it more"),
+                _ => error,
+            });
         let removed = cgroup.remove();
         let ending = outcome?;
         removed.map_err(|error| error.exit(EXIT_FAILED))?;

@@ -31,6 +31,7 @@ use crate::store::Store;
 use crate::store::image::{Image, Sources, Verified};
 use memo::Memos;
 use std::fmt;
+pub use watch::still;
 
 /// `--integrity`: the weakest level that is taken. From strong to weak: sealed, verity, hashed, known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

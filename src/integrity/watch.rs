@@ -92,10 +92,12 @@ fn named(sources: &Sources) -> impl Iterator<Item = (String, &File)> {
         .chain(tars)
 }
 
+/// Makes sure that nobody writes to a file without its inode telling, or says why that cannot be.
+///
 /// The order matters. A page that is dirty already is written through a mapping without a new
 /// ctime: fsync(2) ends that. A lease cannot be had while anybody has the file open or mapped for
 /// writing, and whoever comes later breaks it.
-fn lease(file: &File, now: Duration) -> Result<Stamp, String> {
+pub fn still(file: &File) -> Result<(), String> {
     let kind = fstatfs(file).map_err(|errno| format!("fstatfs: {errno}"))?;
     if !HONEST.contains(&kind.filesystem_type()) {
         return Err("its file system is none of ext4, XFS, btrfs".into());
@@ -104,7 +106,11 @@ fn lease(file: &File, now: Duration) -> Result<Stamp, String> {
     lease::take(file.as_fd()).map_err(|errno| match errno {
         Errno::EAGAIN => "somebody has it open for writing".into(),
         errno => format!("fcntl(F_SETLEASE): {errno}"),
-    })?;
+    })
+}
+
+fn lease(file: &File, now: Duration) -> Result<Stamp, String> {
+    still(file)?;
     let stamp = Stamp::of(file).map_err(|error| format!("fstat: {error}"))?;
     match stamp.is_quiet(now) {
         true => Ok(stamp),

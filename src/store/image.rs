@@ -222,7 +222,9 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(
         done
     };
     let mut done = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(take)).collect();
+        // Where the host gives no more threads, fewer do the same work.
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, take).ok();
+        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
         let mut done = take();
         for other in others {
             match other.join() {

@@ -46,10 +46,3 @@ pub fn enable_verity(file: BorrowedFd<'_>) -> Result<()> {
     let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_ENABLE_VERITY, argument.as_ptr()) };
     Errno::result(result).map(drop)
 }
-
-/// Takes a read lease: refused while anybody has the file open for writing (fcntl(2), F_SETLEASE).
-pub fn take_read_lease(file: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: plain integers.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
-    Errno::result(result).map(drop)
-}
