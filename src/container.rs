@@ -22,6 +22,7 @@ use crate::status::Status;
 use crate::store::Store;
 use crate::store::image::Image;
 use crate::supervise::{Ending, Policy, Supervisor, await_acknowledgement, catch_signals};
+use nix::sys::signalfd::SignalFd;
 use plan::Plan;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -33,6 +34,8 @@ use std::time::{Duration, Instant};
 
 /// How long the sink may take to acknowledge the launch record.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long the sink may take to hear of a launch that failed.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How long one attempt at it may take: the deadline's error then has the sink's own cause.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
@@ -114,9 +117,10 @@ pub fn run(request: &Request, status: &Status) -> Result<u8> {
         image: image.digest,
         integrity: level,
         plan,
-        root,
+        signals: &signals,
+        status,
     };
-    let outcome = launch.start_in(&entry, record, &signals, status);
+    let outcome = launch.start_in(&entry, root, record);
     // What is left is removed whatever happened; the first error is the one that is told.
     let removed = match Cgroup::existing(&launch.id) {
         Ok(None) => entry.remove(),
@@ -136,17 +140,12 @@ struct Launch<'a> {
     image: Digest,
     integrity: &'static str,
     plan: Plan,
-    root: Root,
+    signals: &'a SignalFd,
+    status: &'a Status,
 }
 
 impl Launch<'_> {
-    fn start_in(
-        &self,
-        entry: &Entry,
-        record: Value,
-        signals: &nix::sys::signalfd::SignalFd,
-        status: &Status,
-    ) -> Result<u8> {
+    fn start_in(&self, entry: &Entry, root: Root, record: Value) -> Result<u8> {
         let options = crate::ship::Options {
             buffer: self.request.log_buffer,
             timeout: ATTEMPT,
@@ -157,50 +156,69 @@ impl Launch<'_> {
         let sequence =
             shipper.push_record("launch", json!({ "id": self.launch, "record": record }));
         let outcome = self
-            .supervise(entry, &cgroup, &shipper, sequence, signals, status)
+            .supervise(entry, root, &cgroup, &shipper, sequence)
             .map_err(|error| match cgroup.oom_kills() {
                 // Who was killed cannot say why.
                 Ok(1..) => error.hint("memory ran out: --memory gives it more"),
                 _ => error,
             });
         let removed = cgroup.remove();
+        if let Err(error) = &outcome
+            && shipper.is_settled(sequence)
+        {
+            self.tell_failure(&shipper, error);
+        }
         let ending = outcome?;
         removed.map_err(|error| error.exit(EXIT_FAILED))?;
-        self.finish(&shipper, ending, status)
+        self.finish(&shipper, ending)
     }
 
     fn supervise(
         &self,
         entry: &Entry,
+        root: Root,
         cgroup: &Cgroup,
         shipper: &Shipper,
         sequence: u64,
-        signals: &nix::sys::signalfd::SignalFd,
-        status: &Status,
     ) -> Result<Ending> {
         let directory = cgroup.open()?;
         let prepared = launch::prepare(
             &self.plan.spec,
-            self.root.mount.as_fd(),
+            root.mount.as_fd(),
             entry.path(),
             entry.first_id(),
             directory.as_fd(),
         )?;
-        await_acknowledgement(shipper, sequence, Instant::now() + HANDSHAKE, signals)?;
+        // The container's own mount is the last: the kernel takes it down when nobody waits for it.
+        drop(root);
+        let deadline = Instant::now() + HANDSHAKE;
+        await_acknowledgement(shipper, sequence, deadline, self.signals)?;
         prepared.execute()?;
         let late = |error: Error| error.exit(EXIT_FAILED);
         entry
-            .publish(&self.status(prepared.pid.as_raw()))
+            .publish(&self.status_of(prepared.pid.as_raw()))
             .map_err(late)?;
         let started = json!({ "id": self.id, "launch": self.launch, "pid": prepared.pid.as_raw() });
-        status.event("started", started).map_err(late)?;
-        Supervisor::new(prepared, cgroup, shipper, signals, self.plan.policy)
+        self.status.event("started", started).map_err(late)?;
+        Supervisor::new(prepared, cgroup, shipper, self.signals, self.plan.policy)
             .and_then(Supervisor::watch)
             .map_err(late)
     }
 
+    /// The exit record of a launch that the sink knows of and that came to nothing.
+    fn tell_failure(&self, shipper: &Shipper, error: &Error) {
+        let record = json!({
+            "launch": self.launch,
+            "code": error.exit,
+            "error": error.to_string(),
+            "lines": counts(&shipper.counters()),
+        });
+        shipper.push_record("exit", record);
+        shipper.drain(Instant::now() + FAREWELL);
+    }
+
     /// The exit record, and what became of the lines.
-    fn finish(&self, shipper: &Shipper, ending: Ending, status: &Status) -> Result<u8> {
+    fn finish(&self, shipper: &Shipper, ending: Ending) -> Result<u8> {
         let deadline = ending.at + self.plan.policy.drain;
         let lines = shipper.drain(deadline);
         let mut code = ending.code;
@@ -227,7 +245,7 @@ impl Launch<'_> {
         if lost > 0 || settled.pending_records > 0 {
             log::warn!("{}", loss(&lines, &settled, shipper));
         }
-        status
+        self.status
             .event("exit", record)
             .map_err(|error| error.exit(EXIT_FAILED))?;
         Ok(code)
@@ -243,7 +261,7 @@ impl Launch<'_> {
         })
     }
 
-    fn status(&self, pid: i32) -> crate::state::Status {
+    fn status_of(&self, pid: i32) -> crate::state::Status {
         crate::state::Status {
             id: self.id.clone(),
             name: self.request.name.clone(),

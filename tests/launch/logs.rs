@@ -291,3 +291,20 @@ fn the_credentials_of_the_sink_are_sent_to_it_and_shown_to_nobody() {
         .exits(125);
     assert!(!refused.err.contains("open-sesame"), "{refused:?}");
 }
+
+#[test]
+fn a_launch_that_came_to_nothing_ends_with_an_exit_record_that_says_why() {
+    let host = host!();
+    let bulk = Bulk::start(Answer::Well);
+    let sink = format!("es+http://{}", bulk.address());
+    host.launch().sink(sink).app(["/none"]).run().exits(127);
+    let documents = bulk.documents();
+    let datasets: Vec<_> = documents
+        .iter()
+        .map(|document| &document.source["event.dataset"])
+        .collect();
+    assert_eq!(datasets, ["imrun.launch", "imrun.exit"]);
+    assert_eq!(documents[1].source["imrun.code"], 127);
+    let why = documents[1].source["imrun.error"].as_str().unwrap();
+    assert!(why.contains("/none"), "{why}");
+}
