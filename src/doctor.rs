@@ -217,7 +217,7 @@ fn has_controller(name: &str) -> Result<String> {
 }
 
 fn landlock() -> Result<String> {
-    let version = probe::landlock_version().context(|| "landlock_create_ruleset(VERSION)")?;
+    let version = crate::sys::landlock::version().context(|| "landlock_create_ruleset(VERSION)")?;
     Ok(format!("ABI {version}"))
 }
 

@@ -18,7 +18,7 @@ pub use platform::Platform;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::json::{self, Node};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Bytes of a document (4 MiB, the limit that registries keep); larger ones are refused unread.
@@ -218,17 +218,24 @@ fn artifact(root: &Node, config: &str) -> Result<Error> {
     Ok(Error::policy(root.what(), why))
 }
 
-/// The bytes of a manifest of plain tars: a config and layers, each with its size.
+/// The bytes of a manifest of plain tars: a config and layers, each with its size, made from
+/// `base` if there is one.
 ///
 /// Canonical JSON: the same image has the same digest wherever it is made.
-pub fn write(config: (Digest, u64), layers: &[(Digest, u64)]) -> Vec<u8> {
-    let descriptor = |media_type: &str, (digest, size): (Digest, u64)| serde_json::json!({ "mediaType": media_type, "digest": digest, "size": size });
-    let manifest = serde_json::json!({
+pub fn write(config: (Digest, u64), layers: &[(Digest, u64)], base: Option<Digest>) -> Vec<u8> {
+    // Says which manifest an image was made from (OCI annotations.md).
+    const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+    let descriptor = |media_type: &str, (digest, size): (Digest, u64)| json!({ "mediaType": media_type, "digest": digest, "size": size });
+    let layers = layers.iter().map(|layer| descriptor(OCI_LAYER, *layer));
+    let mut manifest = json!({
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": descriptor(OCI_CONFIG, config),
-        "layers": layers.iter().map(|layer| descriptor(OCI_LAYER, *layer)).collect::<Vec<_>>(),
+        "layers": layers.collect::<Vec<_>>(),
     });
+    if let Some(base) = base {
+        manifest["annotations"] = json!({ BASE_DIGEST: base });
+    }
     json::canonical(&manifest).into_bytes()
 }
 

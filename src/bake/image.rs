@@ -5,13 +5,10 @@ use crate::digest::Digest;
 use crate::env::Environment;
 use crate::error::{Error, Result};
 use crate::json;
-use crate::manifest::{Config, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Platform};
+use crate::manifest::{self, Config, Platform};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::ffi::CString;
-
-/// Says which manifest an image was made from (OCI annotations.md).
-const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 
 /// An uncompressed layer tar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,11 +63,13 @@ pub fn image(
     config.diff_ids.push(layer.digest);
     definition.apply(&mut config)?;
     let config = json::canonical(&config_json(&config)).into_bytes();
-    let manifest = manifest_json(definition.base, &config, &layers);
-    Ok(Image {
-        config,
-        manifest: json::canonical(&manifest).into_bytes(),
-    })
+    let layers: Vec<_> = layers
+        .iter()
+        .map(|layer| (layer.digest, layer.size))
+        .collect();
+    let described = (Digest::sha256(&config), config.len() as u64);
+    let manifest = manifest::write(described, &layers, definition.base);
+    Ok(Image { config, manifest })
 }
 
 impl Base<'_> {
@@ -163,21 +162,4 @@ fn is_empty(value: &Value) -> bool {
         Value::Object(object) => object.is_empty(),
         _ => false,
     }
-}
-
-fn manifest_json(base: Option<Digest>, config: &[u8], layers: &[Layer]) -> Value {
-    let descriptor = |media_type: &str, digest: Digest, size: u64| json!({"mediaType": media_type, "digest": digest, "size": size});
-    let layers = layers
-        .iter()
-        .map(|layer| descriptor(OCI_LAYER, layer.digest, layer.size));
-    let mut manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": descriptor(OCI_CONFIG, Digest::sha256(config), config.len() as u64),
-        "layers": layers.collect::<Vec<_>>(),
-    });
-    if let Some(base) = base {
-        manifest["annotations"] = json!({BASE_DIGEST: base});
-    }
-    manifest
 }

@@ -262,7 +262,7 @@ fn plain_manifest(config: &(Digest, Vec<u8>), diff_ids: &[Digest], layers: &[Lay
         .zip(layers)
         .map(|(id, layer)| (*id, layer.size))
         .collect();
-    manifest::write((config.0, config.1.len() as u64), &layers)
+    manifest::write((config.0, config.1.len() as u64), &layers, None)
 }
 
 /// What the store has already; a link or a fifo in its place is nothing, and is replaced.

@@ -19,14 +19,6 @@ pub fn try_namespaces(flags: u64) -> Result<()> {
     }
 }
 
-/// The version of Landlock's interface (landlock_create_ruleset(2)).
-pub fn landlock_version() -> Result<i64> {
-    const VERSION: u32 = 1; // LANDLOCK_CREATE_RULESET_VERSION, linux/landlock.h
-    let none = std::ptr::null::<u8>();
-    // SAFETY: with this flag the kernel reads no attributes.
-    check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, VERSION) })
-}
-
 /// Whether seccomp filters can notify another process (seccomp(2), SECCOMP_GET_NOTIF_SIZES).
 pub fn seccomp_notification() -> Result<()> {
     let mut sizes = [0u16; 3];
