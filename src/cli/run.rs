@@ -82,7 +82,7 @@ pub struct Run {
     /// In place of the image's user: USER[:GROUP], names or numbers
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
-    /// Let the app do what its user may not: NET_RAW, NET_BIND_SERVICE, …
+    /// Let the app do what its user may not: NET_RAW, CHOWN, …
     #[arg(long, value_name = "CAPABILITY")]
     cap_add: Vec<String>,
     /// In place of the image's working directory

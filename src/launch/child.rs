@@ -88,7 +88,7 @@ steps! {
     Sysfs = "fsopen, fsconfig, fsmount(\"sysfs\")",
     Cgroupfs = "fsopen, fsconfig, fsmount(\"cgroup2\")",
     Attach = "move_mount(root)",
-    RootIds = "setresuid(0)",
+    RootIds = "setgroups, setresgid, setresuid(0)",
     AttachProc = "move_mount(\"/proc\")",
     AttachSysfs = "move_mount(\"/sys\")",
     AttachCgroupfs = "move_mount(\"/sys/fs/cgroup\")",

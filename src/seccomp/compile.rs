@@ -44,11 +44,14 @@ fn ranges(policy: &Policy) -> Vec<(u32, Rule)> {
         .iter()
         .map(|(number, rule)| (*number, rule.clone()));
     let foreign = FOREIGN.map(|number| (number, Rule::always(Answer::Kill)));
+    // What a tracer makes of a call that it skips, -1, is no call of another architecture.
+    let skipped = [(u32::MAX, otherwise.clone())];
     // Of those that start with the same number the last one counts.
     let starts = std::iter::once((0, otherwise.clone()))
         .chain(ends)
         .chain(rules)
-        .chain(foreign);
+        .chain(foreign)
+        .chain(skipped);
     let starts: BTreeMap<_, _> = starts.collect();
     let mut ranges: Vec<_> = starts.into_iter().collect();
     ranges.dedup_by(|next, range| next.1 == range.1);

@@ -65,7 +65,8 @@ fn interpret(program: &[sock_filter], call: &Call) -> (u32, usize) {
 
 /// What the policy says, read in the plainest way.
 fn decide(policy: &Policy, call: &Call) -> Answer {
-    if call.architecture != ARCHITECTURE || call.number >= 0x4000_0000 {
+    let foreign = (0x4000_0000..u32::MAX).contains(&call.number);
+    if call.architecture != ARCHITECTURE || foreign {
         return Answer::Kill;
     }
     let Some(rule) = policy.rules.get(&call.number) else {
