@@ -82,7 +82,7 @@ pub struct Run {
     /// In place of the image's user: USER[:GROUP], names or numbers
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
-    /// Let the app do what its user may not: NET_RAW, CHOWN, …
+    /// Let the app do what its user may not: NET_RAW, IPC_LOCK, …
     #[arg(long, value_name = "CAPABILITY")]
     cap_add: Vec<String>,
     /// In place of the image's working directory
