@@ -8,7 +8,7 @@ mod refused;
 mod run;
 mod values;
 
-use crate::error::{EXIT_REFUSED, Error, Result};
+use crate::error::{Error, Result};
 use crate::store::Store;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -203,7 +203,6 @@ fn tell(error: &Error) {
     if let Some(hint) = &error.hint {
         eprintln!("hint: {hint}");
     }
-    debug_assert!(error.exit >= 1 && EXIT_REFUSED == 125);
 }
 
 /// Warnings, on standard error.

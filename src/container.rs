@@ -21,7 +21,7 @@ use crate::state::{Entry, Runtime};
 use crate::status::Status;
 use crate::store::Store;
 use crate::store::image::Image;
-use crate::supervise::{Ending, Policy, Supervisor, await_acknowledgement, catch_signals};
+use crate::supervise::{Ending, Policy, Supervisor, await_acknowledgement, signals};
 use nix::sys::signalfd::SignalFd;
 use plan::Plan;
 use serde_json::{Value, json};
@@ -87,8 +87,7 @@ pub struct Request {
 ///
 /// # Errors
 /// With exit code 125, 126 or 127 nothing of the image ran, nor with 128+n where a signal ended the
-/// start. With 121 imrun failed afterwards, and
-/// ended the container.
+/// start. With 121 imrun failed afterwards, and ended the container.
 pub fn run(request: &Request, status: &Status) -> Result<u8> {
     cgroup::check(&request.limits)?;
     let image = Image::load(&request.store, &request.image)?;
@@ -105,7 +104,7 @@ pub fn run(request: &Request, status: &Status) -> Result<u8> {
     drop(checked);
 
     // Until here a signal just ends imrun: there is nothing yet that it would leave behind.
-    let signals = catch_signals()?;
+    let signals = signals::catch()?;
     let runtime = Runtime::open(&request.root)?;
     runtime.sweep()?;
     let id = new_id()?;

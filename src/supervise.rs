@@ -2,20 +2,21 @@
 //! stall policy, and learns how it ended. One thread in poll(2).
 #![forbid(unsafe_code)]
 
+mod output;
+pub mod signals;
+
 use crate::cgroup::Cgroup;
-use crate::error::{Context, EXIT_STALLED, Error, Result};
+use crate::error::{Context, EXIT_STALLED, Result};
 use crate::launch::Prepared;
-use crate::ship::{Framer, Pushed, Shipper, Stream};
+use crate::ship::{Shipper, Stream};
 use crate::sys::memory::{self, Program};
 use crate::sys::process::pidfd_send_signal;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use std::fs::File;
-use std::io::ErrorKind;
+use output::Output;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -63,35 +64,6 @@ pub struct Ending {
     pub oom_kills: u64,
 }
 
-/// The signals that are passed on to the app.
-const FORWARDED: [Signal; 9] = [
-    Signal::SIGHUP,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGTERM,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGALRM,
-    Signal::SIGCONT,
-    Signal::SIGWINCH,
-];
-
-/// Blocks the signals that are passed on, for this thread and those that it makes from now on.
-pub fn catch_signals() -> Result<SignalFd> {
-    let set: SigSet = FORWARDED.into_iter().collect();
-    set.thread_block().context(|| "rt_sigprocmask(SIG_BLOCK)")?;
-    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    SignalFd::with_flags(&set, flags).context(|| "signalfd(SFD_CLOEXEC)")
-}
-
-/// The signals that end a launch whose app was not started yet.
-const ENDING: [Signal; 4] = [
-    Signal::SIGHUP,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGTERM,
-];
-
 /// Waits until the sink has acknowledged the launch record, the event `sequence`.
 ///
 /// # Errors
@@ -103,7 +75,7 @@ pub fn await_acknowledgement(
     signals: &SignalFd,
 ) -> Result<()> {
     loop {
-        refuse_signals(signals)?;
+        signals::refuse(signals)?;
         let now = Instant::now();
         if shipper.is_settled(sequence) || shipper.failure().is_some() || now >= deadline {
             return shipper.wait_acknowledged(sequence, now);
@@ -117,21 +89,6 @@ pub fn await_acknowledgement(
     }
 }
 
-/// The error that a signal is, before there is an app that it could be passed on to.
-fn refuse_signals(signals: &SignalFd) -> Result<()> {
-    while let Some(info) = signals.read_signal().context(|| "read(signalfd)")? {
-        let number = info.ssi_signo as i32;
-        if let Some(signal) = ENDING.into_iter().find(|signal| *signal as i32 == number) {
-            let error = Error::system(
-                "launch",
-                format_args!("{signal} came before the app started"),
-            );
-            return Err(error.exit(128 + number as u8));
-        }
-    }
-    Ok(())
-}
-
 /// Waits for one of the descriptors, until the deadline.
 fn wait(set: &mut [PollFd<'_>], deadline: Instant) -> Result<()> {
     // Rounded up, or the last millisecond would be spent spinning.
@@ -140,17 +97,6 @@ fn wait(set: &mut [PollFd<'_>], deadline: Instant) -> Result<()> {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(errno).context(|| "poll()"),
     }
-}
-
-/// One of the app's output pipes.
-struct Output {
-    stream: Stream,
-    file: Option<File>,
-    framer: Framer,
-    /// A frame waits for room in the buffer.
-    full: bool,
-    /// There is something to read.
-    ready: bool,
 }
 
 /// The container that is watched over, and what it is watched with.
@@ -283,7 +229,7 @@ impl<'a> Supervisor<'a> {
             let number = info.ssi_signo as i32;
             let stops = [Signal::SIGTERM as i32, Signal::SIGINT as i32].contains(&number);
             if stops {
-                let timeout = stop_timeout(&info).unwrap_or(self.policy.stop_timeout);
+                let timeout = signals::stop_timeout(&info).unwrap_or(self.policy.stop_timeout);
                 self.kill_at.get_or_insert(Instant::now() + timeout);
             }
             let sent = match number == Signal::SIGTERM as i32 {
@@ -375,123 +321,5 @@ impl<'a> Supervisor<'a> {
             deadline,
         )?;
         self.shipper.clear_notice()
-    }
-}
-
-/// `imrun stop -t` sends its timeout along, in milliseconds (sigqueue(3)).
-fn stop_timeout(info: &nix::sys::signalfd::siginfo) -> Option<Duration> {
-    (info.ssi_code == libc::SI_QUEUE && info.ssi_int >= 0)
-        .then(|| Duration::from_millis(info.ssi_int as u64))
-}
-
-impl Output {
-    fn new(stream: Stream, pipe: OwnedFd) -> Result<Output> {
-        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(|| "fcntl(pipe, O_NONBLOCK)")?;
-        Ok(Output {
-            stream,
-            file: Some(pipe.into()),
-            framer: Framer::new(),
-            full: false,
-            ready: false,
-        })
-    }
-
-    /// What to wait for: something to read, if it could be shipped.
-    fn poll_fd(&self) -> Option<PollFd<'_>> {
-        let file = self.file.as_ref().filter(|_| !self.full)?;
-        Some(PollFd::new(file.as_fd(), PollFlags::POLLIN))
-    }
-
-    /// Moves what one read gives to the shipper, as far as there is room; says whether there was
-    /// anything. With `drop`, lines that find no room are counted and given up.
-    ///
-    /// One read, not all there is: an app that never pauses must not keep signals waiting.
-    fn pump(&mut self, shipper: &Shipper, drop: bool) -> Result<bool> {
-        self.offer(shipper, drop);
-        let Some(file) = self.file.as_mut().filter(|_| !self.full) else {
-            return Ok(false);
-        };
-        match self.framer.read_from(file) {
-            Ok(0) => self.file = None,
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).context(|| format!("read({})", self.stream.as_str())),
-        }
-        self.offer(shipper, drop);
-        Ok(true)
-    }
-
-    fn offer(&mut self, shipper: &Shipper, drop: bool) {
-        let stream = self.stream;
-        self.full = !self.framer.frames(|frame| {
-            match shipper.push_line(stream, frame.bytes, frame.partial()) {
-                Pushed::Taken(_) => true,
-                Pushed::Full if drop => {
-                    shipper.drop_lines(1);
-                    true
-                }
-                Pushed::Full => false,
-            }
-        });
-    }
-
-    /// The last line may have no newline; there is no time left to wait for room.
-    fn end(&mut self, shipper: &Shipper) {
-        self.framer.finish();
-        self.offer(shipper, true);
-    }
-}
-
-/// The number of a signal by its name (`SIGTERM`, `TERM`, `RTMIN+3`) or number, as image configs
-/// and docker write it.
-pub fn parse_signal(text: &str) -> Result<i32> {
-    let unknown = || Error::usage(format_args!("signal {text:?}"), "is none that Linux has");
-    let name = text.to_uppercase();
-    let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let real_time = |offset: i32| libc::SIGRTMIN() + offset;
-    let number = match name.parse::<i32>() {
-        Ok(number) => number,
-        Err(_) if name == "RTMIN" => real_time(0),
-        Err(_) => match name.strip_prefix("RTMIN+") {
-            Some(offset) => real_time(offset.parse().map_err(|_| unknown())?),
-            None => format!("SIG{name}")
-                .parse::<Signal>()
-                .map_err(|_| unknown())? as i32,
-        },
-    };
-    if (1..=libc::SIGRTMAX()).contains(&number) {
-        Ok(number)
-    } else {
-        Err(unknown())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_signal_that_ends_a_launch_is_told_apart_from_one_that_does_not() {
-        // Pending for this thread alone, and blocked in it.
-        let signals = catch_signals().unwrap();
-        refuse_signals(&signals).unwrap();
-        nix::sys::signal::raise(Signal::SIGUSR1).unwrap();
-        refuse_signals(&signals).unwrap();
-        nix::sys::signal::raise(Signal::SIGINT).unwrap();
-        let error = refuse_signals(&signals).unwrap_err();
-        assert_eq!(error.exit, 130);
-        assert!(error.why.contains("SIGINT"), "{error}");
-    }
-
-    #[test]
-    fn signals_are_read_by_name_and_number() {
-        for text in ["SIGTERM", "TERM", "term", "15"] {
-            assert_eq!(parse_signal(text).unwrap(), 15);
-        }
-        assert_eq!(parse_signal("SIGRTMIN+3").unwrap(), libc::SIGRTMIN() + 3);
-        for text in ["", "SIG", "0", "-1", "99", "SIGTERMX", "RTMIN+99"] {
-            assert!(parse_signal(text).is_err(), "{text:?} was taken");
-        }
     }
 }

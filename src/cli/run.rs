@@ -12,7 +12,7 @@ use crate::launch::Network;
 use crate::reference::ImageArgument;
 use crate::ship::SinkUrl;
 use crate::status::Status;
-use crate::supervise::{OnStall, Policy, parse_signal};
+use crate::supervise::{OnStall, Policy, signals};
 use crate::sys::{arguments, process};
 use clap::Parser;
 use nix::fcntl::OFlag;
@@ -95,7 +95,7 @@ pub struct Run {
     #[arg(long)]
     name: Option<String>,
     /// In place of the image's stop signal
-    #[arg(long, value_parser = parse_signal, value_name = "SIGNAL")]
+    #[arg(long, value_parser = signals::parse, value_name = "SIGNAL")]
     stop_signal: Option<i32>,
     /// How long after the stop signal the app is killed
     #[arg(long, default_value = "10s", value_parser = values::duration, value_name = "TIME")]

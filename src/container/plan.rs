@@ -265,7 +265,7 @@ fn policy(request: &Request, image: &Image) -> Result<Policy> {
     let mut policy = request.policy;
     match (request.stop_signal, &image.config.stop_signal) {
         (Some(signal), _) => policy.stop_signal = signal,
-        (None, Some(text)) => policy.stop_signal = crate::supervise::parse_signal(text)?,
+        (None, Some(text)) => policy.stop_signal = crate::supervise::signals::parse(text)?,
         (None, None) => {}
     }
     Ok(policy)
