@@ -4,7 +4,7 @@
 //! Data flows one way; a module uses only those below it:
 //!
 //! ```text
-//! main → cli → { demo, bake }
+//! main → cli → { demo, bake, doctor }
 //!      → container → { launch, supervise, ship, record, state, status }
 //!      → { rootfs, integrity, cgroup, store, layer, tree, erofs, manifest }
 //!      → { digest, reference, user, env, json, time, seccomp, capabilities, error } → sys (the only `unsafe`)
