@@ -17,14 +17,15 @@ pub mod refs;
 pub mod source;
 pub mod verify;
 
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Context, Error, Reason, Result};
+use crate::layer::Tee;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag};
 use nix::sys::stat::Mode;
 use nix::unistd::linkat;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -227,10 +228,28 @@ fn open_regular(path: &Path) -> Result<Option<File>> {
     Ok(Some(file))
 }
 
+/// The digest of a whole file, wherever its own position is.
+fn digest_of(file: &File, algorithm: Algorithm) -> io::Result<Digest> {
+    let mut tee = Tee::new(At(file, 0), algorithm, None);
+    io::copy(&mut tee, &mut io::sink())?;
+    Ok(tee.finish().0)
+}
+
+/// Reads a file from an offset, without moving its own position.
+struct At<'a>(&'a File, u64);
+
+impl Read for At<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read_at(buffer, self.1)?;
+        self.1 += read as u64;
+        Ok(read)
+    }
+}
+
 /// The names of what is in a directory; none when it is not there.
 fn file_names(directory: &Path) -> Result<Vec<String>> {
     let list = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         list => list.context(|| format!("readdir({directory:?})"))?,
     };
     let mut names = Vec::new();

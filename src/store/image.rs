@@ -144,11 +144,10 @@ impl Image {
         })
     }
 
-    fn expect_tree(&self, store: &Store, mut tree: &File, made: Digest) -> Result<()> {
+    fn expect_tree(&self, store: &Store, tree: &File, made: Digest) -> Result<()> {
         let what = self.tree_name(store);
-        let mut stored = HashWriter(Hasher::new(made.algorithm()));
-        io::copy(&mut tree, &mut stored).context(|| format!("read({what})"))?;
-        match stored.0.finish() {
+        let stored = super::digest_of(tree, made.algorithm());
+        match stored.context(|| format!("read({what})"))? {
             stored if stored == made => Ok(()),
             stored => Err(Error::digest(
                 what,
@@ -239,7 +238,7 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(
 }
 
 /// Hashes what is written to it.
-pub(super) struct HashWriter(pub Hasher);
+struct HashWriter(Hasher);
 
 impl Write for HashWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

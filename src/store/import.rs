@@ -383,32 +383,15 @@ fn add_tree(store: &Store, diff_ids: &[Digest], layers: Vec<Layer>) -> Result<()
     let tree = store.new_file()?;
     write_tree(&merged, &devices, &tree.file)?;
     let path = store.tree_path(&crate::erofs::identity(diff_ids));
+    let digest_of = |file: &File| {
+        super::digest_of(file, Algorithm::Sha256).context(|| format!("read({path:?})"))
+    };
     if let Some(stored) = open_stored(&path)?
-        && same_bytes(&stored, &tree.file)?
+        && digest_of(&stored)? == digest_of(&tree.file)?
     {
         return Ok(());
     }
     tree.link(&path)
-}
-
-fn same_bytes(a: &File, b: &File) -> Result<bool> {
-    let digest = |file: &File| -> Result<Digest> {
-        let mut reader = Tee::new(At(file, 0), Algorithm::Sha256, None);
-        io::copy(&mut reader, &mut io::sink()).context(|| "read(tree image)")?;
-        Ok(reader.finish().0)
-    };
-    Ok(digest(a)? == digest(b)?)
-}
-
-/// Reads a file from its beginning, wherever its own position is.
-struct At<'a>(&'a File, u64);
-
-impl Read for At<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = std::os::unix::fs::FileExt::read_at(self.0, buffer, self.1)?;
-        self.1 += read as u64;
-        Ok(read)
-    }
 }
 
 /// Stores a document, unless it is there and whole.

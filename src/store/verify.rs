@@ -1,11 +1,10 @@
 //! `imrun verify`: every byte of the store hashed again.
 
 use super::Store;
-use super::image::{HashWriter, Image};
-use crate::digest::{Algorithm, Digest, Hasher};
+use super::image::Image;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Context, Error, Result};
 use std::collections::BTreeSet;
-use std::io;
 
 /// One object that was verified, and what is wrong with it.
 pub struct Finding {
@@ -63,10 +62,9 @@ impl Store {
     }
 
     fn verify_blob(&self, digest: &Digest) -> Result<()> {
-        let mut file = self.open_blob("blob", digest)?;
-        let mut hash = HashWriter(Hasher::new(digest.algorithm()));
-        io::copy(&mut file, &mut hash).context(|| format!("read({digest})"))?;
-        digest.expect("blob", hash.0.finish())
+        let file = self.open_blob("blob", digest)?;
+        let computed = super::digest_of(&file, digest.algorithm());
+        digest.expect("blob", computed.context(|| format!("read({digest})"))?)
     }
 
     /// The digests that files under `blobs/` are named by.

@@ -29,55 +29,33 @@ pub fn fsopen(fstype: &CStr) -> Result<OwnedFd> {
     check(fd).map(owned)
 }
 
+fn fsconfig(
+    context: BorrowedFd<'_>,
+    command: libc::c_uint,
+    key: Option<&CStr>,
+    value: Option<&CStr>,
+) -> Result<()> {
+    let key = key.map_or(null(), CStr::as_ptr);
+    let value = value.map_or(null(), CStr::as_ptr);
+    let context = context.as_raw_fd();
+    // SAFETY: the pointers are null or valid C strings for the length of the call.
+    let result = unsafe { libc::syscall(libc::SYS_fsconfig, context, command, key, value, 0) };
+    check(result).map(drop)
+}
+
 /// Sets a parameter of a file system context to a string of at most 255 bytes.
 pub fn fsconfig_string(context: BorrowedFd<'_>, key: &CStr, value: &CStr) -> Result<()> {
-    let command = libc::FSCONFIG_SET_STRING;
-    // SAFETY: both pointers are valid C strings for the length of the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_fsconfig,
-            context.as_raw_fd(),
-            command,
-            key.as_ptr(),
-            value.as_ptr(),
-            0,
-        )
-    };
-    check(result).map(drop)
+    fsconfig(context, libc::FSCONFIG_SET_STRING, Some(key), Some(value))
 }
 
 /// Sets a flag of a file system context.
 pub fn fsconfig_flag(context: BorrowedFd<'_>, key: &CStr) -> Result<()> {
-    let command = libc::FSCONFIG_SET_FLAG;
-    // SAFETY: the key is a valid C string; a flag has no value.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_fsconfig,
-            context.as_raw_fd(),
-            command,
-            key.as_ptr(),
-            null::<u8>(),
-            0,
-        )
-    };
-    check(result).map(drop)
+    fsconfig(context, libc::FSCONFIG_SET_FLAG, Some(key), None)
 }
 
 /// Makes a superblock that nobody else shares, as the context says.
 pub fn fsconfig_create(context: BorrowedFd<'_>) -> Result<()> {
-    let command = libc::FSCONFIG_CMD_CREATE;
-    // SAFETY: the command takes neither key nor value.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_fsconfig,
-            context.as_raw_fd(),
-            command,
-            null::<u8>(),
-            null::<u8>(),
-            0,
-        )
-    };
-    check(result).map(drop)
+    fsconfig(context, libc::FSCONFIG_CMD_CREATE, None, None)
 }
 
 /// A detached mount of the superblock that a context made.
