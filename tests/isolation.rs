@@ -13,3 +13,5 @@ mod attempts;
 mod cve;
 #[path = "isolation/missing.rs"]
 mod missing;
+#[path = "support/skip.rs"]
+mod skip;

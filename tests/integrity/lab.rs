@@ -1,10 +1,10 @@
 //! A store, a runtime directory and a /run/imrun of their own, and imrun on them.
 
+use crate::skip;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
@@ -47,25 +47,15 @@ pub struct Outcome {
     pub events: Vec<Value>,
 }
 
-/// Why nothing can be launched here, if so.
-fn missing() -> Option<&'static str> {
-    let busybox = || fs::metadata(BUSYBOX).is_err();
-    match () {
-        () if !nix::unistd::geteuid().is_root() => Some("launching takes root"),
-        () if imrun::cgroup::hierarchy().is_err() => Some("no cgroup2 is mounted"),
-        () if imrun::sys::mount::fsopen(c"erofs").is_err() => Some("this kernel has no EROFS"),
-        () if busybox() => Some("there is no /bin/busybox"),
-        () => None,
-    }
-}
-
-/// Whether this host can launch; says so past the test harness, which would swallow it.
+/// Whether this host can launch; says so where it cannot.
 pub fn can_launch() -> bool {
-    let Some(why) = missing() else { return true };
-    let thread = std::thread::current();
-    let line = format!("skipped: {}: {why}\n", thread.name().unwrap_or("test"));
-    std::io::stderr().write_all(line.as_bytes()).unwrap();
-    false
+    let busybox = || {
+        fs::metadata(BUSYBOX)
+            .is_err()
+            .then_some("there is no /bin/busybox")
+    };
+    let why = skip::missing().or_else(busybox);
+    why.inspect(|why| skip::skip(why)).is_none()
 }
 
 /// The last of its labs removes it.

@@ -11,3 +11,5 @@ mod attack;
 mod lab;
 mod levels;
 mod memos;
+#[path = "../support/skip.rs"]
+mod skip;

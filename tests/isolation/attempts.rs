@@ -192,7 +192,7 @@ fn abstract_sockets_of_the_host_cannot_be_reached_in_its_network_either() {
     let attempt = format!("abstract:{name}");
     host.expect(&[], &[(attempt.as_str(), "ECONNREFUSED")]);
     if imrun::sys::landlock::version().unwrap() < 6 {
-        return crate::host::skip("this kernel's Landlock has no scopes");
+        return crate::skip::skip("this kernel's Landlock has no scopes");
     }
     host.expect(&["--net", "host"], &[(attempt.as_str(), "EPERM")]);
 }

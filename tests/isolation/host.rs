@@ -1,7 +1,7 @@
 //! A store with the probe's image in it, and imrun on it.
 
+use crate::skip::missing;
 use std::ffi::OsStr;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -20,34 +20,9 @@ macro_rules! host {
     () => {
         match $crate::host::Host::new() {
             Ok(host) => host,
-            Err(why) => return $crate::host::skip(why),
+            Err(why) => return $crate::skip::skip(why),
         }
     };
-}
-
-/// Says that a test was skipped, and why, past the test harness, which would swallow it.
-pub fn skip(why: &str) {
-    let thread = std::thread::current();
-    let name = thread.name().unwrap_or("test");
-    #[expect(clippy::explicit_write, reason = "what eprintln writes is captured")]
-    writeln!(std::io::stderr(), "{name}: skipped: {why}").unwrap();
-}
-
-/// Why this host cannot launch, if it cannot.
-fn missing() -> Option<&'static str> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("launching takes root");
-    }
-    if imrun::cgroup::hierarchy().is_err() {
-        return Some("no cgroup2 is mounted");
-    }
-    if imrun::sys::mount::fsopen(c"erofs").is_err() {
-        return Some("this kernel has no EROFS");
-    }
-    if imrun::sys::landlock::version().is_err() {
-        return Some("this kernel has no Landlock");
-    }
-    None
 }
 
 /// The probe, compiled once.

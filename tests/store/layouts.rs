@@ -29,7 +29,7 @@ fn import(build: impl Fn(&Layout)) -> Option<Outcome> {
     let host = match Host::new() {
         Ok(host) => host,
         Err(why) => {
-            crate::support::host::skip(why);
+            crate::support::skip::skip(why);
             return None;
         }
     };

@@ -17,4 +17,5 @@ mod support {
     pub mod layout;
     pub mod outcome;
     pub mod server;
+    pub mod skip;
 }

@@ -5,10 +5,10 @@
 use super::launch::{Launch, events};
 use super::outcome::Outcome;
 use super::server::PATIENCE;
+use super::skip::missing;
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -43,33 +43,9 @@ macro_rules! host {
     () => {
         match $crate::support::host::Host::new() {
             Ok(host) => host,
-            Err(why) => return $crate::support::host::skip(why),
+            Err(why) => return $crate::support::skip::skip(why),
         }
     };
-}
-
-/// Says that a test was skipped, and why, past the test harness, which would swallow it.
-pub fn skip(why: &str) {
-    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
-    let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
-    let thread = std::thread::current();
-    let name = thread.name().unwrap_or("test");
-    let line = format!("skipped: {name}: {why} ({count} so far)\n");
-    std::io::stderr().write_all(line.as_bytes()).unwrap();
-}
-
-/// Why this host cannot launch, if it cannot.
-fn missing() -> Option<&'static str> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("launching takes root");
-    }
-    if imrun::cgroup::hierarchy().is_err() {
-        return Some("no cgroup2 is mounted");
-    }
-    if imrun::sys::mount::fsopen(c"erofs").is_err() {
-        return Some("this kernel has no EROFS");
-    }
-    None
 }
 
 impl Host {
