@@ -94,11 +94,6 @@ impl Runtime {
         Ok(Runtime { dir, ids, names })
     }
 
-    /// Where it is: a directory that exists in the child of a clone, too.
-    pub fn path(&self) -> &Path {
-        &self.dir
-    }
-
     /// Enters container `id`, and claims its name and ids for it.
     ///
     /// # Errors
