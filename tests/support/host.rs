@@ -162,6 +162,19 @@ impl Host {
         Launch::new(self, image, status)
     }
 
+    /// Waits until no process of this host is left.
+    pub fn wait_for_processes(&self) {
+        wait_until_empty(|| self.processes());
+    }
+
+    /// The commands that name this host's directory.
+    fn processes(&self) -> Vec<String> {
+        let own = self.directory.path().to_str().unwrap();
+        processes()
+            .filter(|command| command.contains(own))
+            .collect()
+    }
+
     /// What containers of this host have left, if anything.
     fn leftovers(&self) -> Vec<String> {
         let own = self.directory.path().to_str().unwrap();
@@ -175,7 +188,7 @@ impl Host {
                 .map(String::from),
         );
         found.extend(loop_devices().filter(|file| file.contains(own)));
-        found.extend(processes().filter(|command| command.contains(own)));
+        found.extend(self.processes());
         found.extend(self.cgroups());
         found
     }
