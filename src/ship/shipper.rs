@@ -1,18 +1,22 @@
 //! The thread that owns the sink, and the supervisor's handle on it.
 
 use super::backoff::Backoff;
-use super::buffer::{Buffer, Counters, Pushed, Settlement};
-use super::event::{Event, Origin, Stream};
+use super::buffer::{Buffer, Counters, Open, Settlement};
+use super::event::{Batch, Origin};
 use super::sink::{Delivery, Failure, FailureKind, Rejection, Sink};
 use super::url::SinkUrl;
 use crate::error::{Context, Error, Result};
 use nix::sys::signal::SigSet;
+use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-// Name resolution and JSON need some; the default of 2 MiB would do no harm but on small hosts.
+// Name resolution, TLS and JSON need some; the default of 2 MiB would do no harm but on small hosts.
 const STACK: usize = 256 * 1024;
+
+/// How long the sink is listened to before there may be something new to send.
+const SLICE: Duration = Duration::from_millis(2);
 
 /// How to ship.
 #[derive(Debug, Clone, Copy)]
@@ -43,23 +47,21 @@ impl Shipper {
     /// Starts the thread, which connects as soon as there is something to ship. Fails where the
     /// sink cannot be used whatever happens (`stdio:` to a regular file), or without resources.
     pub fn start(url: &SinkUrl, origin: Origin, options: Options) -> Result<Shipper> {
-        Self::with_sink(url, url.sink(&origin, options.timeout)?, origin, options)
+        Self::with_sink(url, url.sink(origin, options.timeout)?, options)
     }
 
-    fn with_sink(
-        url: &SinkUrl,
-        sink: Box<dyn Sink>,
-        origin: Origin,
-        options: Options,
-    ) -> Result<Shipper> {
+    fn with_sink(url: &SinkUrl, sink: Box<dyn Sink>, options: Options) -> Result<Shipper> {
         let shipper = Shipper {
             url: url.clone(),
             buffer: Arc::new(Buffer::new(options.buffer)?),
         };
         let work = Work {
             sink,
-            origin,
             buffer: Arc::clone(&shipper.buffer),
+            waiting: VecDeque::new(),
+            flight: VecDeque::new(),
+            backoff: Backoff::new(),
+            warned: false,
         };
         std::thread::Builder::new()
             .name("shipper".into())
@@ -69,32 +71,21 @@ impl Shipper {
         Ok(shipper)
     }
 
-    /// Queues a line, if there is room.
-    pub fn push_line(&self, stream: Stream, bytes: &[u8], partial: bool) -> Pushed {
-        self.buffer.push_line(stream, bytes, partial)
+    /// Where it ships to.
+    pub fn url(&self) -> &SinkUrl {
+        &self.url
     }
 
-    /// Gives up lines that there was no room for, and counts them. Their sequence numbers stay
-    /// unused, so that the receiver sees the gap.
-    pub fn drop_lines(&self, lines: u64) {
-        self.buffer.drop_lines(lines);
+    /// Opens the buffer for lines that were read at this moment. It is locked meanwhile, so this
+    /// is for as long as one read's lines take.
+    pub fn open(&self) -> Open<'_> {
+        self.buffer.open()
     }
 
     /// Queues one of the few records that each launch has (launch, exit), room or not, and returns
     /// its sequence number. `fields` is an object.
     pub fn push_record(&self, kind: &'static str, fields: serde_json::Value) -> u64 {
-        self.buffer.force_record(kind, fields)
-    }
-
-    /// Queues a record of which the app can cause any number (side effects), if there is room;
-    /// counts it as lost otherwise.
-    pub fn try_push_record(&self, kind: &'static str, fields: serde_json::Value) -> Pushed {
-        self.buffer.push_record(kind, fields)
-    }
-
-    /// Whether a line of `size` bytes would be taken now; a notice follows where it would not.
-    pub fn has_room(&self, size: usize) -> bool {
-        self.buffer.has_room(size)
+        self.buffer.open().force_record(kind, fields)
     }
 
     /// Readable when room became free that was asked for, when the first event was acknowledged,
@@ -177,8 +168,14 @@ impl Drop for Shipper {
 /// What the thread owns.
 struct Work {
     sink: Box<dyn Sink>,
-    origin: Origin,
     buffer: Arc<Buffer>,
+    /// To be sent again, before anything new.
+    waiting: VecDeque<Batch>,
+    /// Sent, and not settled.
+    flight: VecDeque<Batch>,
+    backoff: Backoff,
+    /// Whether a rejection was told of.
+    warned: bool,
 }
 
 impl Work {
@@ -187,64 +184,73 @@ impl Work {
         SigSet::all()
             .thread_block()
             .expect("SIG_BLOCK with a valid set cannot fail");
-        while let Some(batch) = self.buffer.take() {
-            if !self.ship(batch) {
-                return;
+        while self.step() {}
+    }
+
+    /// Sends a batch or settles one. Returns whether to go on.
+    fn step(&mut self) -> bool {
+        if self.flight.len() < self.sink.window() {
+            if let Some(batch) = self.next() {
+                let sent = self.sink.send(&batch);
+                self.flight.push_back(batch);
+                return match sent {
+                    Ok(()) => true,
+                    Err(failure) => self.failed(failure),
+                };
             }
+            if self.flight.is_empty() {
+                return false;
+            }
+        }
+        let wait = (self.flight.len() < self.sink.window()).then_some(SLICE);
+        match self.sink.settle(&self.flight[0], wait) {
+            Ok(None) => true,
+            Ok(Some(delivery)) => self.settle(delivery),
+            Err(failure) => self.failed(failure),
         }
     }
 
-    /// Ships one batch, however many attempts it takes. Returns whether to go on.
-    fn ship(&mut self, mut batch: Vec<Event>) -> bool {
-        let mut backoff = Backoff::new();
-        let mut size = batch.len();
-        while !batch.is_empty() {
-            size = size.min(batch.len());
-            let outcome = match self.sink.deliver(&self.origin, &batch[..size]) {
-                Err(failure) if failure.kind == FailureKind::TooLarge => {
-                    smaller(&mut size, failure)
-                }
-                outcome => outcome,
-            };
-            let progress = match outcome {
-                Ok(delivery) => self.settle(&mut batch, size, delivery),
-                Err(failure) => self.retry(&batch[..size], failure),
-            };
-            match progress {
-                Progress::Some => backoff = Backoff::new(),
-                Progress::None if self.buffer.pause(backoff.next()) => {}
-                Progress::None | Progress::Never => return false,
-            }
-        }
-        true
+    /// What to send now; waits for it where nothing is in flight, and then has none only when the
+    /// buffer is closed.
+    fn next(&mut self) -> Option<Batch> {
+        let again = self.waiting.pop_front();
+        again.or_else(|| match self.flight.is_empty() {
+            true => self.buffer.take(),
+            false => self.buffer.try_take(),
+        })
     }
 
-    /// Enters what was delivered, and leaves in `batch` what is to be sent again and what was not
-    /// sent yet.
-    fn settle(&self, batch: &mut Vec<Event>, size: usize, delivery: Delivery) -> Progress {
-        if let Some(rejection) = delivery.rejected.first()
-            && !self.buffer.has_started()
-        {
-            let why = format!("refused the first record: {}", rejection.why);
-            self.buffer.fail(Failure::new(FailureKind::Refused, why));
-            return Progress::Never;
+    /// Enters what was delivered of the oldest batch. Returns whether to go on.
+    fn settle(&mut self, delivery: Delivery) -> bool {
+        if let Some(rejection) = delivery.rejected.first() {
+            if !self.buffer.has_started() {
+                let why = format!("refused the first record: {}", rejection.why);
+                self.buffer.fail(Failure::new(FailureKind::Refused, why));
+                return false;
+            }
+            if !std::mem::replace(&mut self.warned, true) {
+                log::warn!("sink: refuses a line for good: {}", rejection.why);
+            }
         }
-        let mut settlement = settlement(&batch[..size], &delivery);
-        let progress = match settlement.freed {
-            0 => Progress::None,
-            _ => Progress::Some,
-        };
-        let mut index = 0..;
-        batch.retain(|_| {
-            let index = index.next().unwrap_or(usize::MAX);
-            index >= size || delivery.again.binary_search(&index).is_ok()
-        });
-        settlement.unsettled = batch.first().map(|event| event.sequence);
+        let mut batch = self.flight.pop_front().expect("one was settled");
+        let mut settlement = settlement(&batch, &delivery);
+        let progress = settlement.freed > 0;
+        batch.keep(&delivery.again);
+        let left = [Some(&batch), self.flight.front(), self.waiting.front()];
+        settlement.unsettled = left.into_iter().flatten().find_map(Batch::first);
         self.buffer.settle(settlement);
-        progress
+        match batch.is_empty() {
+            true => self.buffer.recycle(batch),
+            false => self.waiting.push_front(batch),
+        }
+        if progress {
+            self.backoff = Backoff::new();
+        }
+        progress || self.buffer.pause(self.backoff.next())
     }
 
-    fn retry(&self, sent: &[Event], failure: Failure) -> Progress {
+    /// Puts back what was in flight. Returns whether to go on.
+    fn failed(&mut self, failure: Failure) -> bool {
         let ends_it = match failure.kind {
             FailureKind::Broken => true,
             FailureKind::Refused => !self.buffer.has_started(),
@@ -252,59 +258,47 @@ impl Work {
         };
         if ends_it {
             self.buffer.fail(failure);
-            return Progress::Never;
+            return false;
         }
-        let lines = sent.iter().filter(|event| event.is_line()).count();
-        self.buffer.retry(failure, lines as u64);
-        Progress::None
+        if failure.kind == FailureKind::TooLarge && self.flight[0].len() == 1 {
+            let why = failure.why;
+            return self.settle(Delivery {
+                rejected: vec![Rejection { index: 0, why }],
+                again: Vec::new(),
+            });
+        }
+        if failure.kind == FailureKind::TooLarge {
+            let second = self.flight[0].halve();
+            self.flight
+                .insert(1, second.expect("it has two events or more"));
+        }
+        let lines = |batch: &Batch| batch.iter().filter(|event| event.body.is_line()).count();
+        let again: usize = self.flight.iter().map(lines).sum();
+        while let Some(batch) = self.flight.pop_back() {
+            self.waiting.push_front(batch);
+        }
+        self.buffer.retry(failure, again as u64);
+        self.buffer.pause(self.backoff.next())
     }
 }
 
-/// What an attempt achieved.
-enum Progress {
-    /// Something was settled.
-    Some,
-    /// Nothing was.
-    None,
-    /// Nothing will be.
-    Never,
-}
-
-/// Halves what is sent at once; an event that is too large by itself is rejected.
-fn smaller(size: &mut usize, failure: Failure) -> std::result::Result<Delivery, Failure> {
-    if *size > 1 {
-        *size /= 2;
-        return Err(failure);
-    }
-    let rejection = Rejection {
-        index: 0,
-        why: failure.why,
-    };
-    Ok(Delivery {
-        rejected: vec![rejection],
-        again: Vec::new(),
-    })
-}
-
-/// Sums up what became of the events that were sent.
-fn settlement(sent: &[Event], delivery: &Delivery) -> Settlement {
+/// Sums up what became of a batch that was sent.
+fn settlement(sent: &Batch, delivery: &Delivery) -> Settlement {
     let mut sum = Settlement::default();
+    let mut rejected = delivery.rejected.iter().peekable();
+    let mut again = delivery.again.iter().peekable();
     for (index, event) in sent.iter().enumerate() {
-        if delivery.again.binary_search(&index).is_ok() {
-            sum.again += u64::from(event.is_line());
+        if again.next_if_eq(&&index).is_some() {
+            sum.again += u64::from(event.body.is_line());
             continue;
         }
         sum.freed += event.body.cost();
-        match delivery
-            .rejected
-            .iter()
-            .find(|rejection| rejection.index == index)
-        {
+        match rejected.next_if(|rejection| rejection.index == index) {
             Some(rejection) => {
-                sum.rejected.add(event);
+                sum.rejected.add(&event);
                 sum.why = Some(rejection.why.clone());
             }
-            None => sum.acknowledged.add(event),
+            None => sum.acknowledged.add(&event),
         }
     }
     sum

@@ -59,11 +59,12 @@ impl Output {
 
     fn offer(&mut self, shipper: &Shipper, drop: bool) {
         let stream = self.stream;
+        let mut buffer = shipper.open();
         self.full = !self.framer.frames(|frame| {
-            match shipper.push_line(stream, frame.bytes, frame.partial()) {
+            match buffer.push_line(stream, frame.bytes, frame.partial()) {
                 Pushed::Taken(_) => true,
                 Pushed::Full if drop => {
-                    shipper.drop_lines(1);
+                    buffer.drop_lines(1);
                     true
                 }
                 Pushed::Full => false,
