@@ -30,7 +30,7 @@ fn origin() -> Origin {
 }
 
 fn start(url: &str, options: Options) -> Shipper {
-    Shipper::start(&url.parse().unwrap(), origin(), options).unwrap()
+    Shipper::start(&[url.parse().unwrap()], &origin(), options).unwrap()
 }
 
 fn es(bulk: &Bulk) -> Shipper {
@@ -408,7 +408,11 @@ fn dropped_lines_are_counted_and_leave_a_gap() {
     launch(&shipper);
     bulk.answer(Answer::Stall);
     let taken = fill(&shipper);
-    shipper.open().drop_lines(5);
+    for _ in 0..5 {
+        shipper
+            .open()
+            .push_or_drop(Stream::Stderr, &[b'x'; 1000], false);
+    }
     // The exit record is taken although there is no room.
     let exit = shipper.push_record("exit", json!({ "dropped": 5 }));
     assert_eq!(exit, 1 + taken + 5 + 1);
@@ -605,7 +609,7 @@ fn ten_thousand_lines_are_acknowledged_by_a_real_server() {
         container_id,
         ..origin()
     };
-    let shipper = Shipper::start(&url.parse().unwrap(), origin, Options::default()).unwrap();
+    let shipper = Shipper::start(&[url.parse().unwrap()], &origin, Options::default()).unwrap();
     let began = Instant::now();
     launch(&shipper);
     push_lines(&shipper, 0..10_000);

@@ -4,14 +4,11 @@
 //! flight count too. The supervisor's side never waits, but for a deadline.
 
 use super::event::{Batch, Event, Stream, line_cost, record_cost};
+use super::notice::Notice;
 use super::sink::Failure;
-use crate::error::{Context, Result};
 use crate::time::nanoseconds;
-use nix::errno::Errno;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Emptied batches that are kept for their memory.
@@ -95,7 +92,7 @@ pub struct Buffer {
     work: Condvar,
     /// For who waits until something is settled.
     settled: Condvar,
-    notice: EventFd,
+    notice: Arc<Notice>,
     capacity: usize,
 }
 
@@ -195,15 +192,14 @@ impl State {
 
 impl Buffer {
     /// An empty buffer of so many bytes.
-    pub fn new(capacity: usize) -> Result<Buffer> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        Ok(Buffer {
+    pub fn new(capacity: usize, notice: Arc<Notice>) -> Buffer {
+        Buffer {
             state: Mutex::default(),
             work: Condvar::new(),
             settled: Condvar::new(),
-            notice: EventFd::from_flags(flags).context(|| "eventfd(EFD_CLOEXEC | EFD_NONBLOCK)")?,
+            notice,
             capacity,
-        })
+        }
     }
 
     /// Opens the buffer for events that were read or made at this moment.
@@ -268,7 +264,7 @@ impl Buffer {
         state.wanted &= !room;
         let drained = state.draining && state.used == 0;
         if room || drained || state.started != started {
-            self.notify();
+            self.notice.give();
         }
         if state.watched {
             self.settled.notify_all();
@@ -285,7 +281,7 @@ impl Buffer {
     /// Gives the sink up.
     pub fn fail(&self, failure: Failure) {
         self.lock().failed = Some(failure);
-        self.notify();
+        self.notice.give();
         self.settled.notify_all();
     }
 
@@ -358,27 +354,6 @@ impl Buffer {
     /// The sink's words about the last event that it refused for good.
     pub fn last_rejection(&self) -> Option<String> {
         self.lock().last_rejection.clone()
-    }
-
-    /// Readable when there is something new to ask about.
-    pub fn notice(&self) -> BorrowedFd<'_> {
-        self.notice.as_fd()
-    }
-
-    /// Makes the notice unreadable until the next one.
-    pub fn clear_notice(&self) -> Result<()> {
-        match self.notice.read() {
-            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
-            Err(error) => Err(error).context(|| "read(eventfd)"),
-        }
-    }
-
-    fn notify(&self) {
-        match self.notice.write(1) {
-            // Full: it has been readable for 2^64 notices.
-            Ok(_) | Err(Errno::EAGAIN) => {}
-            Err(error) => unreachable!("write(eventfd): {error}"),
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -44,8 +44,9 @@ fn plain(text: &[u8]) -> usize {
         // does no harm: the lowest mark is right.
         let zero = |x: u64| x.wrapping_sub(ONES) & !x & HIGH;
         let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
-        let found =
-            control | zero(word ^ ONES * u64::from(b'"')) | zero(word ^ ONES * u64::from(b'\\'));
+        let found = control
+            | zero(word ^ (ONES * u64::from(b'"')))
+            | zero(word ^ (ONES * u64::from(b'\\')));
         if found != 0 {
             return index * 8 + found.trailing_zeros() as usize / 8;
         }

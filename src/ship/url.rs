@@ -139,18 +139,18 @@ impl SinkUrl {
     }
 
     /// The sink itself, not yet connected.
-    pub(super) fn sink(&self, origin: Origin, timeout: Duration) -> Result<Box<dyn Sink>> {
+    pub(super) fn sink(&self, origin: &Origin, timeout: Duration) -> Result<Box<dyn Sink>> {
         let peer = || {
             let tls = (self.scheme.transport == Transport::Tls).then(|| self.tls.rustls());
             Peer::new(&self.address, tls.transpose()?, timeout)
         };
-        let syslog = || Syslog::new(&origin, self.facility);
+        let syslog = || Syslog::new(origin, self.facility);
         Ok(match (self.scheme.protocol, self.scheme.transport) {
-            (Protocol::Elastic, _) => Box::new(es::Elastic::new(self, peer()?, &origin)?),
-            (Protocol::Otlp, _) => Box::new(otlp::Otlp::new(self, peer()?, &origin)?),
-            (Protocol::Forward, _) => Box::new(forward::Forward::new(self, peer()?, &origin)),
+            (Protocol::Elastic, _) => Box::new(es::Elastic::new(self, peer()?, origin)?),
+            (Protocol::Otlp, _) => Box::new(otlp::Otlp::new(self, peer()?, origin)?),
+            (Protocol::Forward, _) => Box::new(forward::Forward::new(self, peer()?, origin)),
             (Protocol::Json, _) => {
-                Box::new(Streamed::new(peer()?, Documents::new(&origin, self.parse)))
+                Box::new(Streamed::new(peer()?, Documents::new(origin, self.parse)))
             }
             (Protocol::Syslog, Transport::Udp) => {
                 Box::new(syslog::Datagrams::new(&self.address, syslog()))

@@ -2,6 +2,10 @@ use super::*;
 use proptest::prelude::*;
 use serde_json::json;
 
+fn buffer(capacity: usize) -> Buffer {
+    Buffer::new(capacity, Arc::new(Notice::new().unwrap()))
+}
+
 fn push(buffer: &Buffer, size: usize) -> Pushed {
     buffer
         .open()
@@ -19,12 +23,12 @@ fn all_of(batch: &Batch) -> Settlement {
 }
 
 fn noticed(buffer: &Buffer) -> bool {
-    buffer.notice.read().is_ok()
+    buffer.notice.clear().unwrap()
 }
 
 #[test]
 fn a_million_empty_lines_do_not_fit() {
-    let buffer = Buffer::new(1 << 20).unwrap();
+    let buffer = self::buffer(1 << 20);
     let taken = (0..1_000_000)
         .filter(|_| push(&buffer, 0) != Pushed::Full)
         .count();
@@ -33,7 +37,7 @@ fn a_million_empty_lines_do_not_fit() {
 
 #[test]
 fn an_empty_buffer_takes_an_event_of_any_size() {
-    let buffer = Buffer::new(10).unwrap();
+    let buffer = self::buffer(10);
     assert_eq!(push(&buffer, 1000), Pushed::Taken(1));
     assert_eq!(push(&buffer, 0), Pushed::Full);
     buffer.settle(all_of(&buffer.take().unwrap()));
@@ -42,7 +46,7 @@ fn an_empty_buffer_takes_an_event_of_any_size() {
 
 #[test]
 fn events_in_flight_still_take_room() {
-    let buffer = Buffer::new(10_000).unwrap();
+    let buffer = self::buffer(10_000);
     while push(&buffer, 100) != Pushed::Full {}
     let batch = buffer.take().unwrap();
     assert_eq!(push(&buffer, 100), Pushed::Full);
@@ -52,7 +56,7 @@ fn events_in_flight_still_take_room() {
 
 #[test]
 fn a_notice_comes_for_the_first_acknowledgement_and_for_room_that_was_asked_for() {
-    let buffer = Buffer::new(10_000).unwrap();
+    let buffer = self::buffer(10_000);
     assert!(!noticed(&buffer));
     push(&buffer, 0);
     buffer.settle(all_of(&buffer.take().unwrap()));
@@ -67,11 +71,11 @@ fn a_notice_comes_for_the_first_acknowledgement_and_for_room_that_was_asked_for(
 
 #[test]
 fn a_notice_comes_when_the_sink_fails_and_when_a_drain_ends() {
-    let buffer = Buffer::new(10_000).unwrap();
+    let buffer = self::buffer(10_000);
     buffer.fail(Failure::new(super::super::FailureKind::Broken, "gone"));
     assert!(noticed(&buffer));
     assert_eq!(buffer.failed().unwrap().why, "gone");
-    let buffer = Buffer::new(10_000).unwrap();
+    let buffer = self::buffer(10_000);
     for round in 0..2 {
         push(&buffer, 0);
         buffer.drain();
@@ -82,7 +86,7 @@ fn a_notice_comes_when_the_sink_fails_and_when_a_drain_ends() {
 
 #[test]
 fn a_batch_has_at_most_its_bytes_and_its_events_but_never_none() {
-    let buffer = Buffer::new(1 << 30).unwrap();
+    let buffer = self::buffer(1 << 30);
     push(&buffer, 2 * Batch::BYTES);
     (0..1500).for_each(|_| assert_ne!(push(&buffer, 1), Pushed::Full));
     (0..5).for_each(|_| assert_ne!(push(&buffer, Batch::BYTES / 2), Pushed::Full));
@@ -94,7 +98,7 @@ fn a_batch_has_at_most_its_bytes_and_its_events_but_never_none() {
 
 #[test]
 fn a_closed_buffer_gives_nothing_and_ends_every_pause() {
-    let buffer = Buffer::new(1000).unwrap();
+    let buffer = self::buffer(1000);
     push(&buffer, 0);
     buffer.close();
     assert!(buffer.take().is_none());
@@ -103,7 +107,7 @@ fn a_closed_buffer_gives_nothing_and_ends_every_pause() {
 
 #[test]
 fn what_waits_for_a_sink_that_failed_waits_no_longer() {
-    let buffer = Buffer::new(1000).unwrap();
+    let buffer = self::buffer(1000);
     push(&buffer, 0);
     buffer.fail(Failure::new(super::super::FailureKind::Broken, "gone"));
     let deadline = Instant::now() + Duration::from_secs(3600);
@@ -133,7 +137,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #[test]
     fn the_numbers_add_up_whatever_happens(steps in prop::collection::vec(step(), 0..200)) {
-        let buffer = Buffer::new(20_000).unwrap();
+        let buffer = self::buffer(20_000);
         let mut flight = Batch::default();
         let mut arrived: Vec<u64> = Vec::new();
         for step in steps {
@@ -170,7 +174,7 @@ proptest! {
 
 #[test]
 fn each_event_has_a_later_time_than_the_one_before() {
-    let buffer = Buffer::new(1 << 20).unwrap();
+    let buffer = self::buffer(1 << 20);
     for _ in 0..3 {
         let mut open = buffer.open();
         (0..100)

@@ -1,9 +1,10 @@
-use super::super::buffer::Pushed;
 use super::super::event::Stream;
+use super::super::{Options, Pushed, Shipper};
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Instant;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -90,7 +91,8 @@ fn shipper_with(script: Vec<Step>, window: usize, delay: u32) -> (Shipper, Arc<M
         asked: 0,
     };
     let url = "stdio:".parse().unwrap();
-    let shipper = Shipper::with_sink(&url, Box::new(sink), Options::default()).unwrap();
+    let sinks: Vec<(SinkUrl, Box<dyn Sink>)> = vec![(url, Box::new(sink))];
+    let shipper = Shipper::with_sinks(sinks, Options::default()).unwrap();
     (shipper, arrived)
 }
 
