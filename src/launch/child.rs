@@ -94,7 +94,7 @@ macro_rules! steps {
 steps! {
     Born = "born",
     Ready = "ready",
-    Channel = "recv(channel)",
+    Channel = "send, recv(channel)",
     Signals = "rt_sigaction(SIG_DFL)",
     Session = "setsid()",
     CgroupNamespace = "unshare(CLONE_NEWCGROUP)",
