@@ -175,6 +175,21 @@ start_sink() {
     export IMRUN_SINK
 }
 
+# start_discard: a TCP receiver that takes everything and keeps nothing; IMRUN_SINK names it.
+start_discard() {
+    in_background python3 -c '
+import socket, sys, threading
+server = socket.create_server(("127.0.0.1", 0), backlog=128)
+open(sys.argv[1], "w").write(str(server.getsockname()[1]))
+def drain(peer):
+    while peer.recv(65536): pass
+while True: threading.Thread(target=drain, args=(server.accept()[0],), daemon=True).start()
+' "$scratch/port"
+    within 10 test -s "$scratch/port"
+    IMRUN_SINK=json+tcp://127.0.0.1:$(<"$scratch/port")
+    export IMRUN_SINK
+}
+
 # documents FILTER: the jq FILTER's answer about the array of all documents; fails where that is false or null.
 documents() {
     jq -es "$1" "$scratch/documents" >/dev/null
