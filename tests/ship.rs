@@ -441,7 +441,7 @@ fn side_effects_without_number_are_bounded_and_counted() {
     let effect = || {
         shipper
             .open()
-            .push_record("side-effect", json!({ "path": "/etc/x" }))
+            .push_record("side-effect", &json!({ "path": "/etc/x" }))
     };
     let taken = (0..10_000).filter(|_| effect() != Pushed::Full).count() as u64;
     assert!((1..1000).contains(&taken), "{taken}");

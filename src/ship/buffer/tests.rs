@@ -28,7 +28,7 @@ fn noticed(buffer: &Buffer) -> bool {
 
 #[test]
 fn a_million_empty_lines_do_not_fit() {
-    let buffer = self::buffer(1 << 20);
+    let buffer = buffer(1 << 20);
     let taken = (0..1_000_000)
         .filter(|_| push(&buffer, 0) != Pushed::Full)
         .count();
@@ -37,7 +37,7 @@ fn a_million_empty_lines_do_not_fit() {
 
 #[test]
 fn an_empty_buffer_takes_an_event_of_any_size() {
-    let buffer = self::buffer(10);
+    let buffer = buffer(10);
     assert_eq!(push(&buffer, 1000), Pushed::Taken(1));
     assert_eq!(push(&buffer, 0), Pushed::Full);
     buffer.settle(all_of(&buffer.take().unwrap()));
@@ -46,7 +46,7 @@ fn an_empty_buffer_takes_an_event_of_any_size() {
 
 #[test]
 fn events_in_flight_still_take_room() {
-    let buffer = self::buffer(10_000);
+    let buffer = buffer(10_000);
     while push(&buffer, 100) != Pushed::Full {}
     let batch = buffer.take().unwrap();
     assert_eq!(push(&buffer, 100), Pushed::Full);
@@ -56,7 +56,7 @@ fn events_in_flight_still_take_room() {
 
 #[test]
 fn a_notice_comes_for_the_first_acknowledgement_and_for_room_that_was_asked_for() {
-    let buffer = self::buffer(10_000);
+    let buffer = buffer(10_000);
     assert!(!noticed(&buffer));
     push(&buffer, 0);
     buffer.settle(all_of(&buffer.take().unwrap()));
@@ -71,7 +71,7 @@ fn a_notice_comes_for_the_first_acknowledgement_and_for_room_that_was_asked_for(
 
 #[test]
 fn a_notice_comes_when_the_sink_fails_and_when_a_drain_ends() {
-    let buffer = self::buffer(10_000);
+    let buffer = buffer(10_000);
     buffer.fail(Failure::new(super::super::FailureKind::Broken, "gone"));
     assert!(noticed(&buffer));
     assert_eq!(buffer.failed().unwrap().why, "gone");
@@ -86,7 +86,7 @@ fn a_notice_comes_when_the_sink_fails_and_when_a_drain_ends() {
 
 #[test]
 fn a_batch_has_at_most_its_bytes_and_its_events_but_never_none() {
-    let buffer = self::buffer(1 << 30);
+    let buffer = buffer(1 << 30);
     push(&buffer, 2 * Batch::BYTES);
     (0..1500).for_each(|_| assert_ne!(push(&buffer, 1), Pushed::Full));
     (0..5).for_each(|_| assert_ne!(push(&buffer, Batch::BYTES / 2), Pushed::Full));
@@ -98,7 +98,7 @@ fn a_batch_has_at_most_its_bytes_and_its_events_but_never_none() {
 
 #[test]
 fn a_closed_buffer_gives_nothing_and_ends_every_pause() {
-    let buffer = self::buffer(1000);
+    let buffer = buffer(1000);
     push(&buffer, 0);
     buffer.close();
     assert!(buffer.take().is_none());
@@ -107,7 +107,7 @@ fn a_closed_buffer_gives_nothing_and_ends_every_pause() {
 
 #[test]
 fn what_waits_for_a_sink_that_failed_waits_no_longer() {
-    let buffer = self::buffer(1000);
+    let buffer = buffer(1000);
     push(&buffer, 0);
     buffer.fail(Failure::new(super::super::FailureKind::Broken, "gone"));
     let deadline = Instant::now() + Duration::from_secs(3600);
@@ -137,7 +137,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #[test]
     fn the_numbers_add_up_whatever_happens(steps in prop::collection::vec(step(), 0..200)) {
-        let buffer = self::buffer(20_000);
+        let buffer = buffer(20_000);
         let mut flight = Batch::default();
         let mut arrived: Vec<u64> = Vec::new();
         for step in steps {
@@ -174,7 +174,7 @@ proptest! {
 
 #[test]
 fn each_event_has_a_later_time_than_the_one_before() {
-    let buffer = self::buffer(1 << 20);
+    let buffer = buffer(1 << 20);
     for _ in 0..3 {
         let mut open = buffer.open();
         (0..100)
