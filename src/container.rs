@@ -262,7 +262,7 @@ impl Launch<'_> {
     /// The exit record, and what became of the lines.
     fn finish(&self, announced: &Announced, ending: Ending) -> Result<u8> {
         let shipper = &announced.shipper;
-        let deadline = ending.at + announced.policy.drain;
+        let deadline = ending.drain_until;
         let lines = shipper.drain(deadline);
         let mut code = ending.code;
         let lost = lines.read - lines.acknowledged;
