@@ -162,17 +162,18 @@ fn look(name: &str) -> Option<String> {
         }
         "link" => Some(fs::read_link(path).map_or_else(|error| errno(&error), |to| to.display().to_string())),
         "cat" => Some(fs::read_to_string(path).map_or_else(|error| errno(&error), |text| text.trim().to_owned())),
-        "time" => Some(nanoseconds_per_call(path)),
+        "time" => Some(nanoseconds_per_call(path, || drop(call(110, [0; 6])))), // getppid
+        "refused" => Some(nanoseconds_per_call(path, || drop(attempt("mkdir")))),
         _ => None,
     }
 }
 
-/// What one getppid(2) takes, for measuring the filter.
-fn nanoseconds_per_call(count: &str) -> String {
+/// What one call takes, for measuring the filter and the observer.
+fn nanoseconds_per_call(count: &str, make: impl Fn()) -> String {
     let count: u32 = count.parse().unwrap();
     let start = std::time::Instant::now();
     for _ in 0..count {
-        call(110, [0; 6]).unwrap();
+        make();
     }
     (start.elapsed().as_nanos() / u128::from(count)).to_string()
 }
