@@ -1,6 +1,7 @@
 //! The command line: what was typed, and which part of imrun it means.
 #![forbid(unsafe_code)]
 
+mod check;
 mod containers;
 mod doctor;
 mod images;
@@ -54,6 +55,8 @@ impl Global {
 enum Command {
     /// Launch an image: `imrun IMAGE [ARG…]` is short for it
     Run(Box<run::Run>),
+    /// Launch an image for a while, and list what it tried to change
+    Check(Box<check::Check>),
     /// List running containers
     Ps(containers::Ps),
     /// Stop a running container
@@ -175,6 +178,7 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
     let Cli { global, command } = *cli;
     match command {
         Command::Run(run) => run.execute(&global, args),
+        Command::Check(check) => check.execute(&global, args),
         Command::Ps(ps) => ps.execute(&global),
         Command::Stop(stop) => stop.execute(&global),
         Command::Import(import) => import.execute(&global),

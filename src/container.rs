@@ -85,12 +85,20 @@ pub struct Request {
     pub policy: Policy,
 }
 
-/// Launches, supervises and cleans up; the exit code.
+/// What a launch came to.
+pub struct Outcome {
+    /// imrun's exit code for it.
+    pub code: u8,
+    /// What the app tried to change.
+    pub effects: Report,
+}
+
+/// Launches, supervises and cleans up.
 ///
 /// # Errors
 /// With exit code 125, 126 or 127 nothing of the image ran, nor with 128+n where a signal ended the
 /// start. With 121 imrun failed afterwards, and ended the container.
-pub fn run(request: &Request, status: &Status) -> Result<u8> {
+pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
     cgroup::check(&request.limits)?;
     let image = Image::load(&request.store, &request.image)?;
     image.expect_host()?;
@@ -123,9 +131,9 @@ pub fn run(request: &Request, status: &Status) -> Result<u8> {
         Ok(Some(_)) => Ok(()),
         Err(error) => Err(error),
     };
-    let code = outcome?;
+    let outcome = outcome?;
     removed.map_err(|error| error.exit(EXIT_FAILED))?;
-    Ok(code)
+    Ok(outcome)
 }
 
 struct Launch<'a> {
@@ -150,7 +158,7 @@ struct Announced {
 }
 
 impl Launch<'_> {
-    fn run(&self, checked: Checked) -> Result<u8> {
+    fn run(&self, checked: Checked) -> Result<Outcome> {
         let network = self.request.network.attach()?;
         // A launch that its limits forbid is none that the sink should hear of.
         let cgroup = Cgroup::create(&self.id, &self.request.limits)?;
@@ -158,7 +166,11 @@ impl Launch<'_> {
         let removed = cgroup.remove();
         let (announced, ending, report) = outcome?;
         removed.map_err(|error| error.exit(EXIT_FAILED))?;
-        self.finish(&announced, ending, report)
+        let code = self.finish(&announced, ending, &report)?;
+        Ok(Outcome {
+            code,
+            effects: report,
+        })
     }
 
     /// Returns when the app has ended.
@@ -279,7 +291,7 @@ impl Launch<'_> {
     }
 
     /// The exit record, and what became of the lines.
-    fn finish(&self, announced: &Announced, ending: Ending, report: Report) -> Result<u8> {
+    fn finish(&self, announced: &Announced, ending: Ending, report: &Report) -> Result<u8> {
         let shipper = &announced.shipper;
         let deadline = ending.at + announced.policy.drain;
         let lines = shipper.drain(deadline);

@@ -49,6 +49,8 @@ pub struct Policy {
     pub stop_timeout: Duration,
     /// How long lines may take to reach the sink after the app's end.
     pub drain: Duration,
+    /// How long it runs before it is stopped, if it is.
+    pub run_for: Option<Duration>,
 }
 
 /// How a container ended.
@@ -109,6 +111,7 @@ pub struct Supervisor<'a> {
     signals: &'a SignalFd,
     policy: Policy,
     outputs: [Output; 2],
+    stop_at: Option<Instant>,
     kill_at: Option<Instant>,
     stalled: bool,
     memory: Memory,
@@ -147,6 +150,7 @@ impl<'a> Supervisor<'a> {
             signals,
             policy,
             outputs,
+            stop_at: policy.run_for.map(|time| Instant::now() + time),
             kill_at: None,
             stalled: false,
             memory: Memory::Keep(Instant::now() + SETTLED),
@@ -208,6 +212,7 @@ impl<'a> Supervisor<'a> {
         let times = self
             .kill_at
             .into_iter()
+            .chain(self.stop_at)
             .chain(settle)
             .chain(self.report.due());
         let times = times.map(|at| at.saturating_duration_since(Instant::now()));
@@ -245,19 +250,28 @@ impl<'a> Supervisor<'a> {
                 let timeout = signals::stop_timeout(&info).unwrap_or(self.policy.stop_timeout);
                 self.kill_at.get_or_insert(Instant::now() + timeout);
             }
-            let sent = match number == Signal::SIGTERM as i32 {
+            self.send(match number == Signal::SIGTERM as i32 {
                 true => self.policy.stop_signal,
                 false => number,
-            };
-            match pidfd_send_signal(self.app.as_fd(), sent) {
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(errno) => return Err(errno).context(|| format!("pidfd_send_signal({sent})")),
-            }
+            })?;
         }
         Ok(())
     }
 
+    fn send(&self, signal: i32) -> Result<()> {
+        match pidfd_send_signal(self.app.as_fd(), signal) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno).context(|| format!("pidfd_send_signal({signal})")),
+        }
+    }
+
     fn enforce_deadlines(&mut self) -> Result<()> {
+        if self.stop_at.is_some_and(|at| at <= Instant::now()) {
+            self.stop_at = None;
+            let kill_at = Instant::now() + self.policy.stop_timeout;
+            self.kill_at.get_or_insert(kill_at);
+            self.send(self.policy.stop_signal)?;
+        }
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.kill_at = None;
             self.cgroup.kill()?;

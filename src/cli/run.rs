@@ -4,7 +4,7 @@ use super::refused::Refused;
 use super::{Global, values};
 use crate::capabilities;
 use crate::cgroup::{Cpus, Limits};
-use crate::container::{self, Request};
+use crate::container::{self, Outcome, Request};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::integrity::Demand;
@@ -59,7 +59,7 @@ pub struct Run {
         hide_env_values = true,
         value_delimiter = ' '
     )]
-    sink: Vec<String>,
+    pub(super) sink: Vec<String>,
     /// What happens to an app that tries to change a file system
     #[arg(long, value_enum, default_value = "report", value_name = "HOW")]
     on_write: OnWrite,
@@ -124,14 +124,32 @@ pub struct Run {
 impl Run {
     /// Launches; the exit code.
     pub fn execute(self, global: &Global, typed: &[OsString]) -> Result<u8> {
-        close_inherited(self.status_fd)?;
+        self.close_inherited()?;
+        self.launch(global, typed, |_| {})
+            .map(|outcome| outcome.code)
+    }
+
+    /// Nothing but standard input, output, error and the status descriptor came for a reason. To be
+    /// called before anything is opened.
+    pub fn close_inherited(&self) -> Result<()> {
+        close_inherited(self.status_fd)
+    }
+
+    /// Launches what `change` makes of the request.
+    pub fn launch(
+        self,
+        global: &Global,
+        typed: &[OsString],
+        change: impl FnOnce(&mut Request),
+    ) -> Result<Outcome> {
         erase_secrets(&self.env, &self.sink, typed)?;
         let status = self
             .status_fd
             .map_or_else(|| Ok(Status::default()), Status::to_descriptor)?;
-        let outcome = self
-            .request(global)
-            .and_then(|request| container::run(&request, &status));
+        let outcome = self.request(global).and_then(|mut request| {
+            change(&mut request);
+            container::run(&request, &status)
+        });
         if let Err(error) = &outcome
             && error.exit != crate::error::EXIT_FAILED
         {
@@ -182,6 +200,7 @@ impl Run {
                 stop_signal: libc::SIGTERM,
                 stop_timeout: self.stop_timeout,
                 drain: Duration::from_secs(5),
+                run_for: None,
             },
         })
     }
@@ -271,7 +290,6 @@ fn piped_stdin() -> Result<OwnedFd> {
     Ok(read)
 }
 
-/// Nothing but standard input, output, error and the status descriptor came for a reason.
 fn close_inherited(status_fd: Option<i32>) -> Result<()> {
     let close = |first, last| match first <= last {
         true => process::close_inherited(first, last)
