@@ -21,7 +21,7 @@ use crate::error::{Context, Result};
 use crate::ship::Shipper;
 use crate::status::Status;
 use crate::sys::seccomp::{Listener, Notification};
-use attempt::{Attempt, Verdict, flag_names};
+use attempt::{Attempt, Verdict, flag_names, is_device};
 use calls::{Action, Call};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -166,7 +166,7 @@ impl Observer<'_> {
             attempt.flags().unwrap_or(0),
             attempt.name.clone(),
         );
-        if is_device(&attempt.name) && matches!(call.action, Action::Open(_)) {
+        if is_device(&attempt.name) && call.action != Action::Forbidden {
             return self.answer(Some(call), &told);
         }
         if !key.2.is_empty() && report.effect(&key).is_some() {
@@ -280,18 +280,4 @@ impl Observer<'_> {
         self.shipper.open().push_record("side-effect", &fields);
         self.status.event("side-effect", fields)
     }
-}
-
-/// The devices that every container has, by the names under which they are known: to write to them
-/// is what they are for.
-fn is_device(path: &[u8]) -> bool {
-    let names: [&[u8]; 6] = [
-        b"/dev/null",
-        b"/dev/zero",
-        b"/dev/full",
-        b"/dev/tty",
-        b"/dev/random",
-        b"/dev/urandom",
-    ];
-    names.contains(&path)
 }

@@ -105,6 +105,12 @@ const TABLE: &[Advice] = &[
     ),
     advice(
         "java",
+        "coredump_filter",
+        "java: -XX:-DumpPrivateMappingsInCore -XX:-DumpSharedMappingsInCore",
+        "github.com/openjdk/jdk17u, src/hotspot/os/linux/globals_linux.hpp",
+    ),
+    advice(
+        "java",
         "hs_err_pid",
         "java: -XX:ErrorFile=/dev/stderr",
         "docs.oracle.com/en/java/javase/21/docs/specs/man/java.html",
