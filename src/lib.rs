@@ -7,7 +7,7 @@
 //! main → cli → { demo, bake, doctor }
 //!      → container → { launch, supervise, ship, record, state, status }
 //!      → { rootfs, integrity, cgroup, store, layer, tree, erofs, manifest }
-//!      → { digest, reference, user, env, json, time, seccomp, capabilities, error } → sys (the only `unsafe`)
+//!      → { digest, reference, user, env, json, time, tls, seccomp, capabilities, error } → sys (the only `unsafe`)
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -39,5 +39,6 @@ pub mod store;
 pub mod supervise;
 pub mod sys;
 pub mod time;
+pub mod tls;
 pub mod tree;
 pub mod user;
