@@ -97,6 +97,11 @@ impl Store {
             .join(format!("{}.erofs", identity.hex()))
     }
 
+    /// Whether a blob is there, whatever its bytes are.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.blob_path(digest).exists()
+    }
+
     /// Opens a blob; its bytes are not verified yet. `what` names it in errors.
     pub fn open_blob(&self, what: &str, digest: &Digest) -> Result<File> {
         let named = |error: Error| match error.reason {
