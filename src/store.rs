@@ -69,17 +69,35 @@ impl Store {
         self.lock(FlockArg::LockExclusive)
     }
 
+    /// The same, unless it would have to wait.
+    fn try_lock_exclusive(&self) -> Result<Option<Flock<File>>> {
+        let path = self.lock_path();
+        match Flock::lock(self.open_lock()?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(lock)),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(errno).context(|| format!("flock({path:?})")),
+        }
+    }
+
     fn lock(&self, how: FlockArg) -> Result<Flock<File>> {
-        let path = self.path.join("lock");
-        let file = File::options()
+        let path = self.lock_path();
+        Flock::lock(self.open_lock()?, how)
+            .map_err(|(_, errno)| errno)
+            .context(|| format!("flock({path:?})"))
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.path.join("lock")
+    }
+
+    fn open_lock(&self) -> Result<File> {
+        let path = self.lock_path();
+        File::options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(&path)
-            .context(|| format!("open({path:?})"))?;
-        Flock::lock(file, how)
-            .map_err(|(_, errno)| errno)
-            .context(|| format!("flock({path:?})"))
+            .context(|| format!("open({path:?})"))
     }
 
     /// Where the blob of that digest is, or would be.

@@ -32,6 +32,8 @@ pub struct Transfer<'a> {
     failed_at: u64,
     retries: Retries,
     pace: Pace,
+    /// Why there is nothing more to be had.
+    ended: Option<Error>,
 }
 
 impl<'a> Transfer<'a> {
@@ -47,6 +49,7 @@ impl<'a> Transfer<'a> {
             failed_at: 0,
             retries: Retries::default(),
             pace: Pace::default(),
+            ended: None,
         }
     }
 
@@ -159,9 +162,12 @@ impl Read for Transfer<'_> {
             return Ok(0);
         }
         loop {
+            if let Some(error) = &self.ended {
+                return Err(io::Error::other(error.clone()));
+            }
             match self.advance(buffer) {
                 Ok(count) => return Ok(count),
-                Err(failure) => self.recover(failure).map_err(io::Error::other)?,
+                Err(failure) => self.ended = self.recover(failure).err(),
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::{erofs, tree};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const REPAIR: &str = "import or bake the same image again: that repairs it";
 
@@ -226,8 +226,8 @@ pub(super) fn merge(layers: Vec<Layer>) -> Result<Tree> {
     Ok(merged)
 }
 
-/// Applies `work` to each item, on as many threads as there are processors; the first item's error
-/// comes first.
+/// Applies `work` to each item, on as many threads as there are processors, until one fails; the
+/// first item's error comes first.
 pub(crate) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R> + Sync,
@@ -247,13 +247,16 @@ pub(super) fn on_threads<T: Sync, R: Send>(
     work: impl Fn(&T) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
     let threads = threads.min(items.len());
-    let next = AtomicUsize::new(0);
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let take = || {
         let mut done = Vec::new();
-        while let Some((number, item)) = Some(next.fetch_add(1, Ordering::Relaxed))
-            .and_then(|number| items.get(number).map(|item| (number, item)))
+        while !failed.load(Ordering::Relaxed)
+            && let number = next.fetch_add(1, Ordering::Relaxed)
+            && let Some(item) = items.get(number)
         {
-            done.push((number, work(item)));
+            let result = work(item);
+            failed.fetch_or(result.is_err(), Ordering::Relaxed);
+            done.push((number, result));
         }
         done
     };

@@ -2,9 +2,9 @@
 
 use super::image::{devices, merge, on_threads, scan_stored, write_tree};
 use super::source::{Format, Source, sniff};
-use super::{Store, open_regular};
+use super::{NewFile, Store, open_regular};
 use crate::digest::{Algorithm, Digest};
-use crate::error::{Context, Error, Reason, Result};
+use crate::error::{Context, Error, Reason, Result, reason_of};
 use crate::layer::{self, Compression, Layer, Tee};
 use crate::manifest::{
     self, Config, Descriptor, Document, LayerKind, MAX_INDEX_DEPTH, Manifest, Platform, archive,
@@ -13,6 +13,7 @@ use crate::manifest::{
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What an import is told.
 pub struct Options<'a> {
@@ -161,12 +162,30 @@ impl<'a> Found<'a> {
 
     /// Stores layers, documents and tree image, and names them; the manifest's digest.
     ///
-    /// Killed at any moment, it leaves nothing but whole blobs under their own digests.
+    /// Killed at any moment, it leaves nothing but whole blobs under their own digests. Where the
+    /// origin lies, it leaves nothing.
     pub fn store(self, store: &Store, options: &Options<'_>) -> Result<Digest> {
-        let _lock = store.lock_shared()?;
-        let layers = on_threads(options.threads, &self.layers, |packed| {
-            add_layer(store, self.origin, packed, options)
-        })?;
+        let lock = store.lock_shared()?;
+        let work = Work {
+            store,
+            origin: self.origin,
+            options,
+            added: Mutex::default(),
+            failure: OnceLock::new(),
+        };
+        let layers = on_threads(options.threads, &self.layers, |packed| work.add(packed));
+        let layers = match (layers, work.failure.into_inner()) {
+            (Ok(layers), _) => layers,
+            (Err(error), first) => {
+                drop(lock);
+                let error = first.unwrap_or(error);
+                if matches!(error.reason, Reason::Digest | Reason::Policy) {
+                    let added = work.added.into_inner();
+                    store.discard(&added.unwrap_or_else(PoisonError::into_inner));
+                }
+                return Err(error);
+            }
+        };
         let mut documents = self.documents;
         let digest = match self.manifest {
             Some(digest) => digest,
@@ -365,23 +384,51 @@ fn open_stored(path: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Brings one layer into the store, unless its tar is there and whole.
-fn add_layer(
-    store: &Store,
-    origin: &dyn Origin,
-    packed: &Packed,
-    options: &Options<'_>,
-) -> Result<Layer> {
-    if is_kept(store, packed, options)?
-        && let Some(file) = open_stored(&store.blob_path(&packed.diff_id))?
-        && let Ok(layer) = scan_stored(&file, &packed.diff_id)
-    {
-        (options.progress)(packed.number, Step::There(packed.size));
-        return Ok(layer);
+/// The layers of one image on their way into the store.
+struct Work<'a> {
+    store: &'a Store,
+    origin: &'a dyn Origin,
+    options: &'a Options<'a>,
+    /// The blobs that were not there before.
+    added: Mutex<Vec<Digest>>,
+    /// Why the first layer failed: the others are then given up.
+    failure: OnceLock<Error>,
+}
+
+impl Work<'_> {
+    /// Brings one layer into the store, unless its tar is there and whole.
+    fn add(&self, packed: &Packed) -> Result<Layer> {
+        let outcome = self.add_missing(packed);
+        if let Err(error) = &outcome {
+            // Only the first counts.
+            let _later = self.failure.set(error.clone());
+        }
+        outcome
     }
-    let layer = unpack(store, origin.layer(packed)?, packed, options)?;
-    (options.progress)(packed.number, Step::Stored);
-    Ok(layer)
+
+    fn add_missing(&self, packed: &Packed) -> Result<Layer> {
+        let Work { store, options, .. } = self;
+        if is_kept(store, packed, options)?
+            && let Some(file) = open_stored(&store.blob_path(&packed.diff_id))?
+            && let Ok(layer) = scan_stored(&file, &packed.diff_id)
+        {
+            (options.progress)(packed.number, Step::There(packed.size));
+            return Ok(layer);
+        }
+        let layer = unpack(self, self.origin.layer(packed)?, packed)?;
+        (options.progress)(packed.number, Step::Stored);
+        Ok(layer)
+    }
+
+    /// Gives a blob its name.
+    fn link(&self, new: NewFile, digest: &Digest) -> Result<()> {
+        let path = self.store.blob_path(digest);
+        if !path.exists() {
+            let mut added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+            added.push(*digest);
+        }
+        new.link(&path)
+    }
 }
 
 /// Whether the compressed blob is there and whole, or need not be.
@@ -398,12 +445,8 @@ fn is_kept(store: &Store, packed: &Packed, options: &Options<'_>) -> Result<bool
 }
 
 /// The one pass: hash the blob, decompress, hash and write the tar, read its entries.
-fn unpack(
-    store: &Store,
-    blob: Box<dyn Read + '_>,
-    packed: &Packed,
-    options: &Options<'_>,
-) -> Result<Layer> {
+fn unpack(work: &Work<'_>, blob: Box<dyn Read + '_>, packed: &Packed) -> Result<Layer> {
+    let Work { store, options, .. } = work;
     let what = packed.what();
     let promised = packed.descriptor.as_ref();
     let algorithm = promised.map_or(Algorithm::Sha256, |descriptor| {
@@ -415,6 +458,7 @@ fn unpack(
     let copy = kept_file.as_mut().map(|file| file as &mut dyn Write);
     let blob = Watched {
         inner: blob,
+        failure: &work.failure,
         progress: &|bytes| (options.progress)(packed.number, Step::Read(bytes)),
     };
     let mut blob = Tee::new(blob, algorithm, copy);
@@ -434,15 +478,18 @@ fn unpack(
         .as_ref()
         .is_err_and(|error| error.reason == Reason::Digest)
     {
-        io::copy(&mut blob, &mut io::sink()).context(|| format!("read({what})"))?;
+        io::copy(&mut blob, &mut io::sink()).map_err(|error| own_error(&what, error))?;
     }
     let (digest, size) = blob.finish();
     if let Some(descriptor) = promised.filter(|d| d.size == size) {
         descriptor.digest.expect("layer", digest)?;
     }
-    let layer = scanned.map_err(|e| Error {
-        what: format!("{what}: {}", e.what),
-        ..e
+    let layer = scanned.map_err(|e| match e.what == what {
+        true => e,
+        false => Error {
+            what: format!("{what}: {}", e.what),
+            ..e
+        },
     })?;
     if let Some(descriptor) = promised {
         descriptor.expect_size("layer", size)?;
@@ -451,20 +498,31 @@ fn unpack(
         .diff_id
         .expect(&format!("{what}: diff_id"), diff_id)?;
     if let (Some(kept), Some(descriptor)) = (kept, keep) {
-        kept.link(&store.blob_path(&descriptor.digest))?;
+        work.link(kept, &descriptor.digest)?;
     }
-    tar.link(&store.blob_path(&packed.diff_id))?;
+    work.link(tar, &packed.diff_id)?;
     Ok(layer)
 }
 
-/// Tells how many bytes were read.
+/// What an origin says of its own failure; else what the system says.
+fn own_error(what: &str, error: io::Error) -> Error {
+    let own = error.get_ref().and_then(|inner| inner.downcast_ref());
+    own.cloned()
+        .unwrap_or_else(|| Error::system(format_args!("read({what})"), reason_of(&error)))
+}
+
+/// Tells how many bytes were read; ends when another layer has failed.
 struct Watched<'a, R> {
     inner: R,
+    failure: &'a OnceLock<Error>,
     progress: &'a dyn Fn(u64),
 }
 
 impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(error) = self.failure.get() {
+            return Err(io::Error::other(error.clone()));
+        }
         let read = self.inner.read(buffer)?;
         (self.progress)(read as u64);
         Ok(read)
