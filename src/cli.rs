@@ -13,7 +13,7 @@ mod values;
 use crate::error::{Error, Result};
 use crate::store::Store;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -118,10 +118,33 @@ enum Parsed {
     Text(String),
 }
 
+// A launch has no time to describe all the other commands only to find out that they are not meant.
+/// Launch an image: `imrun IMAGE [ARG…]` is short for it
+#[derive(Parser)]
+#[command(bin_name = "imrun run", no_binary_name = true, max_term_width = 100)]
+struct RunAlone {
+    #[command(flatten)]
+    run: run::Run,
+    #[command(flatten)]
+    global: Global,
+}
+
+impl From<RunAlone> for Cli {
+    fn from(RunAlone { run, global }: RunAlone) -> Cli {
+        Cli {
+            global,
+            command: Command::Run(Box::new(run)),
+        }
+    }
+}
+
 fn parse(args: &[OsString]) -> Result<Parsed> {
-    let parsed = Cli::command()
-        .try_get_matches_from(args)
-        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = match args {
+        [_, command, rest @ ..] if command == "run" => {
+            RunAlone::try_parse_from(rest).map(Cli::from)
+        }
+        _ => Cli::try_parse_from(args),
+    };
     match parsed {
         Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
         Err(error) => match error.kind() {

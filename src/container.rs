@@ -1,9 +1,8 @@
 //! One launch, from a digest to the exit record.
 //!
 //! ```text
-//! image → verify → mount → launch record → sink's acknowledgement
-//!                        ↘ prepare (clone) ↗            ↓
-//!                                              execute → supervise → exit record
+//! image → verify ─┬─ mount → plan → launch record → sink's acknowledgement ─┐
+//!                 └─ clone → the child's own mounts → its root ─────────────┴─ execute → supervise → exit record
 //! ```
 #![forbid(unsafe_code)]
 
@@ -13,8 +12,8 @@ use crate::capabilities::Capabilities;
 use crate::cgroup::{self, Cgroup, Limits};
 use crate::digest::{Digest, hex};
 use crate::error::{Context, EXIT_FAILED, EXIT_LOST, Error, Result};
-use crate::integrity::{self, Demand};
-use crate::launch::{self, Network};
+use crate::integrity::{self, Checked, Demand};
+use crate::launch::{self, Attachment, Network, Newborn, Prepared, Spec};
 use crate::rootfs::{self, Root};
 use crate::ship::{Counters, Origin, Shipper, SinkUrl};
 use crate::state::{Entry, Runtime};
@@ -98,10 +97,6 @@ pub fn run(request: &Request, status: &Status) -> Result<u8> {
         "verified",
         json!({ "image": image.digest, "integrity": level, "memo": checked.memo.to_string() }),
     )?;
-    let root = rootfs::mount(&checked.sources)?;
-    let plan = Plan::new(request, &image, &root)?;
-    let (record, launch) = plan.record(request, &image, &checked, &root)?.seal();
-    drop(checked);
 
     // Until here a signal just ends imrun: there is nothing yet that it would leave behind.
     let signals = signals::catch()?;
@@ -112,14 +107,12 @@ pub fn run(request: &Request, status: &Status) -> Result<u8> {
     let launch = Launch {
         request,
         id,
-        launch,
-        image: image.digest,
-        integrity: level,
-        plan,
+        image: &image,
+        entry: &entry,
         signals: &signals,
         status,
     };
-    let outcome = launch.start_in(&entry, root, record);
+    let outcome = launch.run(checked);
     // What is left is removed whatever happened; the first error is the one that is told.
     let removed = match Cgroup::existing(&launch.id) {
         Ok(None) => entry.remove(),
@@ -135,90 +128,135 @@ pub fn run(request: &Request, status: &Status) -> Result<u8> {
 struct Launch<'a> {
     request: &'a Request,
     id: String,
-    launch: Digest,
-    image: Digest,
-    integrity: &'static str,
-    plan: Plan,
+    image: &'a Image,
+    entry: &'a Entry,
     signals: &'a SignalFd,
     status: &'a Status,
 }
 
+/// A launch whose record is made, and who ships it.
+struct Announced {
+    /// The record's digest.
+    launch: Digest,
+    integrity: &'static str,
+    args: Vec<String>,
+    policy: Policy,
+    shipper: Shipper,
+    /// The launch record's number among the events.
+    sequence: u64,
+}
+
 impl Launch<'_> {
-    fn start_in(&self, entry: &Entry, root: Root, record: Value) -> Result<u8> {
+    fn run(&self, checked: Checked) -> Result<u8> {
+        let network = self.request.network.attach()?;
+        // A launch that its limits forbid is none that the sink should hear of.
+        let cgroup = Cgroup::create(&self.id, &self.request.limits)?;
+        let outcome = self.start_in(&cgroup, &network, checked);
+        let removed = cgroup.remove();
+        let (announced, ending) = outcome?;
+        removed.map_err(|error| error.exit(EXIT_FAILED))?;
+        self.finish(&announced, ending)
+    }
+
+    /// Returns when the app has ended.
+    fn start_in(
+        &self,
+        cgroup: &Cgroup,
+        network: &Attachment,
+        checked: Checked,
+    ) -> Result<(Announced, Ending)> {
+        let directory = cgroup.open()?;
+        let stdin = self.request.stdin.as_ref().map(AsFd::as_fd);
+        let (announced, app) = launch::start(network, stdin, directory.as_fd(), |newborn| {
+            let root = rootfs::mount(&checked.sources)?;
+            let plan = Plan::new(self.request, self.image, &root)?;
+            let announced = self.announce(&plan, &checked, &root, network)?;
+            drop(checked);
+            let outcome = self.execute(newborn, plan.spec, root, &announced);
+            let app = self.told(outcome, &announced, cgroup)?;
+            Ok((announced, app))
+        })?;
+        let ending = self.supervise(app, &announced, cgroup);
+        let ending = ending.map_err(|error| error.exit(EXIT_FAILED));
+        let ending = self.told(ending, &announced, cgroup)?;
+        Ok((announced, ending))
+    }
+
+    /// Seals the launch record, and has it shipped.
+    fn announce(
+        &self,
+        plan: &Plan,
+        checked: &Checked,
+        root: &Root,
+        network: &Attachment,
+    ) -> Result<Announced> {
+        let record = plan.record(self.request, self.image, checked, root, network)?;
+        let (record, launch) = record.seal();
         let options = crate::ship::Options {
             buffer: self.request.log_buffer,
             timeout: ATTEMPT,
         };
-        let shipper = Shipper::start(&self.request.sink, self.origin()?, options)?;
-        // A launch that its limits forbid is none that the sink should hear of.
-        let cgroup = Cgroup::create(&self.id, &self.request.limits)?;
-        let sequence =
-            shipper.push_record("launch", json!({ "id": self.launch, "record": record }));
-        let outcome = self
-            .supervise(entry, root, &cgroup, &shipper, sequence)
-            .map_err(|error| match cgroup.oom_kills() {
-                // Who was killed cannot say why.
-                Ok(1..) => error.hint("memory ran out: --memory gives it more"),
-                _ => error,
-            });
-        let removed = cgroup.remove();
-        if let Err(error) = &outcome
-            && shipper.is_settled(sequence)
-        {
-            self.tell_failure(&shipper, error);
-        }
-        let ending = outcome?;
-        removed.map_err(|error| error.exit(EXIT_FAILED))?;
-        self.finish(&shipper, ending)
+        let shipper = Shipper::start(&self.request.sink, self.origin(&launch)?, options)?;
+        let sequence = shipper.push_record("launch", json!({ "id": launch, "record": record }));
+        Ok(Announced {
+            launch,
+            integrity: checked.level.as_str(),
+            args: plan.args(),
+            policy: plan.policy,
+            shipper,
+            sequence,
+        })
     }
 
-    fn supervise(
+    /// Returns when the app runs: prepared, and known to the sink.
+    fn execute(
         &self,
-        entry: &Entry,
+        newborn: Newborn<'_>,
+        spec: Spec,
         root: Root,
-        cgroup: &Cgroup,
-        shipper: &Shipper,
-        sequence: u64,
-    ) -> Result<Ending> {
-        let directory = cgroup.open()?;
-        let prepared = launch::prepare(
-            &self.plan.spec,
-            root.mount.as_fd(),
-            entry.path(),
-            entry.first_id(),
-            directory.as_fd(),
-        )?;
+        announced: &Announced,
+    ) -> Result<Prepared> {
+        let (stage, first_id) = (self.entry.path(), self.entry.first_id());
+        let prepared = newborn.prepare(spec, root.mount.as_fd(), stage, first_id)?;
         // The container's own mount is the last: the kernel takes it down when nobody waits for it.
         drop(root);
         let deadline = Instant::now() + HANDSHAKE;
-        await_acknowledgement(shipper, sequence, deadline, self.signals)?;
+        let Announced {
+            shipper, sequence, ..
+        } = announced;
+        await_acknowledgement(shipper, *sequence, deadline, self.signals)?;
         prepared.execute()?;
-        let late = |error: Error| error.exit(EXIT_FAILED);
-        entry
-            .publish(&self.status_of(prepared.pid.as_raw()))
-            .map_err(late)?;
-        let started = json!({ "id": self.id, "launch": self.launch, "pid": prepared.pid.as_raw() });
-        self.status.event("started", started).map_err(late)?;
-        Supervisor::new(prepared, cgroup, shipper, self.signals, self.plan.policy)
-            .and_then(Supervisor::watch)
-            .map_err(late)
+        Ok(prepared)
     }
 
-    /// The exit record of a launch that the sink knows of and that came to nothing.
-    fn tell_failure(&self, shipper: &Shipper, error: &Error) {
-        let record = json!({
-            "launch": self.launch,
-            "code": error.exit,
-            "error": error.to_string(),
-            "lines": counts(&shipper.counters()),
-        });
-        shipper.push_record("exit", record);
-        shipper.drain(Instant::now() + FAREWELL);
+    fn supervise(&self, app: Prepared, announced: &Announced, cgroup: &Cgroup) -> Result<Ending> {
+        let pid = app.pid.as_raw();
+        self.entry.publish(&self.status_of(pid, announced))?;
+        let started = json!({ "id": self.id, "launch": announced.launch, "pid": pid });
+        self.status.event("started", started)?;
+        let (shipper, policy) = (&announced.shipper, announced.policy);
+        Supervisor::new(app, cgroup, shipper, self.signals, policy).and_then(Supervisor::watch)
+    }
+
+    /// Tells the sink of a failure, if it knows of the launch.
+    fn told<T>(&self, outcome: Result<T>, announced: &Announced, cgroup: &Cgroup) -> Result<T> {
+        outcome.map_err(|error| {
+            let error = match cgroup.oom_kills() {
+                // Who was killed cannot say why.
+                Ok(1..) => error.hint("memory ran out: --memory gives it more"),
+                _ => error,
+            };
+            if announced.shipper.is_settled(announced.sequence) {
+                tell_failure(announced, &error);
+            }
+            error
+        })
     }
 
     /// The exit record, and what became of the lines.
-    fn finish(&self, shipper: &Shipper, ending: Ending) -> Result<u8> {
-        let deadline = ending.at + self.plan.policy.drain;
+    fn finish(&self, announced: &Announced, ending: Ending) -> Result<u8> {
+        let shipper = &announced.shipper;
+        let deadline = ending.at + announced.policy.drain;
         let lines = shipper.drain(deadline);
         let mut code = ending.code;
         let lost = lines.read - lines.acknowledged;
@@ -226,7 +264,7 @@ impl Launch<'_> {
             code = EXIT_LOST;
         }
         let record = json!({
-            "launch": self.launch,
+            "launch": announced.launch,
             "code": code,
             "signal": ending.signal,
             "stalled": ending.stalled,
@@ -250,30 +288,43 @@ impl Launch<'_> {
         Ok(code)
     }
 
-    fn origin(&self) -> Result<Origin> {
+    fn origin(&self, launch: &Digest) -> Result<Origin> {
         Ok(Origin {
             container_id: self.id.clone(),
             container_name: self.request.name.clone(),
-            image_digest: self.image.to_string(),
+            image_digest: self.image.digest.to_string(),
             host_name: host_name()?,
-            launch_id: self.launch.to_string(),
+            launch_id: launch.to_string(),
         })
     }
 
-    fn status_of(&self, pid: i32) -> crate::state::Status {
+    fn status_of(&self, pid: i32, announced: &Announced) -> crate::state::Status {
         crate::state::Status {
             id: self.id.clone(),
             name: self.request.name.clone(),
-            image: self.image.to_string(),
-            launch: self.launch.to_string(),
-            integrity: self.integrity.into(),
+            image: self.image.digest.to_string(),
+            launch: announced.launch.to_string(),
+            integrity: announced.integrity.into(),
             sink: self.request.sink.to_string(),
             supervisor: std::process::id() as i32,
             pid,
             started: crate::time::now(),
-            args: self.plan.args(),
+            args: announced.args.clone(),
         }
     }
+}
+
+/// The exit record of a launch that came to nothing.
+fn tell_failure(announced: &Announced, error: &Error) {
+    let shipper = &announced.shipper;
+    let record = json!({
+        "launch": announced.launch,
+        "code": error.exit,
+        "error": error.to_string(),
+        "lines": counts(&shipper.counters()),
+    });
+    shipper.push_record("exit", record);
+    shipper.drain(Instant::now() + FAREWELL);
 }
 
 fn counts(lines: &Counters) -> Value {

@@ -1,7 +1,13 @@
 //! From a verified root to a running app: namespaces, mounts, privileges, execve(2).
 //!
-//! [`prepare`] clones a child that builds its world and stops in front of execve; the caller then
-//! waits for the sink to acknowledge the launch record, and [`Prepared::execute`] lets it go.
+//! ```text
+//! start ─┬─ this thread: clone ──────────── waits with its child until execve ─────────── ends
+//!        │      child:     its own proc, sysfs, cgroup2 ── root, privileges ── waits ── execve
+//!        └─ direct:        what the child is told later ┘                     └ lets it go
+//! ```
+//! [`start`] clones a child that builds what of its world is always the same, while `direct` finds
+//! out the rest in another thread; [`Newborn::prepare`] hands that over and waits until the child
+//! stands in front of execve, and [`Prepared::execute`] lets it go.
 #![forbid(unsafe_code)]
 
 mod child;
@@ -12,13 +18,13 @@ mod network;
 mod sysctl;
 
 use crate::capabilities::Capabilities;
-use crate::error::{Context, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
+use crate::error::{Context, EXIT_FAILED, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
 use crate::seccomp::Policy;
 use crate::sys::mount;
-use crate::sys::process::{self, Cloned, Pointers};
-use crate::sys::seccomp;
+use crate::sys::process::Pointers;
+use crate::sys::{clone, seccomp, socket as descriptors};
 use crate::user::IDS;
-use child::{Failure, Step};
+use child::{Cradle, Failure, Step, World};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
@@ -27,6 +33,7 @@ use nix::unistd::Pid;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub use network::{Attachment, Network};
 
@@ -50,10 +57,6 @@ pub struct Spec {
     pub groups: Vec<u32>,
     /// What it may do beyond its user's rights.
     pub capabilities: Capabilities,
-    /// Which network it sees.
-    pub network: Attachment,
-    /// What becomes its standard input: a pipe of imrun's own; /dev/null without.
-    pub stdin: Option<OwnedFd>,
 }
 
 /// What keeps the app from calls and writes that its mounts and namespaces would let it try.
@@ -78,6 +81,102 @@ impl Walls {
     }
 }
 
+/// Clones the child, and waits with it until it executes the app or is gone; `direct` decides beside
+/// it, in a thread of its own, what becomes of it.
+///
+/// `stdin` is a pipe of imrun's own that becomes the app's standard input; /dev/null without. The
+/// app dies with the thread that calls this.
+///
+/// # Errors
+/// `direct`'s, or the failing call; nothing of the image ran, and the child is gone.
+pub fn start<T: Send>(
+    network: &Attachment,
+    stdin: Option<BorrowedFd<'_>>,
+    cgroup: BorrowedFd<'_>,
+    direct: impl FnOnce(Newborn<'_>) -> Result<T> + Send,
+) -> Result<T> {
+    // The child shares this memory, which holds the environment, until it executes.
+    nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
+    let (stdout, child_stdout) = pipe()?;
+    let (stderr, child_stderr) = pipe()?;
+    let (channel, child_channel) = socket::socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .context(|| "socketpair(AF_UNIX, SOCK_SEQPACKET)")?;
+    let (birth, world) = (clone::Birth::new(), OnceLock::new());
+    let cradle = Cradle {
+        own_network: network.owned(),
+        stdin: stdin.map(|stdin| stdin.as_raw_fd()),
+        stdout: child_stdout.as_raw_fd(),
+        stderr: child_stderr.as_raw_fd(),
+        channel: child_channel.as_raw_fd(),
+        parent_channel: channel.as_raw_fd(),
+        world: &world,
+    };
+    let child_channel = Mutex::new(Some(child_channel));
+    let newborn = Newborn {
+        birth: &birth,
+        world: &world,
+        child_channel: &child_channel,
+        network,
+        stdin,
+        stdout,
+        stderr,
+        channel,
+    };
+    std::thread::scope(|scope| {
+        let director = std::thread::Builder::new()
+            .name("director".into())
+            .spawn_scoped(scope, || direct(newborn))
+            .context(|| "clone(thread)")?;
+        let cloned = clone_child(network, cgroup, &birth, &cradle);
+        // Who still waits for a child that was never born, or died at once, sees it by this.
+        close(&child_channel);
+        let directed = director
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        cloned.and(directed)
+    })
+}
+
+/// Returns when the child has executed the app, or is gone.
+fn clone_child(
+    network: &Attachment,
+    cgroup: BorrowedFd<'_>,
+    birth: &clone::Birth,
+    cradle: &Cradle<'_>,
+) -> Result<()> {
+    let flags = child::NAMESPACES | network.clone_flag();
+    let home = network.enter()?;
+    clone::clone_and_wait(flags, cgroup, birth, child::run, cradle)
+        .map_err(|errno| clone_failed(flags, errno))?;
+    // The app may run already.
+    home.leave().map_err(|error| error.exit(EXIT_FAILED))
+}
+
+fn close(channel: &Mutex<Option<OwnedFd>>) {
+    // Nothing can go wrong while it is held.
+    let mut channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(channel.take());
+}
+
+/// A child that is being born, and will wait until it is told what it becomes.
+///
+/// Dropping it ends the child: it dies with its channel.
+pub struct Newborn<'a> {
+    birth: &'a clone::Birth,
+    world: &'a OnceLock<World>,
+    child_channel: &'a Mutex<Option<OwnedFd>>,
+    network: &'a Attachment,
+    stdin: Option<BorrowedFd<'a>>,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    channel: OwnedFd,
+}
+
 /// A container that stands in front of its execve(2).
 ///
 /// Dropping it ends the child: it dies with its channel.
@@ -94,73 +193,78 @@ pub struct Prepared {
     program: String,
 }
 
-/// Clones the child and waits until its mounts stand and are proven read-only.
-///
-/// `root` is a detached mount, which gets the container's ids here; `stage` is a directory of the
-/// host that the child, in its own mount namespace, mounts the root on before it changes to it.
-///
-/// # Errors
-/// The failing call of either process; nothing of the image ran, and the child is gone.
-pub fn prepare(
-    spec: &Spec,
-    root: BorrowedFd<'_>,
-    stage: &Path,
-    first_id: u32,
-    cgroup: BorrowedFd<'_>,
-) -> Result<Prepared> {
-    let (uid, gid) = (first_id + spec.uid, first_id + spec.gid);
-    let (stdout, child_stdout) = pipe(uid, gid)?;
-    let (stderr, child_stderr) = pipe(uid, gid)?;
-    if let Some(stdin) = &spec.stdin {
-        give(stdin, uid, gid)?;
+impl Newborn<'_> {
+    /// Gives the child its root and all else, and waits until its mounts stand and are proven
+    /// read-only.
+    ///
+    /// `root` is a detached mount, which gets the container's ids here; `stage` is a directory of
+    /// the host that the child, in its own mount namespace, mounts the root on before it changes to
+    /// it.
+    ///
+    /// # Errors
+    /// The failing call of either process.
+    pub fn prepare(
+        self,
+        spec: Spec,
+        root: BorrowedFd<'_>,
+        stage: &Path,
+        first_id: u32,
+    ) -> Result<Prepared> {
+        let (uid, gid) = (first_id + spec.uid, first_id + spec.gid);
+        for pipe in [
+            Some(self.stdout.as_fd()),
+            Some(self.stderr.as_fd()),
+            self.stdin,
+        ] {
+            pipe.map_or(Ok(()), |pipe| give(pipe, uid, gid))?;
+        }
+        let program = spec.args.strings()[0].to_string_lossy().into_owned();
+        let binds = self.network.binds(stage)?;
+        let walls = Walls::new(root)?;
+        let stage = CString::new(stage.as_os_str().as_encoded_bytes())
+            .map_err(|_| Error::usage(format_args!("{stage:?}"), "has a NUL byte"))?;
+        let world = World {
+            spec,
+            stage,
+            targets: binds.iter().map(|bind| bind.target).collect(),
+            filter: walls.filter,
+        };
+        let (mount_points, told) = (self.network.mount_points(), self.world);
+        let prepared = self.await_birth(program)?;
+        map_ids(prepared.pid, first_id)?;
+        idmap(prepared.pid, root)?;
+        if told.set(world).is_err() {
+            unreachable!("a newborn is prepared once");
+        }
+        let binds = binds.iter().map(|bind| bind.mount.as_fd());
+        let handed: Vec<_> = [root, walls.ruleset.as_fd()]
+            .into_iter()
+            .chain(binds)
+            .collect();
+        prepared.signal(child::TOLD, &handed)?;
+        prepared.await_step(Step::Ready)?;
+        assert_read_only(prepared.pid, &mount_points)?;
+        Ok(prepared)
     }
-    let (channel, child_channel) = socket::socketpair(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )
-    .context(|| "socketpair(AF_UNIX, SOCK_SEQPACKET)")?;
-    let binds = spec.network.binds(stage)?;
-    let walls = Walls::new(root)?;
-    let stage = CString::new(stage.as_os_str().as_encoded_bytes())
-        .map_err(|_| Error::usage(format_args!("{stage:?}"), "has a NUL byte"))?;
-    let world = child::World {
-        spec,
-        root,
-        stage: &stage,
-        binds: &binds,
-        walls: &walls,
-        stdout: child_stdout.as_fd(),
-        stderr: child_stderr.as_fd(),
-        channel: child_channel.as_fd(),
-        parent_channel: channel.as_raw_fd(),
-    };
-    let flags = child::NAMESPACES | spec.network.clone_flag();
-    let home = spec.network.enter()?;
-    let cloned = match process::clone3(flags, cgroup) {
-        Ok(Cloned::Child) => child::run(&world),
-        Ok(Cloned::Parent { pid, pidfd }) => Ok((pid, pidfd)),
-        Err(errno) => Err(clone_failed(flags, errno)),
-    };
-    home.leave()?;
-    let (pid, pidfd) = cloned?;
-    let program = spec.args.strings()[0].to_string_lossy().into_owned();
-    let prepared = Prepared {
-        pid,
-        pidfd,
-        stdout,
-        stderr,
-        channel,
-        program,
-    };
-    drop(child_channel);
-    map_ids(pid, first_id)?;
-    idmap(pid, root)?;
-    prepared.signal(child::MAPPED)?;
-    prepared.await_ready()?;
-    assert_read_only(pid, &spec.network.mount_points())?;
-    Ok(prepared)
+
+    fn await_birth(self, program: String) -> Result<Prepared> {
+        let message = receive(&self.channel)?;
+        let (Some(_), Some((pid, pidfd))) = (message, self.birth.take()) else {
+            return Err(died());
+        };
+        // From here on the child's death shows by the end of its channel.
+        close(self.child_channel);
+        let prepared = Prepared {
+            pid,
+            pidfd,
+            stdout: self.stdout,
+            stderr: self.stderr,
+            channel: self.channel,
+            program,
+        };
+        prepared.expect(message, Step::Born)?;
+        Ok(prepared)
+    }
 }
 
 impl Prepared {
@@ -169,18 +273,18 @@ impl Prepared {
     /// # Errors
     /// Exit code 127 when the program is not there, 126 when it cannot be executed.
     pub fn execute(&self) -> Result<()> {
-        self.signal(child::GO)?;
-        match self.receive()? {
+        self.signal(child::GO, &[])?;
+        match receive(&self.channel)? {
             None => Ok(()), // closed on exec
             Some(failure) => Err(self.explain(failure)),
         }
     }
 
-    fn signal(&self, message: u8) -> Result<()> {
-        match socket::send(self.channel.as_raw_fd(), &[message], MsgFlags::MSG_NOSIGNAL) {
-            Ok(_) => Ok(()),
+    fn signal(&self, message: u8, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
+        match descriptors::send(self.channel.as_fd(), message, descriptors) {
+            Ok(()) => Ok(()),
             // The child failed before it read this; what it said is still there.
-            Err(Errno::EPIPE | Errno::ECONNRESET) => match self.receive()? {
+            Err(Errno::EPIPE | Errno::ECONNRESET) => match receive(&self.channel)? {
                 Some(failure) => Err(self.explain(failure)),
                 None => Err(died()),
             },
@@ -188,28 +292,15 @@ impl Prepared {
         }
     }
 
-    fn await_ready(&self) -> Result<()> {
-        match self.receive()? {
-            Some(Failure {
-                step: Step::Ready, ..
-            }) => Ok(()),
-            Some(failure) => Err(self.explain(failure)),
-            None => Err(died()),
-        }
+    fn await_step(&self, step: Step) -> Result<()> {
+        self.expect(receive(&self.channel)?, step)
     }
 
-    /// The child's next message; None when it closed its end.
-    fn receive(&self) -> Result<Option<Failure>> {
-        let mut message = [0; Failure::SIZE];
-        loop {
-            match socket::recv(self.channel.as_raw_fd(), &mut message, MsgFlags::empty()) {
-                Ok(0) => return Ok(None),
-                Ok(_) => return Ok(Some(Failure::decode(message))),
-                // A child that ended without reading all resets the channel, once: what it said
-                // before that comes next.
-                Err(Errno::EINTR | Errno::ECONNRESET) => continue,
-                Err(errno) => return Err(errno).context(|| "recv(channel)"),
-            }
+    fn expect(&self, message: Option<Failure>, expected: Step) -> Result<()> {
+        match message {
+            Some(Failure { step, .. }) if step == expected => Ok(()),
+            Some(failure) => Err(self.explain(failure)),
+            None => Err(died()),
         }
     }
 
@@ -226,6 +317,21 @@ impl Prepared {
             (Step::WorkingDirectory, _) => Error::usage("working directory", format_args!("{why}: the image has no such directory, or the user may not enter it"))
                 .hint("--workdir names another one; imrun makes no directory in a root"),
             (step, _) => Error::system(step.call(), why),
+        }
+    }
+}
+
+/// The child's next message; None when it closed its end.
+fn receive(channel: &OwnedFd) -> Result<Option<Failure>> {
+    let mut message = [0; Failure::SIZE];
+    loop {
+        match socket::recv(channel.as_raw_fd(), &mut message, MsgFlags::empty()) {
+            Ok(0) => return Ok(None),
+            Ok(_) => return Ok(Some(Failure::decode(message))),
+            // A child that ended without reading all resets the channel, once: what it said
+            // before that comes next.
+            Err(Errno::EINTR | Errno::ECONNRESET) => continue,
+            Err(errno) => return Err(errno).context(|| "recv(channel)"),
         }
     }
 }
@@ -248,14 +354,12 @@ fn clone_failed(flags: u64, errno: Errno) -> Error {
     }
 }
 
-fn pipe(uid: u32, gid: u32) -> Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context(|| "pipe2(O_CLOEXEC)")?;
-    give(&write, uid, gid)?;
-    Ok((read, write))
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    nix::unistd::pipe2(OFlag::O_CLOEXEC).context(|| "pipe2(O_CLOEXEC)")
 }
 
 /// Lets the container's user open a pipe again, through /dev/stdin or /dev/stdout.
-fn give(pipe: &OwnedFd, uid: u32, gid: u32) -> Result<()> {
+fn give(pipe: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
     nix::unistd::fchown(pipe, Some(uid.into()), Some(gid.into()))
         .context(|| format!("fchown(pipe, {uid}, {gid})"))
 }

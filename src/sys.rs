@@ -1,10 +1,12 @@
 //! The system calls that no library wraps: the only module with `unsafe`.
 //!
 //! Every function does one call, gives its error back as the kernel's errno, and neither allocates
-//! nor locks: the child of a clone uses them between clone3(2) and execve(2), where both could hang.
+//! nor locks: the child of a clone uses them between clone3(2) and execve(2), where it may be killed
+//! at any moment, and what it had locked would stay so.
 #![allow(unsafe_code)]
 
 pub mod arguments;
+pub mod clone;
 pub mod landlock;
 pub mod lease;
 pub mod loop_device;

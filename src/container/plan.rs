@@ -5,7 +5,7 @@ use crate::digest::Digest;
 use crate::env::{self, Contract, Environment};
 use crate::error::{Context, Error, Result};
 use crate::integrity::Checked;
-use crate::launch::Spec;
+use crate::launch::{Attachment, Spec};
 use crate::record::Record;
 use crate::rootfs::{Backing, Root};
 use crate::store::image::Image;
@@ -18,7 +18,6 @@ use serde_json::json;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// Where programs are looked for when the environment does not say (the default of Docker,
@@ -67,13 +66,6 @@ impl Plan {
             gid: user.gid,
             groups: user.groups,
             capabilities: request.capabilities,
-            network: request.network.attach()?,
-            stdin: request
-                .stdin
-                .as_ref()
-                .map(OwnedFd::try_clone)
-                .transpose()
-                .context(|| "dup(stdin)")?,
         };
         Ok(Plan {
             spec,
@@ -95,6 +87,7 @@ impl Plan {
         image: &Image,
         checked: &Checked,
         root: &Root,
+        network: &Attachment,
     ) -> Result<Record> {
         let spec = &self.spec;
         let key = fingerprint_key()?;
@@ -115,7 +108,7 @@ impl Plan {
             workdir: spec.workdir.to_string_lossy().into_owned(),
             hostname: spec.hostname.to_string_lossy().into_owned(),
             env: self.environment.iter().map(print).collect(),
-            network: spec.network.record(),
+            network: network.record(),
             limits: request.limits.record(),
             policy: json!({
                 "capabilities": spec.capabilities.names(),

@@ -1,16 +1,15 @@
 //! The child of the clone: from fresh namespaces to execve(2).
 //!
-//! It allocates nothing and takes no lock, for it is a copy of one thread of a process that has
-//! more. The order of the steps is the kernel's: proc and sysfs can be mounted only while the old
-//! root is still visible; the pid namespace's sysctl belongs to the host's root, and so may the
+//! It allocates nothing and takes no lock, for it shares its memory with imrun and may be killed at
+//! any moment. The order of the steps is the kernel's: proc and sysfs can be mounted only while the
+//! old root is still visible; the pid namespace's sysctl belongs to the host's root, and so may the
 //! stage, while those of the ipc namespace belong to the container's.
 
-use super::host_file::Bind;
+use super::Spec;
 use super::mask::{self, Covers};
 use super::sysctl::{self, Sysctl};
-use super::{Spec, Walls};
 use crate::sys::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
-use crate::sys::{landlock, network, process, seccomp};
+use crate::sys::{landlock, network, process, seccomp, socket as descriptors};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, umount2};
@@ -19,10 +18,11 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, pivot_root, setsid};
+use nix::unistd::{chdir, dup2_stdin, fchdir, pivot_root, setsid};
 use std::convert::Infallible;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 /// The namespaces that every container has; the cgroup namespace is entered from inside, because
 /// only there does it begin at the container's own cgroup.
@@ -32,22 +32,45 @@ pub(super) const NAMESPACES: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS) as u64;
 
-/// Parent to child: the user namespace has its ids, and the root is mapped to them.
-pub(super) const MAPPED: u8 = b'm';
+/// Parent to child: its world is known, the user namespace has its ids, and the root is mapped to
+/// them.
+pub(super) const TOLD: u8 = b't';
 /// Parent to child: the sink has acknowledged the launch record.
 pub(super) const GO: u8 = b'g';
 
-/// All that the child uses; everything was made before the clone.
-pub(super) struct World<'a> {
-    pub spec: &'a Spec,
-    pub root: BorrowedFd<'a>,
-    pub stage: &'a CStr,
-    pub binds: &'a [Bind],
-    pub walls: &'a Walls,
-    pub stdout: BorrowedFd<'a>,
-    pub stderr: BorrowedFd<'a>,
-    pub channel: BorrowedFd<'a>,
+/// What the child is born with. Descriptors are numbers, for the parent may close its own.
+pub(super) struct Cradle<'a> {
+    pub own_network: bool,
+    pub stdin: Option<RawFd>,
+    pub stdout: RawFd,
+    pub stderr: RawFd,
+    pub channel: RawFd,
     pub parent_channel: RawFd,
+    /// Set before [`TOLD`] is sent.
+    pub world: &'a OnceLock<World>,
+}
+
+/// What it is told later.
+pub(super) struct World {
+    pub spec: Spec,
+    pub stage: CString,
+    /// Where the mounts go that come with [`TOLD`], relative to the root.
+    pub targets: Vec<&'static CStr>,
+    pub filter: Vec<libc::sock_filter>,
+}
+
+/// The descriptors that come with [`TOLD`], in this order.
+struct Handed {
+    root: OwnedFd,
+    ruleset: OwnedFd,
+    binds: [Option<OwnedFd>; 2],
+}
+
+/// The file systems that show the container itself, of its namespaces and not attached yet.
+struct Views {
+    proc: OwnedFd,
+    sysfs: Option<OwnedFd>,
+    cgroupfs: OwnedFd,
 }
 
 macro_rules! steps {
@@ -69,8 +92,9 @@ macro_rules! steps {
 }
 
 steps! {
+    Born = "born",
     Ready = "ready",
-    Channel = "recv(channel)",
+    Channel = "send, recv(channel)",
     Signals = "rt_sigaction(SIG_DFL)",
     Session = "setsid()",
     CgroupNamespace = "unshare(CLONE_NEWCGROUP)",
@@ -106,7 +130,6 @@ steps! {
     Loopback = "ioctl(\"lo\", SIOCSIFFLAGS)",
     Stdin = "open(\"/dev/null\")",
     Stdio = "dup2()",
-    NotDumpable = "prctl(PR_SET_DUMPABLE, 0)",
     CoreLimit = "setrlimit(RLIMIT_CORE, 0)",
     Bounding = "prctl(PR_CAPBSET_DROP)",
     Ids = "setgroups, setresgid, setresuid()",
@@ -161,88 +184,127 @@ impl<T> At<T> for nix::Result<T> {
 }
 
 /// Never returns: the program is executed, or the failing step told and the process ended.
-pub(super) fn run(world: &World<'_>) -> ! {
-    let Err(failure) = start(world);
+pub(super) fn run(cradle: &Cradle<'_>) -> ! {
+    let Err(failure) = start(cradle);
     // Nobody is left to tell when this fails: the parent is gone, and sees nothing.
-    let _ = send(world, failure);
+    let _ = send(cradle, failure);
     process::exit(i32::from(crate::error::EXIT_REFUSED))
 }
 
-fn start(world: &World<'_>) -> Result<Infallible, Failure> {
+fn start(cradle: &Cradle<'_>) -> Result<Infallible, Failure> {
     // Else the parent's death would go unseen, as this copy kept its end open.
-    nix::unistd::close(world.parent_channel).at(Step::Channel)?;
-    nix::sys::prctl::set_dumpable(false).at(Step::NotDumpable)?;
+    nix::unistd::close(cradle.parent_channel).at(Step::Channel)?;
     process::reset_signals().at(Step::Signals)?;
     setsid().at(Step::Session)?;
-    await_message(world, MAPPED)?;
-    unshare(CloneFlags::CLONE_NEWCGROUP).at(Step::CgroupNamespace)?;
-    enter_root(world)?;
-    name_host(world.spec)?;
-    connect_stdio(world)?;
-    drop_privileges(world)?;
-    enclose(world)?;
+    send(cradle, told(Step::Born))?;
+    let views = mount_views(cradle)?;
+    let (world, handed) = await_world(cradle)?;
+    enter_root(cradle, world, &handed, views)?;
+    let name = std::os::unix::ffi::OsStrExt::from_bytes(world.spec.hostname.as_bytes());
+    nix::unistd::sethostname::<&std::ffi::OsStr>(name).at(Step::Hostname)?;
+    connect_stdio(cradle)?;
+    drop_privileges(cradle, &world.spec)?;
+    // Last of all: from here on only the channel to the parent and execve(2) are left.
+    landlock::restrict(handed.ruleset.as_fd()).at(Step::Landlock)?;
+    seccomp::install(&world.filter).at(Step::Seccomp)?;
     // All but this is done while the sink makes up its mind.
-    send(
-        world,
-        Failure {
-            step: Step::Ready,
-            errno: Errno::from_raw(0),
-        },
-    )?;
-    await_message(world, GO)?;
-    Err(execute(world.spec))
+    send(cradle, told(Step::Ready))?;
+    let [] = await_message(cradle, GO)?;
+    Err(execute(&world.spec))
 }
 
-fn send(world: &World<'_>, message: Failure) -> Result<(), Failure> {
-    let channel = world.channel.as_raw_fd();
-    socket::send(channel, &message.encode(), MsgFlags::MSG_NOSIGNAL).at(Step::Channel)?;
+/// The message that a step was reached.
+fn told(step: Step) -> Failure {
+    Failure {
+        step,
+        errno: Errno::from_raw(0),
+    }
+}
+
+fn send(cradle: &Cradle<'_>, message: Failure) -> Result<(), Failure> {
+    socket::send(cradle.channel, &message.encode(), MsgFlags::MSG_NOSIGNAL).at(Step::Channel)?;
     Ok(())
 }
 
 /// Ends the process in silence when the parent is gone.
-fn await_message(world: &World<'_>, expected: u8) -> Result<(), Failure> {
-    let mut message = [0];
-    let received = loop {
-        match socket::recv(world.channel.as_raw_fd(), &mut message, MsgFlags::empty()) {
-            Err(Errno::EINTR) => continue,
-            other => break other.at(Step::Channel)?,
-        }
-    };
-    if received != 1 || message[0] != expected {
-        process::exit(i32::from(crate::error::EXIT_REFUSED));
+fn await_message<const N: usize>(
+    cradle: &Cradle<'_>,
+    expected: u8,
+) -> Result<[Option<OwnedFd>; N], Failure> {
+    match descriptors::receive(cradle.channel).at(Step::Channel)? {
+        (Some(message), descriptors) if message == expected => Ok(descriptors),
+        _ => process::exit(i32::from(crate::error::EXIT_REFUSED)),
     }
-    Ok(())
 }
 
-fn enter_root(world: &World<'_>) -> Result<(), Failure> {
+fn await_world<'a>(cradle: &Cradle<'a>) -> Result<(&'a World, Handed), Failure> {
+    let [Some(root), Some(ruleset), first, second] = await_message(cradle, TOLD)? else {
+        return Err(Errno::EBADMSG).at(Step::Channel);
+    };
+    let handed = Handed {
+        root,
+        ruleset,
+        binds: [first, second],
+    };
+    let world = cradle.world.get().ok_or(Errno::EBADMSG);
+    Ok((world.at(Step::Channel)?, handed))
+}
+
+/// What can be done before it is known what the container is to be.
+fn mount_views(cradle: &Cradle<'_>) -> Result<Views, Failure> {
+    unshare(CloneFlags::CLONE_NEWCGROUP).at(Step::CgroupNamespace)?;
     let none: Option<&CStr> = None;
-    nix::mount::mount(
-        none,
-        c"/",
-        none,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        none,
-    )
-    .at(Step::Propagation)?;
-    let root = world.root;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    nix::mount::mount(none, c"/", none, private, none).at(Step::Propagation)?;
     let proc = mount_new(c"proc", 0, Step::Proc)?;
     set_sysctls(&proc, &sysctl::HOST_USER)?;
-    mount::move_mount(root, libc::AT_FDCWD, world.stage).at(Step::Attach)?;
+    let sysfs = match cradle.own_network {
+        true => Some(mount_new(c"sysfs", RDONLY, Step::Sysfs)?),
+        false => None,
+    };
+    let cgroupfs = mount_new(c"cgroup2", RDONLY, Step::Cgroupfs)?;
+    if cradle.own_network {
+        let socket = socket::socket(
+            AddressFamily::Inet,
+            SockType::Datagram,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+        .at(Step::LoopbackSocket)?;
+        network::loopback_up(socket.as_fd()).at(Step::Loopback)?;
+    }
+    Ok(Views {
+        proc,
+        sysfs,
+        cgroupfs,
+    })
+}
+
+fn enter_root(
+    cradle: &Cradle<'_>,
+    world: &World,
+    handed: &Handed,
+    views: Views,
+) -> Result<(), Failure> {
+    let root = handed.root.as_fd();
+    mount::move_mount(root, libc::AT_FDCWD, &world.stage).at(Step::Attach)?;
     let covers = Covers::open(root).at(Step::Covers)?;
     process::set_ids(0, 0, &[]).at(Step::RootIds)?;
-    configure(&proc, world.spec.network.owned())?;
-    mount::move_mount(proc.as_fd(), root.as_raw_fd(), c"proc").at(Step::AttachProc)?;
-    covers.put(proc.as_fd(), &mask::PROC).at(Step::CoverProc)?;
-    if world.spec.network.owned() {
-        let sysfs = mount_new(c"sysfs", RDONLY, Step::Sysfs)?;
-        mount::move_mount(sysfs.as_fd(), root.as_raw_fd(), c"sys").at(Step::AttachSysfs)?;
+    configure(&views.proc, cradle.own_network)?;
+    let attach = |view: &OwnedFd, path, step| {
+        mount::move_mount(view.as_fd(), root.as_raw_fd(), path).at(step)
+    };
+    attach(&views.proc, c"proc", Step::AttachProc)?;
+    covers
+        .put(views.proc.as_fd(), &mask::PROC)
+        .at(Step::CoverProc)?;
+    if let Some(sysfs) = &views.sysfs {
+        attach(sysfs, c"sys", Step::AttachSysfs)?;
         covers.put(sysfs.as_fd(), &mask::SYS).at(Step::CoverSysfs)?;
     }
-    let cgroupfs = mount_new(c"cgroup2", RDONLY, Step::Cgroupfs)?;
-    mount::move_mount(cgroupfs.as_fd(), root.as_raw_fd(), c"sys/fs/cgroup")
-        .at(Step::AttachCgroupfs)?;
-    for bind in world.binds {
-        attach_bind(root, bind)?;
+    attach(&views.cgroupfs, c"sys/fs/cgroup", Step::AttachCgroupfs)?;
+    for (target, bind) in world.targets.iter().zip(handed.binds.iter().flatten()) {
+        attach_bind(root, bind, target)?;
     }
     fchdir(root).at(Step::EnterRoot)?;
     pivot_root(c".", c".").at(Step::Pivot)?;
@@ -272,29 +334,17 @@ fn set_sysctls(proc: &OwnedFd, sysctls: &[Sysctl]) -> Result<(), Failure> {
 }
 
 /// The placeholder may be reached through the image's own links, but never outside its root.
-fn attach_bind(root: BorrowedFd<'_>, bind: &Bind) -> Result<(), Failure> {
+fn attach_bind(root: BorrowedFd<'_>, bind: &OwnedFd, target: &CStr) -> Result<(), Failure> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let target = openat2(root, bind.target, how).at(Step::BindTarget)?;
-    mount::move_mount_onto(bind.mount.as_fd(), target.as_fd()).at(Step::Bind)
+    let target = openat2(root, target, how).at(Step::BindTarget)?;
+    mount::move_mount_onto(bind.as_fd(), target.as_fd()).at(Step::Bind)
 }
 
-fn name_host(spec: &Spec) -> Result<(), Failure> {
-    let name = std::os::unix::ffi::OsStrExt::from_bytes(spec.hostname.as_bytes());
-    nix::unistd::sethostname::<&std::ffi::OsStr>(name).at(Step::Hostname)?;
-    if !spec.network.owned() {
-        return Ok(());
-    }
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket::socket(AddressFamily::Inet, SockType::Datagram, flags, None)
-        .at(Step::LoopbackSocket)?;
-    network::loopback_up(socket.as_fd()).at(Step::Loopback)
-}
-
-fn connect_stdio(world: &World<'_>) -> Result<(), Failure> {
-    match &world.spec.stdin {
-        Some(stdin) => dup2_stdin(stdin).at(Step::Stdio)?,
+fn connect_stdio(cradle: &Cradle<'_>) -> Result<(), Failure> {
+    match cradle.stdin {
+        Some(stdin) => process::dup2(stdin, 0).at(Step::Stdio)?,
         None => {
             let null = open(
                 c"/dev/null",
@@ -304,12 +354,11 @@ fn connect_stdio(world: &World<'_>) -> Result<(), Failure> {
             dup2_stdin(null.at(Step::Stdin)?).at(Step::Stdio)?;
         }
     }
-    dup2_stdout(world.stdout).at(Step::Stdio)?;
-    dup2_stderr(world.stderr).at(Step::Stdio)
+    process::dup2(cradle.stdout, 1).at(Step::Stdio)?;
+    process::dup2(cradle.stderr, 2).at(Step::Stdio)
 }
 
-fn drop_privileges(world: &World<'_>) -> Result<(), Failure> {
-    let spec = world.spec;
+fn drop_privileges(cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).at(Step::CoreLimit)?;
     umask(Mode::from_bits_truncate(0o022));
     let capabilities = spec.capabilities.bits();
@@ -321,15 +370,9 @@ fn drop_privileges(world: &World<'_>) -> Result<(), Failure> {
     nix::sys::prctl::set_no_new_privs().at(Step::NoNewPrivileges)?;
     // A change of credentials clears it, so it comes after the last one.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).at(Step::ParentDeath)?;
-    exit_if_orphaned(world)?;
+    exit_if_orphaned(cradle)?;
     enter_working_directory(&spec.workdir).at(Step::WorkingDirectory)?;
     process::close_on_exec_from(3).at(Step::CloseRange)
-}
-
-/// Last of all: from here on only the channel to the parent and execve(2) are left.
-fn enclose(world: &World<'_>) -> Result<(), Failure> {
-    landlock::restrict(world.walls.ruleset.as_fd()).at(Step::Landlock)?;
-    seccomp::install(&world.walls.filter).at(Step::Seccomp)
 }
 
 /// Takes all capabilities but those of `keep` out of the bounding set.
@@ -344,9 +387,9 @@ fn bound_capabilities(keep: u64) -> Result<(), Failure> {
 }
 
 /// The parent may have died before its death was asked to be told.
-fn exit_if_orphaned(world: &World<'_>) -> Result<(), Failure> {
+fn exit_if_orphaned(cradle: &Cradle<'_>) -> Result<(), Failure> {
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    match socket::recv(world.channel.as_raw_fd(), &mut [0], flags) {
+    match socket::recv(cradle.channel, &mut [0], flags) {
         Ok(0) => process::exit(i32::from(crate::error::EXIT_REFUSED)),
         Err(Errno::EAGAIN) => Ok(()),
         other => other.at(Step::Channel).map(drop),

@@ -1,4 +1,4 @@
-//! Making a process in fresh namespaces, and taking its privileges away.
+//! What a process can do to itself and to others: privileges, signals, another program.
 //!
 //! The credential calls are made directly: the C library's own would also signal every thread that
 //! it remembers, and in the child of a clone it remembers threads that are not there.
@@ -7,47 +7,6 @@ use super::check;
 use nix::Result;
 use std::ffi::{CStr, c_char};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-
-// linux/sched.h; the C library's constants for clone(2) are too narrow for the last one.
-const CLONE_PIDFD: u64 = 0x1000;
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
-/// Which side of clone3(2) this is.
-pub enum Cloned {
-    /// The new process.
-    Child,
-    /// The process that called, with the child's id and a descriptor of it.
-    Parent {
-        /// The child's process id, in the caller's pid namespace.
-        pid: nix::unistd::Pid,
-        /// Refers to the child even after its id was used again (pidfd_open(2)).
-        pidfd: OwnedFd,
-    },
-}
-
-/// Clones this process into the namespaces of `flags` (`CLONE_NEW*`) and into `cgroup`.
-///
-/// The child has a copy of this thread alone: it must not allocate, lock or unwind, and ends by
-/// execve(2) or [`exit`].
-pub fn clone3(flags: u64, cgroup: BorrowedFd<'_>) -> Result<Cloned> {
-    let mut pidfd: RawFd = -1;
-    // SAFETY: an all-zero clone_args is a valid one.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags | CLONE_PIDFD | CLONE_INTO_CGROUP;
-    args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
-    args.cgroup = cgroup.as_raw_fd() as u64;
-    // SAFETY: without CLONE_VM the child runs on a copy of this stack, as after fork(2).
-    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
-    Ok(match check(result)? {
-        0 => Cloned::Child,
-        pid => Cloned::Parent {
-            pid: nix::unistd::Pid::from_raw(pid as i32),
-            // SAFETY: the kernel has just made this descriptor for the caller.
-            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
-        },
-    })
-}
 
 /// Ends this process at once: no destructors, no buffers.
 pub fn exit(code: i32) -> ! {
@@ -66,6 +25,11 @@ pub fn execve(path: &CStr, argv: &Pointers, envp: &Pointers) -> nix::errno::Errn
 
 /// C strings as execve(2) wants them, made before the clone because making them allocates.
 pub struct Pointers(Vec<*const c_char>, Vec<std::ffi::CString>);
+
+// SAFETY: the pointers lead to the strings beside them, which nobody changes.
+unsafe impl Send for Pointers {}
+// SAFETY: as above.
+unsafe impl Sync for Pointers {}
 
 impl Pointers {
     /// Takes the strings over.
@@ -137,6 +101,12 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     let flags = libc::CLOSE_RANGE_CLOEXEC;
     // SAFETY: plain integers; nothing is closed before execve(2).
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
+}
+
+/// Makes `number` a copy of `descriptor`, which stays open when a program is executed.
+pub fn dup2(descriptor: RawFd, number: RawFd) -> Result<()> {
+    // SAFETY: of the numbers that this is called with nobody owns the second: they are 0, 1 and 2.
+    check(unsafe { libc::dup2(descriptor, number) }.into()).map(drop)
 }
 
 /// Closes every descriptor from `first` to `last` that this program did not open itself.

@@ -1,8 +1,75 @@
-//! What the kernel knows of a socket.
+//! What the kernel knows of a socket, and descriptors that are sent through one.
 
 use crate::error::{Context, Result};
 use nix::errno::Errno;
-use std::os::fd::{AsFd, AsRawFd};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// The most descriptors that come with one message.
+const MAX_DESCRIPTORS: usize = 4;
+
+/// Sends one byte with copies of `descriptors`, at most four (unix(7), `SCM_RIGHTS`).
+pub fn send(channel: BorrowedFd<'_>, byte: u8, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
+    let numbers: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    let control = if numbers.is_empty() { &[][..] } else { &rights };
+    let (bytes, flags) = ([byte], MsgFlags::MSG_NOSIGNAL);
+    sendmsg::<()>(
+        channel.as_raw_fd(),
+        &[IoSlice::new(&bytes)],
+        control,
+        flags,
+        None,
+    )
+    .map(drop)
+}
+
+/// Receives what [`send`] sent, without allocating; no byte when the peer has closed its end.
+///
+/// The descriptors are close-on-exec, and of more than `N` the last ones are lost.
+pub fn receive<const N: usize>(channel: RawFd) -> nix::Result<(Option<u8>, [Option<OwnedFd>; N])> {
+    const { assert!(N <= MAX_DESCRIPTORS) };
+    let mut byte = 0u8;
+    let mut part = libc::iovec {
+        iov_base: (&raw mut byte).cast(),
+        iov_len: 1,
+    };
+    // Room for a header and four numbers, aligned as a header is.
+    let mut control = [0u64; 4];
+    // SAFETY: an all-zero msghdr is a valid one.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    let length = loop {
+        // SAFETY: the header names a byte and a buffer that live for the whole call.
+        let result = unsafe { libc::recvmsg(channel, &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        match Errno::result(result) {
+            Err(Errno::EINTR) => continue,
+            other => break other?,
+        }
+    };
+    Ok(((length > 0).then_some(byte), descriptors(&message)))
+}
+
+fn descriptors<const N: usize>(message: &libc::msghdr) -> [Option<OwnedFd>; N] {
+    // SAFETY: the kernel has filled in the header and the control buffer that it names.
+    let Some(header) = (unsafe { libc::CMSG_FIRSTHDR(message).as_ref() }) else {
+        return [const { None }; N];
+    };
+    // SAFETY: no pointer is followed.
+    let bytes = header.cmsg_len as usize - unsafe { libc::CMSG_LEN(0) } as usize;
+    // SAFETY: behind the header the kernel has put that many bytes of descriptor numbers.
+    let data: *const RawFd = unsafe { libc::CMSG_DATA(header) }.cast();
+    std::array::from_fn(|index| {
+        (index < bytes / size_of::<RawFd>()).then(|| {
+            // SAFETY: within those bytes; the kernel has just made the descriptor for this process.
+            unsafe { OwnedFd::from_raw_fd(data.add(index).read_unaligned()) }
+        })
+    })
+}
 
 /// Bytes written to a TCP socket that the peer's kernel has not acknowledged yet.
 ///
@@ -22,6 +89,36 @@ mod tests {
     use super::*;
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn descriptors_come_in_their_order_with_the_byte() {
+        let (a, b) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let files: Vec<_> = (0..3)
+            .map(|number| std::fs::File::create_new(dir.path().join(number.to_string())).unwrap())
+            .collect();
+        let sent: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        send(a.as_fd(), b'x', &sent).unwrap();
+        send(a.as_fd(), b'y', &[]).unwrap();
+        let (byte, received) = receive::<4>(b.as_raw_fd()).unwrap();
+        assert_eq!(byte, Some(b'x'));
+        for (number, descriptor) in received.iter().enumerate() {
+            let path = descriptor
+                .as_ref()
+                .map(|fd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap());
+            let expected = (number < 3).then(|| dir.path().join(number.to_string()));
+            assert_eq!(path, expected);
+        }
+        let (byte, [none]) = receive::<1>(b.as_raw_fd()).unwrap();
+        assert_eq!((byte, none.is_none()), (Some(b'y'), true));
+    }
+
+    #[test]
+    fn a_channel_whose_peer_is_gone_has_no_byte() {
+        let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
+        drop(a);
+        assert_eq!(receive::<0>(b.as_raw_fd()).unwrap().0, None);
+    }
 
     #[test]
     fn bytes_that_the_peer_has_read_are_acknowledged() {
