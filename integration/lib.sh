@@ -175,6 +175,23 @@ start_sink() {
     export IMRUN_SINK
 }
 
+# start_registry: a docker-registry without TLS, whose data are in $scratch/registry; $registry is its HOST:PORT.
+start_registry() {
+    registry=127.0.0.1:$(free_port 5200 5299)
+    printf 'version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "%s"}\n' \
+        "$scratch/registry" "$registry" >"$scratch/registry.yml"
+    in_background docker-registry serve "$scratch/registry.yml" >"$scratch/registry.log" 2>&1
+    within 20 curl --silent --output /dev/null "http://$registry/v2/"
+}
+
+# publish IMAGE…: images of $cache, byte for byte, into $registry.
+publish() {
+    local image
+    for image in "$@"; do
+        skopeo copy --quiet --preserve-digests --dest-tls-verify=false "oci:$cache/$image:latest" "docker://$registry/$image:latest"
+    done
+}
+
 # documents FILTER: the jq FILTER's answer about the array of all documents; fails where that is false or null.
 documents() {
     jq -es "$1" "$scratch/documents" >/dev/null
