@@ -132,7 +132,7 @@ impl Store {
         let file = open_regular(&self.blob_path(digest)).map_err(named)?;
         file.ok_or_else(|| {
             Error::digest(format_args!("{what} {digest}"), format_args!("is not in the store {}", self.path.display()))
-                .hint("imrun import SOURCE puts an image into the store; imrun images lists those that are there")
+                .hint("imrun pull NAME or imrun import SOURCE puts an image into the store; imrun images lists those that are there")
         })
     }
 
@@ -142,7 +142,7 @@ impl Store {
         let bytes = read_document(what, file)?;
         digest
             .verify(what, &bytes)
-            .map_err(|e| e.hint("import or bake the same image again: that repairs it"))?;
+            .map_err(|e| e.hint("pull, import or bake the same image again: that repairs it"))?;
         Ok(bytes)
     }
 

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-const REPAIR: &str = "import or bake the same image again: that repairs it";
+const REPAIR: &str = "pull, import or bake the same image again: that repairs it";
 
 /// An image whose documents were hashed and then parsed.
 pub struct Image {

@@ -2,8 +2,12 @@
 
 use crate::support::layout::Packing;
 use crate::support::registry::{Access, Fault, Registry};
+use crate::support::server::Server;
 use crate::{Served, assert_whole, host, imrun, pull};
 use serde_json::json;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex};
 
 /// "user:secret".
 const BASIC: &str = "Basic dXNlcjpzZWNyZXQ=";
@@ -220,6 +224,55 @@ fn a_redirect_never_carries_credentials_to_another_server() {
         assert_eq!(asked[0].header("authorization"), None, "{asked:?}");
         assert_whole(&host, served.digest());
     }
+}
+
+/// A proxy for whatever a client wants to be connected to: it is always this server.
+fn proxy_to(registry: &Registry, seen: &Arc<Mutex<Vec<String>>>) -> Server {
+    let (target, seen) = (registry.authority(), Arc::clone(seen));
+    Server::start(([127, 0, 0, 1], 0).into(), move |client| {
+        let mut lines = BufReader::new(client.try_clone().unwrap()).lines();
+        let Some(Ok(request)) = lines.next() else {
+            return;
+        };
+        seen.lock().unwrap().push(request);
+        lines.find(|line| line.as_ref().is_ok_and(String::is_empty));
+        let server = TcpStream::connect(&target).unwrap();
+        let pipe = |mut from: TcpStream, mut to: TcpStream| {
+            // Either side may just go away.
+            let _ended = std::io::copy(&mut from, &mut to);
+            let _closed = to.shutdown(Shutdown::Both);
+        };
+        (&client).write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        let (back, forth) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+        let other = std::thread::spawn(move || pipe(back, forth));
+        pipe(client, server);
+        other.join().unwrap();
+    })
+}
+
+#[test]
+fn the_environment_names_a_proxy_that_this_machine_does_without() {
+    let host = host!();
+    let served = Served::new(&host, Packing::Gzip);
+    let seen = Arc::default();
+    let proxy = proxy_to(&served.registry, &seen);
+    let url = format!("http://user:secret@{}", proxy.address());
+    let args = ["pull", "--plain-http", "registry.invalid/app:1"];
+    imrun(&host, &args, &[("HTTP_PROXY", &url)]).exits(0);
+    assert_whole(&host, served.digest());
+    assert_eq!(
+        seen.lock().unwrap()[0],
+        "CONNECT registry.invalid:80 HTTP/1.1"
+    );
+    let other = host!();
+    let around = [("HTTP_PROXY", &url[..]), ("NO_PROXY", "invalid")];
+    imrun(&other, &args, &around).refused("registry.invalid");
+    let connections = seen.lock().unwrap().len();
+    imrun(&other, &["pull", &served.tag()], &[("ALL_PROXY", &url)]).exits(0);
+    assert_eq!(seen.lock().unwrap().len(), connections);
+    let wrong = imrun(&host!(), &args, &[("HTTP_PROXY", "gopher://user:secret@x")]);
+    let wrong = wrong.refused("HTTP_PROXY: is not the URL of a proxy");
+    assert!(!wrong.err.contains("secret"), "{wrong:?}");
 }
 
 #[test]
