@@ -3,7 +3,7 @@
 use super::progress::Progress;
 use super::{Global, print, run, values};
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::manifest::Platform;
 use crate::reference::Reference;
 use crate::registry::pull::{Remote, THREADS};
@@ -82,8 +82,24 @@ pub fn present(store: &Store, name: &Reference, digest: &Digest) -> Result<()> {
     if Image::is_there(store, digest)? {
         return Ok(());
     }
-    pull(store, name, &Platform::host(), false, &Settings::default())?;
-    Ok(())
+    let pulled = pull(store, name, &Platform::host(), false, &Settings::default());
+    match pulled {
+        Ok(_) => Ok(()),
+        // It is not the registry that is missed, but the image.
+        Err(error) if error.reason == Reason::System => {
+            let place = store.path().display();
+            let why = format_args!(
+                "is not all in the store {place}, and a pull fails: {}",
+                error.why
+            );
+            let missing = Error::digest(name, why);
+            Err(match error.hint {
+                Some(hint) => missing.hint(hint),
+                None => missing,
+            })
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn pull(
