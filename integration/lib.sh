@@ -175,6 +175,7 @@ start_sink() {
     export IMRUN_SINK
 }
 
+<<<<<<< HEAD
 # start_registry: a docker-registry without TLS, whose data are in $scratch/registry; $registry is its HOST:PORT.
 start_registry() {
     registry=127.0.0.1:$(free_port 5200 5299)
@@ -190,6 +191,21 @@ publish() {
     for image in "$@"; do
         skopeo copy --quiet --preserve-digests --dest-tls-verify=false "oci:$cache/$image:latest" "docker://$registry/$image:latest"
     done
+=======
+# start_discard: a TCP receiver that takes everything and keeps nothing; IMRUN_SINK names it.
+start_discard() {
+    in_background python3 -c '
+import socket, sys, threading
+server = socket.create_server(("127.0.0.1", 0), backlog=128)
+open(sys.argv[1], "w").write(str(server.getsockname()[1]))
+def drain(peer):
+    while peer.recv(65536): pass
+while True: threading.Thread(target=drain, args=(server.accept()[0],), daemon=True).start()
+' "$scratch/port"
+    within 10 test -s "$scratch/port"
+    IMRUN_SINK=json+tcp://127.0.0.1:$(<"$scratch/port")
+    export IMRUN_SINK
+>>>>>>> main
 }
 
 # documents FILTER: the jq FILTER's answer about the array of all documents; fails where that is false or null.

@@ -72,8 +72,8 @@ pub struct Request {
     pub limits: Limits,
     /// What becomes the app's standard input.
     pub stdin: Option<OwnedFd>,
-    /// Where lines and records go.
-    pub sink: SinkUrl,
+    /// Where lines and records go: to each of them. There is one at least.
+    pub sinks: Vec<SinkUrl>,
     /// Bytes that may wait for the sink.
     pub log_buffer: usize,
     /// In place of the image's stop signal.
@@ -196,7 +196,7 @@ impl Launch<'_> {
             buffer: self.request.log_buffer,
             timeout: ATTEMPT,
         };
-        let shipper = Shipper::start(&self.request.sink, self.origin(&launch)?, options)?;
+        let shipper = Shipper::start(&self.request.sinks, &self.origin(&launch)?, options)?;
         let sequence = shipper.push_record("launch", json!({ "id": launch, "record": record }));
         Ok(Announced {
             launch,
@@ -231,11 +231,17 @@ impl Launch<'_> {
 
     fn supervise(&self, app: Prepared, announced: &Announced, cgroup: &Cgroup) -> Result<Ending> {
         let pid = app.pid.as_raw();
-        self.entry.publish(&self.status_of(pid, announced))?;
+        let mut status = self.status_of(pid, announced);
+        self.entry.publish(&status)?;
         let started = json!({ "id": self.id, "launch": announced.launch, "pid": pid });
         self.status.event("started", started)?;
         let (shipper, policy) = (&announced.shipper, announced.policy);
-        Supervisor::new(app, cgroup, shipper, self.signals, policy).and_then(Supervisor::watch)
+        let report = || {
+            status.sinks = sinks(shipper);
+            self.entry.publish(&status)
+        };
+        Supervisor::new(app, cgroup, shipper, self.signals, policy, Box::new(report))
+            .and_then(Supervisor::watch)
     }
 
     /// Tells the sink of a failure, if it knows of the launch.
@@ -269,8 +275,8 @@ impl Launch<'_> {
             "signal": ending.signal,
             "stalled": ending.stalled,
             "oomKills": ending.oom_kills,
-            "lines": counts(&lines),
         });
+        let record = with_counts(record, &lines, shipper);
         if ending.oom_kills > 0 {
             log::warn!(
                 "memory: ran out, and the kernel killed {} of the container's processes",
@@ -305,7 +311,8 @@ impl Launch<'_> {
             image: self.image.digest.to_string(),
             launch: announced.launch.to_string(),
             integrity: announced.integrity.into(),
-            sink: self.request.sink.to_string(),
+            sink: self.request.sinks[0].to_string(),
+            sinks: sinks(&announced.shipper),
             supervisor: std::process::id() as i32,
             pid,
             started: crate::time::now(),
@@ -321,10 +328,26 @@ fn tell_failure(announced: &Announced, error: &Error) {
         "launch": announced.launch,
         "code": error.exit,
         "error": error.to_string(),
-        "lines": counts(&shipper.counters()),
     });
+    let record = with_counts(record, &shipper.counters(), shipper);
     shipper.push_record("exit", record);
     shipper.drain(Instant::now() + FAREWELL);
+}
+
+/// The record with what became of the lines: `lines` at the sink that has acknowledged the fewest,
+/// and `sinks` each where there are several.
+fn with_counts(mut record: Value, lines: &Counters, shipper: &Shipper) -> Value {
+    record["lines"] = counts(lines);
+    let sinks = sinks(shipper);
+    if sinks.len() > 1 {
+        record["sinks"] = sinks.into();
+    }
+    record
+}
+
+fn sinks(shipper: &Shipper) -> Vec<Value> {
+    let sink = |(url, lines): (&SinkUrl, Counters)| json!({ "url": url.to_string(), "lines": counts(&lines) });
+    shipper.each().map(sink).collect()
 }
 
 fn counts(lines: &Counters) -> Value {

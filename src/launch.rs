@@ -106,7 +106,7 @@ pub fn start<T: Send>(
         SockFlag::SOCK_CLOEXEC,
     )
     .context(|| "socketpair(AF_UNIX, SOCK_SEQPACKET)")?;
-    let (birth, world) = (clone::Birth::new(), OnceLock::new());
+    let (birth, world) = (clone::Birth::awaited(), OnceLock::new());
     let cradle = Cradle {
         own_network: network.owned(),
         stdin: stdin.map(|stdin| stdin.as_raw_fd()),
@@ -281,7 +281,7 @@ impl Prepared {
     }
 
     fn signal(&self, message: u8, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
-        match descriptors::send(self.channel.as_fd(), message, descriptors) {
+        match descriptors::send(self.channel.as_raw_fd(), message, descriptors) {
             Ok(()) => Ok(()),
             // The child failed before it read this; what it said is still there.
             Err(Errno::EPIPE | Errno::ECONNRESET) => match receive(&self.channel)? {

@@ -36,8 +36,8 @@ pub struct Record {
     pub limits: Value,
     /// How stalls, stops and side effects are met.
     pub policy: Value,
-    /// The sink, without credentials, and what its acknowledgements mean.
-    pub sink: Value,
+    /// The sinks, without credentials, and what their acknowledgements mean.
+    pub sinks: Vec<Value>,
 }
 
 impl Record {
@@ -49,7 +49,7 @@ impl Record {
             .iter()
             .map(|(name, print)| json!({ "name": name, "hmac": print }))
             .collect();
-        let value = json!({
+        let mut value = json!({
             "version": 1,
             "imrun": { "version": env!("CARGO_PKG_VERSION"), "build": env!("IMRUN_BUILD") },
             "kernel": kernel(),
@@ -69,8 +69,11 @@ impl Record {
             "network": self.network,
             "limits": self.limits,
             "policy": self.policy,
-            "sink": self.sink,
+            "sink": self.sinks.first(),
         });
+        if self.sinks.len() > 1 {
+            value["sinks"] = self.sinks.clone().into();
+        }
         let digest = Digest::sha256(json::canonical(&value).as_bytes());
         (value, digest)
     }

@@ -38,8 +38,10 @@ pub struct Status {
     pub launch: String,
     /// The integrity level that held.
     pub integrity: String,
-    /// The sink, without credentials.
+    /// The first sink, without credentials.
     pub sink: String,
+    /// All of them: `url`, without credentials, and `lines`, their counters a second ago at most.
+    pub sinks: Vec<serde_json::Value>,
     /// The supervisor's process id.
     pub supervisor: i32,
     /// The app's process id.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod output;
+mod report;
 pub mod signals;
 
 use crate::cgroup::Cgroup;
@@ -17,6 +18,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use output::Output;
+use report::Report;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -110,6 +112,7 @@ pub struct Supervisor<'a> {
     kill_at: Option<Instant>,
     stalled: bool,
     memory: Memory,
+    report: Report<'a>,
 }
 
 /// What becomes of the memory that the start took.
@@ -123,13 +126,15 @@ enum Memory {
 }
 
 impl<'a> Supervisor<'a> {
-    /// Takes over a container whose program was executed.
+    /// Takes over a container whose program was executed. `report` tells others of the shipper's
+    /// counters; it is called once a second at most.
     pub fn new(
         app: Prepared,
         cgroup: &'a Cgroup,
         shipper: &'a Shipper,
         signals: &'a SignalFd,
         policy: Policy,
+        report: Box<dyn FnMut() -> Result<()> + 'a>,
     ) -> Result<Supervisor<'a>> {
         let outputs = [
             Output::new(Stream::Stdout, app.stdout)?,
@@ -145,6 +150,7 @@ impl<'a> Supervisor<'a> {
             kill_at: None,
             stalled: false,
             memory: Memory::Keep(Instant::now() + SETTLED),
+            report: Report::new(report),
         })
     }
 
@@ -154,6 +160,7 @@ impl<'a> Supervisor<'a> {
             self.forward_signals()?;
             self.ship()?;
             self.enforce_deadlines()?;
+            self.report.when_due(self.shipper);
             self.settle()?;
         }
         let status = waitid(Id::PIDFd(self.app.as_fd()), WaitPidFlag::WEXITED);
@@ -198,7 +205,11 @@ impl<'a> Supervisor<'a> {
             Memory::Keep(until) => Some(until),
             Memory::Release(_) | Memory::Released => None,
         };
-        let times = self.kill_at.into_iter().chain(settle);
+        let times = self
+            .kill_at
+            .into_iter()
+            .chain(settle)
+            .chain(self.report.due());
         let times = times.map(|at| at.saturating_duration_since(Instant::now()));
         let stall = (self.policy.on_stall == OnStall::Kill).then_some(STALL_CHECK);
         let wait = times.chain(stall).min();
@@ -219,7 +230,9 @@ impl<'a> Supervisor<'a> {
             .iter_mut()
             .filter(|output| output.ready || output.full)
         {
-            output.pump(self.shipper, drop)?;
+            if output.pump(self.shipper, drop)? {
+                self.report.need();
+            }
         }
         Ok(())
     }

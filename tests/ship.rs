@@ -30,7 +30,7 @@ fn origin() -> Origin {
 }
 
 fn start(url: &str, options: Options) -> Shipper {
-    Shipper::start(&url.parse().unwrap(), origin(), options).unwrap()
+    Shipper::start(&[url.parse().unwrap()], &origin(), options).unwrap()
 }
 
 fn es(bulk: &Bulk) -> Shipper {
@@ -79,7 +79,11 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 
 /// Pushes as a supervisor does under `--on-stall block`.
 fn push(shipper: &Shipper, text: &str) {
-    while shipper.push_line(Stream::Stdout, text.as_bytes(), false) == Pushed::Full {
+    while shipper
+        .open()
+        .push_line(Stream::Stdout, text.as_bytes(), false)
+        == Pushed::Full
+    {
         wait_for_notice(shipper);
     }
 }
@@ -92,7 +96,12 @@ fn push_lines(shipper: &Shipper, numbers: std::ops::Range<u64>) {
 
 /// Pushes lines until one does not fit, and returns how many did.
 fn fill(shipper: &Shipper) -> u64 {
-    let fits = |_: &u64| shipper.push_line(Stream::Stderr, &[b'x'; 1000], false) != Pushed::Full;
+    let fits = |_: &u64| {
+        shipper
+            .open()
+            .push_line(Stream::Stderr, &[b'x'; 1000], false)
+            != Pushed::Full
+    };
     (0..).take_while(fits).count() as u64
 }
 
@@ -124,7 +133,9 @@ fn a_line_and_a_record_arrive_under_their_common_names() {
     let bulk = Bulk::start(Answer::Well);
     let shipper = es(&bulk);
     launch(&shipper);
-    shipper.push_line(Stream::Stderr, b"caf\xc3\xa9 \"\0\" \xff\r", true);
+    shipper
+        .open()
+        .push_line(Stream::Stderr, b"caf\xc3\xa9 \"\0\" \xff\r", true);
     assert_eq!(shipper.drain(later()).acknowledged, 1);
     let documents = bulk.documents();
     let mut line = documents[1].source.clone();
@@ -179,8 +190,10 @@ fn path_index_parameters_and_credentials_of_the_url_are_used() {
     // The second is stored too: another launch of the same container has other ids.
     assert_eq!(indices, [Some("logs".to_owned()), None]);
     assert_eq!(bulk.targets().len(), 2);
-    assert!(bulk.targets().contains("/insert/_bulk?debug=1"));
-    assert!(bulk.targets().contains("/insert/_bulk"));
+    let filter = "filter_path=errors,items.*.status,items.*.error";
+    for start in ["/insert/_bulk?debug=1&", "/insert/_bulk?"] {
+        assert!(bulk.targets().contains(&format!("{start}{filter}")));
+    }
     let basic = "Basic dXNlcjpwQHNz".to_owned();
     assert_eq!(bulk.authorizations(), [Some(basic), None].into());
 }
@@ -262,7 +275,7 @@ fn no_line_is_lost_repeated_or_moved_when_the_server_is_killed_and_comes_back() 
     let before = bulk.documents().len();
     // As many as fit: nobody takes them now.
     let mut next = LINES / 2;
-    while shipper.has_room(100) && next < LINES {
+    while shipper.open().has_room(100) && next < LINES {
         push(&shipper, &format!("line {next}"));
         next += 1;
     }
@@ -373,13 +386,13 @@ fn a_stalled_sink_fills_the_buffer_and_a_notice_tells_when_there_is_room() {
         (1..64).contains(&taken),
         "{taken} lines of 1000 bytes in 64 KiB"
     );
-    assert!(!shipper.has_room(1000));
+    assert!(!shipper.open().has_room(1000));
     let first = shipper.stalled().unwrap();
     bulk.wait("a request", |_, requests| requests >= 2);
     assert!(shipper.stalled().unwrap() > first);
     bulk.answer(Answer::Well);
     wait_for_notice(&shipper);
-    assert!(shipper.has_room(1000));
+    assert!(shipper.open().has_room(1000));
     assert_eq!(shipper.drain(later()).acknowledged, taken);
     assert_eq!(shipper.stalled(), None);
 }
@@ -395,7 +408,11 @@ fn dropped_lines_are_counted_and_leave_a_gap() {
     launch(&shipper);
     bulk.answer(Answer::Stall);
     let taken = fill(&shipper);
-    shipper.drop_lines(5);
+    for _ in 0..5 {
+        shipper
+            .open()
+            .push_or_drop(Stream::Stderr, &[b'x'; 1000], false);
+    }
     // The exit record is taken although there is no room.
     let exit = shipper.push_record("exit", json!({ "dropped": 5 }));
     assert_eq!(exit, 1 + taken + 5 + 1);
@@ -421,7 +438,11 @@ fn side_effects_without_number_are_bounded_and_counted() {
     let shipper = start(&format!("es+http://{}", bulk.address()), options);
     launch(&shipper);
     bulk.answer(Answer::Stall);
-    let effect = || shipper.try_push_record("side-effect", json!({ "path": "/etc/x" }));
+    let effect = || {
+        shipper
+            .open()
+            .push_record("side-effect", &json!({ "path": "/etc/x" }))
+    };
     let taken = (0..10_000).filter(|_| effect() != Pushed::Full).count() as u64;
     assert!((1..1000).contains(&taken), "{taken}");
     assert_eq!(shipper.counters().lost_records, 10_000 - taken);
@@ -562,12 +583,12 @@ fn a_tcp_receiver_that_reads_nothing_stalls_the_sink_and_loses_nothing() {
     let line = [b'x'; 60_000];
     let mut taken = 0;
     while taken < 1000 && shipper.stalled().unwrap_or_default() < Duration::from_millis(500) {
-        match shipper.push_line(Stream::Stdout, &line, false) {
+        match shipper.open().push_line(Stream::Stdout, &line, false) {
             Pushed::Taken(_) => taken += 1,
             Pushed::Full => std::thread::yield_now(),
         }
     }
-    assert!(!shipper.has_room(60_000));
+    assert!(!shipper.open().has_room(60_000));
     lines.stall(false);
     assert_eq!(shipper.drain(later()).acknowledged, taken);
     lines.wait("all lines", |lines| lines.len() as u64 > taken);
@@ -588,7 +609,7 @@ fn ten_thousand_lines_are_acknowledged_by_a_real_server() {
         container_id,
         ..origin()
     };
-    let shipper = Shipper::start(&url.parse().unwrap(), origin, Options::default()).unwrap();
+    let shipper = Shipper::start(&[url.parse().unwrap()], &origin, Options::default()).unwrap();
     let began = Instant::now();
     launch(&shipper);
     push_lines(&shipper, 0..10_000);

@@ -56,6 +56,10 @@ impl FromStr for Cpus {
     }
 }
 
+/// Bytes; Docker's minimum, too. Until the app is executed the child shares imrun's memory, and the
+/// kernel kills all who share one when it runs out.
+const MIN_MEMORY: u64 = 6 << 20;
+
 /// A limit that was asked for.
 struct Limit {
     option: &'static str,
@@ -99,11 +103,18 @@ impl Limits {
         [memory, cpus, pids].into_iter().flatten().collect()
     }
 
-    /// Refuses a limit whose controller the hierarchy at `root` does not have.
+    /// Refuses a limit that nothing can start under, and one whose controller the hierarchy at `root`
+    /// does not have.
     pub(super) fn check(&self, root: &Path) -> Result<()> {
         let asked = self.asked();
         if asked.is_empty() {
             return Ok(());
+        }
+        if let Some(bytes) = self.memory.filter(|bytes| *bytes < MIN_MEMORY) {
+            return Err(Error::usage(
+                format_args!("--memory {bytes}"),
+                "is less than 6M, with which nothing can start",
+            ));
         }
         let available = controllers(root)?;
         match asked
@@ -293,6 +304,19 @@ mod tests {
         Limits::default()
             .check(&dir.path().join("nowhere"))
             .unwrap();
+    }
+
+    #[test]
+    fn less_memory_than_a_start_takes_is_refused() {
+        let dir = cgroup("cpu memory pids");
+        let limits = |bytes| Limits {
+            memory: Some(bytes),
+            ..Limits::default()
+        };
+        limits(MIN_MEMORY).check(dir.path()).unwrap();
+        let error = limits(MIN_MEMORY - 1).check(dir.path()).unwrap_err();
+        assert_eq!((error.reason, error.exit), (Reason::Usage, 125));
+        assert!(error.what.starts_with("--memory"), "{error}");
     }
 
     #[test]

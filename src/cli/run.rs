@@ -49,9 +49,16 @@ pub struct Run {
     /// Read variables from a file, a line each
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// Where output goes: es+http://HOST:PORT, json+tcp://HOST:PORT, stdio:
-    #[arg(long, value_name = "URL", env = "IMRUN_SINK", hide_env_values = true)]
-    sink: Option<String>,
+    /// Where output goes: es+http://HOST:PORT, otlp, syslog, forward, json, stdio: (docs/sinks.md);
+    /// can be repeated
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "IMRUN_SINK",
+        hide_env_values = true,
+        value_delimiter = ' '
+    )]
+    sink: Vec<String>,
     /// What happens while the sink takes nothing
     #[arg(long, value_enum, default_value = "block", value_name = "HOW")]
     on_stall: OnStall,
@@ -114,7 +121,7 @@ impl Run {
     /// Launches; the exit code.
     pub fn execute(self, global: &Global, typed: &[OsString]) -> Result<u8> {
         close_inherited(self.status_fd)?;
-        erase_secrets(&self.env, self.sink.as_deref(), typed)?;
+        erase_secrets(&self.env, &self.sink, typed)?;
         let status = self
             .status_fd
             .map_or_else(|| Ok(Status::default()), Status::to_descriptor)?;
@@ -135,13 +142,7 @@ impl Run {
         let network = Network::new(&self.net, self.dns)?;
         let capabilities = self.cap_add.iter().map(|name| capabilities::parse(name));
         let capabilities = capabilities.collect::<Result<_>>()?;
-        let sink = self.sink.as_deref().filter(|url| !url.is_empty());
-        let sink: SinkUrl = sink
-            .ok_or_else(|| {
-                Error::sink("sink", "none is given, and no line may be lost")
-                    .hint("--sink stdio: shows the output here; --sink URL or IMRUN_SINK ships it")
-            })?
-            .parse()?;
+        let sinks = sinks(&self.sink)?;
         // What is missing of an image that says where it is comes last: all else is right then.
         if let ImageArgument::Named(name) = self.image.parse()? {
             registry::present(&global.store(), &name, &image)?;
@@ -171,7 +172,7 @@ impl Run {
             } else {
                 None
             },
-            sink,
+            sinks,
             log_buffer: self.log_buffer,
             stop_signal: self.stop_signal,
             policy: Policy {
@@ -212,6 +213,26 @@ pub fn digest(global: &Global, image: &str) -> Result<Digest> {
 pub fn spellings(name: &str) -> Vec<String> {
     let read = name.parse::<Reference>().map(|name| name.tagged());
     [name.to_string()].into_iter().chain(read).collect()
+}
+
+/// Those that were given, each once.
+fn sinks(urls: &[String]) -> Result<Vec<SinkUrl>> {
+    let urls: Vec<_> = urls.iter().filter(|url| !url.is_empty()).collect();
+    let mut sinks: Vec<SinkUrl> = Vec::with_capacity(urls.len());
+    for url in urls {
+        let sink: SinkUrl = url.parse()?;
+        if sinks.contains(&sink) {
+            return Err(Error::usage(format_args!("sink {sink}"), "is given twice"));
+        }
+        sinks.push(sink);
+    }
+    match sinks.is_empty() {
+        true => Err(
+            Error::sink("sink", "none is given, and no line may be lost")
+                .hint("--sink stdio: shows the output here; --sink URL or IMRUN_SINK ships it"),
+        ),
+        false => Ok(sinks),
+    }
 }
 
 fn check_name(name: String) -> Result<String> {
@@ -278,20 +299,24 @@ fn close_inherited(status_fd: Option<i32>) -> Result<()> {
 }
 
 /// `-e K=V` would show V to everybody in /proc/PID/cmdline, `--sink` its password.
-fn erase_secrets(env: &[OsString], sink: Option<&str>, typed: &[OsString]) -> Result<()> {
-    let values = env.iter().filter_map(|entry| {
-        let entry = entry.as_encoded_bytes();
+fn erase_secrets(env: &[OsString], sinks: &[String], typed: &[OsString]) -> Result<()> {
+    let value = |argument: &[u8]| {
+        let entries = env.iter().map(|entry| entry.as_encoded_bytes());
+        let mut typed = entries.filter(|entry| argument.ends_with(entry));
+        let entry = typed.find(|entry| entry.contains(&b'='))?;
         let equals = entry.iter().position(|byte| *byte == b'=')?;
-        Some((entry, entry.len() - equals - 1))
-    });
-    let password = sink
-        .filter(|url| url.contains('@'))
-        .map(|url| (url.as_bytes(), url.len()));
-    let secrets: Vec<_> = values.chain(password).collect();
+        Some(argument.len() - entry.len() + equals + 1)
+    };
+    // A parameter can be a key. One argument can hold several URLs.
+    let telling = sinks.iter().filter(|url| url.contains(['@', '?']));
+    let telling: Vec<_> = telling.map(|url| url.as_bytes()).collect();
+    let url = |argument: &[u8]| {
+        let starts = |url: &&[u8]| argument.windows(url.len()).position(|part| part == *url);
+        telling.iter().filter_map(starts).min()
+    };
     let secret_from = |position: usize| {
         let argument = typed.get(position)?.as_encoded_bytes();
-        let (_, length) = secrets.iter().find(|(text, _)| argument.ends_with(text))?;
-        Some(argument.len() - length)
+        value(argument).or_else(|| url(argument))
     };
     if (0..typed.len()).all(|position| secret_from(position).is_none()) {
         return Ok(());

@@ -8,13 +8,14 @@ use crate::integrity::Checked;
 use crate::launch::{Attachment, Spec};
 use crate::record::Record;
 use crate::rootfs::{Backing, Root};
+use crate::ship::SinkUrl;
 use crate::store::image::Image;
 use crate::supervise::Policy;
 use crate::sys::process::Pointers;
 use crate::user::User;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
@@ -119,12 +120,13 @@ impl Plan {
                 "stopTimeoutMs": policy.stop_timeout.as_millis() as u64,
                 "logBuffer": request.log_buffer,
             }),
-            sink: json!({
-                "url": request.sink.to_string(),
-                "acknowledgement": request.sink.acknowledgement().as_str(),
-            }),
+            sinks: request.sinks.iter().map(sink).collect(),
         })
     }
+}
+
+fn sink(url: &SinkUrl) -> Value {
+    json!({ "url": url.to_string(), "acknowledgement": url.acknowledgement().as_str() })
 }
 
 fn backing(backing: Backing) -> &'static str {

@@ -3,21 +3,16 @@
 //! Events are charged for until the sink has acknowledged or rejected them, so the events in
 //! flight count too. The supervisor's side never waits, but for a deadline.
 
-use super::event::{Body, Event, Stream, line_cost};
+use super::event::{Batch, Event, Stream, line_cost, record_cost};
+use super::notice::Notice;
 use super::sink::Failure;
-use crate::error::{Context, Result};
 use crate::time::nanoseconds;
-use nix::errno::Errno;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The most events in a batch.
-pub const BATCH_EVENTS: usize = 1000;
-/// The most bytes in a batch, as they are charged for; one event may exceed it.
-pub const BATCH_BYTES: usize = 512 * 1024;
+/// Emptied batches that are kept for their memory.
+const SPARES: usize = 2;
 
 /// The longest wait between attempts while draining.
 const HURRIED: Duration = Duration::from_millis(50);
@@ -57,7 +52,7 @@ pub struct Counters {
 pub struct Settlement {
     /// Bytes charged for the settled events.
     pub freed: usize,
-    /// The first event of the batch that is not settled.
+    /// The first event that was taken and is not settled.
     pub unsettled: Option<u64>,
     /// Lines and records that were acknowledged.
     pub acknowledged: Tally,
@@ -80,10 +75,10 @@ pub struct Tally {
 
 impl Tally {
     /// Counts one event more.
-    pub fn add(&mut self, event: &Event) {
-        match event.body {
-            Body::Line { .. } => self.lines += 1,
-            Body::Record { .. } => self.records += 1,
+    pub fn add(&mut self, event: &Event<'_>) {
+        match event.body.is_line() {
+            true => self.lines += 1,
+            false => self.records += 1,
         }
     }
 }
@@ -93,17 +88,24 @@ impl Tally {
 #[derive(Debug)]
 pub struct Buffer {
     state: Mutex<State>,
-    changed: Condvar,
-    notice: EventFd,
+    /// For the shipper's thread: something to do.
+    work: Condvar,
+    /// For who waits until something is settled.
+    settled: Condvar,
+    notice: Arc<Notice>,
     capacity: usize,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Event>,
+    /// Only the last one grows.
+    queue: VecDeque<Batch>,
+    spares: Vec<Batch>,
     /// Bytes charged for: queued and in flight.
     used: usize,
     sequence: u64,
+    /// Of the last event.
+    time: u64,
     settled_through: u64,
     started: bool,
     counters: Counters,
@@ -111,6 +113,10 @@ struct State {
     waiting_since: Option<Instant>,
     /// Somebody was told that there is no room.
     wanted: bool,
+    /// The shipper's thread waits for work; waking it costs a system call.
+    idle: bool,
+    /// Somebody waits until something is settled.
+    watched: bool,
     draining: bool,
     closed: bool,
     last_failure: Option<Failure>,
@@ -124,33 +130,39 @@ impl State {
         self.used == 0 || self.used.saturating_add(cost) <= capacity
     }
 
-    /// Queues an event under the next sequence number.
-    fn queue(&mut self, body: Body) -> u64 {
-        self.sequence += 1;
-        let event = Event {
-            time: nanoseconds(),
-            sequence: self.sequence,
-            body,
-        };
-        self.used = self.used.saturating_add(event.body.cost());
-        match event.body {
-            Body::Line { .. } => self.counters.pending += 1,
-            Body::Record { .. } => self.counters.pending_records += 1,
-        }
-        self.queue.push_back(event);
-        self.waiting_since.get_or_insert_with(Instant::now);
-        self.sequence
+    fn push_line(&mut self, stream: Stream, bytes: &[u8], partial: bool) -> u64 {
+        self.counters.read += 1;
+        self.counters.pending += 1;
+        let (time, sequence) = self.stamp(line_cost(bytes.len()));
+        let batch = self.open_batch(bytes.len());
+        batch.push_line(time, sequence, stream, bytes, partial);
+        sequence
     }
 
-    /// The next batch, which is never empty where the queue is not.
-    fn batch(&mut self) -> Vec<Event> {
-        let mut bytes = 0usize;
-        let fitting = self.queue.iter().take(BATCH_EVENTS).take_while(|event| {
-            bytes = bytes.saturating_add(event.body.cost());
-            bytes <= BATCH_BYTES
-        });
-        let count = fitting.count().clamp(1, self.queue.len());
-        self.queue.drain(..count).collect()
+    fn push_record(&mut self, kind: &'static str, fields: serde_json::Value) -> u64 {
+        self.counters.pending_records += 1;
+        let (time, sequence) = self.stamp(record_cost(&fields));
+        self.open_batch(0).push_record(time, sequence, kind, fields);
+        sequence
+    }
+
+    /// Charges for an event, and gives it its time and its sequence number.
+    fn stamp(&mut self, cost: usize) -> (u64, u64) {
+        self.sequence += 1;
+        self.time += 1;
+        self.used = self.used.saturating_add(cost);
+        if self.waiting_since.is_none() {
+            self.waiting_since = Some(Instant::now());
+        }
+        (self.time, self.sequence)
+    }
+
+    /// The batch that one line more of that length goes into.
+    fn open_batch(&mut self, length: usize) -> &mut Batch {
+        if !self.queue.back().is_some_and(|batch| batch.fits(length)) {
+            self.queue.push_back(self.spares.pop().unwrap_or_default());
+        }
+        self.queue.back_mut().expect("one was pushed")
     }
 
     fn settle(&mut self, settlement: Settlement) {
@@ -169,7 +181,7 @@ impl State {
         self.started |= acknowledged.lines + acknowledged.records > 0;
         let unsettled = settlement
             .unsettled
-            .or(self.queue.front().map(|event| event.sequence));
+            .or(self.queue.front().and_then(Batch::first));
         self.settled_through = unsettled.map_or(self.sequence, |sequence| sequence - 1);
         self.last_rejection = settlement.why.or(self.last_rejection.take());
         if settlement.freed > 0 {
@@ -180,89 +192,62 @@ impl State {
 
 impl Buffer {
     /// An empty buffer of so many bytes.
-    pub fn new(capacity: usize) -> Result<Buffer> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        Ok(Buffer {
+    pub fn new(capacity: usize, notice: Arc<Notice>) -> Buffer {
+        Buffer {
             state: Mutex::default(),
-            changed: Condvar::new(),
-            notice: EventFd::from_flags(flags).context(|| "eventfd(EFD_CLOEXEC | EFD_NONBLOCK)")?,
+            work: Condvar::new(),
+            settled: Condvar::new(),
+            notice,
             capacity,
-        })
+        }
     }
 
-    /// Queues a line if there is room for it.
-    pub fn push_line(&self, stream: Stream, bytes: &[u8], partial: bool) -> Pushed {
+    /// Opens the buffer for events that were read or made at this moment.
+    pub fn open(&self) -> Open<'_> {
         let mut state = self.lock();
-        if !state.fits(line_cost(bytes.len()), self.capacity) {
-            state.wanted = true;
-            return Pushed::Full;
-        }
-        state.counters.read += 1;
-        let bytes = bytes.into();
-        self.queued(
+        // Each event has a time of its own: receivers sort by it.
+        state.time = state.time.max(nanoseconds().saturating_sub(1));
+        Open {
+            buffer: self,
             state,
-            Body::Line {
-                stream,
-                bytes,
-                partial,
-            },
-        )
-    }
-
-    /// Queues a record if there is room for it, and counts it as lost otherwise.
-    pub fn push_record(&self, kind: &'static str, fields: serde_json::Value) -> Pushed {
-        let body = Body::Record { kind, fields };
-        let mut state = self.lock();
-        if !state.fits(body.cost(), self.capacity) {
-            state.counters.lost_records += 1;
-            return Pushed::Full;
         }
-        self.queued(state, body)
-    }
-
-    /// Queues a record whether there is room or not.
-    pub fn force_record(&self, kind: &'static str, fields: serde_json::Value) -> u64 {
-        let sequence = self.lock().queue(Body::Record { kind, fields });
-        self.changed.notify_all();
-        sequence
-    }
-
-    fn queued(&self, mut state: MutexGuard<'_, State>, body: Body) -> Pushed {
-        let sequence = state.queue(body);
-        drop(state);
-        self.changed.notify_all();
-        Pushed::Taken(sequence)
-    }
-
-    /// Gives up `lines` lines that there was no room for. Their sequence numbers stay unused, so
-    /// that the receiver sees the gap.
-    pub fn drop_lines(&self, lines: u64) {
-        let mut state = self.lock();
-        state.sequence += lines;
-        state.counters.read += lines;
-        state.counters.dropped += lines;
     }
 
     /// Waits for something to ship; none when the buffer is closed.
-    pub fn take(&self) -> Option<Vec<Event>> {
+    pub fn take(&self) -> Option<Batch> {
+        let mut state = self.lock();
+        state.idle = true;
         let waits = |state: &mut State| state.queue.is_empty() && !state.closed;
-        let guard = self.changed.wait_while(self.lock(), waits);
+        let guard = self.work.wait_while(state, waits);
         let mut state = guard.unwrap_or_else(PoisonError::into_inner);
-        (!state.closed).then(|| state.batch())
+        state.idle = false;
+        state.queue.pop_front().filter(|_| !state.closed)
+    }
+
+    /// Something to ship, if there is anything.
+    pub fn try_take(&self) -> Option<Batch> {
+        self.lock().queue.pop_front()
+    }
+
+    /// Takes back a batch whose events are settled.
+    pub fn recycle(&self, mut batch: Batch) {
+        batch.clear();
+        let mut state = self.lock();
+        if state.spares.len() < SPARES {
+            state.spares.push(batch);
+        }
     }
 
     /// Waits before another attempt: not as long once the drain begins, and not at all once the
     /// buffer is closed. Returns whether to go on.
     pub fn pause(&self, duration: Duration) -> bool {
         let waits = |state: &mut State| !state.closed && !state.draining;
-        let result = self
-            .changed
-            .wait_timeout_while(self.lock(), duration, waits);
+        let result = self.work.wait_timeout_while(self.lock(), duration, waits);
         let (mut state, _) = result.unwrap_or_else(PoisonError::into_inner);
         if state.draining {
             let short = duration.min(HURRIED);
             let result = self
-                .changed
+                .work
                 .wait_timeout_while(state, short, |state| !state.closed);
             (state, _) = result.unwrap_or_else(PoisonError::into_inner);
         }
@@ -279,10 +264,11 @@ impl Buffer {
         state.wanted &= !room;
         let drained = state.draining && state.used == 0;
         if room || drained || state.started != started {
-            self.notify();
+            self.notice.give();
         }
-        drop(state);
-        self.changed.notify_all();
+        if state.watched {
+            self.settled.notify_all();
+        }
     }
 
     /// Enters a failed attempt at `again` lines, which will be sent again.
@@ -295,20 +281,20 @@ impl Buffer {
     /// Gives the sink up.
     pub fn fail(&self, failure: Failure) {
         self.lock().failed = Some(failure);
-        self.notify();
-        self.changed.notify_all();
+        self.notice.give();
+        self.settled.notify_all();
     }
 
     /// Hurries the shipper, and has it notify when all is settled.
     pub fn drain(&self) {
         self.lock().draining = true;
-        self.changed.notify_all();
+        self.work.notify_all();
     }
 
     /// Ends the shipper's thread before its next attempt.
     pub fn close(&self) {
         self.lock().closed = true;
-        self.changed.notify_all();
+        self.work.notify_all();
     }
 
     /// Waits until all events up to `sequence` are settled, the sink failed or the deadline passed.
@@ -326,8 +312,12 @@ impl Buffer {
     fn wait(&self, deadline: Instant, done: impl Fn(&State) -> bool) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
         let waits = |state: &mut State| !done(state) && state.failed.is_none();
-        let result = self.changed.wait_timeout_while(self.lock(), left, waits);
-        done(&result.unwrap_or_else(PoisonError::into_inner).0)
+        let mut state = self.lock();
+        state.watched = true;
+        let result = self.settled.wait_timeout_while(state, left, waits);
+        let (mut state, _) = result.unwrap_or_else(PoisonError::into_inner);
+        state.watched = false;
+        done(&state)
     }
 
     /// Whether all events up to `sequence` are settled.
@@ -338,14 +328,6 @@ impl Buffer {
     /// Whether the sink has acknowledged anything yet.
     pub fn has_started(&self) -> bool {
         self.lock().started
-    }
-
-    /// Whether a line of that size would be taken; a notice follows where not.
-    pub fn has_room(&self, size: usize) -> bool {
-        let mut state = self.lock();
-        let fits = state.fits(line_cost(size), self.capacity);
-        state.wanted |= !fits;
-        fits
     }
 
     /// The numbers so far.
@@ -374,29 +356,65 @@ impl Buffer {
         self.lock().last_rejection.clone()
     }
 
-    /// Readable when there is something new to ask about.
-    pub fn notice(&self) -> BorrowedFd<'_> {
-        self.notice.as_fd()
-    }
-
-    /// Makes the notice unreadable until the next one.
-    pub fn clear_notice(&self) -> Result<()> {
-        match self.notice.read() {
-            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
-            Err(error) => Err(error).context(|| "read(eventfd)"),
-        }
-    }
-
-    fn notify(&self) {
-        match self.notice.write(1) {
-            // Full: it has been readable for 2^64 notices.
-            Ok(_) | Err(Errno::EAGAIN) => {}
-            Err(error) => unreachable!("write(eventfd): {error}"),
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The buffer while its owner puts events into it; the shipper's thread hears of them when this is
+/// dropped.
+pub struct Open<'a> {
+    buffer: &'a Buffer,
+    state: MutexGuard<'a, State>,
+}
+
+impl Open<'_> {
+    /// Whether a line of that size would be taken; a notice follows where not.
+    pub fn has_room(&mut self, size: usize) -> bool {
+        let fits = self.state.fits(line_cost(size), self.buffer.capacity);
+        self.state.wanted |= !fits;
+        fits
+    }
+
+    /// Queues a line if there is room for it.
+    pub fn push_line(&mut self, stream: Stream, bytes: &[u8], partial: bool) -> Pushed {
+        match self.has_room(bytes.len()) {
+            true => Pushed::Taken(self.state.push_line(stream, bytes, partial)),
+            false => Pushed::Full,
+        }
+    }
+
+    /// Gives up `lines` lines that there was no room for. Their sequence numbers stay unused, so
+    /// that the receiver sees the gap.
+    pub fn drop_lines(&mut self, lines: u64) {
+        self.state.sequence += lines;
+        self.state.counters.read += lines;
+        self.state.counters.dropped += lines;
+    }
+
+    /// Queues a record if there is room for it, and counts it as lost otherwise.
+    pub fn push_record(&mut self, kind: &'static str, fields: serde_json::Value) -> Pushed {
+        if !self.state.fits(record_cost(&fields), self.buffer.capacity) {
+            self.state.sequence += 1;
+            self.state.counters.lost_records += 1;
+            return Pushed::Full;
+        }
+        Pushed::Taken(self.state.push_record(kind, fields))
+    }
+
+    /// Queues a record whether there is room or not.
+    pub fn force_record(&mut self, kind: &'static str, fields: serde_json::Value) -> u64 {
+        self.state.push_record(kind, fields)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if self.state.idle && !self.state.queue.is_empty() {
+            // Once: it is awake from here on.
+            self.state.idle = false;
+            self.buffer.work.notify_all();
+        }
     }
 }
 

@@ -5,83 +5,122 @@
 //! (semantic conventions, general logs attributes). imrun's own are under `imrun.`. Names are
 //! written with dots, not nested: both mean the same to Elasticsearch.
 
-use super::event::{Body, Event, Origin};
-use crate::time::rfc3339;
-use serde::Serialize;
-use serde_json::{Map, Value};
-use std::borrow::Cow;
+use super::escape::{append_lossy, append_number, append_string};
+use super::event::{Body, Event, Origin, Stream};
+use super::parse;
+use crate::time::Clock;
+use serde_json::Value;
 
-#[derive(Serialize)]
-struct Document<'a> {
-    #[serde(rename = "@timestamp")]
-    timestamp: String,
-    message: Cow<'a, str>,
-    #[serde(rename = "log.iostream", skip_serializing_if = "Option::is_none")]
-    stream: Option<&'static str>,
-    #[serde(rename = "event.sequence")]
-    sequence: u64,
-    #[serde(rename = "event.dataset")]
-    dataset: Cow<'static, str>,
-    #[serde(rename = "container.id")]
-    container_id: &'a str,
-    #[serde(rename = "container.name", skip_serializing_if = "Option::is_none")]
-    container_name: Option<&'a str>,
-    #[serde(rename = "container.image.hash.all")]
-    image_digest: [&'a str; 1],
-    #[serde(rename = "host.name")]
-    host_name: &'a str,
-    #[serde(rename = "imrun.launch_id", skip_serializing_if = "Option::is_none")]
-    launch_id: Option<&'a str>,
-    #[serde(flatten)]
-    own: Map<String, Value>,
+/// Writes the events of one launch. What all of them share is encoded once.
+pub struct Documents {
+    clock: Clock,
+    /// From the container's id on, without the closing brace.
+    identity: Vec<u8>,
+    launch: Vec<u8>,
+    parse: bool,
 }
 
-/// Appends an event as one JSON object, without a newline. A line that is not UTF-8 has U+FFFD
-/// where it is not, which is all that JSON can say.
-pub fn append(to: &mut Vec<u8>, origin: &Origin, event: &Event) {
-    let (message, stream, dataset, own) = match &event.body {
-        Body::Line {
-            stream,
-            bytes,
-            partial,
-        } => (
-            String::from_utf8_lossy(bytes),
-            Some(stream.as_str()),
-            Cow::Borrowed("imrun.output"),
-            own([("partial", Value::Bool(true))]
-                .into_iter()
-                .filter(|_| *partial)),
-        ),
-        Body::Record { kind, fields } => (
-            Cow::Owned(format!("imrun: {kind}")),
-            None,
-            Cow::Owned(format!("imrun.{kind}")),
-            fields
-                .as_object()
-                .map(|fields| own(fields.clone()))
-                .unwrap_or_default(),
-        ),
-    };
-    let document = Document {
-        timestamp: rfc3339(event.time),
-        message,
-        stream,
-        sequence: event.sequence,
-        dataset,
-        container_id: &origin.container_id,
-        container_name: origin.container_name.as_deref(),
-        image_digest: [&origin.image_digest],
-        host_name: &origin.host_name,
+impl Documents {
+    /// For the events of this origin; with `parse`, a line that is a JSON object gives its members.
+    pub fn new(origin: &Origin, parse: bool) -> Documents {
+        let mut identity = Vec::new();
+        member(&mut identity, "container.id", &origin.container_id);
+        if let Some(name) = &origin.container_name {
+            member(&mut identity, "container.name", name);
+        }
+        identity.extend_from_slice(b",\"container.image.hash.all\":[");
+        append_string(&mut identity, &origin.image_digest);
+        identity.push(b']');
+        member(&mut identity, "host.name", &origin.host_name);
+        let mut launch = Vec::new();
+        member(&mut launch, "imrun.launch_id", &origin.launch_id);
+        Documents {
+            clock: Clock::default(),
+            identity,
+            launch,
+            parse,
+        }
+    }
+
+    /// Appends an event as one JSON object, without a newline. A line that is not UTF-8 has U+FFFD
+    /// where it is not, which is all that JSON can say.
+    pub fn append(&mut self, to: &mut Vec<u8>, event: &Event<'_>) {
+        to.extend_from_slice(b"{\"@timestamp\":\"");
+        to.extend_from_slice(self.clock.rfc3339(event.time));
+        match event.body {
+            Body::Line {
+                stream,
+                bytes,
+                partial,
+            } => self.append_line(to, event.sequence, stream, bytes, partial),
+            Body::Record { kind, fields } => self.append_record(to, event.sequence, kind, fields),
+        }
+        to.push(b'}');
+    }
+
+    fn append_line(
+        &self,
+        to: &mut Vec<u8>,
+        sequence: u64,
+        stream: Stream,
+        bytes: &[u8],
+        partial: bool,
+    ) {
+        let object = match self.parse && !partial {
+            true => parse::object(bytes),
+            false => None,
+        };
+        to.extend_from_slice(b"\",\"message\":\"");
+        match object.as_ref().and_then(parse::Object::message) {
+            Some(message) => append_lossy(to, message.as_bytes()),
+            None => append_lossy(to, bytes),
+        }
+        to.extend_from_slice(match stream {
+            Stream::Stdout => b"\",\"log.iostream\":\"stdout\",\"event.sequence\":",
+            Stream::Stderr => b"\",\"log.iostream\":\"stderr\",\"event.sequence\":",
+        });
+        append_number(to, sequence);
+        to.extend_from_slice(b",\"event.dataset\":\"imrun.output\"");
+        to.extend_from_slice(&self.identity);
+        to.extend_from_slice(&self.launch);
+        if partial {
+            to.extend_from_slice(b",\"imrun.partial\":true");
+        }
+        for (name, value) in object.iter().flat_map(parse::Object::members) {
+            to.push(b',');
+            append_string(to, name);
+            to.push(b':');
+            to.extend_from_slice(value.get().as_bytes());
+        }
+    }
+
+    fn append_record(&self, to: &mut Vec<u8>, sequence: u64, kind: &str, fields: &Value) {
+        to.extend_from_slice(b"\",\"message\":\"imrun: ");
+        append_lossy(to, kind.as_bytes());
+        to.extend_from_slice(b"\",\"event.sequence\":");
+        append_number(to, sequence);
+        to.extend_from_slice(b",\"event.dataset\":\"imrun.");
+        append_lossy(to, kind.as_bytes());
+        to.push(b'"');
+        to.extend_from_slice(&self.identity);
         // A name that came twice would make the document invalid.
-        launch_id: (!own.contains_key("imrun.launch_id")).then_some(&origin.launch_id),
-        own,
-    };
-    serde_json::to_writer(to, &document).expect("strings, numbers and maps of them are JSON");
+        if fields.get("launch_id").is_none() {
+            to.extend_from_slice(&self.launch);
+        }
+        for (name, value) in fields.as_object().into_iter().flatten() {
+            to.extend_from_slice(b",\"imrun.");
+            append_lossy(to, name.as_bytes());
+            to.extend_from_slice(b"\":");
+            serde_json::to_writer(&mut *to, value).expect("a value is JSON");
+        }
+    }
 }
 
-fn own(fields: impl IntoIterator<Item = (impl AsRef<str>, Value)>) -> Map<String, Value> {
-    let named = |(name, value): (_, _)| (format!("imrun.{}", AsRef::<str>::as_ref(&name)), value);
-    fields.into_iter().map(named).collect()
+fn member(to: &mut Vec<u8>, name: &str, value: &str) {
+    to.push(b',');
+    append_string(to, name);
+    to.push(b':');
+    append_string(to, value);
 }
 
 #[cfg(test)]

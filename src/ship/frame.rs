@@ -129,7 +129,7 @@ impl Framer {
 
 /// The position of the first newline.
 fn newline(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|byte| *byte == b'\n')
+    memchr::memchr(b'\n', bytes)
 }
 
 /// Where to split a line that is too long: not within a UTF-8 sequence, which would make two

@@ -1,72 +1,156 @@
 //! One HTTP endpoint that batches are posted to.
 
+mod answer;
+
+use super::net::{Connection, Incoming, Peer};
 use super::sink::{Failure, FailureKind};
 use super::url::Credentials;
-use crate::error::reason_of;
-use std::io::ErrorKind;
-use std::time::Duration;
-use ureq::{Agent, Error, Timeout};
+use answer::{Answer, Progress};
+use flate2::{Compression, write::GzEncoder};
+use std::io::Write as _;
+use std::time::{Duration, Instant};
 
-/// The longest answer that is read.
-const ANSWER_MAX: u64 = 8 * 1024 * 1024;
+pub use answer::parse;
+
+/// How long an answer is waited for that came before the request was written: a refusal.
+const EARLY: Duration = Duration::from_millis(200);
 
 /// A URL with all that a request to it needs; its connection is kept between requests.
 pub struct Endpoint {
-    agent: Agent,
-    url: String,
-    content_type: &'static str,
-    authorization: Option<String>,
+    peer: Peer,
+    /// The request's head up to the length of its body.
+    head: String,
+    gzip: bool,
+    connection: Option<Connection>,
+    /// Since when the answer is waited for, and what there is of it.
+    sent: Instant,
+    answer: Vec<u8>,
+}
+
+/// What a request says but for its body.
+pub struct Request<'a> {
+    /// Path and query.
+    pub target: String,
+    /// Of the body.
+    pub content_type: &'static str,
+    /// The value of the header.
+    pub authorization: Option<&'a str>,
+    /// Whether to compress the body.
+    pub gzip: bool,
 }
 
 impl Endpoint {
-    /// An endpoint whose requests take `timeout` at most. `url` has no credentials.
-    pub fn new(
-        url: String,
-        content_type: &'static str,
-        credentials: Option<&Credentials>,
-        timeout: Duration,
-    ) -> Endpoint {
-        let config = Agent::config_builder()
-            .timeout_global(Some(timeout))
-            .timeout_connect(Some(timeout))
-            .http_status_as_error(false)
-            // The sink is the host's choice: neither a server nor a variable may change it.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent(concat!("imrun/", env!("CARGO_PKG_VERSION")))
-            .input_buffer_size(16 * 1024)
-            .output_buffer_size(64 * 1024)
-            .max_idle_connections(1)
-            .max_idle_connections_per_host(1)
-            .build();
+    /// An endpoint at that peer.
+    pub fn new(peer: Peer, request: &Request<'_>) -> Endpoint {
+        let mut head = format!(
+            "POST {} HTTP/1.1\r\nhost: {}\r\nuser-agent: imrun/{}\r\naccept: */*\r\ncontent-type: {}\r\n",
+            request.target,
+            peer.address,
+            env!("CARGO_PKG_VERSION"),
+            request.content_type
+        );
+        if let Some(value) = request.authorization {
+            head += &format!("authorization: {value}\r\n");
+        }
+        if request.gzip {
+            head += "content-encoding: gzip\r\n";
+        }
+        head += "content-length: ";
         Endpoint {
-            agent: config.new_agent(),
-            url,
-            content_type,
-            authorization: credentials.map(basic),
+            peer,
+            head,
+            gzip: request.gzip,
+            connection: None,
+            sent: Instant::now(),
+            answer: Vec::new(),
         }
     }
 
-    /// Posts a body and returns that of a 2xx answer.
-    pub fn post(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
-        let mut request = self.agent.post(&self.url).content_type(self.content_type);
-        if let Some(authorization) = &self.authorization {
-            request = request.header("authorization", authorization);
+    /// Sends a request; its answer comes with [`Endpoint::answer`].
+    pub fn post(&mut self, body: &[u8]) -> Result<(), Failure> {
+        let mut connection = self.peer.connected(self.connection.take())?;
+        let packed = self.gzip.then(|| gzip(body));
+        let body = packed.as_deref().unwrap_or(body);
+        let head = format!("{}{}\r\n\r\n", self.head, body.len());
+        self.answer.clear();
+        let written = connection
+            .write(head.as_bytes())
+            .and_then(|()| connection.write(body));
+        self.connection = Some(connection);
+        self.sent = Instant::now();
+        let Err(failure) = written else {
+            return Ok(());
+        };
+        // Who refuses a request before it has read all of it may close behind its answer.
+        let refusal = self.answer(Some(EARLY));
+        self.connection = None;
+        Err(refusal
+            .err()
+            .filter(|early| early.kind != FailureKind::Again)
+            .unwrap_or(failure))
+    }
+
+    /// The body of a 2xx answer; none where it is not there after `wait`.
+    pub fn answer(&mut self, wait: Option<Duration>) -> Result<Option<Vec<u8>>, Failure> {
+        let outcome = self.receive(wait);
+        let keep = match &outcome {
+            Ok(None) => return Ok(None),
+            Ok(Some(answer)) => answer.keep,
+            Err(_) => false,
+        };
+        if !keep {
+            self.connection = None;
         }
-        let mut response = request.send(body).map_err(|error| failure(&error))?;
-        let status = response.status().as_u16();
-        let body = response
-            .body_mut()
-            .with_config()
-            .limit(ANSWER_MAX)
-            .read_to_vec();
-        match (status, body) {
-            (200..=299, Ok(body)) => Ok(body),
-            (200..=299, Err(error)) => Err(failure(&error)),
-            _ => Err(refusal(status)),
+        // An answer can be large once.
+        self.answer = Vec::new();
+        let answer = outcome?.expect("no answer was returned above");
+        match answer.status {
+            200..=299 => Ok(Some(answer.body)),
+            status => Err(refusal(status)),
         }
     }
+
+    fn receive(&mut self, wait: Option<Duration>) -> Result<Option<Answer>, Failure> {
+        let connection = self.connection.as_mut().ok_or_else(closed)?;
+        let deadline = self.sent + self.peer.timeout;
+        let until = wait.map_or(deadline, |wait| deadline.min(Instant::now() + wait));
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let ended = match connection.read(&mut chunk, left)? {
+                Incoming::Bytes(read) => {
+                    self.answer.extend_from_slice(&chunk[..read]);
+                    false
+                }
+                Incoming::Closed => true,
+                Incoming::Nothing if Instant::now() >= deadline => {
+                    return Err(again("no answer before the timeout"));
+                }
+                Incoming::Nothing => return Ok(None),
+            };
+            match parse(&self.answer, ended) {
+                Ok(Progress::Whole(answer)) => return Ok(Some(answer)),
+                Ok(Progress::Partial) if ended => return Err(closed()),
+                Ok(Progress::Partial) => {}
+                Err(why) => return Err(again(format!("answered what is not HTTP/1.1: {why}"))),
+            }
+        }
+    }
+}
+
+/// Compresses a body (RFC 1952).
+pub fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    let written = packed.write_all(body).and_then(|()| packed.finish());
+    written.expect("memory takes all")
+}
+
+fn closed() -> Failure {
+    again("closed the connection without an answer")
+}
+
+fn again(why: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Again, why)
 }
 
 /// What an answer other than 2xx means (RFC 9110, section 15).
@@ -79,7 +163,9 @@ fn refusal(status: u16) -> Failure {
     let failure = Failure::new(kind, format!("answered {status}"));
     match status {
         300..=399 => failure.hint("redirects are not followed: give the URL that they lead to"),
-        401 | 403 => failure.hint("are user and password right? SCHEME://USER:PASSWORD@HOST:PORT"),
+        401 | 403 => failure.hint(
+            "are the credentials right? SCHEME://USER:PASSWORD@HOST:PORT or ?authorization=FILE",
+        ),
         400 | 404 | 405 => {
             failure.hint("is the path of the URL right, and does it need ?index=NAME?")
         }
@@ -87,42 +173,14 @@ fn refusal(status: u16) -> Failure {
     }
 }
 
-/// What an exchange that broke off means. No text of the request gets into it.
-fn failure(error: &Error) -> Failure {
-    let again = |why: String| Failure::new(FailureKind::Again, why);
-    match error {
-        Error::Io(error) => of_io(error),
-        Error::HostNotFound => Failure::new(FailureKind::Refused, "the host has no address"),
-        Error::Timeout(Timeout::Resolve) => again("no address before the timeout".into()),
-        Error::Timeout(Timeout::Connect) => again("no connection before the timeout".into()),
-        Error::Timeout(_) => again("no answer before the timeout".into()),
-        Error::Protocol(error) => again(format!("answered what is not HTTP/1.1: {error}")),
-        Error::BodyExceedsLimit(_) => again("the answer is too long".into()),
-        error => again(error.to_string()),
-    }
-}
-
-/// What an error of a connection means.
-pub fn of_io(error: &std::io::Error) -> Failure {
-    let kind = match error.kind() {
-        // Names that cannot be resolved have no kind of their own in the standard library.
-        _ if error.to_string().starts_with("failed to lookup address") => FailureKind::Refused,
-        ErrorKind::ConnectionRefused
-        | ErrorKind::HostUnreachable
-        | ErrorKind::NetworkUnreachable => FailureKind::Refused,
-        _ => FailureKind::Again,
-    };
-    Failure::new(kind, reason_of(error))
-}
-
 /// The header's value for basic authentication (RFC 7617).
-fn basic(credentials: &Credentials) -> String {
+pub fn basic(credentials: &Credentials) -> String {
     let pair = [&credentials.user[..], b":", &credentials.password].concat();
     format!("Basic {}", base64(&pair))
 }
 
-/// RFC 4648, section 4.
-fn base64(bytes: &[u8]) -> String {
+/// Base64 (RFC 4648, section 4).
+pub fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {

@@ -1,23 +1,20 @@
-//! The thread that owns the sink, and the supervisor's handle on it.
+//! The supervisor's handle on all sinks of a launch.
 
-use super::backoff::Backoff;
-use super::buffer::{Buffer, Counters, Pushed, Settlement};
-use super::event::{Event, Origin, Stream};
-use super::sink::{Delivery, Failure, FailureKind, Rejection, Sink};
+use super::buffer::{self, Buffer, Counters, Pushed};
+use super::channel::Channel;
+use super::event::{Origin, Stream};
+use super::notice::Notice;
+use super::sink::Sink;
 use super::url::SinkUrl;
-use crate::error::{Context, Error, Result};
-use nix::sys::signal::SigSet;
-use std::os::fd::BorrowedFd;
+use crate::error::{Error, Result};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-// Name resolution and JSON need some; the default of 2 MiB would do no harm but on small hosts.
-const STACK: usize = 256 * 1024;
 
 /// How to ship.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Bytes that may wait for the sink, events in flight included (`--log-buffer`).
+    /// Bytes that may wait for each sink, events in flight included (`--log-buffer`).
     pub buffer: usize,
     /// How long one attempt to connect, or to deliver a batch, may take.
     pub timeout: Duration,
@@ -32,283 +29,183 @@ impl Default for Options {
     }
 }
 
-/// Ships the events of one launch. All calls return at once, but for those with a deadline.
+/// Ships the events of one launch to each of its sinks. All calls return at once, but for those
+/// with a deadline.
+///
+/// Each sink has a buffer, a thread and counters of its own, and all have the same events under the
+/// same sequence numbers.
 #[derive(Debug)]
 pub struct Shipper {
-    url: SinkUrl,
-    buffer: Arc<Buffer>,
+    channels: Vec<Channel>,
+    notice: Arc<Notice>,
 }
 
 impl Shipper {
-    /// Starts the thread, which connects as soon as there is something to ship. Fails where the
-    /// sink cannot be used whatever happens (`stdio:` to a regular file), or without resources.
-    pub fn start(url: &SinkUrl, origin: Origin, options: Options) -> Result<Shipper> {
-        Self::with_sink(url, url.sink(&origin, options.timeout)?, origin, options)
+    /// Starts a thread for each sink; there is at least one. Fails where a sink cannot be used
+    /// whatever happens (`stdio:` to a regular file, a file of the URL that is not there), or
+    /// without resources.
+    pub fn start(urls: &[SinkUrl], origin: &Origin, options: Options) -> Result<Shipper> {
+        let sinks = urls.iter().map(|url| {
+            let sink = url.sink(origin, options.timeout)?;
+            Ok((url.clone(), sink))
+        });
+        Self::with_sinks(sinks.collect::<Result<_>>()?, options)
     }
 
-    fn with_sink(
-        url: &SinkUrl,
-        sink: Box<dyn Sink>,
-        origin: Origin,
+    pub(super) fn with_sinks(
+        sinks: Vec<(SinkUrl, Box<dyn Sink>)>,
         options: Options,
     ) -> Result<Shipper> {
-        let shipper = Shipper {
-            url: url.clone(),
-            buffer: Arc::new(Buffer::new(options.buffer)?),
+        let notice = Arc::new(Notice::new()?);
+        let start = |(url, sink)| {
+            Channel::start(url, sink, Buffer::new(options.buffer, Arc::clone(&notice)))
         };
-        let work = Work {
-            sink,
-            origin,
-            buffer: Arc::clone(&shipper.buffer),
-        };
-        std::thread::Builder::new()
-            .name("shipper".into())
-            .stack_size(STACK)
-            .spawn(move || work.run())
-            .context(|| format!("clone(stack of {STACK} bytes) for the shipper"))?;
-        Ok(shipper)
+        Ok(Shipper {
+            channels: sinks.into_iter().map(start).collect::<Result<_>>()?,
+            notice,
+        })
     }
 
-    /// Queues a line, if there is room.
-    pub fn push_line(&self, stream: Stream, bytes: &[u8], partial: bool) -> Pushed {
-        self.buffer.push_line(stream, bytes, partial)
-    }
-
-    /// Gives up lines that there was no room for, and counts them. Their sequence numbers stay
-    /// unused, so that the receiver sees the gap.
-    pub fn drop_lines(&self, lines: u64) {
-        self.buffer.drop_lines(lines);
+    /// Opens the buffers for lines that were read at this moment. They are locked meanwhile, so
+    /// this is for as long as one read's lines take.
+    pub fn open(&self) -> Open<'_> {
+        Open(self.channels.iter().map(|one| one.buffer.open()).collect())
     }
 
     /// Queues one of the few records that each launch has (launch, exit), room or not, and returns
     /// its sequence number. `fields` is an object.
     pub fn push_record(&self, kind: &'static str, fields: serde_json::Value) -> u64 {
-        self.buffer.force_record(kind, fields)
-    }
-
-    /// Queues a record of which the app can cause any number (side effects), if there is room;
-    /// counts it as lost otherwise.
-    pub fn try_push_record(&self, kind: &'static str, fields: serde_json::Value) -> Pushed {
-        self.buffer.push_record(kind, fields)
-    }
-
-    /// Whether a line of `size` bytes would be taken now; a notice follows where it would not.
-    pub fn has_room(&self, size: usize) -> bool {
-        self.buffer.has_room(size)
+        let mut open = self.open();
+        let sequences = open
+            .0
+            .iter_mut()
+            .map(|one| one.force_record(kind, fields.clone()));
+        sequences.max().unwrap_or_default()
     }
 
     /// Readable when room became free that was asked for, when the first event was acknowledged,
-    /// when the sink failed for good, and when all is settled after [`Shipper::begin_drain`].
+    /// when a sink failed for good, and when all is settled after [`Shipper::begin_drain`].
     pub fn notice(&self) -> BorrowedFd<'_> {
-        self.buffer.notice()
+        self.notice.as_fd()
     }
 
     /// Makes the notice unreadable until the next one; then ask what there is to know.
     pub fn clear_notice(&self) -> Result<()> {
-        self.buffer.clear_notice()
+        self.notice.clear().map(|_| ())
     }
 
-    /// Whether the sink has acknowledged (or rejected) everything up to `sequence`.
+    /// Whether every sink has acknowledged (or rejected) everything up to `sequence`.
     pub fn is_settled(&self, sequence: u64) -> bool {
-        self.buffer.is_settled(sequence)
+        let mut channels = self.channels.iter();
+        channels.all(|one| one.buffer.is_settled(sequence))
     }
 
-    /// Waits until the sink has acknowledged everything up to `sequence`. Fails at once where
+    /// Waits until every sink has acknowledged everything up to `sequence`. Fails at once where
     /// somebody said no (nobody listens, wrong password), and when the deadline passes.
     pub fn wait_acknowledged(&self, sequence: u64, deadline: Instant) -> Result<()> {
-        if self.buffer.wait_settled(sequence, deadline) {
-            return Ok(());
+        if let Some(error) = self.failure() {
+            return Err(error);
         }
-        Err(self.error(self.buffer.last_failure()))
+        for one in &self.channels {
+            if !one.buffer.wait_settled(sequence, deadline) {
+                return Err(one.error(one.buffer.last_failure()));
+            }
+        }
+        Ok(())
     }
 
-    /// Why the sink failed for good, if it did.
+    /// Why a sink failed for good, if one did.
     pub fn failure(&self) -> Option<Error> {
-        self.buffer
-            .failed()
-            .map(|failure| self.error(Some(failure)))
+        self.channels
+            .iter()
+            .find_map(|one| one.buffer.failed().map(|failure| one.error(Some(failure))))
     }
 
-    /// How long something has waited for the sink without any progress; none when nothing waits.
+    /// How long something has waited for a sink without any progress; none when nothing waits.
     pub fn stalled(&self) -> Option<Duration> {
-        self.buffer.stalled()
+        let stalls = self.channels.iter().map(|one| one.buffer.stalled());
+        stalls.max().flatten()
     }
 
-    /// The numbers so far.
+    /// The numbers so far, of the sink that has acknowledged the fewest.
     pub fn counters(&self) -> Counters {
-        self.buffer.counters()
+        let each = self.channels.iter().map(|one| one.buffer.counters());
+        each.min_by_key(|counters| counters.acknowledged)
+            .unwrap_or_default()
     }
 
-    /// The sink's words about the last event that it refused for good.
+    /// Each sink with its numbers.
+    pub fn each(&self) -> impl Iterator<Item = (&SinkUrl, Counters)> {
+        let channels = self.channels.iter();
+        channels.map(|one| (&one.url, one.buffer.counters()))
+    }
+
+    /// A sink's words about the last event that it refused for good.
     pub fn last_rejection(&self) -> Option<String> {
-        self.buffer.last_rejection()
+        let mut channels = self.channels.iter();
+        channels.find_map(|one| one.buffer.last_rejection())
     }
 
-    /// Hurries the shipper: a wait between attempts is cut short. Does not wait.
+    /// Hurries the shippers: a wait between attempts is cut short. Does not wait.
     pub fn begin_drain(&self) {
-        self.buffer.drain();
+        self.channels.iter().for_each(|one| one.buffer.drain());
     }
 
-    /// Waits until everything is settled, the sink failed for good or the deadline passed. More can
+    /// Waits until everything is settled, a sink failed for good or the deadline passed. More can
     /// be pushed afterwards (the exit record, with these counters) and drained again.
     pub fn drain(&self, deadline: Instant) -> Counters {
         self.begin_drain();
-        self.buffer.wait_drained(deadline);
+        for one in &self.channels {
+            one.buffer.wait_drained(deadline);
+        }
         self.counters()
     }
+}
 
-    fn error(&self, failure: Option<Failure>) -> Error {
-        let what = format!("sink {}", self.url.to_string().trim_end_matches(':'));
-        let hint = "is it running, and is the URL right? --sink stdio: shows the output here";
-        match failure {
-            Some(failure) => Error::sink(what, failure.why).hint(failure.hint.unwrap_or(hint)),
-            None => Error::sink(what, "no acknowledgement before the deadline").hint(hint),
+/// The buffers of all sinks, while their owner puts events into them.
+pub struct Open<'a>(Vec<buffer::Open<'a>>);
+
+impl Open<'_> {
+    /// Whether a line of `size` bytes would be taken now; a notice follows where it would not.
+    pub fn has_room(&mut self, size: usize) -> bool {
+        // Each is asked: the notice is to come from all that have none.
+        let rooms = self.0.iter_mut().map(|one| one.has_room(size));
+        rooms.fold(true, |all, room| all & room)
+    }
+
+    /// Queues a line for every sink if there is room in each buffer, or for none.
+    pub fn push_line(&mut self, stream: Stream, bytes: &[u8], partial: bool) -> Pushed {
+        if !self.has_room(bytes.len()) {
+            return Pushed::Full;
         }
+        let pushed = self
+            .0
+            .iter_mut()
+            .map(|one| one.push_line(stream, bytes, partial));
+        // There was room, and nobody else pushes.
+        pushed.last().unwrap_or(Pushed::Full)
     }
-}
 
-impl Drop for Shipper {
-    /// Leaves the thread behind: it ends by itself, unless it hangs in a dead network.
-    fn drop(&mut self) {
-        self.buffer.close();
-    }
-}
-
-/// What the thread owns.
-struct Work {
-    sink: Box<dyn Sink>,
-    origin: Origin,
-    buffer: Arc<Buffer>,
-}
-
-impl Work {
-    fn run(mut self) {
-        // Signals are the supervisor's: one that this thread took would not be seen there.
-        SigSet::all()
-            .thread_block()
-            .expect("SIG_BLOCK with a valid set cannot fail");
-        while let Some(batch) = self.buffer.take() {
-            if !self.ship(batch) {
-                return;
+    /// Queues a line for those sinks that have room for it, and counts it as dropped for the
+    /// others. Its sequence number stays unused there, so that the receiver sees the gap.
+    pub fn push_or_drop(&mut self, stream: Stream, bytes: &[u8], partial: bool) {
+        for one in &mut self.0 {
+            if one.push_line(stream, bytes, partial) == Pushed::Full {
+                one.drop_lines(1);
             }
         }
     }
 
-    /// Ships one batch, however many attempts it takes. Returns whether to go on.
-    fn ship(&mut self, mut batch: Vec<Event>) -> bool {
-        let mut backoff = Backoff::new();
-        let mut size = batch.len();
-        while !batch.is_empty() {
-            size = size.min(batch.len());
-            let outcome = match self.sink.deliver(&self.origin, &batch[..size]) {
-                Err(failure) if failure.kind == FailureKind::TooLarge => {
-                    smaller(&mut size, failure)
-                }
-                outcome => outcome,
-            };
-            let progress = match outcome {
-                Ok(delivery) => self.settle(&mut batch, size, delivery),
-                Err(failure) => self.retry(&batch[..size], failure),
-            };
-            match progress {
-                Progress::Some => backoff = Backoff::new(),
-                Progress::None if self.buffer.pause(backoff.next()) => {}
-                Progress::None | Progress::Never => return false,
-            }
-        }
-        true
-    }
-
-    /// Enters what was delivered, and leaves in `batch` what is to be sent again and what was not
-    /// sent yet.
-    fn settle(&self, batch: &mut Vec<Event>, size: usize, delivery: Delivery) -> Progress {
-        if let Some(rejection) = delivery.rejected.first()
-            && !self.buffer.has_started()
-        {
-            let why = format!("refused the first record: {}", rejection.why);
-            self.buffer.fail(Failure::new(FailureKind::Refused, why));
-            return Progress::Never;
-        }
-        let mut settlement = settlement(&batch[..size], &delivery);
-        let progress = match settlement.freed {
-            0 => Progress::None,
-            _ => Progress::Some,
-        };
-        let mut index = 0..;
-        batch.retain(|_| {
-            let index = index.next().unwrap_or(usize::MAX);
-            index >= size || delivery.again.binary_search(&index).is_ok()
-        });
-        settlement.unsettled = batch.first().map(|event| event.sequence);
-        self.buffer.settle(settlement);
-        progress
-    }
-
-    fn retry(&self, sent: &[Event], failure: Failure) -> Progress {
-        let ends_it = match failure.kind {
-            FailureKind::Broken => true,
-            FailureKind::Refused => !self.buffer.has_started(),
-            FailureKind::Again | FailureKind::TooLarge => false,
-        };
-        if ends_it {
-            self.buffer.fail(failure);
-            return Progress::Never;
-        }
-        let lines = sent.iter().filter(|event| event.is_line()).count();
-        self.buffer.retry(failure, lines as u64);
-        Progress::None
+    /// Queues a record of which the app can cause any number (side effects), for those sinks that
+    /// have room for it; counts it as lost for the others.
+    pub fn push_record(&mut self, kind: &'static str, fields: &serde_json::Value) -> Pushed {
+        let pushed = self
+            .0
+            .iter_mut()
+            .map(|one| one.push_record(kind, fields.clone()));
+        pushed.fold(Pushed::Full, |one, other| match other {
+            Pushed::Taken(_) => other,
+            Pushed::Full => one,
+        })
     }
 }
-
-/// What an attempt achieved.
-enum Progress {
-    /// Something was settled.
-    Some,
-    /// Nothing was.
-    None,
-    /// Nothing will be.
-    Never,
-}
-
-/// Halves what is sent at once; an event that is too large by itself is rejected.
-fn smaller(size: &mut usize, failure: Failure) -> std::result::Result<Delivery, Failure> {
-    if *size > 1 {
-        *size /= 2;
-        return Err(failure);
-    }
-    let rejection = Rejection {
-        index: 0,
-        why: failure.why,
-    };
-    Ok(Delivery {
-        rejected: vec![rejection],
-        again: Vec::new(),
-    })
-}
-
-/// Sums up what became of the events that were sent.
-fn settlement(sent: &[Event], delivery: &Delivery) -> Settlement {
-    let mut sum = Settlement::default();
-    for (index, event) in sent.iter().enumerate() {
-        if delivery.again.binary_search(&index).is_ok() {
-            sum.again += u64::from(event.is_line());
-            continue;
-        }
-        sum.freed += event.body.cost();
-        match delivery
-            .rejected
-            .iter()
-            .find(|rejection| rejection.index == index)
-        {
-            Some(rejection) => {
-                sum.rejected.add(event);
-                sum.why = Some(rejection.why.clone());
-            }
-            None => sum.acknowledged.add(event),
-        }
-    }
-    sum
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,7 @@
 //! The interface of all sinks.
 
-use super::event::{Event, Origin};
+use super::event::Batch;
+use std::time::Duration;
 
 /// How a sink knows that an event has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,8 +10,10 @@ pub enum Acknowledgement {
     Protocol,
     /// The peer's kernel has acknowledged the bytes; whether the peer read them is unknown.
     Transport,
-    /// Nothing answers: this is called `unshipped` in the launch record.
+    /// Nothing answers, and nothing tells whether anything arrived.
     None,
+    /// Nothing leaves the host.
+    Unshipped,
 }
 
 impl Acknowledgement {
@@ -19,7 +22,8 @@ impl Acknowledgement {
         match self {
             Acknowledgement::Protocol => "protocol",
             Acknowledgement::Transport => "transport",
-            Acknowledgement::None => "unshipped",
+            Acknowledgement::None => "none",
+            Acknowledgement::Unshipped => "unshipped",
         }
     }
 }
@@ -27,7 +31,7 @@ impl Acknowledgement {
 /// What became of a batch: every event that is not named here is acknowledged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Delivery {
-    /// Events that the sink will never take.
+    /// Events that the sink will never take, in the order of the batch.
     pub rejected: Vec<Rejection>,
     /// Ascending indices of events to be sent again.
     pub again: Vec<usize>,
@@ -87,7 +91,26 @@ impl Failure {
 
 /// Somewhere that events are shipped to. It is owned by the shipper's thread, so it may block, but
 /// each call should end within the timeout it was made with.
+///
+/// ```text
+/// send → settle → send → send → settle → settle → …
+/// ```
+/// Batches are settled in the order in which they were sent. After a failure of either call nothing
+/// is in flight any more: what was not settled is sent again.
 pub trait Sink: Send {
-    /// Tries once to ship a batch, which is never empty; connects first where that is needed.
-    fn deliver(&mut self, origin: &Origin, batch: &[Event]) -> Result<Delivery, Failure>;
+    /// How many batches can be in flight.
+    fn window(&self) -> usize {
+        1
+    }
+
+    /// Sends a batch, which is never empty; connects first where that is needed.
+    fn send(&mut self, batch: &Batch) -> Result<(), Failure>;
+
+    /// What became of the batch that has been in flight for the longest time. None where that is
+    /// not known after `wait`; without one it waits until the sink's own timeout.
+    fn settle(
+        &mut self,
+        batch: &Batch,
+        wait: Option<Duration>,
+    ) -> Result<Option<Delivery>, Failure>;
 }

@@ -3,7 +3,7 @@
 //! Nothing is shipped, and the launch record says so. A regular file is refused, because it would
 //! be a log on the machine, and a socket, because `/dev/stdout` cannot be opened there.
 
-use super::event::{Body, Event, Origin, Stream};
+use super::event::{Batch, Body, Stream};
 use super::sink::{Delivery, Failure, FailureKind, Sink};
 use crate::error::{Context, Error, Result, reason_of};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -11,6 +11,7 @@ use nix::sys::stat::{SFlag, fstat};
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 /// Two descriptors that can be written to.
 pub struct Stdio {
@@ -52,30 +53,37 @@ impl Stdio {
 }
 
 impl Sink for Stdio {
-    fn deliver(&mut self, _: &Origin, batch: &[Event]) -> std::result::Result<Delivery, Failure> {
+    fn send(&mut self, batch: &Batch) -> std::result::Result<(), Failure> {
         let mut text = Vec::new();
         let mut of = Stream::Stdout;
-        for event in batch {
+        for event in batch.iter() {
             let Body::Line {
                 stream,
                 bytes,
                 partial,
-            } = &event.body
+            } = event.body
             else {
                 continue;
             };
-            if *stream != of {
+            if stream != of {
                 self.write(of, &text)?;
                 text.clear();
-                of = *stream;
+                of = stream;
             }
             text.extend_from_slice(bytes);
             if !partial {
                 text.push(b'\n');
             }
         }
-        self.write(of, &text)?;
-        Ok(Delivery::default())
+        self.write(of, &text)
+    }
+
+    fn settle(
+        &mut self,
+        _: &Batch,
+        _: Option<Duration>,
+    ) -> std::result::Result<Option<Delivery>, Failure> {
+        Ok(Some(Delivery::default()))
     }
 }
 

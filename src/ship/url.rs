@@ -1,48 +1,89 @@
 //! The text of `--sink` and `IMRUN_SINK`.
 
+use super::document::Documents;
 use super::event::Origin;
+use super::http::basic;
+use super::net::Peer;
 use super::sink::{Acknowledgement, Sink};
-use super::{es, json, stdio};
-use crate::error::{Error, Result};
+use super::stream::Streamed;
+use super::syslog::{self, Syslog};
+use super::{es, forward, otlp, stdio};
+use crate::error::{Context, Error, Result};
+use crate::tls;
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-const KNOWN: &str = "es+http://HOST:PORT, json+tcp://HOST:PORT, stdio:";
-const NOT_YET: [&str; 9] = [
-    "es+https",
-    "json+tls",
-    "otlp+http",
-    "otlp+https",
-    "syslog+tcp",
-    "syslog+tls",
-    "syslog+udp",
-    "forward+tcp",
-    "forward+tls",
-];
+const KNOWN: &str = "es+http, es+https, otlp+http, otlp+https, syslog+tcp, syslog+tls, syslog+udp, \
+     forward+tcp, forward+tls, json+tcp, json+tls (SCHEME://HOST:PORT), stdio:";
 
-/// The protocol of a sink.
+/// How a sink is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
-    /// `es+http`: the bulk API of Elasticsearch and those who speak it.
+pub enum Protocol {
+    /// The bulk API of Elasticsearch and those who speak it.
     Elastic,
-    /// `json+tcp`: a JSON object a line.
+    /// OpenTelemetry's protocol over HTTP.
+    Otlp,
+    /// RFC 5424.
+    Syslog,
+    /// Fluentd's forward protocol.
+    Forward,
+    /// A JSON object a line.
     Json,
-    /// `stdio`: imrun's own stdout and stderr.
+    /// imrun's own stdout and stderr.
     Stdio,
 }
 
-impl Scheme {
-    /// As it is written in front of the colon.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Scheme::Elastic => "es+http",
-            Scheme::Json => "json+tcp",
-            Scheme::Stdio => "stdio",
+/// How the bytes get there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP, perhaps with HTTP.
+    Plain,
+    /// The same within TLS.
+    Tls,
+    /// A message a datagram.
+    Udp,
+    /// By descriptors that are there.
+    None,
+}
+
+/// What stands in front of the colon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scheme {
+    name: &'static str,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Over what.
+    pub transport: Transport,
+}
+
+const SCHEMES: [Scheme; 12] = {
+    const fn scheme(name: &'static str, protocol: Protocol, transport: Transport) -> Scheme {
+        Scheme {
+            name,
+            protocol,
+            transport,
         }
     }
-}
+    use Protocol::{Elastic, Forward, Json, Otlp, Stdio, Syslog};
+    use Transport::{None, Plain, Tls, Udp};
+    [
+        scheme("es+http", Elastic, Plain),
+        scheme("es+https", Elastic, Tls),
+        scheme("otlp+http", Otlp, Plain),
+        scheme("otlp+https", Otlp, Tls),
+        scheme("syslog+tcp", Syslog, Plain),
+        scheme("syslog+tls", Syslog, Tls),
+        scheme("syslog+udp", Syslog, Udp),
+        scheme("forward+tcp", Forward, Plain),
+        scheme("forward+tls", Forward, Tls),
+        scheme("json+tcp", Json, Plain),
+        scheme("json+tls", Json, Tls),
+        scheme("stdio", Stdio, None),
+    ]
+};
 
 /// Where to ship to: parsed and valid. Neither `Display` nor `Debug` shows credentials.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,11 +91,24 @@ pub struct SinkUrl {
     scheme: Scheme,
     /// `HOST:PORT`, empty for `stdio:`.
     pub(super) address: String,
-    pub(super) credentials: Option<Credentials>,
+    credentials: Option<Credentials>,
     /// Empty, or starts with a slash and does not end with one.
     pub(super) path: String,
     /// `?index=`.
     pub(super) index: Option<String>,
+    /// `?tag=`.
+    pub(super) tag: Option<String>,
+    /// `?facility=`, as RFC 5424 numbers them.
+    pub(super) facility: Option<u8>,
+    /// `?compression=gzip`.
+    pub(super) gzip: bool,
+    /// `?parse=json`.
+    pub(super) parse: bool,
+    /// `?api_key=`.
+    api_key: Option<String>,
+    /// `?authorization=`, a file.
+    authorization: Option<PathBuf>,
+    tls: tls::Settings,
     /// The other parameters, as they were written: they belong to the server.
     pub(super) parameters: Vec<String>,
 }
@@ -67,27 +121,60 @@ pub(super) struct Credentials {
 }
 
 impl SinkUrl {
-    /// The protocol.
+    /// What is spoken, and over what.
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
     /// How far its acknowledgements go.
     pub fn acknowledgement(&self) -> Acknowledgement {
-        match self.scheme {
-            Scheme::Elastic => Acknowledgement::Protocol,
-            Scheme::Json => Acknowledgement::Transport,
-            Scheme::Stdio => Acknowledgement::None,
+        match (self.scheme.protocol, self.scheme.transport) {
+            (Protocol::Elastic | Protocol::Otlp | Protocol::Forward, _) => {
+                Acknowledgement::Protocol
+            }
+            (_, Transport::Plain | Transport::Tls) => Acknowledgement::Transport,
+            (_, Transport::Udp) => Acknowledgement::None,
+            (_, Transport::None) => Acknowledgement::Unshipped,
         }
     }
 
     /// The sink itself, not yet connected.
     pub(super) fn sink(&self, origin: &Origin, timeout: Duration) -> Result<Box<dyn Sink>> {
-        Ok(match self.scheme {
-            Scheme::Elastic => Box::new(es::Elastic::new(self, origin, timeout)),
-            Scheme::Json => Box::new(json::Lines::new(&self.address, timeout)),
-            Scheme::Stdio => Box::new(stdio::Stdio::inherited()?),
+        let peer = || {
+            let tls = (self.scheme.transport == Transport::Tls).then(|| self.tls.rustls());
+            Peer::new(&self.address, tls.transpose()?, timeout)
+        };
+        let syslog = || Syslog::new(origin, self.facility);
+        Ok(match (self.scheme.protocol, self.scheme.transport) {
+            (Protocol::Elastic, _) => Box::new(es::Elastic::new(self, peer()?, origin)?),
+            (Protocol::Otlp, _) => Box::new(otlp::Otlp::new(self, peer()?, origin)?),
+            (Protocol::Forward, _) => Box::new(forward::Forward::new(self, peer()?, origin)),
+            (Protocol::Json, _) => {
+                Box::new(Streamed::new(peer()?, Documents::new(origin, self.parse)))
+            }
+            (Protocol::Syslog, Transport::Udp) => {
+                Box::new(syslog::Datagrams::new(&self.address, syslog()))
+            }
+            (Protocol::Syslog, _) => Box::new(Streamed::new(peer()?, syslog())),
+            (Protocol::Stdio, _) => Box::new(stdio::Stdio::inherited()?),
         })
+    }
+
+    /// The header's value, if there is one.
+    pub(super) fn authorization(&self) -> Result<Option<String>> {
+        let Some(file) = &self.authorization else {
+            let key = self.api_key.as_ref().map(|key| format!("ApiKey {key}"));
+            return Ok(key.or_else(|| self.credentials.as_ref().map(basic)));
+        };
+        let text = std::fs::read_to_string(file).context(|| format!("read({file:?})"))?;
+        let text = text.trim_end_matches(['\r', '\n']);
+        match !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            true => Ok(Some(text.to_owned())),
+            false => Err(Error::usage(
+                format_args!("{file:?}"),
+                "is not one line of text, such as: ApiKey KEY",
+            )),
+        }
     }
 }
 
@@ -95,20 +182,16 @@ impl FromStr for SinkUrl {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<SinkUrl> {
-        let (scheme, rest) = text
+        let hint = format!("known are {KNOWN}");
+        let (name, rest) = text
             .split_once(':')
-            .ok_or_else(|| wrong(text, "has no scheme").hint(KNOWN))?;
-        match scheme {
-            "es+http" => elastic(text, rest),
-            "json+tcp" => json_tcp(text, rest),
-            "stdio" if rest.is_empty() => Ok(bare(Scheme::Stdio)),
-            "stdio" => Err(wrong(text, "nothing may follow stdio:")),
-            _ if NOT_YET.contains(&scheme) => Err(Error::unsupported(
-                format!("sink {}", redacted(text)),
-                format!("{scheme} is not there yet"),
-            )
-            .hint(format!("there are {KNOWN}"))),
-            _ => Err(wrong(text, "the scheme is unknown").hint(format!("known are {KNOWN}"))),
+            .ok_or_else(|| wrong(text, "has no scheme").hint(&hint))?;
+        let scheme = SCHEMES.into_iter().find(|scheme| scheme.name == name);
+        let scheme = scheme.ok_or_else(|| wrong(text, "the scheme is unknown").hint(&hint))?;
+        match scheme.protocol {
+            Protocol::Stdio if rest.is_empty() => Ok(bare(scheme)),
+            Protocol::Stdio => Err(wrong(text, "nothing may follow stdio:")),
+            _ => network(text, scheme, rest),
         }
     }
 }
@@ -120,11 +203,18 @@ fn bare(scheme: Scheme) -> SinkUrl {
         credentials: None,
         path: String::new(),
         index: None,
+        tag: None,
+        facility: None,
+        gzip: false,
+        parse: false,
+        api_key: None,
+        authorization: None,
+        tls: tls::Settings::default(),
         parameters: Vec::new(),
     }
 }
 
-fn elastic(text: &str, rest: &str) -> Result<SinkUrl> {
+fn network(text: &str, scheme: Scheme, rest: &str) -> Result<SinkUrl> {
     let wrong = |why| wrong(text, why);
     let rest = rest
         .strip_prefix("//")
@@ -147,28 +237,80 @@ fn elastic(text: &str, rest: &str) -> Result<SinkUrl> {
         address: self::address(text, address)?,
         credentials,
         path: path.trim_end_matches('/').to_owned(),
-        ..bare(Scheme::Elastic)
+        ..bare(scheme)
     };
+    if !url.is_http() && (url.credentials.is_some() || !url.path.is_empty()) {
+        return Err(wrong("it takes HOST:PORT, and neither user nor path"));
+    }
+    let (mut cert, mut key) = (None, None);
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         match parameter.split_once('=') {
-            Some(("index", name)) => url.index = Some(index(text, name)?),
-            _ => url.parameters.push(parameter.to_owned()),
+            Some(("cert", file)) if url.is_tls() => cert = Some(path_of(text, file)?),
+            Some(("key", file)) if url.is_tls() => key = Some(path_of(text, file)?),
+            _ => url.parameter(text, parameter)?,
         }
     }
-    Ok(url)
+    url.tls.client = match (cert, key) {
+        (Some(cert), Some(key)) => Some(tls::Client { cert, key }),
+        (None, None) => None,
+        _ => return Err(wrong("cert and key belong together")),
+    };
+    let ways = [
+        url.credentials.is_some(),
+        url.api_key.is_some(),
+        url.authorization.is_some(),
+    ];
+    match ways.into_iter().filter(|way| *way).count() {
+        0 | 1 => Ok(url),
+        _ => Err(wrong(
+            "it has more than one of USER, api_key and authorization",
+        )),
+    }
 }
 
-fn json_tcp(text: &str, rest: &str) -> Result<SinkUrl> {
-    let rest = rest
-        .strip_prefix("//")
-        .ok_or_else(|| wrong(text, "// must follow the scheme"))?;
-    if rest.contains(['@', '?', '#']) || rest.trim_end_matches('/').contains('/') {
-        return Err(wrong(text, "json+tcp takes HOST:PORT and nothing else"));
+impl SinkUrl {
+    fn is_http(&self) -> bool {
+        matches!(self.scheme.protocol, Protocol::Elastic | Protocol::Otlp)
     }
-    Ok(SinkUrl {
-        address: address(text, rest.trim_end_matches('/'))?,
-        ..bare(Scheme::Json)
-    })
+
+    fn is_tls(&self) -> bool {
+        self.scheme.transport == Transport::Tls
+    }
+
+    /// Takes one parameter of the query in.
+    fn parameter(&mut self, text: &str, parameter: &str) -> Result<()> {
+        use Protocol::{Elastic, Forward, Syslog};
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let protocol = self.scheme.protocol;
+        match name {
+            "ca" if self.is_tls() => self.tls.ca = Some(path_of(text, value)?),
+            "index" if protocol == Elastic => self.index = Some(index(text, value)?),
+            "api_key" if protocol == Elastic => self.api_key = Some(key(text, value)?),
+            "authorization" if self.is_http() => {
+                self.authorization = Some(path_of(text, value)?);
+            }
+            "tag" if protocol == Forward => self.tag = Some(tag(text, value)?),
+            "facility" if protocol == Syslog => self.facility = Some(facility(text, value)?),
+            "compression" if self.is_http() || protocol == Forward => match value {
+                "gzip" => self.gzip = true,
+                "none" => self.gzip = false,
+                _ => return Err(wrong(text, "compression is gzip or none")),
+            },
+            "parse" if protocol != Syslog => match value {
+                "json" => self.parse = true,
+                "none" => self.parse = false,
+                _ => return Err(wrong(text, "parse is json or none")),
+            },
+            _ if self.is_http() => self.parameters.push(parameter.to_owned()),
+            _ => {
+                return Err(wrong(
+                    text,
+                    "it has a parameter that this scheme does not know",
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Checks `HOST:PORT`, where the host is a name, an IPv4 address or an IPv6 address in brackets.
@@ -209,6 +351,32 @@ fn index(text: &str, name: &str) -> Result<String> {
     let allowed = |c: char| !c.is_control() && !c.is_whitespace() && !"\\/*?\"<>|,#:".contains(c);
     name.filter(|name| (1..=255).contains(&name.len()) && name.chars().all(allowed))
         .ok_or_else(|| wrong(text, "index is not the name of an index"))
+}
+
+/// An API key as Elasticsearch gives it out: it goes into a header.
+fn key(text: &str, value: &str) -> Result<String> {
+    let key = decoded(value).and_then(|key| String::from_utf8(key).ok());
+    key.filter(|key| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic()))
+        .ok_or_else(|| wrong(text, "api_key is not the key in its encoded form"))
+}
+
+fn tag(text: &str, value: &str) -> Result<String> {
+    let tag = decoded(value).and_then(|tag| String::from_utf8(tag).ok());
+    tag.filter(|tag| (1..=255).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_graphic()))
+        .ok_or_else(|| wrong(text, "tag is not 1 to 255 visible characters"))
+}
+
+fn facility(text: &str, value: &str) -> Result<u8> {
+    syslog::facility(value).ok_or_else(|| {
+        wrong(text, "facility is none of RFC 5424").hint("user, daemon, local0 to local7, …")
+    })
+}
+
+fn path_of(text: &str, value: &str) -> Result<PathBuf> {
+    use std::os::unix::ffi::OsStringExt;
+    let bytes = decoded(value).filter(|bytes| !bytes.is_empty() && !bytes.contains(&0));
+    let bytes = bytes.ok_or_else(|| wrong(text, "a parameter is not the path of a file"))?;
+    Ok(PathBuf::from(std::ffi::OsString::from_vec(bytes)))
 }
 
 /// Visible ASCII without what ends a query.
@@ -257,33 +425,41 @@ fn redacted(text: &str) -> String {
     format!("{scheme}***@{after}")
 }
 
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
 impl fmt::Display for SinkUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.scheme == Scheme::Stdio {
+        if self.scheme.protocol == Protocol::Stdio {
             return f.write_str("stdio:");
         }
-        let userinfo = if self.credentials.is_some() {
-            "***@"
-        } else {
-            ""
+        let userinfo = match self.credentials {
+            Some(_) => "***@",
+            None => "",
         };
-        write!(
-            f,
-            "{}://{userinfo}{}{}",
-            self.scheme.as_str(),
-            self.address,
-            self.path
-        )?;
-        let index = self.index.iter().map(|index| format!("index={index}"));
+        let (scheme, address, path) = (self.scheme, &self.address, &self.path);
+        write!(f, "{scheme}://{userinfo}{address}{path}")?;
+        let set = |set: bool, text: &str| set.then(|| text.to_owned());
+        let own = [
+            self.index.as_ref().map(|index| format!("index={index}")),
+            self.tag.as_ref().map(|tag| format!("tag={tag}")),
+            self.facility
+                .map(|number| format!("facility={}", syslog::facility_name(number))),
+            set(self.gzip, "compression=gzip"),
+            set(self.parse, "parse=json"),
+            set(self.api_key.is_some(), "api_key=***"),
+        ];
         // The value of a parameter may be a key.
-        let others = self
-            .parameters
-            .iter()
-            .map(|parameter| match parameter.split_once('=') {
-                Some((name, _)) => format!("{name}=***"),
-                None => "***".to_owned(),
-            });
-        for (place, parameter) in index.chain(others).enumerate() {
+        let others = self.parameters.iter().map(|parameter| {
+            let name = parameter
+                .split_once('=')
+                .map(|(name, _)| format!("{name}="));
+            name.unwrap_or_default() + "***"
+        });
+        for (place, parameter) in own.into_iter().flatten().chain(others).enumerate() {
             write!(f, "{}{parameter}", if place == 0 { '?' } else { '&' })?;
         }
         Ok(())

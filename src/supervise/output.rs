@@ -42,7 +42,9 @@ impl Output {
     ///
     /// One read, not all there is: an app that never pauses must not keep signals waiting.
     pub fn pump(&mut self, shipper: &Shipper, drop: bool) -> Result<bool> {
-        self.offer(shipper, drop);
+        if self.full {
+            self.offer(shipper, drop);
+        }
         let Some(file) = self.file.as_mut().filter(|_| !self.full) else {
             return Ok(false);
         };
@@ -59,15 +61,13 @@ impl Output {
 
     fn offer(&mut self, shipper: &Shipper, drop: bool) {
         let stream = self.stream;
-        self.full = !self.framer.frames(|frame| {
-            match shipper.push_line(stream, frame.bytes, frame.partial()) {
-                Pushed::Taken(_) => true,
-                Pushed::Full if drop => {
-                    shipper.drop_lines(1);
-                    true
-                }
-                Pushed::Full => false,
+        let mut buffer = shipper.open();
+        self.full = !self.framer.frames(|frame| match drop {
+            true => {
+                buffer.push_or_drop(stream, frame.bytes, frame.partial());
+                true
             }
+            false => buffer.push_line(stream, frame.bytes, frame.partial()) != Pushed::Full,
         });
     }
 

@@ -2,27 +2,49 @@
 
 use crate::error::{Context, Result};
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The most descriptors that come with one message.
 const MAX_DESCRIPTORS: usize = 4;
 
-/// Sends one byte with copies of `descriptors`, at most four (unix(7), `SCM_RIGHTS`).
-pub fn send(channel: BorrowedFd<'_>, byte: u8, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
-    let numbers: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&numbers)];
-    let control = if numbers.is_empty() { &[][..] } else { &rights };
-    let (bytes, flags) = ([byte], MsgFlags::MSG_NOSIGNAL);
-    sendmsg::<()>(
-        channel.as_raw_fd(),
-        &[IoSlice::new(&bytes)],
-        control,
-        flags,
-        None,
-    )
-    .map(drop)
+/// Room for a header and as many numbers, aligned as a header is.
+type Control = [u64; 4];
+
+/// Sends one byte with copies of at most four descriptors, without allocating (unix(7),
+/// `SCM_RIGHTS`).
+pub fn send(channel: RawFd, byte: u8, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
+    if descriptors.len() > MAX_DESCRIPTORS {
+        return Err(Errno::EINVAL);
+    }
+    let length = size_of_val(descriptors) as libc::c_uint;
+    let mut part = libc::iovec {
+        iov_base: (&raw const byte).cast_mut().cast(),
+        iov_len: 1,
+    };
+    let mut control: Control = [0; 4];
+    // SAFETY: an all-zero msghdr is a valid one.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    if !descriptors.is_empty() {
+        message.msg_control = control.as_mut_ptr().cast();
+        // SAFETY: no pointer is followed.
+        message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as _;
+        // SAFETY: the buffer has room for a header and four numbers, and is aligned for both.
+        unsafe {
+            let header = libc::CMSG_FIRSTHDR(&raw const message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(length) as _;
+            let numbers: *mut RawFd = libc::CMSG_DATA(header).cast();
+            // A borrowed descriptor is its number.
+            let source: *const RawFd = descriptors.as_ptr().cast();
+            std::ptr::copy_nonoverlapping(source, numbers, descriptors.len());
+        }
+    }
+    // SAFETY: the header names a byte and a buffer that live for the whole call.
+    let sent = unsafe { libc::sendmsg(channel, &raw const message, libc::MSG_NOSIGNAL) };
+    Errno::result(sent).map(drop)
 }
 
 /// Receives what [`send`] sent, without allocating; no byte when the peer has closed its end.
@@ -35,8 +57,7 @@ pub fn receive<const N: usize>(channel: RawFd) -> nix::Result<(Option<u8>, [Opti
         iov_base: (&raw mut byte).cast(),
         iov_len: 1,
     };
-    // Room for a header and four numbers, aligned as a header is.
-    let mut control = [0u64; 4];
+    let mut control: Control = [0; 4];
     // SAFETY: an all-zero msghdr is a valid one.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut part;
@@ -60,7 +81,7 @@ fn descriptors<const N: usize>(message: &libc::msghdr) -> [Option<OwnedFd>; N] {
         return [const { None }; N];
     };
     // SAFETY: no pointer is followed.
-    let bytes = header.cmsg_len as usize - unsafe { libc::CMSG_LEN(0) } as usize;
+    let bytes = header.cmsg_len - unsafe { libc::CMSG_LEN(0) } as usize;
     // SAFETY: behind the header the kernel has put that many bytes of descriptor numbers.
     let data: *const RawFd = unsafe { libc::CMSG_DATA(header) }.cast();
     std::array::from_fn(|index| {
@@ -98,8 +119,8 @@ mod tests {
             .map(|number| std::fs::File::create_new(dir.path().join(number.to_string())).unwrap())
             .collect();
         let sent: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-        send(a.as_fd(), b'x', &sent).unwrap();
-        send(a.as_fd(), b'y', &[]).unwrap();
+        send(a.as_raw_fd(), b'x', &sent).unwrap();
+        send(a.as_raw_fd(), b'y', &[]).unwrap();
         let (byte, received) = receive::<4>(b.as_raw_fd()).unwrap();
         assert_eq!(byte, Some(b'x'));
         for (number, descriptor) in received.iter().enumerate() {

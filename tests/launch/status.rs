@@ -35,7 +35,7 @@ fn a_refusal_says_of_which_sort_it_is() {
         ("policy", &["--privileged"]),
         ("usage", &["--net", "bogus"]),
         ("usage", &["--user", "nobody-here"]),
-        ("unsupported", &["--sink", "otlp+http://127.0.0.1:4318"]),
+        ("unsupported", &["--integrity", "verity"]),
         ("sink", &["--sink", ""]),
         ("system", &["--env-file", "/no/such/file"]),
         ("usage", &["--stop-signal", "SIGTERM", "--workdir", "/none"]),

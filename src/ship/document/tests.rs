@@ -12,17 +12,19 @@ fn origin() -> Origin {
     }
 }
 
-fn document(body: Body) -> Value {
+fn text(body: Body<'_>, parse: bool) -> Vec<u8> {
     let mut text = Vec::new();
-    append(
-        &mut text,
-        &origin(),
-        &Event {
-            time: 1,
-            sequence: 9,
-            body,
-        },
-    );
+    let event = Event {
+        time: 1,
+        sequence: 9,
+        body,
+    };
+    Documents::new(&origin(), parse).append(&mut text, &event);
+    text
+}
+
+fn document(body: Body<'_>) -> Value {
+    let text = text(body, false);
     assert!(!text.contains(&b'\n'));
     serde_json::from_slice(&text).unwrap()
 }
@@ -32,7 +34,7 @@ fn a_record_has_its_fields_under_imrun() {
     let fields = serde_json::json!({ "code": 3, "counters": { "read": 1 } });
     let document = document(Body::Record {
         kind: "exit",
-        fields,
+        fields: &fields,
     });
     assert_eq!(
         document,
@@ -56,18 +58,9 @@ fn a_record_that_names_its_launch_names_it_once() {
     let fields = serde_json::json!({ "launch_id": "other" });
     let body = Body::Record {
         kind: "launch",
-        fields,
+        fields: &fields,
     };
-    let mut text = Vec::new();
-    append(
-        &mut text,
-        &origin(),
-        &Event {
-            time: 1,
-            sequence: 9,
-            body,
-        },
-    );
+    let text = text(body, false);
     let text = String::from_utf8(text).unwrap();
     assert_eq!(text.matches("imrun.launch_id").count(), 1, "{text}");
 }
@@ -75,9 +68,29 @@ fn a_record_that_names_its_launch_names_it_once() {
 proptest! {
     #[test]
     fn text_is_kept_and_other_bytes_are_replaced(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let line = Body::Line { stream: Stream::Stdout, bytes: bytes.clone().into(), partial: false };
+        let line = Body::Line { stream: Stream::Stdout, bytes: &bytes, partial: false };
         let document = document(line);
         prop_assert_eq!(document["message"].as_str().unwrap(), String::from_utf8_lossy(&bytes));
         prop_assert!(document.get("imrun.partial").is_none());
     }
+}
+
+#[test]
+fn a_line_that_is_an_object_gives_its_members_where_that_is_asked_for() {
+    let bytes = br#"{"level":"warn","message":"hi \"you\"","host":{"name":"x"},"n":1.50}"#;
+    let line = Body::Line {
+        stream: Stream::Stderr,
+        bytes,
+        partial: false,
+    };
+    let parsed = text(line, true);
+    assert!(String::from_utf8_lossy(&parsed).contains("\"n\":1.50"));
+    let parsed: Value = serde_json::from_slice(&parsed).unwrap();
+    assert_eq!(parsed["level"], "warn");
+    assert_eq!(parsed["message"], "hi \"you\"");
+    assert_eq!(parsed["app.host"]["name"], "x");
+    assert_eq!(parsed["host.name"], "h");
+    let whole = document(line);
+    assert_eq!(whole["message"].as_str().unwrap().as_bytes(), bytes);
+    assert!(whole.get("level").is_none());
 }

@@ -11,27 +11,13 @@ fn null() -> OwnedFd {
         .into()
 }
 
-fn line(stream: Stream, bytes: &[u8], partial: bool) -> Event {
-    let bytes = bytes.into();
-    Event {
-        time: 0,
-        sequence: 1,
-        body: Body::Line {
-            stream,
-            bytes,
-            partial,
-        },
+fn lines(lines: &[(Stream, &[u8], bool)]) -> Batch {
+    let mut batch = Batch::default();
+    batch.push_record(0, 1, "launch", serde_json::json!({}));
+    for (number, (stream, bytes, partial)) in (2..).zip(lines) {
+        batch.push_line(0, number, *stream, bytes, *partial);
     }
-}
-
-fn origin() -> Origin {
-    Origin {
-        container_id: "c".into(),
-        container_name: None,
-        image_digest: "d".into(),
-        host_name: "h".into(),
-        launch_id: "l".into(),
-    }
+    batch
 }
 
 #[test]
@@ -39,25 +25,17 @@ fn lines_come_out_on_their_own_streams_as_they_were_and_records_do_not() {
     let (mut stdout, to_stdout) = std::io::pipe().unwrap();
     let (mut stderr, to_stderr) = std::io::pipe().unwrap();
     let mut sink = Stdio::new(to_stdout.into(), to_stderr.into()).unwrap();
-    let record = Body::Record {
-        kind: "launch",
-        fields: serde_json::json!({}),
-    };
-    let batch = [
-        Event {
-            time: 0,
-            sequence: 1,
-            body: record,
-        },
-        line(Stream::Stdout, b"one \xff\0", false),
-        line(Stream::Stderr, b"warning\r", false),
-        line(Stream::Stdout, b"tw", true),
-        line(Stream::Stdout, b"o", false),
-        line(Stream::Stdout, b"", false),
-    ];
+    let batch = lines(&[
+        (Stream::Stdout, b"one \xff\0", false),
+        (Stream::Stderr, b"warning\r", false),
+        (Stream::Stdout, b"tw", true),
+        (Stream::Stdout, b"o", false),
+        (Stream::Stdout, b"", false),
+    ]);
+    sink.send(&batch).unwrap();
     assert_eq!(
-        sink.deliver(&origin(), &batch).unwrap(),
-        Delivery::default()
+        sink.settle(&batch, None).unwrap(),
+        Some(Delivery::default())
     );
     drop(sink);
     let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -84,7 +62,7 @@ fn a_reader_that_is_gone_breaks_the_sink() {
     let mut sink = Stdio::new(writer.into(), null()).unwrap();
     drop(reader);
     let failure = sink
-        .deliver(&origin(), &[line(Stream::Stdout, b"x", false)])
+        .send(&lines(&[(Stream::Stdout, b"x", false)]))
         .unwrap_err();
     assert_eq!(failure.kind, FailureKind::Broken);
     assert_eq!(failure.why, "write to stdout: Broken pipe");
@@ -99,8 +77,8 @@ fn a_full_pipe_that_does_not_block_is_waited_for() {
     let text = vec![b'x'; 1 << 20];
     let expected = text.len() + 1;
     let writing = std::thread::spawn(move || {
-        let batch = [line(Stream::Stdout, &text, false)];
-        sink.deliver(&origin(), &batch).unwrap();
+        sink.send(&lines(&[(Stream::Stdout, &text, false)]))
+            .unwrap();
     });
     let mut read = Vec::new();
     reader.read_to_end(&mut read).unwrap();

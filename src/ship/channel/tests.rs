@@ -1,8 +1,10 @@
-use super::super::event::Body;
+use super::super::event::Stream;
+use super::super::{Options, Pushed, Shipper};
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Instant;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -10,11 +12,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Scripted {
     script: Vec<Step>,
     arrived: Arc<Mutex<Vec<u64>>>,
+    window: usize,
+    /// How many times it is asked until it answers.
+    delay: u32,
+    asked: u32,
 }
 
 #[derive(Debug, Clone)]
 enum Step {
     Take,
+    /// The next attempt fails while it is sent.
+    Unsent,
     Again,
     Refuse,
     TooLarge,
@@ -24,9 +32,29 @@ enum Step {
 }
 
 impl Sink for Scripted {
-    fn deliver(&mut self, _: &Origin, batch: &[Event]) -> std::result::Result<Delivery, Failure> {
+    fn window(&self) -> usize {
+        self.window
+    }
+
+    fn send(&mut self, _: &Batch) -> std::result::Result<(), Failure> {
+        match self.script.pop_if(|step| matches!(step, Step::Unsent)) {
+            Some(_) => Err(Failure::new(FailureKind::Again, "not sent")),
+            None => Ok(()),
+        }
+    }
+
+    fn settle(
+        &mut self,
+        batch: &Batch,
+        wait: Option<Duration>,
+    ) -> std::result::Result<Option<Delivery>, Failure> {
+        self.asked += 1;
+        if wait.is_some() && !self.asked.is_multiple_of(self.delay) {
+            return Ok(None);
+        }
         let (again, reject) = match self.script.pop().unwrap_or(Step::Take) {
             Step::Take => (u64::MAX, u64::MAX),
+            Step::Unsent => return Ok(None),
             Step::Again => return Err(Failure::new(FailureKind::Again, "later")),
             Step::Refuse => return Err(Failure::new(FailureKind::Refused, "no")),
             Step::TooLarge => return Err(Failure::new(FailureKind::TooLarge, "413")),
@@ -45,34 +73,33 @@ impl Sink for Scripted {
                 self.arrived.lock().unwrap().push(event.sequence);
             }
         }
-        Ok(delivery)
-    }
-}
-
-fn origin() -> Origin {
-    Origin {
-        container_id: "c".into(),
-        container_name: None,
-        image_digest: "d".into(),
-        host_name: "h".into(),
-        launch_id: "l".into(),
+        Ok(Some(delivery))
     }
 }
 
 fn shipper(script: Vec<Step>) -> (Shipper, Arc<Mutex<Vec<u64>>>) {
+    shipper_with(script, 1, 1)
+}
+
+fn shipper_with(script: Vec<Step>, window: usize, delay: u32) -> (Shipper, Arc<Mutex<Vec<u64>>>) {
     let arrived = Arc::default();
     let sink = Scripted {
         script,
         arrived: Arc::clone(&arrived),
+        window,
+        delay,
+        asked: 0,
     };
     let url = "stdio:".parse().unwrap();
-    let shipper = Shipper::with_sink(&url, Box::new(sink), origin(), Options::default()).unwrap();
+    let sinks: Vec<(SinkUrl, Box<dyn Sink>)> = vec![(url, Box::new(sink))];
+    let shipper = Shipper::with_sinks(sinks, Options::default()).unwrap();
     (shipper, arrived)
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         Just(Step::Take),
+        Just(Step::Unsent),
         Just(Step::Again),
         Just(Step::Refuse),
         Just(Step::TooLarge),
@@ -88,14 +115,19 @@ proptest! {
     fn every_line_arrives_once_or_is_rejected_once_whatever_the_sink_does(
         mut script in prop::collection::vec(step(), 0..6),
         lines in 1u64..3000,
+        window in 1usize..4,
+        delay in 1u32..4,
     ) {
+        // Who has more than one batch in flight takes or fails them whole.
+        let whole = |step: &Step| !matches!(step, Step::TooLarge | Step::Partly(..));
+        script.retain(|step| window == 1 || whole(step));
         script.push(Step::Take);
-        let (shipper, arrived) = shipper(script);
+        let (shipper, arrived) = shipper_with(script, window, delay);
         let launch = shipper.push_record("launch", serde_json::json!({}));
         shipper.wait_acknowledged(launch, Instant::now() + PATIENCE).unwrap();
         shipper.begin_drain();
         for _ in 0..lines {
-            while shipper.push_line(Stream::Stdout, b"x", false) == Pushed::Full {
+            while shipper.open().push_line(Stream::Stdout, b"x", false) == Pushed::Full {
                 std::thread::yield_now();
             }
         }
@@ -108,6 +140,9 @@ proptest! {
         let mut times: BTreeMap<u64, u64> = BTreeMap::new();
         arrived.lock().unwrap().iter().for_each(|sequence| *times.entry(*sequence).or_default() += 1);
         prop_assert!(times.values().all(|times| *times == 1));
+        if window > 1 {
+            prop_assert!(arrived.lock().unwrap().is_sorted());
+        }
         prop_assert_eq!(times.len() as u64, counters.acknowledged + 1);
     }
 }
@@ -119,7 +154,7 @@ fn a_refusal_ends_a_launch_but_not_a_container() {
     shipper
         .wait_acknowledged(launch, Instant::now() + PATIENCE)
         .unwrap();
-    shipper.push_line(Stream::Stdout, b"x", false);
+    shipper.open().push_line(Stream::Stdout, b"x", false);
     assert_eq!(shipper.drain(Instant::now() + PATIENCE).acknowledged, 1);
     assert_eq!(*arrived.lock().unwrap(), [1, 2]);
 
@@ -135,28 +170,9 @@ fn a_refusal_ends_a_launch_but_not_a_container() {
 
 #[test]
 fn a_settlement_counts_lines_and_records_apart() {
-    let line = |sequence| {
-        let body = Body::Line {
-            stream: Stream::Stdout,
-            bytes: [].into(),
-            partial: false,
-        };
-        Event {
-            time: 0,
-            sequence,
-            body,
-        }
-    };
-    let fields = serde_json::json!({});
-    let record = Event {
-        time: 0,
-        sequence: 1,
-        body: Body::Record {
-            kind: "launch",
-            fields,
-        },
-    };
-    let sent = [record, line(2), line(3), line(4)];
+    let mut sent = Batch::default();
+    sent.push_record(0, 1, "launch", serde_json::json!({}));
+    (2..=4).for_each(|sequence| sent.push_line(0, sequence, Stream::Stdout, b"", false));
     let rejected = vec![Rejection {
         index: 2,
         why: "never".into(),
@@ -175,8 +191,8 @@ fn a_settlement_counts_lines_and_records_apart() {
     );
     assert_eq!(
         sum.freed,
-        sent[..3]
-            .iter()
+        sent.iter()
+            .take(3)
             .map(|event| event.body.cost())
             .sum::<usize>()
     );

@@ -1,0 +1,309 @@
+//! An answer of HTTP/1.1 (RFC 9112): parsed from bytes, as far as they are there.
+
+/// The longest head.
+const HEAD_MAX: usize = 64 * 1024;
+/// The longest body.
+const BODY_MAX: usize = 8 * 1024 * 1024;
+
+/// A whole answer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// 200 to 599.
+    pub status: u16,
+    /// Without its framing.
+    pub body: Vec<u8>,
+    /// Whether the connection can be used again.
+    pub keep: bool,
+}
+
+/// How much of an answer is there.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// All of it.
+    Whole(Answer),
+    /// More must come.
+    Partial,
+}
+
+/// Parses what has come of an answer to POST; `ended` says that no more will come. Fails with what
+/// is wrong, in a few words.
+pub fn parse(mut bytes: &[u8], ended: bool) -> Result<Progress, &'static str> {
+    loop {
+        let Some(head) = head_of(bytes)? else {
+            return Ok(Progress::Partial);
+        };
+        let rest = &bytes[head.length..];
+        // Interim answers come before the one that counts (RFC 9110, section 15.2).
+        if head.status < 200 {
+            bytes = rest;
+            continue;
+        }
+        let (body, length) = match head.framing {
+            Framing::Chunked => match unchunk(rest)? {
+                Some(found) => found,
+                None => return Ok(Progress::Partial),
+            },
+            Framing::Length(length) if rest.len() < length => return Ok(Progress::Partial),
+            Framing::Length(length) => (rest[..length].to_vec(), length),
+            Framing::Close if rest.len() > BODY_MAX => return Err("the body is too long"),
+            Framing::Close if !ended => return Ok(Progress::Partial),
+            Framing::Close => (rest.to_vec(), rest.len()),
+        };
+        return Ok(Progress::Whole(Answer {
+            status: head.status,
+            body,
+            // What comes unasked belongs to no request.
+            keep: head.keep && !ended && length == rest.len(),
+        }));
+    }
+}
+
+struct Head {
+    status: u16,
+    framing: Framing,
+    keep: bool,
+    length: usize,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Framing {
+    Length(usize),
+    Chunked,
+    Close,
+}
+
+/// None where its end is not there yet.
+fn head_of(bytes: &[u8]) -> Result<Option<Head>, &'static str> {
+    let window = &bytes[..bytes.len().min(HEAD_MAX)];
+    if !window.starts_with(&b"HTTP/1."[..window.len().min(7)]) {
+        return Err("no status line");
+    }
+    let Some(end) = window.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return match bytes.len() < HEAD_MAX {
+            true => Ok(None),
+            false => Err("the head is too long"),
+        };
+    };
+    let text = std::str::from_utf8(&bytes[..end]).map_err(|_| "the head is not text")?;
+    let mut lines = text.split("\r\n");
+    let (minor, status) = status_of(lines.next().unwrap_or_default()).ok_or("no status line")?;
+    let bodiless = status < 200 || status == 204 || status == 304;
+    let mut head = Head {
+        status,
+        framing: if bodiless {
+            Framing::Length(0)
+        } else {
+            Framing::Close
+        },
+        keep: minor == 1,
+        length: end + 4,
+    };
+    for line in lines {
+        let (name, value) = line.split_once(':').ok_or("a header without a colon")?;
+        head.header(&name.to_ascii_lowercase(), value.trim(), bodiless)?;
+    }
+    head.keep &= head.framing != Framing::Close;
+    Ok(Some(head))
+}
+
+impl Head {
+    fn header(&mut self, name: &str, value: &str, bodiless: bool) -> Result<(), &'static str> {
+        match name {
+            "connection" if value.eq_ignore_ascii_case("close") => self.keep = false,
+            "connection" if value.eq_ignore_ascii_case("keep-alive") => self.keep = true,
+            "content-length" if !bodiless && self.framing != Framing::Chunked => {
+                let length = decimal(value).filter(|length| *length <= BODY_MAX);
+                let length = Framing::Length(length.ok_or("the length is not one to be taken")?);
+                if !matches!(self.framing, Framing::Close) && self.framing != length {
+                    return Err("two lengths");
+                }
+                self.framing = length;
+            }
+            "transfer-encoding" if !bodiless => match value.eq_ignore_ascii_case("chunked") {
+                true => self.framing = Framing::Chunked,
+                false => return Err("an unknown transfer encoding"),
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// `HTTP/1.1 200 OK`: the minor version and the status.
+fn status_of(line: &str) -> Option<(u8, u16)> {
+    let rest = line.strip_prefix("HTTP/1.")?;
+    let (minor, rest) = rest.split_once(' ')?;
+    let digits = rest.split(' ').next()?;
+    let status = decimal(digits).filter(|_| digits.len() == 3)?;
+    let minor = decimal(minor).filter(|minor| *minor <= 1)?;
+    let status = u16::try_from(status)
+        .ok()
+        .filter(|status| (100..600).contains(status))?;
+    Some((u8::try_from(minor).ok()?, status))
+}
+
+/// Digits and nothing else.
+fn decimal(text: &str) -> Option<usize> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
+}
+
+/// The content of a chunked body, and how long it was with its framing; none where its end is not
+/// there yet.
+fn unchunk(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, &'static str> {
+    const LINE_MAX: usize = 4096;
+    let mut body = Vec::new();
+    let mut at = 0;
+    let line = |at: usize| -> Result<Option<&[u8]>, &'static str> {
+        let rest = &bytes[at..];
+        let window = &rest[..rest.len().min(LINE_MAX)];
+        match window.windows(2).position(|two| two == b"\r\n") {
+            Some(end) => Ok(Some(&rest[..end])),
+            None if rest.len() >= LINE_MAX => Err("a line of a chunked body is too long"),
+            None => Ok(None),
+        }
+    };
+    loop {
+        let Some(size) = line(at)? else {
+            return Ok(None);
+        };
+        at += size.len() + 2;
+        let size = hexadecimal(size).ok_or("a chunk without a size")?;
+        if size == 0 {
+            break;
+        }
+        if body.len() + size > BODY_MAX {
+            return Err("the body is too long");
+        }
+        let Some(chunk) = bytes.get(at..at + size + 2) else {
+            return Ok(None);
+        };
+        let (chunk, end) = chunk.split_at(size);
+        if end != b"\r\n" {
+            return Err("a chunk longer than its size");
+        }
+        body.extend_from_slice(chunk);
+        at += size + 2;
+    }
+    // Trailers, up to an empty line.
+    loop {
+        let Some(trailer) = line(at)? else {
+            return Ok(None);
+        };
+        at += trailer.len() + 2;
+        if trailer.is_empty() {
+            return Ok(Some((body, at)));
+        }
+    }
+}
+
+/// A chunk's size, without its extensions.
+fn hexadecimal(line: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(line).ok()?;
+    let digits = text.split(';').next()?.trim_end();
+    let valid = (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    usize::from_str_radix(digits, 16).ok().filter(|_| valid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn whole(text: &str) -> Answer {
+        match parse(text.as_bytes(), false) {
+            Ok(Progress::Whole(answer)) => answer,
+            other => panic!("{text:?}: {other:?}"),
+        }
+    }
+
+    fn answer(status: u16, body: &str, keep: bool) -> Answer {
+        let body = body.into();
+        Answer { status, body, keep }
+    }
+
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0A\r\n0123456789\r\n0\r\nt: 1\r\n\r\n";
+
+    #[test]
+    fn answers_of_each_framing_are_understood() {
+        let text = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+        assert_eq!(whole(text), answer(200, "hi", true));
+        assert_eq!(whole(CHUNKED), answer(200, "abc0123456789", true));
+        let text = "HTTP/1.1 503 \r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(whole(text), answer(503, "", false));
+        let text = "HTTP/1.0 200 OK\r\ncontent-length: 1\r\n\r\nx";
+        assert_eq!(whole(text), answer(200, "x", false));
+        assert_eq!(
+            whole("HTTP/1.1 204 No Content\r\n\r\n"),
+            answer(204, "", true)
+        );
+        let text = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(whole(text), answer(200, "", true));
+    }
+
+    #[test]
+    fn a_body_without_a_length_ends_with_the_connection() {
+        let text = b"HTTP/1.1 200 OK\r\n\r\nhi";
+        assert_eq!(parse(text, false), Ok(Progress::Partial));
+        assert_eq!(
+            parse(text, true),
+            Ok(Progress::Whole(answer(200, "hi", false)))
+        );
+    }
+
+    #[test]
+    fn what_comes_unasked_ends_the_connection() {
+        let text = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK";
+        assert_eq!(whole(text), answer(200, "hi", false));
+    }
+
+    #[test]
+    fn what_is_not_http_is_an_error() {
+        for text in [
+            "garbage",
+            "\x16\x03\x01",
+            "HTTP/2 200\r\n\r\n",
+            "HTTP/1.1 2000 OK\r\n\r\n",
+            "HTTP/1.1 +20 OK\r\n\r\n",
+            "HTTP/1.1 99 x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: +1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-1\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nabc\r\n",
+        ] {
+            assert!(parse(text.as_bytes(), false).is_err(), "{text:?}");
+        }
+        assert!(
+            parse(
+                &[b"HTTP/1.1 200 OK\r\nx: ", &[b'y'; HEAD_MAX][..]].concat(),
+                false
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn each_piece_of_an_answer_is_a_part_of_it() {
+        for end in 0..CHUNKED.len() {
+            assert_eq!(
+                parse(&CHUNKED.as_bytes()[..end], false),
+                Ok(Progress::Partial),
+                "{end}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), ended: bool) {
+            let start = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            let _judged = parse(&bytes, ended);
+            let _judged = parse(&[start, &bytes[..]].concat(), ended);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+use super::*;
+use crate::tls::Settings;
+use std::net::TcpListener;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn listener() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
+/// A peer whose certificate nobody has given out.
+fn distrustful(address: &str, timeout: Duration) -> Peer {
+    let directory = tempfile::TempDir::new().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates");
+    let mut script = std::process::Command::new(script);
+    assert!(script.arg(directory.path()).status().unwrap().success());
+    let settings = Settings {
+        ca: Some(directory.path().join("ca.pem")),
+        client: None,
+    };
+    Peer::new(address, Some(settings.rustls().unwrap()), timeout).unwrap()
+}
+
+#[test]
+fn a_peer_that_does_not_speak_tls_is_refused() {
+    let (listener, address) = listener();
+    let peer = distrustful(&address, PATIENCE);
+    let server = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        socket
+            .write_all(b"220 welcome to something else\r\n")
+            .unwrap();
+        let _reset = socket.read(&mut [0; 1024]);
+    });
+    let failure = peer.connected(None).err().unwrap();
+    assert_eq!(failure.kind, FailureKind::Refused);
+    assert!(failure.why.starts_with("TLS: "), "{failure:?}");
+    server.join().unwrap();
+}
+
+#[test]
+fn a_peer_that_says_nothing_in_the_handshake_is_given_up() {
+    let (listener, address) = listener();
+    let failure = distrustful(&address, Duration::from_millis(50)).connected(None);
+    let failure = failure.err().unwrap();
+    assert_eq!(failure.why, "no TLS handshake before the timeout");
+    drop(listener);
+}
+
+#[test]
+fn a_connection_that_was_closed_is_replaced() {
+    let (listener, address) = listener();
+    let peer = Peer::new(&address, None, PATIENCE).unwrap();
+    let kept = peer.connected(None).unwrap();
+    let (theirs, _) = listener.accept().unwrap();
+    let mut kept = peer.connected(Some(kept)).unwrap();
+    drop(theirs);
+    while !kept.closed().unwrap() {
+        std::thread::yield_now();
+    }
+    peer.connected(Some(kept)).unwrap();
+    listener.accept().unwrap();
+}
+
+#[test]
+fn a_read_waits_no_longer_than_it_is_told_to() {
+    let (listener, address) = listener();
+    let peer = Peer::new(&address, None, PATIENCE).unwrap();
+    let mut connection = peer.connected(None).unwrap();
+    let (mut theirs, _) = listener.accept().unwrap();
+    let mut bytes = [0; 16];
+    let soon = Duration::from_millis(10);
+    assert_eq!(
+        connection.read(&mut bytes, soon).unwrap(),
+        Incoming::Nothing
+    );
+    theirs.write_all(b"abc").unwrap();
+    assert_eq!(
+        connection.read(&mut bytes, PATIENCE).unwrap(),
+        Incoming::Bytes(3)
+    );
+    drop(theirs);
+    assert_eq!(
+        connection.read(&mut bytes, PATIENCE).unwrap(),
+        Incoming::Closed
+    );
+}
