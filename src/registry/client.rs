@@ -46,6 +46,20 @@ pub struct Exchange<'a> {
     pub expected: &'a [u16],
 }
 
+impl<'a> Exchange<'a> {
+    /// A request that brings nothing.
+    pub fn new(what: &'a str, method: Method, url: Uri, expected: &'a [u16]) -> Exchange<'a> {
+        Exchange {
+            what,
+            method,
+            url,
+            headers: Vec::new(),
+            body: Content::Nothing,
+            expected,
+        }
+    }
+}
+
 /// What a request brings.
 #[derive(Clone, Copy)]
 pub enum Content<'a> {

@@ -1,7 +1,7 @@
 //! Pull: a repository as the origin of an import.
 
 use super::Settings;
-use super::client::{Client, Content, Exchange, header_of};
+use super::client::{Client, Exchange, header_of};
 use super::transfer::Transfer;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -98,13 +98,10 @@ impl<'a> Remote<'a> {
         reference: &str,
         expected: &'e [u16],
     ) -> Result<Exchange<'e>> {
+        let url = self.client.url(&format!("manifests/{reference}"))?;
         Ok(Exchange {
-            what,
-            method,
-            url: self.client.url(&format!("manifests/{reference}"))?,
             headers: vec![(header::ACCEPT, DOCUMENTS.join(", "))],
-            body: Content::Nothing,
-            expected,
+            ..Exchange::new(what, method, url, expected)
         })
     }
 }

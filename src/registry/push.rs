@@ -58,14 +58,8 @@ fn missing<'a>(
     let mut missing = Vec::new();
     for descriptor in blobs {
         let what = format!("blob {}", descriptor.digest);
-        let exchange = Exchange {
-            what: &what,
-            method: Method::HEAD,
-            url: client.url(&format!("blobs/{}", descriptor.digest))?,
-            headers: Vec::new(),
-            body: Content::Nothing,
-            expected: &[200, 404],
-        };
+        let url = client.url(&format!("blobs/{}", descriptor.digest))?;
+        let exchange = Exchange::new(&what, Method::HEAD, url, &[200, 404]);
         match client.send(&exchange)?.status().as_u16() {
             200 => tell(descriptor, false),
             _ => missing.push((descriptor, open(store, descriptor)?)),
@@ -95,12 +89,9 @@ fn upload(client: &Client, descriptor: &Descriptor, file: &File) -> Result<()> {
         let sent = begin(client, &what).and_then(|place| {
             let url = with_digest(&what, &place, &descriptor.digest).map_err(Failure::last)?;
             client.attempt(&Exchange {
-                what: &what,
-                method: Method::PUT,
-                url,
                 headers: vec![(header::CONTENT_TYPE, "application/octet-stream".into())],
                 body: Content::File(file),
-                expected: &[201],
+                ..Exchange::new(&what, Method::PUT, url, &[201])
             })
         });
         match sent {
@@ -114,12 +105,8 @@ fn upload(client: &Client, descriptor: &Descriptor, file: &File) -> Result<()> {
 fn begin(client: &Client, what: &str) -> std::result::Result<Uri, Failure> {
     let url = client.url("blobs/uploads/").map_err(Failure::last)?;
     let response = client.attempt(&Exchange {
-        what,
-        method: Method::POST,
-        url: url.clone(),
-        headers: Vec::new(),
         body: Content::Bytes(&[]),
-        expected: &[202],
+        ..Exchange::new(what, Method::POST, url.clone(), &[202])
     })?;
     let place =
         header_of(&response, header::LOCATION).and_then(|place| location::resolve(&url, place));
@@ -146,13 +133,11 @@ fn put_manifest(client: &Client, image: &Image, bytes: &[u8], name: &Reference) 
         _ => OCI_MANIFEST,
     };
     let media_type = own["mediaType"].as_str().unwrap_or(usual);
+    let url = client.url(&format!("manifests/{}", name.tag()))?;
     let response = client.send(&Exchange {
-        what: &what,
-        method: Method::PUT,
-        url: client.url(&format!("manifests/{}", name.tag()))?,
         headers: vec![(header::CONTENT_TYPE, media_type.into())],
         body: Content::Bytes(bytes),
-        expected: &[201],
+        ..Exchange::new(&what, Method::PUT, url, &[201])
     })?;
     match header_of(&response, "docker-content-digest") {
         Some(stored) if stored != image.digest.to_string() => Err(Error::digest(

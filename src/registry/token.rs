@@ -4,7 +4,7 @@
 //! Token Authentication".
 
 use super::challenge::{self, Challenge};
-use super::client::{Client, Content, Exchange, Failure};
+use super::client::{Client, Content, Exchange, Failure, refusal};
 use super::credentials::{self, Credentials};
 use super::location;
 use crate::error::{Error, Result};
@@ -89,47 +89,52 @@ impl Client {
         let mut form = vec![("scope", bearer.get("scope").unwrap_or(&own_scope))];
         form.extend(bearer.get("service").map(|service| ("service", service)));
         let what = format!("token for {}", self.registry);
-        let (request, authorization);
-        let mut exchange = Exchange {
-            what: &what,
-            method: Method::GET,
-            url: realm.clone(),
-            headers: Vec::new(),
-            body: Content::Nothing,
-            expected: &[200],
-        };
-        match &credentials {
-            Some(Credentials::IdentityToken(refresh)) => {
-                form.extend([
-                    ("grant_type", "refresh_token"),
-                    ("refresh_token", refresh),
-                    ("client_id", "imrun"),
-                ]);
-                request = encoded(&form);
-                exchange.method = Method::POST;
-                exchange.body = Content::Bytes(request.as_bytes());
-                exchange.headers = vec![(
-                    header::CONTENT_TYPE,
-                    "application/x-www-form-urlencoded".into(),
-                )];
-                authorization = None;
+        let response = match &credentials {
+            Some(Credentials::IdentityToken(token)) => {
+                self.post_form(&what, &realm, &mut form, token)?
             }
             Some(Credentials::Password(user, password)) => {
-                exchange.url = with_query(&realm, &form).map_err(Failure::last)?;
-                authorization = Some(basic(user, password));
+                self.get_form(&what, &realm, &form, Some(basic(user, password)))?
             }
-            None => {
-                exchange.url = with_query(&realm, &form).map_err(Failure::last)?;
-                authorization = None;
-            }
-        }
-        let response = self.once(&exchange, &exchange.url, authorization.as_deref())?;
-        let status = response.status().as_u16();
-        if status != 200 {
-            return Err(super::client::refusal(&what, response));
+            None => self.get_form(&what, &realm, &form, None)?,
+        };
+        if response.status() != 200 {
+            return Err(refusal(&what, response));
         }
         let bytes = self.read(&what, response.into_body(), MAX_ANSWER)?;
         token_of(&what, &bytes).map_err(Failure::last)
+    }
+
+    fn get_form(
+        &self,
+        what: &str,
+        realm: &Uri,
+        form: &[(&str, &str)],
+        authorization: Option<String>,
+    ) -> std::result::Result<Response<Body>, Failure> {
+        let url = with_query(realm, form).map_err(Failure::last)?;
+        let exchange = Exchange::new(what, Method::GET, url, &[]);
+        self.once(&exchange, &exchange.url, authorization.as_deref())
+    }
+
+    fn post_form<'f>(
+        &self,
+        what: &str,
+        realm: &Uri,
+        form: &mut Vec<(&'f str, &'f str)>,
+        refresh: &'f str,
+    ) -> std::result::Result<Response<Body>, Failure> {
+        form.push(("grant_type", "refresh_token"));
+        form.push(("refresh_token", refresh));
+        form.push(("client_id", "imrun"));
+        let text = encoded(form);
+        let media_type = "application/x-www-form-urlencoded".to_string();
+        let exchange = Exchange {
+            headers: vec![(header::CONTENT_TYPE, media_type)],
+            body: Content::Bytes(text.as_bytes()),
+            ..Exchange::new(what, Method::POST, realm.clone(), &[])
+        };
+        self.once(&exchange, realm, None)
     }
 
     /// Where the token server is. It is the registry's choice who learns its users' passwords, but

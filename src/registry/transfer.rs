@@ -1,6 +1,6 @@
 //! A blob as a stream: where it breaks off, it goes on from there.
 
-use super::client::{Client, Content, Exchange, Failure, broken, header_of, refuse_page, too_slow};
+use super::client::{Client, Exchange, Failure, broken, header_of, refuse_page, too_slow};
 use super::range;
 use super::retry::{Again, Retries};
 use crate::error::Error;
@@ -112,13 +112,11 @@ impl<'a> Transfer<'a> {
             headers.extend(self.etag.clone().map(|etag| (header::IF_RANGE, etag)));
         }
         let part = format!("blobs/{}", self.descriptor.digest);
+        let url = self.client.url(&part).map_err(Failure::last)?;
+        let expected: &[u16] = if self.offset > 0 { &[200, 206] } else { &[200] };
         let exchange = Exchange {
-            what: &self.what,
-            method: Method::GET,
-            url: self.client.url(&part).map_err(Failure::last)?,
             headers,
-            body: Content::Nothing,
-            expected: if self.offset > 0 { &[200, 206] } else { &[200] },
+            ..Exchange::new(&self.what, Method::GET, url, expected)
         };
         let response = self.client.attempt(&exchange)?;
         let at = self.begin(&response).map_err(Failure::last)?;

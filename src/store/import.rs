@@ -174,16 +174,11 @@ impl<'a> Found<'a> {
             failure: OnceLock::new(),
         };
         let layers = on_threads(options.threads, &self.layers, |packed| work.add(packed));
-        let layers = match (layers, work.failure.into_inner()) {
-            (Ok(layers), _) => layers,
-            (Err(error), first) => {
+        let layers = match layers {
+            Ok(layers) => layers,
+            Err(error) => {
                 drop(lock);
-                let error = first.unwrap_or(error);
-                if matches!(error.reason, Reason::Digest | Reason::Policy) {
-                    let added = work.added.into_inner();
-                    store.discard(&added.unwrap_or_else(PoisonError::into_inner));
-                }
-                return Err(error);
+                return Err(work.end(error));
             }
         };
         let mut documents = self.documents;
@@ -406,6 +401,17 @@ impl Work<'_> {
         outcome
     }
 
+    /// Removes what came from an origin that lies; the error that was the first.
+    fn end(self, error: Error) -> Error {
+        let error = self.failure.into_inner().unwrap_or(error);
+        if matches!(error.reason, Reason::Digest | Reason::Policy) {
+            let added = self.added.into_inner();
+            let added = added.unwrap_or_else(PoisonError::into_inner);
+            self.store.discard(&added);
+        }
+        error
+    }
+
     fn add_missing(&self, packed: &Packed) -> Result<Layer> {
         let Work { store, options, .. } = self;
         if is_kept(store, packed, options)?
@@ -480,7 +486,22 @@ fn unpack(work: &Work<'_>, blob: Box<dyn Read + '_>, packed: &Packed) -> Result<
     {
         io::copy(&mut blob, &mut io::sink()).map_err(|error| own_error(&what, error))?;
     }
-    let (digest, size) = blob.finish();
+    let layer = judge(packed, blob.finish(), diff_id, scanned)?;
+    if let (Some(kept), Some(descriptor)) = (kept, keep) {
+        work.link(kept, &descriptor.digest)?;
+    }
+    work.link(tar, &packed.diff_id)?;
+    Ok(layer)
+}
+
+/// Whether the blob and the tar in it have the digests that were promised.
+fn judge(
+    packed: &Packed,
+    (digest, size): (Digest, u64),
+    diff_id: Digest,
+    scanned: Result<Layer>,
+) -> Result<Layer> {
+    let (what, promised) = (packed.what(), packed.descriptor.as_ref());
     if let Some(descriptor) = promised.filter(|d| d.size == size) {
         descriptor.digest.expect("layer", digest)?;
     }
@@ -494,13 +515,8 @@ fn unpack(work: &Work<'_>, blob: Box<dyn Read + '_>, packed: &Packed) -> Result<
     if let Some(descriptor) = promised {
         descriptor.expect_size("layer", size)?;
     }
-    packed
-        .diff_id
-        .expect(&format!("{what}: diff_id"), diff_id)?;
-    if let (Some(kept), Some(descriptor)) = (kept, keep) {
-        work.link(kept, &descriptor.digest)?;
-    }
-    work.link(tar, &packed.diff_id)?;
+    let what = format!("{what}: diff_id");
+    packed.diff_id.expect(&what, diff_id)?;
     Ok(layer)
 }
 

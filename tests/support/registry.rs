@@ -271,72 +271,72 @@ impl Answer {
             body: body.to_vec(),
         }
     }
-}
 
-fn answer(state: &mut State, request: &Request) -> Answer {
-    let path = request.target.split('?').next().unwrap().to_string();
-    if path == "/token" {
-        return token(state, request);
-    }
-    if let Some(refusal) = refuse(state, request) {
-        return refusal;
-    }
-    let rest = path.rsplit_once('/').unwrap();
-    let missing = |what: &str| {
+    fn missing(what: &str) -> Answer {
         let body = format!(r#"{{"errors":[{{"code":"{what}","message":"it is not there"}}]}}"#);
         Answer::new(
             404,
             &[("content-type", "application/json")],
             body.as_bytes(),
         )
-    };
-    match (request.method.as_str(), rest) {
-        ("GET", ("/v2", "")) => Answer::new(200, &[], b"{}"),
-        ("GET" | "HEAD", (kind, reference)) if kind.ends_with("/manifests") => {
-            match state.manifests.get(reference) {
-                Some((media_type, bytes)) => {
-                    let digest = Digest::sha256(bytes).to_string();
-                    Answer::new(
-                        200,
-                        &[
-                            ("content-type", media_type),
-                            ("docker-content-digest", &digest),
-                        ],
-                        bytes,
-                    )
-                }
-                None => missing("MANIFEST_UNKNOWN"),
-            }
-        }
-        ("GET" | "HEAD", (kind, digest)) if kind.ends_with("/blobs") => {
-            match state.blobs.get(digest) {
-                Some(bytes) => Answer::new(200, &[("etag", &format!("{digest:?}"))], bytes),
-                None => missing("BLOB_UNKNOWN"),
-            }
-        }
-        ("POST", (kind, "")) if kind.ends_with("/blobs/uploads") => {
+    }
+}
+
+fn answer(state: &mut State, request: &Request) -> Answer {
+    let path = request.target.split('?').next().unwrap();
+    if path == "/token" {
+        return token(state, request);
+    }
+    if let Some(refusal) = refuse(state, request) {
+        return refusal;
+    }
+    let (kind, name) = path.rsplit_once('/').unwrap();
+    match (request.method.as_str(), kind.rsplit('/').next().unwrap()) {
+        ("GET", "v2") => Answer::new(200, &[], b"{}"),
+        ("GET" | "HEAD", "manifests") => manifest(state, name),
+        ("GET" | "HEAD", "blobs") => match state.blobs.get(name) {
+            Some(bytes) => Answer::new(200, &[("etag", &format!("{name:?}"))], bytes),
+            None => Answer::missing("BLOB_UNKNOWN"),
+        },
+        ("POST", "uploads") => {
             Answer::new(202, &[("location", "/v2/app/blobs/uploads/1?state=x")], b"")
         }
-        ("PUT", (kind, _)) if kind.ends_with("/blobs/uploads") => {
-            let digest = request.target.split_once("digest=").unwrap().1;
-            let right = Digest::sha256(&request.body).to_string() == digest;
-            if right {
-                state.blobs.insert(digest.to_string(), request.body.clone());
-            }
-            Answer::new(if right { 201 } else { 400 }, &[], b"")
-        }
-        ("PUT", (kind, tag)) if kind.ends_with("/manifests") => {
-            let media_type = request.headers["content-type"].clone();
-            let digest = Digest::sha256(&request.body).to_string();
-            for name in [tag, &digest] {
-                state
-                    .manifests
-                    .insert(name.to_string(), (media_type.clone(), request.body.clone()));
-            }
-            Answer::new(201, &[("docker-content-digest", &digest)], b"")
-        }
-        _ => missing("UNSUPPORTED"),
+        ("PUT", "uploads") => take_blob(state, request),
+        ("PUT", "manifests") => take_manifest(state, request, name),
+        _ => Answer::missing("UNSUPPORTED"),
     }
+}
+
+fn manifest(state: &State, reference: &str) -> Answer {
+    let Some((media_type, bytes)) = state.manifests.get(reference) else {
+        return Answer::missing("MANIFEST_UNKNOWN");
+    };
+    let digest = Digest::sha256(bytes).to_string();
+    let headers = [
+        ("content-type", &media_type[..]),
+        ("docker-content-digest", &digest),
+    ];
+    Answer::new(200, &headers, bytes)
+}
+
+fn take_blob(state: &mut State, request: &Request) -> Answer {
+    let digest = request.target.split_once("digest=").unwrap().1;
+    if Digest::sha256(&request.body).to_string() != digest {
+        return Answer::new(400, &[], b"");
+    }
+    state.blobs.insert(digest.to_string(), request.body.clone());
+    Answer::new(201, &[], b"")
+}
+
+fn take_manifest(state: &mut State, request: &Request, tag: &str) -> Answer {
+    let manifest = (
+        request.headers["content-type"].clone(),
+        request.body.clone(),
+    );
+    let digest = Digest::sha256(&request.body).to_string();
+    state.manifests.insert(tag.to_string(), manifest.clone());
+    state.manifests.insert(digest.clone(), manifest);
+    Answer::new(201, &[("docker-content-digest", &digest)], b"")
 }
 
 fn token(state: &mut State, request: &Request) -> Answer {
@@ -379,55 +379,25 @@ fn send(
     mut answer: Answer,
     fault: Option<Fault>,
 ) -> io::Result<bool> {
-    let no_range = matches!(fault, Some(Fault::NoRange));
-    let further = if let Some(Fault::OtherRange(further)) = fault {
-        further
-    } else {
-        0
-    };
-    if let Some(first) = request
-        .header("range")
-        .filter(|_| answer.status == 200 && !no_range)
-    {
-        let first: u64 = first
-            .strip_prefix("bytes=")
-            .unwrap()
-            .strip_suffix('-')
-            .unwrap()
-            .parse()
-            .unwrap();
-        let (first, total) = (first + further, answer.body.len());
-        answer.body.drain(..first as usize);
-        answer.status = 206;
-        answer.headers.insert(
-            "content-range".into(),
-            format!("bytes {first}-{}/{total}", total - 1),
-        );
-    }
-    let (mut length, mut sent) = (Some(answer.body.len().to_string()), None);
-    match fault.clone() {
+    cut_range(request, &mut answer, &fault);
+    let mut length = Some(answer.body.len().to_string());
+    match &fault {
         Some(Fault::Status(status, headers)) => {
-            let headers = headers
+            let headers: Vec<_> = headers
                 .iter()
-                .map(|(name, value)| (name.to_string(), value.clone()))
+                .map(|(name, value)| (*name, &value[..]))
                 .collect();
-            (answer, length) = (
-                Answer {
-                    status,
-                    headers,
-                    body: Vec::new(),
-                },
-                Some("0".into()),
-            );
+            (answer, length) = (Answer::new(*status, &headers, b""), Some("0".into()));
         }
         Some(Fault::Body(status, media_type, body)) => {
             length = Some(body.len().to_string());
-            answer = Answer::new(status, &[("content-type", media_type)], &body);
+            answer = Answer::new(*status, &[("content-type", media_type)], body);
         }
-        Some(Fault::Header("content-length", value)) => length = Some(value),
-        Some(Fault::Header(name, value)) => drop(answer.headers.insert(name.into(), value)),
+        Some(Fault::Header("content-length", value)) => length = Some(value.clone()),
+        Some(Fault::Header(name, value)) => {
+            answer.headers.insert(name.to_string(), value.clone());
+        }
         Some(Fault::Garbage) => answer.body.iter_mut().for_each(|byte| *byte ^= 0x55),
-        Some(Fault::Cut(bytes)) => sent = Some(bytes),
         Some(Fault::Longer(_)) => length = None,
         Some(Fault::Noise) => {
             to.write_all(b"\x16\x03\x01 no http here\r\n\r\n")?;
@@ -440,41 +410,61 @@ fn send(
         }
         _ => {}
     }
+    to.write_all(head(&answer, length).as_bytes())?;
+    match request.method.as_str() {
+        "HEAD" => Ok(true),
+        _ => send_body(to, &answer.body, &fault),
+    }
+}
+
+/// Leaves what the request asks for.
+fn cut_range(request: &Request, answer: &mut Answer, fault: &Option<Fault>) {
+    let further = match fault {
+        Some(Fault::NoRange) => return,
+        Some(Fault::OtherRange(further)) => *further,
+        _ => 0,
+    };
+    let Some(range) = request.header("range").filter(|_| answer.status == 200) else {
+        return;
+    };
+    let first = range
+        .strip_prefix("bytes=")
+        .unwrap()
+        .strip_suffix('-')
+        .unwrap();
+    let (first, total) = (first.parse::<u64>().unwrap() + further, answer.body.len());
+    answer.body.drain(..first as usize);
+    answer.status = 206;
+    let range = format!("bytes {first}-{}/{total}", total - 1);
+    answer.headers.insert("content-range".into(), range);
+}
+
+fn head(answer: &Answer, length: Option<String>) -> String {
     let mut head = format!("HTTP/1.1 {} Status\r\n", answer.status);
     match length {
         Some(length) => head += &format!("content-length: {length}\r\n"),
         None => head += "transfer-encoding: chunked\r\n",
     }
-    answer
-        .headers
-        .iter()
-        .for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
-    to.write_all((head + "\r\n").as_bytes())?;
-    if request.method == "HEAD" {
-        return Ok(true);
+    for (name, value) in &answer.headers {
+        head += &format!("{name}: {value}\r\n");
     }
-    match fault_body(to, &answer.body, &fault)? {
-        true => return Ok(false),
-        false => {
-            to.write_all(&answer.body[..sent.unwrap_or(answer.body.len()).min(answer.body.len())])?
-        }
-    }
-    Ok(sent.is_none() && !matches!(fault, Some(Fault::Header("content-length", _))))
+    head + "\r\n"
 }
 
-/// Sends a body that is not sent in one piece; whether there was one.
-fn fault_body(to: &mut TcpStream, body: &[u8], fault: &Option<Fault>) -> io::Result<bool> {
+/// Sends a body; whether the connection goes on.
+fn send_body(to: &mut TcpStream, body: &[u8], fault: &Option<Fault>) -> io::Result<bool> {
     let mut chunk = |bytes: &[u8]| {
-        to.write_all(&[format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat())
+        let size = format!("{:x}\r\n", bytes.len());
+        to.write_all(&[size.as_bytes(), bytes, b"\r\n"].concat())
     };
     match fault {
-        Some(Fault::Longer(Some(more))) => {
+        Some(Fault::Longer(more)) => {
             chunk(body)?;
-            chunk(more)?;
-            chunk(b"")?;
-        }
-        Some(Fault::Longer(None)) => {
-            chunk(body)?;
+            if let Some(more) = more {
+                chunk(more)?;
+                chunk(b"")?;
+                return Ok(false);
+            }
             loop {
                 chunk(&[b' '; 4096])?;
             }
@@ -485,9 +475,13 @@ fn fault_body(to: &mut TcpStream, body: &[u8], fault: &Option<Fault>) -> io::Res
                 std::thread::sleep(*pause);
             }
         }
-        _ => return Ok(false),
+        Some(Fault::Cut(bytes)) => to.write_all(&body[..*bytes])?,
+        _ => {
+            to.write_all(body)?;
+            return Ok(!matches!(fault, Some(Fault::Header("content-length", _))));
+        }
     }
-    Ok(true)
+    Ok(false)
 }
 
 /// Reads a request; none at the end of the connection, or where it is not HTTP.
