@@ -175,13 +175,13 @@ start_sink() {
     export IMRUN_SINK
 }
 
-<<<<<<< HEAD
-# start_registry: a docker-registry without TLS, whose data are in $scratch/registry; $registry is its HOST:PORT.
+# start_registry: a docker-registry without TLS, whose data are in $scratch/registry; $registry is its HOST:PORT, and what
+# it answers is in $scratch/registry.access.
 start_registry() {
     registry=127.0.0.1:$(free_port 5200 5299)
-    printf 'version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "%s"}\n' \
+    printf 'version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "%s"}\n' \
         "$scratch/registry" "$registry" >"$scratch/registry.yml"
-    in_background docker-registry serve "$scratch/registry.yml" >"$scratch/registry.log" 2>&1
+    in_background docker-registry serve "$scratch/registry.yml" >"$scratch/registry.access" 2>"$scratch/registry.log"
     within 20 curl --silent --output /dev/null "http://$registry/v2/"
 }
 
@@ -191,7 +191,8 @@ publish() {
     for image in "$@"; do
         skopeo copy --quiet --preserve-digests --dest-tls-verify=false "oci:$cache/$image:latest" "docker://$registry/$image:latest"
     done
-=======
+}
+
 # start_discard: a TCP receiver that takes everything and keeps nothing; IMRUN_SINK names it.
 start_discard() {
     in_background python3 -c '
@@ -205,7 +206,6 @@ while True: threading.Thread(target=drain, args=(server.accept()[0],), daemon=Tr
     within 10 test -s "$scratch/port"
     IMRUN_SINK=json+tcp://127.0.0.1:$(<"$scratch/port")
     export IMRUN_SINK
->>>>>>> main
 }
 
 # documents FILTER: the jq FILTER's answer about the array of all documents; fails where that is false or null.
