@@ -10,7 +10,7 @@ mod registry;
 mod run;
 mod values;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, HINT, Result};
 use crate::store::Store;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
@@ -252,9 +252,11 @@ impl log::Log for Stderr {
     }
 
     fn log(&self, record: &log::Record) {
-        // Other crates' messages are not for the operator.
-        if record.target().starts_with("imrun") {
-            eprintln!("imrun: {}", record.args());
+        match record.target() {
+            HINT => eprintln!("hint: {}", record.args()),
+            own if own.starts_with("imrun") => eprintln!("imrun: {}", record.args()),
+            // Other crates' messages are not for the operator.
+            _ => {}
         }
     }
 

@@ -11,9 +11,10 @@ mod plan;
 use crate::capabilities::Capabilities;
 use crate::cgroup::{self, Cgroup, Limits};
 use crate::digest::{Digest, hex};
-use crate::error::{Context, EXIT_FAILED, EXIT_LOST, Error, Result};
+use crate::error::{Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Result};
 use crate::integrity::{self, Checked, Demand};
 use crate::launch::{self, Attachment, Network, Newborn, Prepared, Spec};
+use crate::observe::{Observer, OnWrite, Owners, Report};
 use crate::rootfs::{self, Root};
 use crate::ship::{Counters, Origin, Shipper, SinkUrl};
 use crate::state::{Entry, Runtime};
@@ -70,6 +71,8 @@ pub struct Request {
     pub network: Network,
     /// What it may use.
     pub limits: Limits,
+    /// What becomes of it when it tries to change a file system.
+    pub on_write: OnWrite,
     /// What becomes the app's standard input.
     pub stdin: Option<OwnedFd>,
     /// Where lines and records go: to each of them. There is one at least.
@@ -153,9 +156,9 @@ impl Launch<'_> {
         let cgroup = Cgroup::create(&self.id, &self.request.limits)?;
         let outcome = self.start_in(&cgroup, &network, checked);
         let removed = cgroup.remove();
-        let (announced, ending) = outcome?;
+        let (announced, ending, report) = outcome?;
         removed.map_err(|error| error.exit(EXIT_FAILED))?;
-        self.finish(&announced, ending)
+        self.finish(&announced, ending, report)
     }
 
     /// Returns when the app has ended.
@@ -164,7 +167,7 @@ impl Launch<'_> {
         cgroup: &Cgroup,
         network: &Attachment,
         checked: Checked,
-    ) -> Result<(Announced, Ending)> {
+    ) -> Result<(Announced, Ending, Report)> {
         let directory = cgroup.open()?;
         let stdin = self.request.stdin.as_ref().map(AsFd::as_fd);
         let (announced, app) = launch::start(network, stdin, directory.as_fd(), |newborn| {
@@ -176,10 +179,10 @@ impl Launch<'_> {
             let app = self.told(outcome, &announced, cgroup)?;
             Ok((announced, app))
         })?;
-        let ending = self.supervise(app, &announced, cgroup);
-        let ending = ending.map_err(|error| error.exit(EXIT_FAILED));
-        let ending = self.told(ending, &announced, cgroup)?;
-        Ok((announced, ending))
+        let ended = self.supervise(app, &announced, cgroup);
+        let ended = ended.map_err(|error| error.exit(EXIT_FAILED));
+        let (ending, report) = self.told(ended, &announced, cgroup)?;
+        Ok((announced, ending, report))
     }
 
     /// Seals the launch record, and has it shipped.
@@ -229,19 +232,35 @@ impl Launch<'_> {
         Ok(prepared)
     }
 
-    fn supervise(&self, app: Prepared, announced: &Announced, cgroup: &Cgroup) -> Result<Ending> {
+    fn supervise(
+        &self,
+        mut app: Prepared,
+        announced: &Announced,
+        cgroup: &Cgroup,
+    ) -> Result<(Ending, Report)> {
         let pid = app.pid.as_raw();
         let mut status = self.status_of(pid, announced);
-        self.entry.publish(&status)?;
-        let started = json!({ "id": self.id, "launch": announced.launch, "pid": pid });
-        self.status.event("started", started)?;
         let (shipper, policy) = (&announced.shipper, announced.policy);
-        let report = || {
-            status.sinks = sinks(shipper);
-            self.entry.publish(&status)
-        };
-        Supervisor::new(app, cgroup, shipper, self.signals, policy, Box::new(report))
-            .and_then(Supervisor::watch)
+        let observer = app.listener.take().map(|listener| Observer {
+            listener,
+            kills: self.request.on_write == OnWrite::Kill,
+            cgroup,
+            owners: Owners::new(self.image, &self.request.store),
+            first_id: self.entry.first_id(),
+            shipper,
+            status: self.status,
+        });
+        Observer::beside(observer, || {
+            self.entry.publish(&status)?;
+            let started = json!({ "id": self.id, "launch": announced.launch, "pid": pid });
+            self.status.event("started", started)?;
+            let report = || {
+                status.sinks = sinks(shipper);
+                self.entry.publish(&status)
+            };
+            Supervisor::new(app, cgroup, shipper, self.signals, policy, Box::new(report))
+                .and_then(Supervisor::watch)
+        })
     }
 
     /// Tells the sink of a failure, if it knows of the launch.
@@ -260,11 +279,14 @@ impl Launch<'_> {
     }
 
     /// The exit record, and what became of the lines.
-    fn finish(&self, announced: &Announced, ending: Ending) -> Result<u8> {
+    fn finish(&self, announced: &Announced, ending: Ending, report: Report) -> Result<u8> {
         let shipper = &announced.shipper;
         let deadline = ending.at + announced.policy.drain;
         let lines = shipper.drain(deadline);
-        let mut code = ending.code;
+        let mut code = match report.killed {
+            true => EXIT_SIDE_EFFECT,
+            false => ending.code,
+        };
         let lost = lines.read - lines.acknowledged;
         if lost > 0 && code == 0 {
             code = EXIT_LOST;
@@ -275,6 +297,7 @@ impl Launch<'_> {
             "signal": ending.signal,
             "stalled": ending.stalled,
             "oomKills": ending.oom_kills,
+            "sideEffects": report.summary(),
         });
         let record = with_counts(record, &lines, shipper);
         if ending.oom_kills > 0 {
@@ -282,6 +305,13 @@ impl Launch<'_> {
                 "memory: ran out, and the kernel killed {} of the container's processes",
                 ending.oom_kills
             );
+        }
+        if let Some(line) = report.line() {
+            log::warn!("{line}");
+            let advice = report.advice();
+            advice
+                .iter()
+                .for_each(|piece| log::warn!(target: HINT, "{piece}"));
         }
         shipper.push_record("exit", record.clone());
         let settled = shipper.drain(deadline.max(Instant::now() + Duration::from_millis(100)));

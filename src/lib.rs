@@ -28,6 +28,7 @@ pub mod json;
 pub mod launch;
 pub mod layer;
 pub mod manifest;
+pub mod observe;
 pub mod record;
 pub mod reference;
 pub mod registry;

@@ -3,6 +3,8 @@
 //!
 //! The numbers of the calls are those of x86-64, as the test's are.
 
+mod changes;
+
 use std::ffi::{CStr, c_char, c_int, c_long};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -182,6 +184,10 @@ fn main() {
             loop {
                 std::thread::park();
             }
+        }
+        if name == "changes" {
+            changes::try_all();
+            continue;
         }
         let outcome = look(&name).unwrap_or_else(|| match attempt(&name) {
             Ok(_) => "ok".into(),

@@ -9,6 +9,7 @@ use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::integrity::Demand;
 use crate::launch::Network;
+use crate::observe::OnWrite;
 use crate::reference::{ImageArgument, Reference};
 use crate::ship::SinkUrl;
 use crate::status::Status;
@@ -59,6 +60,9 @@ pub struct Run {
         value_delimiter = ' '
     )]
     sink: Vec<String>,
+    /// What happens to an app that tries to change a file system
+    #[arg(long, value_enum, default_value = "report", value_name = "HOW")]
+    on_write: OnWrite,
     /// What happens while the sink takes nothing
     #[arg(long, value_enum, default_value = "block", value_name = "HOW")]
     on_stall: OnStall,
@@ -167,6 +171,7 @@ impl Run {
                 cpus: self.cpus,
                 pids: self.pids,
             },
+            on_write: self.on_write,
             stdin: if self.interactive {
                 Some(piped_stdin()?)
             } else {

@@ -10,16 +10,16 @@ const MAX_DESCRIPTORS: usize = 4;
 /// Room for a header and as many numbers, aligned as a header is.
 type Control = [u64; 4];
 
-/// Sends one byte with copies of at most four descriptors, without allocating (unix(7),
+/// Sends a message with copies of at most four descriptors, without allocating (unix(7),
 /// `SCM_RIGHTS`).
-pub fn send(channel: RawFd, byte: u8, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
+pub fn send(channel: RawFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
     if descriptors.len() > MAX_DESCRIPTORS {
         return Err(Errno::EINVAL);
     }
     let length = size_of_val(descriptors) as libc::c_uint;
     let mut part = libc::iovec {
-        iov_base: (&raw const byte).cast_mut().cast(),
-        iov_len: 1,
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
     };
     let mut control: Control = [0; 4];
     // SAFETY: an all-zero msghdr is a valid one.
@@ -42,20 +42,23 @@ pub fn send(channel: RawFd, byte: u8, descriptors: &[BorrowedFd<'_>]) -> nix::Re
             std::ptr::copy_nonoverlapping(source, numbers, descriptors.len());
         }
     }
-    // SAFETY: the header names a byte and a buffer that live for the whole call.
+    // SAFETY: the header names bytes and a buffer that live for the whole call.
     let sent = unsafe { libc::sendmsg(channel, &raw const message, libc::MSG_NOSIGNAL) };
     Errno::result(sent).map(drop)
 }
 
-/// Receives what [`send`] sent, without allocating; no byte when the peer has closed its end.
+/// Receives what [`send`] sent, without allocating; how many bytes, none when the peer has closed
+/// its end.
 ///
 /// The descriptors are close-on-exec, and of more than `N` the last ones are lost.
-pub fn receive<const N: usize>(channel: RawFd) -> nix::Result<(Option<u8>, [Option<OwnedFd>; N])> {
+pub fn receive<const N: usize>(
+    channel: RawFd,
+    bytes: &mut [u8],
+) -> nix::Result<(usize, [Option<OwnedFd>; N])> {
     const { assert!(N <= MAX_DESCRIPTORS) };
-    let mut byte = 0u8;
     let mut part = libc::iovec {
-        iov_base: (&raw mut byte).cast(),
-        iov_len: 1,
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
     };
     let mut control: Control = [0; 4];
     // SAFETY: an all-zero msghdr is a valid one.
@@ -65,14 +68,14 @@ pub fn receive<const N: usize>(channel: RawFd) -> nix::Result<(Option<u8>, [Opti
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control) as _;
     let length = loop {
-        // SAFETY: the header names a byte and a buffer that live for the whole call.
+        // SAFETY: the header names bytes and a buffer that live for the whole call.
         let result = unsafe { libc::recvmsg(channel, &raw mut message, libc::MSG_CMSG_CLOEXEC) };
         match Errno::result(result) {
             Err(Errno::EINTR) => continue,
             other => break other?,
         }
     };
-    Ok(((length > 0).then_some(byte), descriptors(&message)))
+    Ok((length as usize, descriptors(&message)))
 }
 
 fn descriptors<const N: usize>(message: &libc::msghdr) -> [Option<OwnedFd>; N] {
@@ -119,10 +122,11 @@ mod tests {
             .map(|number| std::fs::File::create_new(dir.path().join(number.to_string())).unwrap())
             .collect();
         let sent: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-        send(a.as_raw_fd(), b'x', &sent).unwrap();
-        send(a.as_raw_fd(), b'y', &[]).unwrap();
-        let (byte, received) = receive::<4>(b.as_raw_fd()).unwrap();
-        assert_eq!(byte, Some(b'x'));
+        send(a.as_raw_fd(), b"three", &sent).unwrap();
+        send(a.as_raw_fd(), b"none", &[]).unwrap();
+        let mut bytes = [0; 8];
+        let (length, received) = receive::<4>(b.as_raw_fd(), &mut bytes).unwrap();
+        assert_eq!(&bytes[..length], b"three");
         for (number, descriptor) in received.iter().enumerate() {
             let path = descriptor
                 .as_ref()
@@ -130,15 +134,15 @@ mod tests {
             let expected = (number < 3).then(|| dir.path().join(number.to_string()));
             assert_eq!(path, expected);
         }
-        let (byte, [none]) = receive::<1>(b.as_raw_fd()).unwrap();
-        assert_eq!((byte, none.is_none()), (Some(b'y'), true));
+        let (length, [none]) = receive::<1>(b.as_raw_fd(), &mut bytes).unwrap();
+        assert_eq!((&bytes[..length], none.is_none()), (&b"none"[..], true));
     }
 
     #[test]
-    fn a_channel_whose_peer_is_gone_has_no_byte() {
+    fn a_channel_whose_peer_is_gone_has_no_message() {
         let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
         drop(a);
-        assert_eq!(receive::<0>(b.as_raw_fd()).unwrap().0, None);
+        assert_eq!(receive::<0>(b.as_raw_fd(), &mut [0]).unwrap().0, 0);
     }
 
     #[test]
