@@ -9,7 +9,7 @@ use crate::reference::Reference;
 use crate::registry::pull::{Remote, THREADS};
 use crate::registry::{Settings, push};
 use crate::store::Store;
-use crate::store::image::{Image, processors};
+use crate::store::image::Image;
 use crate::store::import::{Found, Options};
 use crate::store::refs::Change;
 use clap::Args;
@@ -117,7 +117,7 @@ fn pull(
         keep_blobs,
         // What was asked for by its digest was given no meaning: it is known by that.
         name: name.digest.is_none().then(|| name.tagged()),
-        threads: processors().max(THREADS),
+        threads: THREADS,
         progress: &|layer, step| progress.tell(layer, step),
     };
     found.store(store, &options)

@@ -17,8 +17,8 @@ use ureq::http::{Method, Response, header};
 /// What a name may lead to.
 const DOCUMENTS: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST];
 
-/// Layers that are transferred at once where there are fewer processors: the one may wait for the
-/// network while the other is decompressed.
+/// Layers that are transferred at once. While one waits for the network another is decompressed;
+/// each takes memory, for its zstd window most of all.
 pub const THREADS: usize = 3;
 
 /// A repository, and the store that its images go to: what is there already is not asked for.
