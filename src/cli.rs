@@ -5,7 +5,9 @@ mod check;
 mod containers;
 mod doctor;
 mod images;
+mod progress;
 mod refused;
+mod registry;
 mod run;
 mod values;
 
@@ -18,6 +20,7 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "Examples:
   imrun import oci:./layout --name app        put an image into the store; prints its digest
+  imrun pull redis:7                          from a registry into the store; prints its digest
   imrun sha256:…                              launch it, lines to the sink of IMRUN_SINK
   imrun run --sink stdio: sha256:… echo hi    launch it, lines shown here
   imrun verify                                hash every byte of the store again";
@@ -63,6 +66,14 @@ enum Command {
     Stop(containers::Stop),
     /// Put an image into the store; prints its manifest digest
     Import(images::Import),
+    /// Bring an image from a registry into the store; prints its manifest digest
+    Pull(registry::Pull),
+    /// Send an image of the store to a registry; prints its manifest digest
+    Push(registry::Push),
+    /// Show what a name meant, when
+    History(registry::History),
+    /// Let a name mean an older image again; prints its digest
+    Rollback(registry::Rollback),
     /// List the store's images
     Images(images::Images),
     /// Show everything known of an image, its layers hashed again
@@ -182,6 +193,10 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
         Command::Ps(ps) => ps.execute(&global),
         Command::Stop(stop) => stop.execute(&global),
         Command::Import(import) => import.execute(&global),
+        Command::Pull(pull) => pull.execute(&global),
+        Command::Push(push) => push.execute(&global),
+        Command::History(history) => history.execute(&global),
+        Command::Rollback(rollback) => rollback.execute(&global),
         Command::Images(images) => images.execute(&global),
         Command::Inspect(inspect) => inspect.execute(&global),
         Command::Verify(verify) => verify.execute(&global),

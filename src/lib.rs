@@ -6,7 +6,7 @@
 //! ```text
 //! main → cli → { demo, bake, doctor }
 //!      → container → { launch, supervise, ship, record, state, status }
-//!      → { rootfs, integrity, cgroup, store, layer, tree, erofs, manifest }
+//!      → { rootfs, integrity, cgroup, registry, store, layer, tree, erofs, manifest }
 //!      → { digest, reference, user, env, json, time, tls, seccomp, capabilities, error } → sys (the only `unsafe`)
 //! ```
 
@@ -31,6 +31,7 @@ pub mod manifest;
 pub mod observe;
 pub mod record;
 pub mod reference;
+pub mod registry;
 pub mod rootfs;
 pub mod seccomp;
 pub mod ship;

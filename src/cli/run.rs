@@ -1,7 +1,7 @@
 //! `imrun run`: what was typed becomes a checked request.
 
 use super::refused::Refused;
-use super::{Global, values};
+use super::{Global, registry, values};
 use crate::capabilities;
 use crate::cgroup::{Cpus, Limits};
 use crate::container::{self, Outcome, Request};
@@ -10,7 +10,7 @@ use crate::error::{Context, Error, Result};
 use crate::integrity::Demand;
 use crate::launch::Network;
 use crate::observe::OnWrite;
-use crate::reference::ImageArgument;
+use crate::reference::{ImageArgument, Reference};
 use crate::ship::SinkUrl;
 use crate::status::Status;
 use crate::supervise::{OnStall, Policy, signals};
@@ -165,6 +165,10 @@ impl Run {
         let capabilities = self.cap_add.iter().map(|name| capabilities::parse(name));
         let capabilities = capabilities.collect::<Result<_>>()?;
         let sinks = sinks(&self.sink)?;
+        // What is missing of an image that says where it is comes last: all else is right then.
+        if let ImageArgument::Named(name) = self.image.parse()? {
+            registry::present(&global.store(), &name, &image)?;
+        }
         Ok(Request {
             store: global.store(),
             root: global.root.clone(),
@@ -217,10 +221,22 @@ pub fn digest(global: &Global, image: &str) -> Result<Digest> {
         "is a name, which can mean another image tomorrow",
     );
     let names = crate::store::refs::current(global.store().refs()?);
-    Err(match names.get(image) {
-        Some((digest, _)) => error.hint(format_args!("today it means {image}@{digest}")),
-        None => error.hint("name it by digest: imrun images lists those of the store"),
+    let meaning = spellings(image)
+        .into_iter()
+        .find_map(|name| Some(names.get(&name)?.0));
+    Err(match (meaning, argument) {
+        (Some(digest), _) => error.hint(format_args!("today it means {image}@{digest}")),
+        (None, ImageArgument::Named(name)) => error.hint(format_args!(
+            "imrun pull {name} brings it into the store, and prints its digest"
+        )),
+        (None, ImageArgument::Digest(_)) => error,
     })
+}
+
+/// What the history may know a name by: as it is typed, or as Docker reads it.
+pub fn spellings(name: &str) -> Vec<String> {
+    let read = name.parse::<Reference>().map(|name| name.tagged());
+    [name.to_string()].into_iter().chain(read).collect()
 }
 
 /// Those that were given, each once.
