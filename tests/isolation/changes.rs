@@ -102,6 +102,45 @@ fn the_first_one_ends_the_container_where_that_is_asked_for() {
     assert_eq!(reported(&output).len(), 1);
 }
 
+/// How often `/new` was tried, by the exit event, when the probe tries these.
+fn attempts(host: &Host, tried: &[&str]) -> (u64, String) {
+    let options = ["--status-fd", "2"];
+    let output = host.launch(&options, tried).output().unwrap();
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    let events = text.lines().filter(|line| line.starts_with('{'));
+    let events: Vec<Value> = events
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let exit = events.iter().find(|event| event["event"] == "exit");
+    let exit = exit.unwrap_or_else(|| panic!("{output:?}"));
+    let count = exit["sideEffects"]["attempts"].as_u64().unwrap();
+    (count, String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn no_attempt_is_missed_or_counted_twice_whoever_makes_it() {
+    let host = host!();
+    for (tried, count) in [
+        ("mkdir_in_threads", 400),
+        ("mkdir_among_signals", 500),
+        ("mkdir_in_child", 1),
+    ] {
+        let (attempts, out) = attempts(&host, &[tried]);
+        assert_eq!(attempts, count, "{tried}: {out}");
+    }
+}
+
+#[test]
+fn a_filter_of_the_apps_own_can_take_calls_away_but_not_be_asked() {
+    let host = host!();
+    let (attempts, out) = attempts(&host, &["second_listener", "mkdir_behind_a_filter"]);
+    assert_eq!(
+        out,
+        "second_listener: EBUSY\nmkdir_behind_a_filter: EACCES\n"
+    );
+    assert_eq!(attempts, 0, "the app stopped it itself");
+}
+
 #[test]
 fn nothing_on_the_host_is_changed() {
     let host = host!();
