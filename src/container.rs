@@ -293,7 +293,7 @@ impl Launch<'_> {
     /// The exit record, and what became of the lines.
     fn finish(&self, announced: &Announced, ending: Ending, report: &Report) -> Result<u8> {
         let shipper = &announced.shipper;
-        let deadline = ending.at + announced.policy.drain;
+        let deadline = ending.drain_until;
         let lines = shipper.drain(deadline);
         let mut code = match report.killed {
             true => EXIT_SIDE_EFFECT,

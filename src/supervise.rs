@@ -25,6 +25,9 @@ use std::time::{Duration, Instant};
 /// How long an app has run when it is taken for one that stays.
 const SETTLED: Duration = Duration::from_secs(1);
 
+/// How long after a stop's timeout lines may still take to reach the sink.
+const FAREWELL: Duration = Duration::from_millis(500);
+
 /// What happens to lines, or to the app, while the sink does not take any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnStall {
@@ -60,8 +63,8 @@ pub struct Ending {
     pub code: u8,
     /// The signal that ended it.
     pub signal: Option<i32>,
-    /// When imrun saw it.
-    pub at: Instant,
+    /// Until when lines may take to reach the sink.
+    pub drain_until: Instant,
     /// Whether imrun stopped it because the sink stayed stalled.
     pub stalled: bool,
     /// How many processes the kernel killed because memory ran out.
@@ -111,8 +114,12 @@ pub struct Supervisor<'a> {
     signals: &'a SignalFd,
     policy: Policy,
     outputs: [Output; 2],
-    stop_at: Option<Instant>,
+    /// When an app that runs for a time is stopped.
+    ends_at: Option<Instant>,
+    /// When an app that is being stopped is killed.
     kill_at: Option<Instant>,
+    /// The same, kept when that was done.
+    stop_at: Option<Instant>,
     stalled: bool,
     memory: Memory,
     report: Report<'a>,
@@ -150,8 +157,9 @@ impl<'a> Supervisor<'a> {
             signals,
             policy,
             outputs,
-            stop_at: policy.run_for.map(|time| Instant::now() + time),
+            ends_at: policy.run_for.map(|time| Instant::now() + time),
             kill_at: None,
+            stop_at: None,
             stalled: false,
             memory: Memory::Keep(Instant::now() + SETTLED),
             report: Report::new(report),
@@ -169,7 +177,7 @@ impl<'a> Supervisor<'a> {
         }
         let status = waitid(Id::PIDFd(self.app.as_fd()), WaitPidFlag::WEXITED);
         let ending = self.ending(status.context(|| "waitid(P_PIDFD)")?)?;
-        self.finish(ending.at)?;
+        self.finish(ending.drain_until)?;
         Ok(ending)
     }
 
@@ -212,7 +220,7 @@ impl<'a> Supervisor<'a> {
         let times = self
             .kill_at
             .into_iter()
-            .chain(self.stop_at)
+            .chain(self.ends_at)
             .chain(settle)
             .chain(self.report.due());
         let times = times.map(|at| at.saturating_duration_since(Instant::now()));
@@ -248,7 +256,8 @@ impl<'a> Supervisor<'a> {
             let stops = [Signal::SIGTERM as i32, Signal::SIGINT as i32].contains(&number);
             if stops {
                 let timeout = signals::stop_timeout(&info).unwrap_or(self.policy.stop_timeout);
-                self.kill_at.get_or_insert(Instant::now() + timeout);
+                let at = *self.stop_at.get_or_insert(Instant::now() + timeout);
+                self.kill_at.get_or_insert(at);
             }
             self.send(match number == Signal::SIGTERM as i32 {
                 true => self.policy.stop_signal,
@@ -266,8 +275,8 @@ impl<'a> Supervisor<'a> {
     }
 
     fn enforce_deadlines(&mut self) -> Result<()> {
-        if self.stop_at.is_some_and(|at| at <= Instant::now()) {
-            self.stop_at = None;
+        if self.ends_at.is_some_and(|at| at <= Instant::now()) {
+            self.ends_at = None;
             let kill_at = Instant::now() + self.policy.stop_timeout;
             self.kill_at.get_or_insert(kill_at);
             self.send(self.policy.stop_signal)?;
@@ -311,15 +320,22 @@ impl<'a> Supervisor<'a> {
         Ok(Ending {
             code,
             signal,
-            at: Instant::now(),
+            drain_until: self.drain_until(),
             stalled: self.stalled,
             oom_kills: self.cgroup.oom_kills()?,
         })
     }
 
+    /// A stop's timeout is for the lines too: whoever stops a container waits for it.
+    fn drain_until(&self) -> Instant {
+        let now = Instant::now();
+        let drained = now + self.policy.drain;
+        self.stop_at
+            .map_or(drained, |stop| drained.min(stop.max(now) + FAREWELL))
+    }
+
     /// Reads what the app left in its pipes. Nobody writes any more: its namespace died with it.
-    fn finish(mut self, ended: Instant) -> Result<()> {
-        let deadline = ended + self.policy.drain;
+    fn finish(mut self, deadline: Instant) -> Result<()> {
         self.shipper.begin_drain();
         loop {
             let late = Instant::now() >= deadline || self.shipper.failure().is_some();

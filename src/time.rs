@@ -29,14 +29,14 @@ pub fn rfc3339(nanoseconds: u64) -> String {
 /// Writes times as [`rfc3339`] does; faster where many are of the same second.
 #[derive(Debug)]
 pub struct Clock {
-    second: u64,
+    nanoseconds: u64,
     text: [u8; 30],
 }
 
 impl Default for Clock {
     fn default() -> Clock {
         Clock {
-            second: 0,
+            nanoseconds: 0,
             text: *b"1970-01-01T00:00:00.000000000Z",
         }
     }
@@ -45,20 +45,51 @@ impl Default for Clock {
 impl Clock {
     /// The text of a time; 2^64 nanoseconds end in the year 2554.
     pub fn rfc3339(&mut self, nanoseconds: u64) -> &[u8] {
-        let second = nanoseconds / 1_000_000_000;
-        if second != self.second {
-            self.second = second;
-            self.text
-                .copy_from_slice(rfc3339(second * 1_000_000_000).as_bytes());
+        const SECOND: u64 = 1_000_000_000;
+        let before = std::mem::replace(&mut self.nanoseconds, nanoseconds);
+        // Lines of one read are a nanosecond apart.
+        if nanoseconds == before.wrapping_add(1) && self.text[28] != b'9' {
+            self.text[28] += 1;
+            return &self.text;
         }
-        let mut fraction = nanoseconds % 1_000_000_000;
-        for digit in self.text[20..29].iter_mut().rev() {
-            *digit = b'0' + (fraction % 10) as u8;
-            fraction /= 10;
+        if nanoseconds / SECOND != before / SECOND {
+            let text = rfc3339(nanoseconds / SECOND * SECOND);
+            self.text.copy_from_slice(text.as_bytes());
         }
+        self.text[20..29].fill(b'0');
+        digits(&mut self.text[20..29], nanoseconds % SECOND);
         &self.text
     }
 }
+
+/// Writes a number in decimal at the end of a slice that has room for it; returns where it begins.
+pub fn digits(to: &mut [u8], mut number: u64) -> usize {
+    let mut start = to.len();
+    // Two digits a division.
+    while number >= 10 {
+        let pair = usize::from((number % 100) as u8) * 2;
+        number /= 100;
+        start -= 2;
+        to[start..start + 2].copy_from_slice(&PAIRS[pair..pair + 2]);
+    }
+    if number > 0 || start == to.len() {
+        start -= 1;
+        to[start] = b'0' + number as u8;
+    }
+    start
+}
+
+/// `00` to `99`.
+const PAIRS: [u8; 200] = {
+    let mut pairs = [0; 200];
+    let mut number = 0;
+    while number < 100 {
+        pairs[2 * number] = b'0' + (number / 10) as u8;
+        pairs[2 * number + 1] = b'0' + (number % 10) as u8;
+        number += 1;
+    }
+    pairs
+};
 
 /// Year, month and day of a day number since the epoch, in the Gregorian calendar.
 ///

@@ -17,6 +17,8 @@ pub struct Documents {
     /// From the container's id on, without the closing brace.
     identity: Vec<u8>,
     launch: Vec<u8>,
+    /// What follows the sequence number of a line: its dataset and both of the above.
+    line: Vec<u8>,
     parse: bool,
 }
 
@@ -34,8 +36,10 @@ impl Documents {
         member(&mut identity, "host.name", &origin.host_name);
         let mut launch = Vec::new();
         member(&mut launch, "imrun.launch_id", &origin.launch_id);
+        let dataset = b",\"event.dataset\":\"imrun.output\"";
         Documents {
             clock: Clock::default(),
+            line: [&dataset[..], &identity, &launch].concat(),
             identity,
             launch,
             parse,
@@ -80,9 +84,7 @@ impl Documents {
             Stream::Stderr => b"\",\"log.iostream\":\"stderr\",\"event.sequence\":",
         });
         append_number(to, sequence);
-        to.extend_from_slice(b",\"event.dataset\":\"imrun.output\"");
-        to.extend_from_slice(&self.identity);
-        to.extend_from_slice(&self.launch);
+        to.extend_from_slice(&self.line);
         if partial {
             to.extend_from_slice(b",\"imrun.partial\":true");
         }

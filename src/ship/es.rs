@@ -12,7 +12,9 @@ use super::url::SinkUrl;
 use crate::error::Result as Checked;
 use crate::time::nanoseconds;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::fmt;
 use std::time::Duration;
 
 /// A data stream of the built-in template `logs-*-*`, where neither URL nor path names an index.
@@ -108,25 +110,50 @@ fn action(index: Option<&str>, origin: &Origin) -> Vec<u8> {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct Answer<'a> {
     errors: bool,
-    /// One for each event in their order, under the name of its action. VictoriaLogs leaves them
-    /// out.
-    #[serde(default)]
-    items: Vec<BTreeMap<String, Item>>,
+    /// One for each event in their order. VictoriaLogs leaves them out.
+    #[serde(default, borrow)]
+    items: Vec<Named<'a>>,
 }
 
+/// An item under the name of its action, which nobody looks at; none without a name.
+struct Named<'a>(Option<Item<'a>>);
+
 #[derive(Deserialize)]
-struct Item {
+struct Item<'a> {
     status: u16,
-    #[serde(default)]
-    error: serde_json::Value,
+    #[serde(default, borrow)]
+    error: Option<&'a RawValue>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Named<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Named<'a>, D::Error> {
+        struct First;
+        impl<'de> Visitor<'de> for First {
+            type Value = Named<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an item")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Named<'de>, A::Error> {
+                let mut first = None;
+                while map.next_key::<IgnoredAny>()?.is_some() {
+                    let item = map.next_value()?;
+                    first.get_or_insert(item);
+                }
+                Ok(Named(first))
+            }
+        }
+        from.deserialize_map(First)
+    }
 }
 
 /// Reads the answer to a batch of so many events. What cannot be understood acknowledges nothing.
 pub fn understand(answer: &[u8], events: usize) -> Result<Delivery, Failure> {
     let garbage = |why: String| Failure::new(FailureKind::Again, why);
-    let answer: Answer = serde_json::from_slice(answer)
+    let answer: Answer<'_> = serde_json::from_slice(answer)
         .map_err(|_| garbage("answered what is no answer to _bulk".into()))?;
     if answer.items.is_empty() && !answer.errors {
         return Ok(Delivery::default());
@@ -137,7 +164,7 @@ pub fn understand(answer: &[u8], events: usize) -> Result<Delivery, Failure> {
     }
     let mut delivery = Delivery::default();
     for (index, item) in answer.items.iter().enumerate() {
-        let Some(item) = item.values().next() else {
+        let Some(item) = &item.0 else {
             return Err(garbage(format!("answered nothing for event {index}")));
         };
         match item.status {
@@ -146,7 +173,7 @@ pub fn understand(answer: &[u8], events: usize) -> Result<Delivery, Failure> {
             429 | 500..=599 => delivery.again.push(index),
             status => delivery.rejected.push(Rejection {
                 index,
-                why: format!("{status} {}", reason(&item.error)),
+                why: format!("{status} {}", reason(item.error)),
             }),
         }
     }
@@ -154,12 +181,16 @@ pub fn understand(answer: &[u8], events: usize) -> Result<Delivery, Failure> {
 }
 
 /// The sink's words, which may quote a line: short, and without what drives a terminal.
-fn reason(error: &serde_json::Value) -> String {
-    let text = match (&error["type"], &error["reason"]) {
-        (serde_json::Value::String(kind), serde_json::Value::String(why)) => {
-            format!("{kind}: {why}")
-        }
-        _ => error.to_string(),
+fn reason(error: Option<&RawValue>) -> String {
+    #[derive(Deserialize)]
+    struct Reason {
+        r#type: String,
+        reason: String,
+    }
+    let raw = error.map_or("", RawValue::get);
+    let text = match serde_json::from_str(raw) {
+        Ok(Reason { r#type, reason }) => format!("{type}: {reason}", type = r#type),
+        Err(_) => raw.to_owned(),
     };
     text.chars()
         .filter(|c| !c.is_control())

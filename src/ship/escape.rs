@@ -9,6 +9,9 @@ pub fn append_string(to: &mut Vec<u8>, text: &str) {
 
 /// Appends what is between the quotes; bytes that are not UTF-8 become U+FFFD.
 pub fn append_lossy(to: &mut Vec<u8>, bytes: &[u8]) {
+    if is_plain_ascii(bytes) {
+        return to.extend_from_slice(bytes);
+    }
     if std::str::from_utf8(bytes).is_ok() {
         return append_text(to, bytes);
     }
@@ -18,6 +21,17 @@ pub fn append_lossy(to: &mut Vec<u8>, bytes: &[u8]) {
             to.extend_from_slice("\u{fffd}".as_bytes());
         }
     }
+}
+
+/// Whether the bytes are ASCII of which none must be escaped: most lines are. Without a branch a
+/// byte, so that the compiler makes vector instructions of it.
+fn is_plain_ascii(bytes: &[u8]) -> bool {
+    let plain = |block: &[u8]| {
+        let bad = |byte: &u8| is_special(*byte) | !byte.is_ascii();
+        !block.iter().fold(false, |found, byte| found | bad(byte))
+    };
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    blocks.iter().all(|block| plain(block)) && plain(rest)
 }
 
 /// Appends valid UTF-8, escaped.
@@ -56,7 +70,7 @@ fn plain(text: &[u8]) -> usize {
 }
 
 fn is_special(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
 fn escape(to: &mut Vec<u8>, byte: u8) {
@@ -79,17 +93,10 @@ fn escape(to: &mut Vec<u8>, byte: u8) {
 }
 
 /// Appends a number in decimal.
-pub fn append_number(to: &mut Vec<u8>, mut number: u64) {
+pub fn append_number(to: &mut Vec<u8>, number: u64) {
     let mut digits = [0; 20];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break to.extend_from_slice(&digits[start..]);
-        }
-    }
+    let start = crate::time::digits(&mut digits, number);
+    to.extend_from_slice(&digits[start..]);
 }
 
 #[cfg(test)]
@@ -135,6 +142,8 @@ mod tests {
                     "{byte:#x} at {place}"
                 );
                 assert!(plain(&text) == 20 || plain(&text) == place);
+                let ascii = is_plain_ascii(&[text, text].concat()[..40]);
+                assert_eq!(ascii, !is_special(byte), "{byte:#x} at {place}");
             }
         }
     }

@@ -10,6 +10,7 @@ use rustls::{ClientConfig, ClientConnection};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
+use std::os::linux::net::TcpStreamExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -188,7 +189,15 @@ impl Connection {
                 something => return Ok(something),
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || !self.ready(PollFlags::POLLIN, left)? {
+            if left.is_zero() {
+                return Ok(Incoming::Nothing);
+            }
+            // A peer that sends its answer in two pieces waits for the first one's acknowledgement
+            // (Nagle), which the kernel would put off for 40 ms.
+            self.socket
+                .set_quickack(true)
+                .map_err(|error| of_io(&error))?;
+            if !self.ready(PollFlags::POLLIN, left)? {
                 return Ok(Incoming::Nothing);
             }
         }

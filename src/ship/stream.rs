@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 /// So much is encoded before it is written.
 const CHUNK: usize = 64 * 1024;
 
+/// How long a peer may acknowledge nothing. Longer than a single attempt elsewhere: while it lives,
+/// another connection would only mix up the order.
+const STALLED: Duration = Duration::from_secs(120);
+
 /// Appends one event as it goes over the wire.
 pub trait Encoder: Send {
     /// Appends it, with whatever ends it.

@@ -10,9 +10,9 @@ use crate::time::Clock;
 use std::net::{ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
-/// The longest message: as much as rsyslog takes where it is not told otherwise. A longer line
-/// comes in several.
-pub const MESSAGE_MAX: usize = 8192;
+/// The longest message: as much as rsyslog takes where it is not told otherwise (its "8k" are 8,096
+/// bytes; it cuts what is longer in two). A longer line comes in several.
+pub const MESSAGE_MAX: usize = 8096;
 
 /// RFC 5424, table 1, under the names of syslog.conf(5).
 const FACILITIES: [&str; 24] = [

@@ -85,7 +85,8 @@ fn what_cannot_be_understood_acknowledges_nothing() {
 #[test]
 fn the_words_of_a_sink_are_short_and_drive_no_terminal() {
     let error = serde_json::json!({ "type": "x\u{1b}[2J\n", "reason": "y".repeat(1 << 20) });
-    let text = reason(&error);
+    let error = serde_json::value::to_raw_value(&error).unwrap();
+    let text = reason(Some(&error));
     assert_eq!(text.len(), WHY_MAX);
     assert!(text.starts_with("x[2J: yyy"));
 }
