@@ -175,6 +175,24 @@ start_sink() {
     export IMRUN_SINK
 }
 
+# start_registry: a docker-registry without TLS, whose data are in $scratch/registry; $registry is its HOST:PORT, and what
+# it answers is in $scratch/registry.access.
+start_registry() {
+    registry=127.0.0.1:$(free_port 5200 5299)
+    printf 'version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "%s"}\n' \
+        "$scratch/registry" "$registry" >"$scratch/registry.yml"
+    in_background docker-registry serve "$scratch/registry.yml" >"$scratch/registry.access" 2>"$scratch/registry.log"
+    within 20 curl --silent --output /dev/null "http://$registry/v2/"
+}
+
+# publish IMAGE…: images of $cache, byte for byte, into $registry.
+publish() {
+    local image
+    for image in "$@"; do
+        skopeo copy --quiet --preserve-digests --dest-tls-verify=false "oci:$cache/$image:latest" "docker://$registry/$image:latest"
+    done
+}
+
 # start_discard: a TCP receiver that takes everything and keeps nothing; IMRUN_SINK names it.
 start_discard() {
     in_background python3 -c '

@@ -1,14 +1,18 @@
 //! The command line: what was typed, and which part of imrun it means.
 #![forbid(unsafe_code)]
 
+mod check;
 mod containers;
 mod doctor;
 mod images;
+mod manual;
+mod progress;
 mod refused;
+mod registry;
 mod run;
 mod values;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, HINT, Result};
 use crate::store::Store;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
@@ -17,6 +21,7 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "Examples:
   imrun import oci:./layout --name app        put an image into the store; prints its digest
+  imrun pull redis:7                          from a registry into the store; prints its digest
   imrun sha256:…                              launch it, lines to the sink of IMRUN_SINK
   imrun run --sink stdio: sha256:… echo hi    launch it, lines shown here
   imrun verify                                hash every byte of the store again";
@@ -54,12 +59,22 @@ impl Global {
 enum Command {
     /// Launch an image: `imrun IMAGE [ARG…]` is short for it
     Run(Box<run::Run>),
+    /// Launch an image for a while, and list what it tried to change
+    Check(Box<check::Check>),
     /// List running containers
     Ps(containers::Ps),
     /// Stop a running container
     Stop(containers::Stop),
     /// Put an image into the store; prints its manifest digest
     Import(images::Import),
+    /// Bring an image from a registry into the store; prints its manifest digest
+    Pull(registry::Pull),
+    /// Send an image of the store to a registry; prints its manifest digest
+    Push(registry::Push),
+    /// Show what a name meant, when
+    History(registry::History),
+    /// Let a name mean an older image again; prints its digest
+    Rollback(registry::Rollback),
     /// List the store's images
     Images(images::Images),
     /// Show everything known of an image, its layers hashed again
@@ -80,6 +95,12 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Show the whole way on this machine: bake, launch, ship, refuse
     Demo,
+    /// Print a shell's completions
+    #[command(hide = true)]
+    Completions(manual::Completions),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Manual(manual::Manual),
     #[command(external_subcommand)]
     External(Vec<OsString>),
 }
@@ -175,9 +196,14 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
     let Cli { global, command } = *cli;
     match command {
         Command::Run(run) => run.execute(&global, args),
+        Command::Check(check) => check.execute(&global, args),
         Command::Ps(ps) => ps.execute(&global),
         Command::Stop(stop) => stop.execute(&global),
         Command::Import(import) => import.execute(&global),
+        Command::Pull(pull) => pull.execute(&global),
+        Command::Push(push) => push.execute(&global),
+        Command::History(history) => history.execute(&global),
+        Command::Rollback(rollback) => rollback.execute(&global),
         Command::Images(images) => images.execute(&global),
         Command::Inspect(inspect) => inspect.execute(&global),
         Command::Verify(verify) => verify.execute(&global),
@@ -188,6 +214,8 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
         Command::Bake(bake) => bake.execute(&global),
         Command::Doctor(doctor) => doctor.execute(&global),
         Command::Demo => crate::demo::run(),
+        Command::Completions(completions) => completions.execute(),
+        Command::Manual(manual) => manual.execute(),
         Command::External(words) => external(&global, words, args),
     }
 }
@@ -237,9 +265,11 @@ impl log::Log for Stderr {
     }
 
     fn log(&self, record: &log::Record) {
-        // Other crates' messages are not for the operator.
-        if record.target().starts_with("imrun") {
-            eprintln!("imrun: {}", record.args());
+        match record.target() {
+            HINT => eprintln!("hint: {}", record.args()),
+            own if own.starts_with("imrun") => eprintln!("imrun: {}", record.args()),
+            // Other crates' messages are not for the operator.
+            _ => {}
         }
     }
 

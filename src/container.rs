@@ -11,9 +11,10 @@ mod plan;
 use crate::capabilities::Capabilities;
 use crate::cgroup::{self, Cgroup, Limits};
 use crate::digest::{Digest, hex};
-use crate::error::{Context, EXIT_FAILED, EXIT_LOST, Error, Result};
+use crate::error::{Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Result};
 use crate::integrity::{self, Checked, Demand};
 use crate::launch::{self, Attachment, Network, Newborn, Prepared, Spec};
+use crate::observe::{Observer, OnWrite, Owners, Report};
 use crate::rootfs::{self, Root};
 use crate::ship::{Counters, Origin, Shipper, SinkUrl};
 use crate::state::{Entry, Runtime};
@@ -71,6 +72,8 @@ pub struct Request {
     pub network: Network,
     /// What it may use.
     pub limits: Limits,
+    /// What becomes of it when it tries to change a file system.
+    pub on_write: OnWrite,
     /// What becomes the app's standard input.
     pub stdin: Option<OwnedFd>,
     /// Where lines and records go: to each of them. There is one at least.
@@ -83,12 +86,20 @@ pub struct Request {
     pub policy: Policy,
 }
 
-/// Launches, supervises and cleans up; the exit code.
+/// What a launch came to.
+pub struct Outcome {
+    /// imrun's exit code for it.
+    pub code: u8,
+    /// What the app tried to change.
+    pub effects: Report,
+}
+
+/// Launches, supervises and cleans up.
 ///
 /// # Errors
 /// With exit code 125, 126 or 127 nothing of the image ran, nor with 128+n where a signal ended the
 /// start. With 121 imrun failed afterwards, and ended the container.
-pub fn run(request: &Request, status: &Status) -> Result<u8> {
+pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
     memory::share_heap();
     cgroup::check(&request.limits)?;
     let image = Image::load(&request.store, &request.image)?;
@@ -122,9 +133,9 @@ pub fn run(request: &Request, status: &Status) -> Result<u8> {
         Ok(Some(_)) => Ok(()),
         Err(error) => Err(error),
     };
-    let code = outcome?;
+    let outcome = outcome?;
     removed.map_err(|error| error.exit(EXIT_FAILED))?;
-    Ok(code)
+    Ok(outcome)
 }
 
 struct Launch<'a> {
@@ -149,15 +160,19 @@ struct Announced {
 }
 
 impl Launch<'_> {
-    fn run(&self, checked: Checked) -> Result<u8> {
+    fn run(&self, checked: Checked) -> Result<Outcome> {
         let network = self.request.network.attach()?;
         // A launch that its limits forbid is none that the sink should hear of.
         let cgroup = Cgroup::create(&self.id, &self.request.limits)?;
         let outcome = self.start_in(&cgroup, &network, checked);
         let removed = cgroup.remove();
-        let (announced, ending) = outcome?;
+        let (announced, ending, report) = outcome?;
         removed.map_err(|error| error.exit(EXIT_FAILED))?;
-        self.finish(&announced, ending)
+        let code = self.finish(&announced, ending, &report)?;
+        Ok(Outcome {
+            code,
+            effects: report,
+        })
     }
 
     /// Returns when the app has ended.
@@ -166,7 +181,7 @@ impl Launch<'_> {
         cgroup: &Cgroup,
         network: &Attachment,
         checked: Checked,
-    ) -> Result<(Announced, Ending)> {
+    ) -> Result<(Announced, Ending, Report)> {
         let directory = cgroup.open()?;
         let stdin = self.request.stdin.as_ref().map(AsFd::as_fd);
         let (announced, app) = launch::start(network, stdin, directory.as_fd(), |newborn| {
@@ -178,10 +193,10 @@ impl Launch<'_> {
             let app = self.told(outcome, &announced, cgroup)?;
             Ok((announced, app))
         })?;
-        let ending = self.supervise(app, &announced, cgroup);
-        let ending = ending.map_err(|error| error.exit(EXIT_FAILED));
-        let ending = self.told(ending, &announced, cgroup)?;
-        Ok((announced, ending))
+        let ended = self.supervise(app, &announced, cgroup);
+        let ended = ended.map_err(|error| error.exit(EXIT_FAILED));
+        let (ending, report) = self.told(ended, &announced, cgroup)?;
+        Ok((announced, ending, report))
     }
 
     /// Seals the launch record, and has it shipped.
@@ -231,16 +246,32 @@ impl Launch<'_> {
         Ok(prepared)
     }
 
-    fn supervise(&self, app: Prepared, announced: &Announced, cgroup: &Cgroup) -> Result<Ending> {
+    fn supervise(
+        &self,
+        mut app: Prepared,
+        announced: &Announced,
+        cgroup: &Cgroup,
+    ) -> Result<(Ending, Report)> {
         let pid = app.pid.as_raw();
         let mut lines = self.entry.lines()?;
-        self.entry.publish(&self.status_of(pid, announced))?;
-        let started = json!({ "id": self.id, "launch": announced.launch, "pid": pid });
-        self.status.event("started", started)?;
         let (shipper, policy) = (&announced.shipper, announced.policy);
-        let report = || lines.write(shipper.each().map(|(_, lines)| lines));
-        Supervisor::new(app, cgroup, shipper, self.signals, policy, Box::new(report))
-            .and_then(Supervisor::watch)
+        let observer = app.listener.take().map(|listener| Observer {
+            listener,
+            kills: self.request.on_write == OnWrite::Kill,
+            cgroup,
+            owners: Owners::new(self.image, &self.request.store),
+            first_id: self.entry.first_id(),
+            shipper,
+            status: self.status,
+        });
+        Observer::beside(observer, || {
+            self.entry.publish(&self.status_of(pid, announced))?;
+            let started = json!({ "id": self.id, "launch": announced.launch, "pid": pid });
+            self.status.event("started", started)?;
+            let report = || lines.write(shipper.each().map(|(_, lines)| lines));
+            Supervisor::new(app, cgroup, shipper, self.signals, policy, Box::new(report))
+                .and_then(Supervisor::watch)
+        })
     }
 
     /// Tells the sink of a failure, if it knows of the launch.
@@ -259,11 +290,14 @@ impl Launch<'_> {
     }
 
     /// The exit record, and what became of the lines.
-    fn finish(&self, announced: &Announced, ending: Ending) -> Result<u8> {
+    fn finish(&self, announced: &Announced, ending: Ending, report: &Report) -> Result<u8> {
         let shipper = &announced.shipper;
         let deadline = ending.drain_until;
         let lines = shipper.drain(deadline);
-        let mut code = ending.code;
+        let mut code = match report.killed {
+            true => EXIT_SIDE_EFFECT,
+            false => ending.code,
+        };
         let lost = lines.read - lines.acknowledged;
         if lost > 0 && code == 0 {
             code = EXIT_LOST;
@@ -274,6 +308,7 @@ impl Launch<'_> {
             "signal": ending.signal,
             "stalled": ending.stalled,
             "oomKills": ending.oom_kills,
+            "sideEffects": report.summary(),
         });
         let record = with_counts(record, &lines, shipper);
         if ending.oom_kills > 0 {
@@ -281,6 +316,13 @@ impl Launch<'_> {
                 "memory: ran out, and the kernel killed {} of the container's processes",
                 ending.oom_kills
             );
+        }
+        if let Some(line) = report.line() {
+            log::warn!("{line}");
+            let advice = report.advice();
+            advice
+                .iter()
+                .for_each(|piece| log::warn!(target: HINT, "{piece}"));
         }
         shipper.push_record("exit", record.clone());
         let settled = shipper.drain(deadline.max(Instant::now() + Duration::from_millis(100)));

@@ -40,6 +40,8 @@ impl Reason {
 pub const EXIT_REFUSED: u8 = 125;
 /// imrun itself failed after the start, and ended the container.
 pub const EXIT_FAILED: u8 = 121;
+/// A side effect, under `--on-write kill`.
+pub const EXIT_SIDE_EFFECT: u8 = 122;
 /// The sink stayed stalled, under `--on-stall kill`.
 pub const EXIT_STALLED: u8 = 123;
 /// Lines were lost at exit, where the app itself ended with 0.
@@ -48,6 +50,9 @@ pub const EXIT_LOST: u8 = 124;
 pub const EXIT_NOT_EXECUTABLE: u8 = 126;
 /// The entrypoint is not there.
 pub const EXIT_NOT_FOUND: u8 = 127;
+
+/// The target of a log message that says what can be done about the one before it.
+pub const HINT: &str = "imrun::hint";
 
 /// An error is one line, `WHAT: WHY`, and perhaps a hint.
 ///

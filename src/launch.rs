@@ -19,15 +19,17 @@ mod sysctl;
 
 use crate::capabilities::Capabilities;
 use crate::error::{Context, EXIT_FAILED, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
+use crate::observe::calls;
 use crate::seccomp::Policy;
 use crate::sys::mount;
 use crate::sys::process::Pointers;
+use crate::sys::seccomp::Listener;
 use crate::sys::{clone, seccomp, socket as descriptors};
 use crate::user::IDS;
 use child::{Cradle, Failure, Step, World};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use std::ffi::CString;
@@ -57,6 +59,8 @@ pub struct Spec {
     pub groups: Vec<u32>,
     /// What it may do beyond its user's rights.
     pub capabilities: Capabilities,
+    /// Whether its filter asks about calls that would change a file system.
+    pub observed: bool,
 }
 
 /// What keeps the app from calls and writes that its mounts and namespaces would let it try.
@@ -66,7 +70,7 @@ struct Walls {
 }
 
 impl Walls {
-    fn new(root: BorrowedFd<'_>) -> Result<Walls> {
+    fn new(root: BorrowedFd<'_>, observed: bool) -> Result<Walls> {
         seccomp::knows(libc::SECCOMP_RET_KILL_PROCESS).map_err(|errno| {
             Error::unsupported(
                 "seccomp",
@@ -74,9 +78,13 @@ impl Walls {
             )
             .hint("it takes Linux 4.14 with CONFIG_SECCOMP_FILTER")
         })?;
+        let policy = match observed {
+            true => Policy::container().watch(calls::watched()),
+            false => Policy::container(),
+        };
         Ok(Walls {
             ruleset: landlock::ruleset(root)?,
-            filter: Policy::container().compile(),
+            filter: policy.compile(),
         })
     }
 }
@@ -106,7 +114,7 @@ pub fn start<T: Send>(
         SockFlag::SOCK_CLOEXEC,
     )
     .context(|| "socketpair(AF_UNIX, SOCK_SEQPACKET)")?;
-    let (birth, world) = (clone::Birth::new(), OnceLock::new());
+    let (birth, world) = (clone::Birth::awaited(), OnceLock::new());
     let cradle = Cradle {
         own_network: network.owned(),
         stdin: stdin.map(|stdin| stdin.as_raw_fd()),
@@ -189,6 +197,8 @@ pub struct Prepared {
     pub stdout: OwnedFd,
     /// The reading end of its standard error.
     pub stderr: OwnedFd,
+    /// Tells of the calls that its filter has to ask about (seccomp_unotify(2)), where it has to.
+    pub listener: Option<Listener>,
     channel: OwnedFd,
     program: String,
 }
@@ -220,7 +230,7 @@ impl Newborn<'_> {
         }
         let program = spec.args.strings()[0].to_string_lossy().into_owned();
         let binds = self.network.binds(stage)?;
-        let walls = Walls::new(root)?;
+        let walls = Walls::new(root, spec.observed)?;
         let stage = CString::new(stage.as_os_str().as_encoded_bytes())
             .map_err(|_| Error::usage(format_args!("{stage:?}"), "has a NUL byte"))?;
         let world = World {
@@ -230,7 +240,7 @@ impl Newborn<'_> {
             filter: walls.filter,
         };
         let (mount_points, told) = (self.network.mount_points(), self.world);
-        let prepared = self.await_birth(program)?;
+        let mut prepared = self.await_birth(program)?;
         map_ids(prepared.pid, first_id)?;
         idmap(prepared.pid, root)?;
         if told.set(world).is_err() {
@@ -242,13 +252,13 @@ impl Newborn<'_> {
             .chain(binds)
             .collect();
         prepared.signal(child::TOLD, &handed)?;
-        prepared.await_step(Step::Ready)?;
+        prepared.listener = prepared.await_step(Step::Ready)?.map(Listener::new);
         assert_read_only(prepared.pid, &mount_points)?;
         Ok(prepared)
     }
 
     fn await_birth(self, program: String) -> Result<Prepared> {
-        let message = receive(&self.channel)?;
+        let (message, _) = receive(&self.channel)?;
         let (Some(_), Some((pid, pidfd))) = (message, self.birth.take()) else {
             return Err(died());
         };
@@ -259,6 +269,7 @@ impl Newborn<'_> {
             pidfd,
             stdout: self.stdout,
             stderr: self.stderr,
+            listener: None,
             channel: self.channel,
             program,
         };
@@ -274,17 +285,17 @@ impl Prepared {
     /// Exit code 127 when the program is not there, 126 when it cannot be executed.
     pub fn execute(&self) -> Result<()> {
         self.signal(child::GO, &[])?;
-        match receive(&self.channel)? {
+        match receive(&self.channel)?.0 {
             None => Ok(()), // closed on exec
             Some(failure) => Err(self.explain(failure)),
         }
     }
 
     fn signal(&self, message: u8, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
-        match descriptors::send(self.channel.as_fd(), message, descriptors) {
+        match descriptors::send(self.channel.as_raw_fd(), &[message], descriptors) {
             Ok(()) => Ok(()),
             // The child failed before it read this; what it said is still there.
-            Err(Errno::EPIPE | Errno::ECONNRESET) => match receive(&self.channel)? {
+            Err(Errno::EPIPE | Errno::ECONNRESET) => match receive(&self.channel)?.0 {
                 Some(failure) => Err(self.explain(failure)),
                 None => Err(died()),
             },
@@ -292,8 +303,11 @@ impl Prepared {
         }
     }
 
-    fn await_step(&self, step: Step) -> Result<()> {
-        self.expect(receive(&self.channel)?, step)
+    /// The descriptor that comes with it, if one does.
+    fn await_step(&self, step: Step) -> Result<Option<OwnedFd>> {
+        let (message, descriptor) = receive(&self.channel)?;
+        self.expect(message, step)?;
+        Ok(descriptor)
     }
 
     fn expect(&self, message: Option<Failure>, expected: Step) -> Result<()> {
@@ -321,16 +335,16 @@ impl Prepared {
     }
 }
 
-/// The child's next message; None when it closed its end.
-fn receive(channel: &OwnedFd) -> Result<Option<Failure>> {
+/// The child's next message, and a descriptor that came with it; no message when it closed its end.
+fn receive(channel: &OwnedFd) -> Result<(Option<Failure>, Option<OwnedFd>)> {
     let mut message = [0; Failure::SIZE];
     loop {
-        match socket::recv(channel.as_raw_fd(), &mut message, MsgFlags::empty()) {
-            Ok(0) => return Ok(None),
-            Ok(_) => return Ok(Some(Failure::decode(message))),
+        match descriptors::receive(channel.as_raw_fd(), &mut message) {
+            Ok((0, _)) => return Ok((None, None)),
+            Ok((_, [descriptor])) => return Ok((Some(Failure::decode(message)), descriptor)),
             // A child that ended without reading all resets the channel, once: what it said
             // before that comes next.
-            Err(Errno::EINTR | Errno::ECONNRESET) => continue,
+            Err(Errno::ECONNRESET) => continue,
             Err(errno) => return Err(errno).context(|| "recv(channel)"),
         }
     }

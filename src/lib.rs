@@ -6,7 +6,7 @@
 //! ```text
 //! main → cli → { demo, bake, doctor }
 //!      → container → { launch, supervise, ship, record, state, status }
-//!      → { rootfs, integrity, cgroup, store, layer, tree, erofs, manifest }
+//!      → { rootfs, integrity, cgroup, registry, store, layer, tree, erofs, manifest }
 //!      → { digest, reference, user, env, json, time, tls, seccomp, capabilities, error } → sys (the only `unsafe`)
 //! ```
 
@@ -28,8 +28,10 @@ pub mod json;
 pub mod launch;
 pub mod layer;
 pub mod manifest;
+pub mod observe;
 pub mod record;
 pub mod reference;
+pub mod registry;
 pub mod rootfs;
 pub mod seccomp;
 pub mod ship;

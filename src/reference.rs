@@ -12,6 +12,8 @@ use std::str::FromStr;
 const DEFAULT_REGISTRY: &str = "docker.io";
 /// Where the default registry keeps repositories whose name is a single word.
 const DEFAULT_NAMESPACE: &str = "library/";
+/// The tag of a name without one.
+const DEFAULT_TAG: &str = "latest";
 /// Bytes in `REGISTRY/REPOSITORY`.
 const MAX_NAME: usize = 255;
 /// Bytes in a tag.
@@ -34,6 +36,16 @@ impl Reference {
     /// `REGISTRY/REPOSITORY`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.registry, self.repository)
+    }
+
+    /// The tag, `latest` where none is given.
+    pub fn tag(&self) -> &str {
+        self.tag.as_deref().unwrap_or(DEFAULT_TAG)
+    }
+
+    /// `REGISTRY/REPOSITORY:TAG`, without a digest: what the history knows it by.
+    pub fn tagged(&self) -> String {
+        format!("{}:{}", self.name(), self.tag())
     }
 }
 

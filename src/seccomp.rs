@@ -19,6 +19,8 @@ pub enum Answer {
     Errno(u16),
     /// The process is killed (SIGSYS).
     Kill,
+    /// Whoever listens is asked; the call waits for what it says (seccomp_unotify(2)).
+    Ask,
 }
 
 /// Holds when `argument & mask == value`; what the mask leaves out the kernel ignores as well.
@@ -51,6 +53,17 @@ impl Rule {
     }
 }
 
+/// Which of the calls of one number are asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// All.
+    Always,
+    /// Those of which the condition holds.
+    Where(Condition),
+    /// Those of which it does not.
+    Unless(Condition),
+}
+
 /// What every call gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -64,6 +77,23 @@ impl Policy {
     /// What every container gets.
     pub fn container() -> Policy {
         calls::container()
+    }
+
+    /// The same, but that calls which meet one of these are asked about.
+    pub fn watch(mut self, watched: impl IntoIterator<Item = (u32, Watch)>) -> Policy {
+        for (number, watch) in watched {
+            let rule = self.rules.entry(number);
+            let rule = rule.or_insert_with(|| Rule::always(self.otherwise));
+            match watch {
+                Watch::Always => *rule = Rule::always(Answer::Ask),
+                Watch::Where(condition) => rule.cases.insert(0, (condition, Answer::Ask)),
+                Watch::Unless(condition) => {
+                    rule.cases.insert(0, (condition, rule.otherwise));
+                    rule.otherwise = Answer::Ask;
+                }
+            }
+        }
+        self
     }
 
     /// The program that gives each call its answer.

@@ -69,17 +69,35 @@ impl Store {
         self.lock(FlockArg::LockExclusive)
     }
 
+    /// The same, unless it would have to wait.
+    fn try_lock_exclusive(&self) -> Result<Option<Flock<File>>> {
+        let path = self.lock_path();
+        match Flock::lock(self.open_lock()?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(lock)),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(errno).context(|| format!("flock({path:?})")),
+        }
+    }
+
     fn lock(&self, how: FlockArg) -> Result<Flock<File>> {
-        let path = self.path.join("lock");
-        let file = File::options()
+        let path = self.lock_path();
+        Flock::lock(self.open_lock()?, how)
+            .map_err(|(_, errno)| errno)
+            .context(|| format!("flock({path:?})"))
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.path.join("lock")
+    }
+
+    fn open_lock(&self) -> Result<File> {
+        let path = self.lock_path();
+        File::options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(&path)
-            .context(|| format!("open({path:?})"))?;
-        Flock::lock(file, how)
-            .map_err(|(_, errno)| errno)
-            .context(|| format!("flock({path:?})"))
+            .context(|| format!("open({path:?})"))
     }
 
     /// Where the blob of that digest is, or would be.
@@ -97,6 +115,11 @@ impl Store {
             .join(format!("{}.erofs", identity.hex()))
     }
 
+    /// Whether a blob is there, whatever its bytes are.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.blob_path(digest).exists()
+    }
+
     /// Opens a blob; its bytes are not verified yet. `what` names it in errors.
     pub fn open_blob(&self, what: &str, digest: &Digest) -> Result<File> {
         let named = |error: Error| match error.reason {
@@ -109,7 +132,7 @@ impl Store {
         let file = open_regular(&self.blob_path(digest)).map_err(named)?;
         file.ok_or_else(|| {
             Error::digest(format_args!("{what} {digest}"), format_args!("is not in the store {}", self.path.display()))
-                .hint("imrun import SOURCE puts an image into the store; imrun images lists those that are there")
+                .hint("imrun pull NAME or imrun import SOURCE puts an image into the store; imrun images lists those that are there")
         })
     }
 
@@ -119,7 +142,7 @@ impl Store {
         let bytes = read_document(what, file)?;
         digest
             .verify(what, &bytes)
-            .map_err(|e| e.hint("import or bake the same image again: that repairs it"))?;
+            .map_err(|e| e.hint("pull, import or bake the same image again: that repairs it"))?;
         Ok(bytes)
     }
 

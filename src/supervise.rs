@@ -52,6 +52,8 @@ pub struct Policy {
     pub stop_timeout: Duration,
     /// How long lines may take to reach the sink after the app's end.
     pub drain: Duration,
+    /// How long it runs before it is stopped, if it is.
+    pub run_for: Option<Duration>,
 }
 
 /// How a container ended.
@@ -112,6 +114,8 @@ pub struct Supervisor<'a> {
     signals: &'a SignalFd,
     policy: Policy,
     outputs: [Output; 2],
+    /// When an app that runs for a time is stopped.
+    ends_at: Option<Instant>,
     /// When an app that is being stopped is killed.
     kill_at: Option<Instant>,
     /// The same, kept when that was done.
@@ -151,6 +155,7 @@ impl<'a> Supervisor<'a> {
             signals,
             policy,
             outputs,
+            ends_at: policy.run_for.map(|time| Instant::now() + time),
             kill_at: None,
             stop_at: None,
             stalled: false,
@@ -217,6 +222,7 @@ impl<'a> Supervisor<'a> {
         let times = self
             .kill_at
             .into_iter()
+            .chain(self.ends_at)
             .chain(settle)
             .chain(self.report.due());
         let times = times.map(|at| at.saturating_duration_since(Instant::now()));
@@ -255,19 +261,28 @@ impl<'a> Supervisor<'a> {
                 let at = *self.stop_at.get_or_insert(Instant::now() + timeout);
                 self.kill_at.get_or_insert(at);
             }
-            let sent = match number == Signal::SIGTERM as i32 {
+            self.send(match number == Signal::SIGTERM as i32 {
                 true => self.policy.stop_signal,
                 false => number,
-            };
-            match pidfd_send_signal(self.app.as_fd(), sent) {
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(errno) => return Err(errno).context(|| format!("pidfd_send_signal({sent})")),
-            }
+            })?;
         }
         Ok(())
     }
 
+    fn send(&self, signal: i32) -> Result<()> {
+        match pidfd_send_signal(self.app.as_fd(), signal) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno).context(|| format!("pidfd_send_signal({signal})")),
+        }
+    }
+
     fn enforce_deadlines(&mut self) -> Result<()> {
+        if self.ends_at.is_some_and(|at| at <= Instant::now()) {
+            self.ends_at = None;
+            let kill_at = Instant::now() + self.policy.stop_timeout;
+            self.kill_at.get_or_insert(kill_at);
+            self.send(self.policy.stop_signal)?;
+        }
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.kill_at = None;
             self.cgroup.kill()?;

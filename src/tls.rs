@@ -64,8 +64,22 @@ impl Settings {
     /// # Errors
     /// As [`Settings::rustls`].
     pub fn ureq(&self) -> Result<TlsConfig> {
+        self.ureq_with(&[])
+    }
+
+    /// For ureq, with the roots in these files beside the others.
+    ///
+    /// # Errors
+    /// As [`Settings::rustls`].
+    pub fn ureq_with(&self, more: &[PathBuf]) -> Result<TlsConfig> {
         // A wrong key or an unusable root is an error now, not at the first request.
-        self.rustls()?;
+        if more.is_empty() {
+            self.rustls()?;
+        }
+        let mut roots = self.roots()?;
+        for file in more {
+            roots.extend(certificates(file)?);
+        }
         let client = match &self.client {
             None => None,
             Some(client) => {
@@ -79,7 +93,7 @@ impl Settings {
         };
         Ok(TlsConfig::builder()
             .unversioned_rustls_crypto_provider(provider())
-            .root_certs(RootCerts::Specific(Arc::new(owned(&self.roots()?))))
+            .root_certs(RootCerts::Specific(Arc::new(owned(&roots))))
             .client_cert(client)
             .build())
     }

@@ -9,6 +9,8 @@
 mod host;
 #[path = "isolation/attempts.rs"]
 mod attempts;
+#[path = "isolation/changes.rs"]
+mod changes;
 #[path = "isolation/cve.rs"]
 mod cve;
 #[path = "isolation/missing.rs"]

@@ -3,6 +3,8 @@
 //!
 //! The numbers of the calls are those of x86-64, as the test's are.
 
+mod changes;
+
 use std::ffi::{CStr, c_char, c_int, c_long};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -86,6 +88,12 @@ fn attempt(name: &str) -> Attempt {
         // The signal that ends the app with imrun.
         "clear_pdeathsig" => call(157, [1, 0, 0, 0, 0, 0]),
         "setuid" => call(105, [1, 0, 0, 0, 0, 0]),
+        // Ways to make a call that an observer could miss.
+        "mkdir_in_threads" => mkdir_in_threads(),
+        "mkdir_among_signals" => mkdir_among_signals(),
+        "mkdir_in_child" => std::process::Command::new("/probe").arg("mkdir").status().map(|_| 0),
+        "mkdir_behind_a_filter" => filter(0).and_then(|_| attempt("mkdir")),
+        "second_listener" => filter(8), // SECCOMP_FILTER_FLAG_NEW_LISTENER
         _ => named(name),
     }
 }
@@ -127,11 +135,52 @@ fn abstract_socket(name: &str) -> Attempt {
     std::os::unix::net::UnixStream::connect_addr(&address).map(|_| 0)
 }
 
+/// A hundred in each of four threads.
+fn mkdir_in_threads() -> Attempt {
+    let some = || (0..100).for_each(|_| drop(attempt("mkdir")));
+    std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(some))));
+    Ok(0)
+}
+
+extern "C" fn interrupted(_: c_int) {}
+
+/// Five hundred, with a signal every 100 microseconds.
+fn mkdir_among_signals() -> Attempt {
+    let restorer: extern "C" fn() -> ! = restore;
+    // struct kernel_sigaction: handler, flags (SA_RESTART, SA_RESTORER), restorer, mask.
+    let action = [interrupted as extern "C" fn(c_int) as u64, 0x1400_0000, restorer as u64, 0];
+    call(13, [14, action.as_ptr() as c_long, 0, 8, 0, 0])?; // SIGALRM
+    let every = [0u64, 100, 0, 100]; // struct itimerval
+    call(38, [0, every.as_ptr() as c_long, 0, 0, 0, 0])?;
+    (0..500).for_each(|_| drop(attempt("mkdir")));
+    call(38, [0, [0u64; 4].as_ptr() as c_long, 0, 0, 0, 0])
+}
+
+/// Where a signal's handler returns to.
+#[unsafe(naked)]
+extern "C" fn restore() -> ! {
+    std::arch::naked_asm!("mov eax, 15", "syscall") // rt_sigreturn
+}
+
+/// A filter of the app's own that lets mkdir(2) fail with EACCES.
+fn filter(flags: c_long) -> Attempt {
+    let instruction = |code: u64, jumps: u64, k: u64| code | jumps << 16 | k << 32;
+    let program = [
+        instruction(0x20, 0, 0), // the call's number
+        instruction(0x15, 0x0100, 83), // no mkdir: skip one
+        instruction(0x06, 0, 0x0005_000d), // SECCOMP_RET_ERRNO
+        instruction(0x06, 0, 0x7fff_0000), // SECCOMP_RET_ALLOW
+    ];
+    let header = [program.len() as u64, program.as_ptr() as u64];
+    call(317, [1, flags, header.as_ptr() as c_long, 0, 0, 0])
+}
+
 fn errno(error: &std::io::Error) -> String {
     let known = [
         (1, "EPERM"),
         (2, "ENOENT"),
         (13, "EACCES"),
+        (16, "EBUSY"),
         (22, "EINVAL"),
         (25, "ENOTTY"),
         (28, "ENOSPC"),
@@ -160,17 +209,18 @@ fn look(name: &str) -> Option<String> {
         }
         "link" => Some(fs::read_link(path).map_or_else(|error| errno(&error), |to| to.display().to_string())),
         "cat" => Some(fs::read_to_string(path).map_or_else(|error| errno(&error), |text| text.trim().to_owned())),
-        "time" => Some(nanoseconds_per_call(path)),
+        "time" => Some(nanoseconds_per_call(path, || drop(call(110, [0; 6])))), // getppid
+        "refused" => Some(nanoseconds_per_call(path, || drop(attempt("mkdir")))),
         _ => None,
     }
 }
 
-/// What one getppid(2) takes, for measuring the filter.
-fn nanoseconds_per_call(count: &str) -> String {
+/// What one call takes, for measuring the filter and the observer.
+fn nanoseconds_per_call(count: &str, make: impl Fn()) -> String {
     let count: u32 = count.parse().unwrap();
     let start = std::time::Instant::now();
     for _ in 0..count {
-        call(110, [0; 6]).unwrap();
+        make();
     }
     (start.elapsed().as_nanos() / u128::from(count)).to_string()
 }
@@ -182,6 +232,10 @@ fn main() {
             loop {
                 std::thread::park();
             }
+        }
+        if name == "changes" {
+            changes::try_all();
+            continue;
         }
         let outcome = look(&name).unwrap_or_else(|| match attempt(&name) {
             Ok(_) => "ok".into(),

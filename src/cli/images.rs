@@ -5,8 +5,8 @@ use crate::error::{Context, Error, Result};
 use crate::integrity::Level;
 use crate::manifest::Platform;
 use crate::state::Runtime;
-use crate::store::image::Image;
-use crate::store::import::{Found, Options};
+use crate::store::image::{Image, processors};
+use crate::store::import::{Found, Options, Step};
 use crate::store::source::{Location, Source};
 use crate::store::{Store, collect, refs};
 use crate::{integrity, rootfs, sys};
@@ -48,7 +48,11 @@ impl Import {
         let options = Options {
             keep_blobs: self.keep_blobs,
             name: self.name.map(check_name).transpose()?,
-            progress: &|bytes| bar.inc(bytes),
+            threads: processors(),
+            progress: &|_, step| match step {
+                Step::Read(bytes) | Step::There(bytes) => bar.inc(bytes),
+                Step::Stored => {}
+            },
         };
         let imported = found.store(&store, &options);
         bar.finish_and_clear();

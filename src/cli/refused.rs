@@ -121,9 +121,13 @@ pub fn command(name: &str) -> Option<Error> {
             "a container lives and dies with its imrun",
             "imrun run, imrun stop",
         ),
-        "pull" | "push" | "login" => (
-            "there is no registry client yet",
-            "skopeo copy docker://IMAGE oci:DIR, then imrun import oci:DIR",
+        "login" | "logout" => (
+            "imrun keeps no credentials",
+            "podman login or docker login: imrun reads what they write",
+        ),
+        "tag" => (
+            "a name is history, which is not written by hand",
+            "imrun import --name N, imrun bake --name N, imrun rollback N",
         ),
         "load" | "save" => ("images are imported", "imrun import docker-archive:FILE"),
         _ => return None,

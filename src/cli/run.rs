@@ -1,15 +1,16 @@
 //! `imrun run`: what was typed becomes a checked request.
 
 use super::refused::Refused;
-use super::{Global, values};
+use super::{Global, registry, values};
 use crate::capabilities;
 use crate::cgroup::{Cpus, Limits};
-use crate::container::{self, Request};
+use crate::container::{self, Outcome, Request};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::integrity::Demand;
 use crate::launch::Network;
-use crate::reference::ImageArgument;
+use crate::observe::OnWrite;
+use crate::reference::{ImageArgument, Reference};
 use crate::ship::SinkUrl;
 use crate::status::Status;
 use crate::supervise::{OnStall, Policy, signals};
@@ -58,7 +59,10 @@ pub struct Run {
         hide_env_values = true,
         value_delimiter = ' '
     )]
-    sink: Vec<String>,
+    pub(super) sink: Vec<String>,
+    /// What happens to an app that tries to change a file system
+    #[arg(long, value_enum, default_value = "report", value_name = "HOW")]
+    on_write: OnWrite,
     /// What happens while the sink takes nothing
     #[arg(long, value_enum, default_value = "block", value_name = "HOW")]
     on_stall: OnStall,
@@ -120,14 +124,32 @@ pub struct Run {
 impl Run {
     /// Launches; the exit code.
     pub fn execute(self, global: &Global, typed: &[OsString]) -> Result<u8> {
-        close_inherited(self.status_fd)?;
+        self.close_inherited()?;
+        self.launch(global, typed, |_| {})
+            .map(|outcome| outcome.code)
+    }
+
+    /// Nothing but standard input, output, error and the status descriptor came for a reason. To be
+    /// called before anything is opened.
+    pub fn close_inherited(&self) -> Result<()> {
+        close_inherited(self.status_fd)
+    }
+
+    /// Launches what `change` makes of the request.
+    pub fn launch(
+        self,
+        global: &Global,
+        typed: &[OsString],
+        change: impl FnOnce(&mut Request),
+    ) -> Result<Outcome> {
         erase_secrets(&self.env, &self.sink, typed)?;
         let status = self
             .status_fd
             .map_or_else(|| Ok(Status::default()), Status::to_descriptor)?;
-        let outcome = self
-            .request(global)
-            .and_then(|request| container::run(&request, &status));
+        let outcome = self.request(global).and_then(|mut request| {
+            change(&mut request);
+            container::run(&request, &status)
+        });
         if let Err(error) = &outcome
             && error.exit != crate::error::EXIT_FAILED
         {
@@ -143,6 +165,10 @@ impl Run {
         let capabilities = self.cap_add.iter().map(|name| capabilities::parse(name));
         let capabilities = capabilities.collect::<Result<_>>()?;
         let sinks = sinks(&self.sink)?;
+        // What is missing of an image that says where it is comes last: all else is right then.
+        if let ImageArgument::Named(name) = self.image.parse()? {
+            registry::present(&global.store(), &name, &image)?;
+        }
         Ok(Request {
             store: global.store(),
             root: global.root.clone(),
@@ -163,6 +189,7 @@ impl Run {
                 cpus: self.cpus,
                 pids: self.pids,
             },
+            on_write: self.on_write,
             stdin: if self.interactive {
                 Some(piped_stdin()?)
             } else {
@@ -177,6 +204,7 @@ impl Run {
                 stop_signal: libc::SIGTERM,
                 stop_timeout: self.stop_timeout,
                 drain: Duration::from_secs(5),
+                run_for: None,
             },
         })
     }
@@ -193,10 +221,22 @@ pub fn digest(global: &Global, image: &str) -> Result<Digest> {
         "is a name, which can mean another image tomorrow",
     );
     let names = crate::store::refs::current(global.store().refs()?);
-    Err(match names.get(image) {
-        Some((digest, _)) => error.hint(format_args!("today it means {image}@{digest}")),
-        None => error.hint("name it by digest: imrun images lists those of the store"),
+    let meaning = spellings(image)
+        .into_iter()
+        .find_map(|name| Some(names.get(&name)?.0));
+    Err(match (meaning, argument) {
+        (Some(digest), _) => error.hint(format_args!("today it means {image}@{digest}")),
+        (None, ImageArgument::Named(name)) => error.hint(format_args!(
+            "imrun pull {name} brings it into the store, and prints its digest"
+        )),
+        (None, ImageArgument::Digest(_)) => error,
     })
+}
+
+/// What the history may know a name by: as it is typed, or as Docker reads it.
+pub fn spellings(name: &str) -> Vec<String> {
+    let read = name.parse::<Reference>().map(|name| name.tagged());
+    [name.to_string()].into_iter().chain(read).collect()
 }
 
 /// Those that were given, each once.
@@ -266,7 +306,6 @@ fn piped_stdin() -> Result<OwnedFd> {
     Ok(read)
 }
 
-/// Nothing but standard input, output, error and the status descriptor came for a reason.
 fn close_inherited(status_fd: Option<i32>) -> Result<()> {
     let close = |first, last| match first <= last {
         true => process::close_inherited(first, last)

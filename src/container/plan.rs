@@ -6,6 +6,7 @@ use crate::env::{self, Contract, Environment};
 use crate::error::{Context, Error, Result};
 use crate::integrity::Checked;
 use crate::launch::{Attachment, Spec};
+use crate::observe::OnWrite;
 use crate::record::Record;
 use crate::rootfs::{Backing, Root};
 use crate::ship::SinkUrl;
@@ -67,6 +68,7 @@ impl Plan {
             gid: user.gid,
             groups: user.groups,
             capabilities: request.capabilities,
+            observed: request.on_write != OnWrite::Quiet,
         };
         Ok(Plan {
             spec,
@@ -114,6 +116,7 @@ impl Plan {
             policy: json!({
                 "capabilities": spec.capabilities.names(),
                 "noNewPrivileges": true,
+                "onWrite": request.on_write.as_str(),
                 "onStall": format!("{:?}", policy.on_stall).to_lowercase(),
                 "stallDeadlineMs": policy.stall_deadline.as_millis() as u64,
                 "stopSignal": policy.stop_signal,

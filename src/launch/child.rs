@@ -206,9 +206,17 @@ fn start(cradle: &Cradle<'_>) -> Result<Infallible, Failure> {
     drop_privileges(cradle, &world.spec)?;
     // Last of all: from here on only the channel to the parent and execve(2) are left.
     landlock::restrict(handed.ruleset.as_fd()).at(Step::Landlock)?;
-    seccomp::install(&world.filter).at(Step::Seccomp)?;
+    let listener = match world.spec.observed {
+        true => Some(seccomp::install_with_listener(&world.filter).at(Step::Seccomp)?),
+        false => seccomp::install(&world.filter)
+            .at(Step::Seccomp)
+            .map(|()| None)?,
+    };
     // All but this is done while the sink makes up its mind.
-    send(cradle, told(Step::Ready))?;
+    match listener {
+        Some(listener) => send_with(cradle, told(Step::Ready), &[listener.as_fd()])?,
+        None => send(cradle, told(Step::Ready))?,
+    }
     let [] = await_message(cradle, GO)?;
     Err(execute(&world.spec))
 }
@@ -222,8 +230,15 @@ fn told(step: Step) -> Failure {
 }
 
 fn send(cradle: &Cradle<'_>, message: Failure) -> Result<(), Failure> {
-    socket::send(cradle.channel, &message.encode(), MsgFlags::MSG_NOSIGNAL).at(Step::Channel)?;
-    Ok(())
+    send_with(cradle, message, &[])
+}
+
+fn send_with(
+    cradle: &Cradle<'_>,
+    message: Failure,
+    with: &[BorrowedFd<'_>],
+) -> Result<(), Failure> {
+    descriptors::send(cradle.channel, &message.encode(), with).at(Step::Channel)
 }
 
 /// Ends the process in silence when the parent is gone.
@@ -231,8 +246,9 @@ fn await_message<const N: usize>(
     cradle: &Cradle<'_>,
     expected: u8,
 ) -> Result<[Option<OwnedFd>; N], Failure> {
-    match descriptors::receive(cradle.channel).at(Step::Channel)? {
-        (Some(message), descriptors) if message == expected => Ok(descriptors),
+    let mut message = [0];
+    match descriptors::receive(cradle.channel, &mut message).at(Step::Channel)? {
+        (1, descriptors) if message == [expected] => Ok(descriptors),
         _ => process::exit(i32::from(crate::error::EXIT_REFUSED)),
     }
 }

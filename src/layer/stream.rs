@@ -131,8 +131,15 @@ impl<R: BufRead> Stream<R> {
     }
 }
 
-/// The decoders' errors have no number; those of the system do.
+/// The decoders' errors have no number; those of the system do. An error of imrun's own, such as
+/// that of a transfer, stays what it is.
 fn read_error(error: io::Error) -> Error {
+    if let Some(own) = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>())
+    {
+        return own.clone();
+    }
     match error.raw_os_error() {
         Some(_) => Error::system(
             "",

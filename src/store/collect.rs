@@ -34,6 +34,16 @@ impl Store {
             return Ok(0);
         }
         let _lock = self.lock_exclusive()?;
+        let needed = self.needed(running)?;
+        let mut freed = 0;
+        for directory in ["blobs/sha256", "blobs/sha512", "trees"] {
+            freed += remove_all_but(&needed, &self.path.join(directory))?;
+        }
+        Ok(freed)
+    }
+
+    /// The files that names and `running` images need.
+    fn needed(&self, running: &[Digest]) -> Result<BTreeSet<PathBuf>> {
         let mut needed = BTreeSet::new();
         let roots = self.images()?;
         for digest in roots.iter().chain(running) {
@@ -52,11 +62,25 @@ impl Store {
                 .filter_map(|name| name.parse().ok())
                 .map(|digest| self.blob_path(&digest)),
         );
-        let mut freed = 0;
-        for directory in ["blobs/sha256", "blobs/sha512", "trees"] {
-            freed += remove_all_but(&needed, &self.path.join(directory))?;
+        Ok(needed)
+    }
+
+    /// Removes blobs that came with what turned out to be wrong, unless an image needs them. Where
+    /// somebody else is at work on the store they stay: that may be about to need them.
+    pub(super) fn discard(&self, blobs: &[Digest]) {
+        let removed = self.try_lock_exclusive().and_then(|lock| {
+            let Some(_lock) = lock else { return Ok(()) };
+            let needed = self.needed(&[])?;
+            let paths = blobs.iter().map(|blob| self.blob_path(blob));
+            paths
+                .filter(|path| !needed.contains(path))
+                .try_for_each(|path| {
+                    std::fs::remove_file(&path).context(|| format!("unlink({path:?})"))
+                })
+        });
+        if let Err(error) = removed {
+            log::warn!("{error}; imrun gc frees what an image that failed has left");
         }
-        Ok(freed)
     }
 }
 

@@ -2,16 +2,17 @@
 
 use super::Store;
 use crate::digest::{Digest, Hasher};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Reason, Result};
 use crate::layer::{self, Dropped, Layer, Tee};
 use crate::manifest::{Config, Document, MAX_INDEX_DEPTH, Manifest, Platform};
 use crate::tree::Tree;
 use crate::{erofs, tree};
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-const REPAIR: &str = "import or bake the same image again: that repairs it";
+const REPAIR: &str = "pull, import or bake the same image again: that repairs it";
 
 /// An image whose documents were hashed and then parsed.
 pub struct Image {
@@ -55,15 +56,36 @@ pub struct Scanned {
 impl Image {
     /// Follows a digest to the image it names, on this host's platform if it names an index.
     pub fn load(store: &Store, digest: &Digest) -> Result<Image> {
+        Self::load_by(digest, &|what, digest| store.read_document(what, digest))
+    }
+
+    /// Whether the store has all files of an image, whatever is in them.
+    pub fn is_there(store: &Store, digest: &Digest) -> Result<bool> {
+        let missing = Cell::new(false);
+        let loaded = Self::load_by(digest, &|what, digest| {
+            missing.set(missing.get() || !store.has(digest));
+            store.read_document(what, digest)
+        });
+        match loaded {
+            _ if missing.get() => Ok(false),
+            Ok(image) => Ok(image.config.diff_ids.iter().all(|id| store.has(id))
+                && store.tree_path(&image.tree_identity()).exists()),
+            // It is there, and damaged: the launch says so.
+            Err(error) if error.reason == Reason::Digest => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn load_by(digest: &Digest, read: Read<'_>) -> Result<Image> {
         let mut indexes = Vec::new();
         let mut next = (*digest, None);
         while indexes.len() <= MAX_INDEX_DEPTH {
             let (digest, media_type) = next;
-            let bytes = store.read_document("manifest", &digest)?;
+            let bytes = read("manifest", &digest)?;
             let what = format!("manifest {digest}");
             match Document::parse(&what, &bytes, media_type.as_deref())? {
                 Document::Manifest(manifest) => {
-                    let config = load_config(store, &manifest)?;
+                    let config = load_config(read, &manifest)?;
                     return Ok(Image {
                         digest,
                         manifest,
@@ -158,9 +180,12 @@ impl Image {
     }
 }
 
-fn load_config(store: &Store, manifest: &Manifest) -> Result<Config> {
+/// The bytes of a document that have its digest; the text names it in errors.
+type Read<'a> = &'a dyn Fn(&str, &Digest) -> Result<Vec<u8>>;
+
+fn load_config(read: Read<'_>, manifest: &Manifest) -> Result<Config> {
     let descriptor = &manifest.config;
-    let bytes = store.read_document("config", &descriptor.digest)?;
+    let bytes = read("config", &descriptor.digest)?;
     descriptor.expect_size("config", bytes.len() as u64)?;
     let what = format!("config {}", descriptor.digest);
     Config::parse(&what, &bytes, manifest.layers.len())
@@ -201,22 +226,37 @@ pub(super) fn merge(layers: Vec<Layer>) -> Result<Tree> {
     Ok(merged)
 }
 
-/// Applies `work` to each item, on as many threads as there are processors; the first item's error
-/// comes first.
+/// Applies `work` to each item, on as many threads as there are processors, until one fails; the
+/// first item's error comes first.
 pub(crate) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
-    let threads = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(items.len());
-    let next = AtomicUsize::new(0);
+    on_threads(processors(), items, work)
+}
+
+/// How many threads work at once.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The same on at most so many threads.
+pub(super) fn on_threads<T: Sync, R: Send>(
+    threads: usize,
+    items: &[T],
+    work: impl Fn(&T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let threads = threads.min(items.len());
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let take = || {
         let mut done = Vec::new();
-        while let Some((number, item)) = Some(next.fetch_add(1, Ordering::Relaxed))
-            .and_then(|number| items.get(number).map(|item| (number, item)))
+        while !failed.load(Ordering::Relaxed)
+            && let number = next.fetch_add(1, Ordering::Relaxed)
+            && let Some(item) = items.get(number)
         {
-            done.push((number, work(item)));
+            let result = work(item);
+            failed.fetch_or(result.is_err(), Ordering::Relaxed);
+            done.push((number, result));
         }
         done
     };

@@ -1,10 +1,10 @@
-//! Import: a source's image into the store, each layer in one streaming pass.
+//! Import: an image into the store from wherever it is, each layer in one streaming pass.
 
-use super::image::{devices, in_parallel, merge, scan_stored, write_tree};
-use super::source::{Extent, Format, Source, sniff};
-use super::{Store, open_regular};
+use super::image::{devices, merge, on_threads, scan_stored, write_tree};
+use super::source::{Format, Source, sniff};
+use super::{NewFile, Store, open_regular};
 use crate::digest::{Algorithm, Digest};
-use crate::error::{Context, Error, Reason, Result};
+use crate::error::{Context, Error, Reason, Result, reason_of};
 use crate::layer::{self, Compression, Layer, Tee};
 use crate::manifest::{
     self, Config, Descriptor, Document, LayerKind, MAX_INDEX_DEPTH, Manifest, Platform, archive,
@@ -13,6 +13,7 @@ use crate::manifest::{
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What an import is told.
 pub struct Options<'a> {
@@ -20,13 +21,51 @@ pub struct Options<'a> {
     pub keep_blobs: bool,
     /// What the image is called from now on; by its own digest without.
     pub name: Option<String>,
-    /// Told the number of bytes of each piece of a layer that was read.
-    pub progress: &'a (dyn Fn(u64) + Sync),
+    /// How many layers are read at once, at the most.
+    pub threads: usize,
+    /// Told how the layers come along.
+    pub progress: &'a (dyn Fn(usize, Step) + Sync),
+}
+
+/// What happened to a layer, which is named by its place in the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// So many bytes of its blob were read.
+    Read(u64),
+    /// The store has all of it: its blob of so many bytes is not read.
+    There(u64),
+    /// It was read, and is in the store.
+    Stored,
+}
+
+/// Where the blobs of an image come from.
+pub trait Origin: Sync {
+    /// The bytes of a document; neither size nor digest need be right. `what` names it in errors.
+    fn document(&self, what: &str, descriptor: &Descriptor) -> Result<Vec<u8>>;
+
+    /// A layer's blob, from its beginning.
+    fn layer(&self, layer: &Packed) -> Result<Box<dyn Read + '_>>;
+}
+
+impl Origin for Source {
+    fn document(&self, what: &str, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        let file = self.open_file(&blob_file(&descriptor.digest))?;
+        descriptor.expect_size(what, file.len())?;
+        super::read_document(&format!("{what} {}", descriptor.digest), file)
+    }
+
+    fn layer(&self, layer: &Packed) -> Result<Box<dyn Read + '_>> {
+        let extent = self.open_file(&layer.file)?;
+        if let Some(descriptor) = &layer.descriptor {
+            descriptor.expect_size("layer", extent.len())?;
+        }
+        Ok(Box::new(extent))
+    }
 }
 
 /// What an import found, before the layers are read.
 pub struct Found<'a> {
-    source: &'a Source,
+    origin: &'a dyn Origin,
     documents: Vec<(Digest, Vec<u8>)>,
     indexes: Vec<Digest>,
     /// None where the source has no manifest: it is made when the layers' sizes are known.
@@ -36,14 +75,41 @@ pub struct Found<'a> {
     layers: Vec<Packed>,
 }
 
-/// A layer as the source has it.
-struct Packed {
+/// A layer as its origin has it.
+pub struct Packed {
+    /// Its place in the image.
+    number: usize,
     file: String,
     diff_id: Digest,
-    /// The blob's own digest and size, where the source names them.
-    descriptor: Option<Descriptor>,
+    /// The blob's own digest and size, where the origin names them.
+    pub descriptor: Option<Descriptor>,
     compression: Compression,
     size: u64,
+}
+
+impl Packed {
+    /// Names it in errors.
+    pub fn what(&self) -> String {
+        match &self.descriptor {
+            Some(descriptor) => format!("layer {}", descriptor.digest),
+            None => format!("layer {}", self.file),
+        }
+    }
+
+    /// Bytes of its blob.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// An index or a manifest whose bytes have its digest.
+pub struct Root {
+    /// What they hash to.
+    pub digest: Digest,
+    /// What they are, where that was promised.
+    pub media_type: Option<String>,
+    /// As they came.
+    pub bytes: Vec<u8>,
 }
 
 impl<'a> Found<'a> {
@@ -55,6 +121,40 @@ impl<'a> Found<'a> {
         }
     }
 
+    /// Reads the documents that `root` leads to, through indexes to the image for `platform`.
+    pub fn follow(origin: &'a dyn Origin, root: Root, platform: &Platform) -> Result<Found<'a>> {
+        let first = root.digest;
+        let (mut documents, mut indexes, mut next) = (Vec::new(), Vec::new(), root);
+        while indexes.len() <= MAX_INDEX_DEPTH {
+            let Root {
+                digest,
+                media_type,
+                bytes,
+            } = next;
+            let what = format!("manifest {digest}");
+            let document = Document::parse(&what, &bytes, media_type.as_deref())?;
+            documents.push((digest, bytes));
+            match document {
+                Document::Index(index) => {
+                    indexes.push(digest);
+                    next = read_root(origin, index.select(platform)?)?;
+                }
+                Document::Manifest(manifest) => {
+                    return read_image(origin, platform, digest, &manifest, documents, indexes);
+                }
+            }
+        }
+        Err(Error::digest(
+            format_args!("index {first}"),
+            format_args!("leads through more than {MAX_INDEX_DEPTH} indexes"),
+        ))
+    }
+
+    /// The layers, lowest first.
+    pub fn layers(&self) -> &[Packed] {
+        &self.layers
+    }
+
     /// Bytes of all layers, as the source has them.
     pub fn size(&self) -> u64 {
         self.layers.iter().map(|layer| layer.size).sum()
@@ -62,12 +162,25 @@ impl<'a> Found<'a> {
 
     /// Stores layers, documents and tree image, and names them; the manifest's digest.
     ///
-    /// Killed at any moment, it leaves nothing but whole blobs under their own digests.
+    /// Killed at any moment, it leaves nothing but whole blobs under their own digests. Where the
+    /// origin lies, it leaves nothing.
     pub fn store(self, store: &Store, options: &Options<'_>) -> Result<Digest> {
-        let _lock = store.lock_shared()?;
-        let layers = in_parallel(&self.layers, |packed| {
-            add_layer(store, self.source, packed, options)
-        })?;
+        let lock = store.lock_shared()?;
+        let work = Work {
+            store,
+            origin: self.origin,
+            options,
+            added: Mutex::default(),
+            failure: OnceLock::new(),
+        };
+        let layers = on_threads(options.threads, &self.layers, |packed| work.add(packed));
+        let layers = match layers {
+            Ok(layers) => layers,
+            Err(error) => {
+                drop(lock);
+                return Err(work.end(error));
+            }
+        };
         let mut documents = self.documents;
         let digest = match self.manifest {
             Some(digest) => digest,
@@ -131,13 +244,20 @@ fn blob_file(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
-/// A document of a layout, its size and then its digest checked.
-fn read_blob(source: &Source, what: &str, descriptor: &Descriptor) -> Result<Vec<u8>> {
-    let file = source.open_file(&blob_file(&descriptor.digest))?;
-    descriptor.expect_size(what, file.len())?;
-    let bytes = super::read_document(&format!("{what} {}", descriptor.digest), file)?;
+/// A document, its size and then its digest checked.
+fn read_blob(origin: &dyn Origin, what: &str, descriptor: &Descriptor) -> Result<Vec<u8>> {
+    let bytes = origin.document(what, descriptor)?;
+    descriptor.expect_size(what, bytes.len() as u64)?;
     descriptor.digest.verify(what, &bytes)?;
     Ok(bytes)
+}
+
+fn read_root(origin: &dyn Origin, descriptor: &Descriptor) -> Result<Root> {
+    Ok(Root {
+        digest: descriptor.digest,
+        media_type: Some(descriptor.media_type.clone()),
+        bytes: read_blob(origin, "manifest", descriptor)?,
+    })
 }
 
 fn read_oci<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>> {
@@ -147,38 +267,19 @@ fn read_oci<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>> {
     )?;
     let bytes = super::read_document("index.json", source.open_file("index.json")?)?;
     let index = layout::index("index.json", &bytes)?;
-    let mut next = index.by_name(source.name.as_deref())?.clone();
-    let (mut documents, mut indexes) = (Vec::new(), Vec::new());
-    while indexes.len() <= MAX_INDEX_DEPTH {
-        let bytes = read_blob(source, "manifest", &next)?;
-        let what = format!("manifest {}", next.digest);
-        let document = Document::parse(&what, &bytes, Some(&next.media_type))?;
-        documents.push((next.digest, bytes));
-        match document {
-            Document::Index(index) => {
-                indexes.push(next.digest);
-                next = index.select(platform)?.clone();
-            }
-            Document::Manifest(manifest) => {
-                return read_image(source, platform, next.digest, &manifest, documents, indexes);
-            }
-        }
-    }
-    Err(Error::digest(
-        "index.json",
-        format_args!("leads through more than {MAX_INDEX_DEPTH} indexes"),
-    ))
+    let first = index.by_name(source.name.as_deref())?;
+    Found::follow(source, read_root(source, first)?, platform)
 }
 
 fn read_image<'a>(
-    source: &'a Source,
+    origin: &'a dyn Origin,
     platform: &Platform,
     digest: Digest,
     manifest: &Manifest,
     documents: Vec<(Digest, Vec<u8>)>,
     indexes: Vec<Digest>,
 ) -> Result<Found<'a>> {
-    let bytes = read_blob(source, "config", &manifest.config)?;
+    let bytes = read_blob(origin, "config", &manifest.config)?;
     let what = format!("config {}", manifest.config.digest);
     let config = Config::parse(&what, &bytes, manifest.layers.len())?;
     config.expect_platform(&what, platform)?;
@@ -186,8 +287,10 @@ fn read_image<'a>(
         .layers
         .iter()
         .zip(&config.diff_ids)
-        .map(|(descriptor, diff_id)| {
+        .enumerate()
+        .map(|(number, (descriptor, diff_id))| {
             Ok(Packed {
+                number,
                 file: blob_file(&descriptor.digest),
                 diff_id: *diff_id,
                 compression: compression(descriptor)?,
@@ -196,7 +299,7 @@ fn read_image<'a>(
             })
         });
     Ok(Found {
-        source,
+        origin,
         documents,
         indexes,
         manifest: Some(digest),
@@ -228,24 +331,27 @@ fn read_docker<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>>
     let bytes = super::read_document(&entry.config, source.open_file(&entry.config)?)?;
     let config = Config::parse(&entry.config, &bytes, entry.layers.len())?;
     config.expect_platform(&entry.config, platform)?;
-    let layers = entry
-        .layers
-        .iter()
-        .zip(&config.diff_ids)
-        .map(|(file, diff_id)| {
-            let extent = source.open_file(file)?;
-            let magic: [u8; 4] = extent.peek().context(|| format!("read({file:?})"))?;
-            let compression = sniff(&magic);
-            Ok(Packed {
-                file: file.clone(),
-                diff_id: *diff_id,
-                descriptor: None,
-                compression,
-                size: extent.len(),
-            })
-        });
+    let layers =
+        entry
+            .layers
+            .iter()
+            .zip(&config.diff_ids)
+            .enumerate()
+            .map(|(number, (file, diff_id))| {
+                let extent = source.open_file(file)?;
+                let magic: [u8; 4] = extent.peek().context(|| format!("read({file:?})"))?;
+                let compression = sniff(&magic);
+                Ok(Packed {
+                    number,
+                    file: file.clone(),
+                    diff_id: *diff_id,
+                    descriptor: None,
+                    compression,
+                    size: extent.len(),
+                })
+            });
     Ok(Found {
-        source,
+        origin: source,
         documents: Vec::new(),
         indexes: Vec::new(),
         manifest: None,
@@ -273,43 +379,81 @@ fn open_stored(path: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Brings one layer into the store, unless its tar is there and whole.
-fn add_layer(
-    store: &Store,
-    source: &Source,
-    packed: &Packed,
-    options: &Options<'_>,
-) -> Result<Layer> {
-    let kept = match (&packed.descriptor, options.keep_blobs) {
-        (Some(descriptor), true) => open_stored(&store.blob_path(&descriptor.digest))?.is_some(),
-        _ => true,
-    };
-    if kept
-        && let Some(file) = open_stored(&store.blob_path(&packed.diff_id))?
-        && let Ok(layer) = scan_stored(&file, &packed.diff_id)
-    {
-        (options.progress)(packed.size);
-        return Ok(layer);
+/// The layers of one image on their way into the store.
+struct Work<'a> {
+    store: &'a Store,
+    origin: &'a dyn Origin,
+    options: &'a Options<'a>,
+    /// The blobs that were not there before.
+    added: Mutex<Vec<Digest>>,
+    /// Why the first layer failed: the others are then given up.
+    failure: OnceLock<Error>,
+}
+
+impl Work<'_> {
+    /// Brings one layer into the store, unless its tar is there and whole.
+    fn add(&self, packed: &Packed) -> Result<Layer> {
+        let outcome = self.add_missing(packed);
+        if let Err(error) = &outcome {
+            // Only the first counts.
+            let _later = self.failure.set(error.clone());
+        }
+        outcome
     }
-    let what = match &packed.descriptor {
-        Some(descriptor) => format!("layer {}", descriptor.digest),
-        None => format!("layer {}", packed.file),
-    };
-    let extent = source.open_file(&packed.file)?;
-    if let Some(descriptor) = &packed.descriptor {
-        descriptor.expect_size("layer", extent.len())?;
+
+    /// Removes what came from an origin that lies; the error that was the first.
+    fn end(self, error: Error) -> Error {
+        let error = self.failure.into_inner().unwrap_or(error);
+        if matches!(error.reason, Reason::Digest | Reason::Policy) {
+            let added = self.added.into_inner();
+            let added = added.unwrap_or_else(PoisonError::into_inner);
+            self.store.discard(&added);
+        }
+        error
     }
-    unpack(store, &what, extent, packed, options)
+
+    fn add_missing(&self, packed: &Packed) -> Result<Layer> {
+        let Work { store, options, .. } = self;
+        if is_kept(store, packed, options)?
+            && let Some(file) = open_stored(&store.blob_path(&packed.diff_id))?
+            && let Ok(layer) = scan_stored(&file, &packed.diff_id)
+        {
+            (options.progress)(packed.number, Step::There(packed.size));
+            return Ok(layer);
+        }
+        let layer = unpack(self, self.origin.layer(packed)?, packed)?;
+        (options.progress)(packed.number, Step::Stored);
+        Ok(layer)
+    }
+
+    /// Gives a blob its name.
+    fn link(&self, new: NewFile, digest: &Digest) -> Result<()> {
+        let path = self.store.blob_path(digest);
+        if !path.exists() {
+            let mut added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+            added.push(*digest);
+        }
+        new.link(&path)
+    }
+}
+
+/// Whether the compressed blob is there and whole, or need not be.
+fn is_kept(store: &Store, packed: &Packed, options: &Options<'_>) -> Result<bool> {
+    let Some(Descriptor { digest, .. }) = packed.descriptor.as_ref().filter(|_| options.keep_blobs)
+    else {
+        return Ok(true);
+    };
+    let Some(file) = open_stored(&store.blob_path(digest))? else {
+        return Ok(false);
+    };
+    let stored = super::digest_of(&file, digest.algorithm());
+    Ok(stored.context(|| format!("read({digest})"))? == *digest)
 }
 
 /// The one pass: hash the blob, decompress, hash and write the tar, read its entries.
-fn unpack(
-    store: &Store,
-    what: &str,
-    extent: Extent,
-    packed: &Packed,
-    options: &Options<'_>,
-) -> Result<Layer> {
+fn unpack(work: &Work<'_>, blob: Box<dyn Read + '_>, packed: &Packed) -> Result<Layer> {
+    let Work { store, options, .. } = work;
+    let what = packed.what();
     let promised = packed.descriptor.as_ref();
     let algorithm = promised.map_or(Algorithm::Sha256, |descriptor| {
         descriptor.digest.algorithm()
@@ -319,8 +463,9 @@ fn unpack(
     let mut kept_file = kept.as_ref().map(|new| &new.file);
     let copy = kept_file.as_mut().map(|file| file as &mut dyn Write);
     let blob = Watched {
-        inner: extent,
-        progress: options.progress,
+        inner: blob,
+        failure: &work.failure,
+        progress: &|bytes| (options.progress)(packed.number, Step::Read(bytes)),
     };
     let mut blob = Tee::new(blob, algorithm, copy);
 
@@ -339,37 +484,61 @@ fn unpack(
         .as_ref()
         .is_err_and(|error| error.reason == Reason::Digest)
     {
-        io::copy(&mut blob, &mut io::sink()).context(|| format!("read({what})"))?;
+        io::copy(&mut blob, &mut io::sink()).map_err(|error| own_error(&what, error))?;
     }
-    let (digest, size) = blob.finish();
+    let layer = judge(packed, blob.finish(), diff_id, scanned)?;
+    if let (Some(kept), Some(descriptor)) = (kept, keep) {
+        work.link(kept, &descriptor.digest)?;
+    }
+    work.link(tar, &packed.diff_id)?;
+    Ok(layer)
+}
+
+/// Whether the blob and the tar in it have the digests that were promised.
+fn judge(
+    packed: &Packed,
+    (digest, size): (Digest, u64),
+    diff_id: Digest,
+    scanned: Result<Layer>,
+) -> Result<Layer> {
+    let (what, promised) = (packed.what(), packed.descriptor.as_ref());
     if let Some(descriptor) = promised.filter(|d| d.size == size) {
         descriptor.digest.expect("layer", digest)?;
     }
-    let layer = scanned.map_err(|e| Error {
-        what: format!("{what}: {}", e.what),
-        ..e
+    let layer = scanned.map_err(|e| match e.what == what {
+        true => e,
+        false => Error {
+            what: format!("{what}: {}", e.what),
+            ..e
+        },
     })?;
     if let Some(descriptor) = promised {
         descriptor.expect_size("layer", size)?;
     }
-    packed
-        .diff_id
-        .expect(&format!("{what}: diff_id"), diff_id)?;
-    if let (Some(kept), Some(descriptor)) = (kept, keep) {
-        kept.link(&store.blob_path(&descriptor.digest))?;
-    }
-    tar.link(&store.blob_path(&packed.diff_id))?;
+    let what = format!("{what}: diff_id");
+    packed.diff_id.expect(&what, diff_id)?;
     Ok(layer)
 }
 
-/// Tells how many bytes were read.
+/// What an origin says of its own failure; else what the system says.
+fn own_error(what: &str, error: io::Error) -> Error {
+    let own = error.get_ref().and_then(|inner| inner.downcast_ref());
+    own.cloned()
+        .unwrap_or_else(|| Error::system(format_args!("read({what})"), reason_of(&error)))
+}
+
+/// Tells how many bytes were read; ends when another layer has failed.
 struct Watched<'a, R> {
     inner: R,
-    progress: &'a (dyn Fn(u64) + Sync),
+    failure: &'a OnceLock<Error>,
+    progress: &'a dyn Fn(u64),
 }
 
 impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(error) = self.failure.get() {
+            return Err(io::Error::other(error.clone()));
+        }
         let read = self.inner.read(buffer)?;
         (self.progress)(read as u64);
         Ok(read)

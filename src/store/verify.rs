@@ -61,7 +61,8 @@ impl Store {
         Ok(())
     }
 
-    fn verify_blob(&self, digest: &Digest) -> Result<()> {
+    /// Hashes one blob.
+    pub fn verify_blob(&self, digest: &Digest) -> Result<()> {
         let file = self.open_blob("blob", digest)?;
         let computed = super::digest_of(&file, digest.algorithm());
         digest.expect("blob", computed.context(|| format!("read({digest})"))?)

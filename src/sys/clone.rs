@@ -29,7 +29,7 @@ pub struct Birth {
 
 impl Birth {
     /// Of a child that is still to come.
-    pub const fn new() -> Birth {
+    pub const fn awaited() -> Birth {
         Birth {
             pid: AtomicI32::new(0),
             pidfd: AtomicI32::new(-1),

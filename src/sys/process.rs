@@ -109,6 +109,18 @@ pub fn dup2(descriptor: RawFd, number: RawFd) -> Result<()> {
     check(unsafe { libc::dup2(descriptor, number) }.into()).map(drop)
 }
 
+/// Lets standard output go where standard error does; what it was.
+pub fn exchange_stdout() -> Result<OwnedFd> {
+    let stdout = inherited(1)?;
+    dup2(2, 1)?;
+    Ok(stdout)
+}
+
+/// Makes standard output what it was.
+pub fn restore_stdout(stdout: OwnedFd) -> Result<()> {
+    dup2(stdout.as_raw_fd(), 1)
+}
+
 /// Closes every descriptor from `first` to `last` that this program did not open itself.
 ///
 /// Called first thing in `main`, when no descriptor above standard error is this program's own.

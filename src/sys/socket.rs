@@ -2,41 +2,65 @@
 
 use crate::error::{Context, Result};
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The most descriptors that come with one message.
 const MAX_DESCRIPTORS: usize = 4;
 
-/// Sends one byte with copies of `descriptors`, at most four (unix(7), `SCM_RIGHTS`).
-pub fn send(channel: BorrowedFd<'_>, byte: u8, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
-    let numbers: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&numbers)];
-    let control = if numbers.is_empty() { &[][..] } else { &rights };
-    let (bytes, flags) = ([byte], MsgFlags::MSG_NOSIGNAL);
-    sendmsg::<()>(
-        channel.as_raw_fd(),
-        &[IoSlice::new(&bytes)],
-        control,
-        flags,
-        None,
-    )
-    .map(drop)
+/// Room for a header and as many numbers, aligned as a header is.
+type Control = [u64; 4];
+
+/// Sends a message with copies of at most four descriptors, without allocating (unix(7),
+/// `SCM_RIGHTS`).
+pub fn send(channel: RawFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
+    if descriptors.len() > MAX_DESCRIPTORS {
+        return Err(Errno::EINVAL);
+    }
+    let length = size_of_val(descriptors) as libc::c_uint;
+    let mut part = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    let mut control: Control = [0; 4];
+    // SAFETY: an all-zero msghdr is a valid one.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    if !descriptors.is_empty() {
+        message.msg_control = control.as_mut_ptr().cast();
+        // SAFETY: no pointer is followed.
+        message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as _;
+        // SAFETY: the buffer has room for a header and four numbers, and is aligned for both.
+        unsafe {
+            let header = libc::CMSG_FIRSTHDR(&raw const message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(length) as _;
+            let numbers: *mut RawFd = libc::CMSG_DATA(header).cast();
+            // A borrowed descriptor is its number.
+            let source: *const RawFd = descriptors.as_ptr().cast();
+            std::ptr::copy_nonoverlapping(source, numbers, descriptors.len());
+        }
+    }
+    // SAFETY: the header names bytes and a buffer that live for the whole call.
+    let sent = unsafe { libc::sendmsg(channel, &raw const message, libc::MSG_NOSIGNAL) };
+    Errno::result(sent).map(drop)
 }
 
-/// Receives what [`send`] sent, without allocating; no byte when the peer has closed its end.
+/// Receives what [`send`] sent, without allocating; how many bytes, none when the peer has closed
+/// its end.
 ///
 /// The descriptors are close-on-exec, and of more than `N` the last ones are lost.
-pub fn receive<const N: usize>(channel: RawFd) -> nix::Result<(Option<u8>, [Option<OwnedFd>; N])> {
+pub fn receive<const N: usize>(
+    channel: RawFd,
+    bytes: &mut [u8],
+) -> nix::Result<(usize, [Option<OwnedFd>; N])> {
     const { assert!(N <= MAX_DESCRIPTORS) };
-    let mut byte = 0u8;
     let mut part = libc::iovec {
-        iov_base: (&raw mut byte).cast(),
-        iov_len: 1,
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
     };
-    // Room for a header and four numbers, aligned as a header is.
-    let mut control = [0u64; 4];
+    let mut control: Control = [0; 4];
     // SAFETY: an all-zero msghdr is a valid one.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut part;
@@ -44,14 +68,14 @@ pub fn receive<const N: usize>(channel: RawFd) -> nix::Result<(Option<u8>, [Opti
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control) as _;
     let length = loop {
-        // SAFETY: the header names a byte and a buffer that live for the whole call.
+        // SAFETY: the header names bytes and a buffer that live for the whole call.
         let result = unsafe { libc::recvmsg(channel, &raw mut message, libc::MSG_CMSG_CLOEXEC) };
         match Errno::result(result) {
             Err(Errno::EINTR) => continue,
             other => break other?,
         }
     };
-    Ok(((length > 0).then_some(byte), descriptors(&message)))
+    Ok((length as usize, descriptors(&message)))
 }
 
 fn descriptors<const N: usize>(message: &libc::msghdr) -> [Option<OwnedFd>; N] {
@@ -60,7 +84,7 @@ fn descriptors<const N: usize>(message: &libc::msghdr) -> [Option<OwnedFd>; N] {
         return [const { None }; N];
     };
     // SAFETY: no pointer is followed.
-    let bytes = header.cmsg_len as usize - unsafe { libc::CMSG_LEN(0) } as usize;
+    let bytes = header.cmsg_len - unsafe { libc::CMSG_LEN(0) } as usize;
     // SAFETY: behind the header the kernel has put that many bytes of descriptor numbers.
     let data: *const RawFd = unsafe { libc::CMSG_DATA(header) }.cast();
     std::array::from_fn(|index| {
@@ -98,10 +122,11 @@ mod tests {
             .map(|number| std::fs::File::create_new(dir.path().join(number.to_string())).unwrap())
             .collect();
         let sent: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-        send(a.as_fd(), b'x', &sent).unwrap();
-        send(a.as_fd(), b'y', &[]).unwrap();
-        let (byte, received) = receive::<4>(b.as_raw_fd()).unwrap();
-        assert_eq!(byte, Some(b'x'));
+        send(a.as_raw_fd(), b"three", &sent).unwrap();
+        send(a.as_raw_fd(), b"none", &[]).unwrap();
+        let mut bytes = [0; 8];
+        let (length, received) = receive::<4>(b.as_raw_fd(), &mut bytes).unwrap();
+        assert_eq!(&bytes[..length], b"three");
         for (number, descriptor) in received.iter().enumerate() {
             let path = descriptor
                 .as_ref()
@@ -109,15 +134,15 @@ mod tests {
             let expected = (number < 3).then(|| dir.path().join(number.to_string()));
             assert_eq!(path, expected);
         }
-        let (byte, [none]) = receive::<1>(b.as_raw_fd()).unwrap();
-        assert_eq!((byte, none.is_none()), (Some(b'y'), true));
+        let (length, [none]) = receive::<1>(b.as_raw_fd(), &mut bytes).unwrap();
+        assert_eq!((&bytes[..length], none.is_none()), (&b"none"[..], true));
     }
 
     #[test]
-    fn a_channel_whose_peer_is_gone_has_no_byte() {
+    fn a_channel_whose_peer_is_gone_has_no_message() {
         let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
         drop(a);
-        assert_eq!(receive::<0>(b.as_raw_fd()).unwrap().0, None);
+        assert_eq!(receive::<0>(b.as_raw_fd(), &mut [0]).unwrap().0, 0);
     }
 
     #[test]

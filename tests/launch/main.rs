@@ -9,6 +9,7 @@ mod isolation;
 mod logs;
 mod record;
 mod refused;
+mod side_effects;
 mod status;
 mod supervision;
 mod user;

@@ -1,0 +1,90 @@
+//! `imrun check`: an image's side effects, for the pipeline that makes it.
+
+use super::run::Run;
+use super::{Global, print, values};
+use crate::error::{Error, Result};
+use crate::observe::{Effect, OnWrite, Report};
+use crate::sys::process;
+use clap::Args;
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::time::Duration;
+
+const EXAMPLES: &str = "Examples:
+  imrun check sha256:…                        run it for 10 seconds
+  imrun check --for 1m -e MODE=test app@sha256:… serve
+
+Exit codes: 0 it changed nothing, 1 it tried to, 125 it was not started. The app's own output goes to
+standard error, unless --sink names another place.";
+
+/// Launch an image for a while, and list what it tried to change
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Check {
+    /// How long it runs before it is stopped
+    #[arg(long = "for", default_value = "10s", value_parser = values::duration, value_name = "TIME")]
+    time: Duration,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    run: Run,
+}
+
+impl Check {
+    /// Prints the report; 1 when there is something in it.
+    pub fn execute(mut self, global: &Global, typed: &[OsString]) -> Result<u8> {
+        if self.run.sink.is_empty() {
+            self.run.sink.push("stdio:".into());
+        }
+        self.run.close_inherited()?;
+        // Standard output carries the result alone.
+        let result = process::exchange_stdout()
+            .map_err(|errno| Error::system("dup2(2, 1)", errno.desc()))?;
+        let time = self.time;
+        let outcome = self.run.launch(global, typed, |request| {
+            request.on_write = OnWrite::Report;
+            request.policy.run_for = Some(time);
+        });
+        process::restore_stdout(result).map_err(|errno| Error::system("dup2(1)", errno.desc()))?;
+        let outcome = outcome?;
+        print(&match self.json {
+            true => format!("{:#}\n", as_json(&outcome.effects, outcome.code)),
+            false => as_table(&outcome.effects),
+        })?;
+        Ok(u8::from(!outcome.effects.is_clean()))
+    }
+}
+
+fn as_json(report: &Report, code: u8) -> Value {
+    let fields = |(effect, count): (&Effect, u64)| {
+        let mut fields = effect.fields();
+        fields["count"] = json!(count);
+        fields
+    };
+    json!({
+        "exit": code,
+        "attempts": report.attempts(),
+        "sideEffects": report.effects().map(fields).collect::<Vec<_>>(),
+        "advice": report.advice(),
+    })
+}
+
+fn as_table(report: &Report) -> String {
+    let mut text = String::new();
+    if !report.is_clean() {
+        text = format!("{:>7}  {:12}  {:8}  PATH\n", "COUNT", "CALL", "ERRNO");
+    }
+    for (effect, count) in report.effects() {
+        let path = effect.resolved.as_deref().or(effect.path.as_deref());
+        let path = path.unwrap_or("-").escape_debug();
+        text += &format!(
+            "{count:7}  {:12}  {:8}  {path}\n",
+            effect.syscall, effect.errno
+        );
+    }
+    for piece in report.advice() {
+        text += &format!("hint: {piece}\n");
+    }
+    text
+}

@@ -1,0 +1,278 @@
+//! What makes well-known programs stop writing.
+
+use super::report::Effect;
+
+/// A piece of advice, and when it fits.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// The start of the program's file name; empty: any.
+    program: &'static str,
+    /// What the path has in it.
+    path: &'static str,
+    /// What to do.
+    pub does: &'static str,
+    /// Where that is written.
+    source: &'static str,
+}
+
+const fn advice(
+    program: &'static str,
+    path: &'static str,
+    does: &'static str,
+    source: &'static str,
+) -> Advice {
+    Advice {
+        program,
+        path,
+        does,
+        source,
+    }
+}
+
+/// Tried in order.
+const TABLE: &[Advice] = &[
+    advice(
+        "python",
+        "__pycache__",
+        "python: -e PYTHONDONTWRITEBYTECODE=1",
+        "docs.python.org/3/using/cmdline.html#envvar-PYTHONDONTWRITEBYTECODE",
+    ),
+    advice(
+        "",
+        ".pyc",
+        "python: -e PYTHONDONTWRITEBYTECODE=1",
+        "docs.python.org/3/using/cmdline.html#envvar-PYTHONDONTWRITEBYTECODE",
+    ),
+    advice(
+        "python",
+        ".python_history",
+        "python: run a script; the interactive shell keeps a history (-I does not)",
+        "docs.python.org/3/library/site.html",
+    ),
+    advice(
+        "nginx",
+        "nginx.pid",
+        "nginx: -g 'pid /dev/null;'",
+        "nginx.org/en/docs/ngx_core_module.html#pid",
+    ),
+    advice(
+        "nginx",
+        "/log/nginx",
+        "nginx: -e stderr, and access_log /dev/stdout",
+        "nginx.org/en/docs/ngx_core_module.html#error_log",
+    ),
+    advice(
+        "nginx",
+        "temp",
+        "nginx: it makes its temporary directories at the start: client_body_temp_path, proxy_temp_path and the others must be there in the image",
+        "nginx.org/en/docs/http/ngx_http_core_module.html#client_body_temp_path",
+    ),
+    advice(
+        "nginx",
+        "/var/lib/nginx",
+        "nginx: it makes its temporary directories at the start: client_body_temp_path, proxy_temp_path and the others must be there in the image",
+        "nginx.org/en/docs/http/ngx_http_core_module.html#client_body_temp_path",
+    ),
+    advice(
+        "redis",
+        ".rdb",
+        "redis: --save ''",
+        "redis.io/docs/latest/operate/oss_and_stack/management/persistence",
+    ),
+    advice(
+        "redis",
+        "temp-",
+        "redis: --save ''",
+        "redis.io/docs/latest/operate/oss_and_stack/management/persistence",
+    ),
+    advice(
+        "redis",
+        "appendonly",
+        "redis: --appendonly no",
+        "redis.io/docs/latest/operate/oss_and_stack/management/persistence",
+    ),
+    advice(
+        "redis",
+        ".pid",
+        "redis: --pidfile ''",
+        "redis.io/docs/latest/operate/oss_and_stack/management/config",
+    ),
+    advice(
+        "java",
+        "hsperfdata",
+        "java: -XX:-UsePerfData, or -e JAVA_TOOL_OPTIONS=-XX:-UsePerfData",
+        "docs.oracle.com/en/java/javase/21/docs/specs/man/java.html",
+    ),
+    advice(
+        "java",
+        "coredump_filter",
+        "java: -XX:-DumpPrivateMappingsInCore -XX:-DumpSharedMappingsInCore",
+        "github.com/openjdk/jdk17u, src/hotspot/os/linux/globals_linux.hpp",
+    ),
+    advice(
+        "java",
+        "hs_err_pid",
+        "java: -XX:ErrorFile=/dev/stderr",
+        "docs.oracle.com/en/java/javase/21/docs/specs/man/java.html",
+    ),
+    advice(
+        "",
+        "hsperfdata",
+        "java: -XX:-UsePerfData, or -e JAVA_TOOL_OPTIONS=-XX:-UsePerfData",
+        "docs.oracle.com/en/java/javase/21/docs/specs/man/java.html",
+    ),
+    advice(
+        "bash",
+        ".bash_history",
+        "bash: -e HISTFILE=/dev/null",
+        "gnu.org/software/bash/manual/bash.html#Bash-History-Facilities",
+    ),
+    advice(
+        "bash",
+        "/sh-thd",
+        "bash: a here-document longer than a pipe goes to a file; printf … | does not",
+        "gnu.org/software/bash/manual/bash.html#Here-Documents",
+    ),
+    advice(
+        "php-fpm",
+        ".pid",
+        "php-fpm: pid = /dev/null in php-fpm.conf",
+        "php.net/manual/en/install.fpm.configuration.php",
+    ),
+    advice(
+        "php-fpm",
+        ".sock",
+        "php-fpm: listen = 9000, an address in place of a socket's path",
+        "php.net/manual/en/install.fpm.configuration.php",
+    ),
+    advice(
+        "php-fpm",
+        ".log",
+        "php-fpm: error_log = /dev/stderr",
+        "php.net/manual/en/install.fpm.configuration.php",
+    ),
+    advice(
+        "haproxy",
+        ".pid",
+        "haproxy: no -p and no pidfile",
+        "docs.haproxy.org/2.6/management.html#3",
+    ),
+    advice(
+        "haproxy",
+        ".sock",
+        "haproxy: no stats socket with a path",
+        "docs.haproxy.org/2.6/configuration.html#3.1-stats%20socket",
+    ),
+    advice(
+        "memcached",
+        ".pid",
+        "memcached: no -P",
+        "docs.memcached.org",
+    ),
+    advice(
+        "postgres",
+        "",
+        "postgres: it needs a data directory and shared memory; it cannot run here",
+        "postgresql.org/docs/current/runtime.html",
+    ),
+    advice(
+        "sqlite",
+        "-journal",
+        "sqlite: open the database with file:…?immutable=1",
+        "sqlite.org/uri.html#uriimmutable",
+    ),
+    advice(
+        "",
+        "-journal",
+        "sqlite: open the database with file:…?immutable=1",
+        "sqlite.org/uri.html#uriimmutable",
+    ),
+    advice(
+        "node",
+        ".npm",
+        "npm: run node itself, or -e npm_config_cache=/dev/null",
+        "docs.npmjs.com/cli/using-npm/config#cache",
+    ),
+    advice(
+        "node",
+        "v8-compile-cache",
+        "node: -e NODE_DISABLE_COMPILE_CACHE=1",
+        "nodejs.org/api/cli.html#node_disable_compile_cache1",
+    ),
+    advice(
+        "less",
+        ".lesshst",
+        "less: -e LESSHISTFILE=-",
+        "man7.org/linux/man-pages/man1/less.1.html",
+    ),
+    advice(
+        "psql",
+        ".psql_history",
+        "psql: -e PSQL_HISTORY=/dev/null",
+        "postgresql.org/docs/current/app-psql.html",
+    ),
+    advice(
+        "",
+        "mq_open",
+        "message queues and shared memory are closed: keep state off the machine",
+        "docs/kernel.md",
+    ),
+];
+
+/// What to do about an attempt, if that is known.
+pub fn about(effect: &Effect) -> Option<&'static Advice> {
+    let program = effect.executable.as_deref().unwrap_or_default();
+    let program = program.rsplit('/').next().unwrap_or_default();
+    let paths = [effect.path.as_deref(), effect.resolved.as_deref()];
+    TABLE.iter().find(|advice| {
+        program.starts_with(advice.program)
+            && paths
+                .iter()
+                .flatten()
+                .any(|path| path.contains(advice.path))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn effect(executable: &str, path: &str) -> Effect {
+        Effect {
+            syscall: "openat",
+            path: Some(path.into()),
+            resolved: None,
+            errno: "EROFS".into(),
+            executable: Some(executable.into()),
+            details: json!({}),
+        }
+    }
+
+    #[test]
+    fn the_program_and_the_path_choose_the_advice() {
+        let does = |program, path| about(&effect(program, path)).map(|advice| advice.does);
+        let python = does(
+            "/usr/bin/python3.11",
+            "/app/__pycache__/a.cpython-311.pyc.140",
+        );
+        assert!(python.unwrap().contains("PYTHONDONTWRITEBYTECODE"));
+        assert!(
+            does("/usr/sbin/nginx", "/run/nginx.pid")
+                .unwrap()
+                .contains("pid /dev/null")
+        );
+        assert_eq!(does("/bin/app", "/run/app.pid"), None);
+    }
+
+    #[test]
+    fn every_piece_has_a_source_and_can_be_reached() {
+        for (index, advice) in TABLE.iter().enumerate() {
+            assert!(!advice.source.is_empty() && !advice.does.is_empty());
+            let hidden = TABLE[..index].iter().find(|before| {
+                advice.program.starts_with(before.program) && advice.path.contains(before.path)
+            });
+            assert_eq!(hidden, None, "hides {advice:?}");
+        }
+    }
+}

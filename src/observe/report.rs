@@ -1,0 +1,227 @@
+//! What an app tried, each thing once with a count.
+
+use super::advice;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+/// More different attempts than these are only counted.
+const LISTED: usize = 1000;
+/// More than these are not named on standard error.
+const NAMED: usize = 5;
+
+/// An attempt, told for the first time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Effect {
+    /// The call, as its manual page has it.
+    pub syscall: &'static str,
+    /// As the app gave it.
+    pub path: Option<String>,
+    /// In the root, without links.
+    pub resolved: Option<String>,
+    /// What the call fails with, by name.
+    pub errno: String,
+    /// The program that the thread executes.
+    pub executable: Option<String>,
+    /// All else there is to say: an object.
+    pub details: Value,
+}
+
+impl Effect {
+    /// The event's fields.
+    pub fn fields(&self) -> Value {
+        let mut fields = self.details.clone();
+        fields["syscall"] = json!(self.syscall);
+        fields["path"] = json!(self.path);
+        fields["resolved"] = json!(self.resolved);
+        fields["errno"] = json!(self.errno);
+        fields["executable"] = json!(self.executable);
+        fields
+    }
+
+    fn shown(&self) -> &str {
+        let path = self.resolved.as_deref().or(self.path.as_deref());
+        path.unwrap_or(self.syscall)
+    }
+}
+
+/// What makes two attempts the same: call, flags of an open, path as the app gave it.
+pub type Key = (u32, i32, Vec<u8>);
+
+/// Everything that a container tried.
+#[derive(Debug, Default)]
+pub struct Report {
+    effects: Vec<(Effect, u64)>,
+    places: HashMap<Key, usize>,
+    attempts: u64,
+    /// Calls of which nothing could be read.
+    unread: u64,
+    /// Whether the container was killed at the first one.
+    pub killed: bool,
+}
+
+/// What a count has come to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It is new: look closer, and add it.
+    New,
+    /// So many times; that is worth an event.
+    Often(u64),
+    /// Counted, and nothing to tell.
+    Again,
+}
+
+impl Report {
+    /// Counts an attempt.
+    pub fn count(&mut self, key: &Key) -> Seen {
+        let Some(place) = self.places.get(key) else {
+            return match self.effects.len() < LISTED {
+                true => Seen::New,
+                false => {
+                    self.attempts += 1;
+                    Seen::Again
+                }
+            };
+        };
+        self.attempts += 1;
+        let count = &mut self.effects[*place].1;
+        *count += 1;
+        match is_power_of_ten(*count) {
+            true => Seen::Often(*count),
+            false => Seen::Again,
+        }
+    }
+
+    /// Adds a new one, once seen.
+    pub fn add(&mut self, key: Key, effect: Effect) {
+        self.attempts += 1;
+        self.places.insert(key, self.effects.len());
+        self.effects.push((effect, 1));
+    }
+
+    /// Counts a call of which nothing could be read.
+    pub fn add_unread(&mut self) {
+        self.attempts += 1;
+        self.unread += 1;
+    }
+
+    /// The attempt of a key that was added.
+    pub fn effect(&self, key: &Key) -> Option<&Effect> {
+        self.places.get(key).map(|place| &self.effects[*place].0)
+    }
+
+    /// Whether nothing was tried.
+    pub fn is_clean(&self) -> bool {
+        self.attempts == 0
+    }
+
+    /// How many attempts there were, repeated ones too.
+    pub fn attempts(&self) -> u64 {
+        self.attempts
+    }
+
+    /// The different attempts and how often each was made, in the order in which they were first seen.
+    pub fn effects(&self) -> impl Iterator<Item = (&Effect, u64)> {
+        self.effects.iter().map(|(effect, count)| (effect, *count))
+    }
+
+    /// For the exit record.
+    pub fn summary(&self) -> Value {
+        json!({ "attempts": self.attempts, "different": self.effects.len(), "unread": self.unread })
+    }
+
+    /// One line about all of it; None when nothing was tried.
+    pub fn line(&self) -> Option<String> {
+        if self.is_clean() {
+            return None;
+        }
+        let mut names: Vec<(&str, u64)> = Vec::new();
+        for (effect, count) in &self.effects {
+            match names.iter_mut().find(|(name, _)| *name == effect.shown()) {
+                Some((_, sum)) => *sum += count,
+                None => names.push((effect.shown(), *count)),
+            }
+        }
+        let plural = if self.attempts == 1 { "" } else { "s" };
+        let mut line = format!("side effects: {} attempt{plural}", self.attempts);
+        for (index, (name, count)) in names.iter().take(NAMED).enumerate() {
+            let lead = if index == 0 { ": " } else { ", " };
+            let _ = write!(line, "{lead}{name:?} ({count})");
+        }
+        if names.len() > NAMED {
+            let _ = write!(line, " and {} more", names.len() - NAMED);
+        }
+        Some(line)
+    }
+
+    /// What would make the app stop it, each piece once.
+    pub fn advice(&self) -> Vec<&'static str> {
+        let mut pieces = Vec::new();
+        for (effect, _) in &self.effects {
+            if let Some(advice) = advice::about(effect)
+                && !pieces.contains(&advice.does)
+            {
+                pieces.push(advice.does);
+            }
+        }
+        pieces
+    }
+}
+
+fn is_power_of_ten(count: u64) -> bool {
+    count >= 10 && 10u64.pow(count.ilog10()) == count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn effect(path: &str) -> Effect {
+        Effect {
+            syscall: "openat",
+            path: Some(path.into()),
+            resolved: Some(path.into()),
+            errno: "EROFS".into(),
+            executable: None,
+            details: json!({}),
+        }
+    }
+
+    fn key(path: &str) -> Key {
+        (257, 0, path.into())
+    }
+
+    #[test]
+    fn repeats_are_counted_and_told_at_powers_of_ten() {
+        let mut report = Report::default();
+        assert_eq!(report.count(&key("/a")), Seen::New);
+        report.add(key("/a"), effect("/a"));
+        let told: Vec<_> = (2..=1000)
+            .filter(|count| report.count(&key("/a")) == Seen::Often(*count))
+            .collect();
+        assert_eq!(told, [10, 100, 1000]);
+        assert_eq!(report.attempts(), 1000);
+        let line = report.line().unwrap();
+        assert_eq!(line, "side effects: 1000 attempts: \"/a\" (1000)");
+    }
+
+    #[test]
+    fn beyond_a_thousand_different_ones_are_only_counted() {
+        let mut report = Report::default();
+        for number in 0..LISTED + 10 {
+            let path = number.to_string();
+            if report.count(&key(&path)) == Seen::New {
+                report.add(key(&path), effect(&path));
+            }
+        }
+        assert_eq!(report.attempts() as usize, LISTED + 10);
+        assert_eq!(report.effects().count(), LISTED);
+        assert!(report.line().unwrap().ends_with("and 995 more"));
+    }
+
+    #[test]
+    fn a_clean_run_has_nothing_to_say() {
+        let report = Report::default();
+        assert_eq!((report.line(), report.advice().len()), (None, 0));
+    }
+}

@@ -1,0 +1,102 @@
+//! One HTTP agent for each server, with the timeouts, roots and proxy that belong to it.
+
+use super::{Settings, endpoint, proxy};
+use crate::error::{Error, Result};
+use crate::tls;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use ureq::Agent;
+use ureq::http::Uri;
+
+/// How long a connection may take at the most.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// The agents that were needed so far.
+pub struct Agents {
+    /// How long a server may say nothing.
+    silence: Duration,
+    made: Mutex<BTreeMap<String, Agent>>,
+}
+
+impl Agents {
+    /// None yet.
+    pub fn new(settings: &Settings) -> Agents {
+        Agents {
+            silence: settings.timeout.min(settings.deadline),
+            made: Mutex::default(),
+        }
+    }
+
+    /// The agent for requests to `url`, whose connections are kept.
+    ///
+    /// # Errors
+    /// Wrong certificates of the host, a variable that names no proxy.
+    pub fn to(&self, url: &Uri) -> Result<Agent> {
+        let authority = url.authority().map_or("", |authority| authority.as_str());
+        let server = format!("{}://{authority}", url.scheme_str().unwrap_or_default());
+        // What a thread that panicked left there is whole.
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = made.get(&server) {
+            return Ok(agent.clone());
+        }
+        let agent = self.make(url, authority)?;
+        made.insert(server, agent.clone());
+        Ok(agent)
+    }
+
+    fn make(&self, url: &Uri, authority: &str) -> Result<Agent> {
+        let mut config = Agent::config_builder()
+            .timeout_resolve(Some(self.silence))
+            .timeout_connect(Some(self.silence.min(CONNECT)))
+            .timeout_recv_response(Some(self.silence))
+            .timeout_per_read(Some(self.silence))
+            .timeout_per_write(Some(self.silence))
+            .http_status_as_error(false)
+            // Whether a secret may go along is decided here, for each redirect.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(proxy::of(url, |name| std::env::var(name).ok())?)
+            .user_agent(concat!("imrun/", env!("CARGO_PKG_VERSION")));
+        if url.scheme_str() == Some("https") {
+            let (more, settings) = own_certificates(&endpoint::certificates(authority))?;
+            config = config.tls_config(settings.ureq_with(&more)?);
+        }
+        Ok(config.build().new_agent())
+    }
+}
+
+/// The roots (`*.crt`) and the client certificate (`*.cert` with `*.key`) in such directories.
+///
+/// Source: containers-certs.d(5).
+fn own_certificates(directories: &[PathBuf]) -> Result<(Vec<PathBuf>, tls::Settings)> {
+    let (mut roots, mut settings) = (Vec::new(), tls::Settings::default());
+    for directory in directories {
+        for file in sorted(directory)? {
+            match file.extension().and_then(|extension| extension.to_str()) {
+                Some("crt") => roots.push(file),
+                Some("cert") => {
+                    let key = file.with_extension("key");
+                    settings.client = Some(tls::Client { cert: file, key });
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok((roots, settings))
+}
+
+fn sorted(directory: &Path) -> Result<Vec<PathBuf>> {
+    let unreadable = |error: std::io::Error| {
+        Error::system(
+            format_args!("readdir({directory:?})"),
+            crate::error::reason_of(&error),
+        )
+    };
+    let entries = std::fs::read_dir(directory).map_err(unreadable)?;
+    let files: std::io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let mut files = files.map_err(unreadable)?;
+    files.sort();
+    Ok(files)
+}

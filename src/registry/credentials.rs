@@ -1,0 +1,265 @@
+//! Who somebody is to a registry: the files and helpers that `docker login` and `podman login` fill.
+//!
+//! Source: containers-auth.json(5); the Docker command line's config.json. Fields and helpers are
+//! read by docker_credential; which file, and which of its entries, is decided here.
+
+use crate::error::{Context, Error, Result};
+use docker_credential::{CredentialRetrievalError as Failure, DockerCredential};
+use serde_json::Value;
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// The name by which Docker's files know its own registry.
+const HUB: (&str, &str) = ("docker.io", "https://index.docker.io/v1/");
+/// A file of credentials that is longer is none.
+const MAX_FILE: usize = 1 << 20;
+
+/// What is shown to a registry or to its token server.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// A name and what it proves itself by.
+    Password(String, String),
+    /// An OAuth 2 refresh token.
+    IdentityToken(String),
+}
+
+/// The credentials for a repository: those of the first file that has some.
+///
+/// # Errors
+/// A file that cannot be read, a helper that fails: it is not known whether there are some.
+pub fn find(registry: &str, repository: &str) -> Result<Option<Credentials>> {
+    let uid = nix::unistd::getuid().as_raw();
+    for file in files(|name| std::env::var_os(name), uid) {
+        let bytes = match std::fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                continue;
+            }
+            Err(error) => return Err(error).context(|| format!("read({file:?})")),
+        };
+        if let Some(found) = in_file(&file, &bytes, registry, repository)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// The files to look into: one alone where `REGISTRY_AUTH_FILE` names it.
+fn files(variable: impl Fn(&str) -> Option<OsString>, uid: u32) -> Vec<PathBuf> {
+    let path = |name: &str| {
+        variable(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    if let Some(file) = path("REGISTRY_AUTH_FILE") {
+        return vec![file];
+    }
+    let home = path("HOME");
+    let runtime = path("XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json"));
+    let config = path("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
+    let places = [
+        path("DOCKER_CONFIG").map(|directory| directory.join("config.json")),
+        runtime.or_else(|| Some(format!("/run/containers/{uid}/auth.json").into())),
+        config.map(|directory| directory.join("containers/auth.json")),
+        home.map(|directory| directory.join(".docker/config.json")),
+    ];
+    places.into_iter().flatten().collect()
+}
+
+/// The credentials that a file has for a repository, if any; a helper that it names is asked.
+pub fn in_file(
+    file: &Path,
+    bytes: &[u8],
+    registry: &str,
+    repository: &str,
+) -> Result<Option<Credentials>> {
+    let wrong = |why: String| Error::usage(file.display(), why);
+    let config: Value = match bytes.len() {
+        0 => return Ok(None),
+        1..=MAX_FILE => serde_json::from_slice(bytes)
+            .map_err(|e| wrong(format!("is not JSON: line {}", e.line())))?,
+        _ => return Err(wrong(format!("is longer than {MAX_FILE} bytes"))),
+    };
+    let key = key(&config, registry, repository);
+    let text = without_blanks(config).to_string();
+    match docker_credential::get_credential_from_reader(text.as_bytes(), &key) {
+        Ok(DockerCredential::UsernamePassword(user, password)) => {
+            Ok(Some(Credentials::Password(user, password)))
+        }
+        Ok(DockerCredential::IdentityToken(token)) => Ok(Some(Credentials::IdentityToken(token))),
+        Err(Failure::NoCredentialConfigured) => Ok(None),
+        // What the helpers of docker-credential-helpers say, errors.go.
+        Err(Failure::HelperFailure { stdout, .. }) if stdout.contains("credentials not found") => {
+            Ok(None)
+        }
+        Err(error) => Err(wrong(explain(&error, &key))),
+    }
+}
+
+/// Errors of the library may have what a helper printed.
+fn explain(error: &Failure, key: &str) -> String {
+    match error {
+        Failure::HelperCommunicationError => {
+            format!("its credential helper for {key} cannot be run")
+        }
+        Failure::MalformedHelperResponse => {
+            format!("its credential helper for {key} answers what is not JSON")
+        }
+        Failure::HelperFailure { helper, .. } => format!("{helper} failed for {key}"),
+        Failure::ConfigReadError => "is no file of credentials".to_string(),
+        _ => format!("its entry for {key} has no user name and password"),
+    }
+}
+
+/// The entry that fits a repository best: Podman has such of namespaces.
+fn key(config: &Value, registry: &str, repository: &str) -> String {
+    let full = format!("{registry}/{repository}");
+    let mut candidate = &full[..];
+    loop {
+        let has = |map: &str| config[map].get(candidate).is_some();
+        if has("auths") || has("credHelpers") {
+            return candidate.to_string();
+        }
+        match candidate.rsplit_once('/') {
+            Some((parent, _)) => candidate = parent,
+            None if registry == HUB.0 => return HUB.1.to_string(),
+            None => return registry.to_string(),
+        }
+    }
+}
+
+/// An empty field is one that is not there: Docker writes both.
+fn without_blanks(mut config: Value) -> Value {
+    let entries = config.get_mut("auths").and_then(Value::as_object_mut);
+    for entry in entries.into_iter().flat_map(|map| map.values_mut()) {
+        if let Some(fields) = entry.as_object_mut() {
+            fields.retain(|_, value| value.as_str() != Some(""));
+        }
+    }
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn found(config: &Value, registry: &str, repository: &str) -> Option<String> {
+        let found = in_file(
+            Path::new("auth.json"),
+            config.to_string().as_bytes(),
+            registry,
+            repository,
+        );
+        found.unwrap().map(|credentials| match credentials {
+            Credentials::Password(user, password) => format!("{user}:{password}"),
+            Credentials::IdentityToken(token) => format!("token {token}"),
+        })
+    }
+
+    /// "a:1" and "b:2" in base64.
+    const ONE: &str = "YTox";
+    const TWO: &str = "Yjoy";
+
+    #[test]
+    fn the_entry_of_the_closest_namespace_counts() {
+        let config = json!({ "auths": {
+            "r.example": { "auth": ONE },
+            "r.example/team": { "auth": TWO },
+            "https://index.docker.io/v1/": { "auth": TWO },
+            "https://other.example/v2/": { "auth": ONE },
+        } });
+        for (registry, repository, expected) in [
+            ("r.example", "app", Some("a:1")),
+            ("r.example", "teams/app", Some("a:1")),
+            ("r.example", "team/app/x", Some("b:2")),
+            ("docker.io", "library/redis", Some("b:2")),
+            ("other.example", "app", Some("a:1")),
+            ("r.example:5000", "app", None),
+            ("example", "app", None),
+        ] {
+            assert_eq!(
+                found(&config, registry, repository).as_deref(),
+                expected,
+                "{registry}/{repository}"
+            );
+        }
+    }
+
+    #[test]
+    fn empty_fields_are_none_and_an_identity_token_is_one() {
+        let config = json!({ "auths": {
+            "a.example": { "auth": ONE, "identitytoken": "" },
+            "b.example": { "auth": "", "identitytoken": "secret" },
+            "c.example": {},
+            "d.example": { "username": "u", "password": "p:q" },
+        } });
+        assert_eq!(found(&config, "a.example", "app").as_deref(), Some("a:1"));
+        assert_eq!(
+            found(&config, "b.example", "app").as_deref(),
+            Some("token secret")
+        );
+        assert_eq!(found(&config, "c.example", "app"), None);
+        assert_eq!(found(&config, "d.example", "app").as_deref(), Some("u:p:q"));
+        assert_eq!(found(&json!({}), "a.example", "app"), None);
+    }
+
+    #[test]
+    fn what_is_no_file_of_credentials_is_refused_without_its_text() {
+        for wrong in [
+            "{",
+            "secret",
+            r#"{"auths":"secret"}"#,
+            r#"{"auths":{"r.example":{"auth":"secret!"}}}"#,
+            r#"{"credHelpers":{"r.example":"no-such-helper-secret"}}"#,
+        ] {
+            let error = in_file(
+                Path::new("/x/auth.json"),
+                wrong.as_bytes(),
+                "r.example",
+                "app",
+            )
+            .err()
+            .unwrap();
+            assert!(error.to_string().starts_with("/x/auth.json: "), "{error}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_files_are_those_of_podman_and_docker() {
+        let in_home = |name: &str| match name {
+            "HOME" => Some("/root".into()),
+            _ => None,
+        };
+        let expected = [
+            "/run/containers/0/auth.json",
+            "/root/.config/containers/auth.json",
+            "/root/.docker/config.json",
+        ];
+        assert_eq!(files(in_home, 0), expected.map(PathBuf::from));
+        let set = |name: &str| Some(OsString::from(format!("/{name}")));
+        assert_eq!(files(set, 0), [PathBuf::from("/REGISTRY_AUTH_FILE")]);
+        let all_but_one = |name: &str| set(name).filter(|_| name != "REGISTRY_AUTH_FILE");
+        let expected = [
+            "/DOCKER_CONFIG/config.json",
+            "/XDG_RUNTIME_DIR/containers/auth.json",
+            "/XDG_CONFIG_HOME/containers/auth.json",
+            "/HOME/.docker/config.json",
+        ];
+        assert_eq!(files(all_but_one, 0), expected.map(PathBuf::from));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_files_never_panic(text in "\\PC{0,60}", auth in "[A-Za-z0-9+/=:]{0,20}") {
+            let _ = in_file(Path::new("x"), text.as_bytes(), "r.example", "app");
+            let config = json!({ "auths": { "r.example": { "auth": auth } } }).to_string();
+            let _ = in_file(Path::new("x"), config.as_bytes(), "r.example", "app");
+        }
+    }
+}

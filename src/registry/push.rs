@@ -1,0 +1,149 @@
+//! Push: an image of the store, byte for byte, into a repository.
+
+use super::Settings;
+use super::client::{Client, Content, Exchange, Failure, header_of};
+use super::location;
+use super::retry::Retries;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::json;
+use crate::manifest::{DOCKER_CONFIG, DOCKER_MANIFEST, Descriptor, OCI_MANIFEST};
+use crate::reference::Reference;
+use crate::store::Store;
+use crate::store::image::Image;
+use std::fs::File;
+use ureq::http::{Method, Uri, header};
+
+/// Pushes a manifest with all that it names, and lets `name`'s tag mean it; `tell` is told of each
+/// blob whether it was sent.
+///
+/// # Errors
+/// A blob that neither the repository nor the store has: nothing is sent then.
+pub fn push(
+    store: &Store,
+    digest: &Digest,
+    name: &Reference,
+    settings: &Settings,
+    tell: impl Fn(&Descriptor, bool),
+) -> Result<()> {
+    let image = Image::load(store, digest)?;
+    if image.digest != *digest {
+        let why = "is an index, and a push is of exactly one manifest";
+        return Err(Error::policy(digest, why)
+            .hint(format_args!("its image for this host is {}", image.digest)));
+    }
+    let bytes = store.read_document("manifest", digest)?;
+    let client = Client::new(name, "pull,push", settings)?;
+    let missing = missing(store, &client, &image, &tell)?;
+    for (descriptor, file) in &missing {
+        upload(&client, descriptor, file)?;
+        tell(descriptor, true);
+    }
+    put_manifest(&client, &image, &bytes, name)
+}
+
+/// The blobs that the repository lacks, with their files, whose bytes are right.
+fn missing<'a>(
+    store: &Store,
+    client: &Client,
+    image: &'a Image,
+    tell: &impl Fn(&Descriptor, bool),
+) -> Result<Vec<(&'a Descriptor, File)>> {
+    let mut blobs: Vec<&Descriptor> = Vec::new();
+    for descriptor in image.manifest.layers.iter().chain([&image.manifest.config]) {
+        if !blobs.iter().any(|seen| seen.digest == descriptor.digest) {
+            blobs.push(descriptor);
+        }
+    }
+    let mut missing = Vec::new();
+    for descriptor in blobs {
+        let what = format!("blob {}", descriptor.digest);
+        let url = client.url(&format!("blobs/{}", descriptor.digest))?;
+        let exchange = Exchange::new(&what, Method::HEAD, url, &[200, 404]);
+        match client.send(&exchange)?.status().as_u16() {
+            200 => tell(descriptor, false),
+            _ => missing.push((descriptor, open(store, descriptor)?)),
+        }
+    }
+    Ok(missing)
+}
+
+/// A blob's file, hashed.
+fn open(store: &Store, descriptor: &Descriptor) -> Result<File> {
+    let Descriptor { digest, .. } = descriptor;
+    if !store.has(digest) {
+        let why = "neither the store nor the repository has this compressed layer: the store keeps layers uncompressed";
+        return Err(Error::policy(format_args!("layer {digest}"), why)
+            .hint("pull or import the image again with --keep-blobs, then push"));
+    }
+    let file = store.open_blob("blob", digest)?;
+    store.verify_blob(digest)?;
+    Ok(file)
+}
+
+/// POST, then PUT of all of it (OCI distribution specification, "Pushing a blob monolithically").
+fn upload(client: &Client, descriptor: &Descriptor, file: &File) -> Result<()> {
+    let what = format!("blob {}", descriptor.digest);
+    let mut retries = Retries::default();
+    loop {
+        let sent = begin(client, &what).and_then(|place| {
+            let url = with_digest(&what, &place, &descriptor.digest).map_err(Failure::last)?;
+            client.attempt(&Exchange {
+                headers: vec![(header::CONTENT_TYPE, "application/octet-stream".into())],
+                body: Content::File(file),
+                ..Exchange::new(&what, Method::PUT, url, &[201])
+            })
+        });
+        match sent {
+            Ok(_) => return Ok(()),
+            Err(failure) => client.wait(failure, &mut retries)?,
+        }
+    }
+}
+
+/// Begins an upload; where its bytes go.
+fn begin(client: &Client, what: &str) -> std::result::Result<Uri, Failure> {
+    let url = client.url("blobs/uploads/").map_err(Failure::last)?;
+    let response = client.attempt(&Exchange {
+        body: Content::Bytes(&[]),
+        ..Exchange::new(what, Method::POST, url.clone(), &[202])
+    })?;
+    let place =
+        header_of(&response, header::LOCATION).and_then(|place| location::resolve(&url, place));
+    let place = place.filter(|place| client.may_speak_to(place));
+    place.ok_or_else(|| {
+        Failure::last(Error::digest(
+            what,
+            "the registry does not say where to upload to",
+        ))
+    })
+}
+
+fn with_digest(what: &str, place: &Uri, digest: &Digest) -> Result<Uri> {
+    let separator = if place.query().is_some() { '&' } else { '?' };
+    let text = format!("{place}{separator}digest={digest}");
+    text.parse().map_err(|error| Error::digest(what, error))
+}
+
+fn put_manifest(client: &Client, image: &Image, bytes: &[u8], name: &Reference) -> Result<()> {
+    let what = format!("manifest {}", image.digest);
+    let own = json::parse(&what, bytes)?;
+    let usual = match image.manifest.config.media_type.as_str() {
+        DOCKER_CONFIG => DOCKER_MANIFEST,
+        _ => OCI_MANIFEST,
+    };
+    let media_type = own["mediaType"].as_str().unwrap_or(usual);
+    let url = client.url(&format!("manifests/{}", name.tag()))?;
+    let response = client.send(&Exchange {
+        headers: vec![(header::CONTENT_TYPE, media_type.into())],
+        body: Content::Bytes(bytes),
+        ..Exchange::new(&what, Method::PUT, url, &[201])
+    })?;
+    match header_of(&response, "docker-content-digest") {
+        Some(stored) if stored != image.digest.to_string() => Err(Error::digest(
+            what,
+            format_args!("the registry says that it stored {stored:?}"),
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,240 @@
+//! Authentication: from a challenge to the header that answers it.
+//!
+//! Source: RFC 7617; the distribution project's "Token Authentication Specification" and "OAuth2
+//! Token Authentication".
+
+use super::challenge::{self, Challenge};
+use super::client::{Client, Content, Exchange, Failure, refusal};
+use super::credentials::{self, Credentials};
+use super::location;
+use crate::error::{Error, Result};
+use crate::json;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use std::sync::{Arc, PoisonError};
+use ureq::Body;
+use ureq::http::{Method, Response, Uri, header};
+
+/// Bytes of a token server's answer.
+const MAX_ANSWER: usize = 1 << 20;
+
+impl Client {
+    /// Answers the challenge of a request that was made with `used`: requests have the result
+    /// from then on.
+    pub(super) fn authenticate(
+        &self,
+        what: &str,
+        response: Response<Body>,
+        used: Option<Arc<str>>,
+    ) -> std::result::Result<(), Failure> {
+        let mut held = self
+            .authorization
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Another thread has had the same answer, and has seen to it.
+        if *held != used {
+            return Ok(());
+        }
+        let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
+        let texts = headers.iter().filter_map(|header| header.to_str().ok());
+        let challenges: Vec<_> = texts.filter_map(challenge::parse).flatten().collect();
+        let of = |scheme: &str| {
+            challenges
+                .iter()
+                .find(|challenge| challenge.scheme == scheme)
+        };
+        let credentials =
+            credentials::find(&self.registry, &self.repository).map_err(Failure::last)?;
+        let authorization = match (of("bearer"), of("basic")) {
+            (Some(bearer), _) => format!("Bearer {}", self.token(what, bearer, credentials)?),
+            (None, Some(_)) => self
+                .basic(what, credentials, used.is_some())
+                .map_err(Failure::last)?,
+            (None, None) => {
+                let why =
+                    "the registry answers 401, and offers neither basic nor bearer authentication";
+                return Err(Failure::last(Error::unsupported(what, why)));
+            }
+        };
+        *held = Some(authorization.into());
+        Ok(())
+    }
+
+    fn basic(&self, what: &str, credentials: Option<Credentials>, refused: bool) -> Result<String> {
+        let hint = format!(
+            "podman login {0} or docker login {0} writes some that imrun reads",
+            self.registry
+        );
+        match credentials {
+            Some(Credentials::Password(user, password)) if !refused => Ok(basic(&user, &password)),
+            Some(_) => {
+                Err(Error::system(what, "the registry refuses the credentials for it").hint(hint))
+            }
+            None => Err(
+                Error::system(what, "the registry wants credentials, and there are none")
+                    .hint(hint),
+            ),
+        }
+    }
+
+    /// Asks the token server that the challenge names.
+    fn token(
+        &self,
+        what: &str,
+        bearer: &Challenge,
+        credentials: Option<Credentials>,
+    ) -> std::result::Result<String, Failure> {
+        let realm = self.realm(what, bearer).map_err(Failure::last)?;
+        let own_scope = format!("repository:{}:{}", self.repository, self.actions);
+        let mut form = vec![("scope", bearer.get("scope").unwrap_or(&own_scope))];
+        form.extend(bearer.get("service").map(|service| ("service", service)));
+        let what = format!("token for {}", self.registry);
+        let response = match &credentials {
+            Some(Credentials::IdentityToken(token)) => {
+                self.post_form(&what, &realm, &mut form, token)?
+            }
+            Some(Credentials::Password(user, password)) => {
+                self.get_form(&what, &realm, &form, Some(basic(user, password)))?
+            }
+            None => self.get_form(&what, &realm, &form, None)?,
+        };
+        if response.status() != 200 {
+            return Err(refusal(&what, response));
+        }
+        let bytes = self.read(&what, response.into_body(), MAX_ANSWER)?;
+        token_of(&what, &bytes).map_err(Failure::last)
+    }
+
+    fn get_form(
+        &self,
+        what: &str,
+        realm: &Uri,
+        form: &[(&str, &str)],
+        authorization: Option<String>,
+    ) -> std::result::Result<Response<Body>, Failure> {
+        let url = with_query(realm, form).map_err(Failure::last)?;
+        let exchange = Exchange::new(what, Method::GET, url, &[]);
+        self.once(&exchange, &exchange.url, authorization.as_deref())
+    }
+
+    fn post_form<'f>(
+        &self,
+        what: &str,
+        realm: &Uri,
+        form: &mut Vec<(&'f str, &'f str)>,
+        refresh: &'f str,
+    ) -> std::result::Result<Response<Body>, Failure> {
+        form.push(("grant_type", "refresh_token"));
+        form.push(("refresh_token", refresh));
+        form.push(("client_id", "imrun"));
+        let text = encoded(form);
+        let media_type = "application/x-www-form-urlencoded".to_string();
+        let exchange = Exchange {
+            headers: vec![(header::CONTENT_TYPE, media_type)],
+            body: Content::Bytes(text.as_bytes()),
+            ..Exchange::new(what, Method::POST, realm.clone(), &[])
+        };
+        self.once(&exchange, realm, None)
+    }
+
+    /// Where the token server is. It is the registry's choice who learns its users' passwords, but
+    /// nobody else may.
+    fn realm(&self, what: &str, bearer: &Challenge) -> Result<Uri> {
+        let realm = bearer
+            .get("realm")
+            .and_then(|realm| location::resolve(&self.base, realm));
+        let realm =
+            realm.ok_or_else(|| Error::digest(what, "the registry names no token server"))?;
+        match self.may_speak_to(&realm) {
+            true => Ok(realm),
+            false => Err(Error::policy(
+                what,
+                "the registry's token server has no TLS",
+            )),
+        }
+    }
+}
+
+fn basic(user: &str, password: &str) -> String {
+    format!(
+        "Basic {}",
+        BASE64_STANDARD.encode(format!("{user}:{password}"))
+    )
+}
+
+fn with_query(url: &Uri, form: &[(&str, &str)]) -> Result<Uri> {
+    let separator = if url.query().is_some() { '&' } else { '?' };
+    let text = format!("{url}{separator}{}", encoded(form));
+    text.parse().map_err(|error| Error::usage(url, error))
+}
+
+/// `application/x-www-form-urlencoded`.
+fn encoded(form: &[(&str, &str)]) -> String {
+    let part = |text: &str| {
+        let byte = |byte: u8| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        };
+        text.bytes().map(byte).collect::<String>()
+    };
+    let pairs = form
+        .iter()
+        .map(|(name, value)| format!("{}={}", part(name), part(value)));
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+/// `token`, or `access_token`: either, says the specification.
+fn token_of(what: &str, bytes: &[u8]) -> Result<String> {
+    let answer = json::parse(what, bytes)?;
+    let texts = ["token", "access_token"].map(|name| answer[name].as_str());
+    let token = texts.into_iter().flatten().find(|token| !token.is_empty());
+    let token =
+        token.ok_or_else(|| Error::digest(what, "the token server answers without a token"))?;
+    match token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(token.to_string()),
+        false => Err(Error::digest(
+            what,
+            "the token has characters that no header takes",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_has_one_of_two_names_and_fits_a_header() {
+        let token = |text: &str| token_of("token", text.as_bytes());
+        assert_eq!(token(r#"{"token":"a"}"#).unwrap(), "a");
+        assert_eq!(token(r#"{"token":"","access_token":"b"}"#).unwrap(), "b");
+        for wrong in [
+            "",
+            "<html>",
+            "[]",
+            "{}",
+            r#"{"token":1}"#,
+            r#"{"token":"a\r\nx: y"}"#,
+        ] {
+            assert!(token(wrong).is_err(), "{wrong:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_query_is_encoded_and_added() {
+        let url = with_query(
+            &"https://a.example/t?x=1".parse().unwrap(),
+            &[("scope", "repository:a/b:pull,push"), ("é", "&")],
+        );
+        assert_eq!(
+            url.unwrap().to_string(),
+            "https://a.example/t?x=1&scope=repository%3Aa%2Fb%3Apull%2Cpush&%C3%A9=%26"
+        );
+        assert_eq!(
+            basic("Aladdin", "open sesame"),
+            "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+        );
+    }
+}

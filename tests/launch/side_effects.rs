@@ -1,0 +1,182 @@
+//! What an app tried to change is counted and told, whoever in the container tried it.
+
+use crate::host;
+use crate::support::bulk::{Answer, Bulk};
+use crate::support::host::IMRUN;
+use crate::support::outcome::Outcome;
+use serde_json::Value;
+use std::process::Command;
+
+fn effects(app: &Outcome) -> Vec<&Value> {
+    let events = app.events.iter();
+    events
+        .filter(|event| event["event"] == "side-effect")
+        .collect()
+}
+
+#[test]
+fn an_attempt_is_told_with_who_made_it_and_which_layer_it_was_about() {
+    let host = host!();
+    let app = host
+        .launch()
+        .options(["-u", "app"])
+        .script("exec 2>/dev/null; { echo x > /home/app/../notes; }; { echo x > /etc/notes; }")
+        .run()
+        .exits(1)
+        .says("side effects: 2 attempts: \"/home/notes\" (1), \"/etc/notes\" (1)");
+    let [_, notes] = effects(&app)[..] else {
+        panic!("{app:?}")
+    };
+    assert_eq!(notes["syscall"], "openat");
+    assert_eq!(notes["path"], "/etc/notes");
+    assert_eq!(notes["errno"], "EROFS");
+    assert_eq!(notes["flags"], "O_WRONLY|O_CREAT|O_TRUNC");
+    assert_eq!(notes["executable"], "/bin/busybox");
+    assert_eq!(notes["thread"], "sh");
+    assert_eq!(notes["user"], 1000);
+    assert_eq!(notes["layer"]["index"], 0);
+    assert!(
+        notes["layer"]["diffId"]
+            .as_str()
+            .unwrap()
+            .starts_with("sha256:")
+    );
+}
+
+#[test]
+fn what_is_meant_to_be_written_is_no_side_effect() {
+    let host = host!();
+    let script = "for file in /dev/null /dev/stdout /dev/stderr /dev/fd/1 /proc/self/fd/2; do echo x > $file; done
+        : > /dev/zero; cd /dev; echo x > null; mkdir -p /etc /home/app; ls / | while read name; do :; done";
+    let app = host.launch().script(script).run().exits(0);
+    assert!(!app.err.contains("side effects"), "{app:?}");
+    assert!(effects(&app).is_empty());
+}
+
+#[test]
+fn repeats_are_one_attempt_with_a_count() {
+    let host = host!();
+    let script =
+        "i=0; while [ $i -lt 120 ]; do mkdir /new 2>/dev/null; i=$((i+1)); done; rmdir /home/app";
+    let app = host.launch().script(script).run().exits(1);
+    let counts: Vec<_> = effects(&app)
+        .iter()
+        .map(|event| {
+            (
+                event["path"].as_str().unwrap(),
+                event["count"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        counts,
+        [("/new", 1), ("/new", 10), ("/new", 100), ("/home/app", 1)]
+    );
+    let exit = app.events.last().unwrap();
+    assert_eq!(exit["sideEffects"]["attempts"], 121);
+    assert_eq!(exit["sideEffects"]["different"], 2);
+}
+
+#[test]
+fn children_and_what_they_leave_behind_are_watched_too() {
+    let host = host!();
+    let script = "(mkdir /a) & (setsid sh -c 'sleep 0.1; mkdir /b' &) ; wait; env -i /bin/busybox mkdir /c; sleep 0.3";
+    let app = host.launch().script(script).run().exits(0);
+    let mut paths: Vec<_> = effects(&app)
+        .iter()
+        .map(|event| event["path"].as_str().unwrap())
+        .collect();
+    paths.sort_unstable();
+    assert_eq!(paths, ["/a", "/b", "/c"]);
+}
+
+#[test]
+fn the_first_attempt_ends_the_container_and_nothing_comes_after_it() {
+    let host = host!();
+    let script = "trap '' TERM; sleep 1000 & echo before; mkdir /new; echo after";
+    let app = host.launch().options(["--on-write", "kill"]).script(script);
+    let app = app.run().exits(122).prints("before\n");
+    let [effect] = effects(&app)[..] else {
+        panic!("{app:?}")
+    };
+    assert_eq!(effect["path"], "/new");
+    assert_eq!(app.events.last().unwrap()["code"], 122);
+}
+
+#[test]
+fn attempts_reach_the_sink_in_their_place_among_the_lines() {
+    let host = host!();
+    let bulk = Bulk::start(Answer::Well);
+    let launch = host.launch().sink(format!("es+http://{}", bulk.address()));
+    launch
+        .script("echo one; sleep 0.1; mkdir /new 2>/dev/null; sleep 0.1; echo two")
+        .run()
+        .exits(0);
+    let order: Vec<_> = bulk
+        .documents()
+        .iter()
+        .map(|document| document.source["message"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        order,
+        [
+            "imrun: launch",
+            "one",
+            "imrun: side-effect",
+            "two",
+            "imrun: exit"
+        ]
+    );
+}
+
+#[test]
+fn a_sink_that_stalls_holds_no_attempt_up() {
+    let host = host!();
+    let bulk = Bulk::start(Answer::Well);
+    let launch = host.launch().sink(format!("es+http://{}", bulk.address()));
+    let script = "echo up; read line; i=0; while [ $i -lt 3000 ]; do mkdir /new-$i 2>/dev/null; i=$((i+1)); done; exit 7";
+    let mut app = launch
+        .options(["--log-buffer", "64K"])
+        .interactive()
+        .script(script)
+        .spawn();
+    bulk.wait("the first line", |documents, _| documents.len() == 2);
+    bulk.answer(Answer::Stall);
+    app.say("go\n");
+    let app = app.wait().exits(7);
+    let exit = app.events.last().unwrap();
+    assert_eq!(exit["sideEffects"]["attempts"], 3000);
+}
+
+#[test]
+fn a_check_lists_what_was_tried_and_says_so_by_its_exit_code() {
+    let host = host!();
+    let image = host.busybox().to_owned();
+    let check = |script: &str| {
+        let mut command = Command::new(IMRUN);
+        command
+            .arg("--store")
+            .arg(host.path("store"))
+            .arg("--root")
+            .arg(host.path("root"));
+        command.args([
+            "check",
+            "--json",
+            "--for",
+            "500ms",
+            "--stop-timeout",
+            "100ms",
+            &image,
+        ]);
+        command.args(["sh", "-c", script]).env_remove("IMRUN_SINK");
+        let output = command.output().unwrap();
+        Outcome::new(format!("{command:?}"), output, Vec::new())
+    };
+    let clean: Value = serde_json::from_str(&check("echo said").exits(0).out).unwrap();
+    assert_eq!((&clean["attempts"], &clean["exit"]), (&0.into(), &0.into()));
+    let report = check("mkdir /new; mkdir /new; sleep 100").exits(1);
+    let report: Value = serde_json::from_str(&report.out).unwrap();
+    assert_eq!(report["sideEffects"][0]["path"], "/new");
+    assert_eq!(report["sideEffects"][0]["count"], 2);
+    assert_eq!(report["exit"], 137, "it was stopped");
+}
