@@ -262,7 +262,7 @@ fn the_credentials_of_the_sink_are_sent_to_it_and_shown_to_nobody() {
         .sink(&sink)
         .script("read line; true")
         .spawn();
-    let id = app.event("started")["id"].as_str().unwrap().to_owned();
+    app.event("started");
     let shown = [host.imrun(["ps"]).out, host.imrun(["ps", "--json"]).out];
     assert!(shown[1].contains("***@"), "{shown:?}");
     let ending = app.wait().exits(0);
