@@ -203,7 +203,7 @@ impl Observer<'_> {
             key.2 = place.path.as_os_str().as_encoded_bytes().to_vec();
         }
         let seen = report.count(&key);
-        let effect = (seen == Seen::New).then(|| self.effect(attempt, &verdict, told));
+        let effect = (seen == Seen::New).then(|| self.effect(attempt, &verdict, told.pid));
         self.let_fail(report, attempt.call, told)?;
         let Some(mut effect) = effect else {
             if let (Seen::Often(count), Some(effect)) = (seen, report.effect(&key)) {
@@ -247,8 +247,8 @@ impl Observer<'_> {
         }
     }
 
-    fn effect(&self, attempt: &Attempt<'_>, verdict: &Verdict, told: &Notification) -> Effect {
-        let scene = Scene::new(told.pid);
+    fn effect(&self, attempt: &Attempt<'_>, verdict: &Verdict, pid: i32) -> Effect {
+        let scene = attempt.scene;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let place: Option<&Place> = verdict.place.as_ref();
         let given = String::from_utf8_lossy(&attempt.name).into_owned();
@@ -263,7 +263,7 @@ impl Observer<'_> {
             errno: format!("{:?}", verdict.errno),
             executable: scene.executable().map(|path| text(&path)),
             details: json!({
-                "pid": told.pid,
+                "pid": pid,
                 "thread": scene.thread(),
                 "user": user,
                 "flags": attempt.flags().map(flag_names),
@@ -274,8 +274,7 @@ impl Observer<'_> {
     }
 
     fn tell(&self, effect: &Effect, count: u64) -> Result<()> {
-        let mut fields = effect.fields();
-        fields["count"] = json!(count);
+        let fields = effect.fields(count);
         // What there is no room for is counted by the shipper, and here.
         self.shipper.open().push_record("side-effect", &fields);
         self.status.event("side-effect", fields)

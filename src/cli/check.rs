@@ -3,7 +3,7 @@
 use super::run::Run;
 use super::{Global, print, values};
 use crate::error::{Error, Result};
-use crate::observe::{Effect, OnWrite, Report};
+use crate::observe::{OnWrite, Report};
 use crate::sys::process;
 use clap::Args;
 use serde_json::{Value, json};
@@ -57,15 +57,14 @@ impl Check {
 }
 
 fn as_json(report: &Report, code: u8) -> Value {
-    let fields = |(effect, count): (&Effect, u64)| {
-        let mut fields = effect.fields();
-        fields["count"] = json!(count);
-        fields
-    };
+    let effects = report.effects();
+    let effects: Vec<_> = effects
+        .map(|(effect, count)| effect.fields(count))
+        .collect();
     json!({
         "exit": code,
         "attempts": report.attempts(),
-        "sideEffects": report.effects().map(fields).collect::<Vec<_>>(),
+        "sideEffects": effects,
         "advice": report.advice(),
     })
 }
@@ -76,8 +75,7 @@ fn as_table(report: &Report) -> String {
         text = format!("{:>7}  {:12}  {:8}  PATH\n", "COUNT", "CALL", "ERRNO");
     }
     for (effect, count) in report.effects() {
-        let path = effect.resolved.as_deref().or(effect.path.as_deref());
-        let path = path.unwrap_or("-").escape_debug();
+        let path = effect.shown().unwrap_or("-").escape_debug();
         text += &format!(
             "{count:7}  {:12}  {:8}  {path}\n",
             effect.syscall, effect.errno

@@ -13,7 +13,8 @@ pub struct Attempt<'a> {
     /// Which call.
     pub call: &'static Call,
     arguments: [u64; 6],
-    scene: &'a Scene,
+    /// Who made it.
+    pub scene: &'a Scene,
     /// What it names, as the app wrote it; for a descriptor what that is of. Empty: nothing.
     pub name: Vec<u8>,
 }
@@ -148,14 +149,18 @@ impl<'a> Attempt<'a> {
     /// What the kernel says, in the order in which it looks (Linux, fs/namei.c, fs/open.c); None
     /// where it lets the call be.
     fn errno(&self, place: &Place) -> Option<Errno> {
-        use Found::{Directory, File, NoWay, Nothing, Stream};
+        use Found::{Directory, File, NoWay, Nothing, Outside, Stream};
         match (self.call.action, place.found) {
             (Action::Forbidden, _) => Some(Errno::EPERM),
             (Action::Open(_), found) => {
                 let flags = self.flags()?;
                 // Outside the root, the user's rights are looked at before the mount is.
-                let first = place.closed && flags & libc::O_TRUNC == 0 && !in_root(&place.path);
-                opened(flags, found).map(|errno| if first { Errno::EACCES } else { errno })
+                let rights_first = flags & libc::O_TRUNC == 0 && !in_root(&place.path);
+                let denied = |rights| rights_first && !self.scene.may_write(rights);
+                opened(flags, found).map(|errno| match place.rights.is_some_and(denied) {
+                    true => Errno::EACCES,
+                    false => errno,
+                })
             }
             (_, NoWay(errno)) => Some(errno),
             // procfs has no place for a name that it does not know.
@@ -164,9 +169,7 @@ impl<'a> Attempt<'a> {
             // It is there already (mkdir -p): that would change nothing anywhere.
             (Action::Make, _) => None,
             (Action::Change, Nothing) => Some(Errno::ENOENT),
-            // A pipe or a socket is of no file system that could be changed.
-            (Action::Change | Action::Write, Stream) if !place.path.is_absolute() => None,
-            (Action::Change | Action::Write, Stream) if !in_tree(&place.path) => None,
+            (Action::Change | Action::Write, Outside) => None,
             // EISDIR, EINVAL: there is nothing to be made shorter.
             (Action::Change, Directory | Stream) if self.call.name == "truncate" => None,
             (Action::Change, _) => Some(Errno::EROFS),
@@ -202,11 +205,6 @@ pub fn is_device(path: &[u8]) -> bool {
     names.contains(&path)
 }
 
-/// Memory of memfd_create(2) has a path that is none.
-fn in_tree(path: &Path) -> bool {
-    !path.starts_with("/memfd:") && !path.to_string_lossy().ends_with(" (deleted)")
-}
-
 fn missing(found: Found) -> Errno {
     match found {
         Found::NoWay(errno) => errno,
@@ -222,7 +220,7 @@ fn opened(flags: i32, found: Found) -> Option<Errno> {
     let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || has(libc::O_TRUNC);
     match found {
         // Devices, and what the descriptors lead to, are meant to be written to.
-        Found::Stream => None,
+        Found::Stream | Found::Outside => None,
         Found::NoWay(errno) => Some(errno),
         Found::Directory if has(libc::O_TMPFILE) => Some(Errno::EROFS),
         // EEXIST and EISDIR: that would change nothing anywhere.

@@ -28,9 +28,10 @@ pub struct Effect {
 }
 
 impl Effect {
-    /// The event's fields.
-    pub fn fields(&self) -> Value {
+    /// The event's fields, of an attempt that was made so often.
+    pub fn fields(&self, count: u64) -> Value {
         let mut fields = self.details.clone();
+        fields["count"] = json!(count);
         fields["syscall"] = json!(self.syscall);
         fields["path"] = json!(self.path);
         fields["resolved"] = json!(self.resolved);
@@ -39,9 +40,9 @@ impl Effect {
         fields
     }
 
-    fn shown(&self) -> &str {
-        let path = self.resolved.as_deref().or(self.path.as_deref());
-        path.unwrap_or(self.syscall)
+    /// The path to show of it, if it has one.
+    pub fn shown(&self) -> Option<&str> {
+        self.resolved.as_deref().or(self.path.as_deref())
     }
 }
 
@@ -137,9 +138,10 @@ impl Report {
         }
         let mut names: Vec<(&str, u64)> = Vec::new();
         for (effect, count) in &self.effects {
-            match names.iter_mut().find(|(name, _)| *name == effect.shown()) {
+            let shown = effect.shown().unwrap_or(effect.syscall);
+            match names.iter_mut().find(|(name, _)| *name == shown) {
                 Some((_, sum)) => *sum += count,
-                None => names.push((effect.shown(), *count)),
+                None => names.push((shown, *count)),
             }
         }
         let plural = if self.attempts == 1 { "" } else { "s" };

@@ -34,8 +34,16 @@ pub struct Place {
     pub nearest: PathBuf,
     /// What is there.
     pub found: Found,
-    /// Whether the thread's user may not write to it, whatever the mount says.
-    pub closed: bool,
+    /// Its owner, group and mode; none of what is not there, and of what is [`Found::Outside`].
+    pub rights: Option<Rights>,
+}
+
+/// Who may do what with an inode (inode(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rights {
+    owner: u32,
+    group: u32,
+    mode: u32,
 }
 
 /// What a path leads to.
@@ -43,8 +51,10 @@ pub struct Place {
 pub enum Found {
     /// A directory.
     Directory,
-    /// A device, a pipe, a socket, memory: to write to it changes no file system.
+    /// A device or a fifo: to write to it changes no file system.
     Stream,
+    /// By a descriptor, what is in no file system: a pipe, a socket, memory.
+    Outside,
     /// A file or a link.
     File,
     /// Nothing, in a directory that is there.
@@ -110,12 +120,12 @@ impl Scene {
     pub fn descriptor(&self, number: i32) -> Result<Place> {
         let path = self.link(&format!("fd/{number}"))?;
         // pipe:[1], socket:[1], anon_inode:…, and memory that memfd_create(2) made.
-        if !path.is_absolute() || path.starts_with("/memfd:") || is_memory(&path) {
+        if !path.is_absolute() || is_memory(&path) {
             return Ok(Place {
                 nearest: path.clone(),
                 path,
-                found: Found::Stream,
-                closed: false,
+                found: Found::Outside,
+                rights: None,
             });
         }
         self.resolve(&path, false)
@@ -137,7 +147,11 @@ impl Scene {
             match lookup(&root, &existing, follow && missing.is_empty()) {
                 Ok((nearest, status)) => {
                     let mut place = place(nearest, kind(&status), &missing, errno);
-                    place.closed = missing.is_empty() && !self.may_write(&status);
+                    place.rights = missing.is_empty().then_some(Rights {
+                        owner: status.st_uid,
+                        group: status.st_gid,
+                        mode: status.st_mode,
+                    });
                     return Ok(place);
                 }
                 Err(other) => {
@@ -177,20 +191,19 @@ impl Scene {
         Some(line.trim().to_owned())
     }
 
-    /// By the bits of its mode alone (inode(7)): what a container's user owns has no other rules.
-    fn may_write(&self, status: &FileStat) -> bool {
+    /// Whether the thread's user may write, by the bits of the mode alone, whatever the mount says.
+    pub fn may_write(&self, rights: Rights) -> bool {
         let numbers = |field| {
             let text = self.status(field).unwrap_or_default();
             let numbers = text.split_whitespace().map(|number| number.parse().ok());
             numbers.collect::<Option<Vec<u32>>>().unwrap_or_default()
         };
-        let mode = status.st_mode;
-        if numbers("Uid:").get(1) == Some(&status.st_uid) {
-            return mode & 0o200 != 0;
+        if numbers("Uid:").get(1) == Some(&rights.owner) {
+            return rights.mode & 0o200 != 0;
         }
-        let of_group = numbers("Gid:").get(1) == Some(&status.st_gid)
-            || numbers("Groups:").contains(&status.st_gid);
-        mode & if of_group { 0o020 } else { 0o002 } != 0
+        let of_group = numbers("Gid:").get(1) == Some(&rights.group)
+            || numbers("Groups:").contains(&rights.group);
+        rights.mode & if of_group { 0o020 } else { 0o002 } != 0
     }
 
     /// The thread's name; None when it is gone.
@@ -210,6 +223,7 @@ impl Scene {
     }
 }
 
+/// A file of memfd_create(2) has no name in any directory.
 fn is_memory(path: &Path) -> bool {
     path.as_os_str().as_bytes().ends_with(b" (deleted)")
 }
@@ -271,7 +285,7 @@ fn place(nearest: PathBuf, found: Found, missing: &[OsString], errno: Errno) -> 
         path,
         nearest,
         found,
-        closed: false,
+        rights: None,
     }
 }
 
