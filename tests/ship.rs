@@ -650,6 +650,12 @@ fn the_slowest_of_several_sinks_sets_the_pace_and_under_drop_loses_alone() {
     bulk.answer(Answer::Stall);
     let taken = fill(&shipper);
     lines.wait("what was taken", |lines| lines.len() as u64 == taken + 1);
+    // It has arrived; a moment later its sink knows, and its buffer is empty.
+    let deadline = later();
+    while shipper.each().last().unwrap().1.acknowledged < taken {
+        assert!(Instant::now() < deadline, "not acknowledged");
+        std::thread::yield_now();
+    }
     for _ in 0..5 {
         shipper
             .open()
