@@ -70,10 +70,7 @@ impl Documents {
         bytes: &[u8],
         partial: bool,
     ) {
-        let object = match self.parse && !partial {
-            true => parse::object(bytes),
-            false => None,
-        };
+        let object = parse::whole_line(self.parse, bytes, partial);
         to.extend_from_slice(b"\",\"message\":\"");
         match object.as_ref().and_then(parse::Object::message) {
             Some(message) => append_lossy(to, message.as_bytes()),

@@ -23,8 +23,6 @@ const DEFAULT_INDEX: &str = "logs-imrun-default";
 const FILTER: &str = "filter_path=errors,items.*.status,items.*.error";
 /// Of a sink's own words, so much is kept.
 const WHY_MAX: usize = 200;
-/// The body of a large batch is given back.
-const BODY_KEPT: usize = 1024 * 1024;
 
 /// A server's `_bulk`.
 pub struct Elastic {
@@ -74,10 +72,7 @@ impl Elastic {
 impl Sink for Elastic {
     fn send(&mut self, batch: &Batch) -> Result<(), Failure> {
         self.encode(batch);
-        let sent = self.endpoint.post(&self.body);
-        self.body.clear();
-        self.body.shrink_to(BODY_KEPT);
-        sent
+        self.endpoint.post(&mut self.body)
     }
 
     fn settle(

@@ -8,7 +8,7 @@ use super::http::{base64, gzip};
 use super::msgpack::{self, Parsed};
 use super::net::{Connection, Incoming, Peer};
 use super::parse;
-use super::sink::{Delivery, Failure, FailureKind, Sink};
+use super::sink::{Delivery, Failure, Sink};
 use super::url::SinkUrl;
 use crate::time::nanoseconds;
 use serde_json::Value;
@@ -67,7 +67,7 @@ impl Forward {
             self.connection = Some(self.peer.connected(self.connection.take())?);
             self.answers.clear();
         }
-        let connection = self.connection.as_mut().ok_or_else(closed)?;
+        let connection = self.connection.as_mut().ok_or_else(Failure::closed)?;
         self.entries.clear();
         for event in batch.iter() {
             self.records.append(&mut self.entries, &event);
@@ -92,7 +92,7 @@ impl Forward {
     fn try_settle(&mut self, wait: Option<Duration>) -> Result<Option<Delivery>, Failure> {
         let (Some(connection), Some(oldest)) = (self.connection.as_mut(), self.flight.front())
         else {
-            return Err(closed());
+            return Err(Failure::closed());
         };
         let deadline = oldest.sent + self.peer.timeout;
         let until = wait.map_or(deadline, |wait| deadline.min(Instant::now() + wait));
@@ -107,16 +107,16 @@ impl Forward {
                     }
                     return Ok(Some(Delivery::default()));
                 }
-                Parsed::Whole(..) => return Err(again("acknowledged what was not sent")),
+                Parsed::Whole(..) => return Err(Failure::again("acknowledged what was not sent")),
                 Parsed::Partial => {}
             }
             let mut chunk = [0; 4096];
             let left = until.saturating_duration_since(Instant::now());
             match connection.read(&mut chunk, left)? {
                 Incoming::Bytes(read) => self.answers.extend_from_slice(&chunk[..read]),
-                Incoming::Closed => return Err(closed()),
+                Incoming::Closed => return Err(Failure::closed()),
                 Incoming::Nothing if Instant::now() >= deadline => {
-                    return Err(again("no acknowledgement before the timeout"));
+                    return Err(Failure::again("no acknowledgement before the timeout"));
                 }
                 Incoming::Nothing => return Ok(None),
             }
@@ -156,7 +156,7 @@ fn options(chunk: &str, events: usize, gzip: bool) -> Vec<u8> {
 
 /// Reads the next acknowledgement: the name of a chunk.
 pub fn acknowledged(answers: &[u8]) -> Result<Parsed<&str>, Failure> {
-    let garbage = || again("answered what is no acknowledgement");
+    let garbage = || Failure::again("answered what is no acknowledgement");
     match msgpack::strings(answers).map_err(|_| garbage())? {
         Parsed::Whole(pairs, length) => {
             let ack = pairs.iter().find(|(name, _)| *name == "ack");
@@ -166,14 +166,6 @@ pub fn acknowledged(answers: &[u8]) -> Result<Parsed<&str>, Failure> {
         Parsed::Partial if answers.len() > ANSWER_MAX => Err(garbage()),
         Parsed::Partial => Ok(Parsed::Partial),
     }
-}
-
-fn closed() -> Failure {
-    again("closed the connection")
-}
-
-fn again(why: &str) -> Failure {
-    Failure::new(FailureKind::Again, why)
 }
 
 /// Writes events as entries: `[time, record]`. The names are those of the JSON documents, and what
@@ -214,10 +206,7 @@ impl Records {
                 bytes,
                 partial,
             } => {
-                let object = match self.parse && !partial {
-                    true => parse::object(bytes),
-                    false => None,
-                };
+                let object = parse::whole_line(self.parse, bytes, partial);
                 let members = object.as_ref().map_or(0, |object| object.members().count());
                 let members = u32::try_from(members).expect("a batch is small");
                 msgpack::map(to, self.pairs + 5 + u32::from(partial) + members);

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 pub use answer::{Answer, Progress, parse};
 
+/// The body of a large batch is given back.
+const BODY_KEPT: usize = 1024 * 1024;
 /// How long an answer is waited for that came before the request was written: a refusal.
 const EARLY: Duration = Duration::from_millis(200);
 
@@ -66,8 +68,15 @@ impl Endpoint {
         }
     }
 
-    /// Sends a request; its answer comes with [`Endpoint::answer`].
-    pub fn post(&mut self, body: &[u8]) -> Result<(), Failure> {
+    /// Sends a request; its answer comes with [`Endpoint::answer`]. `body` is empty afterwards.
+    pub fn post(&mut self, body: &mut Vec<u8>) -> Result<(), Failure> {
+        let sent = self.write(body);
+        body.clear();
+        body.shrink_to(BODY_KEPT);
+        sent
+    }
+
+    fn write(&mut self, body: &[u8]) -> Result<(), Failure> {
         let mut connection = self.peer.connected(self.connection.take())?;
         let packed = self.gzip.then(|| gzip(body));
         let body = packed.as_deref().unwrap_or(body);
@@ -111,7 +120,7 @@ impl Endpoint {
     }
 
     fn receive(&mut self, wait: Option<Duration>) -> Result<Option<Answer>, Failure> {
-        let connection = self.connection.as_mut().ok_or_else(closed)?;
+        let connection = self.connection.as_mut().ok_or_else(without_answer)?;
         let deadline = self.sent + self.peer.timeout;
         let until = wait.map_or(deadline, |wait| deadline.min(Instant::now() + wait));
         let mut chunk = [0; 16 * 1024];
@@ -124,15 +133,21 @@ impl Endpoint {
                 }
                 Incoming::Closed => true,
                 Incoming::Nothing if Instant::now() >= deadline => {
-                    return Err(again("no answer before the timeout"));
+                    return Err(Failure::again("no answer before the timeout"));
                 }
                 Incoming::Nothing => return Ok(None),
             };
             match parse(&self.answer, ended) {
                 Ok(Progress::Whole(answer)) => return Ok(Some(answer)),
-                Ok(Progress::Partial) if ended => return Err(closed()),
+                Ok(Progress::Partial) if ended => {
+                    return Err(without_answer());
+                }
                 Ok(Progress::Partial) => {}
-                Err(why) => return Err(again(format!("answered what is not HTTP/1.1: {why}"))),
+                Err(why) => {
+                    return Err(Failure::again(format!(
+                        "answered what is not HTTP/1.1: {why}"
+                    )));
+                }
             }
         }
     }
@@ -145,12 +160,8 @@ pub fn gzip(body: &[u8]) -> Vec<u8> {
     written.expect("memory takes all")
 }
 
-fn closed() -> Failure {
-    again("closed the connection without an answer")
-}
-
-fn again(why: impl Into<String>) -> Failure {
-    Failure::new(FailureKind::Again, why)
+fn without_answer() -> Failure {
+    Failure::again("closed the connection without an answer")
 }
 
 /// What an answer other than 2xx means (RFC 9110, section 15).

@@ -68,7 +68,7 @@ impl Peer {
             match TcpStream::connect_timeout(&address, self.timeout).and_then(prepared) {
                 Ok(socket) => return self.greet(socket),
                 Err(error) if error.kind() == ErrorKind::TimedOut => {
-                    failure = again("no connection before the timeout");
+                    failure = Failure::again("no connection before the timeout");
                 }
                 Err(error) => failure = of_io(&error),
             }
@@ -169,14 +169,15 @@ impl Connection {
         match error.kind() {
             ErrorKind::Interrupted => Ok(()),
             ErrorKind::WouldBlock if self.ready(PollFlags::POLLOUT, self.timeout)? => Ok(()),
-            ErrorKind::WouldBlock => Err(again("takes no more bytes")),
+            ErrorKind::WouldBlock => Err(Failure::again("takes no more bytes")),
             _ => Err(of_io(error)),
         }
     }
 
     /// Bytes that the peer's kernel has acknowledged, of those that were written.
     pub fn acknowledged(&self) -> Result<u64, Failure> {
-        let left = unacknowledged(&self.socket).map_err(|error| again(error.to_string()))?;
+        let left =
+            unacknowledged(&self.socket).map_err(|error| Failure::again(error.to_string()))?;
         Ok(self.written - (left as u64).min(self.written))
     }
 
@@ -256,11 +257,11 @@ impl Connection {
             self.flush()?;
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || !self.ready(PollFlags::POLLIN, left)? {
-                return Err(again("no TLS handshake before the timeout"));
+                return Err(Failure::again("no TLS handshake before the timeout"));
             }
             let tls = self.tls.as_mut().expect("looked at above");
             match tls.read_tls(&mut self.socket) {
-                Ok(0) => return Err(again("closed the connection in the TLS handshake")),
+                Ok(0) => return Err(Failure::again("closed the connection in the TLS handshake")),
                 Ok(_) => self.process()?,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -288,13 +289,9 @@ impl Connection {
         match poll(&mut set, wait.unwrap_or(PollTimeout::MAX)) {
             Ok(ready) => Ok(ready > 0),
             Err(Errno::EINTR) => Ok(true),
-            Err(errno) => Err(again(format!("poll(): {}", errno.desc()))),
+            Err(errno) => Err(Failure::again(format!("poll(): {}", errno.desc()))),
         }
     }
-}
-
-fn again(why: impl Into<String>) -> Failure {
-    Failure::new(FailureKind::Again, why)
 }
 
 /// What an error of a connection means.
@@ -321,7 +318,7 @@ fn of_tls(error: &rustls::Error) -> Failure {
             .hint("does it want a certificate? ?cert=FILE&key=FILE shows one"),
         rustls::Error::InvalidMessage(_) => Failure::new(FailureKind::Refused, why)
             .hint("does it speak TLS? the URL's scheme says whether imrun does"),
-        _ => again(why),
+        _ => Failure::again(why),
     }
 }
 

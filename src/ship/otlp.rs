@@ -21,8 +21,6 @@ use std::time::Duration;
 const PATH: &str = "/v1/logs";
 /// Of a sink's own words, so much is kept.
 const WHY_MAX: usize = 200;
-/// The body of a large batch is given back.
-const BODY_KEPT: usize = 1024 * 1024;
 /// `SeverityNumber`: of imrun's own records. The app's lines have none: a stream is no severity.
 const INFO: u64 = 9;
 
@@ -88,10 +86,7 @@ impl Otlp {
                 bytes,
                 partial,
             } => {
-                let object = match self.parse && !partial {
-                    true => parse::object(bytes),
-                    false => None,
-                };
+                let object = parse::whole_line(self.parse, bytes, partial);
                 let message = object.as_ref().and_then(parse::Object::message);
                 any_text(to, 5, message.map_or(bytes, str::as_bytes));
                 attribute(to, "log.iostream", stream.as_str());
@@ -138,10 +133,7 @@ impl Otlp {
 impl Sink for Otlp {
     fn send(&mut self, batch: &Batch) -> Result<(), Failure> {
         self.encode(batch);
-        let sent = self.endpoint.post(&self.body);
-        self.body.clear();
-        self.body.shrink_to(BODY_KEPT);
-        sent
+        self.endpoint.post(&mut self.body)
     }
 
     fn settle(

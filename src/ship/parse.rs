@@ -17,6 +17,11 @@ pub struct Object<'a> {
     members: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
+/// The object that a line is, where lines are parsed; a piece of one is text.
+pub fn whole_line(parse: bool, line: &[u8], partial: bool) -> Option<Object<'_>> {
+    (parse && !partial).then(|| object(line)).flatten()
+}
+
 /// The object that a line is. None where it is something else, or has a name twice: such a line is
 /// text like any other.
 pub fn object(line: &[u8]) -> Option<Object<'_>> {

@@ -81,6 +81,16 @@ impl Failure {
         }
     }
 
+    /// What may pass by itself.
+    pub fn again(why: impl Into<String>) -> Failure {
+        Failure::new(FailureKind::Again, why)
+    }
+
+    /// The peer went away.
+    pub fn closed() -> Failure {
+        Failure::again("closed the connection")
+    }
+
     /// The same failure with a hint.
     #[must_use]
     pub fn hint(mut self, hint: &'static str) -> Failure {

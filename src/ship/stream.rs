@@ -62,7 +62,7 @@ impl<E: Encoder> Streamed<E> {
             connection.wait_for(STALLED * self.peer.timeout);
             self.connection = Some(connection);
         }
-        let connection = self.connection.as_mut().ok_or_else(closed)?;
+        let connection = self.connection.as_mut().ok_or_else(Failure::closed)?;
         if self.ends.is_empty() {
             self.progress = (connection.written(), Instant::now());
         }
@@ -83,7 +83,7 @@ impl<E: Encoder> Streamed<E> {
 
     fn try_settle(&mut self, wait: Option<Duration>) -> Result<Option<Delivery>, Failure> {
         let (Some(connection), Some(end)) = (self.connection.as_mut(), self.ends.front()) else {
-            return Err(closed());
+            return Err(Failure::closed());
         };
         let began = Instant::now();
         let mut pause = Pause::default();
@@ -91,7 +91,7 @@ impl<E: Encoder> Streamed<E> {
             // First the queue, then the state: a reset empties the queue too.
             let acknowledged = connection.acknowledged()?;
             if connection.closed()? {
-                return Err(closed());
+                return Err(Failure::closed());
             }
             if acknowledged >= *end {
                 self.ends.pop_front();
@@ -126,10 +126,6 @@ impl<E: Encoder> Sink for Streamed<E> {
         let outcome = self.try_settle(wait);
         self.or_drop(outcome)
     }
-}
-
-fn closed() -> Failure {
-    Failure::new(FailureKind::Again, "closed the connection")
 }
 
 /// Sleeps from 20 µs, doubling to 5 ms: on a local network an acknowledgement takes less than a

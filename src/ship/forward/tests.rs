@@ -1,5 +1,6 @@
 use super::super::event::Stream;
 use super::*;
+use crate::ship::FailureKind;
 use serde_json::json;
 
 fn origin() -> Origin {
