@@ -1,6 +1,7 @@
 //! Who is shown which credentials.
 
 use crate::support::layout::Packing;
+use crate::support::outcome::Outcome;
 use crate::support::registry::{Access, Fault, Registry};
 use crate::support::server::Server;
 use crate::{Served, assert_whole, host, imrun, pull};
@@ -20,6 +21,15 @@ fn auth_file(host: &crate::support::host::Host, served: &Served) -> String {
         .to_string()
 }
 
+/// A pull with a file of credentials.
+fn pull_with(host: &crate::support::host::Host, served: &Served, file: &str) -> Outcome {
+    imrun(
+        host,
+        &["pull", &served.tag()],
+        &[("REGISTRY_AUTH_FILE", file)],
+    )
+}
+
 #[test]
 fn basic_credentials_are_shown_once_they_are_asked_for() {
     let host = host!();
@@ -29,21 +39,12 @@ fn basic_credentials_are_shown_once_they_are_asked_for() {
         .refused("wants credentials, and there are none")
         .hints("podman login");
     let file = auth_file(&host, &served);
-    imrun(
-        &host,
-        &["pull", &served.tag()],
-        &[("REGISTRY_AUTH_FILE", &file)],
-    )
-    .exits(0);
+    pull_with(&host, &served, &file).exits(0);
     assert_whole(&host, served.digest());
     let first = &served.registry.requests()[0];
     assert_eq!(first.header("authorization"), None);
     served.registry.access(Access::Basic("Basic other".into()));
-    let refused = imrun(
-        &host,
-        &["pull", &served.tag()],
-        &[("REGISTRY_AUTH_FILE", &file)],
-    );
+    let refused = pull_with(&host, &served, &file);
     let refused = refused.refused("answers 401");
     assert!(
         !refused.err.contains("secret") && !refused.err.contains("dXNlc"),
@@ -97,12 +98,7 @@ fn a_credential_helper_is_asked() {
         .write("auth.json", r#"{"credsStore":"none-such"}"#)
         .display()
         .to_string();
-    imrun(
-        &host,
-        &["pull", &served.tag()],
-        &[("REGISTRY_AUTH_FILE", &file)],
-    )
-    .refused("credential helper");
+    pull_with(&host, &served, &file).refused("credential helper");
 }
 
 #[test]
@@ -148,12 +144,7 @@ fn the_token_server_is_shown_the_credentials_and_the_registry_the_token_alone() 
         .hints("podman login");
     served.registry.forget();
     let file = auth_file(&host, &served);
-    imrun(
-        &host,
-        &["pull", &served.tag()],
-        &[("REGISTRY_AUTH_FILE", &file)],
-    )
-    .exits(0);
+    pull_with(&host, &served, &file).exits(0);
     for request in served.registry.requests() {
         let basic = request
             .header("authorization")
@@ -172,12 +163,7 @@ fn an_identity_token_is_exchanged_by_post() {
         .write("auth.json", auths.to_string())
         .display()
         .to_string();
-    imrun(
-        &host,
-        &["pull", &served.tag()],
-        &[("REGISTRY_AUTH_FILE", &file)],
-    )
-    .exits(0);
+    pull_with(&host, &served, &file).exits(0);
     assert_eq!(served.registry.count("POST /token"), 1);
 }
 
@@ -211,13 +197,9 @@ fn a_redirect_never_carries_credentials_to_another_server() {
             usize::MAX,
         );
         elsewhere.forget();
-        imrun(
-            &host,
-            &["pull", &served.tag()],
-            &[("REGISTRY_AUTH_FILE", &file)],
-        )
-        .of(&status.to_string())
-        .exits(0);
+        pull_with(&host, &served, &file)
+            .of(&status.to_string())
+            .exits(0);
         served.registry.heal();
         let asked = elsewhere.requests();
         assert_eq!(asked.len(), 1);
