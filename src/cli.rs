@@ -5,6 +5,7 @@ mod check;
 mod containers;
 mod doctor;
 mod images;
+mod manual;
 mod progress;
 mod refused;
 mod registry;
@@ -94,6 +95,12 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Show the whole way on this machine: bake, launch, ship, refuse
     Demo,
+    /// Print a shell's completions
+    #[command(hide = true)]
+    Completions(manual::Completions),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Manual(manual::Manual),
     #[command(external_subcommand)]
     External(Vec<OsString>),
 }
@@ -207,6 +214,8 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
         Command::Bake(bake) => bake.execute(&global),
         Command::Doctor(doctor) => doctor.execute(&global),
         Command::Demo => crate::demo::run(),
+        Command::Completions(completions) => completions.execute(),
+        Command::Manual(manual) => manual.execute(),
         Command::External(words) => external(&global, words, args),
     }
 }

@@ -22,6 +22,7 @@ use crate::status::Status;
 use crate::store::Store;
 use crate::store::image::Image;
 use crate::supervise::{Ending, Policy, Supervisor, await_acknowledgement, signals};
+use crate::sys::memory;
 use nix::sys::signalfd::SignalFd;
 use plan::Plan;
 use serde_json::{Value, json};
@@ -99,6 +100,7 @@ pub struct Outcome {
 /// With exit code 125, 126 or 127 nothing of the image ran, nor with 128+n where a signal ended the
 /// start. With 121 imrun failed afterwards, and ended the container.
 pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
+    memory::share_heap();
     cgroup::check(&request.limits)?;
     let image = Image::load(&request.store, &request.image)?;
     image.expect_host()?;
@@ -251,7 +253,7 @@ impl Launch<'_> {
         cgroup: &Cgroup,
     ) -> Result<(Ending, Report)> {
         let pid = app.pid.as_raw();
-        let mut status = self.status_of(pid, announced);
+        let mut lines = self.entry.lines()?;
         let (shipper, policy) = (&announced.shipper, announced.policy);
         let observer = app.listener.take().map(|listener| Observer {
             listener,
@@ -263,13 +265,10 @@ impl Launch<'_> {
             status: self.status,
         });
         Observer::beside(observer, || {
-            self.entry.publish(&status)?;
+            self.entry.publish(&self.status_of(pid, announced))?;
             let started = json!({ "id": self.id, "launch": announced.launch, "pid": pid });
             self.status.event("started", started)?;
-            let report = || {
-                status.sinks = sinks(shipper);
-                self.entry.publish(&status)
-            };
+            let report = || lines.write(shipper.each().map(|(_, lines)| lines));
             Supervisor::new(app, cgroup, shipper, self.signals, policy, Box::new(report))
                 .and_then(Supervisor::watch)
         })
@@ -379,28 +378,20 @@ fn tell_failure(announced: &Announced, error: &Error) {
 /// The record with what became of the lines: `lines` at the sink that has acknowledged the fewest,
 /// and `sinks` each where there are several.
 fn with_counts(mut record: Value, lines: &Counters, shipper: &Shipper) -> Value {
-    record["lines"] = counts(lines);
+    record["lines"] = json!(lines);
     let sinks = sinks(shipper);
     if sinks.len() > 1 {
-        record["sinks"] = sinks.into();
+        record["sinks"] = json!(sinks);
     }
     record
 }
 
-fn sinks(shipper: &Shipper) -> Vec<Value> {
-    let sink = |(url, lines): (&SinkUrl, Counters)| json!({ "url": url.to_string(), "lines": counts(&lines) });
+fn sinks(shipper: &Shipper) -> Vec<crate::state::Sink> {
+    let sink = |(url, lines): (&SinkUrl, Counters)| crate::state::Sink {
+        url: url.to_string(),
+        lines,
+    };
     shipper.each().map(sink).collect()
-}
-
-fn counts(lines: &Counters) -> Value {
-    json!({
-        "read": lines.read,
-        "acknowledged": lines.acknowledged,
-        "dropped": lines.dropped,
-        "rejected": lines.rejected,
-        "pending": lines.pending,
-        "retried": lines.retried,
-    })
 }
 
 fn loss(lines: &Counters, settled: &Counters, shipper: &Shipper) -> String {
