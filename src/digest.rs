@@ -54,6 +54,16 @@ impl Digest {
         Self::of(Algorithm::Sha256, bytes)
     }
 
+    /// A SHA-256 that something else has computed.
+    pub fn from_sha256(hash: [u8; 32]) -> Digest {
+        let mut bytes = [0; 64];
+        bytes[..32].copy_from_slice(&hash);
+        Digest {
+            algorithm: Algorithm::Sha256,
+            bytes,
+        }
+    }
+
     /// How it was computed.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm

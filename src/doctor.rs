@@ -7,7 +7,7 @@ use crate::rootfs::{self, Backing};
 use crate::store::Store;
 use crate::store::image::Sources;
 use crate::sys::probe;
-use crate::{erofs, tree};
+use crate::{erofs, tree, verity};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
@@ -78,7 +78,7 @@ pub fn examine(store: &Store) -> Result<Vec<Check>> {
     checks.extend([
         Check::new("landlock", landlock()),
         Check::new("seccomp-notify", seccomp_notification()),
-        Check::new("fs-verity", verity(directory, &image)),
+        Check::new("fs-verity", has_verity(directory, &image)),
     ]);
     checks.extend(integrity(directory, &image));
     Ok(checks)
@@ -89,7 +89,7 @@ fn integrity(directory: &Path, image: &[u8]) -> [Check; 4] {
     let hashed = "asks nothing of the host".to_owned();
     [
         Check::new("integrity-sealed", mount_memory(image)),
-        Check::new("integrity-verity", verity(directory, image)),
+        Check::new("integrity-verity", has_verity(directory, image)),
         Check::new("integrity-hashed", Ok(hashed)),
         Check::new("integrity-known", lease(directory, image)),
     ]
@@ -226,10 +226,20 @@ fn seccomp_notification() -> Result<String> {
     Ok("SECCOMP_FILTER_FLAG_NEW_LISTENER".to_owned())
 }
 
-fn verity(directory: &Path, image: &[u8]) -> Result<String> {
+fn has_verity(directory: &Path, image: &[u8]) -> Result<String> {
     let file = image_file(directory, image)?;
-    probe::enable_verity(file.as_fd()).context(|| "ioctl(FS_IOC_ENABLE_VERITY)")?;
-    Ok("turned on for a file beside the store's".to_owned())
+    crate::sys::verity::enable(file.as_fd()).context(|| "ioctl(FS_IOC_ENABLE_VERITY)")?;
+    let mut computed = verity::Hasher::default();
+    computed.update(image);
+    match verity::measure(&file)? {
+        Some(measured) if measured == computed.finish() => {
+            Ok("turned on for a file beside the store's, and measured".to_owned())
+        }
+        measured => Err(Error::unsupported(
+            "ioctl(FS_IOC_MEASURE_VERITY)",
+            format_args!("gives {measured:?}"),
+        )),
+    }
 }
 
 fn lease(directory: &Path, image: &[u8]) -> Result<String> {

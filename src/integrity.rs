@@ -3,6 +3,7 @@
 //! | level | the promise |
 //! |---|---|
 //! | `sealed` | what was hashed are copies in sealed memory; no write through any file system reaches them |
+//! | `verity` | the kernel checks each page that it reads by a digest which fits bytes that were hashed since boot |
 //! | `hashed` | every byte was hashed at this launch |
 //! | `known` | every byte was hashed since boot, and no file was changed since, as its inode tells |
 //!
@@ -29,18 +30,20 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::image::{Image, Sources, Verified};
-use memo::Memos;
+use crate::verity;
+use memo::{Marks, Memos};
 use std::fmt;
 pub use watch::still;
 
 /// `--integrity`: the weakest level that is taken. From strong to weak: sealed, verity, hashed, known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Demand {
-    /// The strongest one that costs no time: `known` where a memo fits, else `hashed`.
+    /// The strongest one that costs no time: `verity` where the files have it, else `known` where a
+    /// memo fits, else `hashed`.
     Auto,
     /// Sealed copies in memory.
     Sealed,
-    /// fs-verity, which imrun does not use yet.
+    /// Each page checked by the kernel when it is read (fs-verity).
     Verity,
     /// Every byte hashed at this launch.
     Hashed,
@@ -55,6 +58,8 @@ pub enum Level {
     Known,
     /// Every byte hashed at this launch.
     Hashed,
+    /// fs-verity's digests are those of bytes that were hashed since boot.
+    Verity,
     /// Sealed copies in memory, which were hashed.
     Sealed,
 }
@@ -65,6 +70,7 @@ impl Level {
         match self {
             Level::Known => "known",
             Level::Hashed => "hashed",
+            Level::Verity => "verity",
             Level::Sealed => "sealed",
         }
     }
@@ -111,31 +117,101 @@ pub struct Checked {
 pub fn check(image: &Image, store: &Store, demand: Demand) -> Result<Checked> {
     let sources = image.open(store)?;
     match demand {
-        Demand::Verity => Err(Error::unsupported(
-            "--integrity verity",
-            "is not there on this host yet: imrun makes no use of fs-verity",
-        )
-        .hint("--integrity sealed promises more, --integrity hashed less")),
+        Demand::Verity => match measures(&sources)? {
+            Ok(measures) => by_verity(image, store, sources, measures),
+            Err(why) => Err(Error::unsupported("--integrity verity", why).hint(WITHOUT_VERITY)),
+        },
         Demand::Sealed => sealed(image, store, &sources),
         Demand::Hashed => hashed(image, store, sources),
-        Demand::Auto | Demand::Known => match Memos::open()? {
-            Ok(memos) => match memos.find(image, &sources)? {
-                Some(tree_digest) => Ok(Checked {
-                    sources,
-                    tree_digest,
-                    level: Level::Known,
-                    memo: Memo::Fits,
-                }),
-                None => hashed(image, store, sources),
-            },
-            Err(_) => hashed(image, store, sources),
+        Demand::Known => known(image, store, sources),
+        Demand::Auto => match measures(&sources)? {
+            Ok(measures) => by_verity(image, store, sources, measures),
+            Err(_) => known(image, store, sources),
         },
+    }
+}
+
+const WITHOUT_VERITY: &str = "import it again where the store's file system has fs-verity (ext4: tune2fs -O verity DEVICE); --integrity sealed promises more, --integrity hashed less";
+
+/// The digests by which the kernel checks the files, the tree image's first; or which of them it does
+/// not check.
+fn measures(sources: &Sources) -> Result<std::result::Result<Vec<Digest>, String>> {
+    let mut measures = Vec::new();
+    for (name, file) in watch::named(sources) {
+        match verity::measure(file)? {
+            Some(digest) => measures.push(digest),
+            None => return Ok(Err(format!("fs-verity is not turned on for {name}"))),
+        }
+    }
+    Ok(Ok(measures))
+}
+
+/// A digest that the kernel has says nothing of a layer: it must be the one of bytes that were hashed,
+/// now or since boot. What the kernel measures cannot change any more, so the order does not matter.
+fn by_verity(
+    image: &Image,
+    store: &Store,
+    sources: Sources,
+    measures: Vec<Digest>,
+) -> Result<Checked> {
+    let memos = Memos::open()?;
+    let marks = Marks::Measures(measures.clone());
+    let found = match &memos {
+        Ok(memos) => memos.find(image, &marks)?,
+        Err(_) => None,
+    };
+    let (tree_digest, memo) = match found {
+        Some(tree_digest) => (tree_digest, Memo::Fits),
+        None => {
+            let verified = image.verify(store, &sources, true)?;
+            expect(&sources, &measures, &verified.measures)?;
+            let made = memos.and_then(|memos| memos.write(image, &marks, &verified.tree_digest));
+            (
+                verified.tree_digest,
+                made.map_or_else(Memo::None, |()| Memo::Made),
+            )
+        }
+    };
+    Ok(Checked {
+        sources,
+        tree_digest,
+        level: Level::Verity,
+        memo,
+    })
+}
+
+/// Refuses files that the kernel checks by other digests than those of the bytes that it gave.
+fn expect(sources: &Sources, measured: &[Digest], computed: &[Digest]) -> Result<()> {
+    let pairs = measured.iter().zip(computed);
+    match watch::named(sources).zip(pairs).find(|(_, (m, c))| m != c) {
+        None => Ok(()),
+        Some(((name, _), (measured, computed))) => Err(Error::digest(
+            name,
+            format_args!("fs-verity measures {measured}; its bytes give {computed}"),
+        )
+        .hint("remove the image and import it again")),
+    }
+}
+
+fn known(image: &Image, store: &Store, sources: Sources) -> Result<Checked> {
+    let found = match Memos::open()? {
+        Ok(memos) => memos.find(image, &Marks::stamps(&sources)?)?,
+        Err(_) => None,
+    };
+    match found {
+        Some(tree_digest) => Ok(Checked {
+            sources,
+            tree_digest,
+            level: Level::Known,
+            memo: Memo::Fits,
+        }),
+        None => hashed(image, store, sources),
     }
 }
 
 fn sealed(image: &Image, store: &Store, sources: &Sources) -> Result<Checked> {
     let sources = seal::copy(sources)?;
-    let verified = image.verify(store, &sources)?;
+    let verified = image.verify(store, &sources, false)?;
     Ok(Checked {
         sources,
         tree_digest: verified.tree_digest,
@@ -158,9 +234,9 @@ fn hashed(image: &Image, store: &Store, sources: Sources) -> Result<Checked> {
 pub fn hash(image: &Image, store: &Store, sources: &Sources) -> Result<(Verified, Memo)> {
     let memos = Memos::open()?;
     let watch = memos.and_then(|memos| Ok((memos, watch::begin(sources)?)));
-    let verified = image.verify(store, sources)?;
+    let verified = image.verify(store, sources, false)?;
     let made = watch.and_then(|(memos, watch)| {
-        let stamps = watch.end()?;
+        let stamps = Marks::Stamps(watch.end()?);
         memos.write(image, &stamps, &verified.tree_digest)
     });
     Ok((verified, made.map_or_else(Memo::None, |()| Memo::Made)))

@@ -7,7 +7,7 @@
 //! main → cli → { demo, bake, doctor }
 //!      → container → { launch, supervise, ship, record, state, status }
 //!      → { rootfs, integrity, cgroup, registry, store, layer, tree, erofs, manifest }
-//!      → { digest, reference, user, env, json, time, tls, seccomp, capabilities, error } → sys (the only `unsafe`)
+//!      → { digest, reference, user, env, json, time, tls, verity, seccomp, capabilities, error } → sys (the only `unsafe`)
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -44,3 +44,4 @@ pub mod time;
 pub mod tls;
 pub mod tree;
 pub mod user;
+pub mod verity;

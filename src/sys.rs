@@ -17,6 +17,7 @@ pub mod probe;
 pub mod process;
 pub mod seccomp;
 pub mod socket;
+pub mod verity;
 
 use nix::errno::Errno;
 

@@ -9,7 +9,7 @@ use crate::store::image::{Image, processors};
 use crate::store::import::{Found, Options, Step};
 use crate::store::source::{Location, Source};
 use crate::store::{Store, collect, refs};
-use crate::{integrity, rootfs, sys};
+use crate::{integrity, rootfs, sys, verity};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::mount::{MntFlags, umount2};
@@ -126,7 +126,10 @@ impl Inspect {
     pub fn execute(self, global: &Global) -> Result<u8> {
         let store = global.store();
         let image = Image::load(&store, &digest(global, &self.image)?)?;
-        let (verified, memo) = integrity::hash(&image, &store, &image.open(&store)?)?;
+        let sources = image.open(&store)?;
+        let (verified, memo) = integrity::hash(&image, &store, &sources)?;
+        let tars = sources.tars.iter().map(verity::measure);
+        let tars = tars.collect::<Result<Vec<_>>>()?;
         let names = refs::current(store.refs()?).into_iter();
         let names: Vec<_> = names
             .filter(|(_, (d, _))| *d == image.digest)
@@ -138,15 +141,17 @@ impl Inspect {
             .layers
             .iter()
             .zip(&config.diff_ids)
-            .zip(&verified.layers);
+            .zip(&verified.layers)
+            .zip(tars);
         let layers: Vec<_> = layers
-            .map(|((descriptor, diff_id), layer)| {
+            .map(|(((descriptor, diff_id), layer), measured)| {
                 json!({
                     "digest": descriptor.digest,
                     "mediaType": descriptor.media_type,
                     "size": descriptor.size,
                     "diffId": diff_id,
                     "tarSize": layer.size,
+                    "fsVerity": measured,
                     "dropped": {
                         "devices": layer.dropped.devices,
                         "xattrs": layer.dropped.xattrs,
@@ -179,6 +184,7 @@ impl Inspect {
             "layers": layers,
             "tree": {
                 "digest": verified.tree_digest,
+                "fsVerity": verity::measure(&sources.tree)?,
                 "path": store.tree_path(&image.tree_identity()),
                 "droppedLinks": verified.merged.dropped_links(),
             },
@@ -232,7 +238,7 @@ impl Mount {
         let store = global.store();
         let image = Image::load(&store, &digest(global, &self.image)?)?;
         let sources = image.open(&store)?;
-        image.verify(&store, &sources)?;
+        image.verify(&store, &sources, false)?;
         let root = rootfs::mount(&sources)?;
         let directory =
             std::path::absolute(&self.directory).context(|| format!("{:?}", self.directory))?;

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! /run/imrun/verified/DEVICE-INODE        of the tree image, in hex
+//! /run/imrun/verified/IDENTITY            of the tree image, where fs-verity marks the files
 //!
 //! imrun memo 1 BUILD
 //! boot BOOT-ID
-//! tree IDENTITY DEVICE:INODE SIZE MTIME CTIME
-//! layer DIFF-ID DEVICE:INODE SIZE MTIME CTIME     one line for each layer, in order
+//! tree IDENTITY MARK
+//! layer DIFF-ID MARK       one line for each layer, in order
 //! hashed DIGEST                                   of the tree image
 //! ```
+//! A mark is what tells a file's bytes from others: `DEVICE:INODE SIZE MTIME CTIME`, or `fs-verity DIGEST`.
 //! One memo covers an image's tree image and all its layers, for the one means nothing without the
 //! others. It is never interpreted: it fits when it is, byte for byte, what would be written now.
 //! The boot id is in it because the directory may outlive a boot where /run is no tmpfs; the build,
@@ -55,17 +57,14 @@ impl Memos {
         Ok(Ok(Memos { boot }))
     }
 
-    /// The digest of the tree image, when a memo of these files fits.
-    pub fn find(&self, image: &Image, sources: &Sources) -> Result<Option<Digest>> {
-        let files = std::iter::once(&sources.tree).chain(&sources.tars);
-        let stamps = files.map(Stamp::of).collect::<std::io::Result<Vec<_>>>();
-        let stamps = stamps.context(|| "fstat(layer)")?;
-        let path = path(&stamps);
+    /// The digest of the tree image, when a memo of files with these marks fits.
+    pub fn find(&self, image: &Image, marks: &Marks) -> Result<Option<Digest>> {
+        let path = marks.path(image);
         let file = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file.context(|| format!("open({path:?})"))?,
         };
-        let expected = head(&self.boot, image, &stamps);
+        let expected = head(&self.boot, image, marks);
         let limit = expected.len() + LAST_LINE;
         let mut text = Vec::with_capacity(limit);
         file.take(limit as u64)
@@ -80,16 +79,16 @@ impl Memos {
     pub fn write(
         &self,
         image: &Image,
-        stamps: &[Stamp],
+        marks: &Marks,
         tree: &Digest,
     ) -> std::result::Result<(), String> {
-        let text = format!("{}hashed {tree}\n", head(&self.boot, image, stamps));
+        let text = format!("{}hashed {tree}\n", head(&self.boot, image, marks));
         let put = || {
             let mut new = NewFile::beneath(Path::new(DIRECTORY))?;
             new.file
                 .write_all(text.as_bytes())
                 .context(|| format!("write({DIRECTORY:?})"))?;
-            new.name(&path(stamps)) // it need not outlive this boot
+            new.name(&marks.path(image)) // it need not outlive this boot
         };
         put().map_err(|error| error.to_string())
     }
@@ -108,19 +107,49 @@ fn refuse_foreign(directory: &Path) -> Result<()> {
         .hint("find out who made it, and remove it: imrun makes it again"))
 }
 
-fn path(stamps: &[Stamp]) -> PathBuf {
-    let tree = &stamps[0];
-    Path::new(DIRECTORY).join(format!("{:x}-{:x}", tree.device, tree.inode))
+/// What tells the bytes of an image's files from others, the tree image's first.
+pub(super) enum Marks {
+    /// Their inodes.
+    Stamps(Vec<Stamp>),
+    /// fs-verity's digests.
+    Measures(Vec<Digest>),
+}
+
+impl Marks {
+    /// The stamps of files as they are now.
+    pub fn stamps(sources: &Sources) -> Result<Marks> {
+        let files = std::iter::once(&sources.tree).chain(&sources.tars);
+        let stamps = files.map(Stamp::of).collect::<std::io::Result<_>>();
+        Ok(Marks::Stamps(stamps.context(|| "fstat(layer)")?))
+    }
+
+    fn path(&self, image: &Image) -> PathBuf {
+        let name = match self {
+            Marks::Stamps(stamps) => format!("{:x}-{:x}", stamps[0].device, stamps[0].inode),
+            Marks::Measures(_) => image.tree_identity().hex(),
+        };
+        Path::new(DIRECTORY).join(name)
+    }
+
+    fn lines(&self) -> Vec<String> {
+        match self {
+            Marks::Stamps(stamps) => stamps.iter().map(Stamp::to_string).collect(),
+            Marks::Measures(measures) => {
+                let line = |digest| format!("fs-verity {digest}");
+                measures.iter().map(line).collect()
+            }
+        }
+    }
 }
 
 /// All lines but the last; `boot` ends with a newline, as the kernel gives it.
-fn head(boot: &str, image: &Image, stamps: &[Stamp]) -> String {
+fn head(boot: &str, image: &Image, marks: &Marks) -> String {
     let identity = [("tree", image.tree_identity())];
     let layers = image.config.diff_ids.iter().map(|id| ("layer", *id));
     let objects = identity.into_iter().chain(layers);
     let mut text = format!("imrun memo 1 {}\nboot {boot}", env!("IMRUN_BUILD"));
-    for ((kind, digest), stamp) in objects.zip(stamps) {
-        writeln!(text, "{kind} {digest} {stamp}").expect("a String takes all");
+    for ((kind, digest), mark) in objects.zip(marks.lines()) {
+        writeln!(text, "{kind} {digest} {mark}").expect("a String takes all");
     }
     text
 }

@@ -84,7 +84,7 @@ pub(super) fn begin(sources: &Sources) -> Result<Watch<'_>, String> {
 }
 
 /// The tree image first.
-fn named(sources: &Sources) -> impl Iterator<Item = (String, &File)> {
+pub(super) fn named(sources: &Sources) -> impl Iterator<Item = (String, &File)> {
     let tars = sources.tars.iter().enumerate();
     let tars = tars.map(|(number, file)| (format!("layer {}", number + 1), file));
     [("tree image".to_owned(), &sources.tree)]

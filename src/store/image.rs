@@ -6,7 +6,7 @@ use crate::error::{Context, Error, Reason, Result};
 use crate::layer::{self, Dropped, Layer, Tee};
 use crate::manifest::{Config, Document, MAX_INDEX_DEPTH, Manifest, Platform};
 use crate::tree::Tree;
-use crate::{erofs, tree};
+use crate::{erofs, tree, verity};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -43,6 +43,9 @@ pub struct Verified {
     pub layers: Vec<Scanned>,
     /// The merged tree.
     pub merged: Tree,
+    /// fs-verity's digests of the bytes that were hashed, the tree image's first; none unless they were
+    /// asked for.
+    pub measures: Vec<Digest>,
 }
 
 /// What is known of a layer once it was read.
@@ -142,12 +145,28 @@ impl Image {
     /// Hashes every layer and reads its entries, in parallel; the files are at their beginning.
     pub fn scan(&self, tars: &[File]) -> Result<Vec<Layer>> {
         let files: Vec<_> = self.config.diff_ids.iter().zip(tars).collect();
-        in_parallel(&files, |(diff_id, file)| scan_stored(file, diff_id))
+        in_parallel(&files, |(diff_id, file)| scan_stored(file, diff_id, None))
+    }
+
+    /// The same, with fs-verity's digests of the bytes that were hashed.
+    fn measure(&self, tars: &[File]) -> Result<(Vec<Layer>, Vec<Digest>)> {
+        let files: Vec<_> = self.config.diff_ids.iter().zip(tars).collect();
+        let measured = in_parallel(&files, |(diff_id, file)| {
+            let mut measure = verity::Hasher::default();
+            let layer = scan_stored(file, diff_id, Some(&mut measure))?;
+            Ok((layer, measure.finish()))
+        })?;
+        Ok(measured.into_iter().unzip())
     }
 
     /// Hashes every layer, makes the tree image again from them, and compares it with `sources`'.
-    pub fn verify(&self, store: &Store, sources: &Sources) -> Result<Verified> {
-        let layers = self.scan(&sources.tars)?;
+    ///
+    /// With `measure`, fs-verity's digests are computed from the same bytes; it takes as long again.
+    pub fn verify(&self, store: &Store, sources: &Sources, measure: bool) -> Result<Verified> {
+        let (layers, mut measures) = match measure {
+            true => self.measure(&sources.tars)?,
+            false => (self.scan(&sources.tars)?, Vec::new()),
+        };
         let devices = devices(&self.config.diff_ids, &layers);
         let scanned = layers.iter().map(|l| Scanned {
             size: l.size,
@@ -155,14 +174,21 @@ impl Image {
         });
         let scanned = scanned.collect();
         let merged = merge(layers)?;
-        let mut made = HashWriter(Hasher::new(self.digest.algorithm()));
+        let mut made = HashWriter {
+            hasher: Hasher::new(self.digest.algorithm()),
+            measure: measure.then(verity::Hasher::default),
+        };
         erofs::write(&merged, &devices, &mut made)?;
-        let tree_digest = made.0.finish();
+        let tree_digest = made.hasher.finish();
         self.expect_tree(store, &sources.tree, tree_digest)?;
+        if let Some(measure) = made.measure {
+            measures.insert(0, measure.finish());
+        }
         Ok(Verified {
             tree_digest,
             layers: scanned,
             merged,
+            measures,
         })
     }
 
@@ -191,10 +217,14 @@ fn load_config(read: Read<'_>, manifest: &Manifest) -> Result<Config> {
     Config::parse(&what, &bytes, manifest.layers.len())
 }
 
-/// Reads a stored tar to its end: refused unless it hashes to `diff_id`.
-pub(super) fn scan_stored(file: &File, diff_id: &Digest) -> Result<Layer> {
+/// Reads a stored tar to its end: refused unless it hashes to `diff_id`. `copy` is given its bytes.
+pub(super) fn scan_stored(
+    file: &File,
+    diff_id: &Digest,
+    copy: Option<&mut dyn Write>,
+) -> Result<Layer> {
     let what = format!("layer {diff_id}");
-    let mut tee = Tee::new(file, diff_id.algorithm(), None);
+    let mut tee = Tee::new(file, diff_id.algorithm(), copy);
     let scanned = layer::scan(&mut tee, &layer::Limits::default());
     // Bytes that are not the layer's need not be a tar: what is wrong with them is their digest.
     io::copy(&mut tee, &mut io::sink()).context(|| format!("read({what})"))?;
@@ -278,11 +308,17 @@ pub(super) fn on_threads<T: Sync, R: Send>(
 }
 
 /// Hashes what is written to it.
-struct HashWriter(Hasher);
+struct HashWriter {
+    hasher: Hasher,
+    measure: Option<verity::Hasher>,
+}
 
 impl Write for HashWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
+        self.hasher.update(bytes);
+        if let Some(measure) = &mut self.measure {
+            measure.update(bytes);
+        }
         Ok(bytes.len())
     }
 

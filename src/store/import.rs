@@ -1,6 +1,6 @@
 //! Import: an image into the store from wherever it is, each layer in one streaming pass.
 
-use super::image::{devices, merge, on_threads, scan_stored, write_tree};
+use super::image::{devices, in_parallel, merge, on_threads, scan_stored, write_tree};
 use super::source::{Format, Source, sniff};
 use super::{NewFile, Store, open_regular};
 use crate::digest::{Algorithm, Digest};
@@ -10,6 +10,7 @@ use crate::manifest::{
     self, Config, Descriptor, Document, LayerKind, MAX_INDEX_DEPTH, Manifest, Platform, archive,
     layout,
 };
+use crate::verity;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -230,6 +231,7 @@ pub struct Parts {
 /// Stores tree image and documents and then the names; the caller holds the store's lock.
 pub fn commit(store: &Store, parts: Parts) -> Result<()> {
     add_tree(store, &parts.diff_ids, parts.layers)?;
+    protect(store, &parts.diff_ids)?;
     for (digest, bytes) in &parts.documents {
         add_document(store, digest, bytes)?;
     }
@@ -416,7 +418,7 @@ impl Work<'_> {
         let Work { store, options, .. } = self;
         if is_kept(store, packed, options)?
             && let Some(file) = open_stored(&store.blob_path(&packed.diff_id))?
-            && let Ok(layer) = scan_stored(&file, &packed.diff_id)
+            && let Ok(layer) = scan_stored(&file, &packed.diff_id, None)
         {
             (options.progress)(packed.number, Step::There(packed.size));
             return Ok(layer);
@@ -561,6 +563,24 @@ fn add_tree(store: &Store, diff_ids: &[Digest], layers: Vec<Layer>) -> Result<()
         return Ok(());
     }
     tree.link(&path)
+}
+
+/// Turns fs-verity on for tree image and layers where the file system has it: those, too, that were
+/// there already.
+fn protect(store: &Store, diff_ids: &[Digest]) -> Result<()> {
+    let mut paths: Vec<_> = diff_ids.iter().map(|id| store.blob_path(id)).collect();
+    paths.push(store.tree_path(&crate::erofs::identity(diff_ids)));
+    // One layer may be in an image twice.
+    paths.sort_unstable();
+    paths.dedup();
+    in_parallel(&paths, |path| match open_stored(path)? {
+        Some(file) => verity::enable(&file).map_err(|e| Error {
+            what: format!("{path:?}: {}", e.what),
+            ..e
+        }),
+        None => Ok(false), // removed meanwhile: the launch will say so
+    })
+    .map(drop)
 }
 
 /// Stores a document, unless it is there and whole.

@@ -56,7 +56,7 @@ impl Store {
 
     fn verify_image(&self, digest: &Digest, seen: &mut BTreeSet<Digest>) -> Result<()> {
         let image = Image::load(self, digest)?;
-        image.verify(self, &image.open(self)?)?;
+        image.verify(self, &image.open(self)?, false)?;
         seen.extend(image.blobs());
         Ok(())
     }

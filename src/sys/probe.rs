@@ -2,8 +2,6 @@
 
 use super::check;
 use nix::Result;
-use nix::errno::Errno;
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Makes a process in fresh namespaces (`CLONE_NEW*`), which ends at once.
 pub fn try_namespaces(flags: u64) -> Result<()> {
@@ -25,16 +23,4 @@ pub fn seccomp_notification() -> Result<()> {
     let operation = libc::SECCOMP_GET_NOTIF_SIZES;
     // SAFETY: the kernel writes struct seccomp_notif_sizes, three 16-bit words.
     check(unsafe { libc::syscall(libc::SYS_seccomp, operation, 0, sizes.as_mut_ptr()) }).map(drop)
-}
-
-/// Turns fs-verity on, with SHA-256 over blocks of 4,096 bytes; the file must be open for reading
-/// alone, here and everywhere (Linux, Documentation/filesystems/fsverity.rst).
-pub fn enable_verity(file: BorrowedFd<'_>) -> Result<()> {
-    const FS_IOC_ENABLE_VERITY: libc::Ioctl = 0x4080_6685; // _IOW('f', 133, [u8; 128])
-    // struct fsverity_enable_arg: version, hash_algorithm (1: SHA-256), block_size, then zeros.
-    let mut argument = [0u32; 32];
-    argument[..3].copy_from_slice(&[1, 1, 4096]);
-    // SAFETY: the structure is as long as the request's number says and lives for the call.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_ENABLE_VERITY, argument.as_ptr()) };
-    Errno::result(result).map(drop)
 }
