@@ -4,7 +4,7 @@ use super::refused::Refused;
 use super::{Global, registry, values};
 use crate::capabilities;
 use crate::cgroup::{Cpus, Limits};
-use crate::container::{self, Outcome, Request};
+use crate::container::{self, Outcome, Request, Subject};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::integrity::Demand;
@@ -172,7 +172,8 @@ impl Run {
         Ok(Request {
             store: global.store(),
             root: global.root.clone(),
-            image,
+            subject: Subject::Image(image),
+            bundle: None,
             integrity: self.integrity,
             args: self.args,
             entrypoint: self.entrypoint,

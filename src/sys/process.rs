@@ -59,6 +59,24 @@ pub fn set_ids(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
     Ok(())
 }
 
+/// The NIS domain's name of this uts namespace.
+pub fn set_domain_name(name: &CStr) -> Result<()> {
+    // SAFETY: the pointer is valid for as many bytes as the length says.
+    check(unsafe { libc::setdomainname(name.as_ptr(), name.count_bytes()) }.into()).map(drop)
+}
+
+/// Sets a resource limit of this process (`RLIMIT_*`).
+pub fn limit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = libc::rlimit64 {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    let none = std::ptr::null_mut::<libc::rlimit64>();
+    // SAFETY: the kernel reads one structure; EINVAL says that it has no such resource.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, none) })
+        .map(drop)
+}
+
 /// Takes a capability out of the bounding set; EINVAL says that the kernel has none of that number.
 pub fn drop_bounding(capability: i32) -> Result<()> {
     // SAFETY: plain integers.
@@ -143,6 +161,22 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
         )
     })
     .map(drop)
+}
+
+/// The wait status of a process that was reaped (`PIDFD_GET_INFO` of linux/pidfd.h, Linux 6.15); None
+/// as long as nobody did.
+pub fn pidfd_exit_status(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
+    const EXIT: u64 = 1 << 3; // PIDFD_INFO_EXIT
+    /// The first version of the structure, in 64-bit words: the mask first, the code in the last half.
+    const WORDS: usize = 8;
+    const GET_INFO: libc::c_ulong = nix::request_code_readwrite!(0xff, 11, WORDS * 8) as _;
+    let mut info = [0u64; WORDS];
+    info[0] = EXIT;
+    // SAFETY: the request's number has the structure's size, which the kernel keeps to.
+    check(unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO, info.as_mut_ptr()) }.into())?;
+    let bytes = info[7].to_ne_bytes();
+    let code = i32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+    Ok((info[0] & EXIT != 0).then_some(code))
 }
 
 /// A descriptor that refers to process `pid`.
