@@ -25,7 +25,7 @@ use crate::observe::calls;
 use crate::seccomp::Policy;
 use crate::sys::process::Pointers;
 use crate::sys::seccomp::Listener;
-use crate::sys::{clone, seccomp, socket as descriptors};
+use crate::sys::{clone, process, seccomp, socket as descriptors};
 use child::{Cradle, Failure, Step, World};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -39,7 +39,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub use ground::Ground;
 pub use ids::{IdRange, Ids};
-pub use network::{Attachment, NameFile, Network};
+pub use mask::covers as is_covered;
+pub use network::{Attachment, NameFile, Network, host_name_of};
 
 /// Everything that decides how the app starts, checked and in the kernel's own form.
 pub struct Spec {
@@ -261,7 +262,7 @@ impl Newborn<'_> {
         let (mut mount_points, told) = (self.network.mount_points(), self.world);
         mount_points.extend(ground.mount_points());
         mount_points.sort_unstable();
-        let masked = spec.masked.clone();
+        let (masked, limits) = (spec.masked.clone(), spec.rlimits.clone());
         let mut prepared = self.await_birth(program)?;
         ids.write(prepared.pid)?;
         if let Some(score) = spec.oom_score_adj {
@@ -291,6 +292,11 @@ impl Newborn<'_> {
             .collect();
         prepared.signal(child::TOLD, &handed)?;
         prepared.listener = prepared.await_step(Step::Ready)?.map(Listener::new);
+        // Here and not in the child, who may not raise any, and needs descriptors until now.
+        for (resource, soft, hard) in &limits {
+            process::limit(prepared.pid.as_raw(), *resource, *soft, *hard)
+                .context(|| format!("prlimit({resource}, {soft}, {hard})"))?;
+        }
         assert_read_only(prepared.pid, &mount_points, &masked)?;
         Ok(prepared)
     }

@@ -57,7 +57,8 @@ pub fn mount(sources: &Sources) -> Result<Root> {
 /// What the runtime owns of every root, and nothing else: /proc, /sys, /dev with its nodes, and
 /// placeholders in /etc.
 pub fn own() -> Result<Root> {
-    let tree = tree::merge([])?;
+    let mut tree = tree::merge([])?;
+    tree::synthesise(&mut tree)?;
     let memory = memfd_create(c"imrun", MFdFlags::MFD_CLOEXEC | NOEXEC)
         .context(|| "memfd_create(MFD_NOEXEC_SEAL)")?;
     let mut image = File::from(memory);

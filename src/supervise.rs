@@ -6,6 +6,7 @@ mod end;
 mod output;
 mod report;
 pub mod signals;
+pub mod stdin;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, EXIT_STALLED, Result};

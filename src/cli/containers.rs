@@ -15,15 +15,23 @@ pub struct Ps {
     /// As a JSON array
     #[arg(long)]
     json: bool,
+    /// A container of a bundle: its processes
+    id: Option<String>,
+    #[arg(short, long, hide = true, default_value = "table", value_parser = ["table", "json"])]
+    format: String,
 }
 
 impl Ps {
     /// Prints a table or JSON.
     pub fn execute(self, global: &Global) -> Result<u8> {
+        let json = self.json || self.format == "json";
+        if let Some(id) = &self.id {
+            return super::oci::ps(global, id, json);
+        }
         let runtime = Runtime::open(&global.root)?;
         runtime.sweep()?;
         let running = runtime.list()?;
-        if self.json {
+        if json {
             let text = serde_json::to_string_pretty(&running);
             return print(&format!("{}\n", text.map_err(|e| Error::system("ps", e))?));
         }

@@ -13,12 +13,11 @@ use crate::observe::OnWrite;
 use crate::reference::{ImageArgument, Reference};
 use crate::ship::SinkUrl;
 use crate::status::Status;
-use crate::supervise::{OnStall, Policy, signals};
+use crate::supervise::{OnStall, Policy, signals, stdin};
 use crate::sys::{arguments, process};
 use clap::Parser;
-use nix::fcntl::OFlag;
-use nix::sys::signal::{SigSet, SigmaskHow};
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -189,10 +188,11 @@ impl Run {
                 memory: self.memory.map(|bytes| bytes as u64),
                 cpus: self.cpus,
                 pids: self.pids,
+                cpu_weight: None,
             },
             on_write: self.on_write,
             stdin: if self.interactive {
-                Some(piped_stdin()?)
+                Some(stdin()?)
             } else {
                 None
             },
@@ -241,7 +241,7 @@ pub fn spellings(name: &str) -> Vec<String> {
 }
 
 /// Those that were given, each once.
-fn sinks(urls: &[String]) -> Result<Vec<SinkUrl>> {
+pub(super) fn sinks(urls: &[String]) -> Result<Vec<SinkUrl>> {
     let urls: Vec<_> = urls.iter().filter(|url| !url.is_empty()).collect();
     let mut sinks: Vec<SinkUrl> = Vec::with_capacity(urls.len());
     for url in urls {
@@ -275,10 +275,7 @@ fn check_name(name: String) -> Result<String> {
     ))
 }
 
-/// A pipe that imrun's own standard input is copied into: the app never holds a descriptor of the
-/// host's, which it could open again with other rights.
-fn piped_stdin() -> Result<OwnedFd> {
-    use std::io::IsTerminal;
+fn stdin() -> Result<OwnedFd> {
     if std::io::stdin().is_terminal() {
         return Err(Error::policy(
             "-i",
@@ -286,28 +283,10 @@ fn piped_stdin() -> Result<OwnedFd> {
         )
         .hint("pipe it: cat | imrun run -i …"));
     }
-    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context(|| "pipe2(O_CLOEXEC)")?;
-    let copy = move || {
-        // The app may close its end, and the caller its own: both just end the copy.
-        let _ = std::io::copy(
-            &mut std::io::stdin().lock(),
-            &mut std::fs::File::from(write),
-        );
-    };
-    // Signals are the supervisor's: one that this thread took would not be seen there.
-    let mask = SigSet::all()
-        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
-        .context(|| "rt_sigprocmask(SIG_SETMASK)")?;
-    std::thread::Builder::new()
-        .name("stdin".into())
-        .spawn(copy)
-        .context(|| "clone(thread)")?;
-    mask.thread_set_mask()
-        .context(|| "rt_sigprocmask(SIG_SETMASK)")?;
-    Ok(read)
+    stdin::pipe()
 }
 
-fn close_inherited(status_fd: Option<i32>) -> Result<()> {
+pub(super) fn close_inherited(status_fd: Option<i32>) -> Result<()> {
     let close = |first, last| match first <= last {
         true => process::close_inherited(first, last)
             .context(|| format!("close_range({first}, {last})")),

@@ -43,6 +43,4 @@ pub struct Bundle {
     pub cgroup: Option<PathBuf>,
     /// What it asks for and does not get: objects, each with `asked` and `became`.
     pub changes: Vec<Value>,
-    /// How many descriptors from 3 on the app keeps.
-    pub preserved: u32,
 }

@@ -139,7 +139,6 @@ steps! {
     Loopback = "ioctl(\"lo\", SIOCSIFFLAGS)",
     Stdin = "open(\"/dev/null\")",
     Stdio = "dup2()",
-    Limits = "setrlimit(process.rlimits)",
     CoreLimit = "setrlimit(RLIMIT_CORE, 0)",
     Bounding = "prctl(PR_CAPBSET_DROP)",
     Ids = "setgroups, setresgid, setresuid()",
@@ -408,9 +407,6 @@ fn connect_stdio(cradle: &Cradle<'_>) -> Result<(), Failure> {
 }
 
 fn drop_privileges(cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
-    for (resource, soft, hard) in &spec.rlimits {
-        process::limit(*resource, *soft, *hard).at(Step::Limits)?;
-    }
     setrlimit(Resource::RLIMIT_CORE, 0, 0).at(Step::CoreLimit)?;
     umask(Mode::from_bits_truncate(spec.umask));
     let capabilities = spec.capabilities.bits();

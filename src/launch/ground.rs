@@ -113,6 +113,11 @@ fn overlay(upper: &OwnedFd, lower: &OwnedFd) -> Result<OwnedFd> {
     );
     let layers = CString::new(layers).expect("digits have no NUL");
     mount::fsconfig_flag(context.as_fd(), c"ro").context(|| "fsconfig(overlay, \"ro\")")?;
+    // Marks that an overlay of somebody else's left in the directory mean nothing here.
+    for (key, value) in [(c"redirect_dir", c"nofollow"), (c"metacopy", c"off")] {
+        mount::fsconfig_string(context.as_fd(), key, value)
+            .context(|| format!("fsconfig(overlay, {key:?})"))?;
+    }
     mount::fsconfig_string(context.as_fd(), c"lowerdir", &layers)
         .map_err(|errno| too_old("fsconfig(overlay, \"lowerdir\")", errno))?;
     mount::fsconfig_create(context.as_fd())

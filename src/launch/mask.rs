@@ -34,7 +34,7 @@ pub(super) const SYS: [&CStr; 3] = [
 ];
 
 /// Whether a mount point is a cover.
-pub(super) fn covers(point: &str) -> bool {
+pub fn covers(point: &str) -> bool {
     let among =
         |list: &[&CStr], path: &str| list.iter().any(|name| name.to_bytes() == path.as_bytes());
     point

@@ -275,6 +275,18 @@ fn open_namespace(path: &Path) -> Result<File> {
     }
 }
 
+/// The host's name in a uts namespace.
+pub fn host_name_of(namespace: &Path) -> Result<String> {
+    let file = File::open(namespace).context(|| format!("open({namespace:?})"))?;
+    let path = "/proc/thread-self/ns/uts";
+    let home = File::open(path).context(|| format!("open({path:?})"))?;
+    setns(&file, CloneFlags::CLONE_NEWUTS).context(|| format!("setns({namespace:?})"))?;
+    let name = nix::unistd::gethostname().context(|| "gethostname()");
+    setns(&home, CloneFlags::CLONE_NEWUTS).context(|| "setns(CLONE_NEWUTS)")?;
+    let name = name?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
