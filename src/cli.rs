@@ -58,6 +58,9 @@ struct Global {
     /// A bundle's cgroupsPath is SLICE:PREFIX:NAME
     #[arg(long, global = true, hide = true)]
     systemd_cgroup: bool,
+    /// The same, as Podman says it to crun
+    #[arg(long, global = true, hide = true, value_parser = ["cgroupfs", "systemd", "disabled"])]
+    cgroup_manager: Option<String>,
 }
 
 /// Where runc's callers read errors.
@@ -88,6 +91,10 @@ impl Journal {
 }
 
 impl Global {
+    fn systemd(&self) -> bool {
+        self.systemd_cgroup || self.cgroup_manager.as_deref() == Some("systemd")
+    }
+
     fn journal(&self) -> Option<Journal> {
         let file = self.log.clone()?;
         let json = self.log_format == "json";

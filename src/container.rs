@@ -16,7 +16,7 @@ use crate::cgroup::{self, Cgroup, Limits};
 use crate::digest::{Digest, hex};
 use crate::error::{Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Result};
 use crate::integrity::Demand;
-use crate::launch::{self, Attachment, Ids, Network, Newborn, Prepared, Spec};
+use crate::launch::{self, Attachment, Ids, Network, Newborn, Outputs, Prepared, Spec};
 use crate::observe::{Observer, OnWrite, Owners, Report};
 use crate::ship::{Counters, Origin, Shipper, SinkUrl};
 use crate::state::{Entry, Runtime};
@@ -83,6 +83,8 @@ pub struct Request {
     pub on_write: OnWrite,
     /// What becomes the app's standard input.
     pub stdin: Option<OwnedFd>,
+    /// What becomes of the app's standard output and error.
+    pub outputs: Outputs,
     /// Where lines and records go: to each of them. There is one at least.
     pub sinks: Vec<SinkUrl>,
     /// Bytes that may wait for the sink.
@@ -210,6 +212,7 @@ impl Launch<'_> {
         let directory = cgroup.open()?;
         let stdin = self.request.stdin.as_ref().map(AsFd::as_fd);
         let adopted = self.gate.adopts();
+        let outputs = self.request.outputs;
         let start = |newborn: Newborn<'_>| {
             let root = material.mount()?;
             let plan = Plan::new(self.request, self.loaded, root.file())?;
@@ -219,7 +222,7 @@ impl Launch<'_> {
             let app = self.told(outcome, &announced, cgroup)?;
             Ok((announced, app))
         };
-        let (announced, app) = launch::start(network, stdin, directory.as_fd(), adopted, start)?;
+        let (announced, app) = launch::start(network, stdin, directory.as_fd(), outputs, adopted, start)?;
         let ended = self.supervise(app, &announced, cgroup);
         let ended = ended.map_err(|error| error.exit(EXIT_FAILED));
         let (ending, report) = self.told(ended, &announced, cgroup)?;

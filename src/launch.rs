@@ -80,6 +80,15 @@ pub struct Spec {
     pub filter: Option<Vec<libc::sock_filter>>,
 }
 
+/// What becomes the app's standard output and error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outputs {
+    /// Pipes that imrun reads.
+    Pipes,
+    /// Imrun's own.
+    Handed,
+}
+
 /// What keeps the app from calls and writes that its mounts and namespaces would let it try.
 struct Walls {
     ruleset: OwnedFd,
@@ -119,13 +128,16 @@ pub fn start<T: Send>(
     network: &Attachment,
     stdin: Option<BorrowedFd<'_>>,
     cgroup: BorrowedFd<'_>,
+    outputs: Outputs,
     adopted: bool,
     direct: impl FnOnce(Newborn<'_>) -> Result<T> + Send,
 ) -> Result<T> {
     // The child shares this memory, which holds the environment, until it executes.
     nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
-    let (stdout, child_stdout) = pipe()?;
-    let (stderr, child_stderr) = pipe()?;
+    let ((stdout, child_stdout), (stderr, child_stderr)) = match outputs {
+        Outputs::Pipes => (pipe()?, pipe()?),
+        Outputs::Handed => (handed(1)?, handed(2)?),
+    };
     let (channel, child_channel) = socket::socketpair(
         AddressFamily::Unix,
         SockType::SeqPacket,
@@ -152,6 +164,7 @@ pub fn start<T: Send>(
         network,
         adopted,
         stdin,
+        ends: [child_stdout.as_fd(), child_stderr.as_fd()],
         stdout,
         stderr,
         channel,
@@ -206,6 +219,7 @@ pub struct Newborn<'a> {
     network: &'a Attachment,
     adopted: bool,
     stdin: Option<BorrowedFd<'a>>,
+    ends: [BorrowedFd<'a>; 2],
     stdout: OwnedFd,
     stderr: OwnedFd,
     channel: OwnedFd,
@@ -248,12 +262,8 @@ impl Newborn<'_> {
         ids: &Ids,
     ) -> Result<Prepared> {
         let (uid, gid) = (ids.user(spec.uid)?, ids.group(spec.gid)?);
-        for pipe in [
-            Some(self.stdout.as_fd()),
-            Some(self.stderr.as_fd()),
-            self.stdin,
-        ] {
-            pipe.map_or(Ok(()), |pipe| give(pipe, uid, gid))?;
+        for pipe in self.ends.into_iter().chain(self.stdin) {
+            give(pipe, uid, gid)?;
         }
         let program = spec.args.strings()[0].to_string_lossy().into_owned();
         let binds = self.network.binds(stage)?;
@@ -417,8 +427,20 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC).context(|| "pipe2(O_CLOEXEC)")
 }
 
+/// A descriptor of imrun's own for the app, and what there is to read of it: nothing.
+fn handed(number: i32) -> Result<(OwnedFd, OwnedFd)> {
+    let (end, _) = pipe()?;
+    let copy = process::inherited(number).context(|| format!("fcntl({number}, F_DUPFD_CLOEXEC)"))?;
+    Ok((end, copy))
+}
+
 /// Lets the container's user open a pipe again, through /dev/stdin or /dev/stdout.
 fn give(pipe: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
+    let status = nix::sys::stat::fstat(pipe).context(|| "fstat(pipe)")?;
+    // What was handed over may be a device, which is not the container's.
+    if status.st_mode & libc::S_IFMT != libc::S_IFIFO {
+        return Ok(());
+    }
     nix::unistd::fchown(pipe, Some(uid.into()), Some(gid.into()))
         .context(|| format!("fchown(pipe, {uid}, {gid})"))
 }

@@ -85,7 +85,7 @@ fn host(global: &Global) -> Result<Host> {
         root: global.root.clone(),
         sinks: super::run::sinks(&urls)?,
         capabilities: Host::capabilities(&text("IMRUN_CAP_ADD"))?,
-        systemd: global.systemd_cgroup,
+        systemd: global.systemd(),
     })
 }
 
@@ -195,7 +195,7 @@ impl Delete {
     /// Returns when nothing is left of it.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let Delete { id, force } = self;
-        container::delete(&global.root, &id, force, global.systemd_cgroup).map(|()| 0)
+        container::delete(&global.root, &id, force, global.systemd()).map(|()| 0)
     }
 }
 

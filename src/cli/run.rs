@@ -8,7 +8,7 @@ use crate::container::{self, Outcome, Request, Subject};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::integrity::Demand;
-use crate::launch::Network;
+use crate::launch::{Network, Outputs};
 use crate::observe::OnWrite;
 use crate::reference::{ImageArgument, Reference};
 use crate::ship::SinkUrl;
@@ -196,6 +196,7 @@ impl Run {
             } else {
                 None
             },
+            outputs: Outputs::Pipes,
             sinks,
             log_buffer: self.log_buffer,
             stop_signal: self.stop_signal,

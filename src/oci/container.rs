@@ -9,7 +9,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::container::{self, Request, Subject};
 use crate::error::{Context, Error, Result};
 use crate::integrity::Demand;
-use crate::launch::{self, Network};
+use crate::launch::{self, Network, Outputs};
 use crate::observe::OnWrite;
 use crate::ship::{Acknowledgement, SinkUrl};
 use crate::state::Runtime;
@@ -47,11 +47,21 @@ pub struct Host {
 }
 
 impl Host {
+    /// Whether the caller's own descriptors are all that output goes to. Then the app gets them: who
+    /// reads their other ends does not wait for imrun when the app has ended.
+    fn shows_all(&self) -> bool {
+        self.sinks.iter().all(is_stdio)
+    }
+
     /// The capabilities of `IMRUN_CAP_ADD`: names between spaces or commas.
     pub fn capabilities(names: &str) -> Result<Capabilities> {
         let names = names.split([' ', ',']).filter(|name| !name.is_empty());
         names.map(capabilities::parse).collect()
     }
+}
+
+fn is_stdio(sink: &SinkUrl) -> bool {
+    sink.acknowledgement() == Acknowledgement::Unshipped
 }
 
 /// What is to be created.
@@ -161,6 +171,10 @@ impl<'a> Draft<'a> {
                 limits,
                 on_write: OnWrite::Report,
                 stdin: given_stdin()?,
+                outputs: match self.host.shows_all() {
+                    true => Outputs::Handed,
+                    false => Outputs::Pipes,
+                },
                 sinks: self.host.sinks.clone(),
                 log_buffer: 1 << 20,
                 stop_signal: None,
@@ -239,8 +253,7 @@ fn supervise(
     if let Err(errno) = nix::unistd::setsid() {
         log::warn!("setsid(): {}", errno.desc());
     }
-    let shown = host.sinks.iter().any(|sink| sink.acknowledgement() == Acknowledgement::Unshipped);
-    if !shown && draft_stdin_is_unused() {
+    if !host.sinks.iter().any(is_stdio) && draft_stdin_is_unused() {
         // Whoever reads the caller's pipes sees their end: there is nothing to be kept of it.
         if let Err(errno) = process::close_stdio() {
             log::warn!("dup2(/dev/null): {}", errno.desc());
