@@ -110,8 +110,8 @@ impl<'a> Draft<'a> {
             .context(|| format!("realpath({:?})", creation.bundle))?;
         let mut config = read_config(&bundle, host.systemd)?;
         // Where its cgroup is must be known without asking its supervisor.
-        let default = || cgroup::place(&creation.id);
-        let cgroup = config.bundle.cgroup.get_or_insert_with(default).clone();
+        let default = cgroup::place(&container::new_id()?);
+        let cgroup = config.bundle.cgroup.get_or_insert(default).clone();
         if let (None, Some(path)) = (&config.bundle.hostname, &config.uts) {
             config.bundle.hostname = Some(launch::host_name_of(path)?);
         }

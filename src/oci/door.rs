@@ -30,6 +30,7 @@ pub(super) struct Door<'a> {
 
 struct Inner {
     known: Known,
+    created: bool,
     /// Who waits for what comes next: `create`, then `start`.
     waiting: Option<UnixStream>,
 }
@@ -48,7 +49,11 @@ impl<'a> Door<'a> {
             hooks,
             pid_file,
             listener,
-            inner: Mutex::new(Inner { known, waiting }),
+            inner: Mutex::new(Inner {
+                known,
+                created: false,
+                waiting,
+            }),
         }
     }
 
@@ -59,7 +64,7 @@ impl<'a> Door<'a> {
 
     /// Whether the container was ever created.
     pub fn was_created(&self) -> bool {
-        self.inner().known.app.is_some()
+        self.inner().created
     }
 
     /// Tells who waits how it went. Who went away meanwhile hears nothing.
@@ -87,7 +92,9 @@ impl<'a> Door<'a> {
         if let Some(file) = &self.pid_file {
             write_pid(file, pid)?;
         }
-        self.place.write(&self.inner().known)
+        self.place.write(&self.inner().known)?;
+        self.inner().created = true;
+        Ok(())
     }
 
     fn await_start(&self, listener: &UnixListener, app: &Prepared, signals: &SignalFd) -> Result<()> {
