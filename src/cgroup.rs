@@ -7,11 +7,11 @@
 mod limits;
 
 use crate::error::{Context, Error, Result};
+use crate::sys::guard::Guard;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
-use crate::sys::guard::Guard;
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -79,8 +79,7 @@ impl Cgroup {
     /// Lets no process in it run, or lets them run again.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         let file = self.path.join("cgroup.freeze");
-        std::fs::write(&file, if frozen { "1" } else { "0" })
-            .context(|| format!("write({file:?})"))
+        std::fs::write(&file, if frozen { "1" } else { "0" }).context(|| format!("write({file:?})"))
     }
 
     /// Whether it is frozen.

@@ -82,10 +82,17 @@ impl Journal {
             true => serde_json::json!({ "level": "error", "msg": text, "time": time }).to_string(),
             false => format!("time={time:?} level=error msg={text:?}"),
         };
-        let open = std::fs::OpenOptions::new().create(true).append(true).open(&self.file);
+        let open = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.file);
         let written = open.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
         if let Err(error) = written {
-            log::warn!("write({:?}): {}", self.file, crate::error::reason_of(&error));
+            log::warn!(
+                "write({:?}): {}",
+                self.file,
+                crate::error::reason_of(&error)
+            );
         }
     }
 }
@@ -218,12 +225,10 @@ fn parse(args: &[OsString]) -> Result<Parsed> {
         [_, command, rest @ ..] if command == "run" && !oci::Run::is_meant(rest) => {
             RunAlone::try_parse_from(rest).map(Cli::from)
         }
-        _ if let Some(words) = bundle_run(args) => {
-            oci::Run::try_parse_from(words).map(|run| Cli {
-                global: run.global.clone(),
-                command: Command::RunBundle(Box::new(run)),
-            })
-        }
+        _ if let Some(words) = bundle_run(args) => oci::Run::try_parse_from(words).map(|run| Cli {
+            global: run.global.clone(),
+            command: Command::RunBundle(Box::new(run)),
+        }),
         _ => Cli::try_parse_from(args),
     };
     match parsed {
@@ -244,7 +249,9 @@ fn parse(args: &[OsString]) -> Result<Parsed> {
 fn bundle_run(args: &[OsString]) -> Option<Vec<OsString>> {
     let at = args.iter().position(|arg| arg == "run")?;
     let (before, rest) = (&args[1..at], &args[at + 1..]);
-    let meant = before.first().is_none_or(|first| first.to_string_lossy().starts_with('-'));
+    let meant = before
+        .first()
+        .is_none_or(|first| first.to_string_lossy().starts_with('-'));
     (meant && oci::Run::is_meant(rest)).then(|| [before, rest].concat())
 }
 

@@ -25,7 +25,6 @@ use crate::store::Store;
 use crate::supervise::{Ending, Policy, Supervisor, await_acknowledgement, signals};
 use nix::sys::signalfd::SignalFd;
 use plan::Plan;
-use subject::{Loaded, Material, Mounted};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs::File;
@@ -33,6 +32,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use subject::{Loaded, Material, Mounted};
 
 pub use bundle::Bundle;
 pub use gate::{Gate, Open};
@@ -222,7 +222,8 @@ impl Launch<'_> {
             let app = self.told(outcome, &announced, cgroup)?;
             Ok((announced, app))
         };
-        let (announced, app) = launch::start(network, stdin, directory.as_fd(), outputs, adopted, start)?;
+        let (announced, app) =
+            launch::start(network, stdin, directory.as_fd(), outputs, adopted, start)?;
         let ended = self.supervise(app, &announced, cgroup);
         let ended = ended.map_err(|error| error.exit(EXIT_FAILED));
         let (ending, report) = self.told(ended, &announced, cgroup)?;

@@ -254,13 +254,7 @@ impl Newborn<'_> {
     ///
     /// # Errors
     /// The failing call of either process.
-    pub fn prepare(
-        self,
-        spec: Spec,
-        ground: &Ground,
-        stage: &Path,
-        ids: &Ids,
-    ) -> Result<Prepared> {
+    pub fn prepare(self, spec: Spec, ground: &Ground, stage: &Path, ids: &Ids) -> Result<Prepared> {
         let (uid, gid) = (ids.user(spec.uid)?, ids.group(spec.gid)?);
         for pipe in self.ends.into_iter().chain(self.stdin) {
             give(pipe, uid, gid)?;
@@ -430,7 +424,8 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 /// A descriptor of imrun's own for the app, and what there is to read of it: nothing.
 fn handed(number: i32) -> Result<(OwnedFd, OwnedFd)> {
     let (end, _) = pipe()?;
-    let copy = process::inherited(number).context(|| format!("fcntl({number}, F_DUPFD_CLOEXEC)"))?;
+    let copy =
+        process::inherited(number).context(|| format!("fcntl({number}, F_DUPFD_CLOEXEC)"))?;
     Ok((end, copy))
 }
 
@@ -460,7 +455,11 @@ fn assert_read_only(pid: Pid, expected: &[&str], masked: &[CString]) -> Result<(
 
 /// `table` in the form of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
 fn check_mounts(table: &str, expected: &[&str], masked: &[CString]) -> Result<()> {
-    let covered = |point: &str| masked.iter().any(|path| path.to_bytes() == point.as_bytes());
+    let covered = |point: &str| {
+        masked
+            .iter()
+            .any(|path| path.to_bytes() == point.as_bytes())
+    };
     let mut found = Vec::new();
     for line in table.lines() {
         let mut fields = line.split(' ').skip(4);

@@ -4,8 +4,8 @@
 //! files were hashed later.
 #![forbid(unsafe_code)]
 
-use crate::error::{Context, Error, Result, reason_of};
 use crate::erofs;
+use crate::error::{Context, Error, Result, reason_of};
 use crate::store::image::Sources;
 use crate::sys::{loop_device, mount};
 use crate::tree;

@@ -67,7 +67,9 @@ impl Bundle {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_imrun"));
         command.arg("--root").arg(self.path("run")).args(arguments);
-        command.env("IMRUN_SINK", "stdio:").env("IMRUN_FINGERPRINT_KEY", "key");
+        command
+            .env("IMRUN_SINK", "stdio:")
+            .env("IMRUN_FINGERPRINT_KEY", "key");
         command.stdin(Stdio::null());
         command
     }
@@ -96,7 +98,14 @@ impl Bundle {
     fn create(&self, id: &str) -> (i32, std::io::PipeReader) {
         let (output, end) = std::io::pipe().unwrap();
         let pid_file = self.path("pid");
-        let arguments = ["create", "--bundle", self.dir(), "--pid-file", pid_file.to_str().unwrap(), id];
+        let arguments = [
+            "create",
+            "--bundle",
+            self.dir(),
+            "--pid-file",
+            pid_file.to_str().unwrap(),
+            id,
+        ];
         let mut command = self.command(&arguments);
         command.stdout(end.try_clone().unwrap()).stderr(end);
         assert!(command.status().unwrap().success());
@@ -142,9 +151,21 @@ fn a_container_is_created_started_killed_and_deleted() {
     assert_eq!(state["status"], "created");
     assert_eq!(state["pid"], pid);
     assert_eq!(state["id"], "one");
-    assert_eq!(state["bundle"], bundle.directory.path().canonicalize().unwrap().to_str().unwrap());
+    assert_eq!(
+        state["bundle"],
+        bundle
+            .directory
+            .path()
+            .canonicalize()
+            .unwrap()
+            .to_str()
+            .unwrap()
+    );
     assert_eq!(state["annotations"]["org.example"], "x");
-    bundle.refused(&["create", "--bundle", bundle.dir(), "one"], "is there already");
+    bundle.refused(
+        &["create", "--bundle", bundle.dir(), "one"],
+        "is there already",
+    );
     bundle.refused(&["delete", "none"], "does not exist");
 
     bundle.succeeds(&["start", "one"]);
@@ -156,7 +177,9 @@ fn a_container_is_created_started_killed_and_deleted() {
     bundle.succeeds(&["resume", "one"]);
     assert!(bundle.succeeds(&["ps", "one"]).contains(&pid.to_string()));
     bundle.succeeds(&["kill", "one", "KILL"]);
-    soon("the app is still there", || bundle.status("one") == "stopped");
+    soon("the app is still there", || {
+        bundle.status("one") == "stopped"
+    });
     bundle.refused(&["kill", "one", "TERM"], "not running");
     bundle.succeeds(&["delete", "one"]);
     assert_eq!(bundle.succeeds(&["list", "--quiet"]), "");
@@ -188,7 +211,10 @@ fn the_app_dies_with_its_supervisor() {
         let socket = bundle.path("run/oci/one/lock");
         let locks = std::fs::read_to_string("/proc/locks").unwrap();
         let inode = std::os::unix::fs::MetadataExt::ino(&socket.metadata().unwrap());
-        let line = locks.lines().find(|line| line.contains(&format!(":{inode} "))).unwrap();
+        let line = locks
+            .lines()
+            .find(|line| line.contains(&format!(":{inode} ")))
+            .unwrap();
         // The lock was taken by `create`, which is gone: the supervisor is who holds its state.
         assert!(line.contains("FLOCK"), "{line}");
         let supervisor = supervisor_of(&bundle.path("run/oci/one"), pid);
@@ -210,7 +236,9 @@ fn supervisor_of(place: &Path, app: i32) -> Pid {
         let Ok(files) = std::fs::read_dir(entry.path().join("fd")) else {
             continue;
         };
-        let holds = files.flatten().any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == lock));
+        let holds = files
+            .flatten()
+            .any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == lock));
         if holds && pid != app {
             return Pid::from_raw(pid);
         }
@@ -237,7 +265,13 @@ fn a_directory_is_a_root_that_nothing_is_written_to_or_made_in() {
     );
     let (code, text) = bundle.run();
     assert_eq!(code, Some(0), "{text}");
-    for part in ["65536", "/proc/self/cmdline", "/sys/fs/cgroup/cgroup.procs", "/etc/hosts", "ok\n"] {
+    for part in [
+        "65536",
+        "/proc/self/cmdline",
+        "/sys/fs/cgroup/cgroup.procs",
+        "/etc/hosts",
+        "ok\n",
+    ] {
         assert!(text.contains(part), "{text}");
     }
     assert!(!text.contains("wrote"), "{text}");
@@ -250,7 +284,8 @@ fn the_process_is_what_the_bundle_says() {
     let bundle = bundle!("busybox id; umask; ulimit -n; busybox hostname; echo $A; busybox pwd");
     bundle.change(|config| {
         config["hostname"] = json!("named");
-        config["process"]["user"] = json!({ "uid": 5, "gid": 6, "umask": 63, "additionalGids": [7] });
+        config["process"]["user"] =
+            json!({ "uid": 5, "gid": 6, "umask": 63, "additionalGids": [7] });
         config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 78 }]);
         config["process"]["env"] = json!(["PATH=/bin", "A=b"]);
         config["process"]["cwd"] = json!("/bin");
@@ -265,11 +300,20 @@ fn hooks_run_at_their_turns_with_the_state_on_standard_input() {
     let bundle = bundle!("true");
     let log = bundle.path("log");
     let script = bundle.path("hook");
-    let text = format!("#!/bin/sh\necho \"$1 $V $(jq -r .status)\" >>{}\n", log.display());
+    let text = format!(
+        "#!/bin/sh\necho \"$1 $V $(jq -r .status)\" >>{}\n",
+        log.display()
+    );
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     bundle.change(|config| {
-        for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+        for kind in [
+            "prestart",
+            "createRuntime",
+            "createContainer",
+            "poststart",
+            "poststop",
+        ] {
             config["hooks"][kind] = json!([{
                 "path": script, "args": ["hook", kind], "env": ["V=1", "PATH=/usr/bin:/bin"],
                 "timeout": 10
@@ -294,7 +338,8 @@ fn a_hook_that_fails_or_takes_too_long_ends_the_creation() {
         ("/nowhere", json!([]), "No such file"),
     ] {
         bundle.change(|config| {
-            config["hooks"]["createRuntime"] = json!([{ "path": path, "args": args, "timeout": 1 }]);
+            config["hooks"]["createRuntime"] =
+                json!([{ "path": path, "args": args, "timeout": 1 }]);
         });
         let arguments = ["create", "--bundle", bundle.dir(), "one"];
         bundle.refused(&arguments, why);
@@ -307,7 +352,8 @@ fn a_start_hook_runs_in_the_container() {
     let bundle = bundle!("true");
     bundle.change(|config| {
         let script = "busybox test -e /rootfs && exit 3; busybox test -d /proc/1 || exit 4";
-        config["hooks"]["startContainer"] = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"] }]);
+        config["hooks"]["startContainer"] =
+            json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"] }]);
     });
     let (code, text) = bundle.run();
     assert_eq!(code, Some(0), "{text}");
@@ -315,7 +361,8 @@ fn a_start_hook_runs_in_the_container() {
 
 #[test]
 fn the_bundles_filter_is_passed_beside_imruns_own() {
-    let bundle = bundle!("busybox uname; busybox kill -0 1 && echo zero; busybox kill -18 1 || echo other");
+    let bundle =
+        bundle!("busybox uname; busybox kill -0 1 && echo zero; busybox kill -18 1 || echo other");
     bundle.change(|config| {
         config["linux"]["seccomp"] = json!({
             "defaultAction": "SCMP_ACT_ALLOW",
@@ -328,7 +375,10 @@ fn the_bundles_filter_is_passed_beside_imruns_own() {
     });
     let (_, text) = bundle.run();
     assert!(!text.contains("Linux"), "{text}");
-    assert!(text.contains("zero\n") && text.contains("other\n"), "{text}");
+    assert!(
+        text.contains("zero\n") && text.contains("other\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -347,15 +397,47 @@ fn what_a_container_has_not_is_refused_with_its_reason() {
     let bundle = bundle!("true");
     bundle.refused(&["exec", "one", "sh"], "never entered");
     bundle.refused(&["update", "one"], "lives and dies");
-    bundle.refused(&["create", "--console-socket", "/s", "--bundle", bundle.dir(), "one"], "no terminal");
-    bundle.refused(&["create", "--preserve-fds", "1", "--bundle", bundle.dir(), "one"], "descriptor");
-    bundle.refused(&["create", "--bundle", bundle.dir(), "../one"], "is not 1 to 255");
+    bundle.refused(
+        &[
+            "create",
+            "--console-socket",
+            "/s",
+            "--bundle",
+            bundle.dir(),
+            "one",
+        ],
+        "no terminal",
+    );
+    bundle.refused(
+        &[
+            "create",
+            "--preserve-fds",
+            "1",
+            "--bundle",
+            bundle.dir(),
+            "one",
+        ],
+        "descriptor",
+    );
+    bundle.refused(
+        &["create", "--bundle", bundle.dir(), "../one"],
+        "is not 1 to 255",
+    );
     let log = bundle.path("log.json");
-    let global = ["--log", log.to_str().unwrap(), "--log-format", "json", "--systemd-cgroup"];
+    let global = [
+        "--log",
+        log.to_str().unwrap(),
+        "--log-format",
+        "json",
+        "--systemd-cgroup",
+    ];
     bundle.change(|config| config["process"]["terminal"] = json!(true));
     let create = ["create", "--bundle", bundle.dir(), "one"];
     bundle.refused(&[&global[..], &create].concat(), "process.terminal");
     let line: Value = serde_json::from_slice(&std::fs::read(log).unwrap()).unwrap();
     assert_eq!(line["level"], "error");
-    assert!(line["msg"].as_str().unwrap().contains("process.terminal"), "{line}");
+    assert!(
+        line["msg"].as_str().unwrap().contains("process.terminal"),
+        "{line}"
+    );
 }

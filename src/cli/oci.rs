@@ -57,8 +57,10 @@ pub struct Run {
 impl Bundle {
     fn creation(self) -> Result<Creation> {
         if self.console_socket.is_some() {
-            return Err(Error::policy("--console-socket", "a container has no terminal")
-                .hint("leave out -t; its output goes to the sink"));
+            return Err(
+                Error::policy("--console-socket", "a container has no terminal")
+                    .hint("leave out -t; its output goes to the sink"),
+            );
         }
         if self.pidfd_socket.is_some() {
             return Err(Error::policy("--pidfd-socket", "imrun sends no pidfd")
@@ -250,11 +252,17 @@ impl List {
         if self.format == "json" {
             return print_json(&states.into());
         }
-        let mut table = format!("{:24}  {:7}  {:8}  {:24}  BUNDLE\n", "ID", "PID", "STATUS", "CREATED");
+        let mut table = format!(
+            "{:24}  {:7}  {:8}  {:24}  BUNDLE\n",
+            "ID", "PID", "STATUS", "CREATED"
+        );
         for state in states {
             let [id, status, created, bundle] =
                 ["id", "status", "created", "bundle"].map(|key| text(&state, key));
-            table += &format!("{id:24}  {:<7}  {status:8}  {created:24}  {bundle}\n", state["pid"]);
+            table += &format!(
+                "{id:24}  {:<7}  {status:8}  {created:24}  {bundle}\n",
+                state["pid"]
+            );
         }
         print(&table)
     }
@@ -289,7 +297,8 @@ impl Spec {
         let file = self.bundle.join("config.json");
         let text = format!("{:#}\n", features::example());
         let open = std::fs::File::create_new(&file);
-        let written = open.and_then(|mut open| std::io::Write::write_all(&mut open, text.as_bytes()));
+        let written =
+            open.and_then(|mut open| std::io::Write::write_all(&mut open, text.as_bytes()));
         written.context(|| format!("write({file:?})")).map(|()| 0)
     }
 }

@@ -75,7 +75,10 @@ impl Plan {
             args: Pointers::new(args),
             env: Pointers::new(environment.to_strings()),
             workdir: absolute("process.cwd", &bundle.cwd)?,
-            hostname: hostname("hostname", bundle.hostname.as_deref().unwrap_or("localhost"))?,
+            hostname: hostname(
+                "hostname",
+                bundle.hostname.as_deref().unwrap_or("localhost"),
+            )?,
             uid: bundle.uid,
             gid: bundle.gid,
             groups: bundle.groups.clone(),
@@ -180,7 +183,10 @@ impl Plan {
             hostname: spec.hostname.to_string_lossy().into_owned(),
             env: self.environment.iter().map(print).collect(),
             network: network.record(),
-            bundle: request.bundle.as_ref().map(|bundle| bundle_record(bundle, spec)),
+            bundle: request
+                .bundle
+                .as_ref()
+                .map(|bundle| bundle_record(bundle, spec)),
             limits: request.limits.record(),
             policy: json!({
                 "capabilities": spec.capabilities.names(),
@@ -204,12 +210,13 @@ fn sink(url: &SinkUrl) -> Value {
 /// What only a bundle can say.
 fn bundle_record(bundle: &Bundle, spec: &Spec) -> Value {
     let text = |text: &CString| text.to_string_lossy().into_owned();
-    let sysctls = spec.sysctls.iter().map(|(name, value)| {
-        json!({ "path": text(name), "value": String::from_utf8_lossy(value) })
-    });
-    let rlimits = spec.rlimits.iter().map(|(resource, soft, hard)| {
-        json!({ "resource": resource, "soft": soft, "hard": hard })
-    });
+    let sysctls = spec.sysctls.iter().map(
+        |(name, value)| json!({ "path": text(name), "value": String::from_utf8_lossy(value) }),
+    );
+    let rlimits = spec
+        .rlimits
+        .iter()
+        .map(|(resource, soft, hard)| json!({ "resource": resource, "soft": soft, "hard": hard }));
     json!({
         "umask": spec.umask,
         "rlimits": rlimits.collect::<Vec<_>>(),

@@ -56,7 +56,10 @@ impl Subject {
                 let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
                 let directory = open(path, flags, Mode::empty())
                     .context(|| format!("open({path:?}, O_PATH|O_DIRECTORY)"))?;
-                Ok((Loaded::Directory(path.clone()), Material::Directory(directory)))
+                Ok((
+                    Loaded::Directory(path.clone()),
+                    Material::Directory(directory),
+                ))
             }
             Subject::Directory(path) => Err(Error::policy(
                 format_args!("root {path:?}"),

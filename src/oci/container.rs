@@ -90,7 +90,10 @@ fn read_config(bundle: &Path, systemd: bool) -> Result<Config> {
         .and_then(|open| open.take(MAX_CONFIG + 1).read_to_end(&mut bytes))
         .context(|| format!("read({file:?})"))?;
     if bytes.len() as u64 > MAX_CONFIG {
-        return Err(Error::usage(format_args!("{file:?}"), format_args!("is larger than {MAX_CONFIG} bytes")));
+        return Err(Error::usage(
+            format_args!("{file:?}"),
+            format_args!("is larger than {MAX_CONFIG} bytes"),
+        ));
     }
     let controllers = cgroup::controllers(&cgroup::hierarchy()?)?;
     let reading = Reading {
@@ -356,7 +359,10 @@ pub fn delete(root: &Path, id: &str, force: bool, systemd: bool) -> Result<()> {
         _ => return Err(unfit(&known, phase, "delete").hint("--force kills it first")),
     }
     if !place.await_supervisor(CLEANUP)? {
-        return Err(Error::system(format_args!("container {id:?}"), "its supervisor does not end"));
+        return Err(Error::system(
+            format_args!("container {id:?}"),
+            "its supervisor does not end",
+        ));
     }
     // Of supervisors that were killed.
     Runtime::open(root)?.sweep()?;
@@ -392,7 +398,11 @@ pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
     };
     match Cgroup::existing(&known.cgroup)? {
         Some(cgroup) if fits => cgroup.freeze(frozen),
-        _ => Err(unfit(&known, phase, if frozen { "pause" } else { "resume" })),
+        _ => Err(unfit(
+            &known,
+            phase,
+            if frozen { "pause" } else { "resume" },
+        )),
     }
 }
 
@@ -407,7 +417,10 @@ pub fn processes(root: &Path, id: &str) -> Result<Vec<i32>> {
 pub fn list(root: &Path) -> Result<Vec<Value>> {
     let states = super::state::list(root)?;
     // One that is deleted meanwhile is none.
-    Ok(states.iter().filter_map(|id| state(root, id).ok()).collect())
+    Ok(states
+        .iter()
+        .filter_map(|id| state(root, id).ok())
+        .collect())
 }
 
 fn find(root: &Path, id: &str) -> Result<(Place, Known, Phase)> {
@@ -425,7 +438,9 @@ fn unfit(known: &Known, phase: Phase, command: &str) -> Error {
     );
     match (command, phase) {
         // containerd knows this wording of runc's.
-        ("kill", Phase::Stopped) => Error::usage(format_args!("kill {id}"), "container not running"),
+        ("kill", Phase::Stopped) => {
+            Error::usage(format_args!("kill {id}"), "container not running")
+        }
         _ => error,
     }
 }

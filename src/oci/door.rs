@@ -87,7 +87,12 @@ impl<'a> Door<'a> {
         hooks::run("prestart", &self.hooks.prestart, &creating, None)?;
         hooks::run("createRuntime", &self.hooks.create_runtime, &creating, None)?;
         let inside = Some((app.pidfd.as_fd(), Namespaces::Surroundings));
-        hooks::run("createContainer", &self.hooks.create_container, &creating, inside)?;
+        hooks::run(
+            "createContainer",
+            &self.hooks.create_container,
+            &creating,
+            inside,
+        )?;
         signals::refuse(signals)?;
         if let Some(file) = &self.pid_file {
             write_pid(file, pid)?;
@@ -97,7 +102,12 @@ impl<'a> Door<'a> {
         Ok(())
     }
 
-    fn await_start(&self, listener: &UnixListener, app: &Prepared, signals: &SignalFd) -> Result<()> {
+    fn await_start(
+        &self,
+        listener: &UnixListener,
+        app: &Prepared,
+        signals: &SignalFd,
+    ) -> Result<()> {
         loop {
             let mut set = [
                 PollFd::new(listener.as_fd(), PollFlags::POLLIN),
@@ -110,7 +120,10 @@ impl<'a> Door<'a> {
             }
             let [start, end, _] = set.map(|fd| fd.any().unwrap_or(false));
             if end {
-                return Err(Error::system("container", "was killed before it was started"));
+                return Err(Error::system(
+                    "container",
+                    "was killed before it was started",
+                ));
             }
             signals::refuse(signals)?;
             if start {
@@ -131,13 +144,21 @@ impl Gate for Door<'_> {
         self.created(app, signals)?;
         if let Some(listener) = &self.listener {
             if !self.tell(&Ok(())) {
-                return Err(Error::system("create", "went away before it knew of its container"));
+                return Err(Error::system(
+                    "create",
+                    "went away before it knew of its container",
+                ));
             }
             self.await_start(listener, app, signals)?;
         }
         let inside = Some((app.pidfd.as_fd(), Namespaces::All));
         let state = self.state(Phase::Created);
-        hooks::run("startContainer", &self.hooks.start_container, &state, inside)
+        hooks::run(
+            "startContainer",
+            &self.hooks.start_container,
+            &state,
+            inside,
+        )
     }
 
     fn passed(&self) -> Result<()> {
@@ -177,7 +198,9 @@ pub(super) fn outcome(from: UnixStream) -> Result<()> {
     let Some((what, why)) = part("what").zip(part("why")) else {
         return Ok(());
     };
-    let exit = message["exit"].as_u64().and_then(|exit| exit.try_into().ok());
+    let exit = message["exit"]
+        .as_u64()
+        .and_then(|exit| exit.try_into().ok());
     let error = Error::system(what, why).exit(exit.unwrap_or(crate::error::EXIT_REFUSED));
     Err(match part("hint") {
         Some(hint) => error.hint(hint),

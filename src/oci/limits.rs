@@ -95,7 +95,9 @@ fn quota(cpu: &Node<'_>) -> Result<Option<Cpus>> {
     let period = positive(cpu, "period")?.unwrap_or(PERIOD);
     let cpus = Cpus::of_quota(quota, period);
     let why = "is no quota that the kernel takes";
-    Ok(Some(cpus.ok_or_else(|| wrong("linux.resources.cpu.quota", why))?))
+    Ok(Some(
+        cpus.ok_or_else(|| wrong("linux.resources.cpu.quota", why))?,
+    ))
 }
 
 /// A share is no limit: where the host has no controller for it, it is reported and left out.

@@ -33,11 +33,7 @@ const DEVICES: [&str; 8] = [
     "/dev/console",
 ];
 
-pub(super) fn read(
-    root: &Node<'_>,
-    reading: &Reading<'_>,
-    changes: &mut Changes,
-) -> Result<Linux> {
+pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes) -> Result<Linux> {
     let linux = root.need("linux")?;
     let namespaces = Namespaces::read(&linux, changes)?;
     for (key, why) in [
@@ -96,12 +92,18 @@ impl Namespaces {
                 // Nothing can be kept in one.
                 ("ipc", Some(path)) => changes.add("linux.namespaces, ipc", path, "its own"),
                 ("pid" | "mount" | "user" | "cgroup" | "time" | "ipc" | "network" | "uts", _) => {}
-                (kind, _) => return Err(wrong("linux.namespaces", format_args!("{kind:?} is none"))),
+                (kind, _) => {
+                    return Err(wrong("linux.namespaces", format_args!("{kind:?} is none")));
+                }
             }
         }
         for kind in ["pid", "ipc"] {
             if !seen.contains_key(kind) {
-                changes.add(&format!("linux.namespaces, {kind}"), "the host's", "its own");
+                changes.add(
+                    &format!("linux.namespaces, {kind}"),
+                    "the host's",
+                    "its own",
+                );
             }
         }
         Ok(Namespaces {
@@ -129,8 +131,14 @@ fn ids(linux: &Node<'_>, has_namespace: bool) -> Result<Option<(Vec<IdRange>, Ve
     match (users.is_empty(), groups.is_empty()) {
         (true, true) => Ok(None),
         (false, false) if has_namespace => Ok(Some((users, groups))),
-        (false, false) => Err(wrong("linux.uidMappings", "there is no user namespace for it")),
-        _ => Err(wrong("linux.uidMappings", "comes with linux.gidMappings, or not at all")),
+        (false, false) => Err(wrong(
+            "linux.uidMappings",
+            "there is no user namespace for it",
+        )),
+        _ => Err(wrong(
+            "linux.uidMappings",
+            "comes with linux.gidMappings, or not at all",
+        )),
     }
 }
 
@@ -164,7 +172,11 @@ fn slice_path(text: &str) -> Result<PathBuf> {
     let [slice, prefix, name] = parts[..] else {
         return Err(wrong("linux.cgroupsPath", "is not SLICE:PREFIX:NAME"));
     };
-    let slice = if slice.is_empty() { "system.slice" } else { slice };
+    let slice = if slice.is_empty() {
+        "system.slice"
+    } else {
+        slice
+    };
     let stem = slice
         .strip_suffix(".slice")
         .filter(|stem| !stem.contains('/'))
@@ -198,7 +210,14 @@ fn refuse_devices(linux: &Node<'_>) -> Result<()> {
 /// Nothing is ever mounted in a container that runs: there is nothing to propagate.
 fn check_propagation(linux: &Node<'_>) -> Result<()> {
     const KNOWN: [&str; 8] = [
-        "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable",
+        "private",
+        "rprivate",
+        "slave",
+        "rslave",
+        "shared",
+        "rshared",
+        "unbindable",
+        "runbindable",
     ];
     match text(linux, "rootfsPropagation")? {
         Some(mode) if !KNOWN.contains(&mode.as_str()) => {
@@ -221,7 +240,10 @@ fn sysctls(
     for (name, value) in node.text_map()? {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
         if !name.bytes().all(plain) || name.contains("..") {
-            return Err(wrong(format_args!("linux.sysctl.{name}"), "is no sysctl's name"));
+            return Err(wrong(
+                format_args!("linux.sysctl.{name}"),
+                "is no sysctl's name",
+            ));
         }
         let path = match name.contains('/') {
             true => name.clone(),
@@ -229,12 +251,20 @@ fn sysctls(
         };
         let of_ipc = ["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"];
         if of_ipc.iter().any(|start| path.starts_with(start)) {
-            changes.add(&format!("linux.sysctl.{name}"), value, "0: nothing is kept in memory");
+            changes.add(
+                &format!("linux.sysctl.{name}"),
+                value,
+                "0: nothing is kept in memory",
+            );
         } else if path.starts_with("net/") && namespaces.network == "none" {
             let path = CString::new(format!("sys/{path}")).expect("the name is plain");
             sysctls.push((path, value.into_bytes()));
         } else if path.starts_with("net/") {
-            changes.add(&format!("linux.sysctl.{name}"), value, "as the network has it");
+            changes.add(
+                &format!("linux.sysctl.{name}"),
+                value,
+                "as the network has it",
+            );
         } else {
             let why = "is the host's, or none that a container could set";
             return Err(refuse(format_args!("linux.sysctl.{name}"), why));

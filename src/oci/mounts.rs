@@ -122,7 +122,10 @@ impl<'a> Mount<'a> {
         {
             return Ok(Fate::Own);
         }
-        if ENGINES.iter().any(|path| Path::new(path) == self.destination) || self.is_termination_log()
+        if ENGINES
+            .iter()
+            .any(|path| Path::new(path) == self.destination)
+            || self.is_termination_log()
         {
             return Ok(Fate::Absent("a file of the engine's"));
         }
@@ -135,17 +138,29 @@ impl<'a> Mount<'a> {
         }
         let error = refuse(
             format_args!("mounts, {:?}", self.destination),
-            format_args!("{:?} of the host would be configuration that no digest names", self.source),
+            format_args!(
+                "{:?} of the host would be configuration that no digest names",
+                self.source
+            ),
         );
-        Err(error.hint(match self.destination.starts_with("/var/run/secrets/kubernetes.io") {
-            true => "automountServiceAccountToken: false",
-            false => "bake files into the image, configure by environment variables",
-        }))
+        Err(error.hint(
+            match self
+                .destination
+                .starts_with("/var/run/secrets/kubernetes.io")
+            {
+                true => "automountServiceAccountToken: false",
+                false => "bake files into the image, configure by environment variables",
+            },
+        ))
     }
 
     /// Kubernetes lets a pod choose where it is, and the host's side is always here.
     fn is_termination_log(&self) -> bool {
-        let parts: Vec<_> = self.source.iter().filter_map(|part| part.to_str()).collect();
+        let parts: Vec<_> = self
+            .source
+            .iter()
+            .filter_map(|part| part.to_str())
+            .collect();
         matches!(parts[..], ["/", .., "pods", _, "containers", _, _])
     }
 }

@@ -23,9 +23,15 @@ pub(super) struct Process {
 
 /// What is not done: the key, and why.
 const REFUSED: [(&str, &str); 3] = [
-    ("scheduler", "the host decides how its processors are shared"),
+    (
+        "scheduler",
+        "the host decides how its processors are shared",
+    ),
     ("ioPriority", "the host decides how its disks are shared"),
-    ("execCPUAffinity", "nothing is executed in a running container"),
+    (
+        "execCPUAffinity",
+        "nothing is executed in a running container",
+    ),
 ];
 
 pub(super) fn read(node: &Node<'_>, changes: &mut Changes) -> Result<Process> {

@@ -11,7 +11,10 @@ use std::collections::BTreeMap;
 const MAX: usize = 4096;
 
 pub(super) fn read(node: &Node<'_>) -> Result<Vec<libc::sock_filter>> {
-    if node.get("listenerPath")?.is_some_and(|path| !path.is_nothing()) {
+    if node
+        .get("listenerPath")?
+        .is_some_and(|path| !path.is_nothing())
+    {
         let why = "a process has one listener, and it is imrun's observer";
         return Err(refuse("linux.seccomp.listenerPath", why));
     }
@@ -48,7 +51,9 @@ pub(super) fn read(node: &Node<'_>) -> Result<Vec<libc::sock_filter>> {
 /// (runc, libcontainer/seccomp, matchCall): each becomes a rule of its own.
 fn alternatives(tests: &[Test]) -> Vec<Vec<Test>> {
     let repeated = tests.iter().enumerate().any(|(index, test)| {
-        tests[..index].iter().any(|other| other.argument == test.argument)
+        tests[..index]
+            .iter()
+            .any(|other| other.argument == test.argument)
     });
     match repeated {
         true => tests.iter().map(|test| vec![*test]).collect(),

@@ -159,8 +159,10 @@ impl Place {
         match builder(false).create(&self.dir) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let id = self.dir.file_name().unwrap_or_default();
-                Err(Error::usage(format_args!("container {id:?}"), "is there already")
-                    .hint("imrun delete ID"))
+                Err(
+                    Error::usage(format_args!("container {id:?}"), "is there already")
+                        .hint("imrun delete ID"),
+                )
             }
             made => made.context(|| format!("mkdir({:?})", self.dir)),
         }?;
@@ -185,7 +187,10 @@ impl Place {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let id = self.dir.file_name().unwrap_or_default();
                 // containerd and Podman know this wording of runc's.
-                Err(Error::usage(format_args!("container {id:?}"), "container does not exist"))
+                Err(Error::usage(
+                    format_args!("container {id:?}"),
+                    "container does not exist",
+                ))
             }
             bytes => {
                 let bytes = bytes.context(|| format!("read({file:?})"))?;
@@ -261,8 +266,7 @@ impl Place {
 
     /// A path to it that is short enough for an address, as long as the directory is held open.
     fn socket(&self) -> Result<(File, PathBuf)> {
-        let directory =
-            File::open(&self.dir).context(|| format!("open({:?})", self.dir))?;
+        let directory = File::open(&self.dir).context(|| format!("open({:?})", self.dir))?;
         let path = format!("/proc/self/fd/{}/socket", directory.as_raw_fd());
         Ok((directory, path.into()))
     }

@@ -3,7 +3,7 @@
 
 use super::calls::{ARCHITECTURE, FOREIGN};
 use super::compile::{
-    HIGH, IF_ABOVE, IF_AT_LEAST, IF_EQUAL, JUMP, LOAD, LOW, AND, RETURN, argument, branch, head,
+    AND, HIGH, IF_ABOVE, IF_AT_LEAST, IF_EQUAL, JUMP, LOAD, LOW, RETURN, argument, branch, head,
     instruction, search,
 };
 use libc::sock_filter;
@@ -99,7 +99,10 @@ fn decide(cases: &[Case], otherwise: u32) -> Vec<sock_filter> {
 impl Test {
     /// Goes on behind itself where it holds, else skips `rest` instructions more.
     fn code(&self, rest: usize) -> Vec<sock_filter> {
-        let [low, high] = [argument(self.argument) + LOW, argument(self.argument) + HIGH];
+        let [low, high] = [
+            argument(self.argument) + LOW,
+            argument(self.argument) + HIGH,
+        ];
         let [below, above] = [self.value as u32, (self.value >> 32) as u32];
         // Each part ends at `yes`, the next instruction but one, or at `no`, the next.
         let mut code = match self.comparison {

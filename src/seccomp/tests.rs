@@ -404,7 +404,17 @@ fn rules_beside_each_other_with_one_answer_share_a_range() {
 fn a_foreign_profile_compares_whole_arguments() {
     use super::{Case, Comparison, Profile, Test};
     const VALUE: u64 = 0x1_0000_0005;
-    let around = [0, 4, 5, 6, VALUE - 1, VALUE, VALUE + 1, 0x2_0000_0005, u64::MAX];
+    let around = [
+        0,
+        4,
+        5,
+        6,
+        VALUE - 1,
+        VALUE,
+        VALUE + 1,
+        0x2_0000_0005,
+        u64::MAX,
+    ];
     type Holds = fn(u64) -> bool;
     let comparisons: [(Comparison, Holds); 7] = [
         (Comparison::Equal, |value| value == VALUE),
@@ -413,7 +423,9 @@ fn a_foreign_profile_compares_whole_arguments() {
         (Comparison::AtMost, |value| value <= VALUE),
         (Comparison::Greater, |value| value > VALUE),
         (Comparison::AtLeast, |value| value >= VALUE),
-        (Comparison::Masked(0x1_0000_000f), |value| value & 0x1_0000_000f == VALUE),
+        (Comparison::Masked(0x1_0000_000f), |value| {
+            value & 0x1_0000_000f == VALUE
+        }),
     ];
     for (comparison, holds) in comparisons {
         let test = Test {
@@ -446,9 +458,16 @@ fn a_foreign_profile_compares_whole_arguments() {
                 true => libc::SECCOMP_RET_TRAP,
                 false => libc::SECCOMP_RET_ALLOW,
             };
-            assert_eq!(interpret(&program, &call(9)).0, expected, "{comparison:?} {value:#x}");
+            assert_eq!(
+                interpret(&program, &call(9)).0,
+                expected,
+                "{comparison:?} {value:#x}"
+            );
             for number in [8, 10] {
-                assert_eq!(interpret(&program, &call(number)).0, libc::SECCOMP_RET_ALLOW);
+                assert_eq!(
+                    interpret(&program, &call(number)).0,
+                    libc::SECCOMP_RET_ALLOW
+                );
             }
         }
     }

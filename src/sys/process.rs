@@ -6,9 +6,9 @@
 use super::check;
 use nix::Result;
 use std::ffi::{CStr, c_char};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Which namespaces of a process another one enters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

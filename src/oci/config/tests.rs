@@ -66,16 +66,24 @@ fn a_bundle_is_read_and_what_it_cannot_have_is_listed() {
     let config = read(&config()).unwrap();
     let bundle = &config.bundle;
     assert_eq!(bundle.args, [c"app".to_owned(), c"--serve".to_owned()]);
-    assert_eq!((bundle.uid, bundle.gid, &bundle.groups[..]), (5, 6, &[6, 7][..]));
+    assert_eq!(
+        (bundle.uid, bundle.gid, &bundle.groups[..]),
+        (5, 6, &[6, 7][..])
+    );
     assert_eq!(bundle.env.get("A").unwrap(), "b");
     assert_eq!(bundle.rlimits, [(libc::RLIMIT_NOFILE, 512, 1024)]);
     assert_eq!(bundle.oom_score_adj, Some(-5));
     assert_eq!(bundle.cgroup.as_deref(), Some(Path::new("default/one")));
     assert_eq!(bundle.masked, [c"/proc/special".to_owned()]);
     assert_eq!(config.network, "none");
-    assert_eq!(config.names, [(NameFile::Hosts, PathBuf::from("/bundle/hosts"))]);
+    assert_eq!(
+        config.names,
+        [(NameFile::Hosts, PathBuf::from("/bundle/hosts"))]
+    );
     assert_eq!(changed(&config), ["/dev/shm"]);
-    assert!(matches!(config.subject, Subject::Directory(path) if path == Path::new("/bundle/rootfs")));
+    assert!(
+        matches!(config.subject, Subject::Directory(path) if path == Path::new("/bundle/rootfs"))
+    );
 }
 
 #[test]
@@ -89,11 +97,19 @@ fn capabilities_are_a_bound_of_which_no_container_has_all() {
 #[test]
 fn a_verified_image_is_named_by_an_annotation() {
     let digest = format!("sha256:{}", "ab".repeat(32));
-    let document = with("", "annotations", json!({ "dev.imrun.image": digest, "other": "x" }));
+    let document = with(
+        "",
+        "annotations",
+        json!({ "dev.imrun.image": digest, "other": "x" }),
+    );
     let config = read(&document).unwrap();
     assert!(matches!(config.subject, Subject::Image(image) if image.to_string() == digest));
     assert_eq!(config.annotations["other"], "x");
-    let error = refusal("", "annotations", json!({ "dev.imrun.image": "busybox:latest" }));
+    let error = refusal(
+        "",
+        "annotations",
+        json!({ "dev.imrun.image": "busybox:latest" }),
+    );
     assert!(error.what.contains("dev.imrun.image"), "{error}");
 }
 
@@ -109,7 +125,10 @@ fn what_is_writable_becomes_read_only_or_absent() {
           "source": "/var/lib/kubelet/pods/1/containers/app/2" },
     ]);
     let absent = read(&with("", "mounts", mounts)).unwrap();
-    assert_eq!(changed(&absent), ["/tmp", "/data", "/run/.containerenv", "/log"]);
+    assert_eq!(
+        changed(&absent),
+        ["/tmp", "/data", "/run/.containerenv", "/log"]
+    );
 }
 
 #[test]
@@ -117,7 +136,11 @@ fn a_bind_that_would_be_configuration_is_refused_by_its_name() {
     for (place, source, options) in [
         ("/etc/app.conf", "app.conf", json!(["bind"])),
         ("/data", "data", json!(["rbind", "ro"])),
-        ("/var/run/secrets/kubernetes.io/serviceaccount", "data", json!(["ro", "bind"])),
+        (
+            "/var/run/secrets/kubernetes.io/serviceaccount",
+            "data",
+            json!(["ro", "bind"]),
+        ),
     ] {
         let mount = json!({ "destination": place, "source": source, "options": options });
         let error = refusal("", "mounts", json!([mount]));
@@ -130,15 +153,54 @@ fn a_bind_that_would_be_configuration_is_refused_by_its_name() {
 fn what_no_container_has_is_refused_by_its_name() {
     for (parent, key, value, name) in [
         ("/process", "terminal", json!(true), "process.terminal"),
-        ("/process", "scheduler", json!({ "policy": "SCHED_FIFO" }), "process.scheduler"),
-        ("/linux", "namespaces", json!([{ "type": "pid", "path": "/proc/1/ns/pid" }]), "pid"),
-        ("/linux", "devices", json!([{ "path": "/dev/fuse" }]), "/dev/fuse"),
-        ("/linux", "sysctl", json!({ "vm.swappiness": "1" }), "vm.swappiness"),
-        ("/linux", "personality", json!({ "domain": "LINUX32" }), "personality"),
-        ("/linux", "resources", json!({ "unified": { "memory.high": "1" } }), "unified"),
-        ("/linux", "seccomp",
-         json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s" }), "listenerPath"),
-        ("", "mounts", json!([{ "destination": "/x", "type": "nfs", "source": "a:/b" }]), "/x"),
+        (
+            "/process",
+            "scheduler",
+            json!({ "policy": "SCHED_FIFO" }),
+            "process.scheduler",
+        ),
+        (
+            "/linux",
+            "namespaces",
+            json!([{ "type": "pid", "path": "/proc/1/ns/pid" }]),
+            "pid",
+        ),
+        (
+            "/linux",
+            "devices",
+            json!([{ "path": "/dev/fuse" }]),
+            "/dev/fuse",
+        ),
+        (
+            "/linux",
+            "sysctl",
+            json!({ "vm.swappiness": "1" }),
+            "vm.swappiness",
+        ),
+        (
+            "/linux",
+            "personality",
+            json!({ "domain": "LINUX32" }),
+            "personality",
+        ),
+        (
+            "/linux",
+            "resources",
+            json!({ "unified": { "memory.high": "1" } }),
+            "unified",
+        ),
+        (
+            "/linux",
+            "seccomp",
+            json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s" }),
+            "listenerPath",
+        ),
+        (
+            "",
+            "mounts",
+            json!([{ "destination": "/x", "type": "nfs", "source": "a:/b" }]),
+            "/x",
+        ),
     ] {
         let error = refusal(parent, key, value);
         assert_eq!(error.reason, Reason::Policy, "{error}");
@@ -154,13 +216,29 @@ fn what_makes_no_sense_is_refused() {
         ("/process", "args", json!(["a\0b"])),
         ("/process", "cwd", Value::Null),
         ("/process", "oomScoreAdj", json!(1001)),
-        ("/process", "rlimits", json!([{ "type": "RLIMIT_X", "soft": 1, "hard": 1 }])),
-        ("/process", "rlimits", json!([{ "type": "RLIMIT_AS", "soft": 2, "hard": 1 }])),
+        (
+            "/process",
+            "rlimits",
+            json!([{ "type": "RLIMIT_X", "soft": 1, "hard": 1 }]),
+        ),
+        (
+            "/process",
+            "rlimits",
+            json!([{ "type": "RLIMIT_AS", "soft": 2, "hard": 1 }]),
+        ),
         ("/process", "user", json!({ "uid": 4_294_967_296_u64 })),
         ("/linux", "cgroupsPath", json!("/a/../../b")),
         ("/linux", "namespaces", json!([{ "type": "net" }])),
-        ("/linux", "namespaces", json!([{ "type": "uts" }, { "type": "uts" }])),
-        ("/linux", "uidMappings", json!([{ "containerID": 0, "hostID": 1, "size": 1 }])),
+        (
+            "/linux",
+            "namespaces",
+            json!([{ "type": "uts" }, { "type": "uts" }]),
+        ),
+        (
+            "/linux",
+            "uidMappings",
+            json!([{ "containerID": 0, "hostID": 1, "size": 1 }]),
+        ),
         ("/linux", "maskedPaths", json!(["/proc/../etc"])),
         ("/linux", "rootfsPropagation", json!("sideways")),
     ] {
@@ -177,7 +255,9 @@ fn limits_are_read_and_shares_are_none() {
         "blockIO": { "weight": 0 },
         "devices": [{ "allow": false, "access": "rwm" }]
     });
-    let limits = read(&with("/linux", "resources", resources)).unwrap().limits;
+    let limits = read(&with("/linux", "resources", resources))
+        .unwrap()
+        .limits;
     assert_eq!(limits.memory, Some(64 << 20));
     assert_eq!(limits.cpus, Some("0.5".parse().unwrap()));
     assert_eq!((limits.pids, limits.cpu_weight), (None, Some(1)));
@@ -185,7 +265,9 @@ fn limits_are_read_and_shares_are_none() {
 
 #[test]
 fn a_duplicate_key_is_refused() {
-    let text = config().to_string().replacen('{', "{\"hostname\":\"a\",\"hostname\":\"b\",", 1);
+    let text = config()
+        .to_string()
+        .replacen('{', "{\"hostname\":\"a\",\"hostname\":\"b\",", 1);
     let reading = Reading {
         directory: Path::new("/"),
         systemd: false,
