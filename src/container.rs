@@ -170,6 +170,8 @@ struct Announced {
     shipper: Shipper,
     /// The launch record's number among the events.
     sequence: u64,
+    /// The host's number of the container's user 0.
+    first_id: u32,
 }
 
 impl Launch<'_> {
@@ -255,6 +257,7 @@ impl Launch<'_> {
             policy: plan.policy,
             shipper,
             sequence,
+            first_id: ids.first_user(),
         })
     }
 
@@ -315,7 +318,7 @@ impl Launch<'_> {
             kills: self.request.on_write == OnWrite::Kill,
             cgroup,
             owners: Owners::new(self.loaded.image(), &self.request.store),
-            first_id: self.entry.first_id(),
+            first_id: announced.first_id,
             shipper,
             status: self.status,
         });

@@ -41,10 +41,12 @@ impl Ps {
         );
         for c in running {
             let name = c.name.as_deref().unwrap_or("-");
-            let (id, image) = (&c.id[..12], &c.image[..19]);
+            let id = &c.id[..12];
+            // A digest's start; a directory's path may be shorter.
+            let image: String = c.image.chars().take(19).collect();
             let command = c.args.join(" ").escape_debug().to_string();
             text += &format!(
-                "{id}  {name:16}  {image}  {:9}  {:7}  {:24}  {command}\n",
+                "{id}  {name:16}  {image:19}  {:9}  {:7}  {:24}  {command}\n",
                 c.integrity, c.pid, c.started
             );
         }

@@ -65,6 +65,11 @@ impl Ids {
         self.shifted
     }
 
+    /// The host's number of the first user.
+    pub fn first_user(&self) -> u32 {
+        self.users.first().map_or(0, |range| range.outside)
+    }
+
     /// The host's number of a user of the container.
     pub(super) fn user(&self, id: u32) -> Result<u32> {
         outside(&self.users, id).ok_or_else(|| missing("user", id))
