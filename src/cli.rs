@@ -5,6 +5,7 @@ mod check;
 mod containers;
 mod doctor;
 mod images;
+mod manual;
 mod oci;
 mod progress;
 mod refused;
@@ -153,6 +154,12 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Show the whole way on this machine: bake, launch, ship, refuse
     Demo,
+    /// Print a shell's completions
+    #[command(hide = true)]
+    Completions(manual::Completions),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Manual(manual::Manual),
     Create(oci::Create),
     Start(oci::Start),
     State(oci::State),
@@ -300,6 +307,8 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
         Command::Bake(bake) => bake.execute(&global),
         Command::Doctor(doctor) => doctor.execute(&global),
         Command::Demo => crate::demo::run(),
+        Command::Completions(completions) => completions.execute(),
+        Command::Manual(manual) => manual.execute(),
         Command::Create(create) => create.execute(&global),
         Command::Start(start) => start.execute(&global),
         Command::State(state) => state.execute(&global),

@@ -23,6 +23,7 @@ use crate::state::{Entry, Runtime};
 use crate::status::Status;
 use crate::store::Store;
 use crate::supervise::{Ending, Policy, Supervisor, await_acknowledgement, signals};
+use crate::sys::memory;
 use nix::sys::signalfd::SignalFd;
 use plan::Plan;
 use serde_json::{Value, json};
@@ -114,6 +115,7 @@ pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
 
 /// The same, where `gate` says when the app may start.
 pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result<Outcome> {
+    memory::share_heap();
     cgroup::check(&request.limits)?;
     let (loaded, material) = request.subject.load(&request.store, request.integrity)?;
     let memo = material.memo().map(|memo| memo.to_string());
@@ -311,7 +313,7 @@ impl Launch<'_> {
         cgroup: &Cgroup,
     ) -> Result<(Ending, Report)> {
         let pid = app.pid.as_raw();
-        let mut status = self.status_of(pid, announced);
+        let mut lines = self.entry.lines()?;
         let (shipper, policy) = (&announced.shipper, announced.policy);
         let observer = app.listener.take().map(|listener| Observer {
             listener,
@@ -323,13 +325,10 @@ impl Launch<'_> {
             status: self.status,
         });
         Observer::beside(observer, || {
-            self.entry.publish(&status)?;
+            self.entry.publish(&self.status_of(pid, announced))?;
             let started = json!({ "id": self.id, "launch": announced.launch, "pid": pid });
             self.status.event("started", started)?;
-            let report = || {
-                status.sinks = sinks(shipper);
-                self.entry.publish(&status)
-            };
+            let report = || lines.write(shipper.each().map(|(_, lines)| lines));
             Supervisor::new(app, cgroup, shipper, self.signals, policy, Box::new(report))
                 .and_then(Supervisor::watch)
         })
@@ -439,28 +438,20 @@ fn tell_failure(announced: &Announced, error: &Error) {
 /// The record with what became of the lines: `lines` at the sink that has acknowledged the fewest,
 /// and `sinks` each where there are several.
 fn with_counts(mut record: Value, lines: &Counters, shipper: &Shipper) -> Value {
-    record["lines"] = counts(lines);
+    record["lines"] = json!(lines);
     let sinks = sinks(shipper);
     if sinks.len() > 1 {
-        record["sinks"] = sinks.into();
+        record["sinks"] = json!(sinks);
     }
     record
 }
 
-fn sinks(shipper: &Shipper) -> Vec<Value> {
-    let sink = |(url, lines): (&SinkUrl, Counters)| json!({ "url": url.to_string(), "lines": counts(&lines) });
+fn sinks(shipper: &Shipper) -> Vec<crate::state::Sink> {
+    let sink = |(url, lines): (&SinkUrl, Counters)| crate::state::Sink {
+        url: url.to_string(),
+        lines,
+    };
     shipper.each().map(sink).collect()
-}
-
-fn counts(lines: &Counters) -> Value {
-    json!({
-        "read": lines.read,
-        "acknowledged": lines.acknowledged,
-        "dropped": lines.dropped,
-        "rejected": lines.rejected,
-        "pending": lines.pending,
-        "retried": lines.retried,
-    })
 }
 
 fn loss(lines: &Counters, settled: &Counters, shipper: &Shipper) -> String {

@@ -44,3 +44,11 @@ pub use frame::{Frame, Framer};
 pub use shipper::{Open, Options, Shipper};
 pub use sink::{Acknowledgement, Delivery, Failure, FailureKind, Rejection, Sink};
 pub use url::{Protocol, Scheme, SinkUrl, Transport};
+
+/// The parsers of what sinks answer: for fuzzing.
+pub mod answers {
+    pub use super::es::understand as bulk;
+    pub use super::forward::acknowledged as forward;
+    pub use super::http::parse as http;
+    pub use super::otlp::understand as otlp;
+}

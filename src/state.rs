@@ -4,6 +4,7 @@
 //! ROOT/ID/lock        locked (flock(2)) for as long as the container's supervisor lives
 //! ROOT/ID/cgroup      where its cgroup is, beneath the hierarchy's root
 //! ROOT/ID/state.json  what `imrun ps` shows
+//! ROOT/ID/lines       the counters of each sink, a line each: six numbers of twenty digits
 //! ROOT/names/NAME     locked by the container of that name
 //! ROOT/.N             an entry that is being made by the owner of the N-th range of ids
 //! /run/imrun/ids/N    locked by the container that owns the N-th range of ids, whatever its ROOT
@@ -11,8 +12,11 @@
 //! It holds no environment values and no log bytes.
 #![forbid(unsafe_code)]
 
+mod lines;
+
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
+use crate::ship::Counters;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -20,6 +24,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::user::IDS;
+
+pub use lines::Lines;
 
 /// The range that systemd keeps for containers (systemd, UIDS-GIDS.md: 524288 to 1879048191).
 const FIRST_ID: u32 = 524_288;
@@ -41,8 +47,8 @@ pub struct Status {
     pub integrity: String,
     /// The first sink, without credentials.
     pub sink: String,
-    /// All of them: `url`, without credentials, and `lines`, their counters a second ago at most.
-    pub sinks: Vec<serde_json::Value>,
+    /// All of them.
+    pub sinks: Vec<Sink>,
     /// The supervisor's process id.
     pub supervisor: i32,
     /// The app's process id.
@@ -51,6 +57,16 @@ pub struct Status {
     pub started: String,
     /// The program and its arguments.
     pub args: Vec<String>,
+}
+
+/// A sink of a running container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sink {
+    /// Without credentials.
+    pub url: String,
+    /// What became of the lines, up to a second ago.
+    #[serde(default)]
+    pub lines: Counters,
 }
 
 /// Where ranges of ids are claimed: one place for the host, as the ids are the host's.
@@ -164,10 +180,12 @@ impl Runtime {
         for id in self.entries()? {
             let file = self.dir.join(&id).join("state.json");
             match std::fs::read(&file) {
-                Ok(bytes) => running.push(
-                    serde_json::from_slice(&bytes)
-                        .map_err(|e| Error::system(format_args!("{file:?}"), e))?,
-                ),
+                Ok(bytes) => {
+                    let mut status: Status = serde_json::from_slice(&bytes)
+                        .map_err(|e| Error::system(format_args!("{file:?}"), e))?;
+                    lines::read(&self.dir.join(&id).join("lines"), &mut status.sinks)?;
+                    running.push(status);
+                }
                 // Not started yet, or gone meanwhile.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error).context(|| format!("read({file:?})")),
@@ -255,6 +273,11 @@ impl Entry {
             serde_json::to_vec(status).map_err(|e| Error::system(format_args!("{file:?}"), e))?;
         std::fs::write(&new, text).context(|| format!("write({new:?})"))?;
         std::fs::rename(&new, &file).context(|| format!("rename({new:?}, {file:?})"))
+    }
+
+    /// The file that its counters go to.
+    pub fn lines(&self) -> Result<Lines> {
+        Lines::create(self.dir.join("lines"))
     }
 
     /// Where the container's own runtime files go.

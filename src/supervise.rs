@@ -134,10 +134,8 @@ pub struct Supervisor<'a> {
 enum Memory {
     /// It is kept until then: most apps that end soon end sooner.
     Keep(Instant),
-    /// It is given back in front of the next poll(2).
-    Release(Program),
-    /// It was given back.
-    Released,
+    /// It is given back in front of the next poll(2), or was given back in front of an earlier one.
+    Give { program: Program, done: bool },
 }
 
 impl<'a> Supervisor<'a> {
@@ -201,15 +199,19 @@ impl<'a> Supervisor<'a> {
             self.outputs[0].poll_fd().unwrap_or_else(none),
             self.outputs[1].poll_fd().unwrap_or_else(none),
         ];
-        if let Memory::Release(program) = &self.memory {
+        if let Memory::Give {
+            program,
+            done: false,
+        } = &self.memory
+        {
             program.release().context(|| "madvise(MADV_DONTNEED)")?;
         }
         let polled = poll(&mut set, timeout);
         let ready = set.map(|fd| fd.any().unwrap_or(false));
         self.outputs[0].ready = ready[3];
         self.outputs[1].ready = ready[4];
-        if matches!(self.memory, Memory::Release(_)) {
-            self.memory = Memory::Released;
+        if let Memory::Give { done, .. } = &mut self.memory {
+            *done = true;
         }
         match polled {
             Ok(_) | Err(Errno::EINTR) => Ok(ready[0]),
@@ -221,7 +223,7 @@ impl<'a> Supervisor<'a> {
         const STALL_CHECK: Duration = Duration::from_millis(100);
         let settle = match self.memory {
             Memory::Keep(until) => Some(until),
-            Memory::Release(_) | Memory::Released => None,
+            Memory::Give { .. } => None,
         };
         let times = self
             .kill_at
@@ -310,7 +312,10 @@ impl<'a> Supervisor<'a> {
         if matches!(self.memory, Memory::Keep(until) if until <= Instant::now()) {
             memory::trim_heap();
             let program = Program::find().context(|| "read(\"/proc/self/maps\")")?;
-            self.memory = Memory::Release(program);
+            self.memory = Memory::Give {
+                program,
+                done: false,
+            };
         }
         Ok(())
     }

@@ -19,11 +19,27 @@ pub fn nanoseconds() -> u64 {
 
 /// `2026-11-21T22:55:24.123456789Z` for nanoseconds since the epoch.
 pub fn rfc3339(nanoseconds: u64) -> String {
+    String::from_utf8_lossy(&text(nanoseconds)).into_owned()
+}
+
+/// The same as bytes. 2^64 nanoseconds end in the year 2554: it has four digits.
+fn text(nanoseconds: u64) -> [u8; 30] {
     let (seconds, fraction) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:09}Z")
+    let mut text = *b"0000-00-00T00:00:00.000000000Z";
+    for (place, number) in [
+        (0..4, year),
+        (5..7, month),
+        (8..10, day),
+        (11..13, second / 3600),
+        (14..16, second / 60 % 60),
+        (17..19, second % 60),
+        (20..29, fraction),
+    ] {
+        digits(&mut text[place], number);
+    }
+    text
 }
 
 /// Writes times as [`rfc3339`] does; faster where many are of the same second.
@@ -53,8 +69,8 @@ impl Clock {
             return &self.text;
         }
         if nanoseconds / SECOND != before / SECOND {
-            let text = rfc3339(nanoseconds / SECOND * SECOND);
-            self.text.copy_from_slice(text.as_bytes());
+            self.text = text(nanoseconds);
+            return &self.text;
         }
         self.text[20..29].fill(b'0');
         digits(&mut self.text[20..29], nanoseconds % SECOND);

@@ -598,24 +598,72 @@ fn a_tcp_receiver_that_reads_nothing_stalls_the_sink_and_loses_nothing() {
     assert_eq!(lines.connections(), 1);
 }
 
-/// Run by `integration/sinks/es` against a real server: `IMRUN_TEST_ES_URL` is the `--sink` URL,
-/// `IMRUN_TEST_CONTAINER` the container id to find the lines by.
+fn two_sinks(bulk: &Bulk, lines: &Lines, options: Options) -> Shipper {
+    let urls = [
+        format!("es+http://{}", bulk.address()),
+        format!("json+tcp://{}", lines.address()),
+    ];
+    let urls = urls.map(|url| url.parse().unwrap());
+    Shipper::start(&urls, &origin(), options).unwrap()
+}
+
 #[test]
-#[ignore = "needs a real server"]
-fn ten_thousand_lines_are_acknowledged_by_a_real_server() {
-    let url = std::env::var("IMRUN_TEST_ES_URL").unwrap();
-    let container_id = std::env::var("IMRUN_TEST_CONTAINER").unwrap();
-    let origin = Origin {
-        container_id,
-        ..origin()
-    };
-    let shipper = Shipper::start(&[url.parse().unwrap()], &origin, Options::default()).unwrap();
-    let began = Instant::now();
+fn each_of_several_sinks_gets_everything_under_the_same_numbers() {
+    let (bulk, lines) = (Bulk::start(Answer::Well), Lines::start());
+    let shipper = two_sinks(&bulk, &lines, Options::default());
     launch(&shipper);
-    push_lines(&shipper, 0..10_000);
-    let exit = shipper.push_record("exit", json!({ "code": 0 }));
-    shipper.wait_acknowledged(exit, later()).unwrap();
-    let counters = shipper.counters();
-    println!("{:?} {counters:?}", began.elapsed());
-    assert_eq!((counters.read, counters.acknowledged), (10_000, 10_000));
+    push_lines(&shipper, 0..LINES);
+    assert_eq!(shipper.drain(later()).acknowledged, LINES);
+    assert_all_arrived(&bulk, LINES);
+    assert!(
+        arrived_until(&lines, LINES + 1)
+            .into_iter()
+            .eq(1..=LINES + 1)
+    );
+    assert!(
+        shipper
+            .each()
+            .all(|(_, counters)| counters.acknowledged == LINES)
+    );
+}
+
+#[test]
+fn one_of_several_sinks_that_says_no_refuses_the_launch_by_its_name() {
+    let bulk = Bulk::start(Answer::Well);
+    let mut lines = Lines::start();
+    lines.kill();
+    let shipper = two_sinks(&bulk, &lines, Options::default());
+    let error = refusal(&shipper, Duration::from_secs(3600));
+    let what = format!("sink json+tcp://{}", lines.address());
+    assert_eq!((error.what, &error.why[..]), (what, "Connection refused"));
+}
+
+#[test]
+fn the_slowest_of_several_sinks_sets_the_pace_and_under_drop_loses_alone() {
+    let (bulk, lines) = (Bulk::start(Answer::Well), Lines::start());
+    let options = Options {
+        buffer: 64 * 1024,
+        ..Options::default()
+    };
+    let shipper = two_sinks(&bulk, &lines, options);
+    launch(&shipper);
+    bulk.answer(Answer::Stall);
+    let taken = fill(&shipper);
+    lines.wait("what was taken", |lines| lines.len() as u64 == taken + 1);
+    for _ in 0..5 {
+        shipper
+            .open()
+            .push_or_drop(Stream::Stderr, &[b'x'; 1000], false);
+    }
+    bulk.answer(Answer::Well);
+    let counters = shipper.drain(later());
+    assert_eq!((counters.acknowledged, counters.dropped), (taken, 5));
+    let of_json = shipper.each().last().unwrap().1;
+    assert_eq!((of_json.acknowledged, of_json.dropped), (taken + 5, 0));
+    push(&shipper, "last");
+    shipper.drain(later());
+    // The numbers are the same, with a gap where lines were dropped.
+    let last = taken + 5 + 2;
+    assert_eq!(sequences(&stored(&bulk)).last(), Some(&last));
+    assert!(arrived_until(&lines, last).into_iter().eq(1..=last));
 }

@@ -7,6 +7,7 @@ use super::event::{Batch, Event, Stream, line_cost, record_cost};
 use super::notice::Notice;
 use super::sink::Failure;
 use crate::time::nanoseconds;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ pub enum Pushed {
 }
 
 /// What became of the lines of a launch so far. A line in several pieces counts once for each.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Lines offered: the sum of all below but `retried`.
     pub read: u64,
@@ -42,8 +43,10 @@ pub struct Counters {
     /// Times that a line was sent again.
     pub retried: u64,
     /// imrun's own records neither acknowledged nor rejected yet.
+    #[serde(skip)]
     pub pending_records: u64,
     /// Records that were dropped or that the sink refused for good.
+    #[serde(skip)]
     pub lost_records: u64,
 }
 

@@ -5,12 +5,12 @@ mod answer;
 use super::net::{Connection, Incoming, Peer};
 use super::sink::{Failure, FailureKind};
 use super::url::Credentials;
-use answer::{Answer, Progress};
+
 use flate2::{Compression, write::GzEncoder};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-pub use answer::parse;
+pub use answer::{Answer, Progress, parse};
 
 /// How long an answer is waited for that came before the request was written: a refusal.
 const EARLY: Duration = Duration::from_millis(200);

@@ -121,6 +121,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// How long the peer may take nothing from now on.
+    pub fn wait_for(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
     /// Writes all of it; the peer may take any time as long as it takes something.
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         if self.tls.is_none() {

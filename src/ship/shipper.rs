@@ -182,7 +182,7 @@ impl Open<'_> {
             .0
             .iter_mut()
             .map(|one| one.push_line(stream, bytes, partial));
-        // There was room, and nobody else pushes.
+        // There is room, and all buffers are locked.
         pushed.last().unwrap_or(Pushed::Full)
     }
 

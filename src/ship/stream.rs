@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 /// So much is encoded before it is written.
 const CHUNK: usize = 64 * 1024;
 
-/// How long a peer may acknowledge nothing. Longer than a single attempt elsewhere: while it lives,
-/// another connection would only mix up the order.
-const STALLED: Duration = Duration::from_secs(120);
+/// How many timeouts long a peer may take nothing. Longer than an attempt elsewhere: while it lives,
+/// another connection would only repeat lines, and mix up their order.
+const STALLED: u32 = 24;
 
 /// Appends one event as it goes over the wire.
 pub trait Encoder: Send {
@@ -58,7 +58,9 @@ impl<E: Encoder> Streamed<E> {
 
     fn try_send(&mut self, batch: &Batch) -> Result<(), Failure> {
         if self.ends.is_empty() {
-            self.connection = Some(self.peer.connected(self.connection.take())?);
+            let mut connection = self.peer.connected(self.connection.take())?;
+            connection.wait_for(STALLED * self.peer.timeout);
+            self.connection = Some(connection);
         }
         let connection = self.connection.as_mut().ok_or_else(closed)?;
         if self.ends.is_empty() {
@@ -101,7 +103,7 @@ impl<E: Encoder> Streamed<E> {
             if acknowledged > self.progress.0 {
                 self.progress = (acknowledged, Instant::now());
             }
-            if self.progress.1.elapsed() >= self.peer.timeout {
+            if self.progress.1.elapsed() >= STALLED * self.peer.timeout {
                 return Err(Failure::new(FailureKind::Again, "does not acknowledge"));
             }
             pause.sleep();

@@ -1,21 +1,29 @@
 //! The memory of a supervisor that waits: what starting a container took, it gives back.
 
 use std::io::{Error, Result};
+use std::os::fd::{FromRawFd, OwnedFd};
 
 /// The read-only parts of this program in memory.
-pub struct Program(Vec<(usize, usize)>);
+pub struct Program {
+    ranges: Vec<(usize, usize)>,
+    /// As long as it is open, the kernel maps no pages around those that are used.
+    _exactly: Option<OwnedFd>,
+}
 
 impl Program {
-    /// Finds them.
+    /// Finds them. From here on a page that is used comes alone, where the kernel can do that: the 15
+    /// around it would be charged to this process, too.
     pub fn find() -> Result<Program> {
-        Ok(Program(program(&std::fs::read_to_string(
-            "/proc/self/maps",
-        )?)))
+        let ranges = program(&std::fs::read_to_string("/proc/self/maps")?);
+        Ok(Program {
+            _exactly: map_exactly(&ranges),
+            ranges,
+        })
     }
 
     /// Drops their pages: those that are needed again come back from the page cache.
     pub fn release(&self) -> Result<()> {
-        for (start, end) in &self.0 {
+        for (start, end) in &self.ranges {
             // SAFETY: a read-only private mapping of a file without relocations holds just what
             // the file holds: a page that is dropped comes back the same.
             let result = unsafe {
@@ -30,6 +38,49 @@ impl Program {
             }
         }
         Ok(())
+    }
+}
+
+/// Keeps the kernel from mapping pages around one that is used, which it does to save faults.
+///
+/// It does not where a userfaultfd(2) watches for writes without telling anybody of them (Linux 6.7,
+/// `UFFD_FEATURE_WP_ASYNC`): nobody writes to a program. None where it cannot be had; then the
+/// program takes some more memory.
+///
+/// Source: `should_fault_around` in mm/memory.c; linux/userfaultfd.h.
+fn map_exactly(ranges: &[(usize, usize)]) -> Option<OwnedFd> {
+    const USER_MODE_ONLY: libc::c_int = 1;
+    const API: u64 = 0xAA;
+    const WP_ASYNC: u64 = 1 << 15;
+    const REGISTER_WP: u64 = 1 << 1;
+    const UFFDIO_API: libc::c_ulong = 0xc018_aa3f; // _IOWR(0xAA, 0x3F, 24 bytes)
+    const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00; // _IOWR(0xAA, 0x00, 32 bytes)
+    // SAFETY: the call takes flags alone.
+    let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | USER_MODE_ONLY) };
+    let fd = libc::c_int::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+    // SAFETY: it was just opened, and belongs to nobody else.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    // struct uffdio_api: api, features, ioctls.
+    let mut api = [API, WP_ASYNC, 0];
+    // SAFETY: the structure is as large as the number of the ioctl says.
+    let mut result = unsafe { libc::ioctl(fd, UFFDIO_API, api.as_mut_ptr()) };
+    for (start, end) in ranges {
+        // struct uffdio_register: start, len, mode, ioctls.
+        let mut range = [*start as u64, (end - start) as u64, REGISTER_WP, 0];
+        // SAFETY: the structure is as large as the number of the ioctl says. The ranges stay
+        // readable and executable: only writes are watched, of which there are none.
+        result |= unsafe { libc::ioctl(fd, UFFDIO_REGISTER, range.as_mut_ptr()) };
+    }
+    (result == 0).then_some(owned)
+}
+
+/// Keeps all threads to one heap: each of their own would hold free memory of its own. Must run
+/// before the first of them.
+pub fn share_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt(3) sets a number.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 

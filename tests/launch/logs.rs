@@ -308,3 +308,47 @@ fn a_launch_that_came_to_nothing_ends_with_an_exit_record_that_says_why() {
     let why = documents[1].source["imrun.error"].as_str().unwrap();
     assert!(why.contains("/none"), "{why}");
 }
+
+#[test]
+fn several_sinks_are_in_the_record_and_each_has_its_counters_at_the_end() {
+    let host = host!();
+    let (bulk, other) = (Bulk::start(Answer::Well), Bulk::start(Answer::Well));
+    let second = format!("es+http://{}", other.address());
+    let outcome = launch(&host, &bulk)
+        .options(["--sink", &second])
+        .script("seq 100")
+        .run()
+        .exits(0);
+    assert_eq!(messages(&bulk), messages(&other));
+    assert_eq!(messages(&bulk).len(), 100);
+    let record = &documents(&bulk, "imrun.launch")[0]["imrun.record"];
+    assert_eq!(record["sinks"][1]["url"], second);
+    let exit = &documents(&other, "imrun.exit")[0];
+    for sink in exit["imrun.sinks"].as_array().unwrap() {
+        assert_eq!(sink["lines"]["acknowledged"], 100, "{sink}");
+    }
+    let event = outcome.event("exit");
+    assert_eq!(event["sinks"], exit["imrun.sinks"]);
+    let twice = launch(&host, &bulk).options(["--sink", &format!("es+http://{}", bulk.address())]);
+    twice.run().refused("is given twice").because("usage");
+}
+
+#[test]
+fn ps_shows_what_became_of_the_lines_so_far() {
+    let host = host!();
+    let bulk = Bulk::start(Answer::Well);
+    let mut app = launch(&host, &bulk).script("seq 100; sleep 60").spawn();
+    let id = app.event("started")["id"].as_str().unwrap().to_owned();
+    let shown = || {
+        let listed = host.imrun(["ps", "--json"]).exits(0);
+        let running: Value = serde_json::from_str(&listed.out).unwrap();
+        running[0]["sinks"][0]["lines"]["acknowledged"].clone()
+    };
+    let deadline = std::time::Instant::now() + crate::support::server::PATIENCE;
+    while shown() != 100 {
+        assert!(std::time::Instant::now() < deadline, "{}", shown());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    host.imrun(["stop", "-t", "0s", &id]).exits(0);
+    app.wait().exits(137);
+}

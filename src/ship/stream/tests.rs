@@ -28,7 +28,7 @@ fn batch(bytes: &[u8]) -> Batch {
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const SOON: Duration = Duration::from_millis(50);
+const SOON: Duration = Duration::from_millis(20);
 
 #[test]
 fn bytes_that_the_peer_has_no_room_for_are_not_delivered() {
@@ -70,13 +70,13 @@ fn a_batch_is_delivered_when_its_last_byte_is_acknowledged() {
 
 #[test]
 fn what_is_not_acknowledged_is_not_known_yet_and_a_failure_in_the_end() {
-    let (mut sink, listener) = sink(20 * SOON);
+    let (mut sink, listener) = sink(SOON);
     let piece = batch(&[0; 64 * 1024]);
     sink.send(&piece).unwrap();
     let _unread = listener.accept().unwrap();
     // The peer's kernel takes some of it while nobody reads, perhaps 40 ms
     // late, and then no more.
-    while sink.settle(&piece, Some(10 * SOON)).unwrap().is_some() {
+    while sink.settle(&piece, Some(12 * SOON)).unwrap().is_some() {
         sink.send(&piece).unwrap();
     }
     let failure = sink.settle(&piece, None).unwrap_err();
