@@ -117,7 +117,8 @@ pub fn parse(text: &str) -> Result<Capability> {
     }
 }
 
-fn names() -> [&'static str; GRANTED.len()] {
+/// Those that a container can have.
+pub fn names() -> [&'static str; GRANTED.len()] {
     GRANTED.map(|capability| capability.name)
 }
 
@@ -134,6 +135,11 @@ impl Capabilities {
     /// A bit for each capability's number.
     pub fn bits(self) -> u64 {
         self.0
+    }
+
+    /// Those of both sets.
+    pub fn and(self, other: Capabilities) -> Capabilities {
+        Capabilities(self.0 & other.0)
     }
 
     /// Their names, in the order of their numbers.

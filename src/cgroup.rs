@@ -7,11 +7,13 @@
 mod limits;
 
 use crate::error::{Context, Error, Result};
+use crate::sys::guard::Guard;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
-use std::os::fd::OwnedFd;
+use std::fs::OpenOptions;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,15 +32,17 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the cgroup of container `id`, with its limits.
-    pub fn create(id: &str, limits: &Limits) -> Result<Cgroup> {
-        let root = hierarchy()?;
-        limits.check(&root)?;
-        let parent = root.join(PARENT);
-        make_directory(&parent)?;
-        limits.enable(&root)?;
-        limits.enable(&parent)?;
-        let path = parent.join(id);
+    /// Makes a container's cgroup, at `place` beneath the hierarchy's root, with its limits.
+    pub fn create(place: &Path, limits: &Limits) -> Result<Cgroup> {
+        let mut path = hierarchy()?;
+        limits.check(&path)?;
+        for parent in place.parent().into_iter().flat_map(Path::components) {
+            limits.enable(&path)?;
+            path.push(parent);
+            make_directory(&path)?;
+        }
+        limits.enable(&path)?;
+        path.push(place.file_name().unwrap_or_default());
         std::fs::create_dir(&path).context(|| format!("mkdir({path:?})"))?;
         let cgroup = Cgroup { path };
         match limits.apply(&cgroup.path) {
@@ -48,9 +52,9 @@ impl Cgroup {
         }
     }
 
-    /// The cgroup that an earlier process made for container `id`, if it is still there.
-    pub fn existing(id: &str) -> Result<Option<Cgroup>> {
-        let path = hierarchy()?.join(PARENT).join(id);
+    /// The cgroup that an earlier process made at `place`, if it is still there.
+    pub fn existing(place: &Path) -> Result<Option<Cgroup>> {
+        let path = hierarchy()?.join(place);
         Ok(path.is_dir().then_some(Cgroup { path }))
     }
 
@@ -63,6 +67,34 @@ impl Cgroup {
     /// How many of its processes the kernel killed because memory ran out.
     pub fn oom_kills(&self) -> Result<u64> {
         limits::oom_kills(&self.path)
+    }
+
+    /// The processes in it.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        let file = self.path.join("cgroup.procs");
+        let text = std::fs::read_to_string(&file).context(|| format!("read({file:?})"))?;
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    }
+
+    /// Lets no process in it run, or lets them run again.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        let file = self.path.join("cgroup.freeze");
+        std::fs::write(&file, if frozen { "1" } else { "0" }).context(|| format!("write({file:?})"))
+    }
+
+    /// Whether it is frozen.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let file = self.path.join("cgroup.freeze");
+        let text = std::fs::read_to_string(&file).context(|| format!("read({file:?})"))?;
+        Ok(text.trim() == "1")
+    }
+
+    /// From now on every process in it is killed when this process dies, however that comes.
+    pub fn guard(&self) -> Result<Guard> {
+        let file = self.path.join("cgroup.kill");
+        let kill = OpenOptions::new().write(true).open(&file);
+        let kill = kill.context(|| format!("open({file:?})"))?;
+        Guard::new(kill.as_fd()).context(|| "fork()")
     }
 
     /// Kills every process in it.
@@ -91,6 +123,11 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// Where the cgroup of container `id` is, where nobody says otherwise.
+pub fn place(id: &str) -> PathBuf {
+    Path::new(PARENT).join(id)
 }
 
 fn make_directory(path: &Path) -> Result<()> {

@@ -6,6 +6,7 @@ mod containers;
 mod doctor;
 mod images;
 mod manual;
+mod oci;
 mod progress;
 mod refused;
 mod registry;
@@ -47,9 +48,67 @@ struct Global {
     /// The runtime state
     #[arg(long, global = true, value_name = "DIR", default_value = "/run/imrun")]
     root: PathBuf,
+    /// Errors go into this file too, for who called
+    #[arg(long, global = true, value_name = "FILE", hide = true)]
+    log: Option<PathBuf>,
+    /// How they are written there
+    #[arg(long, global = true, value_name = "FORMAT", hide = true, default_value = "text", value_parser = ["text", "json"])]
+    log_format: String,
+    #[arg(long, global = true, hide = true)]
+    debug: bool,
+    /// A bundle's cgroupsPath is SLICE:PREFIX:NAME
+    #[arg(long, global = true, hide = true)]
+    systemd_cgroup: bool,
+    /// The same, as Podman says it to crun
+    #[arg(long, global = true, hide = true, value_parser = ["cgroupfs", "systemd", "disabled"])]
+    cgroup_manager: Option<String>,
+}
+
+/// Where runc's callers read errors.
+struct Journal {
+    file: PathBuf,
+    json: bool,
+}
+
+impl Journal {
+    /// Adds a line; who cannot be told so is told on standard error all the same.
+    fn write(&self, error: &Error) {
+        use std::io::Write;
+        let text = match &error.hint {
+            Some(hint) => format!("{error} ({hint})"),
+            None => error.to_string(),
+        };
+        let time = crate::time::now();
+        let line = match self.json {
+            true => serde_json::json!({ "level": "error", "msg": text, "time": time }).to_string(),
+            false => format!("time={time:?} level=error msg={text:?}"),
+        };
+        let open = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.file);
+        let written = open.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+        if let Err(error) = written {
+            log::warn!(
+                "write({:?}): {}",
+                self.file,
+                crate::error::reason_of(&error)
+            );
+        }
+    }
 }
 
 impl Global {
+    fn systemd(&self) -> bool {
+        self.systemd_cgroup || self.cgroup_manager.as_deref() == Some("systemd")
+    }
+
+    fn journal(&self) -> Option<Journal> {
+        let file = self.log.clone()?;
+        let json = self.log_format == "json";
+        Some(Journal { file, json })
+    }
+
     fn store(&self) -> Store {
         Store::new(&self.store)
     }
@@ -101,6 +160,19 @@ enum Command {
     /// Write the manual pages into a directory
     #[command(hide = true)]
     Manual(manual::Manual),
+    Create(oci::Create),
+    Start(oci::Start),
+    State(oci::State),
+    Kill(oci::Kill),
+    Delete(oci::Delete),
+    Pause(oci::Pause),
+    Resume(oci::Resume),
+    List(oci::List),
+    /// Show what this runtime does, for engines
+    Features,
+    Spec(oci::Spec),
+    #[command(skip)]
+    RunBundle(Box<oci::Run>),
     #[command(external_subcommand)]
     External(Vec<OsString>),
 }
@@ -110,12 +182,19 @@ pub fn main(args: Vec<OsString>) -> u8 {
     log::set_max_level(log::LevelFilter::Warn);
     // The only way to fail is that there is a logger already.
     log::set_logger(&Stderr).expect("main is called once");
+    let mut journal = None;
     match parse(&args).and_then(|parsed| match parsed {
-        Parsed::Command(cli) => dispatch(cli, &args),
+        Parsed::Command(cli) => {
+            journal = cli.global.journal();
+            dispatch(cli, &args)
+        }
         Parsed::Text(text) => print(&text),
     }) {
         Ok(code) => code,
         Err(error) => {
+            if let Some(journal) = journal {
+                journal.write(&error);
+            }
             tell(&error);
             error.exit
         }
@@ -150,9 +229,13 @@ impl From<RunAlone> for Cli {
 
 fn parse(args: &[OsString]) -> Result<Parsed> {
     let parsed = match args {
-        [_, command, rest @ ..] if command == "run" => {
+        [_, command, rest @ ..] if command == "run" && !oci::Run::is_meant(rest) => {
             RunAlone::try_parse_from(rest).map(Cli::from)
         }
+        _ if let Some(words) = bundle_run(args) => oci::Run::try_parse_from(words).map(|run| Cli {
+            global: run.global.clone(),
+            command: Command::RunBundle(Box::new(run)),
+        }),
         _ => Cli::try_parse_from(args),
     };
     match parsed {
@@ -167,6 +250,16 @@ fn parse(args: &[OsString]) -> Result<Parsed> {
             _ => Err(wrong_usage(&error)),
         },
     }
+}
+
+/// The arguments of a `run` that is runc's: global options may stand in front of it.
+fn bundle_run(args: &[OsString]) -> Option<Vec<OsString>> {
+    let at = args.iter().position(|arg| arg == "run")?;
+    let (before, rest) = (&args[1..at], &args[at + 1..]);
+    let meant = before
+        .first()
+        .is_none_or(|first| first.to_string_lossy().starts_with('-'));
+    (meant && oci::Run::is_meant(rest)).then(|| [before, rest].concat())
 }
 
 /// imrun's own error about a value, or one line of clap's explanation, which spreads over several.
@@ -216,6 +309,17 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
         Command::Demo => crate::demo::run(),
         Command::Completions(completions) => completions.execute(),
         Command::Manual(manual) => manual.execute(),
+        Command::Create(create) => create.execute(&global),
+        Command::Start(start) => start.execute(&global),
+        Command::State(state) => state.execute(&global),
+        Command::Kill(kill) => kill.execute(&global),
+        Command::Delete(delete) => delete.execute(&global),
+        Command::Pause(pause) => pause.execute(&global),
+        Command::Resume(resume) => resume.execute(&global),
+        Command::List(list) => list.execute(&global),
+        Command::Features => oci::print_features(),
+        Command::Spec(spec) => spec.execute(),
+        Command::RunBundle(run) => run.execute(&global),
         Command::External(words) => external(&global, words, args),
     }
 }

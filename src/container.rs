@@ -6,21 +6,22 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod bundle;
+mod gate;
 mod plan;
+mod subject;
 
 use crate::capabilities::Capabilities;
 use crate::cgroup::{self, Cgroup, Limits};
 use crate::digest::{Digest, hex};
 use crate::error::{Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Result};
-use crate::integrity::{self, Checked, Demand};
-use crate::launch::{self, Attachment, Network, Newborn, Prepared, Spec};
+use crate::integrity::Demand;
+use crate::launch::{self, Attachment, Ids, Network, Newborn, Outputs, Prepared, Spec};
 use crate::observe::{Observer, OnWrite, Owners, Report};
-use crate::rootfs::{self, Root};
 use crate::ship::{Counters, Origin, Shipper, SinkUrl};
 use crate::state::{Entry, Runtime};
 use crate::status::Status;
 use crate::store::Store;
-use crate::store::image::Image;
 use crate::supervise::{Ending, Policy, Supervisor, await_acknowledgement, signals};
 use crate::sys::memory;
 use nix::sys::signalfd::SignalFd;
@@ -32,6 +33,11 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use subject::{Loaded, Material, Mounted};
+
+pub use bundle::Bundle;
+pub use gate::{Gate, Open};
+pub use subject::Subject;
 
 /// How long the sink may take to acknowledge the launch record.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -46,8 +52,10 @@ pub struct Request {
     pub store: Store,
     /// The directory of the runtime state.
     pub root: PathBuf,
-    /// A manifest or an index.
-    pub image: Digest,
+    /// What its root is.
+    pub subject: Subject,
+    /// In place of the image's config, and of what follows here of the same.
+    pub bundle: Option<Bundle>,
     /// The weakest integrity level that is taken.
     pub integrity: Demand,
     /// In place of the image's command.
@@ -76,6 +84,8 @@ pub struct Request {
     pub on_write: OnWrite,
     /// What becomes the app's standard input.
     pub stdin: Option<OwnedFd>,
+    /// What becomes of the app's standard output and error.
+    pub outputs: Outputs,
     /// Where lines and records go: to each of them. There is one at least.
     pub sinks: Vec<SinkUrl>,
     /// Bytes that may wait for the sink.
@@ -100,15 +110,18 @@ pub struct Outcome {
 /// With exit code 125, 126 or 127 nothing of the image ran, nor with 128+n where a signal ended the
 /// start. With 121 imrun failed afterwards, and ended the container.
 pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
+    run_behind(request, status, &Open)
+}
+
+/// The same, where `gate` says when the app may start.
+pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result<Outcome> {
     memory::share_heap();
     cgroup::check(&request.limits)?;
-    let image = Image::load(&request.store, &request.image)?;
-    image.expect_host()?;
-    let checked = integrity::check(&image, &request.store, request.integrity)?;
-    let level = checked.level.as_str();
+    let (loaded, material) = request.subject.load(&request.store, request.integrity)?;
+    let memo = material.memo().map(|memo| memo.to_string());
     status.event(
         "verified",
-        json!({ "image": image.digest, "integrity": level, "memo": checked.memo.to_string() }),
+        json!({ "image": loaded.name(), "integrity": material.level(), "memo": memo }),
     )?;
 
     // Until here a signal just ends imrun: there is nothing yet that it would leave behind.
@@ -120,14 +133,15 @@ pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
     let launch = Launch {
         request,
         id,
-        image: &image,
+        loaded: &loaded,
         entry: &entry,
         signals: &signals,
         status,
+        gate,
     };
-    let outcome = launch.run(checked);
+    let outcome = launch.run(material);
     // What is left is removed whatever happened; the first error is the one that is told.
-    let removed = match Cgroup::existing(&launch.id) {
+    let removed = match Cgroup::existing(&launch.place()) {
         Ok(None) => entry.remove(),
         // By the entry the next command finds it, and tries again.
         Ok(Some(_)) => Ok(()),
@@ -141,10 +155,11 @@ pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
 struct Launch<'a> {
     request: &'a Request,
     id: String,
-    image: &'a Image,
+    loaded: &'a Loaded,
     entry: &'a Entry,
     signals: &'a SignalFd,
     status: &'a Status,
+    gate: &'a dyn Gate,
 }
 
 /// A launch whose record is made, and who ships it.
@@ -157,15 +172,24 @@ struct Announced {
     shipper: Shipper,
     /// The launch record's number among the events.
     sequence: u64,
+    /// The host's number of the container's user 0.
+    first_id: u32,
 }
 
 impl Launch<'_> {
-    fn run(&self, checked: Checked) -> Result<Outcome> {
+    fn run(&self, material: Material) -> Result<Outcome> {
         let network = self.request.network.attach()?;
+        let place = self.place();
+        self.entry.announce_cgroup(&place)?;
         // A launch that its limits forbid is none that the sink should hear of.
-        let cgroup = Cgroup::create(&self.id, &self.request.limits)?;
-        let outcome = self.start_in(&cgroup, &network, checked);
+        let cgroup = Cgroup::create(&place, &self.request.limits)?;
+        let guard = match self.gate.adopts() {
+            true => Some(cgroup.guard()?),
+            false => None,
+        };
+        let outcome = self.start_in(&cgroup, &network, material);
         let removed = cgroup.remove();
+        drop(guard);
         let (announced, ending, report) = outcome?;
         removed.map_err(|error| error.exit(EXIT_FAILED))?;
         let code = self.finish(&announced, ending, &report)?;
@@ -175,24 +199,35 @@ impl Launch<'_> {
         })
     }
 
+    /// Where its cgroup is, beneath the root of the hierarchy.
+    fn place(&self) -> PathBuf {
+        let bundle = self.request.bundle.as_ref();
+        let asked = bundle.and_then(|bundle| bundle.cgroup.clone());
+        asked.unwrap_or_else(|| cgroup::place(&self.id))
+    }
+
     /// Returns when the app has ended.
     fn start_in(
         &self,
         cgroup: &Cgroup,
         network: &Attachment,
-        checked: Checked,
+        material: Material,
     ) -> Result<(Announced, Ending, Report)> {
         let directory = cgroup.open()?;
         let stdin = self.request.stdin.as_ref().map(AsFd::as_fd);
-        let (announced, app) = launch::start(network, stdin, directory.as_fd(), |newborn| {
-            let root = rootfs::mount(&checked.sources)?;
-            let plan = Plan::new(self.request, self.image, &root)?;
-            let announced = self.announce(&plan, &checked, &root, network)?;
-            drop(checked);
-            let outcome = self.execute(newborn, plan.spec, root, &announced);
+        let adopted = self.gate.adopts();
+        let outputs = self.request.outputs;
+        let start = |newborn: Newborn<'_>| {
+            let root = material.mount()?;
+            let plan = Plan::new(self.request, self.loaded, root.file())?;
+            let announced = self.announce(&plan, &material, &root, network)?;
+            drop(material);
+            let outcome = self.execute(newborn, plan.spec, root, &announced, cgroup);
             let app = self.told(outcome, &announced, cgroup)?;
             Ok((announced, app))
-        })?;
+        };
+        let (announced, app) =
+            launch::start(network, stdin, directory.as_fd(), outputs, adopted, start)?;
         let ended = self.supervise(app, &announced, cgroup);
         let ended = ended.map_err(|error| error.exit(EXIT_FAILED));
         let (ending, report) = self.told(ended, &announced, cgroup)?;
@@ -203,11 +238,12 @@ impl Launch<'_> {
     fn announce(
         &self,
         plan: &Plan,
-        checked: &Checked,
-        root: &Root,
+        material: &Material,
+        root: &Mounted,
         network: &Attachment,
     ) -> Result<Announced> {
-        let record = plan.record(self.request, self.image, checked, root, network)?;
+        let ids = self.ids(root);
+        let record = plan.record(self.request, self.loaded, material, root, &ids, network)?;
         let (record, launch) = record.seal();
         let options = crate::ship::Options {
             buffer: self.request.log_buffer,
@@ -215,14 +251,35 @@ impl Launch<'_> {
         };
         let shipper = Shipper::start(&self.request.sinks, &self.origin(&launch)?, options)?;
         let sequence = shipper.push_record("launch", json!({ "id": launch, "record": record }));
+        self.tell_changes(&shipper)?;
         Ok(Announced {
             launch,
-            integrity: checked.level.as_str(),
+            integrity: material.level(),
             args: plan.args(),
             policy: plan.policy,
             shipper,
             sequence,
+            first_id: ids.first_user(),
         })
+    }
+
+    /// What a bundle asked for and does not get is a side effect of the request.
+    fn tell_changes(&self, shipper: &Shipper) -> Result<()> {
+        let bundle = self.request.bundle.as_ref();
+        for change in bundle.into_iter().flat_map(|bundle| &bundle.changes) {
+            shipper.open().push_record("side-effect", change);
+            self.status.event("side-effect", change.clone())?;
+        }
+        Ok(())
+    }
+
+    fn ids(&self, root: &Mounted) -> Ids {
+        let bundle = self.request.bundle.as_ref();
+        match bundle.and_then(|bundle| bundle.ids.clone()) {
+            Some((users, groups)) => Ids::mapped(users, groups),
+            None if root.can_be_mapped() => Ids::own(self.entry.first_id()),
+            None => Ids::of_the_host(),
+        }
     }
 
     /// Returns when the app runs: prepared, and known to the sink.
@@ -230,11 +287,12 @@ impl Launch<'_> {
         &self,
         newborn: Newborn<'_>,
         spec: Spec,
-        root: Root,
+        root: Mounted,
         announced: &Announced,
+        cgroup: &Cgroup,
     ) -> Result<Prepared> {
-        let (stage, first_id) = (self.entry.path(), self.entry.first_id());
-        let prepared = newborn.prepare(spec, root.mount.as_fd(), stage, first_id)?;
+        let (stage, ids) = (self.entry.path(), self.ids(&root));
+        let prepared = newborn.prepare(spec, root.ground(), stage, &ids)?;
         // The container's own mount is the last: the kernel takes it down when nobody waits for it.
         drop(root);
         let deadline = Instant::now() + HANDSHAKE;
@@ -242,7 +300,9 @@ impl Launch<'_> {
             shipper, sequence, ..
         } = announced;
         await_acknowledgement(shipper, *sequence, deadline, self.signals)?;
+        self.gate.pass(&prepared, cgroup, self.signals)?;
         prepared.execute()?;
+        self.gate.passed()?;
         Ok(prepared)
     }
 
@@ -259,8 +319,8 @@ impl Launch<'_> {
             listener,
             kills: self.request.on_write == OnWrite::Kill,
             cgroup,
-            owners: Owners::new(self.image, &self.request.store),
-            first_id: self.entry.first_id(),
+            owners: Owners::new(self.loaded.image(), &self.request.store),
+            first_id: announced.first_id,
             shipper,
             status: self.status,
         });
@@ -339,7 +399,7 @@ impl Launch<'_> {
         Ok(Origin {
             container_id: self.id.clone(),
             container_name: self.request.name.clone(),
-            image_digest: self.image.digest.to_string(),
+            image_digest: self.loaded.name(),
             host_name: host_name()?,
             launch_id: launch.to_string(),
         })
@@ -349,7 +409,7 @@ impl Launch<'_> {
         crate::state::Status {
             id: self.id.clone(),
             name: self.request.name.clone(),
-            image: self.image.digest.to_string(),
+            image: self.loaded.name(),
             launch: announced.launch.to_string(),
             integrity: announced.integrity.into(),
             sink: self.request.sinks[0].to_string(),
@@ -414,7 +474,7 @@ fn host_name() -> Result<String> {
 }
 
 /// 64 random hex digits.
-fn new_id() -> Result<String> {
+pub fn new_id() -> Result<String> {
     let mut bytes = [0; 32];
     let mut random = File::open("/dev/urandom").context(|| "open(\"/dev/urandom\")")?;
     random

@@ -11,7 +11,9 @@
 #![forbid(unsafe_code)]
 
 mod child;
+mod ground;
 mod host_file;
+mod ids;
 mod landlock;
 mod mask;
 mod network;
@@ -21,11 +23,9 @@ use crate::capabilities::Capabilities;
 use crate::error::{Context, EXIT_FAILED, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
 use crate::observe::calls;
 use crate::seccomp::Policy;
-use crate::sys::mount;
 use crate::sys::process::Pointers;
 use crate::sys::seccomp::Listener;
-use crate::sys::{clone, seccomp, socket as descriptors};
-use crate::user::IDS;
+use crate::sys::{clone, process, seccomp, socket as descriptors};
 use child::{Cradle, Failure, Step, World};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -37,7 +37,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-pub use network::{Attachment, Network};
+pub use ground::Ground;
+pub use ids::{IdRange, Ids};
+pub use mask::covers as is_covered;
+pub use network::{Attachment, NameFile, Network, host_name_of};
 
 /// Everything that decides how the app starts, checked and in the kernel's own form.
 pub struct Spec {
@@ -61,6 +64,29 @@ pub struct Spec {
     pub capabilities: Capabilities,
     /// Whether its filter asks about calls that would change a file system.
     pub observed: bool,
+    /// The bits that new files would not have.
+    pub umask: u32,
+    /// Its resource limits: resource, soft, hard (getrlimit(2)).
+    pub rlimits: Vec<(u32, u64, u64)>,
+    /// How readily the kernel kills it when memory runs out; as imrun's own without.
+    pub oom_score_adj: Option<i32>,
+    /// The NIS domain's name in the container.
+    pub domainname: Option<CString>,
+    /// Settings of its own namespaces: paths beneath /proc/sys, and values.
+    pub sysctls: Vec<(CString, Vec<u8>)>,
+    /// Paths in the root that are covered, beyond those that always are; they start with a slash.
+    pub masked: Vec<CString>,
+    /// Another filter that its calls go through.
+    pub filter: Option<Vec<libc::sock_filter>>,
+}
+
+/// What becomes the app's standard output and error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outputs {
+    /// Pipes that imrun reads.
+    Pipes,
+    /// Imrun's own.
+    Handed,
 }
 
 /// What keeps the app from calls and writes that its mounts and namespaces would let it try.
@@ -70,7 +96,7 @@ struct Walls {
 }
 
 impl Walls {
-    fn new(root: BorrowedFd<'_>, observed: bool) -> Result<Walls> {
+    fn new(root: BorrowedFd<'_>, dev: BorrowedFd<'_>, observed: bool) -> Result<Walls> {
         seccomp::knows(libc::SECCOMP_RET_KILL_PROCESS).map_err(|errno| {
             Error::unsupported(
                 "seccomp",
@@ -83,7 +109,7 @@ impl Walls {
             false => Policy::container(),
         };
         Ok(Walls {
-            ruleset: landlock::ruleset(root)?,
+            ruleset: landlock::ruleset(root, dev)?,
             filter: policy.compile(),
         })
     }
@@ -93,7 +119,8 @@ impl Walls {
 /// it, in a thread of its own, what becomes of it.
 ///
 /// `stdin` is a pipe of imrun's own that becomes the app's standard input; /dev/null without. The
-/// app dies with the thread that calls this.
+/// app dies with the thread that calls this, unless it is `adopted`: then its parent is that of this
+/// process, who learns how it ended.
 ///
 /// # Errors
 /// `direct`'s, or the failing call; nothing of the image ran, and the child is gone.
@@ -101,12 +128,16 @@ pub fn start<T: Send>(
     network: &Attachment,
     stdin: Option<BorrowedFd<'_>>,
     cgroup: BorrowedFd<'_>,
+    outputs: Outputs,
+    adopted: bool,
     direct: impl FnOnce(Newborn<'_>) -> Result<T> + Send,
 ) -> Result<T> {
     // The child shares this memory, which holds the environment, until it executes.
     nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
-    let (stdout, child_stdout) = pipe()?;
-    let (stderr, child_stderr) = pipe()?;
+    let ((stdout, child_stdout), (stderr, child_stderr)) = match outputs {
+        Outputs::Pipes => (pipe()?, pipe()?),
+        Outputs::Handed => (handed(1)?, handed(2)?),
+    };
     let (channel, child_channel) = socket::socketpair(
         AddressFamily::Unix,
         SockType::SeqPacket,
@@ -117,6 +148,7 @@ pub fn start<T: Send>(
     let (birth, world) = (clone::Birth::awaited(), OnceLock::new());
     let cradle = Cradle {
         own_network: network.owned(),
+        adopted,
         stdin: stdin.map(|stdin| stdin.as_raw_fd()),
         stdout: child_stdout.as_raw_fd(),
         stderr: child_stderr.as_raw_fd(),
@@ -130,7 +162,9 @@ pub fn start<T: Send>(
         world: &world,
         child_channel: &child_channel,
         network,
+        adopted,
         stdin,
+        ends: [child_stdout.as_fd(), child_stderr.as_fd()],
         stdout,
         stderr,
         channel,
@@ -157,7 +191,11 @@ fn clone_child(
     birth: &clone::Birth,
     cradle: &Cradle<'_>,
 ) -> Result<()> {
-    let flags = child::NAMESPACES | network.clone_flag();
+    let parent = match cradle.adopted {
+        true => libc::CLONE_PARENT as u64,
+        false => 0,
+    };
+    let flags = child::NAMESPACES | network.clone_flag() | parent;
     let home = network.enter()?;
     clone::clone_and_wait(flags, cgroup, birth, child::run, cradle)
         .map_err(|errno| clone_failed(flags, errno))?;
@@ -179,7 +217,9 @@ pub struct Newborn<'a> {
     world: &'a OnceLock<World>,
     child_channel: &'a Mutex<Option<OwnedFd>>,
     network: &'a Attachment,
+    adopted: bool,
     stdin: Option<BorrowedFd<'a>>,
+    ends: [BorrowedFd<'a>; 2],
     stdout: OwnedFd,
     stderr: OwnedFd,
     channel: OwnedFd,
@@ -199,6 +239,8 @@ pub struct Prepared {
     pub stderr: OwnedFd,
     /// Tells of the calls that its filter has to ask about (seccomp_unotify(2)), where it has to.
     pub listener: Option<Listener>,
+    /// Whether another process learns how it ended.
+    pub adopted: bool,
     channel: OwnedFd,
     program: String,
 }
@@ -207,53 +249,59 @@ impl Newborn<'_> {
     /// Gives the child its root and all else, and waits until its mounts stand and are proven
     /// read-only.
     ///
-    /// `root` is a detached mount, which gets the container's ids here; `stage` is a directory of
-    /// the host that the child, in its own mount namespace, mounts the root on before it changes to
-    /// it.
+    /// `ground` gets the container's ids here; `stage` is a directory of the host that the child, in
+    /// its own mount namespace, mounts the root on before it changes to it.
     ///
     /// # Errors
     /// The failing call of either process.
-    pub fn prepare(
-        self,
-        spec: Spec,
-        root: BorrowedFd<'_>,
-        stage: &Path,
-        first_id: u32,
-    ) -> Result<Prepared> {
-        let (uid, gid) = (first_id + spec.uid, first_id + spec.gid);
-        for pipe in [
-            Some(self.stdout.as_fd()),
-            Some(self.stderr.as_fd()),
-            self.stdin,
-        ] {
-            pipe.map_or(Ok(()), |pipe| give(pipe, uid, gid))?;
+    pub fn prepare(self, spec: Spec, ground: &Ground, stage: &Path, ids: &Ids) -> Result<Prepared> {
+        let (uid, gid) = (ids.user(spec.uid)?, ids.group(spec.gid)?);
+        for pipe in self.ends.into_iter().chain(self.stdin) {
+            give(pipe, uid, gid)?;
         }
         let program = spec.args.strings()[0].to_string_lossy().into_owned();
         let binds = self.network.binds(stage)?;
-        let walls = Walls::new(root, spec.observed)?;
         let stage = CString::new(stage.as_os_str().as_encoded_bytes())
             .map_err(|_| Error::usage(format_args!("{stage:?}"), "has a NUL byte"))?;
+        let (mut mount_points, told) = (self.network.mount_points(), self.world);
+        mount_points.extend(ground.mount_points());
+        mount_points.sort_unstable();
+        let (masked, limits) = (spec.masked.clone(), spec.rlimits.clone());
+        let mut prepared = self.await_birth(program)?;
+        ids.write(prepared.pid)?;
+        if let Some(score) = spec.oom_score_adj {
+            let path = format!("/proc/{}/oom_score_adj", prepared.pid);
+            std::fs::write(&path, score.to_string()).context(|| format!("write({path:?})"))?;
+        }
+        let namespace = ids
+            .shifted
+            .then(|| user_namespace(prepared.pid))
+            .transpose()?;
+        let floor = ground.lay(namespace.as_ref().map(AsFd::as_fd))?;
+        let walls = Walls::new(floor.root(), floor.devices(), spec.observed)?;
         let world = World {
             spec,
             stage,
+            has_devices: floor.dev.is_some(),
             targets: binds.iter().map(|bind| bind.target).collect(),
             filter: walls.filter,
         };
-        let (mount_points, told) = (self.network.mount_points(), self.world);
-        let mut prepared = self.await_birth(program)?;
-        map_ids(prepared.pid, first_id)?;
-        idmap(prepared.pid, root)?;
         if told.set(world).is_err() {
             unreachable!("a newborn is prepared once");
         }
-        let binds = binds.iter().map(|bind| bind.mount.as_fd());
-        let handed: Vec<_> = [root, walls.ruleset.as_fd()]
+        let handed: Vec<_> = [floor.root(), walls.ruleset.as_fd()]
             .into_iter()
-            .chain(binds)
+            .chain(floor.dev.as_ref().map(AsFd::as_fd))
+            .chain(binds.iter().map(|bind| bind.mount.as_fd()))
             .collect();
         prepared.signal(child::TOLD, &handed)?;
         prepared.listener = prepared.await_step(Step::Ready)?.map(Listener::new);
-        assert_read_only(prepared.pid, &mount_points)?;
+        // Here and not in the child, who may not raise any, and needs descriptors until now.
+        for (resource, soft, hard) in &limits {
+            process::limit(prepared.pid.as_raw(), *resource, *soft, *hard)
+                .context(|| format!("prlimit({resource}, {soft}, {hard})"))?;
+        }
+        assert_read_only(prepared.pid, &mount_points, &masked)?;
         Ok(prepared)
     }
 
@@ -270,6 +318,7 @@ impl Newborn<'_> {
             stdout: self.stdout,
             stderr: self.stderr,
             listener: None,
+            adopted: self.adopted,
             channel: self.channel,
             program,
         };
@@ -372,41 +421,45 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC).context(|| "pipe2(O_CLOEXEC)")
 }
 
+/// A descriptor of imrun's own for the app, and what there is to read of it: nothing.
+fn handed(number: i32) -> Result<(OwnedFd, OwnedFd)> {
+    let (end, _) = pipe()?;
+    let copy =
+        process::inherited(number).context(|| format!("fcntl({number}, F_DUPFD_CLOEXEC)"))?;
+    Ok((end, copy))
+}
+
 /// Lets the container's user open a pipe again, through /dev/stdin or /dev/stdout.
 fn give(pipe: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
+    let status = nix::sys::stat::fstat(pipe).context(|| "fstat(pipe)")?;
+    // What was handed over may be a device, which is not the container's.
+    if status.st_mode & libc::S_IFMT != libc::S_IFIFO {
+        return Ok(());
+    }
     nix::unistd::fchown(pipe, Some(uid.into()), Some(gid.into()))
         .context(|| format!("fchown(pipe, {uid}, {gid})"))
 }
 
-fn map_ids(pid: Pid, first_id: u32) -> Result<()> {
-    for file in ["uid_map", "gid_map"] {
-        let path = format!("/proc/{pid}/{file}");
-        std::fs::write(&path, format!("0 {first_id} {IDS}"))
-            .context(|| format!("write({path:?})"))?;
-    }
-    Ok(())
-}
-
-fn idmap(pid: Pid, root: BorrowedFd<'_>) -> Result<()> {
+fn user_namespace(pid: Pid) -> Result<OwnedFd> {
     let path = format!("/proc/{pid}/ns/user");
-    let namespace = open(
-        path.as_str(),
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
-    .context(|| format!("open({path:?})"))?;
-    mount::idmap(root, namespace.as_fd()).context(|| "mount_setattr(root, MOUNT_ATTR_IDMAP)")
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    open(path.as_str(), flags, Mode::empty()).context(|| format!("open({path:?})"))
 }
 
 /// Refuses a container whose mount table is not exactly `expected`, and covers, all of it read-only.
-fn assert_read_only(pid: Pid, expected: &[&str]) -> Result<()> {
+fn assert_read_only(pid: Pid, expected: &[&str], masked: &[CString]) -> Result<()> {
     let path = format!("/proc/{pid}/mountinfo");
     let table = std::fs::read_to_string(&path).context(|| format!("read({path:?})"))?;
-    check_mounts(&table, expected)
+    check_mounts(&table, expected, masked)
 }
 
 /// `table` in the form of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
-fn check_mounts(table: &str, expected: &[&str]) -> Result<()> {
+fn check_mounts(table: &str, expected: &[&str], masked: &[CString]) -> Result<()> {
+    let covered = |point: &str| {
+        masked
+            .iter()
+            .any(|path| path.to_bytes() == point.as_bytes())
+    };
     let mut found = Vec::new();
     for line in table.lines() {
         let mut fields = line.split(' ').skip(4);
@@ -422,7 +475,7 @@ fn check_mounts(table: &str, expected: &[&str]) -> Result<()> {
                 "is not read-only in the container",
             ));
         }
-        if !mask::covers(point) {
+        if !mask::covers(point) && !covered(point) {
             found.push(point);
         }
     }
@@ -447,18 +500,18 @@ mod tests {
 
     #[test]
     fn a_mount_table_passes_only_when_it_is_the_expected_one_and_all_read_only() {
-        check_mounts(TABLE, &["/", "/proc"]).unwrap();
-        let extra = check_mounts(TABLE, &["/"]).unwrap_err();
+        check_mounts(TABLE, &["/", "/proc"], &[]).unwrap();
+        let extra = check_mounts(TABLE, &["/"], &[]).unwrap_err();
         assert_eq!(extra.what, "mount table");
-        let missing = check_mounts(TABLE, &["/", "/proc", "/sys"]).unwrap_err();
+        let missing = check_mounts(TABLE, &["/", "/proc", "/sys"], &[]).unwrap_err();
         assert_eq!(missing.what, "mount table");
         let writable = TABLE.replace("/proc ro", "/proc rw");
         assert!(
-            check_mounts(&writable, &["/", "/proc"])
+            check_mounts(&writable, &["/", "/proc"], &[])
                 .unwrap_err()
                 .what
                 .contains("/proc")
         );
-        assert!(check_mounts("garbage", &[]).is_err());
+        assert!(check_mounts("garbage", &[], &[]).is_err());
     }
 }

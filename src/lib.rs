@@ -4,7 +4,7 @@
 //! Data flows one way; a module uses only those below it:
 //!
 //! ```text
-//! main → cli → { demo, bake, doctor }
+//! main → cli → { demo, bake, doctor, oci }
 //!      → container → { launch, supervise, ship, record, state, status }
 //!      → { rootfs, integrity, cgroup, registry, store, layer, tree, erofs, manifest }
 //!      → { digest, reference, user, env, json, time, tls, verity, seccomp, capabilities, error } → sys (the only `unsafe`)
@@ -29,6 +29,7 @@ pub mod launch;
 pub mod layer;
 pub mod manifest;
 pub mod observe;
+pub mod oci;
 pub mod record;
 pub mod reference;
 pub mod registry;

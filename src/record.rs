@@ -8,14 +8,8 @@ use serde_json::{Value, json};
 
 /// What decides a run. Environment values are not in it, only their fingerprints.
 pub struct Record {
-    /// The manifest's digest.
-    pub manifest: Digest,
-    /// The config's digest.
-    pub config: Digest,
-    /// The layers' digests, uncompressed.
-    pub diff_ids: Vec<Digest>,
-    /// The digest of the tree image.
-    pub tree: Digest,
+    /// The digests of the manifest, the config, the layers and the tree image; or a directory.
+    pub image: Value,
     /// The integrity level that held.
     pub integrity: &'static str,
     /// The root filesystem driver, and how it reads the backing files.
@@ -32,6 +26,8 @@ pub struct Record {
     pub env: Vec<(String, String)>,
     /// `--net`, and the digests of the host's files that come with it.
     pub network: Value,
+    /// What only a bundle of the OCI runtime specification says.
+    pub bundle: Option<Value>,
     /// Resource limits; empty without.
     pub limits: Value,
     /// How stalls, stops and side effects are met.
@@ -53,12 +49,7 @@ impl Record {
             "version": 1,
             "imrun": { "version": env!("CARGO_PKG_VERSION"), "build": env!("IMRUN_BUILD") },
             "kernel": kernel(),
-            "image": {
-                "manifest": self.manifest,
-                "config": self.config,
-                "diffIds": self.diff_ids,
-                "tree": self.tree,
-            },
+            "image": self.image,
             "integrity": self.integrity,
             "driver": self.driver,
             "args": self.args,
@@ -71,6 +62,9 @@ impl Record {
             "policy": self.policy,
             "sink": self.sinks.first(),
         });
+        if let Some(bundle) = &self.bundle {
+            value["bundle"] = bundle.clone();
+        }
         if self.sinks.len() > 1 {
             value["sinks"] = self.sinks.clone().into();
         }

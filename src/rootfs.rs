@@ -4,13 +4,17 @@
 //! files were hashed later.
 #![forbid(unsafe_code)]
 
+use crate::erofs;
 use crate::error::{Context, Error, Result, reason_of};
 use crate::store::image::Sources;
 use crate::sys::{loop_device, mount};
+use crate::tree;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// How the kernel reads the backing files.
@@ -49,6 +53,23 @@ pub fn mount(sources: &Sources) -> Result<Root> {
         Err((call, errno)) => Err(failed(call, errno)),
     }
 }
+
+/// What the runtime owns of every root, and nothing else: /proc, /sys, /dev with its nodes, and
+/// placeholders in /etc.
+pub fn own() -> Result<Root> {
+    let mut tree = tree::merge([])?;
+    tree::synthesise(&mut tree)?;
+    let memory = memfd_create(c"imrun", MFdFlags::MFD_CLOEXEC | NOEXEC)
+        .context(|| "memfd_create(MFD_NOEXEC_SEAL)")?;
+    let mut image = File::from(memory);
+    erofs::write(&tree, &[], &mut image)?;
+    mount(&Sources {
+        tree: image,
+        tars: Vec::new(),
+    })
+}
+
+const NOEXEC: MFdFlags = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
 
 fn mount_by_loop(tree: BorrowedFd<'_>, tars: &[BorrowedFd<'_>]) -> Result<Root> {
     // The devices are freed by the kernel when both these descriptors and the mount are gone.

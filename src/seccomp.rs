@@ -6,9 +6,14 @@
 
 mod calls;
 mod compile;
+mod names;
+mod profile;
 
 use libc::sock_filter;
 use std::collections::BTreeMap;
+
+pub use names::number as number_of;
+pub use profile::{Case, Comparison, Profile, Test};
 
 /// What a call gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ROOT/ID/lock        locked (flock(2)) for as long as the container's supervisor lives
+//! ROOT/ID/cgroup      where its cgroup is, beneath the hierarchy's root
 //! ROOT/ID/state.json  what `imrun ps` shows
 //! ROOT/ID/lines       the counters of each sink, a line each: six numbers of twenty digits
 //! ROOT/names/NAME     locked by the container of that name
@@ -13,7 +14,7 @@
 
 mod lines;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
 use crate::ship::Counters;
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,9 @@ pub struct Sink {
 
 /// Where ranges of ids are claimed: one place for the host, as the ids are the host's.
 const IDS_CLAIMED: &str = "/run/imrun/ids";
+
+/// The file of an entry that says where the cgroup is.
+const CGROUP: &str = "cgroup";
 
 /// The directory of `--root`.
 pub struct Runtime {
@@ -222,7 +226,9 @@ impl Runtime {
             if locked.is_none() && lock.exists() {
                 continue;
             }
-            if let Some(cgroup) = Cgroup::existing(&id)? {
+            let place = std::fs::read_to_string(dir.join(CGROUP));
+            let place = place.map_or_else(|_| cgroup::place(&id), PathBuf::from);
+            if let Some(cgroup) = Cgroup::existing(&place)? {
                 cgroup.remove()?;
             }
             remove_directory(&dir)?;
@@ -251,6 +257,13 @@ impl Entry {
     /// The first of the container's ids, on the host.
     pub fn first_id(&self) -> u32 {
         FIRST_ID + self.ids.number * IDS
+    }
+
+    /// Leaves word of where the container's cgroup is, for who cleans up.
+    pub fn announce_cgroup(&self, place: &Path) -> Result<()> {
+        let file = self.dir.join(CGROUP);
+        std::fs::write(&file, place.as_os_str().as_encoded_bytes())
+            .context(|| format!("write({file:?})"))
     }
 
     /// Shows the container to `imrun ps`.

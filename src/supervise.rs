@@ -2,9 +2,11 @@
 //! stall policy, and learns how it ended. One thread in poll(2).
 #![forbid(unsafe_code)]
 
+mod end;
 mod output;
 mod report;
 pub mod signals;
+pub mod stdin;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, EXIT_STALLED, Result};
@@ -17,6 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
 use output::Output;
 use report::Report;
 use std::os::fd::{AsFd, OwnedFd};
@@ -109,6 +112,8 @@ fn wait(set: &mut [PollFd<'_>], deadline: Instant) -> Result<()> {
 /// The container that is watched over, and what it is watched with.
 pub struct Supervisor<'a> {
     app: OwnedFd,
+    pid: Pid,
+    adopted: bool,
     cgroup: &'a Cgroup,
     shipper: &'a Shipper,
     signals: &'a SignalFd,
@@ -150,6 +155,8 @@ impl<'a> Supervisor<'a> {
         ];
         Ok(Supervisor {
             app: app.pidfd,
+            pid: app.pid,
+            adopted: app.adopted,
             cgroup,
             shipper,
             signals,
@@ -173,8 +180,7 @@ impl<'a> Supervisor<'a> {
             self.report.when_due(self.shipper);
             self.settle()?;
         }
-        let status = waitid(Id::PIDFd(self.app.as_fd()), WaitPidFlag::WEXITED);
-        let ending = self.ending(status.context(|| "waitid(P_PIDFD)")?)?;
+        let ending = self.ending()?;
         self.finish(ending.drain_until)?;
         Ok(ending)
     }
@@ -314,7 +320,14 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    fn ending(&self, status: WaitStatus) -> Result<Ending> {
+    fn ending(&self) -> Result<Ending> {
+        let status = match self.adopted {
+            false => {
+                let status = waitid(Id::PIDFd(self.app.as_fd()), WaitPidFlag::WEXITED);
+                status.context(|| "waitid(P_PIDFD)")?
+            }
+            true => end::of_another(self.pid, self.app.as_fd())?,
+        };
         let (code, signal) = match status {
             WaitStatus::Exited(_, code) => (code as u8, None),
             WaitStatus::Signaled(_, signal, _) => (128 + signal as u8, Some(signal as i32)),

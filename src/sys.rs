@@ -7,6 +7,7 @@
 
 pub mod arguments;
 pub mod clone;
+pub mod guard;
 pub mod landlock;
 pub mod lease;
 pub mod loop_device;

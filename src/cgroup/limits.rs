@@ -23,11 +23,21 @@ pub struct Limits {
     pub cpus: Option<Cpus>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// Its weight among its siblings, 1 to 10,000; the kernel's default is 100.
+    pub cpu_weight: Option<u64>,
 }
 
 /// So many processors' time, in microseconds of each [`PERIOD`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cpus(u64);
+
+impl Cpus {
+    /// So many microseconds of each `period` of as many; None where the kernel would not take it.
+    pub fn of_quota(quota: u64, period: u64) -> Option<Cpus> {
+        let quota = quota.checked_mul(PERIOD)?.checked_div(period)?;
+        (quota >= MIN_QUOTA).then_some(Cpus(quota))
+    }
+}
 
 impl FromStr for Cpus {
     type Err = Error;
@@ -81,6 +91,9 @@ impl Limits {
         if let Some(number) = self.pids {
             record["pids"] = json!(number);
         }
+        if let Some(weight) = self.cpu_weight {
+            record["cpuWeight"] = json!(weight);
+        }
         record
     }
 
@@ -100,7 +113,10 @@ impl Limits {
         let pids = self
             .pids
             .map(|number| limit("--pids", "pids", "pids.max", number.to_string()));
-        [memory, cpus, pids].into_iter().flatten().collect()
+        let weight = self
+            .cpu_weight
+            .map(|weight| limit("cpu.weight", "cpu", "cpu.weight", weight.to_string()));
+        [memory, cpus, pids, weight].into_iter().flatten().collect()
     }
 
     /// Refuses a limit that nothing can start under, and one whose controller the hierarchy at `root`
@@ -216,6 +232,7 @@ mod tests {
             memory: Some(64 << 20),
             cpus: Some("1.5".parse().unwrap()),
             pids: Some(100),
+            cpu_weight: None,
         }
     }
 

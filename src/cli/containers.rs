@@ -15,15 +15,23 @@ pub struct Ps {
     /// As a JSON array
     #[arg(long)]
     json: bool,
+    /// A container of a bundle: its processes
+    id: Option<String>,
+    #[arg(short, long, hide = true, default_value = "table", value_parser = ["table", "json"])]
+    format: String,
 }
 
 impl Ps {
     /// Prints a table or JSON.
     pub fn execute(self, global: &Global) -> Result<u8> {
+        let json = self.json || self.format == "json";
+        if let Some(id) = &self.id {
+            return super::oci::ps(global, id, json);
+        }
         let runtime = Runtime::open(&global.root)?;
         runtime.sweep()?;
         let running = runtime.list()?;
-        if self.json {
+        if json {
             let text = serde_json::to_string_pretty(&running);
             return print(&format!("{}\n", text.map_err(|e| Error::system("ps", e))?));
         }
@@ -33,10 +41,12 @@ impl Ps {
         );
         for c in running {
             let name = c.name.as_deref().unwrap_or("-");
-            let (id, image) = (&c.id[..12], &c.image[..19]);
+            let id = &c.id[..12];
+            // A digest's start; a directory's path may be shorter.
+            let image: String = c.image.chars().take(19).collect();
             let command = c.args.join(" ").escape_debug().to_string();
             text += &format!(
-                "{id}  {name:16}  {image}  {:9}  {:7}  {:24}  {command}\n",
+                "{id}  {name:16}  {image:19}  {:9}  {:7}  {:24}  {command}\n",
                 c.integrity, c.pid, c.started
             );
         }

@@ -306,6 +306,8 @@ fn free(global: &Global, store: &Store) -> Result<u8> {
     let running = runtime.list()?;
     let running = running
         .iter()
+        // A directory is none of the store's.
+        .filter(|container| !container.image.starts_with('/'))
         .map(|container| container.image.parse())
         .collect::<Result<Vec<_>>>()?;
     print(&format!("{}\n", store.collect(&running)?))

@@ -117,7 +117,7 @@ pub fn command(name: &str) -> Option<Error> {
             "a container cannot change, so there is nothing to commit",
             "imrun bake FILE --name N",
         ),
-        "create" | "start" | "restart" | "kill" | "pause" | "unpause" | "update" => (
+        "restart" | "unpause" | "update" | "checkpoint" | "restore" | "events" => (
             "a container lives and dies with its imrun",
             "imrun run, imrun stop",
         ),

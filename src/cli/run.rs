@@ -4,21 +4,20 @@ use super::refused::Refused;
 use super::{Global, registry, values};
 use crate::capabilities;
 use crate::cgroup::{Cpus, Limits};
-use crate::container::{self, Outcome, Request};
+use crate::container::{self, Outcome, Request, Subject};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::integrity::Demand;
-use crate::launch::Network;
+use crate::launch::{Network, Outputs};
 use crate::observe::OnWrite;
 use crate::reference::{ImageArgument, Reference};
 use crate::ship::SinkUrl;
 use crate::status::Status;
-use crate::supervise::{OnStall, Policy, signals};
+use crate::supervise::{OnStall, Policy, signals, stdin};
 use crate::sys::{arguments, process};
 use clap::Parser;
-use nix::fcntl::OFlag;
-use nix::sys::signal::{SigSet, SigmaskHow};
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -172,7 +171,8 @@ impl Run {
         Ok(Request {
             store: global.store(),
             root: global.root.clone(),
-            image,
+            subject: Subject::Image(image),
+            bundle: None,
             integrity: self.integrity,
             args: self.args,
             entrypoint: self.entrypoint,
@@ -188,13 +188,15 @@ impl Run {
                 memory: self.memory.map(|bytes| bytes as u64),
                 cpus: self.cpus,
                 pids: self.pids,
+                cpu_weight: None,
             },
             on_write: self.on_write,
             stdin: if self.interactive {
-                Some(piped_stdin()?)
+                Some(stdin()?)
             } else {
                 None
             },
+            outputs: Outputs::Pipes,
             sinks,
             log_buffer: self.log_buffer,
             stop_signal: self.stop_signal,
@@ -240,7 +242,7 @@ pub fn spellings(name: &str) -> Vec<String> {
 }
 
 /// Those that were given, each once.
-fn sinks(urls: &[String]) -> Result<Vec<SinkUrl>> {
+pub(super) fn sinks(urls: &[String]) -> Result<Vec<SinkUrl>> {
     let urls: Vec<_> = urls.iter().filter(|url| !url.is_empty()).collect();
     let mut sinks: Vec<SinkUrl> = Vec::with_capacity(urls.len());
     for url in urls {
@@ -274,10 +276,7 @@ fn check_name(name: String) -> Result<String> {
     ))
 }
 
-/// A pipe that imrun's own standard input is copied into: the app never holds a descriptor of the
-/// host's, which it could open again with other rights.
-fn piped_stdin() -> Result<OwnedFd> {
-    use std::io::IsTerminal;
+fn stdin() -> Result<OwnedFd> {
     if std::io::stdin().is_terminal() {
         return Err(Error::policy(
             "-i",
@@ -285,28 +284,10 @@ fn piped_stdin() -> Result<OwnedFd> {
         )
         .hint("pipe it: cat | imrun run -i …"));
     }
-    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context(|| "pipe2(O_CLOEXEC)")?;
-    let copy = move || {
-        // The app may close its end, and the caller its own: both just end the copy.
-        let _ = std::io::copy(
-            &mut std::io::stdin().lock(),
-            &mut std::fs::File::from(write),
-        );
-    };
-    // Signals are the supervisor's: one that this thread took would not be seen there.
-    let mask = SigSet::all()
-        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
-        .context(|| "rt_sigprocmask(SIG_SETMASK)")?;
-    std::thread::Builder::new()
-        .name("stdin".into())
-        .spawn(copy)
-        .context(|| "clone(thread)")?;
-    mask.thread_set_mask()
-        .context(|| "rt_sigprocmask(SIG_SETMASK)")?;
-    Ok(read)
+    stdin::pipe()
 }
 
-fn close_inherited(status_fd: Option<i32>) -> Result<()> {
+pub(super) fn close_inherited(status_fd: Option<i32>) -> Result<()> {
     let close = |first, last| match first <= last {
         true => process::close_inherited(first, last)
             .context(|| format!("close_range({first}, {last})")),

@@ -1,14 +1,12 @@
 //! What the image's config and the request together make of a launch.
 
-use super::Request;
-use crate::digest::Digest;
+use super::subject::{Loaded, Material, Mounted};
+use super::{Bundle, Request};
 use crate::env::{self, Contract, Environment};
 use crate::error::{Context, Error, Result};
-use crate::integrity::Checked;
-use crate::launch::{Attachment, Spec};
+use crate::launch::{Attachment, Ids, Spec};
 use crate::observe::OnWrite;
 use crate::record::Record;
-use crate::rootfs::{Backing, Root};
 use crate::ship::SinkUrl;
 use crate::store::image::Image;
 use crate::supervise::Policy;
@@ -20,11 +18,15 @@ use serde_json::{Value, json};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// Where programs are looked for when the environment does not say (the default of Docker,
 /// containerd and Podman).
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What programs expect where nobody says otherwise.
+const UMASK: u32 = 0o022;
 
 /// A launch, checked and complete.
 pub(super) struct Plan {
@@ -36,8 +38,68 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Checks the request against the image; users are those of the mounted root.
-    pub fn new(request: &Request, image: &Image, root: &Root) -> Result<Plan> {
+    /// Checks the request against what is launched; users are those of `root`, its top directory.
+    pub fn new(request: &Request, loaded: &Loaded, root: BorrowedFd<'_>) -> Result<Plan> {
+        match (&request.bundle, loaded) {
+            (Some(bundle), loaded) => Plan::of_bundle(request, bundle, loaded.image(), root),
+            (None, Loaded::Image(image)) => Plan::of_image(request, image, root),
+            (None, Loaded::Directory(path)) => Err(Error::usage(
+                format_args!("{path:?}"),
+                "is a directory, which says nothing of a program",
+            )),
+        }
+    }
+
+    /// The bundle says it all; a label of the image still says what it needs.
+    fn of_bundle(
+        request: &Request,
+        bundle: &Bundle,
+        image: Option<&Image>,
+        root: BorrowedFd<'_>,
+    ) -> Result<Plan> {
+        let mut environment = bundle.env.clone();
+        if environment.get("HOME").is_none() {
+            let passwd = read_in_root(root, "etc/passwd")?;
+            let user = User::resolve(&bundle.uid.to_string(), passwd.as_deref(), None);
+            let home = user.ok().and_then(|user| user.home);
+            let home = home.unwrap_or_else(|| b"/".to_vec());
+            default(&mut environment, "HOME", OsStr::from_bytes(&home))?;
+        }
+        if let Some(label) = image.and_then(|image| image.config.labels.get("dev.imrun.env")) {
+            Contract::parse(label)?.check(&environment)?;
+        }
+        let args = bundle.args.clone();
+        environment.check_size(&args.iter().map(|arg| arg.as_bytes()).collect::<Vec<_>>())?;
+        let spec = Spec {
+            candidates: candidates(&args[0], &environment)?,
+            args: Pointers::new(args),
+            env: Pointers::new(environment.to_strings()),
+            workdir: absolute("process.cwd", &bundle.cwd)?,
+            hostname: hostname(
+                "hostname",
+                bundle.hostname.as_deref().unwrap_or("localhost"),
+            )?,
+            uid: bundle.uid,
+            gid: bundle.gid,
+            groups: bundle.groups.clone(),
+            capabilities: request.capabilities,
+            observed: request.on_write != OnWrite::Quiet,
+            umask: bundle.umask.unwrap_or(UMASK),
+            rlimits: bundle.rlimits.clone(),
+            oom_score_adj: bundle.oom_score_adj,
+            domainname: bundle.domainname.clone(),
+            sysctls: bundle.sysctls.clone(),
+            masked: bundle.masked.clone(),
+            filter: bundle.filter.clone(),
+        };
+        Ok(Plan {
+            spec,
+            policy: request.policy,
+            environment,
+        })
+    }
+
+    fn of_image(request: &Request, image: &Image, root: BorrowedFd<'_>) -> Result<Plan> {
         let config = &image.config;
         let user = resolve_user(request, image, root)?;
         let mut environment = Environment::new();
@@ -63,12 +125,23 @@ impl Plan {
             args: Pointers::new(args),
             env: Pointers::new(environment.to_strings()),
             workdir: absolute("working directory", workdir)?,
-            hostname: hostname(request, &image.digest)?,
+            hostname: match &request.hostname {
+                Some(name) => hostname("--hostname", name)?,
+                // The same launch gives the same record.
+                None => hostname("--hostname", &image.digest.hex()[..12])?,
+            },
             uid: user.uid,
             gid: user.gid,
             groups: user.groups,
             capabilities: request.capabilities,
             observed: request.on_write != OnWrite::Quiet,
+            umask: UMASK,
+            rlimits: Vec::new(),
+            oom_score_adj: None,
+            domainname: None,
+            sysctls: Vec::new(),
+            masked: Vec::new(),
+            filter: None,
         };
         Ok(Plan {
             spec,
@@ -87,9 +160,10 @@ impl Plan {
     pub fn record(
         &self,
         request: &Request,
-        image: &Image,
-        checked: &Checked,
-        root: &Root,
+        loaded: &Loaded,
+        material: &Material,
+        root: &Mounted,
+        ids: &Ids,
         network: &Attachment,
     ) -> Result<Record> {
         let spec = &self.spec;
@@ -100,18 +174,19 @@ impl Plan {
         };
         let policy = &self.policy;
         Ok(Record {
-            manifest: image.digest,
-            config: image.manifest.config.digest,
-            diff_ids: image.config.diff_ids.clone(),
-            tree: checked.tree_digest,
-            integrity: checked.level.as_str(),
-            driver: json!({ "name": "erofs", "backing": backing(root.backing) }),
+            image: loaded.record(material),
+            integrity: material.level(),
+            driver: root.record(ids),
             args: self.args(),
             user: json!({ "uid": spec.uid, "gid": spec.gid, "groups": spec.groups }),
             workdir: spec.workdir.to_string_lossy().into_owned(),
             hostname: spec.hostname.to_string_lossy().into_owned(),
             env: self.environment.iter().map(print).collect(),
             network: network.record(),
+            bundle: request
+                .bundle
+                .as_ref()
+                .map(|bundle| bundle_record(bundle, spec)),
             limits: request.limits.record(),
             policy: json!({
                 "capabilities": spec.capabilities.names(),
@@ -132,11 +207,26 @@ fn sink(url: &SinkUrl) -> Value {
     json!({ "url": url.to_string(), "acknowledgement": url.acknowledgement().as_str() })
 }
 
-fn backing(backing: Backing) -> &'static str {
-    match backing {
-        Backing::File => "file",
-        Backing::Loop => "loop",
-    }
+/// What only a bundle can say.
+fn bundle_record(bundle: &Bundle, spec: &Spec) -> Value {
+    let text = |text: &CString| text.to_string_lossy().into_owned();
+    let sysctls = spec.sysctls.iter().map(
+        |(name, value)| json!({ "path": text(name), "value": String::from_utf8_lossy(value) }),
+    );
+    let rlimits = spec
+        .rlimits
+        .iter()
+        .map(|(resource, soft, hard)| json!({ "resource": resource, "soft": soft, "hard": hard }));
+    json!({
+        "umask": spec.umask,
+        "rlimits": rlimits.collect::<Vec<_>>(),
+        "oomScoreAdj": spec.oom_score_adj,
+        "domainname": spec.domainname.as_ref().map(text),
+        "sysctls": sysctls.collect::<Vec<_>>(),
+        "masked": spec.masked.iter().map(text).collect::<Vec<_>>(),
+        "filtered": spec.filter.is_some(),
+        "changes": bundle.changes,
+    })
 }
 
 fn configure(request: &Request, environment: &mut Environment) -> Result<()> {
@@ -158,7 +248,7 @@ fn default(environment: &mut Environment, name: &str, value: &OsStr) -> Result<(
     }
 }
 
-fn resolve_user(request: &Request, image: &Image, root: &Root) -> Result<User> {
+fn resolve_user(request: &Request, image: &Image, root: BorrowedFd<'_>) -> Result<User> {
     let text = request
         .user
         .as_deref()
@@ -170,11 +260,11 @@ fn resolve_user(request: &Request, image: &Image, root: &Root) -> Result<User> {
 }
 
 /// A file of the image, by the mount that the app will see; None where there is none.
-fn read_in_root(root: &Root, path: &str) -> Result<Option<Vec<u8>>> {
+fn read_in_root(root: BorrowedFd<'_>, path: &str) -> Result<Option<Vec<u8>>> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = match openat2(&root.mount, path, how) {
+    let file = match openat2(root, path, how) {
         Ok(file) => File::from(file),
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
         Err(errno) => {
@@ -269,21 +359,16 @@ fn policy(request: &Request, image: &Image) -> Result<Policy> {
     Ok(policy)
 }
 
-/// Made from the digest where none is given: the same launch gives the same record.
-fn hostname(request: &Request, image: &Digest) -> Result<CString> {
+fn hostname(what: &str, name: &str) -> Result<CString> {
     const MAX: usize = 64; // __NEW_UTS_LEN, uname(2)
-    let name = request
-        .hostname
-        .clone()
-        .unwrap_or_else(|| image.hex()[..12].to_owned());
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if name.is_empty() || name.len() > MAX || !name.bytes().all(allowed) {
         return Err(Error::usage(
-            format_args!("--hostname {name:?}"),
+            format_args!("{what} {name:?}"),
             "is no host name of 1 to 64 letters, digits, '-' and '.'",
         ));
     }
-    CString::new(name).map_err(|_| Error::usage("--hostname", "has a NUL byte"))
+    CString::new(name).map_err(|_| Error::usage(what, "has a NUL byte"))
 }
 
 fn fingerprint_key() -> Result<Vec<u8>> {

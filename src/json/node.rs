@@ -104,6 +104,32 @@ impl<'a> Node<'a> {
         size.ok_or_else(|| self.error("is not a whole number from 0 to 2^63 - 1"))
     }
 
+    /// A whole number from 0 to 2^64 - 1.
+    pub fn word(&self) -> Result<u64> {
+        self.value
+            .as_u64()
+            .ok_or_else(|| self.error("is not a whole number from 0 to 2^64 - 1"))
+    }
+
+    /// A whole number from -2^63 to 2^63 - 1.
+    pub fn integer(&self) -> Result<i64> {
+        self.value
+            .as_i64()
+            .ok_or_else(|| self.error("is not a whole number from -2^63 to 2^63 - 1"))
+    }
+
+    /// Whether it says nothing: an empty string, list or object, or 0.
+    pub fn is_nothing(&self) -> bool {
+        match self.value {
+            Value::Null => true,
+            Value::Bool(value) => !value,
+            Value::Number(number) => number.as_i64() == Some(0),
+            Value::String(text) => text.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            Value::Object(object) => object.is_empty(),
+        }
+    }
+
     /// An array of strings.
     pub fn texts(&self) -> Result<Vec<String>> {
         self.list()?

@@ -41,6 +41,8 @@ pub(super) const GO: u8 = b'g';
 /// What the child is born with. Descriptors are numbers, for the parent may close its own.
 pub(super) struct Cradle<'a> {
     pub own_network: bool,
+    /// Whether its parent is not imrun.
+    pub adopted: bool,
     pub stdin: Option<RawFd>,
     pub stdout: RawFd,
     pub stderr: RawFd,
@@ -54,6 +56,8 @@ pub(super) struct Cradle<'a> {
 pub(super) struct World {
     pub spec: Spec,
     pub stage: CString,
+    /// Whether a mount for /dev comes with [`TOLD`].
+    pub has_devices: bool,
     /// Where the mounts go that come with [`TOLD`], relative to the root.
     pub targets: Vec<&'static CStr>,
     pub filter: Vec<libc::sock_filter>,
@@ -63,7 +67,8 @@ pub(super) struct World {
 struct Handed {
     root: OwnedFd,
     ruleset: OwnedFd,
-    binds: [Option<OwnedFd>; 2],
+    dev: Option<OwnedFd>,
+    binds: [Option<OwnedFd>; 4],
 }
 
 /// The file systems that show the container itself, of its namespaces and not attached yet.
@@ -107,12 +112,14 @@ steps! {
     SysctlQueues = "write(\"/proc/sys/fs/mqueue/queues_max\")",
     SysctlUserNamespaces = "write(\"/proc/sys/user/max_user_namespaces\")",
     SysctlMemfd = "write(\"/proc/sys/vm/memfd_noexec\")",
+    Sysctl = "write(linux.sysctl)",
     SysctlPorts = "write(\"/proc/sys/net/ipv4/ip_unprivileged_port_start\")",
     ProcReadOnly = "mount_setattr(proc, MOUNT_ATTR_RDONLY)",
     Sysfs = "fsopen, fsconfig, fsmount(\"sysfs\")",
     Cgroupfs = "fsopen, fsconfig, fsmount(\"cgroup2\")",
     Attach = "move_mount(root)",
     RootIds = "setgroups, setresgid, setresuid(0)",
+    AttachDev = "move_mount(\"/dev\")",
     AttachProc = "move_mount(\"/proc\")",
     AttachSysfs = "move_mount(\"/sys\")",
     AttachCgroupfs = "move_mount(\"/sys/fs/cgroup\")",
@@ -120,12 +127,14 @@ steps! {
     Covers = "openat2(\"/dev/null\", O_PATH)",
     CoverProc = "move_mount(/dev/null, /proc)",
     CoverSysfs = "move_mount(/dev/null, /sys)",
+    Masked = "openat2, move_mount(linux.maskedPaths)",
     Bind = "move_mount(\"/etc\")",
     EnterRoot = "fchdir(root)",
     Pivot = "pivot_root(\".\", \".\")",
     Detach = "umount2(\".\", MNT_DETACH)",
     LeaveOldRoot = "chdir(\"/\")",
     Hostname = "sethostname()",
+    Domainname = "setdomainname()",
     LoopbackSocket = "socket(AF_INET)",
     Loopback = "ioctl(\"lo\", SIOCSIFFLAGS)",
     Stdin = "open(\"/dev/null\")",
@@ -202,6 +211,9 @@ fn start(cradle: &Cradle<'_>) -> Result<Infallible, Failure> {
     enter_root(cradle, world, &handed, views)?;
     let name = std::os::unix::ffi::OsStrExt::from_bytes(world.spec.hostname.as_bytes());
     nix::unistd::sethostname::<&std::ffi::OsStr>(name).at(Step::Hostname)?;
+    if let Some(name) = &world.spec.domainname {
+        process::set_domain_name(name).at(Step::Domainname)?;
+    }
     connect_stdio(cradle)?;
     drop_privileges(cradle, &world.spec)?;
     // Last of all: from here on only the channel to the parent and execve(2) are left.
@@ -218,6 +230,10 @@ fn start(cradle: &Cradle<'_>) -> Result<Infallible, Failure> {
         None => send(cradle, told(Step::Ready))?,
     }
     let [] = await_message(cradle, GO)?;
+    // It need not allow what was done until here.
+    if let Some(filter) = &world.spec.filter {
+        seccomp::install(filter).at(Step::Seccomp)?;
+    }
     Err(execute(&world.spec))
 }
 
@@ -254,16 +270,22 @@ fn await_message<const N: usize>(
 }
 
 fn await_world<'a>(cradle: &Cradle<'a>) -> Result<(&'a World, Handed), Failure> {
-    let [Some(root), Some(ruleset), first, second] = await_message(cradle, TOLD)? else {
+    let handed = await_message(cradle, TOLD)?;
+    let world = cradle.world.get().ok_or(Errno::EBADMSG).at(Step::Channel)?;
+    let (dev, binds) = match (handed, world.has_devices) {
+        ([root, ruleset, dev, a, b, c, d], true) => ([root, ruleset, dev], [a, b, c, d]),
+        ([root, ruleset, a, b, c, d, _], false) => ([root, ruleset, None], [a, b, c, d]),
+    };
+    let [Some(root), Some(ruleset), dev] = dev else {
         return Err(Errno::EBADMSG).at(Step::Channel);
     };
     let handed = Handed {
         root,
         ruleset,
-        binds: [first, second],
+        dev,
+        binds,
     };
-    let world = cradle.world.get().ok_or(Errno::EBADMSG);
-    Ok((world.at(Step::Channel)?, handed))
+    Ok((world, handed))
 }
 
 /// What can be done before it is known what the container is to be.
@@ -304,9 +326,13 @@ fn enter_root(
 ) -> Result<(), Failure> {
     let root = handed.root.as_fd();
     mount::move_mount(root, libc::AT_FDCWD, &world.stage).at(Step::Attach)?;
-    let covers = Covers::open(root).at(Step::Covers)?;
+    let dev = handed.dev.as_ref().map(AsFd::as_fd);
+    if let Some(dev) = dev {
+        mount::move_mount(dev, root.as_raw_fd(), c"dev").at(Step::AttachDev)?;
+    }
+    let covers = Covers::open(root, dev).at(Step::Covers)?;
     process::set_ids(0, 0, &[]).at(Step::RootIds)?;
-    configure(&views.proc, cradle.own_network)?;
+    configure(&views.proc, cradle.own_network, &world.spec)?;
     let attach = |view: &OwnedFd, path, step| {
         mount::move_mount(view.as_fd(), root.as_raw_fd(), path).at(step)
     };
@@ -322,6 +348,9 @@ fn enter_root(
     for (target, bind) in world.targets.iter().zip(handed.binds.iter().flatten()) {
         attach_bind(root, bind, target)?;
     }
+    for path in &world.spec.masked {
+        covers.put_in(root, path).at(Step::Masked)?;
+    }
     fchdir(root).at(Step::EnterRoot)?;
     pivot_root(c".", c".").at(Step::Pivot)?;
     umount2(c".", MntFlags::MNT_DETACH).at(Step::Detach)?;
@@ -336,7 +365,10 @@ fn mount_new(fstype: &CStr, attributes: mount::Attributes, step: Step) -> Result
 
 /// Through this one procfs alone are sysctls written, so that no mount in an image can redirect
 /// them; then it becomes read-only.
-fn configure(proc: &OwnedFd, own_network: bool) -> Result<(), Failure> {
+fn configure(proc: &OwnedFd, own_network: bool, spec: &Spec) -> Result<(), Failure> {
+    for (path, value) in &spec.sysctls {
+        sysctl::set(proc.as_fd(), path, value).at(Step::Sysctl)?;
+    }
     set_sysctls(proc, &sysctl::ISOLATION)?;
     if own_network {
         set_sysctls(proc, &sysctl::NETWORK)?;
@@ -376,7 +408,7 @@ fn connect_stdio(cradle: &Cradle<'_>) -> Result<(), Failure> {
 
 fn drop_privileges(cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).at(Step::CoreLimit)?;
-    umask(Mode::from_bits_truncate(0o022));
+    umask(Mode::from_bits_truncate(spec.umask));
     let capabilities = spec.capabilities.bits();
     bound_capabilities(capabilities)?;
     // Else a user other than 0 would have none left to be given.
@@ -385,7 +417,9 @@ fn drop_privileges(cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
     process::set_capabilities(capabilities).at(Step::Capabilities)?;
     nix::sys::prctl::set_no_new_privs().at(Step::NoNewPrivileges)?;
     // A change of credentials clears it, so it comes after the last one.
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).at(Step::ParentDeath)?;
+    if !cradle.adopted {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).at(Step::ParentDeath)?;
+    }
     exit_if_orphaned(cradle)?;
     enter_working_directory(&spec.workdir).at(Step::WorkingDirectory)?;
     process::close_on_exec_from(3).at(Step::CloseRange)

@@ -26,11 +26,12 @@ const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Denies all that this kernel's Landlock knows of writing, and of reaching out of the container.
 ///
-/// `root` need not be attached: a rule is about what is beneath a directory, wherever it is mounted.
+/// `root` and `dev`, the directory with the device nodes, need not be attached: a rule is about what
+/// is beneath a directory, wherever it is mounted.
 ///
 /// # Errors
 /// A kernel without Landlock, or with it switched off.
-pub(super) fn ruleset(root: BorrowedFd<'_>) -> Result<OwnedFd> {
+pub(super) fn ruleset(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<OwnedFd> {
     let version = landlock::version().map_err(missing)?;
     let since = |first, rights| if version >= first { rights } else { 0 };
     let handled = Handled {
@@ -45,11 +46,10 @@ pub(super) fn ruleset(root: BorrowedFd<'_>) -> Result<OwnedFd> {
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
     for name in DEVICES {
-        let path = format!("dev/{name}");
-        let device = openat2(root, path.as_str(), how)
-            .context(|| format!("openat2(root, {path:?}, O_PATH)"))?;
+        let device =
+            openat2(dev, name, how).context(|| format!("openat2(/dev, {name:?}, O_PATH)"))?;
         landlock::allow(ruleset.as_fd(), device.as_fd(), WRITE_FILE)
-            .context(|| format!("landlock_add_rule({path:?}, LANDLOCK_ACCESS_FS_WRITE_FILE)"))?;
+            .context(|| format!("landlock_add_rule({name:?}, LANDLOCK_ACCESS_FS_WRITE_FILE)"))?;
     }
     Ok(ruleset)
 }
@@ -78,7 +78,8 @@ mod tests {
     fn restricted<T: Send>(root: &'static str, attempt: impl FnOnce() -> T + Send) -> T {
         let attempt = || {
             let root = nix::fcntl::open(root, OFlag::O_PATH, Mode::empty()).unwrap();
-            let ruleset = ruleset(root.as_fd()).unwrap();
+            let dev = nix::fcntl::open("/dev", OFlag::O_PATH, Mode::empty()).unwrap();
+            let ruleset = ruleset(root.as_fd(), dev.as_fd()).unwrap();
             nix::sys::prctl::set_no_new_privs().unwrap();
             landlock::restrict(ruleset.as_fd()).unwrap();
             attempt()

@@ -34,7 +34,7 @@ pub(super) const SYS: [&CStr; 3] = [
 ];
 
 /// Whether a mount point is a cover.
-pub(super) fn covers(point: &str) -> bool {
+pub fn covers(point: &str) -> bool {
     let among =
         |list: &[&CStr], path: &str| list.iter().any(|name| name.to_bytes() == path.as_bytes());
     point
@@ -52,9 +52,13 @@ pub(super) struct Covers {
 }
 
 impl Covers {
-    /// `root` has to be attached: the kernel copies no mount that is not.
-    pub fn open(root: BorrowedFd<'_>) -> nix::Result<Covers> {
-        let null = open_beneath(root, c"dev/null")?;
+    /// `root` and `dev`, the directory with the device nodes, have to be attached: the kernel copies
+    /// no mount that is not.
+    pub fn open(root: BorrowedFd<'_>, dev: Option<BorrowedFd<'_>>) -> nix::Result<Covers> {
+        let null = match dev {
+            Some(dev) => open_beneath(dev, c"null")?,
+            None => open_beneath(root, c"dev/null")?,
+        };
         if fstat(&null)?.st_rdev != makedev(1, 3) {
             return Err(Errno::ENODEV);
         }
@@ -72,6 +76,18 @@ impl Covers {
             }
         }
         Ok(())
+    }
+
+    /// Covers a path of the whole container, if it is there.
+    pub fn put_in(&self, root: BorrowedFd<'_>, path: &CStr) -> nix::Result<()> {
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        match openat2(root, path, how) {
+            Ok(target) => self.cover(target),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 
     fn cover(&self, target: OwnedFd) -> nix::Result<()> {

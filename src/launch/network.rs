@@ -8,6 +8,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::stat;
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use serde_json::{Value, json};
+use std::ffi::CStr;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -15,6 +16,50 @@ use std::path::{Path, PathBuf};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
+
+/// A file with names that is bound over a placeholder of the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameFile {
+    /// `/etc/resolv.conf`
+    ResolvConf,
+    /// `/etc/hosts`
+    Hosts,
+    /// `/etc/hostname`
+    Hostname,
+}
+
+impl NameFile {
+    /// The file of that path, if it is one.
+    pub fn of(path: &Path) -> Option<NameFile> {
+        let all = [NameFile::ResolvConf, NameFile::Hosts, NameFile::Hostname];
+        all.into_iter().find(|file| Path::new(file.path()) == path)
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            NameFile::ResolvConf => RESOLV_CONF,
+            NameFile::Hosts => HOSTS,
+            NameFile::Hostname => "/etc/hostname",
+        }
+    }
+
+    fn target(self) -> &'static CStr {
+        match self {
+            NameFile::ResolvConf => c"etc/resolv.conf",
+            NameFile::Hosts => c"etc/hosts",
+            NameFile::Hostname => c"etc/hostname",
+        }
+    }
+
+    /// Its key in the launch record.
+    fn key(self) -> &'static str {
+        match self {
+            NameFile::ResolvConf => "resolvConf",
+            NameFile::Hosts => "hosts",
+            NameFile::Hostname => "hostname",
+        }
+    }
+}
 /// More name servers are ignored (resolv.conf(5), MAXNS).
 const MAX_DNS: usize = 3;
 
@@ -22,7 +67,16 @@ const MAX_DNS: usize = 3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
     mode: Mode,
-    dns: Vec<IpAddr>,
+    names: Source,
+}
+
+/// Where the files with names are from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    /// The host's, where the network is; other name servers, if any.
+    Host(Vec<IpAddr>),
+    /// These and no others.
+    Files(Vec<(NameFile, PathBuf)>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +117,18 @@ impl Network {
                 format_args!("more than {MAX_DNS} are never asked (resolv.conf(5))"),
             ));
         }
-        Ok(Network { mode: parsed, dns })
+        Ok(Network {
+            mode: parsed,
+            names: Source::Host(dns),
+        })
+    }
+
+    /// `mode` as in [`Network::new`]; the files are what somebody else has made for the container.
+    pub fn with_files(mode: &str, files: Vec<(NameFile, PathBuf)>) -> Result<Network> {
+        Ok(Network {
+            names: Source::Files(files),
+            ..Network::new(mode, Vec::new())?
+        })
     }
 
     /// Opens what it has of the host's: the namespace, the files with names.
@@ -75,25 +140,34 @@ impl Network {
             Mode::Namespace(path) => Some(open_namespace(path)?),
             Mode::None | Mode::Host => None,
         };
-        let names = match self.mode {
-            Mode::None => None,
-            Mode::Host | Mode::Namespace(_) => Some(self.names()?),
-        };
         Ok(Attachment {
             mode: self.mode.clone(),
             namespace,
-            names,
+            names: self.names()?,
         })
     }
 
-    fn names(&self) -> Result<Names> {
-        let resolv_conf = match self.dns.is_empty() {
+    fn names(&self) -> Result<Vec<(NameFile, HostFile)>> {
+        let dns = match (&self.names, &self.mode) {
+            (Source::Files(files), _) => {
+                let open = |(name, path): &(NameFile, PathBuf)| {
+                    Ok((*name, HostFile::open(path, "it is the source of a mount")?))
+                };
+                return files.iter().map(open).collect();
+            }
+            (Source::Host(_), Mode::None) => return Ok(Vec::new()),
+            (Source::Host(dns), _) => dns,
+        };
+        let resolv_conf = match dns.is_empty() {
             true => HostFile::open(Path::new(RESOLV_CONF), "--dns ADDRESS takes its place")?,
-            false => HostFile::made(resolv_conf(&self.dns)),
+            false => HostFile::made(resolv_conf(dns)),
         };
         let hint = "the host needs a hosts file: hosts(5)";
         let hosts = HostFile::open(Path::new(HOSTS), hint)?;
-        Ok(Names { resolv_conf, hosts })
+        Ok(vec![
+            (NameFile::ResolvConf, resolv_conf),
+            (NameFile::Hosts, hosts),
+        ])
     }
 }
 
@@ -108,12 +182,7 @@ fn resolv_conf(servers: &[IpAddr]) -> String {
 pub struct Attachment {
     mode: Mode,
     namespace: Option<File>,
-    names: Option<Names>,
-}
-
-struct Names {
-    resolv_conf: HostFile,
-    hosts: HostFile,
+    names: Vec<(NameFile, HostFile)>,
 }
 
 /// The way back from another network namespace.
@@ -127,9 +196,8 @@ impl Attachment {
             Mode::Host => json!({ "mode": "host" }),
             Mode::Namespace(path) => json!({ "mode": "ns", "path": path.to_string_lossy() }),
         };
-        if let Some(names) = &self.names {
-            record["resolvConf"] = json!(names.resolv_conf.digest);
-            record["hosts"] = json!(names.hosts.digest);
+        for (name, file) in &self.names {
+            record[name.key()] = json!(file.digest);
         }
         record
     }
@@ -147,23 +215,21 @@ impl Attachment {
         }
     }
 
-    /// The mount points of a container, sorted.
+    /// The mount points of a container.
     pub(super) fn mount_points(&self) -> Vec<&'static str> {
-        match self.owned() {
-            true => vec!["/", "/proc", "/sys", "/sys/fs/cgroup"],
-            false => vec!["/", HOSTS, RESOLV_CONF, "/proc", "/sys/fs/cgroup"],
-        }
+        let sysfs = self.owned().then_some("/sys");
+        let names = self.names.iter().map(|(name, _)| name.path());
+        ["/", "/proc", "/sys/fs/cgroup"]
+            .into_iter()
+            .chain(sysfs)
+            .chain(names)
+            .collect()
     }
 
     /// The files with names, to be mounted in the root; `stage` is a directory for what is made.
     pub(super) fn binds(&self, stage: &Path) -> Result<Vec<Bind>> {
-        let Some(names) = &self.names else {
-            return Ok(Vec::new());
-        };
-        Ok(vec![
-            names.resolv_conf.bind(c"etc/resolv.conf", stage)?,
-            names.hosts.bind(c"etc/hosts", stage)?,
-        ])
+        let bind = |(name, file): &(NameFile, HostFile)| file.bind(name.target(), stage);
+        self.names.iter().map(bind).collect()
     }
 
     /// Moves this thread into the namespace that it names, if it does: a child that is cloned there
@@ -207,6 +273,18 @@ fn open_namespace(path: &Path) -> Result<File> {
         libc::CLONE_NEWNET => Ok(file),
         _ => Err(refuse("is a namespace of another kind, not a network's")),
     }
+}
+
+/// The host's name in a uts namespace.
+pub fn host_name_of(namespace: &Path) -> Result<String> {
+    let file = File::open(namespace).context(|| format!("open({namespace:?})"))?;
+    let path = "/proc/thread-self/ns/uts";
+    let home = File::open(path).context(|| format!("open({path:?})"))?;
+    setns(&file, CloneFlags::CLONE_NEWUTS).context(|| format!("setns({namespace:?})"))?;
+    let name = nix::unistd::gethostname().context(|| "gethostname()");
+    setns(&home, CloneFlags::CLONE_NEWUTS).context(|| "setns(CLONE_NEWUTS)")?;
+    let name = name?;
+    Ok(name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

@@ -44,20 +44,25 @@ pub(super) const NETWORK: [Sysctl; 1] = [sysctl(
 )];
 
 impl Sysctl {
-    /// Writes it through a procfs that nobody else has a handle of: what is mounted on it, or a link
-    /// in it, leads nowhere.
+    /// See [`set`].
     pub fn set(&self, proc: BorrowedFd<'_>) -> nix::Result<()> {
-        let how = OpenHow::new()
-            .flags(OFlag::O_WRONLY | OFlag::O_CLOEXEC)
-            .resolve(
-                ResolveFlag::RESOLVE_BENEATH
-                    | ResolveFlag::RESOLVE_NO_SYMLINKS
-                    | ResolveFlag::RESOLVE_NO_XDEV,
-            );
-        let file = openat2(proc, self.path, how)?;
-        match nix::unistd::write(&file, self.value)? {
-            length if length == self.value.len() => Ok(()),
-            _ => Err(Errno::EIO),
-        }
+        set(proc, self.path, self.value)
+    }
+}
+
+/// Writes a setting through a procfs that nobody else has a handle of: what is mounted on it, or a
+/// link in it, leads nowhere.
+pub(super) fn set(proc: BorrowedFd<'_>, path: &CStr, value: &[u8]) -> nix::Result<()> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_WRONLY | OFlag::O_CLOEXEC)
+        .resolve(
+            ResolveFlag::RESOLVE_BENEATH
+                | ResolveFlag::RESOLVE_NO_SYMLINKS
+                | ResolveFlag::RESOLVE_NO_XDEV,
+        );
+    let file = openat2(proc, path, how)?;
+    match nix::unistd::write(&file, value)? {
+        length if length == value.len() => Ok(()),
+        _ => Err(Errno::EIO),
     }
 }

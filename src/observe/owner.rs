@@ -10,14 +10,14 @@ use std::path::Path;
 
 /// The merged tree of an image, made when it is first asked.
 pub struct Owners<'a> {
-    image: &'a Image,
+    image: Option<&'a Image>,
     store: &'a Store,
     tree: Option<Tree>,
 }
 
 impl<'a> Owners<'a> {
-    /// Of that image.
-    pub fn new(image: &'a Image, store: &'a Store) -> Owners<'a> {
+    /// Of that image, if it is one.
+    pub fn new(image: Option<&'a Image>, store: &'a Store) -> Owners<'a> {
         Owners {
             image,
             store,
@@ -31,15 +31,21 @@ impl<'a> Owners<'a> {
     /// # Errors
     /// The layers cannot be read.
     pub fn of(&mut self, path: &Path) -> Result<Value> {
+        let Some(image) = self.image else {
+            return Ok(Value::Null);
+        };
         let tree = match self.tree.take() {
             Some(tree) => tree,
-            None => self.merge()?,
+            None => merge(image, self.store)?,
         };
         let tree = self.tree.insert(tree);
         let layer = tree
             .lookup(path.as_os_str().as_bytes(), false)
             .and_then(|entry| entry.layer);
-        Ok(layer.map_or(Value::Null, |layer| self.layer(usize::from(layer))))
+        Ok(layer.map_or(Value::Null, |index| {
+            let index = usize::from(index);
+            json!({ "index": index, "diffId": image.config.diff_ids[index] })
+        }))
     }
 
     /// Whether there is nothing to forget.
@@ -51,14 +57,9 @@ impl<'a> Owners<'a> {
     pub fn rest(&mut self) {
         self.tree = None;
     }
+}
 
-    fn merge(&self) -> Result<Tree> {
-        let tars = self.image.open_layers(self.store)?;
-        tree::merge(self.image.scan(&tars)?)
-    }
-
-    fn layer(&self, index: usize) -> Value {
-        let config = &self.image.config;
-        json!({ "index": index, "diffId": config.diff_ids[index] })
-    }
+fn merge(image: &Image, store: &Store) -> Result<Tree> {
+    let tars = image.open_layers(store)?;
+    tree::merge(image.scan(&tars)?)
 }

@@ -10,26 +10,39 @@ const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGUMENTS: u32 = 16;
 /// Where the two halves of a 64-bit argument are: classic BPF computes in 32 bits.
-const LOW: u32 = if cfg!(target_endian = "little") { 0 } else { 4 };
-const HIGH: u32 = 4 - LOW;
+pub(super) const LOW: u32 = if cfg!(target_endian = "little") { 0 } else { 4 };
+pub(super) const HIGH: u32 = 4 - LOW;
 
 // Instructions (linux/bpf_common.h).
-const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
-const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
-const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-const IF_AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
-const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+pub(super) const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+pub(super) const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
+pub(super) const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
+pub(super) const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+pub(super) const IF_AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+pub(super) const IF_ABOVE: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
+pub(super) const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 
 pub(super) fn program(policy: &Policy) -> Vec<sock_filter> {
-    let mut program = vec![
+    let ranges = ranges(policy).into_iter();
+    let ranges: Vec<_> = ranges.map(|(start, rule)| (start, decide(&rule))).collect();
+    let mut program = head(ARCHITECTURE);
+    program.extend(search(&ranges));
+    program
+}
+
+/// Kills calls of other architectures, and has the call's number ready for [`search`].
+pub(super) fn head(architecture: u32) -> Vec<sock_filter> {
+    vec![
         instruction(LOAD, ARCH),
-        branch(IF_EQUAL, ARCHITECTURE, 1, 0),
+        branch(IF_EQUAL, architecture, 1, 0),
         answer(Answer::Kill),
         instruction(LOAD, NUMBER),
-    ];
-    program.extend(search(&ranges(policy)));
-    program
+    ]
+}
+
+/// The offset of an argument.
+pub(super) fn argument(number: u8) -> u32 {
+    ARGUMENTS + 8 * u32::from(number)
 }
 
 /// The first number of each range of numbers that share a rule.
@@ -59,9 +72,11 @@ fn ranges(policy: &Policy) -> Vec<(u32, Rule)> {
 }
 
 /// Halves the ranges until one is left: as deep as their number's logarithm.
-fn search(ranges: &[(u32, Rule)]) -> Vec<sock_filter> {
-    if let [(_, rule)] = ranges {
-        return decide(rule);
+///
+/// A range is its first number, and what decides there.
+pub(super) fn search(ranges: &[(u32, Vec<sock_filter>)]) -> Vec<sock_filter> {
+    if let [(_, code)] = ranges {
+        return code.clone();
     }
     let (below, above) = ranges.split_at(ranges.len() / 2);
     let left = search(below);
@@ -89,7 +104,7 @@ fn decide(rule: &Rule) -> Vec<sock_filter> {
 
 /// Built from its end, so that every branch knows how much it skips.
 fn case(condition: &Condition, then: Answer) -> Vec<sock_filter> {
-    let argument = ARGUMENTS + 8 * u32::from(condition.argument);
+    let argument = argument(condition.argument);
     let mut code = vec![answer(then)];
     for (half, shift) in [(LOW, 0), (HIGH, 32)] {
         let [mask, value] = [condition.mask, condition.value].map(|word| (word >> shift) as u32);
@@ -117,12 +132,12 @@ fn answer(answer: Answer) -> sock_filter {
     instruction(RETURN, value)
 }
 
-fn instruction(code: u32, k: u32) -> sock_filter {
+pub(super) fn instruction(code: u32, k: u32) -> sock_filter {
     branch(code, k, 0, 0)
 }
 
 /// `jt` and `jf` are how many instructions are skipped when the test holds, and when it does not.
-fn branch(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+pub(super) fn branch(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     let code = code as u16;
     sock_filter { code, jt, jf, k }
 }

@@ -55,6 +55,7 @@ fn interpret(program: &[sock_filter], call: &Call) -> (u32, usize) {
             0x54 => accumulator &= k,
             0x05 => at += k as usize,
             0x15 => at += branch(accumulator == k),
+            0x25 => at += branch(accumulator > k),
             0x35 => at += branch(accumulator >= k),
             0x06 => return (k, steps),
             _ => panic!("unknown instruction {code:#x}"),
@@ -397,4 +398,77 @@ fn rules_beside_each_other_with_one_answer_share_a_range() {
         otherwise: MISSING,
     };
     assert!(policy.compile().len() < one.compile().len());
+}
+
+#[test]
+fn a_foreign_profile_compares_whole_arguments() {
+    use super::{Case, Comparison, Profile, Test};
+    const VALUE: u64 = 0x1_0000_0005;
+    let around = [
+        0,
+        4,
+        5,
+        6,
+        VALUE - 1,
+        VALUE,
+        VALUE + 1,
+        0x2_0000_0005,
+        u64::MAX,
+    ];
+    type Holds = fn(u64) -> bool;
+    let comparisons: [(Comparison, Holds); 7] = [
+        (Comparison::Equal, |value| value == VALUE),
+        (Comparison::NotEqual, |value| value != VALUE),
+        (Comparison::Less, |value| value < VALUE),
+        (Comparison::AtMost, |value| value <= VALUE),
+        (Comparison::Greater, |value| value > VALUE),
+        (Comparison::AtLeast, |value| value >= VALUE),
+        (Comparison::Masked(0x1_0000_000f), |value| {
+            value & 0x1_0000_000f == VALUE
+        }),
+    ];
+    for (comparison, holds) in comparisons {
+        let test = Test {
+            argument: 2,
+            comparison,
+            value: VALUE,
+        };
+        // A second test, so that a failing one has something to skip.
+        let other = Test {
+            argument: 0,
+            comparison: Comparison::Equal,
+            value: 0,
+        };
+        let case = Case {
+            tests: vec![test, other],
+            answer: libc::SECCOMP_RET_TRAP,
+        };
+        let profile = Profile {
+            cases: [(9, vec![case])].into(),
+            otherwise: libc::SECCOMP_RET_ALLOW,
+        };
+        let program = profile.compile();
+        for value in around {
+            let call = |number| Call {
+                number,
+                arguments: [0, 0, value, 0, 0, 0],
+                architecture: ARCHITECTURE,
+            };
+            let expected = match holds(value) {
+                true => libc::SECCOMP_RET_TRAP,
+                false => libc::SECCOMP_RET_ALLOW,
+            };
+            assert_eq!(
+                interpret(&program, &call(9)).0,
+                expected,
+                "{comparison:?} {value:#x}"
+            );
+            for number in [8, 10] {
+                assert_eq!(
+                    interpret(&program, &call(number)).0,
+                    libc::SECCOMP_RET_ALLOW
+                );
+            }
+        }
+    }
 }

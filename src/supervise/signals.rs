@@ -35,7 +35,7 @@ const ENDING: [Signal; 4] = [
 ];
 
 /// The error that a signal is, before there is an app that it could be passed on to.
-pub(super) fn refuse(signals: &SignalFd) -> Result<()> {
+pub fn refuse(signals: &SignalFd) -> Result<()> {
     while let Some(info) = signals.read_signal().context(|| "read(signalfd)")? {
         let number = info.ssi_signo as i32;
         if let Some(signal) = ENDING.into_iter().find(|signal| *signal as i32 == number) {

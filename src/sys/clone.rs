@@ -56,7 +56,8 @@ impl Drop for Birth {
 }
 
 /// Clones a child into the namespaces of `flags` (`CLONE_NEW*`) and into `cgroup`, which runs
-/// `child`; waits until it executes a program or ends.
+/// `child`; waits until it executes a program or ends. With `CLONE_PARENT` in `flags` its parent is
+/// that of this process.
 ///
 /// Other threads run on, and share their memory with the child, but no descriptors. It has this
 /// thread's thread-local storage (errno), as this thread does not run. It must not allocate or lock:
@@ -76,7 +77,11 @@ pub fn clone_and_wait<T: Sync>(
     args.flags = flags | shared | CLONE_PIDFD | CLONE_INTO_CGROUP;
     args.pidfd = birth.pidfd.as_ptr() as u64;
     args.parent_tid = birth.pid.as_ptr() as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    // A sibling's is this process's own, and the kernel wants to be told of none.
+    args.exit_signal = match flags & libc::CLONE_PARENT as u64 {
+        0 => libc::SIGCHLD as u64,
+        _ => 0,
+    };
     args.stack = stack.bottom() as u64;
     args.stack_size = STACK as u64;
     args.cgroup = cgroup.as_raw_fd() as u64;

@@ -7,6 +7,59 @@ use super::check;
 use nix::Result;
 use std::ffi::{CStr, c_char};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Which namespaces of a process another one enters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespaces {
+    /// Network, ipc and uts.
+    Surroundings,
+    /// The user's and the mounts' too.
+    All,
+}
+
+/// Lets a command be executed in namespaces of the process that `pidfd` refers to.
+pub fn enter_before_exec(
+    command: &mut Command,
+    pidfd: BorrowedFd<'_>,
+    namespaces: Namespaces,
+) -> std::io::Result<()> {
+    let surroundings = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let flags = match namespaces {
+        Namespaces::Surroundings => surroundings,
+        Namespaces::All => surroundings | libc::CLONE_NEWUSER | libc::CLONE_NEWNS,
+    };
+    let pidfd = pidfd.try_clone_to_owned()?;
+    let enter = move || {
+        // SAFETY: plain integers.
+        let result = unsafe { libc::setns(pidfd.as_raw_fd(), flags) };
+        check(result.into()).map(drop).map_err(Into::into)
+    };
+    // SAFETY: the closure makes one system call, and neither allocates nor locks.
+    unsafe { command.pre_exec(enter) };
+    Ok(())
+}
+
+/// Splits this process in two, and says whether this is the new one.
+///
+/// # Errors
+/// EBUSY where it has several threads: a lock that another one holds would stay locked.
+pub fn fork() -> Result<bool> {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    if threads != 1 {
+        return Err(nix::errno::Errno::EBUSY);
+    }
+    // SAFETY: nobody else runs in this process.
+    check(unsafe { libc::fork() }.into()).map(|pid| pid == 0)
+}
+
+/// Lets standard input, output and error lead nowhere.
+pub fn close_stdio() -> Result<()> {
+    let flags = nix::fcntl::OFlag::O_RDWR | nix::fcntl::OFlag::O_CLOEXEC;
+    let null = nix::fcntl::open(c"/dev/null", flags, nix::sys::stat::Mode::empty())?;
+    (0..3).try_for_each(|number| dup2(null.as_raw_fd(), number))
+}
 
 /// Ends this process at once: no destructors, no buffers.
 pub fn exit(code: i32) -> ! {
@@ -57,6 +110,24 @@ pub fn set_ids(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
     // SAFETY: plain integers.
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
     Ok(())
+}
+
+/// The NIS domain's name of this uts namespace.
+pub fn set_domain_name(name: &CStr) -> Result<()> {
+    // SAFETY: the pointer is valid for as many bytes as the length says.
+    check(unsafe { libc::setdomainname(name.as_ptr(), name.count_bytes()) }.into()).map(drop)
+}
+
+/// Sets a resource limit of process `pid` (`RLIMIT_*`).
+pub fn limit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = libc::rlimit64 {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    let none = std::ptr::null_mut::<libc::rlimit64>();
+    // SAFETY: the kernel reads one structure; EINVAL says that it has no such resource.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, none) })
+        .map(drop)
 }
 
 /// Takes a capability out of the bounding set; EINVAL says that the kernel has none of that number.
@@ -143,6 +214,22 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
         )
     })
     .map(drop)
+}
+
+/// The wait status of a process that was reaped (`PIDFD_GET_INFO` of linux/pidfd.h, Linux 6.15); None
+/// as long as nobody did.
+pub fn pidfd_exit_status(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
+    const EXIT: u64 = 1 << 3; // PIDFD_INFO_EXIT
+    /// The first version of the structure, in 64-bit words: the mask first, the code in the last half.
+    const WORDS: usize = 8;
+    const GET_INFO: libc::c_ulong = nix::request_code_readwrite!(0xff, 11, WORDS * 8) as _;
+    let mut info = [0u64; WORDS];
+    info[0] = EXIT;
+    // SAFETY: the request's number has the structure's size, which the kernel keeps to.
+    check(unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO, info.as_mut_ptr()) }.into())?;
+    let bytes = info[7].to_ne_bytes();
+    let code = i32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+    Ok((info[0] & EXIT != 0).then_some(code))
 }
 
 /// A descriptor that refers to process `pid`.

@@ -5,12 +5,12 @@ use nix::errno::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The most descriptors that come with one message.
-const MAX_DESCRIPTORS: usize = 4;
+const MAX_DESCRIPTORS: usize = 8;
 
 /// Room for a header and as many numbers, aligned as a header is.
-type Control = [u64; 4];
+type Control = [u64; 6];
 
-/// Sends a message with copies of at most four descriptors, without allocating (unix(7),
+/// Sends a message with copies of at most eight descriptors, without allocating (unix(7),
 /// `SCM_RIGHTS`).
 pub fn send(channel: RawFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
     if descriptors.len() > MAX_DESCRIPTORS {
@@ -21,7 +21,7 @@ pub fn send(channel: RawFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> nix
         iov_base: bytes.as_ptr().cast_mut().cast(),
         iov_len: bytes.len(),
     };
-    let mut control: Control = [0; 4];
+    let mut control: Control = [0; 6];
     // SAFETY: an all-zero msghdr is a valid one.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut part;
@@ -30,7 +30,7 @@ pub fn send(channel: RawFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> nix
         message.msg_control = control.as_mut_ptr().cast();
         // SAFETY: no pointer is followed.
         message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as _;
-        // SAFETY: the buffer has room for a header and four numbers, and is aligned for both.
+        // SAFETY: the buffer has room for a header and eight numbers, and is aligned for both.
         unsafe {
             let header = libc::CMSG_FIRSTHDR(&raw const message);
             (*header).cmsg_level = libc::SOL_SOCKET;
@@ -60,7 +60,7 @@ pub fn receive<const N: usize>(
         iov_base: bytes.as_mut_ptr().cast(),
         iov_len: bytes.len(),
     };
-    let mut control: Control = [0; 4];
+    let mut control: Control = [0; 6];
     // SAFETY: an all-zero msghdr is a valid one.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut part;

@@ -31,7 +31,7 @@ fn options_that_would_undo_immutability_are_refused_with_a_hint() {
 #[test]
 fn commands_that_would_enter_a_container_are_refused_with_a_hint() {
     let host = host!();
-    for command in ["exec", "cp", "logs", "attach", "commit", "start", "load"] {
+    for command in ["exec", "cp", "logs", "attach", "commit", "restart", "load"] {
         let refused = host.imrun([command, "-it", "web", "sh"]);
         refused.refused(&format!("imrun: {command}: ")).hints("");
     }

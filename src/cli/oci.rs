@@ -1,0 +1,308 @@
+//! The commands of the OCI runtime, as runc has them.
+
+use super::{Global, print};
+use crate::error::{Context, Error, Result};
+use crate::oci::container::{self, Creation, Host};
+use crate::oci::features;
+use crate::supervise::signals;
+use clap::{Args, Parser};
+use serde_json::Value;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Create a container of a bundle, which waits for `start`
+#[derive(Args)]
+pub struct Create {
+    #[command(flatten)]
+    bundle: Bundle,
+}
+
+/// What `create` and `run` have in common.
+#[derive(Args)]
+struct Bundle {
+    /// The container's name
+    id: String,
+    /// The bundle's directory
+    #[arg(short, long, default_value = ".", value_name = "DIR")]
+    bundle: PathBuf,
+    /// Write the app's process id to this file
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    no_pivot: bool,
+    #[arg(long, hide = true)]
+    no_new_keyring: bool,
+    #[arg(long, hide = true, value_name = "PATH")]
+    console_socket: Option<PathBuf>,
+    #[arg(long, hide = true, value_name = "PATH")]
+    pidfd_socket: Option<PathBuf>,
+    #[arg(long, hide = true, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+}
+
+/// `run --bundle DIR ID`
+#[derive(Parser)]
+#[command(bin_name = "imrun run", no_binary_name = true)]
+pub struct Run {
+    #[command(flatten)]
+    bundle: Bundle,
+    #[arg(short, long, hide = true)]
+    detach: bool,
+    #[arg(long, hide = true)]
+    keep: bool,
+    #[command(flatten)]
+    pub(super) global: Global,
+}
+
+impl Bundle {
+    fn creation(self) -> Result<Creation> {
+        if self.console_socket.is_some() {
+            return Err(
+                Error::policy("--console-socket", "a container has no terminal")
+                    .hint("leave out -t; its output goes to the sink"),
+            );
+        }
+        if self.pidfd_socket.is_some() {
+            return Err(Error::policy("--pidfd-socket", "imrun sends no pidfd")
+                .hint("--pid-file has the process id"));
+        }
+        if self.preserve_fds > 0 {
+            let why = "a container holds no descriptor of the host's";
+            return Err(Error::policy("--preserve-fds", why));
+        }
+        Ok(Creation {
+            id: self.id,
+            bundle: self.bundle,
+            pid_file: self.pid_file,
+        })
+    }
+}
+
+/// What the host decides: by the environment, never by a bundle.
+fn host(global: &Global) -> Result<Host> {
+    let text = |name| std::env::var(name).unwrap_or_default();
+    let urls: Vec<_> = text("IMRUN_SINK").split(' ').map(str::to_owned).collect();
+    Ok(Host {
+        store: global.store(),
+        root: global.root.clone(),
+        sinks: super::run::sinks(&urls)?,
+        capabilities: Host::capabilities(&text("IMRUN_CAP_ADD"))?,
+        systemd: global.systemd(),
+    })
+}
+
+impl Create {
+    /// Returns when the container is created.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        super::run::close_inherited(None)?;
+        let creation = self.bundle.creation()?;
+        container::create(&host(global)?, &creation).map(|()| 0)
+    }
+}
+
+impl Run {
+    /// Whether these arguments are runc's, and not those of the launch of an image.
+    pub fn is_meant(args: &[OsString]) -> bool {
+        let is_image = |arg: &&OsString| {
+            let text = arg.to_string_lossy();
+            text.contains("sha256:") || text.contains("sha512:")
+        };
+        let of_bundle = |arg: &OsString| {
+            arg == "--bundle" || arg == "-b" || arg.to_string_lossy().starts_with("--bundle=")
+        };
+        let own = args.iter().take_while(|arg| !is_image(arg));
+        let alone = |args: &[OsString]| match args {
+            [id] => !id.to_string_lossy().contains([':', '@', '-']),
+            _ => false,
+        };
+        own.into_iter().any(of_bundle)
+            || (alone(args) && std::path::Path::new("config.json").exists())
+    }
+
+    /// Returns when the app has ended; its exit code.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        super::run::close_inherited(None)?;
+        let creation = self.bundle.creation()?;
+        let host = host(global)?;
+        match self.detach {
+            true => {
+                container::create(&host, &creation)?;
+                container::start(&host.root, &creation.id).map(|()| 0)
+            }
+            false => container::run(&host, &creation),
+        }
+    }
+}
+
+/// Start a container that was created
+#[derive(Args)]
+pub struct Start {
+    /// Its name
+    id: String,
+}
+
+impl Start {
+    /// Returns when its program was executed.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        container::start(&global.root, &self.id).map(|()| 0)
+    }
+}
+
+/// Show the state of a container of a bundle
+#[derive(Args)]
+pub struct State {
+    /// Its name
+    id: String,
+}
+
+impl State {
+    /// Prints JSON.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        print_json(&container::state(&global.root, &self.id)?)
+    }
+}
+
+/// Send a signal to a container of a bundle
+#[derive(Args)]
+pub struct Kill {
+    /// Its name
+    id: String,
+    /// A number or a name
+    #[arg(default_value = "TERM")]
+    signal: String,
+    /// To all its processes
+    #[arg(short, long)]
+    all: bool,
+}
+
+impl Kill {
+    /// Does not wait for what comes of it.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        let signal = signals::parse(&self.signal)?;
+        container::kill(&global.root, &self.id, signal, self.all).map(|()| 0)
+    }
+}
+
+/// Forget a container of a bundle that has ended
+#[derive(Args)]
+pub struct Delete {
+    /// Its name
+    id: String,
+    /// Kill it first
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl Delete {
+    /// Returns when nothing is left of it.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        let Delete { id, force } = self;
+        container::delete(&global.root, &id, force, global.systemd()).map(|()| 0)
+    }
+}
+
+/// Let no process of a container run
+#[derive(Args)]
+pub struct Pause {
+    /// Its name
+    id: String,
+}
+
+/// Let a paused container's processes run again
+#[derive(Args)]
+pub struct Resume {
+    /// Its name
+    id: String,
+}
+
+impl Pause {
+    /// Returns before all have stopped.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        container::freeze(&global.root, &self.id, true).map(|()| 0)
+    }
+}
+
+impl Resume {
+    /// Returns at once.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        container::freeze(&global.root, &self.id, false).map(|()| 0)
+    }
+}
+
+/// List containers of bundles
+#[derive(Args)]
+pub struct List {
+    /// table or json
+    #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+    /// Names alone
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl List {
+    /// Prints a table, JSON or names.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        let states = container::list(&global.root)?;
+        let text = |state: &Value, key: &str| state[key].as_str().unwrap_or_default().to_owned();
+        if self.quiet {
+            let names = states.iter().map(|state| text(state, "id") + "\n");
+            return print(&names.collect::<String>());
+        }
+        if self.format == "json" {
+            return print_json(&states.into());
+        }
+        let mut table = format!(
+            "{:24}  {:7}  {:8}  {:24}  BUNDLE\n",
+            "ID", "PID", "STATUS", "CREATED"
+        );
+        for state in states {
+            let [id, status, created, bundle] =
+                ["id", "status", "created", "bundle"].map(|key| text(&state, key));
+            table += &format!(
+                "{id:24}  {:<7}  {status:8}  {created:24}  {bundle}\n",
+                state["pid"]
+            );
+        }
+        print(&table)
+    }
+}
+
+/// The processes of a container of a bundle, for `ps ID`.
+pub fn ps(global: &Global, id: &str, json: bool) -> Result<u8> {
+    let processes = container::processes(&global.root, id)?;
+    if json {
+        return print_json(&processes.into());
+    }
+    let lines = processes.iter().map(|pid| format!("{pid}\n"));
+    print(&format!("PID\n{}", lines.collect::<String>()))
+}
+
+/// Show what this runtime does, for engines
+pub fn print_features() -> Result<u8> {
+    print_json(&features::features())
+}
+
+/// Write an example of a bundle's config.json
+#[derive(Args)]
+pub struct Spec {
+    /// Into this directory
+    #[arg(short, long, default_value = ".", value_name = "DIR")]
+    bundle: PathBuf,
+}
+
+impl Spec {
+    /// Replaces nothing.
+    pub fn execute(self) -> Result<u8> {
+        let file = self.bundle.join("config.json");
+        let text = format!("{:#}\n", features::example());
+        let open = std::fs::File::create_new(&file);
+        let written =
+            open.and_then(|mut open| std::io::Write::write_all(&mut open, text.as_bytes()));
+        written.context(|| format!("write({file:?})")).map(|()| 0)
+    }
+}
+
+fn print_json(value: &Value) -> Result<u8> {
+    print(&format!("{value:#}\n"))
+}

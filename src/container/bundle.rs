@@ -1,0 +1,46 @@
+//! What a runtime bundle says of its container, where an image's own config would: checked, and
+//! without what a read-only container cannot have.
+
+use crate::env::Environment;
+use crate::launch::IdRange;
+use serde_json::Value;
+use std::ffi::CString;
+use std::path::PathBuf;
+
+/// The process of a bundle, and what surrounds it.
+pub struct Bundle {
+    /// The program and its arguments.
+    pub args: Vec<CString>,
+    /// All of its environment.
+    pub env: Environment,
+    /// In the container.
+    pub uid: u32,
+    /// In the container.
+    pub gid: u32,
+    /// The supplementary groups, in the container.
+    pub groups: Vec<u32>,
+    /// An absolute path.
+    pub cwd: String,
+    /// The host's name in the container.
+    pub hostname: Option<String>,
+    /// The NIS domain's name in the container.
+    pub domainname: Option<CString>,
+    /// The bits that new files would not have.
+    pub umask: Option<u32>,
+    /// Resource, soft, hard.
+    pub rlimits: Vec<(u32, u64, u64)>,
+    /// See [`crate::launch::Spec::oom_score_adj`].
+    pub oom_score_adj: Option<i32>,
+    /// See [`crate::launch::Spec::sysctls`].
+    pub sysctls: Vec<(CString, Vec<u8>)>,
+    /// See [`crate::launch::Spec::masked`].
+    pub masked: Vec<CString>,
+    /// See [`crate::launch::Spec::filter`].
+    pub filter: Option<Vec<libc::sock_filter>>,
+    /// The users and groups that it is mapped to; imrun's own choice without.
+    pub ids: Option<(Vec<IdRange>, Vec<IdRange>)>,
+    /// The cgroup, beneath the root of the hierarchy; imrun's own choice without.
+    pub cgroup: Option<PathBuf>,
+    /// What it asks for and does not get: objects, each with `asked` and `became`.
+    pub changes: Vec<Value>,
+}

@@ -1,0 +1,34 @@
+//! Who says when a container that stands in front of its execve(2) may go on.
+
+use crate::cgroup::Cgroup;
+use crate::error::Result;
+use crate::launch::Prepared;
+use nix::sys::signalfd::SignalFd;
+
+/// Stands between a prepared container and its program.
+pub trait Gate: Sync {
+    /// Whether the app is to be a child of imrun's own parent.
+    fn adopts(&self) -> bool {
+        false
+    }
+
+    /// Returns when the app may start.
+    ///
+    /// # Errors
+    /// It may not: nothing of it ran.
+    fn pass(&self, app: &Prepared, cgroup: &Cgroup, signals: &SignalFd) -> Result<()>;
+
+    /// The app runs.
+    fn passed(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Always open.
+pub struct Open;
+
+impl Gate for Open {
+    fn pass(&self, _: &Prepared, _: &Cgroup, _: &SignalFd) -> Result<()> {
+        Ok(())
+    }
+}

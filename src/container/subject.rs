@@ -1,0 +1,180 @@
+//! What is launched: an image of the store, or a directory.
+
+use crate::digest::Digest;
+use crate::error::{Context, Error, Result};
+use crate::integrity::{self, Checked, Demand, Memo};
+use crate::launch::{Ground, Ids};
+use crate::rootfs::{self, Backing};
+use crate::store::Store;
+use crate::store::image::Image;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
+use serde_json::{Value, json};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+/// What a root is to be.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// A manifest or an index of the store.
+    Image(Digest),
+    /// A directory of the host, which nobody has verified.
+    Directory(PathBuf),
+}
+
+/// What is known of it.
+pub(super) enum Loaded {
+    Image(Box<Image>),
+    Directory(PathBuf),
+}
+
+/// What its root is made of.
+pub(super) enum Material {
+    Image(Checked),
+    Directory(OwnedFd),
+}
+
+/// Its root, as far as it is the same for every container.
+pub(super) struct Mounted {
+    ground: Ground,
+    backing: Backing,
+}
+
+impl Subject {
+    /// Loads and verifies an image, opens a directory.
+    pub(super) fn load(&self, store: &Store, demand: Demand) -> Result<(Loaded, Material)> {
+        match self {
+            Subject::Image(digest) => {
+                let image = Image::load(store, digest)?;
+                image.expect_host()?;
+                let checked = integrity::check(&image, store, demand)?;
+                let material = Material::Image(checked);
+                Ok((Loaded::Image(Box::new(image)), material))
+            }
+            Subject::Directory(path) if demand == Demand::Auto => {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+                let directory = open(path, flags, Mode::empty())
+                    .context(|| format!("open({path:?}, O_PATH|O_DIRECTORY)"))?;
+                Ok((
+                    Loaded::Directory(path.clone()),
+                    Material::Directory(directory),
+                ))
+            }
+            Subject::Directory(path) => Err(Error::policy(
+                format_args!("root {path:?}"),
+                "is a directory, which has no digest that it could be verified by",
+            )),
+        }
+    }
+}
+
+impl Loaded {
+    /// The image, if it is one.
+    pub fn image(&self) -> Option<&Image> {
+        match self {
+            Loaded::Image(image) => Some(image),
+            Loaded::Directory(_) => None,
+        }
+    }
+
+    /// The digest, or the path.
+    pub fn name(&self) -> String {
+        match self {
+            Loaded::Image(image) => image.digest.to_string(),
+            Loaded::Directory(path) => path.display().to_string(),
+        }
+    }
+
+    /// For the launch record.
+    pub fn record(&self, material: &Material) -> Value {
+        match (self, material) {
+            (Loaded::Image(image), Material::Image(checked)) => json!({
+                "manifest": image.digest,
+                "config": image.manifest.config.digest,
+                "diffIds": image.config.diff_ids,
+                "tree": checked.tree_digest,
+            }),
+            _ => json!({ "directory": self.name() }),
+        }
+    }
+}
+
+impl Material {
+    /// The integrity level that holds; a directory has none.
+    pub fn level(&self) -> &'static str {
+        match self {
+            Material::Image(checked) => checked.level.as_str(),
+            Material::Directory(_) => "unverified",
+        }
+    }
+
+    /// What became of the memo.
+    pub fn memo(&self) -> Option<&Memo> {
+        match self {
+            Material::Image(checked) => Some(&checked.memo),
+            Material::Directory(_) => None,
+        }
+    }
+
+    /// Mounts it.
+    pub fn mount(&self) -> Result<Mounted> {
+        match self {
+            Material::Image(checked) => {
+                let root = rootfs::mount(&checked.sources)?;
+                Ok(Mounted {
+                    ground: Ground::Whole(root.mount),
+                    backing: root.backing,
+                })
+            }
+            Material::Directory(directory) => {
+                let own = rootfs::own()?;
+                let directory = directory.try_clone().context(|| "dup(root.path)")?;
+                Ok(Mounted {
+                    ground: Ground::Directory {
+                        directory,
+                        own: own.mount,
+                    },
+                    backing: own.backing,
+                })
+            }
+        }
+    }
+}
+
+impl Mounted {
+    /// What the child gets.
+    pub fn ground(&self) -> &Ground {
+        &self.ground
+    }
+
+    /// Its top directory.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        match &self.ground {
+            Ground::Whole(root) => root.as_fd(),
+            Ground::Directory { directory, .. } => directory.as_fd(),
+        }
+    }
+
+    /// Whether its owners can be mapped. What is an overlay already has the host's, and no mount of it
+    /// can have others.
+    pub fn can_be_mapped(&self) -> bool {
+        match &self.ground {
+            Ground::Whole(_) => true,
+            Ground::Directory { directory, .. } => fstatfs(directory)
+                .is_ok_and(|found| found.filesystem_type() != OVERLAYFS_SUPER_MAGIC),
+        }
+    }
+
+    /// For the launch record: the driver.
+    pub fn record(&self, ids: &Ids) -> Value {
+        let backing = match self.backing {
+            Backing::File => "file",
+            Backing::Loop => "loop",
+        };
+        match &self.ground {
+            Ground::Whole(_) => json!({ "name": "erofs", "backing": backing }),
+            Ground::Directory { .. } => json!({ "name": "directory", "idmapped": ids.shifted() }),
+        }
+    }
+}

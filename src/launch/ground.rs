@@ -1,0 +1,140 @@
+//! What a container's root is made of.
+
+use crate::error::{Context, Error, Result};
+use crate::sys::mount;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// What a container's root is made of.
+pub enum Ground {
+    /// A detached mount with all in it, the runtime's own too.
+    Whole(OwnedFd),
+    /// A directory of the host, over a detached mount of what the runtime owns: where the directory
+    /// lacks a mount point, that one's shows. Nothing is ever made in the directory.
+    Directory {
+        /// Open as `O_PATH`.
+        directory: OwnedFd,
+        /// A detached mount.
+        own: OwnedFd,
+    },
+}
+
+/// The root, mapped to the container's ids.
+pub(super) struct Floor<'a> {
+    root: Root<'a>,
+    /// A mount for /dev, where the root has none of its own.
+    pub dev: Option<OwnedFd>,
+    devices: Option<OwnedFd>,
+}
+
+enum Root<'a> {
+    Given(BorrowedFd<'a>),
+    Made(OwnedFd),
+}
+
+impl Floor<'_> {
+    /// A detached mount.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        match &self.root {
+            Root::Given(root) => *root,
+            Root::Made(root) => root.as_fd(),
+        }
+    }
+
+    /// The directory with the device nodes.
+    pub fn devices(&self) -> BorrowedFd<'_> {
+        let directory = self.devices.as_ref().or(self.dev.as_ref());
+        directory.expect("`lay` opens one of them").as_fd()
+    }
+}
+
+impl Ground {
+    /// The mount points that it has beyond those of every container.
+    pub(super) fn mount_points(&self) -> &'static [&'static str] {
+        match self {
+            Ground::Whole(_) => &[],
+            Ground::Directory { .. } => &["/dev"],
+        }
+    }
+
+    /// Maps its owners to the ids of a user namespace, if there is one.
+    pub(super) fn lay(&self, namespace: Option<BorrowedFd<'_>>) -> Result<Floor<'_>> {
+        match self {
+            Ground::Whole(root) => {
+                map(root, namespace)?;
+                Ok(Floor {
+                    root: Root::Given(root.as_fd()),
+                    dev: None,
+                    devices: Some(open_dev(root)?),
+                })
+            }
+            Ground::Directory { directory, own } => {
+                let layer = mount::open_tree_clone_of(directory.as_fd())
+                    .context(|| "open_tree(root.path, OPEN_TREE_CLONE)")?;
+                map(&layer, namespace)?;
+                map(own, namespace)?;
+                let dev = mount::open_tree_clone_of(open_dev(own)?.as_fd())
+                    .map_err(|errno| too_old("open_tree(dev, OPEN_TREE_CLONE)", errno))?;
+                Ok(Floor {
+                    root: Root::Made(overlay(&layer, own)?),
+                    dev: Some(dev),
+                    devices: None,
+                })
+            }
+        }
+    }
+}
+
+fn map(root: &OwnedFd, namespace: Option<BorrowedFd<'_>>) -> Result<()> {
+    let Some(namespace) = namespace else {
+        return Ok(());
+    };
+    mount::idmap(root.as_fd(), namespace).context(|| "mount_setattr(root, MOUNT_ATTR_IDMAP)")
+}
+
+fn open_dev(root: &OwnedFd) -> Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(root, "dev", how).context(|| "openat2(root, \"dev\", O_PATH)")
+}
+
+/// Two layers, both of them lower ones: there is nothing that could be written to.
+///
+/// Device nodes of the directory do not open (NODEV): it is not imrun that made them.
+fn overlay(upper: &OwnedFd, lower: &OwnedFd) -> Result<OwnedFd> {
+    let context = mount::fsopen(c"overlay").context(|| "fsopen(\"overlay\")")?;
+    let layers = format!(
+        "/proc/self/fd/{}:/proc/self/fd/{}",
+        upper.as_raw_fd(),
+        lower.as_raw_fd()
+    );
+    let layers = CString::new(layers).expect("digits have no NUL");
+    mount::fsconfig_flag(context.as_fd(), c"ro").context(|| "fsconfig(overlay, \"ro\")")?;
+    // Marks that an overlay of somebody else's left in the directory mean nothing here.
+    for (key, value) in [(c"redirect_dir", c"nofollow"), (c"metacopy", c"off")] {
+        mount::fsconfig_string(context.as_fd(), key, value)
+            .context(|| format!("fsconfig(overlay, {key:?})"))?;
+    }
+    mount::fsconfig_string(context.as_fd(), c"lowerdir", &layers)
+        .map_err(|errno| too_old("fsconfig(overlay, \"lowerdir\")", errno))?;
+    mount::fsconfig_create(context.as_fd())
+        .map_err(|errno| too_old("fsconfig(overlay, FSCONFIG_CMD_CREATE)", errno))?;
+    mount::fsmount(
+        context.as_fd(),
+        mount::RDONLY | mount::NOSUID | mount::NODEV,
+    )
+    .context(|| "fsmount(overlay, MOUNT_ATTR_RDONLY)")
+}
+
+fn too_old(call: &str, errno: Errno) -> Error {
+    let error = Error::system(call, errno.desc());
+    match errno {
+        Errno::EINVAL | Errno::ENODEV => error.hint(
+            "a directory as root takes Linux 6.15 or later with overlayfs; an image takes less",
+        ),
+        _ => error,
+    }
+}

@@ -1,0 +1,132 @@
+//! Which of the host's users and groups those of a container are.
+
+use crate::error::{Context, Error, Result};
+use crate::user::IDS;
+use nix::unistd::Pid;
+use std::fmt::Write as _;
+
+/// So many ids that follow one another (user_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    /// The first, in the container.
+    pub inside: u32,
+    /// The first, on the host.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// The ids of one container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ids {
+    users: Vec<IdRange>,
+    groups: Vec<IdRange>,
+    /// Whether the owners of the root's files are mapped in the same way.
+    pub(super) shifted: bool,
+}
+
+impl Ids {
+    /// A range of the host's ids that nobody else has.
+    pub fn own(first: u32) -> Ids {
+        let range = IdRange {
+            inside: 0,
+            outside: first,
+            count: IDS,
+        };
+        Ids::mapped(vec![range], vec![range])
+    }
+
+    /// What a bundle says.
+    pub fn mapped(users: Vec<IdRange>, groups: Vec<IdRange>) -> Ids {
+        Ids {
+            users,
+            groups,
+            shifted: true,
+        }
+    }
+
+    /// The host's own, in a user namespace all the same: for a root whose file system cannot map
+    /// its owners.
+    pub fn of_the_host() -> Ids {
+        let range = IdRange {
+            inside: 0,
+            outside: 0,
+            count: u32::MAX,
+        };
+        Ids {
+            users: vec![range],
+            groups: vec![range],
+            shifted: false,
+        }
+    }
+
+    /// Whether the owners of the root's files are mapped in the same way.
+    pub fn shifted(&self) -> bool {
+        self.shifted
+    }
+
+    /// The host's number of the first user.
+    pub fn first_user(&self) -> u32 {
+        self.users.first().map_or(0, |range| range.outside)
+    }
+
+    /// The host's number of a user of the container.
+    pub(super) fn user(&self, id: u32) -> Result<u32> {
+        outside(&self.users, id).ok_or_else(|| missing("user", id))
+    }
+
+    /// The host's number of a group of the container.
+    pub(super) fn group(&self, id: u32) -> Result<u32> {
+        outside(&self.groups, id).ok_or_else(|| missing("group", id))
+    }
+
+    /// Gives them to the user namespace of `pid`, which has none yet.
+    pub(super) fn write(&self, pid: Pid) -> Result<()> {
+        for (file, ranges) in [("uid_map", &self.users), ("gid_map", &self.groups)] {
+            let path = format!("/proc/{pid}/{file}");
+            std::fs::write(&path, table(ranges)).context(|| format!("write({path:?})"))?;
+        }
+        Ok(())
+    }
+}
+
+fn table(ranges: &[IdRange]) -> String {
+    let mut text = String::new();
+    for range in ranges {
+        writeln!(text, "{} {} {}", range.inside, range.outside, range.count)
+            .expect("a string takes all that is written");
+    }
+    text
+}
+
+fn outside(ranges: &[IdRange], id: u32) -> Option<u32> {
+    let range = ranges
+        .iter()
+        .find(|range| id >= range.inside && id - range.inside < range.count)?;
+    range.outside.checked_add(id - range.inside)
+}
+
+fn missing(kind: &str, id: u32) -> Error {
+    Error::policy(format_args!("{kind} {id}"), "is beyond the container's ids")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_looked_up_in_its_range_and_refused_beyond_all() {
+        let ids = Ids::own(524_288);
+        assert_eq!(ids.user(0).unwrap(), 524_288);
+        assert_eq!(ids.group(65_535).unwrap(), 589_823);
+        assert_eq!(ids.user(65_536).unwrap_err().what, "user 65536");
+        assert_eq!(Ids::of_the_host().user(70_000).unwrap(), 70_000);
+        assert_eq!(table(&ids.users), "0 524288 65536\n");
+        let top = IdRange {
+            inside: 0,
+            outside: u32::MAX,
+            count: 2,
+        };
+        assert!(Ids::mapped(vec![top], vec![top]).user(1).is_err());
+    }
+}

@@ -1,0 +1,177 @@
+//! Reads a bundle's config.json (runtime-spec, config.md): what is asked for, what of it a read-only
+//! container has, and what is refused.
+//!
+//! Strict where something is meant for this runtime, tolerant of keys that it does not know, as the
+//! specification wants it.
+
+use super::hooks::{self, Hooks};
+use super::{limits, linux, mounts, process};
+use crate::capabilities::Capabilities;
+use crate::cgroup::Limits;
+use crate::container::{Bundle, Subject};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::json::{self, Node};
+use crate::launch::NameFile;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+/// What names the document in errors.
+pub(super) const WHAT: &str = "config.json";
+/// Names a verified image of the store that takes the place of `root.path`.
+const IMAGE: &str = "dev.imrun.image";
+
+/// What a bundle asks for, checked.
+pub struct Config {
+    /// What the root is to be.
+    pub subject: Subject,
+    /// The process and what surrounds it.
+    pub bundle: Bundle,
+    /// `none`, `host` or `ns:PATH`.
+    pub network: String,
+    /// The uts namespace whose name it takes over.
+    pub uts: Option<PathBuf>,
+    /// Files with names.
+    pub names: Vec<(NameFile, PathBuf)>,
+    /// The most that it may do.
+    pub capabilities: Capabilities,
+    /// What it may use.
+    pub limits: Limits,
+    /// What is run at its turns.
+    pub hooks: Hooks,
+    /// For `state`.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// How config.json is to be read.
+pub struct Reading<'a> {
+    /// The bundle's directory, absolute.
+    pub directory: &'a Path,
+    /// `--systemd-cgroup`: how `linux.cgroupsPath` is written.
+    pub systemd: bool,
+    /// The controllers of the host's cgroup hierarchy.
+    pub controllers: &'a [String],
+    /// Whether the source of a bind is a directory.
+    pub is_directory: &'a dyn Fn(&Path) -> bool,
+}
+
+/// What was asked for and is not had, in the form of a side effect.
+#[derive(Default)]
+pub(super) struct Changes(pub Vec<Value>);
+
+impl Changes {
+    /// `path` was asked for `asked`, and became `became`.
+    pub fn add(&mut self, path: &str, asked: impl Display, became: &str) {
+        self.0.push(json!({
+            "syscall": "request",
+            "path": path,
+            "asked": asked.to_string(),
+            "became": became,
+        }));
+    }
+}
+
+/// The refusal of something in config.json.
+pub(super) fn refuse(path: impl Display, why: impl Display) -> Error {
+    Error::policy(format_args!("{WHAT} `{path}`"), why)
+}
+
+/// Something that makes no sense.
+pub(super) fn wrong(path: impl Display, why: impl Display) -> Error {
+    Error::usage(format_args!("{WHAT} `{path}`"), why)
+}
+
+impl Config {
+    /// Reads config.json.
+    pub fn parse(bytes: &[u8], reading: &Reading<'_>) -> Result<Config> {
+        let document = json::parse(WHAT, bytes)?;
+        let root = Node::root(WHAT, &document);
+        check_version(root.need("ociVersion")?.text()?)?;
+        let mut changes = Changes::default();
+        let annotations = match root.get("annotations")? {
+            Some(annotations) => annotations.text_map()?,
+            None => BTreeMap::new(),
+        };
+        let subject = subject(&root, &annotations, reading, &mut changes)?;
+        let names = mounts::read(&root, reading, &mut changes)?;
+        let process = process::read(&root.need("process")?, &mut changes)?;
+        let linux = linux::read(&root, reading, &mut changes)?;
+        let limits = limits::read(&root, reading.controllers, &mut changes)?;
+        let hooks = hooks::read(&root)?;
+        Ok(Config {
+            subject,
+            network: linux.network,
+            uts: linux.uts,
+            names,
+            capabilities: process.capabilities,
+            limits,
+            hooks,
+            annotations,
+            bundle: Bundle {
+                args: process.args,
+                env: process.env,
+                uid: process.uid,
+                gid: process.gid,
+                groups: process.groups,
+                cwd: process.cwd,
+                hostname: text(&root, "hostname")?,
+                domainname: linux.domainname,
+                umask: process.umask,
+                rlimits: process.rlimits,
+                oom_score_adj: process.oom_score_adj,
+                sysctls: linux.sysctls,
+                masked: linux.masked,
+                filter: linux.filter,
+                ids: linux.ids,
+                cgroup: linux.cgroup,
+                changes: changes.0,
+            },
+        })
+    }
+}
+
+/// A member that is a string, if it is there and not empty.
+pub(super) fn text(node: &Node<'_>, key: &str) -> Result<Option<String>> {
+    let text = node.get(key)?.map(|node| node.text()).transpose()?;
+    Ok(text.filter(|text| !text.is_empty()).map(str::to_owned))
+}
+
+fn check_version(version: &str) -> Result<()> {
+    match version.split('.').next() {
+        Some("1") => Ok(()),
+        _ => Err(Error::unsupported(
+            format_args!("{WHAT} `ociVersion` {version:?}"),
+            "is none of 1.x",
+        )),
+    }
+}
+
+fn subject(
+    root: &Node<'_>,
+    annotations: &BTreeMap<String, String>,
+    reading: &Reading<'_>,
+    changes: &mut Changes,
+) -> Result<Subject> {
+    let node = root.get("root")?;
+    let readonly = match &node {
+        Some(node) => node.get("readonly")?.map(|node| node.truth()).transpose()?,
+        None => None,
+    };
+    if readonly != Some(true) {
+        changes.add("/", "a writable root", "read-only");
+    }
+    if let Some(digest) = annotations.get(IMAGE) {
+        let digest: Digest = digest
+            .parse()
+            .map_err(|error: Error| wrong(format_args!("annotations.{IMAGE}"), error.why))?;
+        return Ok(Subject::Image(digest));
+    }
+    let node = node.ok_or_else(|| root.error("lacks \"root\""))?;
+    let path = Path::new(node.need("path")?.text()?);
+    Ok(Subject::Directory(reading.directory.join(path)))
+}
+
+#[cfg(test)]
+mod tests;

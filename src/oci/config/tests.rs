@@ -1,0 +1,292 @@
+use super::*;
+use crate::error::Reason;
+
+/// A bundle's config.json as containerd writes it, as far as it matters.
+fn config() -> Value {
+    json!({
+        "ociVersion": "1.0.2-dev",
+        "process": {
+            "user": { "uid": 5, "gid": 6, "additionalGids": [6, 7] },
+            "args": ["app", "--serve"],
+            "env": ["PATH=/bin", "A=b"],
+            "cwd": "/srv",
+            "capabilities": { "bounding": ["CAP_CHOWN", "CAP_SETUID", "CAP_NET_RAW"] },
+            "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 512 }],
+            "oomScoreAdj": -5
+        },
+        "root": { "path": "rootfs", "readonly": true },
+        "mounts": [
+            { "destination": "/proc", "type": "proc", "source": "proc" },
+            { "destination": "/dev/shm", "type": "tmpfs", "source": "shm" },
+            { "destination": "/etc/hosts", "type": "bind", "source": "hosts", "options": ["rbind"] }
+        ],
+        "linux": {
+            "cgroupsPath": "/default/one",
+            "namespaces": [
+                { "type": "pid" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },
+                { "type": "network" }
+            ],
+            "maskedPaths": ["/proc/kcore", "/proc/special"]
+        },
+        "future": { "unknown": true }
+    })
+}
+
+fn read(document: &Value) -> Result<Config> {
+    let reading = Reading {
+        directory: Path::new("/bundle"),
+        systemd: false,
+        controllers: &["cpu".to_owned()],
+        is_directory: &|path| path.ends_with("data"),
+    };
+    Config::parse(document.to_string().as_bytes(), &reading)
+}
+
+/// The document with one member replaced, by its JSON pointer's parent and its key.
+fn with(parent: &str, key: &str, value: Value) -> Value {
+    let mut document = config();
+    document.pointer_mut(parent).unwrap()[key] = value;
+    document
+}
+
+fn refusal(parent: &str, key: &str, value: Value) -> Error {
+    match read(&with(parent, key, value)) {
+        Ok(_) => panic!("{parent}/{key} was taken"),
+        Err(error) => error,
+    }
+}
+
+fn changed(config: &Config) -> Vec<String> {
+    let path = |change: &Value| change["path"].as_str().unwrap().to_owned();
+    config.bundle.changes.iter().map(path).collect()
+}
+
+#[test]
+fn a_bundle_is_read_and_what_it_cannot_have_is_listed() {
+    let config = read(&config()).unwrap();
+    let bundle = &config.bundle;
+    assert_eq!(bundle.args, [c"app".to_owned(), c"--serve".to_owned()]);
+    assert_eq!(
+        (bundle.uid, bundle.gid, &bundle.groups[..]),
+        (5, 6, &[6, 7][..])
+    );
+    assert_eq!(bundle.env.get("A").unwrap(), "b");
+    assert_eq!(bundle.rlimits, [(libc::RLIMIT_NOFILE, 512, 1024)]);
+    assert_eq!(bundle.oom_score_adj, Some(-5));
+    assert_eq!(bundle.cgroup.as_deref(), Some(Path::new("default/one")));
+    assert_eq!(bundle.masked, [c"/proc/special".to_owned()]);
+    assert_eq!(config.network, "none");
+    assert_eq!(
+        config.names,
+        [(NameFile::Hosts, PathBuf::from("/bundle/hosts"))]
+    );
+    assert_eq!(changed(&config), ["/dev/shm"]);
+    assert!(
+        matches!(config.subject, Subject::Directory(path) if path == Path::new("/bundle/rootfs"))
+    );
+}
+
+#[test]
+fn capabilities_are_a_bound_of_which_no_container_has_all() {
+    let names = read(&config()).unwrap().capabilities.names();
+    assert_eq!(names, ["CAP_CHOWN", "CAP_NET_RAW"]);
+    let none = read(&with("/process", "capabilities", Value::Null)).unwrap();
+    assert!(none.capabilities.names().is_empty());
+}
+
+#[test]
+fn a_verified_image_is_named_by_an_annotation() {
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let document = with(
+        "",
+        "annotations",
+        json!({ "dev.imrun.image": digest, "other": "x" }),
+    );
+    let config = read(&document).unwrap();
+    assert!(matches!(config.subject, Subject::Image(image) if image.to_string() == digest));
+    assert_eq!(config.annotations["other"], "x");
+    let error = refusal(
+        "",
+        "annotations",
+        json!({ "dev.imrun.image": "busybox:latest" }),
+    );
+    assert!(error.what.contains("dev.imrun.image"), "{error}");
+}
+
+#[test]
+fn what_is_writable_becomes_read_only_or_absent() {
+    let writable = read(&with("/root", "readonly", json!(false))).unwrap();
+    assert_eq!(changed(&writable), ["/", "/dev/shm"]);
+    let mounts = json!([
+        { "destination": "/tmp", "type": "tmpfs" },
+        { "destination": "/data", "source": "data", "options": ["rbind", "rw"] },
+        { "destination": "/run/.containerenv", "type": "bind", "source": "x" },
+        { "destination": "/log", "type": "bind", "options": ["bind"],
+          "source": "/var/lib/kubelet/pods/1/containers/app/2" },
+    ]);
+    let absent = read(&with("", "mounts", mounts)).unwrap();
+    assert_eq!(
+        changed(&absent),
+        ["/tmp", "/data", "/run/.containerenv", "/log"]
+    );
+}
+
+#[test]
+fn a_bind_that_would_be_configuration_is_refused_by_its_name() {
+    for (place, source, options) in [
+        ("/etc/app.conf", "app.conf", json!(["bind"])),
+        ("/data", "data", json!(["rbind", "ro"])),
+        (
+            "/var/run/secrets/kubernetes.io/serviceaccount",
+            "data",
+            json!(["ro", "bind"]),
+        ),
+    ] {
+        let mount = json!({ "destination": place, "source": source, "options": options });
+        let error = refusal("", "mounts", json!([mount]));
+        assert_eq!(error.reason, Reason::Policy);
+        assert!(error.what.contains(place), "{error}");
+    }
+}
+
+#[test]
+fn what_no_container_has_is_refused_by_its_name() {
+    for (parent, key, value, name) in [
+        ("/process", "terminal", json!(true), "process.terminal"),
+        (
+            "/process",
+            "scheduler",
+            json!({ "policy": "SCHED_FIFO" }),
+            "process.scheduler",
+        ),
+        (
+            "/linux",
+            "namespaces",
+            json!([{ "type": "pid", "path": "/proc/1/ns/pid" }]),
+            "pid",
+        ),
+        (
+            "/linux",
+            "devices",
+            json!([{ "path": "/dev/fuse" }]),
+            "/dev/fuse",
+        ),
+        (
+            "/linux",
+            "sysctl",
+            json!({ "vm.swappiness": "1" }),
+            "vm.swappiness",
+        ),
+        (
+            "/linux",
+            "personality",
+            json!({ "domain": "LINUX32" }),
+            "personality",
+        ),
+        (
+            "/linux",
+            "resources",
+            json!({ "unified": { "memory.high": "1" } }),
+            "unified",
+        ),
+        (
+            "/linux",
+            "seccomp",
+            json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s" }),
+            "listenerPath",
+        ),
+        (
+            "",
+            "mounts",
+            json!([{ "destination": "/x", "type": "nfs", "source": "a:/b" }]),
+            "/x",
+        ),
+    ] {
+        let error = refusal(parent, key, value);
+        assert_eq!(error.reason, Reason::Policy, "{error}");
+        assert!(error.what.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    for (parent, key, value) in [
+        ("", "ociVersion", json!("2.0.0")),
+        ("/process", "args", json!([])),
+        ("/process", "args", json!(["a\0b"])),
+        ("/process", "cwd", Value::Null),
+        ("/process", "oomScoreAdj", json!(1001)),
+        (
+            "/process",
+            "rlimits",
+            json!([{ "type": "RLIMIT_X", "soft": 1, "hard": 1 }]),
+        ),
+        (
+            "/process",
+            "rlimits",
+            json!([{ "type": "RLIMIT_AS", "soft": 2, "hard": 1 }]),
+        ),
+        ("/process", "user", json!({ "uid": 4_294_967_296_u64 })),
+        ("/linux", "cgroupsPath", json!("/a/../../b")),
+        ("/linux", "namespaces", json!([{ "type": "net" }])),
+        (
+            "/linux",
+            "namespaces",
+            json!([{ "type": "uts" }, { "type": "uts" }]),
+        ),
+        (
+            "/linux",
+            "uidMappings",
+            json!([{ "containerID": 0, "hostID": 1, "size": 1 }]),
+        ),
+        ("/linux", "maskedPaths", json!(["/proc/../etc"])),
+        ("/linux", "rootfsPropagation", json!("sideways")),
+    ] {
+        refusal(parent, key, value);
+    }
+}
+
+#[test]
+fn limits_are_read_and_shares_are_none() {
+    let resources = json!({
+        "memory": { "limit": 67_108_864, "swap": -1 },
+        "cpu": { "quota": 50_000, "period": 100_000, "shares": 2 },
+        "pids": { "limit": 0 },
+        "blockIO": { "weight": 0 },
+        "devices": [{ "allow": false, "access": "rwm" }]
+    });
+    let limits = read(&with("/linux", "resources", resources))
+        .unwrap()
+        .limits;
+    assert_eq!(limits.memory, Some(64 << 20));
+    assert_eq!(limits.cpus, Some("0.5".parse().unwrap()));
+    assert_eq!((limits.pids, limits.cpu_weight), (None, Some(1)));
+}
+
+#[test]
+fn a_duplicate_key_is_refused() {
+    let text = config()
+        .to_string()
+        .replacen('{', "{\"hostname\":\"a\",\"hostname\":\"b\",", 1);
+    let reading = Reading {
+        directory: Path::new("/"),
+        systemd: false,
+        controllers: &[],
+        is_directory: &|_| false,
+    };
+    assert!(Config::parse(text.as_bytes(), &reading).is_err());
+}
+
+#[test]
+fn a_slice_is_within_those_that_its_name_starts_with() {
+    let document = with("/linux", "cgroupsPath", json!("a-b.slice:cri:one"));
+    let reading = Reading {
+        directory: Path::new("/"),
+        systemd: true,
+        controllers: &[],
+        is_directory: &|_| false,
+    };
+    let config = Config::parse(document.to_string().as_bytes(), &reading).unwrap();
+    let path = Path::new("a.slice/a-b.slice/cri-one.scope");
+    assert_eq!(config.bundle.cgroup.as_deref(), Some(path));
+}

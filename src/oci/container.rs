@@ -1,0 +1,446 @@
+//! What the commands do to containers.
+
+use super::config::{Config, Reading};
+use super::door::{self, Door};
+use super::hooks;
+use super::state::{App, Known, Phase, Place};
+use crate::capabilities::{self, Capabilities};
+use crate::cgroup::{self, Cgroup};
+use crate::container::{self, Request, Subject};
+use crate::error::{Context, Error, Result};
+use crate::integrity::Demand;
+use crate::launch::{self, Network, Outputs};
+use crate::observe::OnWrite;
+use crate::ship::{Acknowledgement, SinkUrl};
+use crate::state::Runtime;
+use crate::status::Status;
+use crate::store::Store;
+use crate::supervise::{OnStall, Policy, stdin};
+use crate::sys::process;
+use nix::errno::Errno;
+use nix::sys::stat::SFlag;
+use serde_json::Value;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Bytes of a config.json that are read.
+const MAX_CONFIG: u64 = 8 << 20;
+/// How long a supervisor may take to clean up behind its container: the drain, and then some.
+const CLEANUP: Duration = Duration::from_secs(20);
+
+/// What the host decides, whatever a bundle says.
+pub struct Host {
+    /// The image store.
+    pub store: Store,
+    /// The runtime state.
+    pub root: PathBuf,
+    /// Where lines and records go.
+    pub sinks: Vec<SinkUrl>,
+    /// What containers may do beyond their user's rights, if their bundle lets them too.
+    pub capabilities: Capabilities,
+    /// `--systemd-cgroup`.
+    pub systemd: bool,
+}
+
+impl Host {
+    /// Whether the caller's own descriptors are all that output goes to. Then the app gets them: who
+    /// reads their other ends does not wait for imrun when the app has ended.
+    fn shows_all(&self) -> bool {
+        self.sinks.iter().all(is_stdio)
+    }
+
+    /// The capabilities of `IMRUN_CAP_ADD`: names between spaces or commas.
+    pub fn capabilities(names: &str) -> Result<Capabilities> {
+        let names = names.split([' ', ',']).filter(|name| !name.is_empty());
+        names.map(capabilities::parse).collect()
+    }
+}
+
+fn is_stdio(sink: &SinkUrl) -> bool {
+    sink.acknowledgement() == Acknowledgement::Unshipped
+}
+
+/// What is to be created.
+pub struct Creation {
+    /// As the caller names it.
+    pub id: String,
+    /// The bundle's directory.
+    pub bundle: PathBuf,
+    /// Gets the app's process id.
+    pub pid_file: Option<PathBuf>,
+}
+
+/// A container that was read, and not yet made.
+struct Draft<'a> {
+    host: &'a Host,
+    creation: &'a Creation,
+    place: &'a Place,
+    config: Config,
+    known: Known,
+}
+
+fn read_config(bundle: &Path, systemd: bool) -> Result<Config> {
+    let file = bundle.join("config.json");
+    let mut bytes = Vec::new();
+    File::open(&file)
+        .and_then(|open| open.take(MAX_CONFIG + 1).read_to_end(&mut bytes))
+        .context(|| format!("read({file:?})"))?;
+    if bytes.len() as u64 > MAX_CONFIG {
+        return Err(Error::usage(
+            format_args!("{file:?}"),
+            format_args!("is larger than {MAX_CONFIG} bytes"),
+        ));
+    }
+    let controllers = cgroup::controllers(&cgroup::hierarchy()?)?;
+    let reading = Reading {
+        directory: bundle,
+        systemd,
+        controllers: &controllers,
+        is_directory: &|path| path.is_dir(),
+    };
+    Config::parse(&bytes, &reading)
+}
+
+impl<'a> Draft<'a> {
+    fn new(host: &'a Host, creation: &'a Creation, place: &'a Place) -> Result<Draft<'a>> {
+        let bundle = creation
+            .bundle
+            .canonicalize()
+            .context(|| format!("realpath({:?})", creation.bundle))?;
+        let mut config = read_config(&bundle, host.systemd)?;
+        // Where its cgroup is must be known without asking its supervisor.
+        let default = cgroup::place(&container::new_id()?);
+        let cgroup = config.bundle.cgroup.get_or_insert(default).clone();
+        if let (None, Some(path)) = (&config.bundle.hostname, &config.uts) {
+            config.bundle.hostname = Some(launch::host_name_of(path)?);
+        }
+        let known = Known {
+            id: creation.id.clone(),
+            annotations: config.annotations.clone(),
+            rootfs: match &config.subject {
+                Subject::Image(digest) => digest.to_string(),
+                Subject::Directory(path) => path.display().to_string(),
+            },
+            bundle,
+            created: crate::time::now(),
+            cgroup,
+            app: None,
+            started: false,
+        };
+        Ok(Draft {
+            host,
+            creation,
+            place,
+            config,
+            known,
+        })
+    }
+
+    /// Launches the container behind a door, and watches over it; the app's exit code.
+    fn launch(self, from: Option<(std::os::unix::net::UnixListener, UnixStream)>) -> Result<u8> {
+        let Config {
+            subject,
+            bundle,
+            network,
+            names,
+            capabilities,
+            limits,
+            hooks,
+            ..
+        } = self.config;
+        let pid_file = self.creation.pid_file.clone();
+        let door = Door::new(self.place, &hooks, self.known, pid_file, from);
+        let request = (|| {
+            Ok(Request {
+                store: self.host.store.clone(),
+                root: self.host.root.clone(),
+                subject,
+                bundle: Some(bundle),
+                integrity: Demand::Auto,
+                args: Vec::new(),
+                entrypoint: None,
+                env_files: Vec::new(),
+                env: Vec::new(),
+                user: None,
+                workdir: None,
+                hostname: None,
+                name: Some(self.creation.id.clone()),
+                capabilities: capabilities.and(self.host.capabilities),
+                network: Network::with_files(&network, names)?,
+                limits,
+                on_write: OnWrite::Report,
+                stdin: given_stdin()?,
+                outputs: match self.host.shows_all() {
+                    true => Outputs::Handed,
+                    false => Outputs::Pipes,
+                },
+                sinks: self.host.sinks.clone(),
+                log_buffer: 1 << 20,
+                stop_signal: None,
+                policy: Policy {
+                    on_stall: OnStall::Block,
+                    stall_deadline: Duration::from_secs(30),
+                    stop_signal: libc::SIGTERM,
+                    stop_timeout: Duration::from_secs(10),
+                    drain: Duration::from_secs(5),
+                    run_for: None,
+                },
+            })
+        })();
+        let outcome = request
+            .and_then(|request| container::run_behind(&request, &Status::default(), &door))
+            .map(|outcome| outcome.code);
+        if let Err(error) = &outcome {
+            if !door.was_created() {
+                self.place.remove()?;
+            }
+            door.tell(&Err(error.clone()));
+        }
+        outcome
+    }
+}
+
+/// A pipe is the app's; all else is not, as nobody but the runtime knows what it is.
+fn given_stdin() -> Result<Option<OwnedFd>> {
+    let status = nix::sys::stat::fstat(std::io::stdin()).context(|| "fstat(0)")?;
+    match SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFIFO => stdin::pipe().map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Makes a container that waits for [`start`]; its supervisor stays behind.
+pub fn create(host: &Host, creation: &Creation) -> Result<()> {
+    Runtime::open(&host.root)?.sweep()?;
+    let place = Place::of(&host.root, &creation.id)?;
+    let draft = Draft::new(host, creation, &place)?;
+    let lock = place.make()?;
+    let made = supervise_apart(host, &place, draft);
+    drop(lock);
+    made
+}
+
+/// Forks the supervisor, and hears from it.
+fn supervise_apart(host: &Host, place: &Place, draft: Draft<'_>) -> Result<()> {
+    let prepared = (|| {
+        place.write(&draft.known)?;
+        let listener = place.listen()?;
+        let (ours, theirs) = UnixStream::pair().context(|| "socketpair(AF_UNIX)")?;
+        Ok((listener, ours, theirs))
+    })();
+    let (listener, ours, theirs) = match prepared {
+        Ok(prepared) => prepared,
+        // The first error is the one to tell.
+        Err(error) => return place.remove().and(Err(error)),
+    };
+    if process::fork().context(|| "fork()")? {
+        drop(ours);
+        let code = supervise(host, draft, (listener, theirs));
+        process::exit(code.into());
+    }
+    drop((listener, theirs));
+    door::outcome(ours)
+}
+
+/// The supervisor's whole life; its exit code.
+fn supervise(
+    host: &Host,
+    draft: Draft<'_>,
+    from: (std::os::unix::net::UnixListener, UnixStream),
+) -> u8 {
+    // It outlives the session of who called.
+    if let Err(errno) = nix::unistd::setsid() {
+        log::warn!("setsid(): {}", errno.desc());
+    }
+    if !host.sinks.iter().any(is_stdio) && draft_stdin_is_unused() {
+        // Whoever reads the caller's pipes sees their end: there is nothing to be kept of it.
+        if let Err(errno) = process::close_stdio() {
+            log::warn!("dup2(/dev/null): {}", errno.desc());
+        }
+    }
+    draft.launch(Some(from)).unwrap_or_else(|error| {
+        log::warn!("{error}");
+        error.exit
+    })
+}
+
+fn draft_stdin_is_unused() -> bool {
+    !matches!(
+        nix::sys::stat::fstat(std::io::stdin()),
+        Ok(status) if SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFIFO
+    )
+}
+
+/// Creates, starts, watches over and deletes a container; the app's exit code.
+pub fn run(host: &Host, creation: &Creation) -> Result<u8> {
+    Runtime::open(&host.root)?.sweep()?;
+    let place = Place::of(&host.root, &creation.id)?;
+    let draft = Draft::new(host, creation, &place)?;
+    let (hooks, known) = (draft.config.hooks.clone(), draft.known.clone());
+    let lock = place.make()?;
+    let code = place.write(&known).and_then(|()| draft.launch(None));
+    drop(lock);
+    after(&place, &known, &hooks)?;
+    code
+}
+
+/// Lets a created container go on, and waits until its program was executed.
+pub fn start(root: &Path, id: &str) -> Result<()> {
+    let (place, known, phase) = find(root, id)?;
+    if phase != Phase::Created {
+        return Err(unfit(&known, phase, "start"));
+    }
+    door::outcome(place.connect()?)
+}
+
+/// The container's state, as the specification has it.
+pub fn state(root: &Path, id: &str) -> Result<Value> {
+    let (_, known, phase) = find(root, id)?;
+    Ok(known.document(phase))
+}
+
+/// Sends a signal to the app, or with `all` to every process of the container.
+pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
+    let (_, known, phase) = find(root, id)?;
+    let Some(app) = known.app.filter(|_| phase != Phase::Stopped) else {
+        // Whatever is left of it goes with its first process.
+        return match all {
+            true => Ok(()),
+            false => Err(unfit(&known, phase, "kill")),
+        };
+    };
+    let cgroup = Cgroup::existing(&known.cgroup)?;
+    match (all, cgroup) {
+        (true, Some(cgroup)) if signal == libc::SIGKILL => cgroup.kill(),
+        (true, Some(cgroup)) => cgroup
+            .processes()?
+            .into_iter()
+            .filter_map(|pid| App::of(pid).ok())
+            .try_for_each(|process| send(process, signal)),
+        _ => send(app, signal),
+    }
+}
+
+fn send(app: App, signal: i32) -> Result<()> {
+    let pid = app.pid;
+    let sent = process::pidfd_open(pid).and_then(|pidfd| {
+        // What the number meant before it was opened may be another process.
+        match app.is_alive() {
+            true => process::pidfd_send_signal(pidfd.as_fd(), signal),
+            false => Ok(()),
+        }
+    });
+    match sent {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno).context(|| format!("pidfd_send_signal({pid}, {signal})")),
+    }
+}
+
+/// Forgets a container that has ended; one that has not only with `force`, or before its start.
+pub fn delete(root: &Path, id: &str, force: bool, systemd: bool) -> Result<()> {
+    let (place, known, phase) = match find(root, id) {
+        Ok(found) => found,
+        Err(_) if force && !Place::of(root, id)?.has_supervisor()? => {
+            return Place::of(root, id)?.remove();
+        }
+        Err(error) => return Err(error),
+    };
+    match phase {
+        Phase::Stopped => {}
+        Phase::Created => kill(root, id, libc::SIGKILL, true)?,
+        _ if force => {
+            let cgroup = Cgroup::existing(&known.cgroup)?;
+            cgroup.map_or(Ok(()), |cgroup| cgroup.kill())?;
+        }
+        _ => return Err(unfit(&known, phase, "delete").hint("--force kills it first")),
+    }
+    if !place.await_supervisor(CLEANUP)? {
+        return Err(Error::system(
+            format_args!("container {id:?}"),
+            "its supervisor does not end",
+        ));
+    }
+    // Of supervisors that were killed.
+    Runtime::open(root)?.sweep()?;
+    let hooks = match read_config(&known.bundle, systemd) {
+        Ok(config) => config.hooks,
+        Err(error) => {
+            log::warn!("{error}: no poststop hooks are run");
+            hooks::Hooks::default()
+        }
+    };
+    after(&place, &known, &hooks)
+}
+
+/// Forgets a container, and runs what its bundle has for then.
+fn after(place: &Place, known: &Known, hooks: &hooks::Hooks) -> Result<()> {
+    place.remove()?;
+    let state = known.document(Phase::Stopped);
+    for hook in &hooks.poststop {
+        let hook = std::slice::from_ref(hook);
+        if let Err(error) = hooks::run("poststop", hook, &state, None) {
+            log::warn!("{error}");
+        }
+    }
+    Ok(())
+}
+
+/// Lets no process of a running container run, or lets them run again.
+pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
+    let (_, known, phase) = find(root, id)?;
+    let fits = match frozen {
+        true => phase == Phase::Running,
+        false => phase == Phase::Paused,
+    };
+    match Cgroup::existing(&known.cgroup)? {
+        Some(cgroup) if fits => cgroup.freeze(frozen),
+        _ => Err(unfit(
+            &known,
+            phase,
+            if frozen { "pause" } else { "resume" },
+        )),
+    }
+}
+
+/// The processes of a container, by the host's numbers.
+pub fn processes(root: &Path, id: &str) -> Result<Vec<i32>> {
+    let (_, known, _) = find(root, id)?;
+    let cgroup = Cgroup::existing(&known.cgroup)?;
+    cgroup.map_or(Ok(Vec::new()), |cgroup| cgroup.processes())
+}
+
+/// The states of all containers.
+pub fn list(root: &Path) -> Result<Vec<Value>> {
+    let states = super::state::list(root)?;
+    // One that is deleted meanwhile is none.
+    Ok(states
+        .iter()
+        .filter_map(|id| state(root, id).ok())
+        .collect())
+}
+
+fn find(root: &Path, id: &str) -> Result<(Place, Known, Phase)> {
+    let place = Place::of(root, id)?;
+    let known = place.read()?;
+    let phase = place.phase(&known)?;
+    Ok((place, known, phase))
+}
+
+fn unfit(known: &Known, phase: Phase, command: &str) -> Error {
+    let id = &known.id;
+    let error = Error::usage(
+        format_args!("{command} {id}"),
+        format_args!("the container is {}", phase.as_str()),
+    );
+    match (command, phase) {
+        // containerd knows this wording of runc's.
+        ("kill", Phase::Stopped) => {
+            Error::usage(format_args!("kill {id}"), "container not running")
+        }
+        _ => error,
+    }
+}

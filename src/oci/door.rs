@@ -1,0 +1,217 @@
+//! Keeps a created container waiting until it is started.
+
+use super::hooks::{self, Hooks};
+use super::state::{App, Known, Phase, Place};
+use crate::cgroup::Cgroup;
+use crate::container::Gate;
+use crate::error::{Context, Error, Result};
+use crate::launch::Prepared;
+use crate::supervise::signals;
+use crate::sys::process::Namespaces;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The way from a container that is created to one that runs.
+pub(super) struct Door<'a> {
+    place: &'a Place,
+    hooks: &'a Hooks,
+    pid_file: Option<PathBuf>,
+    /// Where `start` comes in; without, the container starts as soon as it is created.
+    listener: Option<UnixListener>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    known: Known,
+    created: bool,
+    /// Who waits for what comes next: `create`, then `start`.
+    waiting: Option<UnixStream>,
+}
+
+impl<'a> Door<'a> {
+    pub fn new(
+        place: &'a Place,
+        hooks: &'a Hooks,
+        known: Known,
+        pid_file: Option<PathBuf>,
+        from: Option<(UnixListener, UnixStream)>,
+    ) -> Door<'a> {
+        let (listener, waiting) = from.unzip();
+        Door {
+            place,
+            hooks,
+            pid_file,
+            listener,
+            inner: Mutex::new(Inner {
+                known,
+                created: false,
+                waiting,
+            }),
+        }
+    }
+
+    /// Nothing can go wrong while it is held.
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the container was ever created.
+    pub fn was_created(&self) -> bool {
+        self.inner().created
+    }
+
+    /// Tells who waits how it went. Who went away meanwhile hears nothing.
+    pub fn tell(&self, outcome: &Result<()>) -> bool {
+        let Some(mut waiting) = self.inner().waiting.take() else {
+            return false;
+        };
+        let line = format!("{}\n", message(outcome));
+        waiting.write_all(line.as_bytes()).is_ok()
+    }
+
+    fn state(&self, phase: Phase) -> Value {
+        self.inner().known.document(phase)
+    }
+
+    fn created(&self, app: &Prepared, signals: &SignalFd) -> Result<()> {
+        let pid = app.pid.as_raw();
+        self.inner().known.app = Some(App::of(pid)?);
+        let creating = self.state(Phase::Creating);
+        hooks::run("prestart", &self.hooks.prestart, &creating, None)?;
+        hooks::run("createRuntime", &self.hooks.create_runtime, &creating, None)?;
+        let inside = Some((app.pidfd.as_fd(), Namespaces::Surroundings));
+        hooks::run(
+            "createContainer",
+            &self.hooks.create_container,
+            &creating,
+            inside,
+        )?;
+        signals::refuse(signals)?;
+        if let Some(file) = &self.pid_file {
+            write_pid(file, pid)?;
+        }
+        self.place.write(&self.inner().known)?;
+        self.inner().created = true;
+        Ok(())
+    }
+
+    fn await_start(
+        &self,
+        listener: &UnixListener,
+        app: &Prepared,
+        signals: &SignalFd,
+    ) -> Result<()> {
+        loop {
+            let mut set = [
+                PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+                PollFd::new(app.pidfd.as_fd(), PollFlags::POLLIN),
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut set, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno).context(|| "poll()"),
+            }
+            let [start, end, _] = set.map(|fd| fd.any().unwrap_or(false));
+            if end {
+                return Err(Error::system(
+                    "container",
+                    "was killed before it was started",
+                ));
+            }
+            signals::refuse(signals)?;
+            if start {
+                let (stream, _) = listener.accept().context(|| "accept(socket)")?;
+                self.inner().waiting = Some(stream);
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Gate for Door<'_> {
+    fn adopts(&self) -> bool {
+        self.listener.is_some()
+    }
+
+    fn pass(&self, app: &Prepared, _: &Cgroup, signals: &SignalFd) -> Result<()> {
+        self.created(app, signals)?;
+        if let Some(listener) = &self.listener {
+            if !self.tell(&Ok(())) {
+                return Err(Error::system(
+                    "create",
+                    "went away before it knew of its container",
+                ));
+            }
+            self.await_start(listener, app, signals)?;
+        }
+        let inside = Some((app.pidfd.as_fd(), Namespaces::All));
+        let state = self.state(Phase::Created);
+        hooks::run(
+            "startContainer",
+            &self.hooks.start_container,
+            &state,
+            inside,
+        )
+    }
+
+    fn passed(&self) -> Result<()> {
+        self.inner().known.started = true;
+        self.place.write(&self.inner().known)?;
+        let state = self.state(Phase::Running);
+        if let Err(error) = hooks::run("poststart", &self.hooks.poststart, &state, None) {
+            log::warn!("{error}");
+        }
+        self.tell(&Ok(()));
+        Ok(())
+    }
+}
+
+/// One line of JSON: `{}`, or an error's parts.
+fn message(outcome: &Result<()>) -> Value {
+    match outcome {
+        Ok(()) => json!({}),
+        Err(error) => json!({
+            "what": error.what,
+            "why": error.why,
+            "hint": error.hint,
+            "exit": error.exit,
+        }),
+    }
+}
+
+/// What the other end of a door says. That is a line and not all until its end: the app's process
+/// holds a copy of the end as long as it waits.
+pub(super) fn outcome(from: UnixStream) -> Result<()> {
+    let mut text = String::new();
+    let read = BufReader::new(from).read_line(&mut text);
+    read.context(|| "read(supervisor)")?;
+    let gone = || Error::system("supervisor", "ended before it said how it went");
+    let message: Value = serde_json::from_str(&text).map_err(|_| gone())?;
+    let part = |key: &str| message[key].as_str();
+    let Some((what, why)) = part("what").zip(part("why")) else {
+        return Ok(());
+    };
+    let exit = message["exit"]
+        .as_u64()
+        .and_then(|exit| exit.try_into().ok());
+    let error = Error::system(what, why).exit(exit.unwrap_or(crate::error::EXIT_REFUSED));
+    Err(match part("hint") {
+        Some(hint) => error.hint(hint),
+        None => error,
+    })
+}
+
+/// Whole or not at all: who waits for the file reads it at once.
+fn write_pid(file: &std::path::Path, pid: i32) -> Result<()> {
+    let mut new = file.as_os_str().to_owned();
+    new.push(".new");
+    std::fs::write(&new, pid.to_string()).context(|| format!("write({new:?})"))?;
+    std::fs::rename(&new, file).context(|| format!("rename({new:?}, {file:?})"))
+}

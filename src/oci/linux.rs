@@ -1,0 +1,294 @@
+//! `linux` of config.json, but for its resources.
+
+use super::config::{Changes, Reading, refuse, text, wrong};
+use super::{process, seccomp};
+use crate::error::Result;
+use crate::json::Node;
+use crate::launch::{IdRange, is_covered};
+use std::ffi::CString;
+use std::path::{Component, Path, PathBuf};
+
+/// What config.json says of the container's surroundings.
+pub(super) struct Linux {
+    pub network: String,
+    pub uts: Option<PathBuf>,
+    pub ids: Option<(Vec<IdRange>, Vec<IdRange>)>,
+    pub cgroup: Option<PathBuf>,
+    pub sysctls: Vec<(CString, Vec<u8>)>,
+    pub masked: Vec<CString>,
+    pub filter: Option<Vec<libc::sock_filter>>,
+    pub domainname: Option<CString>,
+}
+
+/// What a container has in /dev.
+const DEVICES: [&str; 8] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    // Engines name them although the specification has the runtime make them.
+    "/dev/ptmx",
+    "/dev/console",
+];
+
+pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes) -> Result<Linux> {
+    let linux = root.need("linux")?;
+    let namespaces = Namespaces::read(&linux, changes)?;
+    for (key, why) in [
+        ("intelRdt", "the host decides how its caches are shared"),
+        ("personality", "a container has the host's"),
+        ("timeOffsets", "a container has the host's clock"),
+    ] {
+        if let Some(node) = linux.get(key)?
+            && !node.is_nothing()
+        {
+            return Err(refuse(format_args!("linux.{key}"), why));
+        }
+    }
+    refuse_devices(&linux)?;
+    check_propagation(&linux)?;
+    Ok(Linux {
+        cgroup: cgroup(&linux, reading.systemd)?,
+        sysctls: sysctls(&linux, &namespaces, changes)?,
+        masked: masked(&linux)?,
+        filter: linux
+            .get("seccomp")?
+            .map(|node| seccomp::read(&node))
+            .transpose()?,
+        domainname: text(root, "domainname")?
+            .map(|name| CString::new(name).map_err(|_| wrong("domainname", "has a NUL byte")))
+            .transpose()?,
+        ids: ids(&linux, namespaces.user)?,
+        network: namespaces.network,
+        uts: namespaces.uts,
+    })
+}
+
+struct Namespaces {
+    network: String,
+    uts: Option<PathBuf>,
+    user: bool,
+}
+
+impl Namespaces {
+    fn read(linux: &Node<'_>, changes: &mut Changes) -> Result<Namespaces> {
+        let mut seen = std::collections::BTreeMap::new();
+        let list = linux.get("namespaces")?;
+        for node in list.map_or(Ok(Vec::new()), |list| list.list())? {
+            let kind = node.need("type")?.text()?;
+            let path = text(&node, "path")?;
+            if seen.insert(kind, path).is_some() {
+                return Err(node.error(format_args!("names {kind:?} a second time")));
+            }
+        }
+        for (kind, path) in &seen {
+            match (*kind, path) {
+                ("pid" | "mount" | "user" | "cgroup" | "time", Some(_)) => {
+                    let why = "a container shares none of its own with others";
+                    return Err(refuse(format_args!("linux.namespaces, {kind}"), why));
+                }
+                // Nothing can be kept in one.
+                ("ipc", Some(path)) => changes.add("linux.namespaces, ipc", path, "its own"),
+                ("pid" | "mount" | "user" | "cgroup" | "time" | "ipc" | "network" | "uts", _) => {}
+                (kind, _) => {
+                    return Err(wrong("linux.namespaces", format_args!("{kind:?} is none")));
+                }
+            }
+        }
+        for kind in ["pid", "ipc"] {
+            if !seen.contains_key(kind) {
+                changes.add(
+                    &format!("linux.namespaces, {kind}"),
+                    "the host's",
+                    "its own",
+                );
+            }
+        }
+        Ok(Namespaces {
+            network: match seen.get("network") {
+                None => "host".into(),
+                Some(None) => "none".into(),
+                Some(Some(path)) => format!("ns:{path}"),
+            },
+            uts: match seen.get("uts") {
+                None => Some("/proc/self/ns/uts".into()),
+                Some(path) => path.as_ref().map(PathBuf::from),
+            },
+            user: seen.contains_key("user"),
+        })
+    }
+}
+
+/// The bundle's, where it has a user namespace with some.
+fn ids(linux: &Node<'_>, has_namespace: bool) -> Result<Option<(Vec<IdRange>, Vec<IdRange>)>> {
+    let read = |key| match linux.get(key)? {
+        Some(list) => list.list()?.iter().map(range).collect(),
+        None => Ok(Vec::new()),
+    };
+    let (users, groups) = (read("uidMappings")?, read("gidMappings")?);
+    match (users.is_empty(), groups.is_empty()) {
+        (true, true) => Ok(None),
+        (false, false) if has_namespace => Ok(Some((users, groups))),
+        (false, false) => Err(wrong(
+            "linux.uidMappings",
+            "there is no user namespace for it",
+        )),
+        _ => Err(wrong(
+            "linux.uidMappings",
+            "comes with linux.gidMappings, or not at all",
+        )),
+    }
+}
+
+fn range(node: &Node<'_>) -> Result<IdRange> {
+    Ok(IdRange {
+        inside: process::number(&node.need("containerID")?)?,
+        outside: process::number(&node.need("hostID")?)?,
+        count: process::number(&node.need("size")?)?,
+    })
+}
+
+/// Beneath the root of the hierarchy; with systemd `SLICE:PREFIX:NAME`.
+fn cgroup(linux: &Node<'_>, systemd: bool) -> Result<Option<PathBuf>> {
+    let Some(path) = text(linux, "cgroupsPath")? else {
+        return Ok(None);
+    };
+    let path = match systemd {
+        true => slice_path(&path)?,
+        false => PathBuf::from(path),
+    };
+    let plain = |part: &Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+    if !path.components().all(|part| plain(&part)) || path.file_name().is_none() {
+        return Err(wrong("linux.cgroupsPath", "leads out of the hierarchy"));
+    }
+    Ok(Some(path.strip_prefix("/").unwrap_or(&path).to_owned()))
+}
+
+/// `a-b.slice` is within `a.slice` (systemd.slice(5)).
+fn slice_path(text: &str) -> Result<PathBuf> {
+    let parts: Vec<_> = text.split(':').collect();
+    let [slice, prefix, name] = parts[..] else {
+        return Err(wrong("linux.cgroupsPath", "is not SLICE:PREFIX:NAME"));
+    };
+    let slice = if slice.is_empty() {
+        "system.slice"
+    } else {
+        slice
+    };
+    let stem = slice
+        .strip_suffix(".slice")
+        .filter(|stem| !stem.contains('/'))
+        .ok_or_else(|| wrong("linux.cgroupsPath", "names no slice"))?;
+    let mut path = PathBuf::new();
+    if stem != "-" {
+        for (end, _) in stem.match_indices('-').chain([(stem.len(), "")]) {
+            path.push(format!("{}.slice", &stem[..end]));
+        }
+    }
+    path.push(match (prefix, name.ends_with(".slice")) {
+        (_, true) => name.to_owned(),
+        ("", false) => format!("{name}.scope"),
+        (prefix, false) => format!("{prefix}-{name}.scope"),
+    });
+    Ok(path)
+}
+
+fn refuse_devices(linux: &Node<'_>) -> Result<()> {
+    let list = linux.get("devices")?;
+    for node in list.map_or(Ok(Vec::new()), |list| list.list())? {
+        let path = node.need("path")?.text()?;
+        if !DEVICES.contains(&path) {
+            let why = "/dev has null, zero, full, random, urandom and tty, and nothing else";
+            return Err(refuse(format_args!("linux.devices, {path:?}"), why));
+        }
+    }
+    Ok(())
+}
+
+/// Nothing is ever mounted in a container that runs: there is nothing to propagate.
+fn check_propagation(linux: &Node<'_>) -> Result<()> {
+    const KNOWN: [&str; 8] = [
+        "private",
+        "rprivate",
+        "slave",
+        "rslave",
+        "shared",
+        "rshared",
+        "unbindable",
+        "runbindable",
+    ];
+    match text(linux, "rootfsPropagation")? {
+        Some(mode) if !KNOWN.contains(&mode.as_str()) => {
+            Err(wrong("linux.rootfsPropagation", "is none that Linux has"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Those of namespaces that are the container's own; what imrun sets itself stays.
+fn sysctls(
+    linux: &Node<'_>,
+    namespaces: &Namespaces,
+    changes: &mut Changes,
+) -> Result<Vec<(CString, Vec<u8>)>> {
+    let Some(node) = linux.get("sysctl")? else {
+        return Ok(Vec::new());
+    };
+    let mut sysctls = Vec::new();
+    for (name, value) in node.text_map()? {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
+        if !name.bytes().all(plain) || name.contains("..") {
+            return Err(wrong(
+                format_args!("linux.sysctl.{name}"),
+                "is no sysctl's name",
+            ));
+        }
+        let path = match name.contains('/') {
+            true => name.clone(),
+            false => name.replace('.', "/"),
+        };
+        let of_ipc = ["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"];
+        if of_ipc.iter().any(|start| path.starts_with(start)) {
+            changes.add(
+                &format!("linux.sysctl.{name}"),
+                value,
+                "0: nothing is kept in memory",
+            );
+        } else if path.starts_with("net/") && namespaces.network == "none" {
+            let path = CString::new(format!("sys/{path}")).expect("the name is plain");
+            sysctls.push((path, value.into_bytes()));
+        } else if path.starts_with("net/") {
+            changes.add(
+                &format!("linux.sysctl.{name}"),
+                value,
+                "as the network has it",
+            );
+        } else {
+            let why = "is the host's, or none that a container could set";
+            return Err(refuse(format_args!("linux.sysctl.{name}"), why));
+        }
+    }
+    Ok(sysctls)
+}
+
+/// Those that are not covered in every container; all of `linux.readonlyPaths` is read-only anyway.
+fn masked(linux: &Node<'_>) -> Result<Vec<CString>> {
+    let list = linux.get("maskedPaths")?;
+    let mut masked = Vec::new();
+    for node in list.map_or(Ok(Vec::new()), |list| list.list())? {
+        let path = node.text()?;
+        let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+        if !path.starts_with('/') || !Path::new(path).components().all(plain) || path == "/" {
+            return Err(node.error("is no absolute path without dots"));
+        }
+        let path: PathBuf = Path::new(path).components().collect();
+        let path = path.to_str().expect("it was text").to_owned();
+        let path_string = CString::new(path.as_str()).map_err(|_| node.error("has a NUL byte"))?;
+        if !is_covered(&path) && !masked.contains(&path_string) {
+            masked.push(path_string);
+        }
+    }
+    Ok(masked)
+}

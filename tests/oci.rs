@@ -1,0 +1,443 @@
+//! Bundles by the compiled binary: create, start and the rest, as an engine calls them.
+//!
+//! These tests launch containers: they need root, cgroup2, EROFS, Landlock and Linux 6.15; else each
+//! says so and is skipped.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/skip.rs"]
+mod skip;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::io::Read;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Debian's package busybox-static.
+const BUSYBOX: &str = "/bin/busybox";
+
+/// A runtime directory and one bundle.
+struct Bundle {
+    directory: tempfile::TempDir,
+}
+
+/// The test's own bundle. Where none can run, the test says why, and is over.
+macro_rules! bundle {
+    ($script:expr) => {
+        match skip::missing() {
+            Some(why) => return skip::skip(why),
+            None => Bundle::new($script),
+        }
+    };
+}
+
+impl Bundle {
+    /// Its root has busybox and nothing else, not even a mount point.
+    fn new(script: &str) -> Bundle {
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let bin = directory.path().join("rootfs/bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        std::fs::copy(BUSYBOX, bin.join("busybox")).unwrap();
+        symlink("busybox", bin.join("sh")).unwrap();
+        let bundle = Bundle { directory };
+        assert!(bundle.imrun(&["spec", "-b", bundle.dir()]).status.success());
+        bundle.change(|config| config["process"]["args"] = json!(["sh", "-c", script]));
+        bundle
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn dir(&self) -> &str {
+        self.directory.path().to_str().unwrap()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Value)) {
+        let file = self.path("config.json");
+        let mut config = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        change(&mut config);
+        std::fs::write(&file, config.to_string()).unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imrun"));
+        command.arg("--root").arg(self.path("run")).args(arguments);
+        command
+            .env("IMRUN_SINK", "stdio:")
+            .env("IMRUN_FINGERPRINT_KEY", "key");
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn imrun(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    #[track_caller]
+    fn succeeds(&self, arguments: &[&str]) -> String {
+        let output = self.imrun(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&self, arguments: &[&str], why: &str) {
+        let output = self.imrun(arguments);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{arguments:?}: {text}");
+        assert!(text.contains(why), "{text}");
+    }
+
+    /// A created container; what it says comes out of the pipe.
+    #[track_caller]
+    fn create(&self, id: &str) -> (i32, std::io::PipeReader) {
+        let (output, end) = std::io::pipe().unwrap();
+        let pid_file = self.path("pid");
+        let arguments = [
+            "create",
+            "--bundle",
+            self.dir(),
+            "--pid-file",
+            pid_file.to_str().unwrap(),
+            id,
+        ];
+        let mut command = self.command(&arguments);
+        command.stdout(end.try_clone().unwrap()).stderr(end);
+        assert!(command.status().unwrap().success());
+        drop(command);
+        let pid = std::fs::read_to_string(pid_file).unwrap();
+        (pid.parse().unwrap(), output)
+    }
+
+    #[track_caller]
+    fn status(&self, id: &str) -> String {
+        let state: Value = serde_json::from_str(&self.succeeds(&["state", id])).unwrap();
+        state["status"].as_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    fn run(&self) -> (Option<i32>, String) {
+        let output = self.imrun(&["run", "--bundle", self.dir(), "one"]);
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    }
+}
+
+#[track_caller]
+fn soon(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn is_gone(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.map_or(true, |stat| stat.contains(") Z "))
+}
+
+#[test]
+fn a_container_is_created_started_killed_and_deleted() {
+    let bundle = bundle!("echo started; exec busybox sleep 100");
+    bundle.change(|config| config["annotations"] = json!({ "org.example": "x" }));
+    let (pid, mut output) = bundle.create("one");
+    let state: Value = serde_json::from_str(&bundle.succeeds(&["state", "one"])).unwrap();
+    assert_eq!(state["status"], "created");
+    assert_eq!(state["pid"], pid);
+    assert_eq!(state["id"], "one");
+    assert_eq!(
+        state["bundle"],
+        bundle
+            .directory
+            .path()
+            .canonicalize()
+            .unwrap()
+            .to_str()
+            .unwrap()
+    );
+    assert_eq!(state["annotations"]["org.example"], "x");
+    bundle.refused(
+        &["create", "--bundle", bundle.dir(), "one"],
+        "is there already",
+    );
+    bundle.refused(&["delete", "none"], "does not exist");
+
+    bundle.succeeds(&["start", "one"]);
+    assert_eq!(bundle.status("one"), "running");
+    bundle.refused(&["start", "one"], "is running");
+    bundle.refused(&["delete", "one"], "is running");
+    bundle.succeeds(&["pause", "one"]);
+    assert_eq!(bundle.status("one"), "paused");
+    bundle.succeeds(&["resume", "one"]);
+    assert!(bundle.succeeds(&["ps", "one"]).contains(&pid.to_string()));
+    bundle.succeeds(&["kill", "one", "KILL"]);
+    soon("the app is still there", || {
+        bundle.status("one") == "stopped"
+    });
+    bundle.refused(&["kill", "one", "TERM"], "not running");
+    bundle.succeeds(&["delete", "one"]);
+    assert_eq!(bundle.succeeds(&["list", "--quiet"]), "");
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "started\n");
+}
+
+#[test]
+fn the_callers_subreaper_learns_how_the_app_ended() {
+    let bundle = bundle!("exit 7");
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let (pid, _output) = bundle.create("one");
+    bundle.succeeds(&["start", "one"]);
+    let pid = Pid::from_raw(pid);
+    assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 7));
+    soon("it is not stopped", || bundle.status("one") == "stopped");
+    bundle.succeeds(&["delete", "one"]);
+}
+
+#[test]
+fn the_app_dies_with_its_supervisor() {
+    let bundle = bundle!("exec busybox sleep 100");
+    for started in [false, true] {
+        let (pid, _output) = bundle.create("one");
+        if started {
+            bundle.succeeds(&["start", "one"]);
+        }
+        let socket = bundle.path("run/oci/one/lock");
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let inode = std::os::unix::fs::MetadataExt::ino(&socket.metadata().unwrap());
+        let line = locks
+            .lines()
+            .find(|line| line.contains(&format!(":{inode} ")))
+            .unwrap();
+        // The lock was taken by `create`, which is gone: the supervisor is who holds its state.
+        assert!(line.contains("FLOCK"), "{line}");
+        let supervisor = supervisor_of(&bundle.path("run/oci/one"), pid);
+        kill(supervisor, Signal::SIGKILL).unwrap();
+        soon("the app outlives its supervisor", || is_gone(pid));
+        assert_eq!(bundle.status("one"), "stopped");
+        bundle.succeeds(&["delete", "one"]);
+        assert!(!bundle.path("run/oci/one").exists());
+    }
+}
+
+/// The process, other than the app, that has the lock of a container open with its session its own.
+fn supervisor_of(place: &Path, app: i32) -> Pid {
+    let lock = place.join("lock").canonicalize().unwrap();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
+            continue;
+        };
+        let Ok(files) = std::fs::read_dir(entry.path().join("fd")) else {
+            continue;
+        };
+        let holds = files
+            .flatten()
+            .any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == lock));
+        if holds && pid != app {
+            return Pid::from_raw(pid);
+        }
+    }
+    panic!("nobody holds {lock:?}");
+}
+
+#[test]
+fn a_created_container_is_deleted_without_its_program_ever_running() {
+    let bundle = bundle!("echo ran");
+    let (pid, mut output) = bundle.create("one");
+    bundle.succeeds(&["delete", "one"]);
+    assert!(is_gone(pid));
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    assert!(!text.contains("ran"), "{text}");
+}
+
+#[test]
+fn a_directory_is_a_root_that_nothing_is_written_to_or_made_in() {
+    let bundle = bundle!(
+        "busybox touch /x /bin/x /dev/x 2>/dev/null && echo wrote; busybox cat /proc/self/uid_map; \
+         busybox ls /proc/self/cmdline /sys/fs/cgroup/cgroup.procs /etc/hosts; echo null >/dev/null && echo ok"
+    );
+    let (code, text) = bundle.run();
+    assert_eq!(code, Some(0), "{text}");
+    for part in [
+        "65536",
+        "/proc/self/cmdline",
+        "/sys/fs/cgroup/cgroup.procs",
+        "/etc/hosts",
+        "ok\n",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!text.contains("wrote"), "{text}");
+    let names: Vec<_> = std::fs::read_dir(bundle.path("rootfs")).unwrap().collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+}
+
+#[test]
+fn the_process_is_what_the_bundle_says() {
+    let bundle = bundle!("busybox id; umask; ulimit -n; busybox hostname; echo $A; busybox pwd");
+    bundle.change(|config| {
+        config["hostname"] = json!("named");
+        config["process"]["user"] =
+            json!({ "uid": 5, "gid": 6, "umask": 63, "additionalGids": [7] });
+        config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 78 }]);
+        config["process"]["env"] = json!(["PATH=/bin", "A=b"]);
+        config["process"]["cwd"] = json!("/bin");
+    });
+    let (code, text) = bundle.run();
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(text, "uid=5 gid=6 groups=7\n0077\n77\nnamed\nb\n/bin\n");
+}
+
+#[test]
+fn hooks_run_at_their_turns_with_the_state_on_standard_input() {
+    let bundle = bundle!("true");
+    let log = bundle.path("log");
+    let script = bundle.path("hook");
+    let text = format!(
+        "#!/bin/sh\necho \"$1 $V $(jq -r .status)\" >>{}\n",
+        log.display()
+    );
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    bundle.change(|config| {
+        for kind in [
+            "prestart",
+            "createRuntime",
+            "createContainer",
+            "poststart",
+            "poststop",
+        ] {
+            config["hooks"][kind] = json!([{
+                "path": script, "args": ["hook", kind], "env": ["V=1", "PATH=/usr/bin:/bin"],
+                "timeout": 10
+            }]);
+        }
+    });
+    let (code, text) = bundle.run();
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(
+        std::fs::read_to_string(&log).unwrap(),
+        "prestart 1 creating\ncreateRuntime 1 creating\ncreateContainer 1 creating\n\
+         poststart 1 running\npoststop 1 stopped\n"
+    );
+}
+
+#[test]
+fn a_hook_that_fails_or_takes_too_long_ends_the_creation() {
+    let bundle = bundle!("echo ran");
+    for (path, args, why) in [
+        ("/bin/false", json!(["false"]), "exit status: 1"),
+        ("/bin/sleep", json!(["sleep", "100"]), "timeout"),
+        ("/nowhere", json!([]), "No such file"),
+    ] {
+        bundle.change(|config| {
+            config["hooks"]["createRuntime"] =
+                json!([{ "path": path, "args": args, "timeout": 1 }]);
+        });
+        let arguments = ["create", "--bundle", bundle.dir(), "one"];
+        bundle.refused(&arguments, why);
+        assert_eq!(bundle.succeeds(&["list", "--quiet"]), "");
+    }
+}
+
+#[test]
+fn a_start_hook_runs_in_the_container() {
+    let bundle = bundle!("true");
+    bundle.change(|config| {
+        let script = "busybox test -e /rootfs && exit 3; busybox test -d /proc/1 || exit 4";
+        config["hooks"]["startContainer"] =
+            json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"] }]);
+    });
+    let (code, text) = bundle.run();
+    assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
+fn the_bundles_filter_is_passed_beside_imruns_own() {
+    let bundle =
+        bundle!("busybox uname; busybox kill -0 1 && echo zero; busybox kill -18 1 || echo other");
+    bundle.change(|config| {
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [
+                { "names": ["uname", "of_another_machine"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1 },
+                { "names": ["kill"], "action": "SCMP_ACT_ERRNO",
+                  "args": [{ "index": 1, "value": 0, "op": "SCMP_CMP_NE" }] }
+            ]
+        });
+    });
+    let (_, text) = bundle.run();
+    assert!(!text.contains("Linux"), "{text}");
+    assert!(
+        text.contains("zero\n") && text.contains("other\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_program_that_is_not_there_is_told_to_who_starts_it() {
+    let bundle = bundle!("true");
+    bundle.change(|config| config["process"]["args"] = json!(["nothing"]));
+    let (_, _output) = bundle.create("one");
+    let output = bundle.imrun(&["start", "one"]);
+    assert_eq!(output.status.code(), Some(127), "{output:?}");
+    soon("it is not stopped", || bundle.status("one") == "stopped");
+    bundle.succeeds(&["delete", "one"]);
+}
+
+#[test]
+fn what_a_container_has_not_is_refused_with_its_reason() {
+    let bundle = bundle!("true");
+    bundle.refused(&["exec", "one", "sh"], "never entered");
+    bundle.refused(&["update", "one"], "lives and dies");
+    bundle.refused(
+        &[
+            "create",
+            "--console-socket",
+            "/s",
+            "--bundle",
+            bundle.dir(),
+            "one",
+        ],
+        "no terminal",
+    );
+    bundle.refused(
+        &[
+            "create",
+            "--preserve-fds",
+            "1",
+            "--bundle",
+            bundle.dir(),
+            "one",
+        ],
+        "descriptor",
+    );
+    bundle.refused(
+        &["create", "--bundle", bundle.dir(), "../one"],
+        "is not 1 to 255",
+    );
+    let log = bundle.path("log.json");
+    let global = [
+        "--log",
+        log.to_str().unwrap(),
+        "--log-format",
+        "json",
+        "--systemd-cgroup",
+    ];
+    bundle.change(|config| config["process"]["terminal"] = json!(true));
+    let create = ["create", "--bundle", bundle.dir(), "one"];
+    bundle.refused(&[&global[..], &create].concat(), "process.terminal");
+    let line: Value = serde_json::from_slice(&std::fs::read(log).unwrap()).unwrap();
+    assert_eq!(line["level"], "error");
+    assert!(
+        line["msg"].as_str().unwrap().contains("process.terminal"),
+        "{line}"
+    );
+}
