@@ -35,6 +35,8 @@ pub mod reference;
 pub mod registry;
 pub mod rootfs;
 pub mod seccomp;
+#[cfg(feature = "shim")]
+pub mod shim;
 pub mod ship;
 pub mod state;
 pub mod status;

@@ -30,7 +30,7 @@ mod net;
 mod notice;
 mod otlp;
 mod parse;
-mod protobuf;
+pub(crate) mod protobuf;
 mod shipper;
 mod sink;
 mod stdio;
