@@ -216,7 +216,8 @@ impl Stdin {
     }
 }
 
-/// Where output goes that is not shipped. Under any other sink the supervisor closes it.
+/// Where output goes that is not shipped. Under any other sink whoever reads it sees its end at once,
+/// and nothing of it is stored.
 fn output(path: &str) -> Result<Stdio> {
     let shown = std::env::var("IMRUN_SINK").is_ok_and(|sinks| sinks.contains("stdio:"));
     // Loggers that containerd could start for it (binary://, file://) get nothing.
@@ -225,8 +226,12 @@ fn output(path: &str) -> Result<Stdio> {
     }
     let both = fifo(path)?;
     let writer = OpenOptions::new().write(true).open(path);
+    let writer = writer.context(|| format!("open({path:?})"))?;
     drop(both);
-    Ok(writer.context(|| format!("open({path:?})"))?.into())
+    Ok(match shown {
+        true => writer.into(),
+        false => Stdio::null(),
+    })
 }
 
 /// Open for both, it waits for nobody.
