@@ -350,7 +350,7 @@ fn external(global: &Global, words: Vec<OsString>, args: &[OsString]) -> Result<
 }
 
 /// Standard output carries the result alone.
-fn print(text: &str) -> Result<u8> {
+pub(crate) fn print(text: &str) -> Result<u8> {
     use crate::error::Context;
     use std::io::Write;
     let mut out = std::io::stdout().lock();

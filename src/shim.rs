@@ -26,10 +26,14 @@ mod socket;
 mod task;
 
 use crate::cli;
-use crate::error::Result;
+use crate::error::{Context, Result};
+use crate::oci::features::features;
+use crate::ship::protobuf::{bytes, message};
 use flags::{Action, Flags};
 use std::ffi::OsString;
+use std::io::Write;
 
+const VERSION: &str = concat!("containerd-shim-imrun-v1 ", env!("CARGO_PKG_VERSION"), "\n");
 /// The first argument that makes this program imrun's command line.
 const IMRUN: &str = "imrun";
 /// The first argument that makes it look for a container's image.
@@ -59,10 +63,26 @@ fn act(args: &[OsString]) -> Result<()> {
     match flags.action {
         Action::Start => socket::start(&flags),
         Action::Delete => runtime::clean_up(&flags),
-        Action::Version => {
-            println!("containerd-shim-imrun-v1 {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
+        Action::Version => cli::print(VERSION).map(drop),
+        Action::Info => info(),
         Action::Serve => serve::serve(flags),
     }
+}
+
+/// Prints what containerd 2 asks of a runtime (api/types/introspection.proto, RuntimeInfo).
+fn info() -> Result<()> {
+    const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
+    let mut info = Vec::new();
+    bytes(&mut info, 1, b"io.containerd.imrun.v1");
+    message(&mut info, 2, |version| {
+        bytes(version, 1, env!("CARGO_PKG_VERSION").as_bytes());
+        bytes(version, 2, env!("IMRUN_BUILD").as_bytes());
+    });
+    message(&mut info, 4, |any| {
+        bytes(any, 1, FEATURES.as_bytes());
+        bytes(any, 2, features().to_string().as_bytes());
+    });
+    std::io::stdout()
+        .write_all(&info)
+        .context(|| "write(standard output)")
 }

@@ -8,6 +8,7 @@
 
 use super::flags::Flags;
 use super::grpc::{Answers, Peer};
+use crate::cli::print;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::manifest::{Descriptor, MAX_DOCUMENT, Platform};
@@ -39,8 +40,7 @@ pub fn main(flags: &Flags) -> Result<()> {
         what: format!("image {name}: {}", error.what),
         ..error
     })?;
-    println!("{}", target.digest);
-    Ok(())
+    print(&format!("{}\n", target.digest)).map(drop)
 }
 
 /// Brings into the store what is missing of an image.
@@ -131,7 +131,7 @@ impl Containerd {
         let mut request = Vec::new();
         bytes(&mut request, 1, name.as_bytes());
         let mut answers = self.0.call(method, request)?.ok_or_else(missing)?;
-        answers.next()?.ok_or_else(missing)
+        answers.message()?.ok_or_else(missing)
     }
 
     /// The bytes of a digest; None where containerd has discarded them.
@@ -178,7 +178,7 @@ struct Content {
 impl Read for Content {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.piece.len() {
-            match self.answers.next().map_err(io::Error::other)? {
+            match self.answers.message().map_err(io::Error::other)? {
                 // ReadContentResponse.data
                 Some(answer) => self.piece = part(&answer, &[2], READ).map_err(io::Error::other)?,
                 None => return Ok(0),

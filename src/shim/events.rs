@@ -4,6 +4,7 @@
 //! when it is back, and asks for states, but CRI learns of an end by its event alone.
 
 use crate::error::{Context as _, Error, Result};
+use crate::sys::memory::{self, Program};
 use containerd_shim_protos::events::task::{
     TaskCreate, TaskDelete, TaskExit, TaskOOM, TaskPaused, TaskResumed, TaskStart,
 };
@@ -13,7 +14,7 @@ use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim::events::ForwardRequest;
 use containerd_shim_protos::ttrpc::context;
 use containerd_shim_protos::{Client, EventsClient, topics};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Events that may wait.
@@ -21,6 +22,8 @@ const QUEUE: usize = 2048;
 /// How often one is tried, a pause after each.
 const TRIES: u32 = 300;
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long after the last one a pod is taken for one that stays.
+const IDLE: Duration = Duration::from_secs(2);
 /// How long containerd may take for one.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -121,10 +124,27 @@ pub fn timestamp(moment: SystemTime) -> Timestamp {
     }
 }
 
+/// The next one. When none has come for a while, the pod is settled, and what its start took of memory
+/// is given back.
+fn next(items: &Receiver<Item>, program: &mut Option<Program>) -> Option<Item> {
+    match items.recv_timeout(IDLE) {
+        Ok(item) => return Some(item),
+        Err(RecvTimeoutError::Disconnected) => return None,
+        Err(RecvTimeoutError::Timeout) => {}
+    }
+    memory::trim_heap();
+    let found = program.take().map_or_else(Program::find, Ok);
+    let released = found.and_then(|found| program.insert(found).release());
+    if let Err(error) = released {
+        log::warn!("madvise(MADV_DONTNEED): {error}");
+    }
+    items.recv().ok()
+}
+
 /// Holds a connection as long as there is something to be published: it takes two threads.
 fn publish(address: &str, items: &Receiver<Item>) {
-    let mut next = items.recv().ok();
-    while let Some(item) = next {
+    let mut program = None;
+    while let Some(item) = next(items, &mut program) {
         let mut client = None;
         let mut item = Some(item);
         while let Some(current) = item {
@@ -135,8 +155,6 @@ fn publish(address: &str, items: &Receiver<Item>) {
             }
             item = items.try_recv().ok();
         }
-        drop(client);
-        next = items.recv().ok();
     }
 }
 

@@ -15,6 +15,8 @@ pub enum Action {
     Serve,
     /// Print the version.
     Version,
+    /// Print what the runtime can do.
+    Info,
 }
 
 /// The arguments.
@@ -58,6 +60,7 @@ impl Flags {
             };
             match name {
                 "v" | "version" => flags.action = Action::Version,
+                "info" => flags.action = Action::Info,
                 "debug" => {}
                 _ => {
                     let value = value.or_else(|| args.next());
@@ -90,7 +93,7 @@ impl Flags {
             !text.is_empty() && !text.starts_with('.') && text.bytes().all(allowed)
         };
         match self.action {
-            Action::Version => Ok(self),
+            Action::Version | Action::Info => Ok(self),
             _ if !plain(&self.namespace) => Err(wrong("-namespace", "is none of containerd's")),
             _ if !plain(&self.id) => Err(wrong("-id", "is none of containerd's")),
             _ => Ok(self),

@@ -115,7 +115,7 @@ fn framed(message: &[u8]) -> Bytes {
 
 impl Answers {
     /// The next one; None at the end.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>> {
+    pub fn message(&mut self) -> Result<Option<Vec<u8>>> {
         loop {
             if let Some(message) = take(self.method, &mut self.received)? {
                 return Ok(Some(message));

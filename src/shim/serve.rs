@@ -8,7 +8,7 @@ use super::runtime::Runtime;
 use super::socket;
 use super::task::Service;
 use crate::error::{Context, Error, Result};
-use crate::sys::memory::{self, Program};
+use crate::sys::memory;
 use containerd_shim_protos::create_task;
 use containerd_shim_protos::ttrpc::Server;
 use std::os::fd::IntoRawFd;
@@ -17,8 +17,6 @@ use std::time::Duration;
 
 /// How long the last events may take.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// How long after the last call memory is given back.
-const IDLE: Duration = Duration::from_secs(2);
 
 /// Serves a pod until containerd ends it.
 pub fn serve(flags: Flags) -> Result<()> {
@@ -29,7 +27,10 @@ pub fn serve(flags: Flags) -> Result<()> {
         .map_err(|_| Error::usage("TTRPC_ADDRESS", "is not set: containerd sets it"))?;
     let pod = Arc::new(Pod::new(Events::new(&flags.namespace, events)?));
     let reaper = pod.clone();
-    spawn("reaper", move || reaper.reap())?;
+    std::thread::Builder::new()
+        .name("reaper".into())
+        .spawn(move || reaper.reap())
+        .context(|| "clone(thread)")?;
     let service = Service::new(pod.clone(), Runtime::new(&flags), Watch::new(pod.clone()));
     let failed = |error| Error::system("ttrpc", error);
     let mut server = Server::new()
@@ -40,26 +41,7 @@ pub fn serve(flags: Flags) -> Result<()> {
         .set_thread_count_max(3)
         .register_service(create_task(Arc::new(service)));
     server.start().map_err(failed)?;
-    spawn("memory", give_back)?;
     pod.await_shutdown();
     pod.events.flush(FAREWELL);
     socket::remove(&flags.socket)
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
-    std::thread::Builder::new()
-        .name(name.into())
-        .spawn(run)
-        .map(drop)
-        .context(|| "clone(thread)")
-}
-
-/// What starting a pod took is not needed afterwards.
-fn give_back() {
-    std::thread::sleep(IDLE);
-    memory::trim_heap();
-    let released = Program::find().and_then(|program| program.release());
-    if let Err(error) = released {
-        log::warn!("madvise(MADV_DONTNEED): {error}");
-    }
 }

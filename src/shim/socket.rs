@@ -148,3 +148,38 @@ pub fn listener() -> Result<OwnedFd> {
     nix::unistd::dup2_stdin(null).context(|| "dup2(/dev/null, 0)")?;
     Ok(listener)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_of_one_pod_have_one_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config.json");
+        let sandbox_of = |text: &str| {
+            std::fs::write(&config, text).unwrap();
+            sandbox(&config)
+        };
+        let annotated = r#"{"annotations": {"io.kubernetes.cri.sandbox-id": "pod", "a": "b"}}"#;
+        assert_eq!(sandbox_of(annotated).unwrap().as_deref(), Some("pod"));
+        assert_eq!(sandbox_of("{}").unwrap(), None);
+        assert!(sandbox_of("{").is_err());
+
+        let words = ["-namespace", "a", "-id", "one"].map(Into::into);
+        let flags = Flags::parse(&words).unwrap();
+        let (one, other) = (socket_of(&flags, "pod"), socket_of(&flags, "other"));
+        assert_ne!(one, other);
+        assert!(one.as_os_str().len() < 108, "{one:?}");
+    }
+
+    #[test]
+    fn a_socket_that_nobody_serves_is_taken_over_and_one_that_is_served_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let listener = bind(&socket).unwrap().unwrap();
+        assert!(bind(&socket).unwrap().is_none());
+        drop(listener);
+        assert!(bind(&socket).unwrap().is_some());
+    }
+}

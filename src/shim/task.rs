@@ -121,6 +121,11 @@ impl Service {
 
     fn delete_container(&self, id: &str) -> Result<DeleteResponse> {
         let bundle = self.pod.with(id, |container| container.bundle.clone())?;
+        let status = self.state_of(id)?.status.enum_value();
+        if matches!(status, Ok(Status::RUNNING | Status::PAUSED)) {
+            let error = Error::policy(format_args!("container {id:?}"), "is running");
+            return Err(error.hint("it is killed first"));
+        }
         self.runtime.delete(&self.pod, id, &bundle)?;
         // It has ended by now, but may not be reaped yet.
         let exit = self.pod.await_end(id)?;
