@@ -5,6 +5,7 @@ use super::pod::Pod;
 use super::{IMAGE, IMRUN, events, socket};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::oci::container;
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use serde_json::Value;
@@ -169,12 +170,7 @@ pub fn clean_up(flags: &Flags) -> Result<()> {
         true => std::env::current_dir().context(|| "getcwd()")?,
         false => flags.bundle.clone(),
     };
-    let status = delete(&root(&flags.namespace), &bundle.join(LOG), &flags.id)
-        .status()
-        .context(|| "execve(\"/proc/self/exe\")")?;
-    if !status.success() {
-        return Err(last_of(&bundle.join(LOG)).unwrap_or_else(|| ended("delete", &flags.id, 1)));
-    }
+    container::delete(&root(&flags.namespace), &flags.id, true, false)?;
     socket::remove_stale(&bundle)?;
     let pid = std::fs::read_to_string(bundle.join(PID)).unwrap_or_default();
     let response = DeleteResponse {

@@ -329,3 +329,27 @@ fn a_slice_is_within_those_that_its_name_starts_with() {
     let path = Path::new("a.slice/a-b.slice/cri-one.scope");
     assert_eq!(config.bundle.cgroup.as_deref(), Some(path));
 }
+
+#[test]
+fn the_caller_s_image_is_the_one_that_counts() {
+    let image = Digest::sha256(b"the caller's");
+    let read = |document: &Value| {
+        let reading = Reading {
+            directory: Path::new("/bundle"),
+            systemd: false,
+            controllers: &[],
+            image: Some(image),
+            is_directory: &|_| false,
+        };
+        Config::parse(document.to_string().as_bytes(), &reading).map(|config| config.subject)
+    };
+    let annotated = |digest: Digest| with("", "annotations", json!({ IMAGE: digest.to_string() }));
+    for document in [config(), annotated(image)] {
+        assert!(matches!(read(&document).unwrap(), Subject::Image(digest) if digest == image));
+    }
+    let Err(error) = read(&annotated(Digest::sha256(b"the pod's"))) else {
+        panic!("a pod has chosen another image");
+    };
+    assert_eq!(error.reason, Reason::Policy);
+    assert!(error.what.contains(IMAGE), "{error}");
+}
