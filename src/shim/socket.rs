@@ -28,10 +28,10 @@ pub fn start(flags: &Flags) -> Result<()> {
     let socket = socket_of(flags, &group);
     umask(Mode::from_bits_truncate(0o077));
     std::fs::create_dir_all(SOCKETS).context(|| format!("mkdir({SOCKETS:?})"))?;
-    if let Some(listener) = bind(&socket)? {
-        if let Err(error) = leave_behind(flags, &socket, listener) {
-            return remove(&socket).and(Err(error));
-        }
+    if let Some(listener) = bind(&socket)?
+        && let Err(error) = leave_behind(flags, &socket, listener)
+    {
+        return remove(&socket).and(Err(error));
     }
     let address = format!("unix://{}", socket.display());
     std::fs::write(ADDRESS, &address).context(|| format!("write({ADDRESS:?})"))?;

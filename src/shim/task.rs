@@ -277,7 +277,13 @@ impl Task for Service {
     }
 
     fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Answer<PidsResponse> {
-        let pids = processes(&self.runtime.root, &request.id).map_err(refusal)?;
+        let mut pids = processes(&self.runtime.root, &request.id).map_err(refusal)?;
+        if pids.is_empty() {
+            // Restarted, containerd takes a shim without processes for one that never had a task, and
+            // would not ask how this one ended (core/runtime/v2/shim_load.go).
+            let ended = self.pod.with(&request.id, |container| container.pid);
+            pids.push(ended.map_err(refusal)?);
+        }
         let info = |pid| ProcessInfo {
             pid: pid as u32,
             ..ProcessInfo::default()
