@@ -30,6 +30,7 @@ mod net;
 mod notice;
 mod otlp;
 mod parse;
+mod posted;
 pub(crate) mod protobuf;
 mod shipper;
 mod sink;
