@@ -5,6 +5,7 @@ mod check;
 mod containers;
 mod doctor;
 mod images;
+mod init;
 mod manual;
 mod oci;
 mod progress;
@@ -171,6 +172,8 @@ enum Command {
     /// Show what this runtime does, for engines
     Features,
     Spec(oci::Spec),
+    /// Be the first process of an appliance, as the kernel's command line says
+    Init,
     #[command(skip)]
     RunBundle(Box<oci::Run>),
     #[command(external_subcommand)]
@@ -228,6 +231,8 @@ impl From<RunAlone> for Cli {
 }
 
 fn parse(args: &[OsString]) -> Result<Parsed> {
+    let init = ["imrun".into(), "init".into()];
+    let args = if init::is_meant(args) { &init } else { args };
     let parsed = match args {
         [_, command, rest @ ..] if command == "run" && !oci::Run::is_meant(rest) => {
             RunAlone::try_parse_from(rest).map(Cli::from)
@@ -319,6 +324,7 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
         Command::List(list) => list.execute(&global),
         Command::Features => oci::print_features(),
         Command::Spec(spec) => spec.execute(),
+        Command::Init => init::execute(),
         Command::RunBundle(run) => run.execute(&global),
         Command::External(words) => external(&global, words, args),
     }
