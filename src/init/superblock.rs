@@ -106,11 +106,14 @@ mod tests {
         assert_eq!(read(&[0; SIZE]), None);
     }
 
+    const MAGICS: [(usize, &[u8]); 3] =
+        [(1024, b"\xe2\xe1\xf5\xe0"), (1080, b"\x53\xef"), (0, b"hsqs")];
+
     proptest! {
         #[test]
         fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..SIZE), kind in 0..3usize) {
             let mut bytes = bytes;
-            let (offset, magic) = [(1024, &0xe0f5_e1e2_u32.to_le_bytes()[..]), (1080, &[0x53, 0xef]), (0, b"hsqs")][kind];
+            let (offset, magic) = MAGICS[kind];
             if let Some(place) = bytes.get_mut(offset..offset + magic.len()) {
                 place.copy_from_slice(magic);
                 prop_assert!(read(&bytes).is_some());
