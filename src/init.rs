@@ -74,7 +74,7 @@ fn begin() -> Result<Vec<u8>> {
 fn serve(line: &[u8], launch: &dyn Fn(Attempt) -> u8) -> Result<u8> {
     let orders = words::parse(line)?;
     machine::load_modules(line)?;
-    network::configure(orders.address.as_ref())?;
+    network::configure(orders.address.as_deref())?;
     machine::settle()?;
     let store = disk::find(&orders.store)?;
     let mut watch = Watch::new()?;

@@ -1,12 +1,12 @@
 //! Gives the machine the address that `ip=` says, where the kernel has not done so.
 
-use super::address::Address;
+use super::address::{self, Address};
 use super::machine;
 use crate::error::{Context, Error, Result};
 use crate::sys::network;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::fmt::Write as _;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,11 @@ const DEVICES: &str = "/sys/class/net";
 /// How long an interface may take to show up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Loopback, and the address if there is to be one.
-pub fn configure(address: Option<&Address>) -> Result<()> {
+/// Where a kernel says what it was told, that understands `ip=` itself (Linux, net/ipv4/ipconfig.c).
+const KERNELS_OWN: &str = "/proc/net/pnp";
+
+/// Loopback, and the address that `ip=` says.
+pub fn configure(words: Option<&[u8]>) -> Result<()> {
     let socket = socket(
         AddressFamily::Inet,
         SockType::Datagram,
@@ -25,9 +28,17 @@ pub fn configure(address: Option<&Address>) -> Result<()> {
     )
     .context(|| "socket(AF_INET)")?;
     network::loopback_up(socket.as_fd()).context(|| "ioctl(\"lo\", SIOCSIFFLAGS)")?;
-    let Some(address) = address else {
-        return Ok(());
+    let address = match words {
+        Some(value) if !Path::new(KERNELS_OWN).exists() => address::parse(value)?,
+        _ => None,
     };
+    match address {
+        Some(address) => set(socket.as_fd(), &address),
+        None => Ok(()),
+    }
+}
+
+fn set(socket: BorrowedFd<'_>, address: &Address) -> Result<()> {
     if let Some(name) = &address.host_name {
         nix::unistd::sethostname(name).context(|| format!("sethostname({name:?})"))?;
     }
@@ -38,11 +49,11 @@ pub fn configure(address: Option<&Address>) -> Result<()> {
     let device = device(address)?;
     let call = |name: &str| format!("ioctl({device:?}, {name})");
     let (ours, mask) = (address.address, address.netmask);
-    network::set_address(socket.as_fd(), &device, ours).context(|| call("SIOCSIFADDR"))?;
-    network::set_netmask(socket.as_fd(), &device, mask).context(|| call("SIOCSIFNETMASK"))?;
-    network::up(socket.as_fd(), &device).context(|| call("SIOCSIFFLAGS"))?;
+    network::set_address(socket, &device, ours).context(|| call("SIOCSIFADDR"))?;
+    network::set_netmask(socket, &device, mask).context(|| call("SIOCSIFNETMASK"))?;
+    network::up(socket, &device).context(|| call("SIOCSIFFLAGS"))?;
     if let Some(gateway) = address.gateway {
-        network::add_default_route(socket.as_fd(), gateway)
+        network::add_default_route(socket, gateway)
             .context(|| format!("ioctl(SIOCADDRT, {gateway})"))?;
     }
     Ok(())

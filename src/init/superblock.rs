@@ -106,8 +106,11 @@ mod tests {
         assert_eq!(read(&[0; SIZE]), None);
     }
 
-    const MAGICS: [(usize, &[u8]); 3] =
-        [(1024, b"\xe2\xe1\xf5\xe0"), (1080, b"\x53\xef"), (0, b"hsqs")];
+    const MAGICS: [(usize, &[u8]); 3] = [
+        (1024, b"\xe2\xe1\xf5\xe0"),
+        (1080, b"\x53\xef"),
+        (0, b"hsqs"),
+    ];
 
     proptest! {
         #[test]

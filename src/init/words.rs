@@ -3,7 +3,6 @@
 //!
 //! Source: Linux, lib/cmdline.c (`next_arg`) and Documentation/admin-guide/kernel-parameters.rst.
 
-use super::address::{self, Address};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::time;
@@ -73,8 +72,8 @@ pub struct Orders {
     pub fallback_within: Duration,
     /// Where both are.
     pub store: Place,
-    /// The machine's address, if it is to have one.
-    pub address: Option<Address>,
+    /// The value of `ip=`.
+    pub address: Option<Vec<u8>>,
     /// Options of `imrun run`.
     pub options: Vec<OsString>,
     /// In place of the image's command.
@@ -119,7 +118,7 @@ pub fn parse(line: &[u8]) -> Result<Orders> {
         match (word.name.strip_prefix(b"imrun."), &word.value) {
             (Some(name), value) => draft.take(name, value.as_deref())?,
             // Of several the kernel takes the last one, too.
-            (None, Some(value)) if word.name == b"ip" => draft.address = address::parse(value)?,
+            (None, Some(value)) if word.name == b"ip" => draft.address = Some(value.clone()),
             (None, _) => {}
         }
     }
@@ -206,7 +205,7 @@ struct Draft {
     within: Option<Duration>,
     store: Option<Place>,
     exit: Option<OnExit>,
-    address: Option<Address>,
+    address: Option<Vec<u8>>,
     variables: Vec<OsString>,
     seen: Vec<String>,
     options: Vec<OsString>,
