@@ -67,36 +67,28 @@ mod tests {
 
     #[test]
     fn what_the_file_systems_own_tools_make_is_recognised() {
+        let sixteen = "sixteen-letters-";
+        let ext4 = |label| ["-q", "-t", "ext4", "-L", label, "IMAGE", "8M"];
         for (program, arguments, kind, label) in [
-            (
-                "mke2fs",
-                &["-q", "-t", "ext4", "-L", "store", "IMAGE", "8M"][..],
-                c"ext4",
-                "store",
-            ),
-            (
-                "mke2fs",
-                &["-q", "-t", "ext4", "-L", "sixteen-letters-", "IMAGE", "8M"],
-                c"ext4",
-                "sixteen-letters-",
-            ),
-            (
-                "mkfs.erofs",
-                &["--quiet", "-L", "store", "IMAGE", "EMPTY"],
-                c"erofs",
-                "store",
-            ),
+            ("mke2fs", &ext4("store")[..], c"ext4", "store"),
+            ("mke2fs", &ext4(sixteen), c"ext4", sixteen),
+            ("mkfs.erofs", &["--quiet", "IMAGE", "EMPTY"], c"erofs", ""),
             ("mksquashfs", &["EMPTY", "IMAGE", "-quiet"], c"squashfs", ""),
         ] {
-            let Some(bytes) = made(program, arguments) else {
+            let Some(mut bytes) = made(program, arguments) else {
+                println!("skipped: {program} is not installed");
                 continue;
             };
-            let label = label.to_string();
-            assert_eq!(
-                read(&bytes[..SIZE]),
-                Some(Superblock { kind, label }),
-                "{program}"
-            );
+            let named = |label: &str| {
+                let label = label.to_string();
+                Some(Superblock { kind, label })
+            };
+            assert_eq!(read(&bytes[..SIZE]), named(label), "{program}");
+            if kind == c"erofs" {
+                // Its older versions set no label: erofs_fs.h, volume_name.
+                bytes[1024 + 64..][..5].copy_from_slice(b"store");
+                assert_eq!(read(&bytes[..SIZE]), named("store"));
+            }
         }
     }
 
