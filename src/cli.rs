@@ -186,13 +186,17 @@ pub fn main(args: Vec<OsString>) -> u8 {
     // The only way to fail is that there is a logger already.
     log::set_logger(&Stderr).expect("main is called once");
     let mut journal = None;
-    match parse(&args).and_then(|parsed| match parsed {
-        Parsed::Command(cli) => {
-            journal = cli.global.journal();
-            dispatch(cli, &args)
-        }
-        Parsed::Text(text) => print(&text),
-    }) {
+    let outcome = match init::is_meant(&args) {
+        true => init::execute(),
+        false => parse(&args).and_then(|parsed| match parsed {
+            Parsed::Command(cli) => {
+                journal = cli.global.journal();
+                dispatch(cli, &args)
+            }
+            Parsed::Text(text) => print(&text),
+        }),
+    };
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             if let Some(journal) = journal {
@@ -231,8 +235,6 @@ impl From<RunAlone> for Cli {
 }
 
 fn parse(args: &[OsString]) -> Result<Parsed> {
-    let init = ["imrun".into(), "init".into()];
-    let args = if init::is_meant(args) { &init } else { args };
     let parsed = match args {
         [_, command, rest @ ..] if command == "run" && !oci::Run::is_meant(rest) => {
             RunAlone::try_parse_from(rest).map(Cli::from)
