@@ -101,7 +101,11 @@ impl Watch {
     fn wait(&self, status: &File) -> Result<()> {
         let mut sources = [&self.signals.as_fd(), &status.as_fd()]
             .map(|source| PollFd::new(*source, PollFlags::POLLIN));
-        match poll(&mut sources, PollTimeout::from(INTERVAL)) {
+        let timeout = match self.watchdog {
+            Some(_) => PollTimeout::from(INTERVAL),
+            None => PollTimeout::NONE,
+        };
+        match poll(&mut sources, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno).context(|| "poll()"),
         }

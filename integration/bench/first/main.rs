@@ -1,11 +1,16 @@
-//! As the first process (`before`): prints the time and becomes what the arguments name. As the app
-//! (`app`): prints the time and ends, or switches the machine off where nobody else does.
-//! Times are CLOCK_MONOTONIC in microseconds.
+//! bench/init's own two programs, for x86_64. As the first process it loads the modules of /first, prints `before` and the
+//! time, and becomes /sbin/init. As `app` it prints `app` and the time of its own begin; as `app end` it switches the
+//! machine off, too, where nobody else does. Times are CLOCK_MONOTONIC in microseconds.
 //!
-//! Nothing but the standard library, whose `Instant` is that clock but does not show it: the kernel
-//! says it in /proc/timer_list or by clock_gettime(2), which is declared here.
-use std::ffi::{c_char, c_int, c_long};
+//! There is no crate in it, so the C library's functions are declared here.
+use std::ffi::{c_int, c_long, c_uint};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
+use std::time::Duration;
+
+const CLOCK_MONOTONIC: c_int = 1;
+const FINIT_MODULE: c_long = 313;
+const POWER_OFF: c_uint = 0x4321_fedc;
 
 #[repr(C)]
 struct Time {
@@ -15,39 +20,37 @@ struct Time {
 
 unsafe extern "C" {
     fn clock_gettime(clock: c_int, time: *mut Time) -> c_int;
-    fn reboot(what: c_int) -> c_int;
+    fn reboot(what: c_uint) -> c_int;
     fn syscall(number: c_long, ...) -> c_long;
 }
 
 fn main() {
-    let mut time = Time { seconds: 0, nanoseconds: 0 };
-    unsafe { clock_gettime(1, &mut time) };
-    let now = time.seconds * 1_000_000 + time.nanoseconds / 1000;
-    let mut words = std::env::args().skip(1);
-    match words.next().as_deref() {
-        Some("app") => {
-            println!("app {now}");
-            if words.next().is_some() {
-                std::thread::sleep(std::time::Duration::from_millis(200));
-                unsafe { reboot(0x4321_fedc) };
-            }
-        }
-        _ => before(now),
+    let begun = now();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.first() {
+        Some(_) => println!("app {begun}"),
+        None => become_init(),
+    }
+    if words.len() > 1 {
+        // The console is slow.
+        std::thread::sleep(Duration::from_millis(200));
+        unsafe { reboot(POWER_OFF) };
     }
 }
 
-/// Loads the modules of /first, so that their cost is nobody's, and becomes /first.init.
-fn before(_: c_long) {
-    let list = std::fs::read_to_string("/first/order").unwrap_or_default();
-    for name in list.lines() {
+fn now() -> c_long {
+    let mut time = Time { seconds: 0, nanoseconds: 0 };
+    unsafe { clock_gettime(CLOCK_MONOTONIC, &mut time) };
+    time.seconds * 1_000_000 + time.nanoseconds / 1000
+}
+
+fn become_init() {
+    for name in std::fs::read_to_string("/first/order").unwrap_or_default().lines() {
         let module = std::fs::File::open(format!("/first/{name}")).expect("a module");
-        let none: *const c_char = c"".as_ptr();
-        let done = unsafe { syscall(313, std::os::fd::AsRawFd::as_raw_fd(&module), none, 0) };
+        let done = unsafe { syscall(FINIT_MODULE, module.as_raw_fd(), c"".as_ptr(), 0) };
         assert!(done == 0, "{name}: {}", std::io::Error::last_os_error());
     }
-    let mut time = Time { seconds: 0, nanoseconds: 0 };
-    unsafe { clock_gettime(1, &mut time) };
-    println!("before {}", time.seconds * 1_000_000 + time.nanoseconds / 1000);
+    println!("before {}", now());
     let error = std::process::Command::new("/sbin/init").arg0("init").exec();
     panic!("/sbin/init: {error}");
 }
