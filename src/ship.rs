@@ -30,6 +30,7 @@ mod net;
 mod notice;
 mod otlp;
 mod parse;
+mod posted;
 mod protobuf;
 mod shipper;
 mod sink;
