@@ -25,7 +25,7 @@ use nix::sys::signal::SigSet;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use watch::{Ended, Watch};
 use words::{OnExit, Orders};
 
@@ -78,33 +78,48 @@ fn serve(line: &[u8], launch: &dyn Fn(Attempt) -> u8) -> Result<u8> {
     machine::settle()?;
     let store = disk::find(&orders.store)?;
     let mut watch = Watch::new()?;
-    let mut attempt = |image: &Digest, instead_of: Option<Value>| {
-        let mut arguments = orders.options.clone();
-        arguments.extend(["--".into(), image.to_string().into()]);
-        arguments.extend(orders.arguments.iter().cloned());
-        let ended = fork(&mut watch, launch, |status| Attempt {
-            store: store.clone(),
-            arguments,
-            status,
-            instead_of,
-        })?;
-        tell(&how(image, &ended));
-        Ok((ended, watch.stopped))
-    };
-    let (first, stopped) = attempt(&orders.image, None)?;
+    let first = attempt(&orders, &store, &orders.image, None, &mut watch, launch)?;
     match &orders.fallback {
-        Some(fallback) if !stopped && has_failed(&first, &orders) => {
+        Some(fallback) if !watch.stopped && has_failed(&first, &orders) => {
             tell(&format!("launching the fallback {fallback}"));
-            let report = json!({
-                "image": orders.image,
-                "code": first.code,
-                "error": first.error,
-                "ranMs": first.ran.map(|ran| ran.as_millis() as u64),
-            });
-            attempt(fallback, Some(report)).map(|(second, _)| second.code)
+            let report = Some(report(&orders.image, &first));
+            let second = attempt(&orders, &store, fallback, report, &mut watch, launch)?;
+            Ok(second.code)
         }
         _ => Ok(first.code),
     }
+}
+
+/// Launches one image, and says on the console how it ended.
+fn attempt(
+    orders: &Orders,
+    store: &Path,
+    image: &Digest,
+    instead_of: Option<Value>,
+    watch: &mut Watch,
+    launch: &dyn Fn(Attempt) -> u8,
+) -> Result<Ended> {
+    let mut arguments = orders.options.clone();
+    arguments.extend(["--".into(), image.to_string().into()]);
+    arguments.extend(orders.arguments.iter().cloned());
+    let ended = fork(watch, launch, |status| Attempt {
+        store: store.into(),
+        arguments,
+        status,
+        instead_of,
+    })?;
+    tell(&how(image, &ended));
+    Ok(ended)
+}
+
+/// The record of the image that the fallback stands in for.
+fn report(image: &Digest, ended: &Ended) -> Value {
+    json!({
+        "image": image,
+        "code": ended.code,
+        "error": ended.error,
+        "ranMs": ended.ran.map(|ran| ran.as_millis() as u64),
+    })
 }
 
 /// Whether the fallback is the better one: the app was not started, or did not last.
