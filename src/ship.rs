@@ -31,7 +31,7 @@ mod notice;
 mod otlp;
 mod parse;
 mod posted;
-mod protobuf;
+pub(crate) mod protobuf;
 mod shipper;
 mod sink;
 mod stdio;

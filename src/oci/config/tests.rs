@@ -37,6 +37,7 @@ fn read(document: &Value) -> Result<Config> {
         directory: Path::new("/bundle"),
         systemd: false,
         controllers: &["cpu".to_owned()],
+        image: None,
         is_directory: &|path| path.ends_with("data"),
     };
     Config::parse(document.to_string().as_bytes(), &reading)
@@ -308,6 +309,7 @@ fn a_duplicate_key_is_refused() {
         directory: Path::new("/"),
         systemd: false,
         controllers: &[],
+        image: None,
         is_directory: &|_| false,
     };
     assert!(Config::parse(text.as_bytes(), &reading).is_err());
@@ -320,6 +322,7 @@ fn a_slice_is_within_those_that_its_name_starts_with() {
         directory: Path::new("/"),
         systemd: true,
         controllers: &[],
+        image: None,
         is_directory: &|_| false,
     };
     let config = Config::parse(document.to_string().as_bytes(), &reading).unwrap();
