@@ -5,6 +5,7 @@ mod check;
 mod containers;
 mod doctor;
 mod images;
+mod init;
 mod manual;
 mod oci;
 mod progress;
@@ -173,6 +174,8 @@ enum Command {
     /// Show what this runtime does, for engines
     Features,
     Spec(oci::Spec),
+    /// Be the first process of an appliance, as the kernel's command line says
+    Init,
     #[command(skip)]
     RunBundle(Box<oci::Run>),
     #[command(external_subcommand)]
@@ -183,13 +186,17 @@ enum Command {
 pub fn main(args: Vec<OsString>) -> u8 {
     warn_on_stderr();
     let mut journal = None;
-    match parse(&args).and_then(|parsed| match parsed {
-        Parsed::Command(cli) => {
-            journal = cli.global.journal();
-            dispatch(cli, &args)
-        }
-        Parsed::Text(text) => print(&text),
-    }) {
+    let outcome = match init::is_meant(&args) {
+        true => init::execute(),
+        false => parse(&args).and_then(|parsed| match parsed {
+            Parsed::Command(cli) => {
+                journal = cli.global.journal();
+                dispatch(cli, &args)
+            }
+            Parsed::Text(text) => print(&text),
+        }),
+    };
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             if let Some(journal) = journal {
@@ -326,6 +333,7 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
         Command::List(list) => list.execute(&global),
         Command::Features => oci::print_features(),
         Command::Spec(spec) => spec.execute(),
+        Command::Init => init::execute(),
         Command::RunBundle(run) => run.execute(&global),
         Command::External(words) => external(&global, words, args),
     }

@@ -27,7 +27,7 @@ use crate::sys::memory;
 use nix::sys::signalfd::SignalFd;
 use plan::Plan;
 use serde_json::{Value, json};
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -94,6 +94,11 @@ pub struct Request {
     pub stop_signal: Option<i32>,
     /// How it is watched over; its stop signal is the default.
     pub policy: Policy,
+    /// Paths that are covered, beyond those that always are; see [`Spec::masked`].
+    pub masked: Vec<CString>,
+    /// What became of the image in whose place this one is launched: a record of it follows the
+    /// launch record.
+    pub instead_of: Option<Value>,
 }
 
 /// What a launch came to.
@@ -251,6 +256,9 @@ impl Launch<'_> {
         };
         let shipper = Shipper::start(&self.request.sinks, &self.origin(&launch)?, options)?;
         let sequence = shipper.push_record("launch", json!({ "id": launch, "record": record }));
+        if let Some(other) = &self.request.instead_of {
+            shipper.push_record("fallback", other.clone());
+        }
         self.tell_changes(&shipper)?;
         Ok(Announced {
             launch,

@@ -4,7 +4,7 @@
 //! Data flows one way; a module uses only those below it:
 //!
 //! ```text
-//! { main, shim } → cli → { demo, bake, doctor, oci }
+//! { main, shim } → cli → { demo, bake, doctor, oci, init }
 //!      → container → { launch, supervise, ship, record, state, status }
 //!      → { rootfs, integrity, cgroup, registry, store, layer, tree, erofs, manifest }
 //!      → { digest, reference, user, env, json, time, tls, verity, seccomp, capabilities, error } → sys (the only `unsafe`)
@@ -23,6 +23,7 @@ pub mod doctor;
 pub mod env;
 pub mod erofs;
 pub mod error;
+pub mod init;
 pub mod integrity;
 pub mod json;
 pub mod launch;

@@ -1,7 +1,8 @@
-//! Times as text: RFC 3339, UTC.
+//! Times as text: RFC 3339, UTC; durations as they are typed.
 #![forbid(unsafe_code)]
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use crate::error::{Error, Result};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Now, to the millisecond.
 pub fn now() -> String {
@@ -15,6 +16,29 @@ pub fn nanoseconds() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// `500ms`, `2s`, `1m`, `1h`.
+pub fn duration(text: &str) -> Result<Duration> {
+    let wrong = || {
+        Error::usage(
+            format_args!("duration {text:?}"),
+            "is not like 500ms, 2s, 1m or 1h",
+        )
+    };
+    let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(milliseconds)
+        .map(Duration::from_millis)
+        .ok_or_else(wrong)
 }
 
 /// `2026-11-21T22:55:24.123456789Z` for nanoseconds since the epoch.

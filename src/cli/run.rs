@@ -208,6 +208,8 @@ impl Run {
                 drain: Duration::from_secs(5),
                 run_for: None,
             },
+            masked: Vec::new(),
+            instead_of: None,
         })
     }
 }

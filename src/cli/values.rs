@@ -1,35 +1,13 @@
 //! Values as they are typed: durations, sizes.
 
 use crate::error::{Error, Result};
-use std::time::Duration;
 
-/// `500ms`, `2s`, `1m`, `1h`.
-pub fn duration(text: &str) -> Result<Duration> {
-    let wrong = || {
-        Error::usage(
-            format_args!("duration {text:?}"),
-            "is not like 500ms, 2s, 1m or 1h",
-        )
-    };
-    let (number, unit) = split(text);
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let milliseconds = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(wrong()),
-    };
-    number
-        .checked_mul(milliseconds)
-        .map(Duration::from_millis)
-        .ok_or_else(wrong)
-}
+pub use crate::time::duration;
 
 /// `512`, `64K`, `1M`, `2G`: bytes.
 pub fn size(text: &str) -> Result<usize> {
     let wrong = || Error::usage(format_args!("size {text:?}"), "is not like 64K, 1M or 2G");
-    let (number, unit) = split(text);
+    let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
     let number: usize = number.parse().map_err(|_| wrong())?;
     let shift = match unit {
         "" => 0,
@@ -44,13 +22,10 @@ pub fn size(text: &str) -> Result<usize> {
         .ok_or_else(wrong)
 }
 
-fn split(text: &str) -> (&str, &str) {
-    text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn durations_need_a_unit_and_sizes_may_have_one() {

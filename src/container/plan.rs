@@ -140,7 +140,7 @@ impl Plan {
             oom_score_adj: None,
             domainname: None,
             sysctls: Vec::new(),
-            masked: Vec::new(),
+            masked: request.masked.clone(),
             filter: None,
         };
         Ok(Plan {

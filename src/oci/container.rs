@@ -193,6 +193,8 @@ impl<'a> Draft<'a> {
                     drain: Duration::from_secs(5),
                     run_for: None,
                 },
+                masked: Vec::new(),
+                instead_of: None,
             })
         })();
         let outcome = request
@@ -244,7 +246,7 @@ fn supervise_apart(host: &Host, place: &Place, draft: Draft<'_>) -> Result<()> {
         // The first error is the one to tell.
         Err(error) => return place.remove().and(Err(error)),
     };
-    if process::fork().context(|| "fork()")? {
+    if process::fork().context(|| "fork()")?.is_none() {
         drop(ours);
         let code = supervise(host, draft, (listener, theirs));
         process::exit(code.into());

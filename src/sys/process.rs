@@ -41,17 +41,18 @@ pub fn enter_before_exec(
     Ok(())
 }
 
-/// Splits this process in two, and says whether this is the new one.
+/// Splits this process in two: the new one, or None in the new one.
 ///
 /// # Errors
 /// EBUSY where it has several threads: a lock that another one holds would stay locked.
-pub fn fork() -> Result<bool> {
+pub fn fork() -> Result<Option<nix::unistd::Pid>> {
     let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     if threads != 1 {
         return Err(nix::errno::Errno::EBUSY);
     }
     // SAFETY: nobody else runs in this process.
-    check(unsafe { libc::fork() }.into()).map(|pid| pid == 0)
+    let pid = check(unsafe { libc::fork() }.into())?;
+    Ok((pid != 0).then(|| nix::unistd::Pid::from_raw(pid as i32)))
 }
 
 /// Lets standard input, output and error lead nowhere.

@@ -1,0 +1,54 @@
+//! `imrun init`: the first process of an appliance (docs/appliance.md).
+
+use super::{RunAlone, tell, wrong_usage};
+use crate::error::{Error, Result};
+use crate::init::{self, Attempt};
+use crate::status::Status;
+use clap::Parser;
+use std::ffi::OsString;
+use std::path::Path;
+
+/// Whether this is what the kernel calls its init. Then it has no command line of its own: what the
+/// kernel does not know of its own one, it gives to its init.
+pub fn is_meant(args: &[OsString]) -> bool {
+    let named = args.first().map(Path::new).and_then(Path::file_name);
+    std::process::id() == 1 && named.is_some_and(|name| name == "init")
+}
+
+/// Does not return, but where the kernel is to panic.
+pub fn execute() -> Result<u8> {
+    if std::process::id() != 1 {
+        return Err(Error::usage(
+            "imrun init",
+            "is the first process of a machine, and here is another",
+        )
+        .hint("imrun run launches an image on a host"));
+    }
+    Ok(init::run(&|attempt| {
+        launch(attempt).unwrap_or_else(|error| {
+            tell(&error);
+            error.exit
+        })
+    }))
+}
+
+fn launch(attempt: Attempt) -> Result<u8> {
+    let number = attempt.status_number();
+    let mut words = vec![format!("--status-fd={number}").into(), "--store".into()];
+    words.push(attempt.store.into_os_string());
+    words.extend(attempt.arguments);
+    let alone = RunAlone::try_parse_from(words).map_err(|error| wrong_usage(&error));
+    let RunAlone { run, global } = match alone {
+        Ok(alone) => alone,
+        Err(error) => {
+            Status::to_descriptor(number)?.refused(&error)?;
+            return Err(error);
+        }
+    };
+    let instead_of = attempt.instead_of;
+    let outcome = run.launch(&global, &[], |request| {
+        request.masked = init::MASKED.map(Into::into).to_vec();
+        request.instead_of = instead_of;
+    });
+    outcome.map(|outcome| outcome.code)
+}

@@ -1,0 +1,118 @@
+//! Which file system a block device has, and its label: as far as a store can be on it.
+//!
+//! Sources: Linux, fs/ext4/ext4.h, fs/erofs/erofs_fs.h, fs/squashfs/squashfs_fs.h.
+
+use std::ffi::CStr;
+
+/// How much of a device has to be read.
+pub const SIZE: usize = 2048;
+
+/// A file system that is mounted read-only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Superblock {
+    /// The kernel's name for its kind.
+    pub kind: &'static CStr,
+    /// Empty where it has none; squashfs never has one.
+    pub label: String,
+}
+
+/// Reads the first bytes of a device; None where they are of no file system that is known.
+pub fn read(bytes: &[u8]) -> Option<Superblock> {
+    let has = |offset: usize, magic: &[u8]| bytes.get(offset..offset + magic.len()) == Some(magic);
+    let label = |offset: usize| {
+        let field = bytes.get(offset..offset + 16).unwrap_or_default();
+        let text = field.split(|byte| *byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(text).into_owned()
+    };
+    if has(1024, &0xe0f5_e1e2_u32.to_le_bytes()) {
+        let (kind, label) = (c"erofs", label(1024 + 64));
+        Some(Superblock { kind, label })
+    } else if has(1024 + 56, &0xef53_u16.to_le_bytes()) {
+        let (kind, label) = (c"ext4", label(1024 + 120));
+        Some(Superblock { kind, label })
+    } else if has(0, b"hsqs") {
+        let (kind, label) = (c"squashfs", String::new());
+        Some(Superblock { kind, label })
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::process::Command;
+
+    /// What `program` makes of 8 MiB and an empty directory.
+    fn made(program: &str, arguments: &[&str]) -> Option<Vec<u8>> {
+        let scratch = tempfile::tempdir().unwrap();
+        let (image, empty) = (scratch.path().join("image"), scratch.path().join("empty"));
+        std::fs::create_dir(&empty).unwrap();
+        let place = |argument: &&str| match *argument {
+            "IMAGE" => image.clone().into_os_string(),
+            "EMPTY" => empty.clone().into_os_string(),
+            other => other.into(),
+        };
+        let made = Command::new(program)
+            .args(arguments.iter().map(place))
+            .output();
+        match made {
+            Ok(output) => assert!(output.status.success(), "{output:?}"),
+            // Not on every machine that builds.
+            Err(_) => return None,
+        }
+        Some(std::fs::read(image).unwrap())
+    }
+
+    #[test]
+    fn what_the_file_systems_own_tools_make_is_recognised() {
+        let sixteen = "sixteen-letters-";
+        let ext4 = |label| ["-q", "-t", "ext4", "-L", label, "IMAGE", "8M"];
+        for (program, arguments, kind, label) in [
+            ("mke2fs", &ext4("store")[..], c"ext4", "store"),
+            ("mke2fs", &ext4(sixteen), c"ext4", sixteen),
+            ("mkfs.erofs", &["--quiet", "IMAGE", "EMPTY"], c"erofs", ""),
+            ("mksquashfs", &["EMPTY", "IMAGE", "-quiet"], c"squashfs", ""),
+        ] {
+            let Some(mut bytes) = made(program, arguments) else {
+                println!("skipped: {program} is not installed");
+                continue;
+            };
+            let named = |label: &str| {
+                let label = label.to_string();
+                Some(Superblock { kind, label })
+            };
+            assert_eq!(read(&bytes[..SIZE]), named(label), "{program}");
+            if kind == c"erofs" {
+                // Its older versions set no label: erofs_fs.h, volume_name.
+                bytes[1024 + 64..][..5].copy_from_slice(b"store");
+                assert_eq!(read(&bytes[..SIZE]), named("store"));
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_made_of_what_is_too_short() {
+        assert_eq!(read(b""), None);
+        assert_eq!(read(&[0; SIZE]), None);
+    }
+
+    const MAGICS: [(usize, &[u8]); 3] = [
+        (1024, b"\xe2\xe1\xf5\xe0"),
+        (1080, b"\x53\xef"),
+        (0, b"hsqs"),
+    ];
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..SIZE), kind in 0..3usize) {
+            let mut bytes = bytes;
+            let (offset, magic) = MAGICS[kind];
+            if let Some(place) = bytes.get_mut(offset..offset + magic.len()) {
+                place.copy_from_slice(magic);
+                prop_assert!(read(&bytes).is_some());
+            }
+        }
+    }
+}

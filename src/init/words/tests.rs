@@ -1,0 +1,154 @@
+use super::*;
+use proptest::prelude::*;
+
+const A: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const B: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+/// The least that there must be, and more.
+fn line(more: &str) -> String {
+    format!("console=ttyS0 imrun.image={A} imrun.sink=stdio: {more}\n")
+}
+
+fn parsed(more: &str) -> Orders {
+    parse(line(more).as_bytes()).unwrap()
+}
+
+fn refused(more: &str) -> Error {
+    parse(line(more).as_bytes()).unwrap_err()
+}
+
+#[test]
+fn what_is_not_said_has_its_default() {
+    let orders = parsed("");
+    assert_eq!(orders.image.to_string(), A);
+    assert_eq!((orders.fallback, orders.address), (None, None));
+    assert_eq!(orders.fallback_within, FALLBACK_WITHIN);
+    assert_eq!(orders.store, Place::Path("/var/lib/imrun".into()));
+    assert_eq!(orders.options, ["--sink=stdio:", "--net=host"]);
+    assert!(orders.arguments.is_empty());
+}
+
+#[test]
+fn every_word_finds_its_place() {
+    let orders = parsed(&format!(
+        "imrun.store=LABEL=data imrun.fallback={B} imrun.fallback-within=2m imrun.env.LEVEL=a=b \
+         imrun.env.EMPTY= imrun.net=none imrun.memory=64M ip=10.0.0.2 quiet imrun.on-exit=reboot"
+    ));
+    assert_eq!(orders.store, Place::Label("data".into()));
+    assert_eq!(orders.fallback.unwrap().to_string(), B);
+    assert_eq!(orders.fallback_within, Duration::from_secs(120));
+    assert_eq!(orders.address.unwrap(), b"10.0.0.2");
+    let expected = [
+        "--sink=stdio:",
+        "--net=none",
+        "--memory=64M",
+        "--env=LEVEL=a=b",
+        "--env=EMPTY=",
+    ];
+    assert_eq!(orders.options, expected);
+}
+
+#[test]
+fn quotes_are_the_kernels() {
+    let orders =
+        parsed(r#"imrun.env.A="two words" "imrun.env.B=x y" imrun.env.C=a"b c"d -- serve "a b""#);
+    let expected = ["--env=A=two words", "--env=B=x y", "--env=C=a\"b c\"d"];
+    assert_eq!(orders.options[2..], expected);
+    assert_eq!(orders.arguments, ["serve", "a b"]);
+}
+
+#[test]
+fn words_behind_two_dashes_are_the_apps() {
+    let orders = parsed("-- imrun.bogus=1 -- --port 80");
+    assert_eq!(orders.arguments, ["imrun.bogus=1", "--", "--port", "80"]);
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_by_its_name() {
+    for (more, what, why) in [
+        ("imrun.bogus=1", "imrun.bogus", "no word"),
+        ("imrun.env=A=1", "imrun.env", "no word"),
+        ("imrun.volume=/:/", "imrun.volume", "no word"),
+        ("imrun.env.A", "imrun.env.A", "no value"),
+        ("imrun.env.=1", "imrun.env.", "names no variable"),
+        ("imrun.env.A=1 imrun.env.A=2", "imrun.env.A", "twice"),
+        ("imrun.store=", "imrun.store", "no value"),
+        ("imrun.store=data", "imrun.store=data", "absolute path"),
+        ("imrun.store=LABEL=", "imrun.store=LABEL=", "absolute path"),
+        ("imrun.image=sha256:12", "imrun.image", "twice"),
+        ("imrun.fallback=redis:7", "imrun.fallback=redis:7", ""),
+        ("imrun.fallback-within=1m", "imrun.fallback", "is not on"),
+        ("imrun.on-exit=halt", "imrun.on-exit=halt", "poweroff"),
+        ("imrun.net=none imrun.net=host", "imrun.net", "twice"),
+    ] {
+        let error = refused(more);
+        assert_eq!(error.what, what, "{more}");
+        assert!(error.why.contains(why), "{more}: {error}");
+    }
+    for (line, what) in [
+        (
+            format!("imrun.sink=stdio: {}", "x".repeat(3000)),
+            "kernel command line",
+        ),
+        ("imrun.sink=stdio:".into(), "imrun.image"),
+        (format!("imrun.image={A}"), "imrun.sink"),
+    ] {
+        assert_eq!(parse(line.as_bytes()).unwrap_err().what, what);
+    }
+}
+
+#[test]
+fn the_value_of_a_variable_is_in_no_error() {
+    for more in ["imrun.env.A=SECRET imrun.env.A=SECRET", "imrun.env.=SECRET"] {
+        let error = refused(more);
+        assert!(!format!("{error} {:?}", error.hint).contains("SECRET"));
+    }
+}
+
+#[test]
+fn the_end_is_understood_among_words_that_are_not() {
+    for (line, end) in [
+        ("", OnExit::PowerOff),
+        ("imrun.on-exit=reboot imrun.bogus", OnExit::Reboot),
+        ("imrun.on-exit=panic imrun.on-exit=halt", OnExit::Panic),
+        ("imrun.on-exit=halt", OnExit::PowerOff),
+        ("-- imrun.on-exit=panic", OnExit::PowerOff),
+    ] {
+        assert_eq!(on_exit(line.as_bytes()), end, "{line}");
+    }
+}
+
+#[test]
+fn a_module_gets_its_parameters_with_dashes_as_underscores() {
+    let line = b"virtio_net.napi-tx=1 i6300esb.heartbeat=5 virtio-net.csum quiet -- i6300esb.x=1";
+    assert_eq!(module_parameters(line, "i6300esb"), b"heartbeat=5");
+    assert_eq!(module_parameters(line, "virtio_net"), b"napi-tx=1 csum");
+    assert_eq!(module_parameters(line, "loop"), b"");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_orders_or_an_error_of_one_line(line: Vec<u8>) {
+        on_exit(&line);
+        module_parameters(&line, "loop");
+        if let Err(error) = parse(&line) {
+            prop_assert!(!error.to_string().contains('\n'));
+        }
+    }
+
+    #[test]
+    fn words_near_imruns_own_never_panic(words in proptest::collection::vec(r#"(imrun\.(env\.[A-Z"]{0,3}|store|on-exit|image|fallback)|ip|--)[="]{0,2}[a-z0-9:." =]{0,20}"#, 0..8)) {
+        let line = words.join(" ");
+        on_exit(line.as_bytes());
+        if let Ok(orders) = parse(line.as_bytes()) {
+            prop_assert!(orders.options.len() >= 2);
+        }
+    }
+
+    #[test]
+    fn a_value_without_quotes_comes_through_as_it_is(value in r#"[!#-~]{1,200}"#) {
+        let orders = parsed(&format!("imrun.env.V={value}"));
+        let expected = OsString::from(format!("--env=V={value}"));
+        prop_assert_eq!(orders.options.last(), Some(&expected));
+    }
+}
