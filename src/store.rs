@@ -13,6 +13,7 @@
 pub mod collect;
 pub mod image;
 pub mod import;
+mod protect;
 pub mod refs;
 pub mod source;
 pub mod verify;

@@ -127,7 +127,7 @@ impl Inspect {
         let store = global.store();
         let image = Image::load(&store, &digest(global, &self.image)?)?;
         let sources = image.open(&store)?;
-        let (verified, memo) = integrity::hash(&image, &store, &sources)?;
+        let (verified, memo) = integrity::verify(&image, &store, &sources)?;
         let tars = sources.tars.iter().map(verity::measure);
         let tars = tars.collect::<Result<Vec<_>>>()?;
         let names = refs::current(store.refs()?).into_iter();
@@ -209,15 +209,16 @@ impl Verify {
             .map(|image| digest(global, image))
             .collect::<Result<Vec<_>>>()?;
         let (mut text, mut code) = (String::new(), 0);
-        global
-            .store()
-            .verify(&digests, |finding| match finding.error {
-                None => text += &format!("{}  ok\n", finding.what),
-                Some(error) => {
-                    code = 1;
-                    text += &format!("{}  DIFFERS  {error}\n", finding.what);
-                }
-            })?;
+        let store = global.store();
+        let check =
+            |image: &Image| integrity::verify(image, &store, &image.open(&store)?).map(drop);
+        store.verify(&digests, check, |finding| match finding.error {
+            None => text += &format!("{}  ok\n", finding.what),
+            Some(error) => {
+                code = 1;
+                text += &format!("{}  DIFFERS  {error}\n", finding.what);
+            }
+        })?;
         print(&text)?;
         Ok(code)
     }
@@ -321,13 +322,17 @@ pub struct Bake {
     /// What the image is called
     #[arg(long)]
     name: Option<String>,
+    /// Put fs-verity's digests of the image's files into its manifest: where the store's file system
+    /// has fs-verity, no launch hashes them
+    #[arg(long)]
+    seal: bool,
 }
 
 impl Bake {
     /// Prints the manifest digest.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let name = self.name.map(check_name).transpose()?;
-        let digest = crate::bake::into_store(&global.store(), &self.file, name)?;
+        let digest = crate::bake::into_store(&global.store(), &self.file, name, self.seal)?;
         print(&format!("{digest}\n"))
     }
 }
