@@ -1,8 +1,11 @@
+use super::trust::{certificates, key, provider};
 use super::*;
 use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConnection, ServerConfig, ServerConnection};
+use rustls::{ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+use std::sync::Arc;
 use tempfile::TempDir;
+use ureq::tls::Certificate;
 
 fn directory() -> TempDir {
     let directory = TempDir::new().unwrap();
