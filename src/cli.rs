@@ -114,7 +114,9 @@ impl Global {
     }
 }
 
+// Described one by one when they are meant: it takes longer than many of them do.
 #[derive(Subcommand)]
+#[command(defer = true)]
 enum Command {
     /// Launch an image: `imrun IMAGE [ARG…]` is short for it
     Run(Box<run::Run>),

@@ -198,7 +198,10 @@ impl<'a> Draft<'a> {
             if !door.was_created() {
                 self.place.remove()?;
             }
-            door.tell(&Err(error.clone()));
+            // Who hears of it there tells it on.
+            if door.tell(&Err(error.clone())) {
+                return Ok(error.exit);
+            }
         }
         outcome
     }

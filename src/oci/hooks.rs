@@ -5,11 +5,13 @@ use super::config::wrong;
 use crate::error::{Context, Error, Result};
 use crate::json::Node;
 use crate::sys::process::{self, Namespaces};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 use std::io::Write;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A program to be run.
@@ -125,17 +127,33 @@ impl Hook {
             // A hook need not read it.
             let _ = stdin.write_all(state.to_string().as_bytes());
         }
-        let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
-        loop {
-            match child.try_wait().context(what)? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => return Err(Error::usage(what(), format_args!("{status}"))),
-                None if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
-                    child.kill().and_then(|()| child.wait()).context(what)?;
-                    return Err(Error::usage(what(), "took longer than its timeout"));
-                }
-                None => std::thread::sleep(Duration::from_millis(2)),
-            }
+        if !ends_in_time(&child, self.timeout)? {
+            child.kill().and_then(|()| child.wait()).context(what)?;
+            return Err(Error::usage(what(), "took longer than its timeout"));
+        }
+        let status = child.wait().context(what)?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(Error::usage(what(), status)),
+        }
+    }
+}
+
+/// Waits for the end of a program, which is not reaped yet then.
+fn ends_in_time(child: &Child, timeout: Option<Duration>) -> Result<bool> {
+    let pidfd = process::pidfd_open(child.id() as i32).context(|| "pidfd_open(hook)")?;
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    loop {
+        let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
+        // What is left of a millisecond is waited for, too.
+        let patience = left.map(|left| left + Duration::from_micros(999));
+        let patience = patience.map_or(Ok(PollTimeout::NONE), PollTimeout::try_from);
+        let mut set = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut set, patience.unwrap_or(PollTimeout::MAX)) {
+            Ok(1..) => return Ok(true),
+            Ok(_) if left.is_some_and(|left| left.is_zero()) => return Ok(false),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context(|| "poll(hook)"),
         }
     }
 }

@@ -18,7 +18,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 /// What the file of a container says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -227,28 +229,37 @@ impl Place {
 
     /// Whether its supervisor lives.
     pub fn has_supervisor(&self) -> Result<bool> {
+        self.locked().map(|lock| lock.is_some())
+    }
+
+    /// The lock, if its supervisor has it.
+    fn locked(&self) -> Result<Option<File>> {
         let file = self.dir.join("lock");
         let lock = match File::open(&file) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             lock => lock.context(|| format!("open({file:?})"))?,
         };
         match lock.try_lock_shared() {
-            Ok(()) => Ok(false),
-            Err(TryLockError::WouldBlock) => Ok(true),
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => Ok(Some(lock)),
             Err(TryLockError::Error(error)) => Err(error).context(|| format!("flock({file:?})")),
         }
     }
 
     /// Waits until its supervisor has cleaned up behind itself; says whether it has.
     pub fn await_supervisor(&self, patience: Duration) -> Result<bool> {
-        let deadline = Instant::now() + patience;
-        while self.has_supervisor()? {
-            if Instant::now() >= deadline {
-                return Ok(false);
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        let Some(lock) = self.locked()? else {
+            return Ok(true);
+        };
+        // Waiting for a lock has no deadline of its own.
+        let (told, outcome) = mpsc::channel();
+        thread::spawn(move || told.send(lock.lock_shared()));
+        match outcome.recv_timeout(patience) {
+            Ok(locked) => locked
+                .context(|| format!("flock({:?})", self.dir.join("lock")))
+                .map(|()| true),
+            Err(_) => Ok(false),
         }
-        Ok(true)
     }
 
     /// Where the supervisor waits for `start`.
