@@ -1,9 +1,7 @@
 //! One image of the store: the chain from its digest to the bytes of its layers.
 
 use super::Store;
-use super::import::TreeImage;
-use super::protect::expect;
-use crate::digest::{Algorithm, Digest, Hasher};
+use crate::digest::{Digest, Hasher};
 use crate::error::{Context, Error, Reason, Result};
 use crate::layer::{self, Dropped, Layer, Tee};
 use crate::manifest::{Config, Document, MAX_INDEX_DEPTH, Manifest, Platform, Seal};
@@ -257,6 +255,15 @@ pub(super) fn scan_stored(
     })
 }
 
+/// Refuses a manifest that is sealed with another digest than the one of the bytes themselves.
+pub(super) fn expect(what: &str, sealed: Digest, computed: Digest) -> Result<()> {
+    if sealed == computed {
+        return Ok(());
+    }
+    let why = format_args!("the manifest is sealed with {sealed}, the bytes give {computed}");
+    Err(Error::digest(what, why).hint("the seal is false: bake the image again"))
+}
+
 /// What the tree image's device table says of each layer.
 pub(super) fn devices(diff_ids: &[Digest], layers: &[Layer]) -> Vec<erofs::Device> {
     diff_ids
@@ -339,17 +346,4 @@ impl Write for HashWriter {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Writes the tree image of a merged tree to `file`; what its bytes hash to.
-pub(super) fn write_tree(
-    merged: &Tree,
-    devices: &[erofs::Device],
-    file: &File,
-) -> Result<TreeImage> {
-    let mut out = Measured::new(file, true);
-    erofs::write(merged, devices, &mut out)?;
-    let measure = out.finish().expect("it is wanted");
-    let digest = super::digest_of(file, Algorithm::Sha256).context(|| "read(tree image)")?;
-    Ok(TreeImage { digest, measure })
 }

@@ -1,9 +1,9 @@
 //! Import: an image into the store from wherever it is, each layer in one streaming pass.
 
-use super::image::{devices, merge, on_threads, scan_stored, write_tree};
-use super::protect::{expect, protect};
+use super::commit::{Parts, add_tree, commit, open_stored};
+use super::image::{expect, on_threads, scan_stored};
 use super::source::{Format, Source, sniff};
-use super::{NewFile, Store, open_regular};
+use super::{NewFile, Store};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Context, Error, Reason, Result, reason_of};
 use crate::layer::{self, Compression, Layer, Tee};
@@ -12,9 +12,7 @@ use crate::manifest::{
     archive, layout,
 };
 use crate::verity::Measured;
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What an import is told.
@@ -233,31 +231,6 @@ impl<'a> Found<'a> {
     }
 }
 
-/// An image whose layers and tree image are in the store, and nothing else of it yet.
-pub struct Parts {
-    /// The manifest's digest.
-    pub digest: Digest,
-    /// Manifest, config and indexes.
-    pub documents: Vec<(Digest, Vec<u8>)>,
-    /// The layers' digests.
-    pub diff_ids: Vec<Digest>,
-    /// What the image is called from then on.
-    pub names: Vec<String>,
-}
-
-/// Stores documents and then the names; the caller holds the store's lock.
-pub fn commit(store: &Store, parts: Parts) -> Result<()> {
-    protect(store, &parts.diff_ids)?;
-    for (digest, bytes) in &parts.documents {
-        add_document(store, digest, bytes)?;
-    }
-    store.sync_names()?;
-    parts
-        .names
-        .iter()
-        .try_for_each(|name| store.name(name, &parts.digest))
-}
-
 fn blob_file(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
@@ -389,14 +362,6 @@ fn plain_manifest(config: &(Digest, Vec<u8>), diff_ids: &[Digest], sizes: &[u64]
     let layers = diff_ids.iter().copied().zip(sizes.iter().copied());
     let layers: Vec<_> = layers.collect();
     manifest::write((config.0, config.1.len() as u64), &layers, None, None)
-}
-
-/// What the store has already; a link or a fifo in its place is nothing, and is replaced.
-pub(super) fn open_stored(path: &Path) -> Result<Option<File>> {
-    match open_regular(path) {
-        Err(error) if error.reason == Reason::Digest => Ok(None),
-        opened => opened,
-    }
 }
 
 /// The layers of one image on their way into the store.
@@ -565,40 +530,5 @@ impl<R: Read> Read for Watched<'_, R> {
         let read = self.inner.read(buffer)?;
         (self.progress)(read as u64);
         Ok(read)
-    }
-}
-
-/// A tree image as it was written.
-pub struct TreeImage {
-    /// Of its bytes.
-    pub digest: Digest,
-    /// fs-verity's.
-    pub measure: Digest,
-}
-
-/// Makes the tree image of layers, and stores it unless the very same one is there.
-pub fn add_tree(store: &Store, diff_ids: &[Digest], layers: Vec<Layer>) -> Result<TreeImage> {
-    let devices = devices(diff_ids, &layers);
-    let merged = merge(layers)?;
-    let tree = store.new_file()?;
-    let made = write_tree(&merged, &devices, &tree.file)?;
-    let path = store.tree_path(&crate::erofs::identity(diff_ids));
-    let stored = open_stored(&path)?.map(|file| super::digest_of(&file, Algorithm::Sha256));
-    let stored = stored.transpose().context(|| format!("read({path:?})"))?;
-    if stored != Some(made.digest) {
-        tree.link(&path)?;
-    }
-    Ok(made)
-}
-
-/// Stores a document, unless it is there and whole.
-fn add_document(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<()> {
-    let there = open_stored(&store.blob_path(digest))?.is_some_and(|file| {
-        super::read_document("document", file).is_ok_and(|stored| stored == bytes)
-    });
-    if there {
-        Ok(())
-    } else {
-        store.add_document(digest, bytes)
     }
 }
