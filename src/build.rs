@@ -70,6 +70,7 @@ fn compile_hello() {
             "panic=abort",
         ])
         .args(["-C", "lto", "-C", "codegen-units=1", "-C", "strip=symbols"])
+        .args(var("RUSTC_LINKER").map(|linker| format!("-Clinker={linker}")))
         .args(["-o", &hello, HELLO])
         .status();
     assert!(
