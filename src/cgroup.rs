@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use limits::{Cpus, Limits, controllers};
+pub use limits::{Cpus, Limits, Setting, controllers};
 
 /// Where hosts mount the version 2 hierarchy: alone, or beside version 1.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];

@@ -176,9 +176,7 @@ enum Command {
 
 /// Runs the command; its exit code.
 pub fn main(args: Vec<OsString>) -> u8 {
-    log::set_max_level(log::LevelFilter::Warn);
-    // The only way to fail is that there is a logger already.
-    log::set_logger(&Stderr).expect("main is called once");
+    warn_on_stderr();
     let mut journal = None;
     match parse(&args).and_then(|parsed| match parsed {
         Parsed::Command(cli) => {
@@ -196,6 +194,13 @@ pub fn main(args: Vec<OsString>) -> u8 {
             error.exit
         }
     }
+}
+
+/// Warnings go to standard error from here on.
+pub(crate) fn warn_on_stderr() {
+    log::set_max_level(log::LevelFilter::Warn);
+    // The only way to fail is that there is a logger already.
+    log::set_logger(&Stderr).expect("a program's main is called once");
 }
 
 enum Parsed {
@@ -318,7 +323,7 @@ fn external(global: &Global, words: Vec<OsString>, args: &[OsString]) -> Result<
 }
 
 /// Standard output carries the result alone.
-fn print(text: &str) -> Result<u8> {
+pub(crate) fn print(text: &str) -> Result<u8> {
     use crate::error::Context;
     use std::io::Write;
     let mut out = std::io::stdout().lock();
@@ -328,7 +333,8 @@ fn print(text: &str) -> Result<u8> {
     Ok(0)
 }
 
-fn tell(error: &Error) {
+/// Says on standard error what went wrong.
+pub(crate) fn tell(error: &Error) {
     eprintln!("imrun: {error}");
     if let Some(hint) = &error.hint {
         eprintln!("hint: {hint}");
@@ -344,12 +350,15 @@ impl log::Log for Stderr {
     }
 
     fn log(&self, record: &log::Record) {
-        match record.target() {
-            HINT => eprintln!("hint: {}", record.args()),
-            own if own.starts_with("imrun") => eprintln!("imrun: {}", record.args()),
+        use std::io::Write;
+        let who = match record.target() {
+            HINT => "hint",
+            own if own.starts_with("imrun") => "imrun",
             // Other crates' messages are not for the operator.
-            _ => {}
-        }
+            _ => return,
+        };
+        // Whoever read them may be gone: a warning is no reason to end.
+        let _unread = writeln!(std::io::stderr(), "{who}: {}", record.args());
     }
 
     fn flush(&self) {}

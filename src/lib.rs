@@ -4,7 +4,7 @@
 //! Data flows one way; a module uses only those below it:
 //!
 //! ```text
-//! main → cli → { demo, bake, doctor, oci }
+//! { main, shim } → cli → { demo, bake, doctor, oci }
 //!      → container → { launch, supervise, ship, record, state, status }
 //!      → { rootfs, integrity, cgroup, registry, store, layer, tree, erofs, manifest }
 //!      → { digest, reference, user, env, json, time, tls, verity, seccomp, capabilities, error } → sys (the only `unsafe`)
@@ -39,6 +39,8 @@ pub mod reference;
 pub mod registry;
 pub mod rootfs;
 pub mod seccomp;
+#[cfg(feature = "shim")]
+pub mod shim;
 pub mod ship;
 pub mod state;
 pub mod status;

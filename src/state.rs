@@ -153,6 +153,7 @@ impl Runtime {
     }
 
     fn claim_name(&self, name: &str) -> Result<Claim> {
+        let _turn = turn(&self.names)?;
         Claim::take(self.names.join(name))?.ok_or_else(|| {
             Error::usage(
                 format_args!("--name {name}"),
@@ -243,6 +244,11 @@ impl Runtime {
             }
         }
         sweep_claims(&self.ids)?;
+        self.sweep_names()
+    }
+
+    fn sweep_names(&self) -> Result<()> {
+        let _turn = turn(&self.names)?;
         sweep_claims(&self.names)
     }
 
@@ -310,6 +316,14 @@ impl Claim {
     fn give_back(self) -> Result<()> {
         std::fs::remove_file(&self.path).context(|| format!("unlink({:?})", self.path))
     }
+}
+
+/// Nobody else has it until the file is dropped. Who looks whether a claim is owned holds it for a
+/// moment, and must not be taken for its owner.
+fn turn(directory: &Path) -> Result<File> {
+    let file = File::open(directory).context(|| format!("open({directory:?})"))?;
+    file.lock().context(|| format!("flock({directory:?})"))?;
+    Ok(file)
 }
 
 /// Gives back what nobody owns any more.
@@ -423,6 +437,23 @@ mod tests {
             assert_eq!(left.count(), 0);
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_name_is_not_taken_because_others_look_whose_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = Runtime::with_ids(dir.path(), &dir.path().join("ids")).unwrap();
+        // As a sweep that has come upon the claim of somebody who was killed.
+        let looking = turn(&runtime.names).unwrap();
+        let claim = Claim::take(runtime.names.join("web")).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let enter = scope.spawn(|| runtime.enter(ID, Some("web")));
+            // Enough for the other thread to be there already, as a rule.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            claim.give_back().unwrap();
+            drop(looking);
+            enter.join().unwrap().unwrap().remove().unwrap();
+        });
     }
 
     #[test]

@@ -15,7 +15,7 @@ const PERIOD: u64 = 100_000;
 const MIN_QUOTA: u64 = 1_000;
 
 /// Resource limits; none by default.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of memory, page cache included; there is no swap beyond them.
     pub memory: Option<u64>,
@@ -23,8 +23,26 @@ pub struct Limits {
     pub cpus: Option<Cpus>,
     /// Processes and threads.
     pub pids: Option<u64>,
-    /// Its weight among its siblings, 1 to 10,000; the kernel's default is 100.
-    pub cpu_weight: Option<u64>,
+    /// What else its cgroup is told.
+    pub settings: Vec<Setting>,
+}
+
+/// A line for a file of a cgroup, such as `0-3` for `cpuset.cpus`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Where it was asked for.
+    pub option: String,
+    /// `CONTROLLER.NAME`.
+    pub file: String,
+    /// The line.
+    pub value: String,
+}
+
+impl Setting {
+    /// What is before the first dot of its file.
+    pub fn controller(&self) -> &str {
+        self.file.split('.').next().unwrap_or_default()
+    }
 }
 
 /// So many processors' time, in microseconds of each [`PERIOD`].
@@ -70,16 +88,9 @@ impl FromStr for Cpus {
 /// kernel kills all who share one when it runs out.
 const MIN_MEMORY: u64 = 6 << 20;
 
-/// A limit that was asked for.
-struct Limit {
-    option: &'static str,
-    controller: &'static str,
-    file: &'static str,
-    value: String,
-}
-
 impl Limits {
-    /// For the launch record: `memory` in bytes, `cpus`, `pids`; only those that were asked for.
+    /// For the launch record: `memory` in bytes, `cpus`, `pids`, files with their lines; only what was
+    /// asked for.
     pub fn record(&self) -> Value {
         let mut record = json!({});
         if let Some(bytes) = self.memory {
@@ -91,32 +102,29 @@ impl Limits {
         if let Some(number) = self.pids {
             record["pids"] = json!(number);
         }
-        if let Some(weight) = self.cpu_weight {
-            record["cpuWeight"] = json!(weight);
+        for Setting { file, value, .. } in &self.settings {
+            record[file] = json!(value);
         }
         record
     }
 
-    fn asked(&self) -> Vec<Limit> {
-        let limit = |option, controller, file, value| Limit {
-            option,
-            controller,
-            file,
+    fn asked(&self) -> Vec<Setting> {
+        let setting = |option: &str, file: &str, value| Setting {
+            option: option.into(),
+            file: file.into(),
             value,
         };
         let memory = self
             .memory
-            .map(|bytes| limit("--memory", "memory", "memory.max", bytes.to_string()));
+            .map(|bytes| setting("--memory", "memory.max", bytes.to_string()));
         let cpus = self
             .cpus
-            .map(|Cpus(quota)| limit("--cpus", "cpu", "cpu.max", format!("{quota} {PERIOD}")));
+            .map(|Cpus(quota)| setting("--cpus", "cpu.max", format!("{quota} {PERIOD}")));
         let pids = self
             .pids
-            .map(|number| limit("--pids", "pids", "pids.max", number.to_string()));
-        let weight = self
-            .cpu_weight
-            .map(|weight| limit("cpu.weight", "cpu", "cpu.weight", weight.to_string()));
-        [memory, cpus, pids, weight].into_iter().flatten().collect()
+            .map(|number| setting("--pids", "pids.max", number.to_string()));
+        let options = [memory, cpus, pids].into_iter().flatten();
+        options.chain(self.settings.iter().cloned()).collect()
     }
 
     /// Refuses a limit that nothing can start under, and one whose controller the hierarchy at `root`
@@ -133,14 +141,17 @@ impl Limits {
             ));
         }
         let available = controllers(root)?;
-        match asked
-            .iter()
-            .find(|limit| !available.iter().any(|name| name == limit.controller))
-        {
+        let is_missing =
+            |setting: &&Setting| !available.iter().any(|name| name == setting.controller());
+        match asked.iter().find(is_missing) {
             None => Ok(()),
-            Some(Limit { option, controller, .. }) => Err(Error::unsupported(
-                option,
-                format_args!("the cgroup2 hierarchy {} has no {controller} controller", root.display()),
+            Some(setting) => Err(Error::unsupported(
+                &setting.option,
+                format_args!(
+                    "the cgroup2 hierarchy {} has no {} controller",
+                    root.display(),
+                    setting.controller()
+                ),
             )
             .hint("version 1 has it where that is mounted too: boot with systemd.unified_cgroup_hierarchy=1, or cgroup_no_v1=all")),
         }
@@ -149,8 +160,8 @@ impl Limits {
     /// Hands the controllers that are needed down from `directory` to its children.
     pub(super) fn enable(&self, directory: &Path) -> Result<()> {
         let file = directory.join("cgroup.subtree_control");
-        for Limit { controller, .. } in self.asked() {
-            write(&file, &format!("+{controller}")).map_err(|error| {
+        for setting in self.asked() {
+            write(&file, &format!("+{}", setting.controller())).map_err(|error| {
                 error.hint("processes in a cgroup between the root and the container's keep its controllers to themselves")
             })?;
         }
@@ -159,8 +170,8 @@ impl Limits {
 
     /// Sets the limits of the cgroup `directory`, before anything is in it.
     pub(super) fn apply(&self, directory: &Path) -> Result<()> {
-        for limit in self.asked() {
-            write(&directory.join(limit.file), &limit.value)?;
+        for setting in self.asked() {
+            write(&directory.join(setting.file), &setting.value)?;
         }
         let swap = directory.join("memory.swap.max");
         // A kernel that was built without swap has no such file, and nothing to limit.
@@ -232,7 +243,7 @@ mod tests {
             memory: Some(64 << 20),
             cpus: Some("1.5".parse().unwrap()),
             pids: Some(100),
-            cpu_weight: None,
+            settings: Vec::new(),
         }
     }
 
@@ -358,6 +369,30 @@ mod tests {
         assert_eq!(oom_kills(dir.path()).unwrap(), 3);
         fs::write(&events, "low 0\n").unwrap();
         assert!(oom_kills(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_setting_is_written_to_its_file_and_needs_its_controller() {
+        let dir = cgroup("cpuset pids");
+        fs::write(dir.path().join("cpuset.cpus"), "").unwrap();
+        let limits = |file: &str| Limits {
+            settings: vec![Setting {
+                option: "cpus".into(),
+                file: file.into(),
+                value: "0-1".into(),
+            }],
+            ..Limits::default()
+        };
+        let cpus = limits("cpuset.cpus");
+        cpus.check(dir.path()).unwrap();
+        cpus.enable(dir.path()).unwrap();
+        cpus.apply(dir.path()).unwrap();
+        assert_eq!(read(&dir, "cpuset.cpus"), "0-1");
+        assert_eq!(read(&dir, "cgroup.subtree_control"), "+cpuset");
+        assert_eq!(cpus.record(), json!({ "cpuset.cpus": "0-1" }));
+        let error = limits("io.weight").check(dir.path()).unwrap_err();
+        assert_eq!(error.what, "cpus");
+        assert!(error.why.contains("no io controller"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The commands of the OCI runtime, as runc has them.
 
 use super::{Cli, Global, print};
+use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::oci::container::{self, Creation, Host};
 use crate::oci::features;
@@ -82,6 +83,9 @@ struct Bundle {
     /// Write the app's process id to this file
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
+    /// The image that it has to be, for containerd's shim
+    #[arg(long, hide = true, value_name = "DIGEST")]
+    image: Option<Digest>,
     #[arg(long, hide = true)]
     no_pivot: bool,
     #[arg(long, hide = true)]
@@ -128,6 +132,7 @@ impl Bundle {
             id: self.id,
             bundle: self.bundle,
             pid_file: self.pid_file,
+            image: self.image,
         })
     }
 }

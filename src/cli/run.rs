@@ -188,7 +188,7 @@ impl Run {
                 memory: self.memory.map(|bytes| bytes as u64),
                 cpus: self.cpus,
                 pids: self.pids,
-                cpu_weight: None,
+                settings: Vec::new(),
             },
             on_write: self.on_write,
             stdin: if self.interactive {

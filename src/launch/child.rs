@@ -359,6 +359,7 @@ fn enter_root(
 
 fn mount_new(fstype: &CStr, attributes: mount::Attributes, step: Step) -> Result<OwnedFd, Failure> {
     let context = mount::fsopen(fstype).at(step)?;
+    mount::fsconfig_string(context.as_fd(), c"source", fstype).at(step)?;
     mount::fsconfig_create(context.as_fd()).at(step)?;
     mount::fsmount(context.as_fd(), attributes | NOSUID | NODEV | NOEXEC).at(step)
 }

@@ -53,6 +53,8 @@ pub struct Reading<'a> {
     pub systemd: bool,
     /// The controllers of the host's cgroup hierarchy.
     pub controllers: &'a [String],
+    /// The image that the caller demands, whatever the bundle says.
+    pub image: Option<Digest>,
     /// Whether the source of a bind is a directory.
     pub is_directory: &'a dyn Fn(&Path) -> bool,
 }
@@ -162,11 +164,18 @@ fn subject(
     if readonly != Some(true) {
         changes.add("/", "a writable root", "read-only");
     }
-    if let Some(digest) = annotations.get(IMAGE) {
-        let digest: Digest = digest
-            .parse()
-            .map_err(|error: Error| wrong(format_args!("annotations.{IMAGE}"), error.why))?;
-        return Ok(Subject::Image(digest));
+    let named = annotations.get(IMAGE).map(|digest| {
+        digest
+            .parse::<Digest>()
+            .map_err(|error| wrong(format_args!("annotations.{IMAGE}"), error.why))
+    });
+    match (reading.image, named.transpose()?) {
+        (Some(image), Some(named)) if named != image => {
+            let why = format_args!("is {named}, and the image of the container is {image}");
+            return Err(refuse(format_args!("annotations.{IMAGE}"), why));
+        }
+        (Some(image), _) | (None, Some(image)) => return Ok(Subject::Image(image)),
+        (None, None) => {}
     }
     let node = node.ok_or_else(|| root.error("lacks \"root\""))?;
     let path = Path::new(node.need("path")?.text()?);

@@ -7,6 +7,7 @@ use super::state::{App, Known, Phase, Place};
 use crate::capabilities::{self, Capabilities};
 use crate::cgroup::{self, Cgroup};
 use crate::container::{self, Request, Subject};
+use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::integrity::Demand;
 use crate::launch::{self, Network, Outputs};
@@ -72,6 +73,8 @@ pub struct Creation {
     pub bundle: PathBuf,
     /// Gets the app's process id.
     pub pid_file: Option<PathBuf>,
+    /// The image that it has to be, whatever the bundle says.
+    pub image: Option<Digest>,
 }
 
 /// A container that was read, and not yet made.
@@ -83,7 +86,7 @@ struct Draft<'a> {
     known: Known,
 }
 
-fn read_config(bundle: &Path, systemd: bool) -> Result<Config> {
+fn read_config(bundle: &Path, systemd: bool, image: Option<Digest>) -> Result<Config> {
     let file = bundle.join("config.json");
     let mut bytes = Vec::new();
     File::open(&file)
@@ -100,6 +103,7 @@ fn read_config(bundle: &Path, systemd: bool) -> Result<Config> {
         directory: bundle,
         systemd,
         controllers: &controllers,
+        image,
         is_directory: &|path| path.is_dir(),
     };
     Config::parse(&bytes, &reading)
@@ -111,7 +115,7 @@ impl<'a> Draft<'a> {
             .bundle
             .canonicalize()
             .context(|| format!("realpath({:?})", creation.bundle))?;
-        let mut config = read_config(&bundle, host.systemd)?;
+        let mut config = read_config(&bundle, host.systemd, creation.image)?;
         // Where its cgroup is must be known without asking its supervisor.
         let default = cgroup::place(&container::new_id()?);
         let cgroup = config.bundle.cgroup.get_or_insert(default).clone();
@@ -369,7 +373,7 @@ pub fn delete(root: &Path, id: &str, force: bool, systemd: bool) -> Result<()> {
     }
     // Of supervisors that were killed.
     Runtime::open(root)?.sweep()?;
-    let hooks = match read_config(&known.bundle, systemd) {
+    let hooks = match read_config(&known.bundle, systemd, None) {
         Ok(config) => config.hooks,
         Err(error) => {
             log::warn!("{error}: no poststop hooks are run");

@@ -1,78 +1,184 @@
-//! `linux.resources` of config.json.
+//! `linux.resources` of config.json, in the words of version 2 of cgroups.
 
-use super::config::{Changes, refuse, wrong};
-use crate::cgroup::{Cpus, Limits};
+use super::config::{Changes, refuse, text, wrong};
+use crate::cgroup::{Cpus, Limits, Setting};
 use crate::error::Result;
 use crate::json::Node;
 
-/// What is not limited: where it stands, and what stays without.
+/// The kernel's period of `cpu.max`, in microseconds.
+const PERIOD: u64 = 100_000;
+/// Where nothing is limited, whoever asks.
 const NOT_LIMITED: [&str; 3] = ["blockIO", "network", "rdma"];
+/// Limits of memory that version 2 does not have.
+const GONE: [&str; 3] = ["kernel", "kernelTCP", "swappiness"];
 
 pub(super) fn read(
     root: &Node<'_>,
     controllers: &[String],
     changes: &mut Changes,
 ) -> Result<Limits> {
-    let mut limits = Limits::default();
     let linux = root.get("linux")?;
     let Some(resources) = linux.map_or(Ok(None), |linux| linux.get("resources"))? else {
-        return Ok(limits);
+        return Ok(Limits::default());
+    };
+    let mut reader = Reader {
+        controllers,
+        changes,
+        limits: Limits::default(),
     };
     if let Some(memory) = resources.get("memory")? {
-        limits.memory = positive(&memory, "limit")?;
-        let swap = positive(&memory, "swap")?;
-        if swap.is_some() && swap != limits.memory {
-            changes.add("linux.resources.memory.swap", "swap", "none");
-        }
-        if let Some(disable) = memory.get("disableOOMKiller")?
-            && disable.truth()?
-        {
-            return Err(refuse(
-                "linux.resources.memory.disableOOMKiller",
-                "version 2 of cgroups cannot",
-            ));
-        }
-        for key in ["reservation", "kernel", "kernelTCP"] {
-            if positive(&memory, key)?.is_some() {
-                changes.add(&format!("linux.resources.memory.{key}"), "a limit", "none");
-            }
-        }
+        reader.memory(&memory)?;
     }
     if let Some(cpu) = resources.get("cpu")? {
-        limits.cpus = quota(&cpu)?;
-        read_shares(&cpu, controllers, &mut limits, changes)?;
-        for key in ["cpus", "mems", "realtimeRuntime", "realtimePeriod", "burst"] {
-            if let Some(set) = cpu.get(key)?
-                && !set.is_nothing()
-            {
-                return Err(refuse(
-                    format_args!("linux.resources.cpu.{key}"),
-                    "imrun does not set it",
-                ));
-            }
-        }
+        reader.cpu(&cpu)?;
     }
     if let Some(pids) = resources.get("pids")? {
-        limits.pids = positive(&pids, "limit")?;
+        reader.limits.pids = positive(&pids, "limit")?;
+    }
+    if let Some(pages) = resources.get("hugepageLimits")? {
+        pages
+            .list()?
+            .iter()
+            .try_for_each(|page| reader.huge_pages(page))?;
     }
     for key in NOT_LIMITED {
         if let Some(node) = resources.get(key)?
             && !node.is_nothing()
         {
-            changes.add(&format!("linux.resources.{key}"), "a limit", "none");
+            reader.leave_out(key, "a limit", "none");
         }
     }
-    if let Some(pages) = resources.get("hugepageLimits")?
-        && !pages.is_nothing()
-    {
-        changes.add("linux.resources.hugepageLimits", "a limit", "none");
+    if let Some(unified) = resources.get("unified")? {
+        reader.unified(&unified)?;
     }
-    if let Some(unified) = resources.get("unified")?
-        && !unified.is_nothing()
-    {
-        return Err(refuse("linux.resources.unified", "imrun does not set it"));
+    Ok(reader.limits)
+}
+
+struct Reader<'a> {
+    controllers: &'a [String],
+    changes: &'a mut Changes,
+    limits: Limits,
+}
+
+/// Where a key of `linux.resources` stands.
+fn place(key: &str) -> String {
+    format!("linux.resources.{key}")
+}
+
+impl Reader<'_> {
+    fn leave_out(&mut self, key: &str, asked: impl std::fmt::Display, became: &str) {
+        self.changes.add(&place(key), asked, became);
     }
-    Ok(limits)
+
+    /// A launch on a host that cannot have it is refused.
+    fn demand(&mut self, key: &str, file: &str, value: String) -> Result<()> {
+        if value.contains(char::is_control) {
+            return Err(wrong(place(key), "is not one line"));
+        }
+        self.limits.settings.push(Setting {
+            option: place(key),
+            file: file.into(),
+            value,
+        });
+        Ok(())
+    }
+
+    /// Where the host cannot have it, it is reported and left out.
+    fn wish(&mut self, key: &str, file: &str, value: String, became: &str) -> Result<()> {
+        let controller = file.split('.').next().unwrap_or_default();
+        match self.controllers.iter().any(|name| name == controller) {
+            true => self.demand(key, file, value),
+            false => {
+                self.leave_out(key, value, became);
+                Ok(())
+            }
+        }
+    }
+
+    fn memory(&mut self, memory: &Node<'_>) -> Result<()> {
+        self.limits.memory = positive(memory, "limit")?;
+        let swap = positive(memory, "swap")?;
+        if swap.is_some() && swap != self.limits.memory {
+            self.leave_out("memory.swap", "swap", "none");
+        }
+        if let Some(disable) = memory.get("disableOOMKiller")?
+            && disable.truth()?
+        {
+            let why = "version 2 of cgroups cannot";
+            return Err(refuse(place("memory.disableOOMKiller"), why));
+        }
+        if let Some(bytes) = positive(memory, "reservation")? {
+            self.demand("memory.reservation", "memory.low", bytes.to_string())?;
+        }
+        for key in GONE {
+            if positive(memory, key)?.is_some() {
+                self.leave_out(&format!("memory.{key}"), "a limit", "none");
+            }
+        }
+        Ok(())
+    }
+
+    fn cpu(&mut self, cpu: &Node<'_>) -> Result<()> {
+        let period = positive(cpu, "period")?.unwrap_or(PERIOD);
+        self.limits.cpus = quota(cpu, period)?;
+        if let Some(shares) = positive(cpu, "shares")?.filter(|shares| *shares != 1024) {
+            // As runc and crun have it: 2 to 262,144 become 1 to 10,000.
+            let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
+            let (weight, became) = (weight.to_string(), "the host's default");
+            self.wish("cpu.shares", "cpu.weight", weight, became)?;
+        }
+        if let Some(burst) = positive(cpu, "burst")? {
+            let wrong = || wrong(place("cpu.burst"), "is no time that the kernel takes");
+            let burst = burst
+                .checked_mul(PERIOD)
+                .and_then(|burst| burst.checked_div(period));
+            let burst = burst.ok_or_else(wrong)?.to_string();
+            self.demand("cpu.burst", "cpu.max.burst", burst)?;
+        }
+        if let Some(idle) = positive(cpu, "idle")? {
+            self.demand("cpu.idle", "cpu.idle", idle.to_string())?;
+        }
+        for (key, file) in [("cpus", "cpuset.cpus"), ("mems", "cpuset.mems")] {
+            if let Some(set) = text(cpu, key)? {
+                self.demand(&format!("cpu.{key}"), file, set)?;
+            }
+        }
+        for key in ["realtimeRuntime", "realtimePeriod"] {
+            if positive(cpu, key)?.is_some() {
+                let why = "version 2 of cgroups has none";
+                return Err(refuse(place(&format!("cpu.{key}")), why));
+            }
+        }
+        Ok(())
+    }
+
+    fn huge_pages(&mut self, page: &Node<'_>) -> Result<()> {
+        let size = page.need("pageSize")?;
+        let text = size.text()?;
+        let digits = text.trim_end_matches(|unit: char| unit.is_ascii_uppercase());
+        let known = ["KB", "MB", "GB"].contains(&&text[digits.len()..]);
+        if !known || digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(size.error("is no size of a page, such as \"2MB\""));
+        }
+        let limit = page.need("limit")?.word()?.to_string();
+        let file = format!("hugetlb.{text}.max");
+        self.wish("hugepageLimits", &file, limit, "none")
+    }
+
+    /// Names of files, and what is written to them.
+    fn unified(&mut self, unified: &Node<'_>) -> Result<()> {
+        for (file, line) in unified.text_map()? {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._".contains(&byte);
+            let (controller, rest) = file.split_once('.').unwrap_or_default();
+            let key = format!("unified.{file}");
+            // The files of `cgroup` are what imrun holds the container by.
+            if matches!(controller, "" | "cgroup") || rest.is_empty() || !file.bytes().all(plain) {
+                return Err(refuse(place(&key), "is no controller's file"));
+            }
+            self.demand(&key, &file, line)?;
+        }
+        Ok(())
+    }
 }
 
 /// A limit that is one: neither 0 nor -1, by which engines say that there is none.
@@ -87,35 +193,11 @@ fn positive(node: &Node<'_>, key: &str) -> Result<Option<u64>> {
     }
 }
 
-fn quota(cpu: &Node<'_>) -> Result<Option<Cpus>> {
-    const PERIOD: u64 = 100_000; // the kernel's, in microseconds
+fn quota(cpu: &Node<'_>, period: u64) -> Result<Option<Cpus>> {
     let Some(quota) = positive(cpu, "quota")? else {
         return Ok(None);
     };
-    let period = positive(cpu, "period")?.unwrap_or(PERIOD);
     let cpus = Cpus::of_quota(quota, period);
     let why = "is no quota that the kernel takes";
-    Ok(Some(
-        cpus.ok_or_else(|| wrong("linux.resources.cpu.quota", why))?,
-    ))
-}
-
-/// A share is no limit: where the host has no controller for it, it is reported and left out.
-fn read_shares(
-    cpu: &Node<'_>,
-    controllers: &[String],
-    limits: &mut Limits,
-    changes: &mut Changes,
-) -> Result<()> {
-    const DEFAULT: u64 = 1024;
-    match positive(cpu, "shares")? {
-        None | Some(DEFAULT) => {}
-        Some(shares) if controllers.iter().any(|name| name == "cpu") => {
-            // As runc and crun have it: 2 to 262,144 become 1 to 10,000.
-            let shares = shares.clamp(2, 262_144);
-            limits.cpu_weight = Some(1 + (shares - 2) * 9999 / 262_142);
-        }
-        Some(shares) => changes.add("linux.resources.cpu.shares", shares, "the host's default"),
-    }
-    Ok(())
+    Ok(Some(cpus.ok_or_else(|| wrong(place("cpu.quota"), why))?))
 }

@@ -7,7 +7,8 @@ use super::escape::{append_number, append_string};
 use super::event::{Batch, Origin};
 use super::http::{Endpoint, Request};
 use super::net::Peer;
-use super::sink::{Delivery, Failure, FailureKind, Rejection, Sink};
+use super::posted::{Exchange, Posted};
+use super::sink::{Delivery, Failure, FailureKind, Rejection};
 use super::url::SinkUrl;
 use crate::error::Result as Checked;
 use crate::time::nanoseconds;
@@ -15,7 +16,6 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
-use std::time::Duration;
 
 /// A data stream of the built-in template `logs-*-*`, where neither URL nor path names an index.
 const DEFAULT_INDEX: &str = "logs-imrun-default";
@@ -26,64 +26,46 @@ const WHY_MAX: usize = 200;
 
 /// A server's `_bulk`.
 pub struct Elastic {
-    endpoint: Endpoint,
     documents: Documents,
     /// The action, up to the sequence number at the end of the `_id`.
     action: Vec<u8>,
-    body: Vec<u8>,
 }
 
-impl Elastic {
-    /// A sink for the events of one launch.
-    pub fn new(url: &SinkUrl, peer: Peer, origin: &Origin) -> Checked<Elastic> {
-        let mut parameters = url.parameters.clone();
-        if !parameters.iter().any(|one| one.starts_with("filter_path=")) {
-            parameters.push(FILTER.into());
-        }
-        let default = || url.path.is_empty().then(|| DEFAULT_INDEX.to_owned());
-        let authorization = url.authorization()?;
-        let request = Request {
-            target: format!("{}/_bulk?{}", url.path, parameters.join("&")),
-            content_type: "application/x-ndjson",
-            authorization: authorization.as_deref(),
-            gzip: url.gzip,
-        };
-        Ok(Elastic {
-            endpoint: Endpoint::new(peer, &request),
-            documents: Documents::new(origin, url.parse),
-            action: action(url.index.clone().or_else(default).as_deref(), origin),
-            body: Vec::new(),
-        })
+/// A sink for the events of one launch.
+pub fn sink(url: &SinkUrl, peer: Peer, origin: &Origin) -> Checked<Posted<Elastic>> {
+    let mut parameters = url.parameters.clone();
+    if !parameters.iter().any(|one| one.starts_with("filter_path=")) {
+        parameters.push(FILTER.into());
     }
+    let default = || url.path.is_empty().then(|| DEFAULT_INDEX.to_owned());
+    let authorization = url.authorization()?;
+    let request = Request {
+        target: format!("{}/_bulk?{}", url.path, parameters.join("&")),
+        content_type: "application/x-ndjson",
+        authorization: authorization.as_deref(),
+        gzip: url.gzip,
+    };
+    let elastic = Elastic {
+        documents: Documents::new(origin, url.parse),
+        action: action(url.index.clone().or_else(default).as_deref(), origin),
+    };
+    Ok(Posted::new(Endpoint::new(peer, &request), elastic))
+}
 
-    /// The request: an action and a document for each event.
-    fn encode(&mut self, batch: &Batch) {
-        self.body.clear();
+impl Exchange for Elastic {
+    /// An action and a document for each event.
+    fn encode(&mut self, to: &mut Vec<u8>, batch: &Batch) {
         for event in batch.iter() {
-            self.body.extend_from_slice(&self.action);
-            append_number(&mut self.body, event.sequence);
-            self.body.extend_from_slice(b"\"}}\n");
-            self.documents.append(&mut self.body, &event);
-            self.body.push(b'\n');
+            to.extend_from_slice(&self.action);
+            append_number(to, event.sequence);
+            to.extend_from_slice(b"\"}}\n");
+            self.documents.append(to, &event);
+            to.push(b'\n');
         }
     }
-}
 
-impl Sink for Elastic {
-    fn send(&mut self, batch: &Batch) -> Result<(), Failure> {
-        self.encode(batch);
-        self.endpoint.post(&mut self.body)
-    }
-
-    fn settle(
-        &mut self,
-        batch: &Batch,
-        wait: Option<Duration>,
-    ) -> Result<Option<Delivery>, Failure> {
-        let answer = self.endpoint.answer(wait)?;
-        answer
-            .map(|answer| understand(&answer, batch.len()))
-            .transpose()
+    fn understand(answer: &[u8], events: usize) -> Result<Delivery, Failure> {
+        understand(answer, events)
     }
 }
 

@@ -9,13 +9,13 @@ use super::event::{Batch, Body, Event, Origin};
 use super::http::{Endpoint, Request};
 use super::net::Peer;
 use super::parse;
+use super::posted::{Exchange, Posted};
 use super::protobuf::{self, Value, bytes, double, fixed, message, number};
-use super::sink::{Delivery, Failure, FailureKind, Rejection, Sink};
+use super::sink::{Delivery, Failure, FailureKind, Rejection};
 use super::url::SinkUrl;
 use crate::error::Result as Checked;
 use crate::time::nanoseconds;
 use serde_json::Value as Json;
-use std::time::Duration;
 
 /// Where a collector takes logs when the URL names no path.
 const PATH: &str = "/v1/logs";
@@ -26,55 +26,40 @@ const INFO: u64 = 9;
 
 /// A collector.
 pub struct Otlp {
-    endpoint: Endpoint,
     /// The resource and the scope, as fields of the messages around the records.
     resource: Vec<u8>,
     scope: Vec<u8>,
     /// In front of the sequence number in each `log.record.uid`.
     id: String,
     parse: bool,
-    body: Vec<u8>,
+}
+
+/// A sink for the events of one launch.
+pub fn sink(url: &SinkUrl, peer: Peer, origin: &Origin) -> Checked<Posted<Otlp>> {
+    let path = if url.path.is_empty() { PATH } else { &url.path };
+    let query = match url.parameters.is_empty() {
+        true => String::new(),
+        false => format!("?{}", url.parameters.join("&")),
+    };
+    let authorization = url.authorization()?;
+    let request = Request {
+        target: format!("{path}{query}"),
+        content_type: "application/x-protobuf",
+        authorization: authorization.as_deref(),
+        gzip: url.gzip,
+    };
+    let otlp = Otlp::new(origin, url.parse);
+    Ok(Posted::new(Endpoint::new(peer, &request), otlp))
 }
 
 impl Otlp {
-    /// A sink for the events of one launch.
-    pub fn new(url: &SinkUrl, peer: Peer, origin: &Origin) -> Checked<Otlp> {
-        let path = if url.path.is_empty() { PATH } else { &url.path };
-        let query = match url.parameters.is_empty() {
-            true => String::new(),
-            false => format!("?{}", url.parameters.join("&")),
-        };
-        let authorization = url.authorization()?;
-        let request = Request {
-            target: format!("{path}{query}"),
-            content_type: "application/x-protobuf",
-            authorization: authorization.as_deref(),
-            gzip: url.gzip,
-        };
-        Ok(Otlp {
-            endpoint: Endpoint::new(peer, &request),
+    fn new(origin: &Origin, parse: bool) -> Otlp {
+        Otlp {
             resource: resource(origin),
             scope: scope(env!("CARGO_PKG_VERSION")),
             id: format!("{}-{:x}-", origin.container_id, nanoseconds()),
-            parse: url.parse,
-            body: Vec::new(),
-        })
-    }
-
-    /// `ExportLogsServiceRequest`, of one `ResourceLogs` with one `ScopeLogs`.
-    fn encode(&mut self, batch: &Batch) {
-        let mut body = std::mem::take(&mut self.body);
-        body.clear();
-        message(&mut body, 1, |to| {
-            to.extend_from_slice(&self.resource);
-            message(to, 2, |to| {
-                to.extend_from_slice(&self.scope);
-                for event in batch.iter() {
-                    message(to, 2, |to| self.record(to, &event));
-                }
-            });
-        });
-        self.body = body;
+            parse,
+        }
     }
 
     /// `LogRecord`.
@@ -130,21 +115,22 @@ impl Otlp {
     }
 }
 
-impl Sink for Otlp {
-    fn send(&mut self, batch: &Batch) -> Result<(), Failure> {
-        self.encode(batch);
-        self.endpoint.post(&mut self.body)
+impl Exchange for Otlp {
+    /// `ExportLogsServiceRequest`, of one `ResourceLogs` with one `ScopeLogs`.
+    fn encode(&mut self, to: &mut Vec<u8>, batch: &Batch) {
+        message(to, 1, |to| {
+            to.extend_from_slice(&self.resource);
+            message(to, 2, |to| {
+                to.extend_from_slice(&self.scope);
+                for event in batch.iter() {
+                    message(to, 2, |to| self.record(to, &event));
+                }
+            });
+        });
     }
 
-    fn settle(
-        &mut self,
-        batch: &Batch,
-        wait: Option<Duration>,
-    ) -> Result<Option<Delivery>, Failure> {
-        let answer = self.endpoint.answer(wait)?;
-        answer
-            .map(|answer| understand(&answer, batch.len()))
-            .transpose()
+    fn understand(answer: &[u8], events: usize) -> Result<Delivery, Failure> {
+        understand(answer, events)
     }
 }
 

@@ -146,8 +146,8 @@ impl SinkUrl {
         };
         let syslog = || Syslog::new(origin, self.facility);
         Ok(match (self.scheme.protocol, self.scheme.transport) {
-            (Protocol::Elastic, _) => Box::new(es::Elastic::new(self, peer()?, origin)?),
-            (Protocol::Otlp, _) => Box::new(otlp::Otlp::new(self, peer()?, origin)?),
+            (Protocol::Elastic, _) => Box::new(es::sink(self, peer()?, origin)?),
+            (Protocol::Otlp, _) => Box::new(otlp::sink(self, peer()?, origin)?),
             (Protocol::Forward, _) => Box::new(forward::Forward::new(self, peer()?, origin)),
             (Protocol::Json, _) => {
                 Box::new(Streamed::new(peer()?, Documents::new(origin, self.parse)))

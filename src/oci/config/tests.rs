@@ -37,6 +37,7 @@ fn read(document: &Value) -> Result<Config> {
         directory: Path::new("/bundle"),
         systemd: false,
         controllers: &["cpu".to_owned()],
+        image: None,
         is_directory: &|path| path.ends_with("data"),
     };
     Config::parse(document.to_string().as_bytes(), &reading)
@@ -186,7 +187,7 @@ fn what_no_container_has_is_refused_by_its_name() {
         (
             "/linux",
             "resources",
-            json!({ "unified": { "memory.high": "1" } }),
+            json!({ "unified": { "cgroup.procs": "1" } }),
             "unified",
         ),
         (
@@ -247,20 +248,56 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn limits_are_read_and_shares_are_none() {
+fn limits_are_read_in_the_words_of_version_2() {
     let resources = json!({
-        "memory": { "limit": 67_108_864, "swap": -1 },
-        "cpu": { "quota": 50_000, "period": 100_000, "shares": 2 },
+        "memory": { "limit": 67_108_864, "swap": -1, "reservation": 1 << 20 },
+        "cpu": { "quota": 50_000, "period": 200_000, "burst": 20_000, "shares": 2, "cpus": "0-1", "mems": "" },
         "pids": { "limit": 0 },
         "blockIO": { "weight": 0 },
-        "devices": [{ "allow": false, "access": "rwm" }]
+        "devices": [{ "allow": false, "access": "rwm" }],
+        "hugepageLimits": [{ "pageSize": "2MB", "limit": 0 }],
+        "unified": { "memory.high": "1048576" }
     });
-    let limits = read(&with("/linux", "resources", resources))
-        .unwrap()
-        .limits;
+    let Config { limits, bundle, .. } = read(&with("/linux", "resources", resources)).unwrap();
     assert_eq!(limits.memory, Some(64 << 20));
-    assert_eq!(limits.cpus, Some("0.5".parse().unwrap()));
-    assert_eq!((limits.pids, limits.cpu_weight), (None, Some(1)));
+    assert_eq!(limits.cpus, Some("0.25".parse().unwrap()));
+    assert_eq!(limits.pids, None);
+    let settings: Vec<_> = limits
+        .settings
+        .iter()
+        .map(|setting| (setting.file.as_str(), setting.value.as_str()))
+        .collect();
+    let expected = [
+        ("memory.low", "1048576"),
+        ("cpu.weight", "1"),
+        ("cpu.max.burst", "10000"),
+        ("cpuset.cpus", "0-1"),
+        ("memory.high", "1048576"),
+    ];
+    assert_eq!(settings, expected);
+    // The controllers of `read` have no hugetlb.
+    let change = json!({
+        "syscall": "request", "path": "linux.resources.hugepageLimits", "asked": "0", "became": "none"
+    });
+    assert!(bundle.changes.contains(&change), "{:?}", bundle.changes);
+}
+
+#[test]
+fn limits_that_make_no_sense_are_refused() {
+    for resources in [
+        json!({ "cpu": { "cpus": "0\n1" } }),
+        json!({ "cpu": { "realtimeRuntime": 1 } }),
+        json!({ "cpu": { "quota": 1, "period": 100_000 } }),
+        json!({ "memory": { "limit": -2 } }),
+        json!({ "memory": { "disableOOMKiller": true } }),
+        json!({ "hugepageLimits": [{ "pageSize": "../MB", "limit": 1 }] }),
+        json!({ "hugepageLimits": [{ "pageSize": "MB", "limit": 1 }] }),
+        json!({ "unified": { "memory/high": "1" } }),
+        json!({ "unified": { "memory.": "1" } }),
+        json!({ "unified": { "memory.high": "1\n2" } }),
+    ] {
+        refusal("/linux", "resources", resources);
+    }
 }
 
 #[test]
@@ -272,6 +309,7 @@ fn a_duplicate_key_is_refused() {
         directory: Path::new("/"),
         systemd: false,
         controllers: &[],
+        image: None,
         is_directory: &|_| false,
     };
     assert!(Config::parse(text.as_bytes(), &reading).is_err());
@@ -284,6 +322,7 @@ fn a_slice_is_within_those_that_its_name_starts_with() {
         directory: Path::new("/"),
         systemd: true,
         controllers: &[],
+        image: None,
         is_directory: &|_| false,
     };
     let config = Config::parse(document.to_string().as_bytes(), &reading).unwrap();

@@ -1,0 +1,197 @@
+//! Tells containerd what happens, by its events service (ttrpc).
+//!
+//! One thread publishes, in order. While containerd is away, events wait: it finds the shim again
+//! when it is back, and asks for states, but CRI learns of an end by its event alone.
+
+use crate::error::{Context as _, Error, Result};
+use crate::sys::memory::{self, Program};
+use containerd_shim_protos::events::task::{
+    TaskCreate, TaskDelete, TaskExit, TaskOOM, TaskPaused, TaskResumed, TaskStart,
+};
+use containerd_shim_protos::protobuf::well_known_types::{any::Any, timestamp::Timestamp};
+use containerd_shim_protos::protobuf::{Message, MessageField};
+use containerd_shim_protos::shim::event::Envelope;
+use containerd_shim_protos::shim::events::ForwardRequest;
+use containerd_shim_protos::ttrpc::context;
+use containerd_shim_protos::{Client, EventsClient, topics};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Events that may wait.
+const QUEUE: usize = 2048;
+/// How often one is tried, a pause after each.
+const TRIES: u32 = 300;
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long after the last one a pod is taken for one that stays.
+const IDLE: Duration = Duration::from_secs(2);
+/// How long containerd may take for one.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Something that containerd has a topic for.
+pub trait Event: Message {
+    /// Its topic, and its name in containerd's registry of types.
+    const NAMES: (&'static str, &'static str);
+}
+
+macro_rules! event {
+    ($($kind:ident $topic:ident;)*) => {$(
+        impl Event for $kind {
+            const NAMES: (&'static str, &'static str) =
+                (topics::$topic, concat!("containerd.events.", stringify!($kind)));
+        }
+    )*};
+}
+
+event! {
+    TaskCreate TASK_CREATE_EVENT_TOPIC;
+    TaskStart TASK_START_EVENT_TOPIC;
+    TaskOOM TASK_OOM_EVENT_TOPIC;
+    TaskExit TASK_EXIT_EVENT_TOPIC;
+    TaskDelete TASK_DELETE_EVENT_TOPIC;
+    TaskPaused TASK_PAUSED_EVENT_TOPIC;
+    TaskResumed TASK_RESUMED_EVENT_TOPIC;
+}
+
+/// Where events are handed in.
+pub struct Events {
+    namespace: String,
+    queue: SyncSender<Item>,
+}
+
+enum Item {
+    Event(Box<Envelope>),
+    /// All before it was published, or given up.
+    Flush(SyncSender<()>),
+}
+
+impl Events {
+    /// Publishes to the ttrpc service at `address`.
+    pub fn new(namespace: &str, address: String) -> Result<Events> {
+        let (queue, items) = sync_channel(QUEUE);
+        std::thread::Builder::new()
+            .name("events".into())
+            .spawn(move || publish(&address, &items))
+            .context(|| "clone(thread)")?;
+        Ok(Events {
+            namespace: namespace.to_owned(),
+            queue,
+        })
+    }
+
+    /// Never waits.
+    pub fn send<E: Event>(&self, event: &E) {
+        let (topic, name) = E::NAMES;
+        let envelope = Envelope {
+            timestamp: MessageField::some(timestamp(SystemTime::now())),
+            namespace: self.namespace.clone(),
+            topic: topic.to_owned(),
+            event: MessageField::some(any(name, event)),
+            ..Envelope::default()
+        };
+        if let Err(TrySendError::Full(_)) = self.queue.try_send(Item::Event(envelope.into())) {
+            log::warn!("event {topic}: {QUEUE} others wait for containerd");
+        }
+    }
+
+    /// Waits until all are published, for `patience` at most.
+    pub fn flush(&self, patience: Duration) {
+        let (done, flushed) = sync_channel(1);
+        let asked = self.queue.try_send(Item::Flush(done));
+        if asked.is_err() || flushed.recv_timeout(patience).is_err() {
+            log::warn!("events: containerd takes none");
+        }
+    }
+}
+
+/// A message with the name of its type.
+pub fn any(name: &str, message: &impl Message) -> Any {
+    Any {
+        type_url: name.to_owned(),
+        value: message
+            .write_to_bytes()
+            .expect("a message without required fields can be written"),
+        ..Any::default()
+    }
+}
+
+/// A moment, as protobuf has it.
+pub fn timestamp(moment: SystemTime) -> Timestamp {
+    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp {
+        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nanos: since.subsec_nanos() as i32,
+        ..Timestamp::default()
+    }
+}
+
+/// The next one. When none has come for a while, the pod is settled, and what its start took of memory
+/// is given back.
+fn next(items: &Receiver<Item>, program: &mut Option<Program>) -> Option<Item> {
+    match items.recv_timeout(IDLE) {
+        Ok(item) => return Some(item),
+        Err(RecvTimeoutError::Disconnected) => return None,
+        Err(RecvTimeoutError::Timeout) => {}
+    }
+    memory::trim_heap();
+    let found = program.take().map_or_else(Program::find, Ok);
+    let released = found.and_then(|found| program.insert(found).release());
+    if let Err(error) = released {
+        log::warn!("madvise(MADV_DONTNEED): {error}");
+    }
+    items.recv().ok()
+}
+
+/// Holds a connection as long as there is something to be published: it takes two threads.
+fn publish(address: &str, items: &Receiver<Item>) {
+    let mut program = None;
+    while let Some(item) = next(items, &mut program) {
+        let mut client = None;
+        let mut item = Some(item);
+        while let Some(current) = item {
+            match current {
+                Item::Event(event) => deliver(address, &mut client, *event),
+                // Who waited may have given up.
+                Item::Flush(done) => drop(done.try_send(())),
+            }
+            item = items.try_recv().ok();
+        }
+    }
+}
+
+/// Tries until it is published, for some minutes.
+fn deliver(address: &str, client: &mut Option<EventsClient>, event: Envelope) {
+    let topic = event.topic.clone();
+    let request = ForwardRequest {
+        envelope: MessageField::some(event),
+        ..ForwardRequest::default()
+    };
+    let mut outcome = Ok(());
+    for _ in 0..TRIES {
+        outcome = forward(address, client, &request);
+        if outcome.is_ok() {
+            return;
+        }
+        *client = None;
+        std::thread::sleep(PAUSE);
+    }
+    if let Err(error) = outcome {
+        log::warn!("event {topic}: {error}");
+    }
+}
+
+fn forward(
+    address: &str,
+    client: &mut Option<EventsClient>,
+    request: &ForwardRequest,
+) -> Result<()> {
+    let failed = |error| Error::system(format_args!("containerd at {address:?}"), error);
+    let client = match client {
+        Some(client) => client,
+        None => {
+            let connected = Client::connect(&format!("unix://{address}")).map_err(failed)?;
+            client.insert(EventsClient::new(connected))
+        }
+    };
+    let within = context::with_duration(PATIENCE);
+    client.forward(within, request).map(drop).map_err(failed)
+}

@@ -1,0 +1,149 @@
+//! The arguments that containerd gives a shim, in the manner of Go's flag package.
+
+use crate::error::{Error, Result};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Leave a shim behind, unless the pod has one.
+    Start,
+    /// Clean up behind one that is gone.
+    Delete,
+    /// Be one.
+    Serve,
+    /// Print the version.
+    Version,
+    /// Print what the runtime can do.
+    Info,
+}
+
+/// The arguments.
+#[derive(Debug)]
+pub struct Flags {
+    /// What is to be done.
+    pub action: Action,
+    /// containerd's namespace.
+    pub namespace: String,
+    /// The container.
+    pub id: String,
+    /// Its bundle; containerd makes it the working directory too.
+    pub bundle: PathBuf,
+    /// Where containerd serves gRPC.
+    pub address: String,
+    /// Where the pod's shim serves.
+    pub socket: PathBuf,
+}
+
+impl Flags {
+    /// Reads `-name value`, `--name=value` and at last the action.
+    pub fn parse(args: &[OsString]) -> Result<Flags> {
+        let mut flags = Flags {
+            action: Action::Serve,
+            namespace: String::new(),
+            id: String::new(),
+            bundle: PathBuf::new(),
+            address: String::new(),
+            socket: PathBuf::new(),
+        };
+        let mut args = args.iter().map(|arg| arg.to_string_lossy().into_owned());
+        while let Some(arg) = args.next() {
+            let Some(name) = arg.strip_prefix('-') else {
+                flags.action = action(&arg)?;
+                continue;
+            };
+            let name = name.strip_prefix('-').unwrap_or(name);
+            let (name, value) = match name.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (name, None),
+            };
+            match name {
+                "v" | "version" => flags.action = Action::Version,
+                "info" => flags.action = Action::Info,
+                "debug" => {}
+                _ => {
+                    let value = value.or_else(|| args.next());
+                    let value = value.ok_or_else(|| wrong(&arg, "has no value"))?;
+                    flags.set(name, value)?;
+                }
+            }
+        }
+        flags.check()
+    }
+
+    fn set(&mut self, name: &str, value: String) -> Result<()> {
+        match name {
+            "namespace" => self.namespace = value,
+            "id" => self.id = value,
+            "bundle" => self.bundle = value.into(),
+            "address" => self.address = value,
+            "socket" => self.socket = value.into(),
+            // Events go by ttrpc.
+            "publish-binary" => {}
+            _ => return Err(wrong(format_args!("-{name}"), "is no argument of a shim")),
+        }
+        Ok(())
+    }
+
+    /// Namespace and id become parts of paths.
+    fn check(self) -> Result<Flags> {
+        let plain = |text: &str| {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+            !text.is_empty() && !text.starts_with('.') && text.bytes().all(allowed)
+        };
+        match self.action {
+            Action::Version | Action::Info => Ok(self),
+            _ if !plain(&self.namespace) => Err(wrong("-namespace", "is none of containerd's")),
+            _ if !plain(&self.id) => Err(wrong("-id", "is none of containerd's")),
+            _ => Ok(self),
+        }
+    }
+}
+
+fn action(word: &str) -> Result<Action> {
+    match word {
+        "start" => Ok(Action::Start),
+        "delete" => Ok(Action::Delete),
+        _ => Err(wrong(word, "is neither start nor delete")),
+    }
+}
+
+fn wrong(what: impl std::fmt::Display, why: &str) -> Error {
+    Error::usage(what, why).hint("containerd starts this program: docs/containerd.md")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Result<Flags> {
+        let words: Vec<_> = words.split(' ').map(OsString::from).collect();
+        Flags::parse(&words)
+    }
+
+    #[test]
+    fn the_arguments_of_containerd_are_read() {
+        let words = "-namespace k8s.io --address=/run/c.sock -publish-binary /usr/bin/containerd -id one -debug start";
+        let flags = parse(words).unwrap();
+        assert_eq!(flags.action, Action::Start);
+        assert_eq!((&*flags.namespace, &*flags.id), ("k8s.io", "one"));
+        assert_eq!(flags.address, "/run/c.sock");
+        assert_eq!(parse("-v").unwrap().action, Action::Version);
+    }
+
+    #[test]
+    fn what_could_leave_a_directory_is_refused() {
+        for words in [
+            "-namespace .. -id one",
+            "-namespace a/b -id one",
+            "-namespace a -id ../b",
+            "-namespace a",
+            "-namespace a -id one restore",
+            "-namespace",
+            "-namespace a -id one -other x",
+        ] {
+            assert!(parse(words).is_err(), "{words}");
+        }
+    }
+}

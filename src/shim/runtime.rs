@@ -1,0 +1,254 @@
+//! imrun's own commands, as a shim calls them.
+
+use super::flags::Flags;
+use super::pod::Pod;
+use super::{IMAGE, IMRUN, events, socket};
+use crate::digest::Digest;
+use crate::error::{Context, Error, Result};
+use containerd_shim_protos::api::DeleteResponse;
+use containerd_shim_protos::protobuf::{Message, MessageField};
+use serde_json::Value;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+/// Above the runtime state of containerd's namespaces, each of which has its own names.
+const ROOT: &str = "/run/imrun-shim";
+/// What a bundle's commands say goes here.
+const LOG: &str = "imrun.log";
+const PID: &str = "init.pid";
+
+/// What containerd's arguments say about where things are.
+pub struct Runtime {
+    /// The runtime state of this namespace.
+    pub root: PathBuf,
+    namespace: String,
+    address: String,
+}
+
+/// The app's standard streams: fifos of containerd's, or nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Streams {
+    /// Standard input.
+    pub stdin: String,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Runtime {
+    /// That of containerd's namespace.
+    pub fn new(flags: &Flags) -> Runtime {
+        Runtime {
+            root: root(&flags.namespace),
+            namespace: flags.namespace.clone(),
+            address: flags.address.clone(),
+        }
+    }
+
+    /// The digest that containerd has for a container, whose image is in imrun's store from then on.
+    pub fn image(&self, pod: &Pod, id: &str) -> Result<Digest> {
+        let mut command = itself();
+        command
+            .args([IMAGE, "-namespace", &self.namespace])
+            .args(["-address", &self.address, "-id", id])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let (code, out, err) = pod.run(&mut command)?;
+        match code {
+            0 => out.trim().parse(),
+            _ => Err(told(&format!("image of {id}"), &err)),
+        }
+    }
+
+    /// Creates a container; its process, and an end of its standard input that keeps it open.
+    pub fn create(
+        &self,
+        pod: &Pod,
+        id: &str,
+        bundle: &Path,
+        image: &Digest,
+        streams: &Streams,
+    ) -> Result<(i32, Option<File>)> {
+        let (log, pid) = (bundle.join(LOG), bundle.join(PID));
+        let stdin = Stdin::open(&streams.stdin)?;
+        let mut command = imrun(&self.root, &log);
+        command
+            .args(["create", "--image", &image.to_string(), "--bundle"])
+            .arg(bundle)
+            .arg("--pid-file")
+            .arg(&pid)
+            .arg(id)
+            .stdin(stdin.as_ref().map_or(Ok(Stdio::null()), Stdin::reader)?)
+            .stdout(output(&streams.stdout)?)
+            .stderr(output(&streams.stderr)?);
+        let (code, ..) = pod.run(&mut command)?;
+        if code != 0 {
+            return Err(last_of(&log).unwrap_or_else(|| ended("create", id, code)));
+        }
+        let text = std::fs::read_to_string(&pid).context(|| format!("read({pid:?})"))?;
+        let pid = text
+            .trim()
+            .parse()
+            .map_err(|error| Error::system(format_args!("{pid:?}"), error))?;
+        Ok((pid, stdin.map(|stdin| stdin.writer)))
+    }
+
+    /// Forgets a container, and runs its last hooks.
+    pub fn delete(&self, pod: &Pod, id: &str, bundle: &Path) -> Result<()> {
+        let log = bundle.join(LOG);
+        match pod.run(&mut delete(&self.root, &log, id))? {
+            (0, ..) => Ok(()),
+            (code, ..) => Err(last_of(&log).unwrap_or_else(|| ended("delete", id, code))),
+        }
+    }
+}
+
+fn root(namespace: &str) -> PathBuf {
+    Path::new(ROOT).join(namespace)
+}
+
+fn itself() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("imrun");
+    command
+}
+
+fn imrun(root: &Path, log: &Path) -> Command {
+    let mut command = itself();
+    command.arg(IMRUN).arg("--root").arg(root);
+    command.arg("--log").arg(log);
+    command.args(["--log-format", "json"]);
+    command
+}
+
+fn delete(root: &Path, log: &Path, id: &str) -> Command {
+    let mut command = imrun(root, log);
+    command.args(["delete", "--force", id]);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(Stdio::null());
+    command
+}
+
+/// The last error in a log of the runtime's.
+fn last_of(log: &Path) -> Option<Error> {
+    let text = std::fs::read_to_string(log).ok()?;
+    let line: Value = serde_json::from_str(text.lines().last()?).ok()?;
+    let (what, why) = line["msg"].as_str()?.split_once(": ")?;
+    Some(Error::system(what, why))
+}
+
+/// The error on the standard error of a command.
+fn told(what: &str, text: &str) -> Error {
+    let line = |start| text.lines().find_map(|line| line.strip_prefix(start));
+    let error = match line("imrun: ").and_then(|line| line.split_once(": ")) {
+        Some((what, why)) => Error::system(what, why),
+        None => Error::system(what, "cannot be found out"),
+    };
+    match line("hint: ") {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+fn ended(command: &str, id: &str, code: u32) -> Error {
+    Error::system(
+        format_args!("imrun {command} {id}"),
+        format_args!("ended with {code}"),
+    )
+}
+
+/// Cleans up behind a shim that is gone, and prints how its container ended.
+pub fn clean_up(flags: &Flags) -> Result<()> {
+    let bundle = match flags.bundle.as_os_str().is_empty() {
+        true => std::env::current_dir().context(|| "getcwd()")?,
+        false => flags.bundle.clone(),
+    };
+    let status = delete(&root(&flags.namespace), &bundle.join(LOG), &flags.id)
+        .status()
+        .context(|| "execve(\"/proc/self/exe\")")?;
+    if !status.success() {
+        return Err(last_of(&bundle.join(LOG)).unwrap_or_else(|| ended("delete", &flags.id, 1)));
+    }
+    socket::remove_stale(&bundle)?;
+    let pid = std::fs::read_to_string(bundle.join(PID)).unwrap_or_default();
+    let response = DeleteResponse {
+        // One that was never created has none.
+        pid: pid.trim().parse().unwrap_or(0),
+        exit_status: 128 + libc::SIGKILL as u32,
+        exited_at: MessageField::some(events::timestamp(SystemTime::now())),
+        ..DeleteResponse::default()
+    };
+    response
+        .write_to_writer(&mut std::io::stdout())
+        .map_err(|error| Error::system("write(standard output)", error))
+}
+
+/// A fifo that an app reads from. It ends when nobody has it open for writing.
+struct Stdin {
+    reader: File,
+    writer: File,
+}
+
+impl Stdin {
+    fn open(path: &str) -> Result<Option<Stdin>> {
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let both = fifo(path)?;
+        let end = |write: bool| {
+            let open = OpenOptions::new().read(!write).write(write).open(path);
+            open.context(|| format!("open({path:?})"))
+        };
+        let (reader, writer) = (end(false)?, end(true)?);
+        drop(both);
+        Ok(Some(Stdin { reader, writer }))
+    }
+
+    fn reader(&self) -> Result<Stdio> {
+        let reader = self.reader.try_clone().context(|| "dup(stdin)")?;
+        Ok(reader.into())
+    }
+}
+
+/// Where output goes that is not shipped. Under any other sink whoever reads it sees its end at once,
+/// and nothing of it is stored.
+fn output(path: &str) -> Result<Stdio> {
+    let shown = std::env::var("IMRUN_SINK").is_ok_and(|sinks| sinks.contains("stdio:"));
+    // Loggers that containerd could start for it (binary://, file://) get nothing.
+    if path.is_empty() || (path.contains("://") && !shown) {
+        return Ok(Stdio::null());
+    }
+    let both = fifo(path)?;
+    let writer = OpenOptions::new().write(true).open(path);
+    let writer = writer.context(|| format!("open({path:?})"))?;
+    drop(both);
+    Ok(match shown {
+        true => writer.into(),
+        false => Stdio::null(),
+    })
+}
+
+/// Open for both, it waits for nobody.
+fn fifo(path: &str) -> Result<File> {
+    use std::os::unix::fs::FileTypeExt;
+    let open = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    let open = open.context(|| format!("open({path:?})"))?;
+    let kind = open.metadata().context(|| format!("fstat({path:?})"))?;
+    match kind.file_type().is_fifo() {
+        true => Ok(open),
+        false => Err(
+            Error::policy(format_args!("{path:?}"), "is no fifo of containerd's")
+                .hint("output goes to the sink, never to a file"),
+        ),
+    }
+}

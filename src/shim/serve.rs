@@ -1,0 +1,47 @@
+//! The shim's own life: the server, the reaper, the end.
+
+use super::events::Events;
+use super::flags::Flags;
+use super::oom::Watch;
+use super::pod::Pod;
+use super::runtime::Runtime;
+use super::socket;
+use super::task::Service;
+use crate::error::{Context, Error, Result};
+use crate::sys::memory;
+use containerd_shim_protos::create_task;
+use containerd_shim_protos::ttrpc::Server;
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the last events may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Serves a pod until containerd ends it.
+pub fn serve(flags: Flags) -> Result<()> {
+    memory::share_heap();
+    let listener = socket::listener()?;
+    nix::sys::prctl::set_child_subreaper(true).context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
+    let events = std::env::var("TTRPC_ADDRESS")
+        .map_err(|_| Error::usage("TTRPC_ADDRESS", "is not set: containerd sets it"))?;
+    let pod = Arc::new(Pod::new(Events::new(&flags.namespace, events)?));
+    let reaper = pod.clone();
+    std::thread::Builder::new()
+        .name("reaper".into())
+        .spawn(move || reaper.reap())
+        .context(|| "clone(thread)")?;
+    let service = Service::new(pod.clone(), Runtime::new(&flags), Watch::new(pod.clone()));
+    let failed = |error| Error::system("ttrpc", error);
+    let mut server = Server::new()
+        .add_listener(listener.into_raw_fd())
+        .map_err(failed)?
+        .set_thread_count_min(1)
+        .set_thread_count_default(2)
+        .set_thread_count_max(3)
+        .register_service(create_task(Arc::new(service)));
+    server.start().map_err(failed)?;
+    pod.await_shutdown();
+    pod.events.flush(FAREWELL);
+    socket::remove(&flags.socket)
+}
