@@ -5,11 +5,24 @@ mod check;
 mod containers;
 mod doctor;
 mod images;
+#[cfg(feature = "import")]
+mod import;
 mod init;
+#[cfg(feature = "manual")]
 mod manual;
+mod names;
+#[cfg(not(feature = "oci"))]
+#[path = "cli/no_oci.rs"]
 mod oci;
+#[cfg(feature = "oci")]
+mod oci;
+#[cfg(feature = "registry")]
 mod progress;
 mod refused;
+#[cfg(not(feature = "registry"))]
+#[path = "cli/no_registry.rs"]
+mod registry;
+#[cfg(feature = "registry")]
 mod registry;
 mod run;
 mod values;
@@ -100,10 +113,6 @@ impl Journal {
 }
 
 impl Global {
-    fn systemd(&self) -> bool {
-        self.systemd_cgroup || self.cgroup_manager.as_deref() == Some("systemd")
-    }
-
     fn journal(&self) -> Option<Journal> {
         let file = self.log.clone()?;
         let json = self.log_format == "json";
@@ -127,16 +136,16 @@ enum Command {
     Ps(containers::Ps),
     /// Stop a running container
     Stop(containers::Stop),
-    /// Put an image into the store; prints its manifest digest
-    Import(images::Import),
-    /// Bring an image from a registry into the store; prints its manifest digest
-    Pull(registry::Pull),
-    /// Send an image of the store to a registry; prints its manifest digest
-    Push(registry::Push),
+    #[cfg(feature = "import")]
+    #[command(flatten)]
+    Import(import::Command),
+    #[cfg(feature = "registry")]
+    #[command(flatten)]
+    Registry(registry::Command),
     /// Show what a name meant, when
-    History(registry::History),
+    History(names::History),
     /// Let a name mean an older image again; prints its digest
-    Rollback(registry::Rollback),
+    Rollback(names::Rollback),
     /// List the store's images
     Images(images::Images),
     /// Show everything known of an image, its layers hashed again
@@ -151,31 +160,17 @@ enum Command {
     Rm(images::Rm),
     /// Free what no name and no running container needs; prints the bytes freed
     Gc,
-    /// Make an image from a definition; prints its manifest digest
-    Bake(images::Bake),
     /// Show what this host can do, and why not what it cannot
     Doctor(doctor::Doctor),
-    /// Show the whole way on this machine: bake, launch, ship, refuse
-    Demo,
-    /// Print a shell's completions
-    #[command(hide = true)]
-    Completions(manual::Completions),
-    /// Write the manual pages into a directory
-    #[command(hide = true)]
-    Manual(manual::Manual),
-    Create(oci::Create),
-    Start(oci::Start),
-    State(oci::State),
-    Kill(oci::Kill),
-    Delete(oci::Delete),
-    Pause(oci::Pause),
-    Resume(oci::Resume),
-    List(oci::List),
-    /// Show what this runtime does, for engines
-    Features,
-    Spec(oci::Spec),
     /// Be the first process of an appliance, as the kernel's command line says
     Init,
+    #[cfg(feature = "manual")]
+    #[command(flatten)]
+    Manual(manual::Command),
+    #[cfg(feature = "oci")]
+    #[command(flatten)]
+    Oci(oci::Command),
+    #[cfg(feature = "oci")]
     #[command(skip)]
     RunBundle(Box<oci::Run>),
     #[command(external_subcommand)]
@@ -246,11 +241,7 @@ fn parse(args: &[OsString]) -> Result<Parsed> {
         [_, command, rest @ ..] if command == "run" && !oci::Run::is_meant(rest) => {
             RunAlone::try_parse_from(rest).map(Cli::from)
         }
-        _ if let Some(words) = bundle_run(args) => oci::Run::try_parse_from(words).map(|run| Cli {
-            global: run.global.clone(),
-            command: Command::RunBundle(Box::new(run)),
-        }),
-        _ => Cli::try_parse_from(args),
+        _ => oci::parse_run(args).unwrap_or_else(|| Cli::try_parse_from(args)),
     };
     match parsed {
         Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
@@ -264,16 +255,6 @@ fn parse(args: &[OsString]) -> Result<Parsed> {
             _ => Err(wrong_usage(&error)),
         },
     }
-}
-
-/// The arguments of a `run` that is runc's: global options may stand in front of it.
-fn bundle_run(args: &[OsString]) -> Option<Vec<OsString>> {
-    let at = args.iter().position(|arg| arg == "run")?;
-    let (before, rest) = (&args[1..at], &args[at + 1..]);
-    let meant = before
-        .first()
-        .is_none_or(|first| first.to_string_lossy().starts_with('-'));
-    (meant && oci::Run::is_meant(rest)).then(|| [before, rest].concat())
 }
 
 /// imrun's own error about a value, or one line of clap's explanation, which spreads over several.
@@ -306,9 +287,10 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
         Command::Check(check) => check.execute(&global, args),
         Command::Ps(ps) => ps.execute(&global),
         Command::Stop(stop) => stop.execute(&global),
-        Command::Import(import) => import.execute(&global),
-        Command::Pull(pull) => pull.execute(&global),
-        Command::Push(push) => push.execute(&global),
+        #[cfg(feature = "import")]
+        Command::Import(command) => command.execute(&global),
+        #[cfg(feature = "registry")]
+        Command::Registry(command) => command.execute(&global),
         Command::History(history) => history.execute(&global),
         Command::Rollback(rollback) => rollback.execute(&global),
         Command::Images(images) => images.execute(&global),
@@ -318,22 +300,13 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
         Command::Umount(umount) => umount.execute(),
         Command::Rm(rm) => rm.execute(&global),
         Command::Gc => images::gc(&global),
-        Command::Bake(bake) => bake.execute(&global),
         Command::Doctor(doctor) => doctor.execute(&global),
-        Command::Demo => crate::demo::run(),
-        Command::Completions(completions) => completions.execute(),
-        Command::Manual(manual) => manual.execute(),
-        Command::Create(create) => create.execute(&global),
-        Command::Start(start) => start.execute(&global),
-        Command::State(state) => state.execute(&global),
-        Command::Kill(kill) => kill.execute(&global),
-        Command::Delete(delete) => delete.execute(&global),
-        Command::Pause(pause) => pause.execute(&global),
-        Command::Resume(resume) => resume.execute(&global),
-        Command::List(list) => list.execute(&global),
-        Command::Features => oci::print_features(),
-        Command::Spec(spec) => spec.execute(),
         Command::Init => init::execute(),
+        #[cfg(feature = "manual")]
+        Command::Manual(command) => command.execute(),
+        #[cfg(feature = "oci")]
+        Command::Oci(command) => command.execute(&global),
+        #[cfg(feature = "oci")]
         Command::RunBundle(run) => run.execute(&global),
         Command::External(words) => external(&global, words, args),
     }

@@ -3,7 +3,7 @@
 //! | level | the promise |
 //! |---|---|
 //! | `sealed` | what was hashed are copies in sealed memory; no write through any file system reaches them |
-//! | `verity` | the kernel checks each page that it reads by a digest which fits bytes that were hashed since boot |
+//! | `verity` | the kernel checks each page that it reads by a digest that the manifest is sealed with, or that fits bytes which were hashed since boot |
 //! | `hashed` | every byte was hashed at this launch |
 //! | `known` | every byte was hashed since boot, and no file was changed since, as its inode tells |
 //!
@@ -58,7 +58,7 @@ pub enum Level {
     Known,
     /// Every byte hashed at this launch.
     Hashed,
-    /// fs-verity's digests are those of bytes that were hashed since boot.
+    /// fs-verity's digests are those of the manifest's seal, or of bytes that were hashed since boot.
     Verity,
     /// Sealed copies in memory, which were hashed.
     Sealed,
@@ -83,6 +83,8 @@ pub enum Memo {
     Fits,
     /// One was made.
     Made,
+    /// None is needed: the manifest is sealed.
+    Sealed,
     /// None could be made, and why.
     None(String),
 }
@@ -92,6 +94,7 @@ impl fmt::Display for Memo {
         match self {
             Memo::Fits => f.write_str("fits"),
             Memo::Made => f.write_str("made"),
+            Memo::Sealed => f.write_str("not needed: the manifest is sealed"),
             Memo::None(why) => write!(f, "none: {why}"),
         }
     }
@@ -146,31 +149,27 @@ fn measures(sources: &Sources) -> Result<std::result::Result<Vec<Digest>, String
     Ok(Ok(measures))
 }
 
-/// A digest that the kernel has says nothing of a layer: it must be the one of bytes that were hashed,
-/// now or since boot. What the kernel measures cannot change any more, so the order does not matter.
+/// A digest that the kernel has says nothing of a layer: it must be one that the manifest is sealed
+/// with, for what was typed covers that; or the one of bytes that were hashed, now or since boot. What
+/// the kernel measures cannot change any more, so the order does not matter.
 fn by_verity(
     image: &Image,
     store: &Store,
     sources: Sources,
     measures: Vec<Digest>,
 ) -> Result<Checked> {
-    let memos = Memos::open()?;
-    let marks = Marks::Measures(measures.clone());
-    let found = match &memos {
-        Ok(memos) => memos.find(image, &marks)?,
-        Err(_) => None,
-    };
-    let (tree_digest, memo) = match found {
-        Some(tree_digest) => (tree_digest, Memo::Fits),
-        None => {
-            let verified = image.verify(store, &sources, true)?;
-            expect(&sources, &measures, &verified.measures)?;
-            let made = memos.and_then(|memos| memos.write(image, &marks, &verified.tree_digest));
-            (
-                verified.tree_digest,
-                made.map_or_else(Memo::None, |()| Memo::Made),
+    let (tree_digest, memo) = match image.seal()? {
+        Some(seal) => {
+            expect(
+                &sources,
+                &measures,
+                &seal.measures,
+                "its manifest is sealed with",
             )
+            .map_err(|e| e.hint("imrun verify tells whether the file or the seal is false"))?;
+            (seal.tree, Memo::Sealed)
         }
+        None => by_memo(image, store, &sources, measures)?,
     };
     Ok(Checked {
         sources,
@@ -180,16 +179,50 @@ fn by_verity(
     })
 }
 
-/// Refuses files that the kernel checks by other digests than those of the bytes that it gave.
-fn expect(sources: &Sources, measured: &[Digest], computed: &[Digest]) -> Result<()> {
-    let pairs = measured.iter().zip(computed);
-    match watch::named(sources).zip(pairs).find(|(_, (m, c))| m != c) {
+fn by_memo(
+    image: &Image,
+    store: &Store,
+    sources: &Sources,
+    measures: Vec<Digest>,
+) -> Result<(Digest, Memo)> {
+    let found = match Memos::open()? {
+        Ok(memos) => memos.find(image, &Marks::Measures(measures.clone()))?,
+        Err(_) => None,
+    };
+    match found {
+        Some(tree_digest) => Ok((tree_digest, Memo::Fits)),
+        None => {
+            let (verified, memo) = hash_measured(image, store, sources, measures)?;
+            Ok((verified.tree_digest, memo))
+        }
+    }
+}
+
+/// Hashes every byte, and makes a memo of what the kernel measures of the same bytes.
+fn hash_measured(
+    image: &Image,
+    store: &Store,
+    sources: &Sources,
+    measures: Vec<Digest>,
+) -> Result<(Verified, Memo)> {
+    let memos = Memos::open()?;
+    let verified = image.verify(store, sources, true)?;
+    expect(sources, &measures, &verified.measures, "its bytes give")
+        .map_err(|e| e.hint("remove the image and import it again"))?;
+    let marks = Marks::Measures(measures);
+    let made = memos.and_then(|memos| memos.write(image, &marks, &verified.tree_digest));
+    Ok((verified, made.map_or_else(Memo::None, |()| Memo::Made)))
+}
+
+/// Refuses files that the kernel checks by other digests than the expected ones.
+fn expect(sources: &Sources, measured: &[Digest], expected: &[Digest], source: &str) -> Result<()> {
+    let pairs = measured.iter().zip(expected);
+    match watch::named(sources).zip(pairs).find(|(_, (m, e))| m != e) {
         None => Ok(()),
-        Some(((name, _), (measured, computed))) => Err(Error::digest(
+        Some(((name, _), (measured, expected))) => Err(Error::digest(
             name,
-            format_args!("fs-verity measures {measured}; its bytes give {computed}"),
-        )
-        .hint("remove the image and import it again")),
+            format_args!("fs-verity measures {measured}; {source} {expected}"),
+        )),
     }
 }
 
@@ -221,7 +254,7 @@ fn sealed(image: &Image, store: &Store, sources: &Sources) -> Result<Checked> {
 }
 
 fn hashed(image: &Image, store: &Store, sources: Sources) -> Result<Checked> {
-    let (verified, memo) = hash(image, store, &sources)?;
+    let (verified, memo) = hash(image, store, &sources, false)?;
     Ok(Checked {
         sources,
         tree_digest: verified.tree_digest,
@@ -230,11 +263,25 @@ fn hashed(image: &Image, store: &Store, sources: Sources) -> Result<Checked> {
     })
 }
 
+/// Hashes every byte of the store's files and checks the manifest's seal, and makes a memo for the
+/// next launch, at the strongest level that needs one.
+pub fn verify(image: &Image, store: &Store, sources: &Sources) -> Result<(Verified, Memo)> {
+    match measures(sources)? {
+        Ok(measures) => hash_measured(image, store, sources, measures),
+        Err(_) => hash(image, store, sources, image.seal()?.is_some()),
+    }
+}
+
 /// Hashes every byte, and makes a memo of it where the file system lets one be made.
-pub fn hash(image: &Image, store: &Store, sources: &Sources) -> Result<(Verified, Memo)> {
+fn hash(
+    image: &Image,
+    store: &Store,
+    sources: &Sources,
+    measure: bool,
+) -> Result<(Verified, Memo)> {
     let memos = Memos::open()?;
     let watch = memos.and_then(|memos| Ok((memos, watch::begin(sources)?)));
-    let verified = image.verify(store, sources, false)?;
+    let verified = image.verify(store, sources, measure)?;
     let made = watch.and_then(|(memos, watch)| {
         let stamps = Marks::Stamps(watch.end()?);
         memos.write(image, &stamps, &verified.tree_digest)

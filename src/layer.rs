@@ -5,6 +5,7 @@
 //! Source: OCI image specification 1.1, layer.md; POSIX.1-2024, pax, "Extended Interchange Format";
 //! the GNU tar manual, "Basic Tar Format" and "Storing Sparse Files".
 
+#[cfg(feature = "import")]
 mod decompress;
 mod header;
 mod path;
@@ -16,6 +17,7 @@ mod sparse;
 mod stream;
 mod tee;
 
+#[cfg(feature = "import")]
 pub use decompress::{Compression, decoder};
 pub(crate) use path::split;
 pub use scan::scan;

@@ -12,11 +12,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+#[cfg(feature = "import")]
 pub mod bake;
 pub mod capabilities;
 pub mod cgroup;
 pub mod cli;
 pub mod container;
+#[cfg(feature = "import")]
 pub mod demo;
 pub mod digest;
 pub mod doctor;
@@ -30,9 +32,11 @@ pub mod launch;
 pub mod layer;
 pub mod manifest;
 pub mod observe;
+#[cfg(feature = "oci")]
 pub mod oci;
 pub mod record;
 pub mod reference;
+#[cfg(feature = "registry")]
 pub mod registry;
 pub mod rootfs;
 pub mod seccomp;

@@ -10,10 +10,12 @@ mod config;
 mod index;
 pub mod layout;
 mod platform;
+mod seal;
 
 pub use config::Config;
 pub use index::{Index, MAX_INDEX_DEPTH};
 pub use platform::Platform;
+pub use seal::Seal;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -219,22 +221,36 @@ fn artifact(root: &Node, config: &str) -> Result<Error> {
 }
 
 /// The bytes of a manifest of plain tars: a config and layers, each with its size, made from
-/// `base` if there is one.
+/// `base` if there is one, and sealed if there is a seal for them.
 ///
 /// Canonical JSON: the same image has the same digest wherever it is made.
-pub fn write(config: (Digest, u64), layers: &[(Digest, u64)], base: Option<Digest>) -> Vec<u8> {
+pub fn write(
+    config: (Digest, u64),
+    layers: &[(Digest, u64)],
+    base: Option<Digest>,
+    seal: Option<&Seal>,
+) -> Vec<u8> {
     // Says which manifest an image was made from (OCI annotations.md).
     const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
     let descriptor = |media_type: &str, (digest, size): (Digest, u64)| json!({ "mediaType": media_type, "digest": digest, "size": size });
-    let layers = layers.iter().map(|layer| descriptor(OCI_LAYER, *layer));
+    let layer = |(number, layer): (usize, &(Digest, u64))| {
+        let mut layer = descriptor(OCI_LAYER, *layer);
+        if let Some(seal) = seal {
+            layer["annotations"] = seal.of_layer(number);
+        }
+        layer
+    };
     let mut manifest = json!({
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": descriptor(OCI_CONFIG, config),
-        "layers": layers.collect::<Vec<_>>(),
+        "layers": layers.iter().enumerate().map(layer).collect::<Vec<_>>(),
     });
-    if let Some(base) = base {
-        manifest["annotations"] = json!({ BASE_DIGEST: base });
+    let base = base.map(|base| (BASE_DIGEST.to_string(), json!(base)));
+    let seal = seal.into_iter().flat_map(Seal::of_manifest);
+    let annotations: serde_json::Map<_, _> = base.into_iter().chain(seal).collect();
+    if !annotations.is_empty() {
+        manifest["annotations"] = annotations.into();
     }
     json::canonical(&manifest).into_bytes()
 }

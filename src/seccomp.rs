@@ -7,6 +7,7 @@
 mod calls;
 mod compile;
 mod names;
+pub(crate) mod numbers;
 mod profile;
 
 use libc::sock_filter;

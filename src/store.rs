@@ -11,9 +11,13 @@
 #![forbid(unsafe_code)]
 
 pub mod collect;
+#[cfg(feature = "import")]
+pub mod commit;
 pub mod image;
+#[cfg(feature = "import")]
 pub mod import;
 pub mod refs;
+#[cfg(feature = "import")]
 pub mod source;
 pub mod verify;
 
@@ -67,16 +71,6 @@ impl Store {
     /// Waits for imports to end, and holds new ones off until the lock is dropped.
     pub fn lock_exclusive(&self) -> Result<Flock<File>> {
         self.lock(FlockArg::LockExclusive)
-    }
-
-    /// The same, unless it would have to wait.
-    fn try_lock_exclusive(&self) -> Result<Option<Flock<File>>> {
-        let path = self.lock_path();
-        match Flock::lock(self.open_lock()?, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Some(lock)),
-            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, errno)) => Err(errno).context(|| format!("flock({path:?})")),
-        }
     }
 
     fn lock(&self, how: FlockArg) -> Result<Flock<File>> {

@@ -141,14 +141,36 @@ fn hash(block: &[u8]) -> [u8; HASH] {
     Sha256::digest(block).into()
 }
 
-impl io::Write for Hasher {
+/// Passes on what is written to it, and hashes it where that is asked for.
+pub struct Measured<W> {
+    inner: W,
+    hasher: Option<Hasher>,
+}
+
+impl<W> Measured<W> {
+    /// Hashes what is written to `inner`, if `wanted`.
+    pub fn new(inner: W, wanted: bool) -> Self {
+        let hasher = wanted.then(Hasher::default);
+        Measured { inner, hasher }
+    }
+
+    /// fs-verity's digest of what was written, if it was wanted.
+    pub fn finish(self) -> Option<Digest> {
+        self.hasher.map(Hasher::finish)
+    }
+}
+
+impl<W: io::Write> io::Write for Measured<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.update(bytes);
-        Ok(bytes.len())
+        let written = self.inner.write(bytes)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&bytes[..written]);
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.inner.flush()
     }
 }
 

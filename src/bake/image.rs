@@ -5,7 +5,7 @@ use crate::digest::Digest;
 use crate::env::Environment;
 use crate::error::{Error, Result};
 use crate::json;
-use crate::manifest::{self, Config, Platform};
+use crate::manifest::{self, Config, Platform, Seal};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -41,12 +41,13 @@ pub struct Image {
 ///
 /// `platform` is what an image without a base runs on; one with a base runs on the base's.
 /// Health checks and histories of a base are not taken over. A `base` must be given where the
-/// definition names one, and only there.
+/// definition names one, and only there. A `seal` is of the base's layers and the own one.
 pub fn image(
     definition: &Definition,
     base: Option<Base>,
     platform: &Platform,
     layer: Layer,
+    seal: Option<&Seal>,
 ) -> Result<Image> {
     if definition.base.is_some() != base.is_some() {
         return Err(Error::usage(
@@ -68,7 +69,7 @@ pub fn image(
         .map(|layer| (layer.digest, layer.size))
         .collect();
     let described = (Digest::sha256(&config), config.len() as u64);
-    let manifest = manifest::write(described, &layers, definition.base);
+    let manifest = manifest::write(described, &layers, definition.base, seal);
     Ok(Image { config, manifest })
 }
 

@@ -4,17 +4,20 @@ use super::{Base, Definition, Layer, MAX_DEFINITION, image};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Context, Error, Result};
 use crate::layer::{Limits, Tee, scan};
-use crate::manifest::Platform;
+use crate::manifest::{Platform, Seal};
 use crate::store::Store;
+use crate::store::commit::{Parts, add_tree, commit};
 use crate::store::image::Image;
-use crate::store::import::{Parts, commit};
+use crate::verity::Measured;
 use std::io::{BufWriter, Read, Seek, Write};
 use std::path::Path;
 
 /// Bakes the definition in `file`; the manifest's digest.
 ///
-/// The sources are read once, into the store: what they are afterwards does not matter.
-pub fn into_store(store: &Store, file: &Path, name: Option<String>) -> Result<Digest> {
+/// The sources are read once, into the store: what they are afterwards does not matter. With `seal`
+/// the manifest says what fs-verity measures of the image's files, computed from the bytes that are
+/// hashed here.
+pub fn into_store(store: &Store, file: &Path, name: Option<String>, seal: bool) -> Result<Digest> {
     let definition = read(file)?;
     store.create()?;
     let _lock = store.lock_shared()?;
@@ -22,9 +25,9 @@ pub fn into_store(store: &Store, file: &Path, name: Option<String>) -> Result<Di
         .base
         .map(|digest| Image::load(store, &digest))
         .transpose()?;
-    let (mut diff_ids, mut layers) = (Vec::new(), Vec::new());
+    let (mut diff_ids, mut layers, mut measures) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(base) = &base {
-        layers = base.scan(&base.open_layers(store)?)?;
+        (layers, measures) = base.scan(&base.open_layers(store)?, seal)?;
         diff_ids.clone_from(&base.config.diff_ids);
     }
     let sizes: Vec<_> = layers.iter().map(|layer| layer.size).collect();
@@ -37,14 +40,21 @@ pub fn into_store(store: &Store, file: &Path, name: Option<String>) -> Result<Di
         .parent()
         .filter(|dir| !dir.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let (digest, layer) = add_layer(store, &definition, directory)?;
+    let (digest, layer, measure) = add_layer(store, &definition, directory, seal)?;
     let own = Layer {
         digest,
         size: layer.size,
     };
-    let documents = image(&definition, base, &Platform::host(), own)?;
     diff_ids.push(digest);
     layers.push(layer);
+    measures.extend(measure);
+    let tree = add_tree(store, &diff_ids, layers)?;
+    measures.insert(0, tree.measure);
+    let seal = seal.then_some(Seal {
+        tree: tree.digest,
+        measures,
+    });
+    let documents = image(&definition, base, &Platform::host(), own, seal.as_ref())?;
 
     let manifest = Digest::sha256(&documents.manifest);
     let documents = [documents.config, documents.manifest];
@@ -58,7 +68,6 @@ pub fn into_store(store: &Store, file: &Path, name: Option<String>) -> Result<Di
             digest: manifest,
             documents,
             diff_ids,
-            layers,
             names,
         },
     )?;
@@ -79,16 +88,18 @@ fn add_layer(
     store: &Store,
     definition: &Definition,
     directory: &Path,
-) -> Result<(Digest, crate::layer::Layer)> {
+    measure: bool,
+) -> Result<(Digest, crate::layer::Layer, Option<Digest>)> {
     let mut new = store.new_file()?;
     let mut out = BufWriter::new(&new.file);
     definition.layer(directory, &mut out)?;
     out.flush().context(|| "write(layer)")?;
     drop(out);
     new.file.rewind().context(|| "lseek(layer)")?;
-    let mut tee = Tee::new(&mut new.file, Algorithm::Sha256, None);
+    let mut measured = Measured::new(std::io::sink(), measure);
+    let mut tee = Tee::new(&mut new.file, Algorithm::Sha256, Some(&mut measured));
     let layer = scan(&mut tee, &Limits::default())?;
     let (digest, _) = tee.finish();
     new.link(&store.blob_path(&digest))?;
-    Ok((digest, layer))
+    Ok((digest, layer, measured.finish()))
 }

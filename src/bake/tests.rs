@@ -357,7 +357,7 @@ fn golden(directory: &Path) -> (Image, Vec<u8>) {
         size: tar.len() as u64,
     };
     let platform = Platform::new("linux", "amd64", None);
-    (image(&definition, None, &platform, own).unwrap(), tar)
+    (image(&definition, None, &platform, own, None).unwrap(), tar)
 }
 
 #[test]
@@ -434,7 +434,7 @@ fn on_base(text: &str) -> (Manifest, Config) {
         digest: Digest::sha256(b"own"),
         size: 2048,
     };
-    read(&image(&definition, Some(base), &Platform::host(), own).unwrap())
+    read(&image(&definition, Some(base), &Platform::host(), own, None).unwrap())
 }
 
 #[test]
@@ -485,10 +485,10 @@ fn a_base_that_is_not_there_or_not_whole_is_refused() {
         size: 0,
     };
     let on_base = parse(&format!("base = \"{BASE}\"")).unwrap();
-    let error = image(&on_base, Some(base), &Platform::host(), own).unwrap_err();
+    let error = image(&on_base, Some(base), &Platform::host(), own, None).unwrap_err();
     assert_eq!(error.to_string(), "base: has 1 diff_ids and 0 layer sizes");
     for (definition, base) in [(on_base, None), (parse("").unwrap(), Some(base))] {
-        let error = image(&definition, base, &Platform::host(), own).unwrap_err();
+        let error = image(&definition, base, &Platform::host(), own, None).unwrap_err();
         assert_eq!(error.what, "definition");
     }
 }

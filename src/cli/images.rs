@@ -1,85 +1,19 @@
-//! The commands about images: import, list, inspect, verify, mount, forget, bake.
+//! The commands about images of the store: list, inspect, verify, mount, forget.
 
 use super::{Global, print, run::digest};
 use crate::error::{Context, Error, Result};
 use crate::integrity::Level;
-use crate::manifest::Platform;
 use crate::state::Runtime;
-use crate::store::image::{Image, processors};
-use crate::store::import::{Found, Options, Step};
-use crate::store::source::{Location, Source};
+use crate::store::image::Image;
 use crate::store::{Store, collect, refs};
 use crate::{integrity, rootfs, sys, verity};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use nix::mount::{MntFlags, umount2};
 use serde_json::{Value, json};
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-
-/// Put an image into the store
-#[derive(Args)]
-pub struct Import {
-    /// oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:TAG], or - for an archive on
-    /// standard input
-    source: Location,
-    /// What the image is called
-    #[arg(long)]
-    name: Option<String>,
-    /// OS/ARCH[/VARIANT] of an index; this host's by default
-    #[arg(long)]
-    platform: Option<Platform>,
-    /// Keep the compressed layers, for a later push
-    #[arg(long)]
-    keep_blobs: bool,
-}
-
-impl Import {
-    /// Prints the manifest digest.
-    pub fn execute(self, global: &Global) -> Result<u8> {
-        let store = global.store();
-        store.create()?;
-        let source = Source::open(&self.source, || Ok(store.new_file()?.file))?;
-        let platform = self.platform.unwrap_or_else(Platform::host);
-        let found = Found::read(&source, &platform)?;
-        let bar = progress_bar(found.size());
-        let options = Options {
-            keep_blobs: self.keep_blobs,
-            name: self.name.map(check_name).transpose()?,
-            threads: processors(),
-            progress: &|_, step| match step {
-                Step::Read(bytes) | Step::There(bytes) => bar.inc(bytes),
-                Step::Stored => {}
-            },
-        };
-        let imported = found.store(&store, &options);
-        bar.finish_and_clear();
-        print(&format!("{}\n", imported?))
-    }
-}
-
-/// A name must fit a line of the log.
-fn check_name(name: String) -> Result<String> {
-    match name.is_empty()
-        || name.len() > 4096
-        || name.contains(|c: char| c.is_whitespace() || c.is_control())
-    {
-        true => Err(Error::usage(
-            format_args!("--name {name:?}"),
-            "is empty, longer than 4096 bytes or has white space",
-        )),
-        false => Ok(name),
-    }
-}
-
-/// Drawn on a terminal alone.
-fn progress_bar(bytes: u64) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("import [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec}");
-    ProgressBar::new(bytes).with_style(style.expect("the template is a constant"))
-}
 
 /// List the store's images
 #[derive(Args)]
@@ -127,7 +61,7 @@ impl Inspect {
         let store = global.store();
         let image = Image::load(&store, &digest(global, &self.image)?)?;
         let sources = image.open(&store)?;
-        let (verified, memo) = integrity::hash(&image, &store, &sources)?;
+        let (verified, memo) = integrity::verify(&image, &store, &sources)?;
         let tars = sources.tars.iter().map(verity::measure);
         let tars = tars.collect::<Result<Vec<_>>>()?;
         let names = refs::current(store.refs()?).into_iter();
@@ -209,15 +143,16 @@ impl Verify {
             .map(|image| digest(global, image))
             .collect::<Result<Vec<_>>>()?;
         let (mut text, mut code) = (String::new(), 0);
-        global
-            .store()
-            .verify(&digests, |finding| match finding.error {
-                None => text += &format!("{}  ok\n", finding.what),
-                Some(error) => {
-                    code = 1;
-                    text += &format!("{}  DIFFERS  {error}\n", finding.what);
-                }
-            })?;
+        let store = global.store();
+        let check =
+            |image: &Image| integrity::verify(image, &store, &image.open(&store)?).map(drop);
+        store.verify(&digests, check, |finding| match finding.error {
+            None => text += &format!("{}  ok\n", finding.what),
+            Some(error) => {
+                code = 1;
+                text += &format!("{}  DIFFERS  {error}\n", finding.what);
+            }
+        })?;
         print(&text)?;
         Ok(code)
     }
@@ -311,23 +246,4 @@ fn free(global: &Global, store: &Store) -> Result<u8> {
         .map(|container| container.image.parse())
         .collect::<Result<Vec<_>>>()?;
     print(&format!("{}\n", store.collect(&running)?))
-}
-
-/// Make an image from a definition
-#[derive(Args)]
-pub struct Bake {
-    /// A TOML file
-    file: PathBuf,
-    /// What the image is called
-    #[arg(long)]
-    name: Option<String>,
-}
-
-impl Bake {
-    /// Prints the manifest digest.
-    pub fn execute(self, global: &Global) -> Result<u8> {
-        let name = self.name.map(check_name).transpose()?;
-        let digest = crate::bake::into_store(&global.store(), &self.file, name)?;
-        print(&format!("{digest}\n"))
-    }
 }

@@ -2,9 +2,31 @@
 
 use super::{Cli, print};
 use crate::error::{Context, Error, Result};
-use clap::{Args, CommandFactory};
+use clap::{Args, CommandFactory, Subcommand};
 use clap_complete::Shell;
 use std::path::PathBuf;
+
+/// What a build without `manual` has not.
+#[derive(Subcommand)]
+#[command(defer = true)]
+pub enum Command {
+    /// Print a shell's completions
+    #[command(hide = true)]
+    Completions(Completions),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Manual(Manual),
+}
+
+impl Command {
+    /// Runs it; the exit code.
+    pub fn execute(self) -> Result<u8> {
+        match self {
+            Command::Completions(completions) => completions.execute(),
+            Command::Manual(manual) => manual.execute(),
+        }
+    }
+}
 
 /// Print a shell's completions
 #[derive(Args)]

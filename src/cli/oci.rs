@@ -1,15 +1,69 @@
 //! The commands of the OCI runtime, as runc has them.
 
-use super::{Global, print};
+use super::{Cli, Global, print};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::oci::container::{self, Creation, Host};
 use crate::oci::features;
 use crate::supervise::signals;
-use clap::{Args, Parser};
+use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::path::PathBuf;
+
+/// What a build without `oci` has not.
+#[derive(Subcommand)]
+#[command(defer = true)]
+pub enum Command {
+    Create(Create),
+    Start(Start),
+    State(State),
+    Kill(Kill),
+    Delete(Delete),
+    Pause(Pause),
+    Resume(Resume),
+    List(List),
+    /// Show what this runtime does, for engines
+    Features,
+    Spec(Spec),
+}
+
+impl Command {
+    /// Runs it; the exit code.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        match self {
+            Command::Create(create) => create.execute(global),
+            Command::Start(start) => start.execute(global),
+            Command::State(state) => state.execute(global),
+            Command::Kill(kill) => kill.execute(global),
+            Command::Delete(delete) => delete.execute(global),
+            Command::Pause(pause) => pause.execute(global),
+            Command::Resume(resume) => resume.execute(global),
+            Command::List(list) => list.execute(global),
+            Command::Features => print_features(),
+            Command::Spec(spec) => spec.execute(),
+        }
+    }
+}
+
+/// What `run` means to runc, where that is meant.
+pub fn parse_run(args: &[OsString]) -> Option<std::result::Result<Cli, clap::Error>> {
+    let run = Run::try_parse_from(bundle_run(args)?);
+    Some(run.map(|run| Cli {
+        global: run.global.clone(),
+        command: super::Command::RunBundle(Box::new(run)),
+    }))
+}
+
+/// The arguments of a `run` that is runc's: global options may stand in front of it.
+fn bundle_run(args: &[OsString]) -> Option<Vec<OsString>> {
+    let at = args.iter().position(|arg| arg == "run")?;
+    let (before, rest) = (&args[1..at], &args[at + 1..]);
+    let meant = before
+        .first()
+        .is_none_or(|first| first.to_string_lossy().starts_with('-'));
+    (meant && Run::is_meant(rest)).then(|| [before, rest].concat())
+}
 
 /// Create a container of a bundle, which waits for `start`
 #[derive(Args)]
@@ -80,6 +134,12 @@ impl Bundle {
             pid_file: self.pid_file,
             image: self.image,
         })
+    }
+}
+
+impl Global {
+    fn systemd(&self) -> bool {
+        self.systemd_cgroup || self.cgroup_manager.as_deref() == Some("systemd")
     }
 }
 
@@ -284,7 +344,7 @@ pub fn ps(global: &Global, id: &str, json: bool) -> Result<u8> {
 }
 
 /// Show what this runtime does, for engines
-pub fn print_features() -> Result<u8> {
+fn print_features() -> Result<u8> {
     print_json(&features::features())
 }
 

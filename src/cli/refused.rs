@@ -93,8 +93,36 @@ impl Refused {
     }
 }
 
-/// The refusal of a command of docker, if `name` is one.
+/// Features that a build may be without: whether it has it, and its commands.
+const OPTIONAL: [(&str, bool, &[&str]); 4] = [
+    (
+        "import",
+        cfg!(feature = "import"),
+        &["import", "bake", "demo"],
+    ),
+    ("registry", cfg!(feature = "registry"), &["pull", "push"]),
+    (
+        "manual",
+        cfg!(feature = "manual"),
+        &["completions", "manual"],
+    ),
+    (
+        "oci",
+        cfg!(feature = "oci"),
+        &[
+            "create", "start", "state", "kill", "delete", "pause", "resume", "list", "features",
+            "spec",
+        ],
+    ),
+];
+
+/// The refusal of a command that this build leaves out, or that docker has, if `name` is one.
 pub fn command(name: &str) -> Option<Error> {
+    let mut absent = OPTIONAL.iter().filter(|(_, there, _)| !there);
+    if let Some((feature, ..)) = absent.find(|(.., commands)| commands.contains(&name)) {
+        let why = format_args!("this build of imrun is without the feature {feature:?}");
+        return Some(Error::unsupported(format_args!("command {name:?}"), why));
+    }
     let (why, hint) = match name {
         "exec" => (
             "a running container is never entered",

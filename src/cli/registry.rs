@@ -1,7 +1,7 @@
-//! The commands about registries and what names mean: pull, push, history, rollback.
+//! The commands about registries: pull, push.
 
 use super::progress::Progress;
-use super::{Global, print, run, values};
+use super::{Global, print, values};
 use crate::digest::Digest;
 use crate::error::{Error, Reason, Result};
 use crate::manifest::Platform;
@@ -11,15 +11,33 @@ use crate::registry::{Settings, push};
 use crate::store::Store;
 use crate::store::image::Image;
 use crate::store::import::{Found, Options};
-use crate::store::refs::Change;
-use clap::Args;
-use serde_json::{Value, json};
+use clap::{Args, Subcommand};
 use std::time::Duration;
 
 const PULL_EXAMPLES: &str = "Examples:
   imrun pull redis:7                          what the tag means now; prints the digest to run
   imrun pull --platform linux/arm64 redis:7
   imrun pull localhost:5000/app@sha256:…";
+
+/// What a build without `registry` has not.
+#[derive(Subcommand)]
+#[command(defer = true)]
+pub enum Command {
+    /// Bring an image from a registry into the store; prints its manifest digest
+    Pull(Pull),
+    /// Send an image of the store to a registry; prints its manifest digest
+    Push(Push),
+}
+
+impl Command {
+    /// Runs it; the exit code.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        match self {
+            Command::Pull(pull) => pull.execute(global),
+            Command::Push(push) => push.execute(global),
+        }
+    }
+}
 
 /// How the registry is spoken to
 #[derive(Args)]
@@ -155,99 +173,4 @@ impl Push {
         )?;
         print(&format!("{}\n", self.digest))
     }
-}
-
-/// Show what a name meant, when
-#[derive(Args)]
-pub struct History {
-    /// As it was pulled, imported or baked
-    name: String,
-    /// As a JSON array
-    #[arg(long)]
-    json: bool,
-}
-
-impl History {
-    /// Prints a line for each change, the latest first.
-    pub fn execute(self, global: &Global) -> Result<u8> {
-        let changes = meanings(&global.store(), &self.name)?.into_iter().rev();
-        if self.json {
-            let changes: Vec<_> = changes
-                .map(|change| json!({ "time": change.time, "digest": change.digest }))
-                .collect();
-            return print(&format!("{:#}\n", Value::from(changes)));
-        }
-        let line = |change: Change| {
-            let digest = change
-                .digest
-                .map_or("-".into(), |digest| digest.to_string());
-            format!("{}  {digest}\n", change.time)
-        };
-        print(&changes.map(line).collect::<String>())
-    }
-}
-
-/// Let a name mean an older image again
-#[derive(Args)]
-pub struct Rollback {
-    /// As it was pulled, imported or baked
-    name: String,
-    /// One that it meant before; the last other one without
-    #[arg(long, value_name = "DIGEST")]
-    to: Option<Digest>,
-}
-
-impl Rollback {
-    /// Prints the digest that the name means from now on.
-    pub fn execute(self, global: &Global) -> Result<u8> {
-        let store = global.store();
-        let changes = meanings(&store, &self.name)?;
-        let name = changes[0].name.clone();
-        let current = changes.last().and_then(|change| change.digest);
-        let mut older = changes.iter().rev().filter_map(|change| change.digest);
-        let target = match self.to {
-            Some(to) => older.find(|digest| *digest == to),
-            None => older.find(|digest| Some(*digest) != current),
-        };
-        let target = target.ok_or_else(|| {
-            let why = match self.to {
-                Some(to) => format!("has never meant {to}"),
-                None => "has never meant another image".to_string(),
-            };
-            Error::usage(format_args!("name {name:?}"), why)
-                .hint(format_args!("imrun history {name}"))
-        })?;
-        let _lock = store.lock_shared()?;
-        if !Image::is_there(&store, &target)? {
-            return Err(Error::policy(
-                format_args!("image {target}"),
-                "is not in the store any more",
-            )
-            .hint(format_args!(
-                "imrun pull NAME@{target}, or import or bake it again"
-            )));
-        }
-        store.name(&name, &target)?;
-        print(&format!("{target}\n"))
-    }
-}
-
-/// The changes of a name, as it is typed or as Docker would read it; at least one, the oldest first.
-fn meanings(store: &Store, name: &str) -> Result<Vec<Change>> {
-    let all = store.refs()?;
-    let known = run::spellings(name);
-    let found = known
-        .iter()
-        .find(|name| all.iter().any(|change| change.name == **name));
-    let found = found.ok_or_else(|| {
-        Error::usage(
-            format_args!("name {name:?}"),
-            format_args!("is not known in the store {}", store.path().display()),
-        )
-        .hint("imrun images lists those that are")
-    })?;
-    Ok(all
-        .into_iter()
-        .filter(|change| change.name == *found)
-        .collect())
 }

@@ -153,6 +153,61 @@ fn the_same_tree_and_devices_give_the_same_bytes() {
     assert_ne!(first, image(&[b, a]).1);
 }
 
+/// Two layers with something of all that a tree image has; 5 GiB of a hole and a time beyond
+/// 2^32 are more than a word of 32 bits holds.
+fn some_of_everything() -> [Vec<u8>; 2] {
+    let times: &[(&str, &[u8])] = &[("mtime", b"8589934592.000000007")];
+    let xattrs: &[(&str, &[u8])] = &[
+        ("SCHILY.xattr.user.a", &[b'v'; 300]),
+        ("SCHILY.xattr.security.capability", b"c"),
+    ];
+    let hole: &[(&str, &[u8])] = &[
+        ("GNU.sparse.map", b"5368709120,0"),
+        ("GNU.sparse.size", b"5368709120"),
+    ];
+    let sparse: &[(&str, &[u8])] = &[
+        ("GNU.sparse.map", b"0,100,4096,412"),
+        ("GNU.sparse.size", b"8192"),
+    ];
+    let low = (0..200u32)
+        .fold(Tar::new().directory("many"), |tar, n| {
+            tar.file(format!("many/{n:05}"), &n.to_le_bytes())
+        })
+        .file("gone", b"x")
+        .pax(xattrs)
+        .file("xattrs", &[b'x'; 5000]);
+    let high = Tar::new()
+        .file(".wh.gone", b"")
+        .pax(times)
+        .symlink("late", "t".repeat(90))
+        .pax(&[("linkpath", &[b't'; 700])])
+        .symlink("long", "")
+        .hard_link("link", "long")
+        .raw(b'6', "fifo", "", b"", |_| ())
+        .pax(hole)
+        .file("hole", b"")
+        .pax(sparse)
+        .file("sparse", &[b's'; 512]);
+    [low.end(), high.end()]
+}
+
+/// Who changes what this imrun writes changes [`WRITER_VERSION`]: seals and stores name tree images by it.
+#[test]
+fn the_bytes_of_this_writer_version_are_the_same_on_every_machine() {
+    let tars = some_of_everything();
+    let layers = tars
+        .iter()
+        .map(|tar| crate::layer::scan(&tar[..], &Default::default()).unwrap());
+    let mut tree = merge(layers).unwrap();
+    synthesise(&mut tree).unwrap();
+    let image = write_to_vec(&tree, &devices(&tars));
+    let pinned = "sha256:7b0a1e5239917061df372a99ac0478b67a2916d46213205168b3dafb73c694fb";
+    assert_eq!(
+        (WRITER_VERSION, Digest::sha256(&image).to_string().as_str()),
+        (1, pinned)
+    );
+}
+
 #[test]
 fn a_tree_image_is_named_by_its_layers_in_their_order() {
     let [a, b] = [Digest::sha256(b"a"), Digest::sha256(b"b")];

@@ -3,7 +3,7 @@
 //! Source: Linux, include/linux/syscalls.h, and the manual page of each call. What a filter cannot
 //! see, openat2 and io_uring, no container may call (seccomp/calls.rs).
 
-use crate::seccomp::{Condition, Watch};
+use crate::seccomp::{Condition, Watch, numbers};
 use libc::{c_int, c_long};
 use nix::errno::Errno;
 use std::collections::BTreeMap;
@@ -108,11 +108,17 @@ const CALLS: &[Call] = &[
     call(libc::SYS_mknodat, "mknodat", Make, At(0, 1)),
     call(libc::SYS_symlinkat, "symlinkat", Make, At(1, 2)),
     of_two(libc::SYS_linkat, "linkat", Make, At(2, 3), At(0, 1)),
-    of_two(libc::SYS_renameat, "renameat", Remove, At(0, 1), At(2, 3)),
+    of_two(
+        numbers::SYS_renameat,
+        "renameat",
+        Remove,
+        At(0, 1),
+        At(2, 3),
+    ),
     of_two(libc::SYS_renameat2, "renameat2", Remove, At(0, 1), At(2, 3)),
     call(libc::SYS_unlinkat, "unlinkat", Remove, At(0, 1)),
     call(libc::SYS_fchmodat, "fchmodat", Change, At(0, 1)),
-    call(libc::SYS_fchmodat2, "fchmodat2", Change, At(0, 1)),
+    call(numbers::SYS_fchmodat2, "fchmodat2", Change, At(0, 1)),
     call(libc::SYS_fchownat, "fchownat", Change, At(0, 1)),
     call(libc::SYS_utimensat, "utimensat", Change, At(0, 1)),
     call(libc::SYS_setxattr, "setxattr", Change, Path(0)),
@@ -245,7 +251,7 @@ impl Call {
         let has = |place: usize, flag: c_int| arguments[place] as c_int & flag != 0;
         match self.number {
             libc::SYS_lsetxattr | libc::SYS_lremovexattr => true,
-            libc::SYS_fchmodat2 | libc::SYS_utimensat => has(3, libc::AT_SYMLINK_NOFOLLOW),
+            numbers::SYS_fchmodat2 | libc::SYS_utimensat => has(3, libc::AT_SYMLINK_NOFOLLOW),
             libc::SYS_fchownat => has(4, libc::AT_SYMLINK_NOFOLLOW),
             463 | 466 => has(2, libc::AT_SYMLINK_NOFOLLOW),
             _ if self.name == "lchown" => true,

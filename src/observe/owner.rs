@@ -61,5 +61,5 @@ impl<'a> Owners<'a> {
 
 fn merge(image: &Image, store: &Store) -> Result<Tree> {
     let tars = image.open_layers(store)?;
-    tree::merge(image.scan(&tars)?)
+    tree::merge(image.scan(&tars, false)?.0)
 }

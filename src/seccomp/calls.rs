@@ -5,17 +5,18 @@
 //! (its flags cannot be seen), io_uring, ptrace and its relatives, file handles, clock_adjtime,
 //! modify_ldt, TIOCSTI, nor any address family but unix, inet, inet6 and netlink.
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("seccomp has no table of this architecture's system calls");
 #[cfg_attr(target_arch = "x86_64", path = "calls/x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "calls/aarch64.rs")]
 mod machine;
 
-use super::{Answer, Condition, Policy, Rule};
+use super::{Answer, Condition, Policy, Rule, numbers};
 
 pub(super) use machine::{ARCHITECTURE, FOREIGN};
 
 macro_rules! calls {
-    ($($name:ident)*) => { &[$(libc::$name as u32),*] };
+    ($($name:ident)*) => { &[$(numbers::$name as u32),*] };
 }
 use calls;
 

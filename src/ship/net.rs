@@ -1,17 +1,22 @@
 //! One connection over TCP, plain or with TLS, that never waits longer than it was told to.
 
+#[cfg(not(feature = "tls"))]
+#[path = "net/no_session.rs"]
+mod session;
+#[cfg(feature = "tls")]
+mod session;
+
 use super::sink::{Failure, FailureKind};
-use crate::error::{Error, Result as Checked, reason_of};
+use crate::error::{Result as Checked, reason_of};
 use crate::sys::socket::unacknowledged;
+use crate::tls::Settings;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection};
+use session::{Session, Terms};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::os::linux::net::TcpStreamExt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Who is connected to, and how.
@@ -19,30 +24,20 @@ use std::time::{Duration, Instant};
 pub struct Peer {
     /// `HOST:PORT`.
     pub address: String,
-    /// With TLS where there is one; the name is the one that the certificate must have.
-    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// With TLS where there are such terms.
+    tls: Option<Terms>,
     /// How long the peer may take: to accept, to shake hands, to take the next byte, to answer.
     pub timeout: Duration,
 }
 
 impl Peer {
-    /// A peer at `HOST:PORT`, with TLS where a configuration is given.
-    pub fn new(address: &str, tls: Option<Arc<ClientConfig>>, timeout: Duration) -> Checked<Peer> {
+    /// A peer at `HOST:PORT`, with TLS where there are settings for it.
+    pub fn new(address: &str, tls: Option<&Settings>, timeout: Duration) -> Checked<Peer> {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let name = || {
-            ServerName::try_from(host.to_owned()).map_err(|_| {
-                Error::usage(
-                    format_args!("sink host {host:?}"),
-                    "no certificate can have that name",
-                )
-            })
-        };
         Ok(Peer {
             address: address.to_owned(),
-            tls: tls
-                .map(|config| Ok::<_, Error>((config, name()?)))
-                .transpose()?,
+            tls: tls.map(|settings| Terms::new(settings, host)).transpose()?,
             timeout,
         })
     }
@@ -83,10 +78,8 @@ impl Peer {
             timeout: self.timeout,
             written: 0,
         };
-        if let Some((config, name)) = &self.tls {
-            let tls = ClientConnection::new(Arc::clone(config), name.clone());
-            let tls = tls.map_err(|error| of_tls(&error))?;
-            connection.tls = Some(Box::new(tls));
+        if let Some(terms) = &self.tls {
+            connection.tls = Some(Box::new(Session::new(terms)?));
             connection.handshake()?;
         }
         Ok(connection)
@@ -114,7 +107,7 @@ pub enum Incoming {
 /// An open connection. After a failure it is of no use any more.
 pub struct Connection {
     socket: TcpStream,
-    tls: Option<Box<ClientConnection>>,
+    tls: Option<Box<Session>>,
     timeout: Duration,
     /// Bytes written to the socket.
     written: u64,
@@ -133,7 +126,7 @@ impl Connection {
         }
         while !bytes.is_empty() {
             let tls = self.tls.as_mut().expect("looked at above");
-            let taken = tls.writer().write(bytes).map_err(|error| of_io(&error))?;
+            let taken = tls.write(bytes).map_err(|error| of_io(&error))?;
             bytes = &bytes[taken..];
             self.flush()?;
         }
@@ -227,7 +220,7 @@ impl Connection {
     fn read_tls_now(&mut self, to: &mut [u8]) -> Result<Incoming, Failure> {
         loop {
             let tls = self.tls.as_mut().expect("the caller has looked");
-            match tls.reader().read(to) {
+            match tls.read(to) {
                 Ok(0) => return Ok(Incoming::Closed),
                 Ok(read) => return Ok(Incoming::Bytes(read)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -274,12 +267,7 @@ impl Connection {
     /// Takes in what was read, and tells the peer what was wrong with it.
     fn process(&mut self) -> Result<(), Failure> {
         let tls = self.tls.as_mut().expect("the caller has looked");
-        let Err(error) = tls.process_new_packets() else {
-            return Ok(());
-        };
-        // The alert is a courtesy; the error is the one to tell.
-        let _alerted = tls.write_tls(&mut self.socket);
-        Err(of_tls(&error))
+        tls.process(&mut self.socket)
     }
 
     fn ready(&self, what: PollFlags, wait: Duration) -> Result<bool, Failure> {
@@ -305,21 +293,6 @@ pub fn of_io(error: &std::io::Error) -> Failure {
         _ => FailureKind::Again,
     };
     Failure::new(kind, reason_of(error))
-}
-
-/// What an error of TLS means: a certificate that is not trusted will not be trusted later.
-fn of_tls(error: &rustls::Error) -> Failure {
-    let why = format!("TLS: {error}");
-    match error {
-        rustls::Error::InvalidCertificate(_) => Failure::new(FailureKind::Refused, why).hint(
-            "?ca=FILE names the authority to trust; the URL's host must be the certificate's",
-        ),
-        rustls::Error::AlertReceived(_) => Failure::new(FailureKind::Refused, why)
-            .hint("does it want a certificate? ?cert=FILE&key=FILE shows one"),
-        rustls::Error::InvalidMessage(_) => Failure::new(FailureKind::Refused, why)
-            .hint("does it speak TLS? the URL's scheme says whether imrun does"),
-        _ => Failure::again(why),
-    }
 }
 
 #[cfg(test)]

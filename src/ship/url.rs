@@ -141,8 +141,8 @@ impl SinkUrl {
     /// The sink itself, not yet connected.
     pub(super) fn sink(&self, origin: &Origin, timeout: Duration) -> Result<Box<dyn Sink>> {
         let peer = || {
-            let tls = (self.scheme.transport == Transport::Tls).then(|| self.tls.rustls());
-            Peer::new(&self.address, tls.transpose()?, timeout)
+            let tls = (self.scheme.transport == Transport::Tls).then_some(&self.tls);
+            Peer::new(&self.address, tls, timeout)
         };
         let syslog = || Syslog::new(origin, self.facility);
         Ok(match (self.scheme.protocol, self.scheme.transport) {
@@ -189,6 +189,10 @@ impl FromStr for SinkUrl {
         let scheme = SCHEMES.into_iter().find(|scheme| scheme.name == name);
         let scheme = scheme.ok_or_else(|| wrong(text, "the scheme is unknown").hint(&hint))?;
         match scheme.protocol {
+            _ if scheme.transport == Transport::Tls && !cfg!(feature = "tls") => {
+                let why = "this build of imrun has no TLS";
+                Err(Error::unsupported(format_args!("sink {name}:"), why))
+            }
             Protocol::Stdio if rest.is_empty() => Ok(bare(scheme)),
             Protocol::Stdio => Err(wrong(text, "nothing may follow stdio:")),
             _ => network(text, scheme, rest),

@@ -43,7 +43,7 @@ impl Store {
     }
 
     /// The files that names and `running` images need.
-    fn needed(&self, running: &[Digest]) -> Result<BTreeSet<PathBuf>> {
+    pub(super) fn needed(&self, running: &[Digest]) -> Result<BTreeSet<PathBuf>> {
         let mut needed = BTreeSet::new();
         let roots = self.images()?;
         for digest in roots.iter().chain(running) {
@@ -63,24 +63,6 @@ impl Store {
                 .map(|digest| self.blob_path(&digest)),
         );
         Ok(needed)
-    }
-
-    /// Removes blobs that came with what turned out to be wrong, unless an image needs them. Where
-    /// somebody else is at work on the store they stay: that may be about to need them.
-    pub(super) fn discard(&self, blobs: &[Digest]) {
-        let removed = self.try_lock_exclusive().and_then(|lock| {
-            let Some(_lock) = lock else { return Ok(()) };
-            let needed = self.needed(&[])?;
-            let paths = blobs.iter().map(|blob| self.blob_path(blob));
-            paths
-                .filter(|path| !needed.contains(path))
-                .try_for_each(|path| {
-                    std::fs::remove_file(&path).context(|| format!("unlink({path:?})"))
-                })
-        });
-        if let Err(error) = removed {
-            log::warn!("{error}; imrun gc frees what an image that failed has left");
-        }
     }
 }
 

@@ -4,12 +4,13 @@ use super::Store;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Context, Error, Reason, Result};
 use crate::layer::{self, Dropped, Layer, Tee};
-use crate::manifest::{Config, Document, MAX_INDEX_DEPTH, Manifest, Platform};
+use crate::manifest::{Config, Document, MAX_INDEX_DEPTH, Manifest, Platform, Seal};
 use crate::tree::Tree;
-use crate::{erofs, tree, verity};
+use crate::verity::Measured;
+use crate::{erofs, tree};
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const REPAIR: &str = "pull, import or bake the same image again: that repairs it";
@@ -120,6 +121,14 @@ impl Image {
         erofs::identity(&self.config.diff_ids)
     }
 
+    /// What the manifest is sealed with, where that is of any use here.
+    pub fn seal(&self) -> Result<Option<Seal>> {
+        // An image that is named by another algorithm has its tree image hashed by that.
+        let algorithm = self.digest.algorithm();
+        let seal = self.manifest.seal()?;
+        Ok(seal.filter(|seal| seal.tree.algorithm() == algorithm))
+    }
+
     /// Opens the layers' tars; their bytes are not verified yet.
     pub fn open_layers(&self, store: &Store) -> Result<Vec<File>> {
         let diff_ids = self.config.diff_ids.iter();
@@ -143,30 +152,25 @@ impl Image {
     }
 
     /// Hashes every layer and reads its entries, in parallel; the files are at their beginning.
-    pub fn scan(&self, tars: &[File]) -> Result<Vec<Layer>> {
+    ///
+    /// With `measure`, fs-verity's digests of the bytes that were hashed are there, too.
+    pub fn scan(&self, tars: &[File], measure: bool) -> Result<(Vec<Layer>, Vec<Digest>)> {
         let files: Vec<_> = self.config.diff_ids.iter().zip(tars).collect();
-        in_parallel(&files, |(diff_id, file)| scan_stored(file, diff_id, None))
-    }
-
-    /// The same, with fs-verity's digests of the bytes that were hashed.
-    fn measure(&self, tars: &[File]) -> Result<(Vec<Layer>, Vec<Digest>)> {
-        let files: Vec<_> = self.config.diff_ids.iter().zip(tars).collect();
-        let measured = in_parallel(&files, |(diff_id, file)| {
-            let mut measure = verity::Hasher::default();
-            let layer = scan_stored(file, diff_id, Some(&mut measure))?;
-            Ok((layer, measure.finish()))
+        let scanned = in_parallel(&files, |(diff_id, file)| {
+            let mut measured = Measured::new(io::sink(), measure);
+            let layer = scan_stored(file, diff_id, Some(&mut measured))?;
+            Ok((layer, measured.finish()))
         })?;
-        Ok(measured.into_iter().unzip())
+        let (layers, measures): (_, Vec<_>) = scanned.into_iter().unzip();
+        Ok((layers, measures.into_iter().flatten().collect()))
     }
 
     /// Hashes every layer, makes the tree image again from them, and compares it with `sources`'.
     ///
-    /// With `measure`, fs-verity's digests are computed from the same bytes; it takes as long again.
+    /// With `measure`, fs-verity's digests are computed from the same bytes, and the manifest's seal
+    /// must have the same; it takes as long again.
     pub fn verify(&self, store: &Store, sources: &Sources, measure: bool) -> Result<Verified> {
-        let (layers, mut measures) = match measure {
-            true => self.measure(&sources.tars)?,
-            false => (self.scan(&sources.tars)?, Vec::new()),
-        };
+        let (layers, mut measures) = self.scan(&sources.tars, measure)?;
         let devices = devices(&self.config.diff_ids, &layers);
         let scanned = layers.iter().map(|l| Scanned {
             size: l.size,
@@ -174,21 +178,35 @@ impl Image {
         });
         let scanned = scanned.collect();
         let merged = merge(layers)?;
-        let mut made = HashWriter {
-            hasher: Hasher::new(self.digest.algorithm()),
-            measure: measure.then(verity::Hasher::default),
-        };
+        let mut hasher = HashWriter(Hasher::new(self.digest.algorithm()));
+        let mut made = Measured::new(&mut hasher, measure);
         erofs::write(&merged, &devices, &mut made)?;
-        let tree_digest = made.hasher.finish();
+        let measure = made.finish();
+        let tree_digest = hasher.0.finish();
         self.expect_tree(store, &sources.tree, tree_digest)?;
-        if let Some(measure) = made.measure {
-            measures.insert(0, measure.finish());
+        if let Some(measure) = measure {
+            measures.insert(0, measure);
+            self.expect_seal(tree_digest, &measures)?;
         }
         Ok(Verified {
             tree_digest,
             layers: scanned,
             merged,
             measures,
+        })
+    }
+
+    /// Refuses a manifest whose seal is not what was computed of the bytes.
+    fn expect_seal(&self, tree: Digest, measures: &[Digest]) -> Result<()> {
+        let Some(seal) = self.seal()? else {
+            return Ok(());
+        };
+        expect("tree image", seal.tree, tree)?;
+        let layers = self.config.diff_ids.iter().map(|id| format!("layer {id}"));
+        let names = std::iter::once("tree image".to_string()).chain(layers);
+        let pairs = seal.measures.into_iter().zip(measures);
+        names.zip(pairs).try_for_each(|(name, (sealed, computed))| {
+            expect(&format!("{name}, fs-verity"), sealed, *computed)
         })
     }
 
@@ -235,6 +253,15 @@ pub(super) fn scan_stored(
         what: format!("{what}: {}", e.what),
         ..e
     })
+}
+
+/// Refuses a manifest that is sealed with another digest than the one of the bytes themselves.
+pub(super) fn expect(what: &str, sealed: Digest, computed: Digest) -> Result<()> {
+    if sealed == computed {
+        return Ok(());
+    }
+    let why = format_args!("the manifest is sealed with {sealed}, the bytes give {computed}");
+    Err(Error::digest(what, why).hint("the seal is false: bake the image again"))
 }
 
 /// What the tree image's device table says of each layer.
@@ -308,28 +335,15 @@ pub(super) fn on_threads<T: Sync, R: Send>(
 }
 
 /// Hashes what is written to it.
-struct HashWriter {
-    hasher: Hasher,
-    measure: Option<verity::Hasher>,
-}
+struct HashWriter(Hasher);
 
 impl Write for HashWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hasher.update(bytes);
-        if let Some(measure) = &mut self.measure {
-            measure.update(bytes);
-        }
+        self.0.update(bytes);
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Writes the tree image of a merged tree to `file`.
-pub(super) fn write_tree(merged: &Tree, devices: &[erofs::Device], file: &File) -> Result<()> {
-    let mut out = BufWriter::with_capacity(256 << 10, file);
-    erofs::write(merged, devices, &mut out)?;
-    out.flush().context(|| "write(tree image)")
 }

@@ -1,19 +1,18 @@
 //! Import: an image into the store from wherever it is, each layer in one streaming pass.
 
-use super::image::{devices, in_parallel, merge, on_threads, scan_stored, write_tree};
+use super::commit::{Parts, add_tree, commit, open_stored};
+use super::image::{expect, on_threads, scan_stored};
 use super::source::{Format, Source, sniff};
-use super::{NewFile, Store, open_regular};
+use super::{NewFile, Store};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Context, Error, Reason, Result, reason_of};
 use crate::layer::{self, Compression, Layer, Tee};
 use crate::manifest::{
-    self, Config, Descriptor, Document, LayerKind, MAX_INDEX_DEPTH, Manifest, Platform, archive,
-    layout,
+    self, Config, Descriptor, Document, LayerKind, MAX_INDEX_DEPTH, Manifest, Platform, Seal,
+    archive, layout,
 };
-use crate::verity;
-use std::fs::File;
+use crate::verity::Measured;
 use std::io::{self, Read, Write};
-use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What an import is told.
@@ -74,6 +73,8 @@ pub struct Found<'a> {
     config: (Digest, Vec<u8>),
     diff_ids: Vec<Digest>,
     layers: Vec<Packed>,
+    /// What the manifest says of the files that are made of them.
+    seal: Option<Seal>,
 }
 
 /// A layer as its origin has it.
@@ -86,6 +87,8 @@ pub struct Packed {
     pub descriptor: Option<Descriptor>,
     compression: Compression,
     size: u64,
+    /// fs-verity's digest of the tar, where the manifest says it.
+    measure: Option<Digest>,
 }
 
 impl Packed {
@@ -100,6 +103,13 @@ impl Packed {
     /// Bytes of its blob.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    fn expect_measure<W>(&self, tar: Measured<W>) -> Result<()> {
+        let pair = self.measure.zip(tar.finish());
+        pair.map_or(Ok(()), |(sealed, computed)| {
+            expect(&format!("{}, fs-verity", self.what()), sealed, computed)
+        })
     }
 }
 
@@ -175,8 +185,16 @@ impl<'a> Found<'a> {
             failure: OnceLock::new(),
         };
         let layers = on_threads(options.threads, &self.layers, |packed| work.add(packed));
-        let layers = match layers {
-            Ok(layers) => layers,
+        let sizes = match layers.and_then(|layers| {
+            let sizes = layers.iter().map(|layer| layer.size).collect::<Vec<_>>();
+            let tree = add_tree(store, &self.diff_ids, layers)?;
+            if let Some(seal) = &self.seal {
+                expect("tree image", seal.tree, tree.digest)?;
+                expect("tree image, fs-verity", seal.measures[0], tree.measure)?;
+            }
+            Ok(sizes)
+        }) {
+            Ok(sizes) => sizes,
             Err(error) => {
                 drop(lock);
                 return Err(work.end(error));
@@ -186,7 +204,7 @@ impl<'a> Found<'a> {
         let digest = match self.manifest {
             Some(digest) => digest,
             None => {
-                let bytes = plain_manifest(&self.config, &self.diff_ids, &layers);
+                let bytes = plain_manifest(&self.config, &self.diff_ids, &sizes);
                 let digest = Digest::sha256(&bytes);
                 documents.push((digest, bytes));
                 digest
@@ -206,40 +224,11 @@ impl<'a> Found<'a> {
                 digest,
                 documents,
                 diff_ids: self.diff_ids,
-                layers,
                 names,
             },
         )?;
         Ok(digest)
     }
-}
-
-/// An image whose layers are in the store, and nothing else of it yet.
-pub struct Parts {
-    /// The manifest's digest.
-    pub digest: Digest,
-    /// Manifest, config and indexes.
-    pub documents: Vec<(Digest, Vec<u8>)>,
-    /// The layers' digests.
-    pub diff_ids: Vec<Digest>,
-    /// What is in the layers.
-    pub layers: Vec<Layer>,
-    /// What the image is called from then on.
-    pub names: Vec<String>,
-}
-
-/// Stores tree image and documents and then the names; the caller holds the store's lock.
-pub fn commit(store: &Store, parts: Parts) -> Result<()> {
-    add_tree(store, &parts.diff_ids, parts.layers)?;
-    protect(store, &parts.diff_ids)?;
-    for (digest, bytes) in &parts.documents {
-        add_document(store, digest, bytes)?;
-    }
-    store.sync_names()?;
-    parts
-        .names
-        .iter()
-        .try_for_each(|name| store.name(name, &parts.digest))
 }
 
 fn blob_file(digest: &Digest) -> String {
@@ -285,6 +274,7 @@ fn read_image<'a>(
     let what = format!("config {}", manifest.config.digest);
     let config = Config::parse(&what, &bytes, manifest.layers.len())?;
     config.expect_platform(&what, platform)?;
+    let seal = manifest.seal()?;
     let layers = manifest
         .layers
         .iter()
@@ -298,6 +288,7 @@ fn read_image<'a>(
                 compression: compression(descriptor)?,
                 size: descriptor.size,
                 descriptor: Some(descriptor.clone()),
+                measure: seal.as_ref().map(|seal| seal.measures[number + 1]),
             })
         });
     Ok(Found {
@@ -308,6 +299,7 @@ fn read_image<'a>(
         config: (manifest.config.digest, bytes),
         layers: layers.collect::<Result<_>>()?,
         diff_ids: config.diff_ids,
+        seal,
     })
 }
 
@@ -350,6 +342,7 @@ fn read_docker<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>>
                     descriptor: None,
                     compression,
                     size: extent.len(),
+                    measure: None,
                 })
             });
     Ok(Found {
@@ -360,25 +353,15 @@ fn read_docker<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>>
         config: (Digest::sha256(&bytes), bytes),
         layers: layers.collect::<Result<_>>()?,
         diff_ids: config.diff_ids,
+        seal: None,
     })
 }
 
 /// The manifest of an image that came without one: its layers are the plain tars of the store.
-fn plain_manifest(config: &(Digest, Vec<u8>), diff_ids: &[Digest], layers: &[Layer]) -> Vec<u8> {
-    let layers: Vec<_> = diff_ids
-        .iter()
-        .zip(layers)
-        .map(|(id, layer)| (*id, layer.size))
-        .collect();
-    manifest::write((config.0, config.1.len() as u64), &layers, None)
-}
-
-/// What the store has already; a link or a fifo in its place is nothing, and is replaced.
-fn open_stored(path: &Path) -> Result<Option<File>> {
-    match open_regular(path) {
-        Err(error) if error.reason == Reason::Digest => Ok(None),
-        opened => opened,
-    }
+fn plain_manifest(config: &(Digest, Vec<u8>), diff_ids: &[Digest], sizes: &[u64]) -> Vec<u8> {
+    let layers = diff_ids.iter().copied().zip(sizes.iter().copied());
+    let layers: Vec<_> = layers.collect();
+    manifest::write((config.0, config.1.len() as u64), &layers, None, None)
 }
 
 /// The layers of one image on their way into the store.
@@ -418,8 +401,10 @@ impl Work<'_> {
         let Work { store, options, .. } = self;
         if is_kept(store, packed, options)?
             && let Some(file) = open_stored(&store.blob_path(&packed.diff_id))?
-            && let Ok(layer) = scan_stored(&file, &packed.diff_id, None)
+            && let mut measured = Measured::new(io::sink(), packed.measure.is_some())
+            && let Ok(layer) = scan_stored(&file, &packed.diff_id, Some(&mut measured))
         {
+            packed.expect_measure(measured)?;
             (options.progress)(packed.number, Step::There(packed.size));
             return Ok(layer);
         }
@@ -472,10 +457,10 @@ fn unpack(work: &Work<'_>, blob: Box<dyn Read + '_>, packed: &Packed) -> Result<
     let mut blob = Tee::new(blob, algorithm, copy);
 
     let tar = store.new_file()?;
+    let mut measured = Measured::new(&tar.file, packed.measure.is_some());
     let (scanned, diff_id) = {
-        let mut file = &tar.file;
         let decoder = layer::decoder(packed.compression, &mut blob)?;
-        let mut tee = Tee::new(decoder, packed.diff_id.algorithm(), Some(&mut file));
+        let mut tee = Tee::new(decoder, packed.diff_id.algorithm(), Some(&mut measured));
         (
             layer::scan(&mut tee, &layer::Limits::default()),
             tee.finish().0,
@@ -489,6 +474,7 @@ fn unpack(work: &Work<'_>, blob: Box<dyn Read + '_>, packed: &Packed) -> Result<
         io::copy(&mut blob, &mut io::sink()).map_err(|error| own_error(&what, error))?;
     }
     let layer = judge(packed, blob.finish(), diff_id, scanned)?;
+    packed.expect_measure(measured)?;
     if let (Some(kept), Some(descriptor)) = (kept, keep) {
         work.link(kept, &descriptor.digest)?;
     }
@@ -544,53 +530,5 @@ impl<R: Read> Read for Watched<'_, R> {
         let read = self.inner.read(buffer)?;
         (self.progress)(read as u64);
         Ok(read)
-    }
-}
-
-/// Writes the tree image, unless the very same one is there.
-fn add_tree(store: &Store, diff_ids: &[Digest], layers: Vec<Layer>) -> Result<()> {
-    let devices = devices(diff_ids, &layers);
-    let merged = merge(layers)?;
-    let tree = store.new_file()?;
-    write_tree(&merged, &devices, &tree.file)?;
-    let path = store.tree_path(&crate::erofs::identity(diff_ids));
-    let digest_of = |file: &File| {
-        super::digest_of(file, Algorithm::Sha256).context(|| format!("read({path:?})"))
-    };
-    if let Some(stored) = open_stored(&path)?
-        && digest_of(&stored)? == digest_of(&tree.file)?
-    {
-        return Ok(());
-    }
-    tree.link(&path)
-}
-
-/// Turns fs-verity on for tree image and layers where the file system has it: those, too, that were
-/// there already.
-fn protect(store: &Store, diff_ids: &[Digest]) -> Result<()> {
-    let mut paths: Vec<_> = diff_ids.iter().map(|id| store.blob_path(id)).collect();
-    paths.push(store.tree_path(&crate::erofs::identity(diff_ids)));
-    // One layer may be in an image twice.
-    paths.sort_unstable();
-    paths.dedup();
-    in_parallel(&paths, |path| match open_stored(path)? {
-        Some(file) => verity::enable(&file).map_err(|e| Error {
-            what: format!("{path:?}: {}", e.what),
-            ..e
-        }),
-        None => Ok(false), // removed meanwhile: the launch will say so
-    })
-    .map(drop)
-}
-
-/// Stores a document, unless it is there and whole.
-fn add_document(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<()> {
-    let there = open_stored(&store.blob_path(digest))?.is_some_and(|file| {
-        super::read_document("document", file).is_ok_and(|stored| stored == bytes)
-    });
-    if there {
-        Ok(())
-    } else {
-        store.add_document(digest, bytes)
     }
 }

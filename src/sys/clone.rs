@@ -109,12 +109,30 @@ extern "C" fn enter<T>(call: *const c_void) -> ! {
 ///
 /// # Safety
 /// `args` must name a stack that nobody else uses, and `enter` must take `argument`.
-#[cfg(target_arch = "x86_64")]
 unsafe fn clone3(
     args: &libc::clone_args,
     enter: extern "C" fn(*const c_void) -> !,
     argument: *const c_void,
 ) -> libc::c_long {
+    // SAFETY: the caller's promise.
+    let result = unsafe { raw_clone3(args, enter, argument) };
+    // What the C library's syscall(2) makes of it.
+    match result {
+        -4095..0 => {
+            nix::errno::Errno::from_raw(-result as i32).set();
+            -1
+        }
+        _ => result,
+    }
+}
+
+/// The same, with what the kernel answers.
+#[cfg(target_arch = "x86_64")]
+unsafe fn raw_clone3(
+    args: &libc::clone_args,
+    enter: extern "C" fn(*const c_void) -> !,
+    argument: *const c_void,
+) -> i64 {
     let result: i64;
     // SAFETY: the child leaves this frame at once, by a call on its own stack, which is aligned as
     // the ABI wants it; the parent sees a system call that clobbers what every one does.
@@ -137,17 +155,38 @@ unsafe fn clone3(
             out("r11") _,
         );
     }
-    // What the C library's syscall(2) makes of it.
-    match result {
-        -4095..0 => {
-            nix::errno::Errno::from_raw(-result as i32).set();
-            -1
-        }
-        _ => result,
-    }
+    result
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+/// The same, with what the kernel answers.
+#[cfg(target_arch = "aarch64")]
+unsafe fn raw_clone3(
+    args: &libc::clone_args,
+    enter: extern "C" fn(*const c_void) -> !,
+    argument: *const c_void,
+) -> i64 {
+    let result: i64;
+    // SAFETY: as above; the kernel keeps all registers but the one of the result.
+    unsafe {
+        std::arch::asm!(
+            "svc #0",
+            "cbnz x0, 2f",
+            "mov x29, xzr", // the outermost frame, for who walks the stack
+            "mov x0, {argument}",
+            "blr {enter}",
+            "brk #1",
+            "2:",
+            enter = in(reg) enter,
+            argument = in(reg) argument,
+            inlateout("x0") args => result,
+            in("x1") size_of_val(args),
+            in("x8") libc::SYS_clone3,
+        );
+    }
+    result
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("clone3 has no entry for the child on this architecture");
 
 /// Memory for a child's stack, above a page that nothing can be written to.

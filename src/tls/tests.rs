@@ -1,8 +1,11 @@
+use super::trust::{certificates, key, provider};
 use super::*;
 use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConnection, ServerConfig, ServerConnection};
+use rustls::{ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+use std::sync::Arc;
 use tempfile::TempDir;
+use ureq::tls::{Certificate, RootCerts};
 
 fn directory() -> TempDir {
     let directory = TempDir::new().unwrap();
@@ -50,7 +53,7 @@ fn server(directory: &TempDir, name: &str, mutual: bool) -> ServerConnection {
 }
 
 /// Shakes hands in memory.
-fn handshake(settings: &Settings, mut server: ServerConnection) -> std::result::Result<(), String> {
+fn handshake(settings: &Settings, mut server: ServerConnection) -> Result<(), String> {
     let name = ServerName::try_from("localhost").unwrap();
     let mut client = ClientConnection::new(settings.rustls().unwrap(), name).unwrap();
     for _ in 0..10 {

@@ -7,6 +7,7 @@ mod collect;
 mod import;
 mod layouts;
 mod mount;
+mod seal;
 mod tamper;
 
 #[allow(dead_code, reason = "other tests use the rest")]

@@ -1,6 +1,6 @@
 //! x86-64: what its filter checks for, and the calls that newer architectures never had.
 
-use super::calls;
+use super::{calls, numbers};
 
 /// AUDIT_ARCH_X86_64 (linux/audit.h).
 pub(in crate::seccomp) const ARCHITECTURE: u32 = 0xc000_003e;

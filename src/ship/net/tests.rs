@@ -20,7 +20,7 @@ fn distrustful(address: &str, timeout: Duration) -> Peer {
         ca: Some(directory.path().join("ca.pem")),
         client: None,
     };
-    Peer::new(address, Some(settings.rustls().unwrap()), timeout).unwrap()
+    Peer::new(address, Some(&settings), timeout).unwrap()
 }
 
 #[test]
