@@ -44,5 +44,6 @@ pub mod sys;
 pub mod time;
 pub mod tls;
 pub mod tree;
+pub mod unpacked;
 pub mod user;
 pub mod verity;

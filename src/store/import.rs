@@ -547,13 +547,16 @@ impl<R: Read> Read for Watched<'_, R> {
     }
 }
 
-/// Writes the tree image, unless the very same one is there.
+/// Writes the tree image, unless the very same one is there; throws away what is unpacked of it and
+/// differs.
 fn add_tree(store: &Store, diff_ids: &[Digest], layers: Vec<Layer>) -> Result<()> {
     let devices = devices(diff_ids, &layers);
     let merged = merge(layers)?;
     let tree = store.new_file()?;
     write_tree(&merged, &devices, &tree.file)?;
-    let path = store.tree_path(&crate::erofs::identity(diff_ids));
+    let identity = crate::erofs::identity(diff_ids);
+    store.mend_unpacked(&identity, diff_ids, &merged)?;
+    let path = store.tree_path(&identity);
     let digest_of = |file: &File| {
         super::digest_of(file, Algorithm::Sha256).context(|| format!("read({path:?})"))
     };

@@ -4,6 +4,7 @@ use super::Store;
 use super::image::Image;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Context, Error, Result};
+use crate::unpacked::{Model, Owners};
 use std::collections::BTreeSet;
 
 /// One object that was verified, and what is wrong with it.
@@ -56,7 +57,14 @@ impl Store {
 
     fn verify_image(&self, digest: &Digest, seen: &mut BTreeSet<Digest>) -> Result<()> {
         let image = Image::load(self, digest)?;
-        image.verify(self, &image.open(self)?, false)?;
+        let sources = image.open(self)?;
+        let verified = image.verify(self, &sources, false)?;
+        let model = Model {
+            tree: &verified.merged,
+            tars: &sources.tars,
+            owners: Owners::own()?,
+        };
+        self.compare_unpacked(&image.tree_identity(), &model)?;
         seen.extend(image.blobs());
         Ok(())
     }
