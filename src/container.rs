@@ -18,6 +18,7 @@ use crate::error::{Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HIN
 use crate::integrity::Demand;
 use crate::launch::{self, Attachment, Ids, Network, Newborn, Outputs, Prepared, Spec};
 use crate::observe::{Observer, OnWrite, Owners, Report};
+use crate::rootfs::Driver;
 use crate::ship::{Counters, Origin, Shipper, SinkUrl};
 use crate::state::{Entry, Runtime};
 use crate::status::Status;
@@ -58,6 +59,8 @@ pub struct Request {
     pub bundle: Option<Bundle>,
     /// The weakest integrity level that is taken.
     pub integrity: Demand,
+    /// How an image becomes a root.
+    pub driver: Driver,
     /// In place of the image's command.
     pub args: Vec<OsString>,
     /// In place of the image's entrypoint; empty: none.
@@ -117,7 +120,10 @@ pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
 pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result<Outcome> {
     memory::share_heap();
     cgroup::check(&request.limits)?;
-    let (loaded, material) = request.subject.load(&request.store, request.integrity)?;
+    let (loaded, material) = 
+        request
+            .subject
+            .load(&request.store, request.integrity, request.driver)?;
     let memo = material.memo().map(|memo| memo.to_string());
     status.event(
         "verified",
@@ -214,6 +220,7 @@ impl Launch<'_> {
         material: Material,
     ) -> Result<(Announced, Ending, Report)> {
         let directory = cgroup.open()?;
+        let _held = material.hold()?;
         let stdin = self.request.stdin.as_ref().map(AsFd::as_fd);
         let adopted = self.gate.adopts();
         let outputs = self.request.outputs;

@@ -30,6 +30,8 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::image::{Image, Sources, Verified};
+use crate::store::unpacked::Unpacked;
+use crate::unpacked::{Model, Owners};
 use crate::verity;
 use memo::{Marks, Memos};
 use std::fmt;
@@ -129,6 +131,39 @@ pub fn check(image: &Image, store: &Store, demand: Demand) -> Result<Checked> {
             Err(_) => known(image, store, sources),
         },
     }
+}
+
+/// Opens an image's layers and its unpacked files, which are made if they are not there, and checks
+/// both.
+///
+/// # Errors
+/// Bytes, names or attributes that differ; a level that only a tree image can have.
+pub fn check_unpacked(
+    image: &Image,
+    store: &Store,
+    demand: Demand,
+) -> Result<(Checked, Unpacked)> {
+    if let Demand::Sealed | Demand::Verity = demand {
+        let level = if demand == Demand::Sealed { "sealed" } else { "verity" };
+        let why = "the driver overlay has no such level: its files are many, and only hashed";
+        return Err(Error::unsupported(format_args!("--integrity {level}"), why)
+            .hint("--driver erofs, or --integrity hashed"));
+    }
+    let sources = image.open(store)?;
+    let verified = image.verify(store, &sources, false)?;
+    let model = Model {
+        tree: &verified.merged,
+        tars: &sources.tars,
+        owners: Owners::own()?,
+    };
+    let unpacked = store.unpack(image, &model)?;
+    let checked = Checked {
+        sources,
+        tree_digest: verified.tree_digest,
+        level: Level::Hashed,
+        memo: Memo::None("unpacked files are compared at every launch".into()),
+    };
+    Ok((checked, unpacked))
 }
 
 const WITHOUT_VERITY: &str = "import it again where the store's file system has fs-verity (ext4: tune2fs -O verity DEVICE); --integrity sealed promises more, --integrity hashed less";

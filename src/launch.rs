@@ -18,6 +18,7 @@ mod landlock;
 mod mask;
 mod network;
 mod sysctl;
+mod unpacked;
 
 use crate::capabilities::Capabilities;
 use crate::error::{Context, EXIT_FAILED, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
@@ -261,6 +262,7 @@ impl Newborn<'_> {
         }
         let program = spec.args.strings()[0].to_string_lossy().into_owned();
         let binds = self.network.binds(stage)?;
+        let stage_path = stage;
         let stage = CString::new(stage.as_os_str().as_encoded_bytes())
             .map_err(|_| Error::usage(format_args!("{stage:?}"), "has a NUL byte"))?;
         let (mut mount_points, told) = (self.network.mount_points(), self.world);
@@ -277,7 +279,7 @@ impl Newborn<'_> {
             .shifted
             .then(|| user_namespace(prepared.pid))
             .transpose()?;
-        let floor = ground.lay(namespace.as_ref().map(AsFd::as_fd))?;
+        let floor = ground.lay(namespace.as_ref().map(AsFd::as_fd), stage_path)?;
         let walls = Walls::new(floor.root(), floor.devices(), spec.observed)?;
         let world = World {
             spec,

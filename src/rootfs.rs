@@ -17,6 +17,17 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+/// `--driver`: how an image becomes a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Driver {
+    /// `erofs` where this host mounts it, else `overlay`.
+    Auto,
+    /// The tree image over the layers' tars, mounted.
+    Erofs,
+    /// The image unpacked in the store, as the lower layers of an overlay without an upper one.
+    Overlay,
+}
+
 /// How the kernel reads the backing files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backing {
