@@ -135,10 +135,15 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
     let runtime = Runtime::open(&request.root)?;
     runtime.sweep()?;
     let id = new_id()?;
+    let place = match request.bundle.as_ref().and_then(|bundle| bundle.cgroup.clone()) {
+        Some(asked) => Some(asked),
+        None => cgroup::own_place(&id)?,
+    };
     let entry = runtime.enter(&id, request.name.as_deref())?;
     let launch = Launch {
         request,
         id,
+        place,
         loaded: &loaded,
         entry: &entry,
         signals: &signals,
@@ -147,7 +152,8 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
     };
     let outcome = launch.run(material);
     // What is left is removed whatever happened; the first error is the one that is told.
-    let removed = match Cgroup::existing(&launch.place()) {
+    let left = launch.place.as_deref().map(Cgroup::existing).transpose();
+    let removed = match left.map(Option::flatten) {
         Ok(None) => entry.remove(),
         // By the entry the next command finds it, and tries again.
         Ok(Some(_)) => Ok(()),
@@ -161,6 +167,8 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
 struct Launch<'a> {
     request: &'a Request,
     id: String,
+    /// Where its cgroup is, beneath the root of the hierarchy, if there is one.
+    place: Option<PathBuf>,
     loaded: &'a Loaded,
     entry: &'a Entry,
     signals: &'a SignalFd,
@@ -185,10 +193,14 @@ struct Announced {
 impl Launch<'_> {
     fn run(&self, material: Material) -> Result<Outcome> {
         let network = self.request.network.attach()?;
-        let place = self.place();
-        self.entry.announce_cgroup(&place)?;
-        // A launch that its limits forbid is none that the sink should hear of.
-        let cgroup = Cgroup::create(&place, &self.request.limits)?;
+        let cgroup = match &self.place {
+            Some(place) => {
+                self.entry.announce_cgroup(place)?;
+                // A launch that its limits forbid is none that the sink should hear of.
+                Cgroup::create(place, &self.request.limits)?
+            }
+            None => Cgroup::none(),
+        };
         let guard = match self.gate.adopts() {
             true => Some(cgroup.guard()?),
             false => None,
@@ -203,13 +215,6 @@ impl Launch<'_> {
             code,
             effects: report,
         })
-    }
-
-    /// Where its cgroup is, beneath the root of the hierarchy.
-    fn place(&self) -> PathBuf {
-        let bundle = self.request.bundle.as_ref();
-        let asked = bundle.and_then(|bundle| bundle.cgroup.clone());
-        asked.unwrap_or_else(|| cgroup::place(&self.id))
     }
 
     /// Returns when the app has ended.
@@ -227,14 +232,15 @@ impl Launch<'_> {
         let start = |newborn: Newborn<'_>| {
             let root = material.mount()?;
             let plan = Plan::new(self.request, self.loaded, root.file())?;
-            let announced = self.announce(&plan, &material, &root, network)?;
+            let ids = self.ids(&root)?;
+            let announced = self.announce(&plan, &material, &root, &ids, network)?;
             drop(material);
-            let outcome = self.execute(newborn, plan.spec, root, &announced, cgroup);
+            let outcome = self.execute(newborn, plan.spec, root, &ids, &announced, cgroup);
             let app = self.told(outcome, &announced, cgroup)?;
             Ok((announced, app))
         };
         let (announced, app) =
-            launch::start(network, stdin, directory.as_fd(), outputs, adopted, start)?;
+            launch::start(network, stdin, directory.as_ref().map(AsFd::as_fd), outputs, adopted, start)?;
         let ended = self.supervise(app, &announced, cgroup);
         let ended = ended.map_err(|error| error.exit(EXIT_FAILED));
         let (ending, report) = self.told(ended, &announced, cgroup)?;
@@ -247,10 +253,10 @@ impl Launch<'_> {
         plan: &Plan,
         material: &Material,
         root: &Mounted,
+        ids: &Ids,
         network: &Attachment,
     ) -> Result<Announced> {
-        let ids = self.ids(root);
-        let record = plan.record(self.request, self.loaded, material, root, &ids, network)?;
+        let record = plan.record(self.request, self.loaded, material, root, ids, network)?;
         let (record, launch) = record.seal();
         let options = crate::ship::Options {
             buffer: self.request.log_buffer,
@@ -280,13 +286,15 @@ impl Launch<'_> {
         Ok(())
     }
 
-    fn ids(&self, root: &Mounted) -> Ids {
+    fn ids(&self, root: &Mounted) -> Result<Ids> {
         let bundle = self.request.bundle.as_ref();
-        match bundle.and_then(|bundle| bundle.ids.clone()) {
+        let owners = crate::unpacked::Owners::own()?;
+        Ok(match bundle.and_then(|bundle| bundle.ids.clone()) {
             Some((users, groups)) => Ids::mapped(users, groups),
+            None if !owners.are_all() => Ids::shared(owners),
             None if root.can_be_mapped() => Ids::own(self.entry.first_id()),
             None => Ids::of_the_host(),
-        }
+        })
     }
 
     /// Returns when the app runs: prepared, and known to the sink.
@@ -295,11 +303,14 @@ impl Launch<'_> {
         newborn: Newborn<'_>,
         spec: Spec,
         root: Mounted,
+        ids: &Ids,
         announced: &Announced,
         cgroup: &Cgroup,
     ) -> Result<Prepared> {
-        let (stage, ids) = (self.entry.path(), self.ids(&root));
-        let prepared = newborn.prepare(spec, root.ground(), stage, &ids)?;
+        let stage = self.entry.path();
+        let prepared = newborn.prepare(spec, root.ground(), stage, ids)?;
+        let init = prepared.pidfd.try_clone().context(|| "dup(pidfd)")?;
+        cgroup.follow(init);
         // The container's own mount is the last: the kernel takes it down when nobody waits for it.
         drop(root);
         let deadline = Instant::now() + HANDSHAKE;

@@ -23,6 +23,7 @@ mod unpacked;
 use crate::capabilities::Capabilities;
 use crate::error::{Context, EXIT_FAILED, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
 use crate::observe::calls;
+use crate::rootless;
 use crate::seccomp::Policy;
 use crate::sys::process::Pointers;
 use crate::sys::seccomp::Listener;
@@ -105,10 +106,13 @@ impl Walls {
             )
             .hint("it takes Linux 4.14 with CONFIG_SECCOMP_FILTER")
         })?;
-        let policy = match observed {
-            true => Policy::container().watch(calls::watched()),
-            false => Policy::container(),
-        };
+        let mut policy = Policy::container();
+        if !has_memfd_sysctl()? {
+            policy = policy.without_executable_memory();
+        }
+        if observed {
+            policy = policy.watch(calls::watched());
+        }
         Ok(Walls {
             ruleset: landlock::ruleset(root, dev)?,
             filter: policy.compile(),
@@ -128,13 +132,11 @@ impl Walls {
 pub fn start<T: Send>(
     network: &Attachment,
     stdin: Option<BorrowedFd<'_>>,
-    cgroup: BorrowedFd<'_>,
+    cgroup: Option<BorrowedFd<'_>>,
     outputs: Outputs,
     adopted: bool,
     direct: impl FnOnce(Newborn<'_>) -> Result<T> + Send,
 ) -> Result<T> {
-    // The child shares this memory, which holds the environment, until it executes.
-    nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
     let ((stdout, child_stdout), (stderr, child_stderr)) = match outputs {
         Outputs::Pipes => (pipe()?, pipe()?),
         Outputs::Handed => (handed(1)?, handed(2)?),
@@ -149,6 +151,8 @@ pub fn start<T: Send>(
     let (birth, world) = (clone::Birth::awaited(), OnceLock::new());
     let cradle = Cradle {
         own_network: network.owned(),
+        sets_memfd: has_memfd_sysctl()?,
+        sets_groups: rootless::may_set_groups()?,
         adopted,
         stdin: stdin.map(|stdin| stdin.as_raw_fd()),
         stdout: child_stdout.as_raw_fd(),
@@ -188,7 +192,7 @@ pub fn start<T: Send>(
 /// Returns when the child has executed the app, or is gone.
 fn clone_child(
     network: &Attachment,
-    cgroup: BorrowedFd<'_>,
+    cgroup: Option<BorrowedFd<'_>>,
     birth: &clone::Birth,
     cradle: &Cradle<'_>,
 ) -> Result<()> {
@@ -202,6 +206,11 @@ fn clone_child(
         .map_err(|errno| clone_failed(flags, errno))?;
     // The app may run already.
     home.leave().map_err(|error| error.exit(EXIT_FAILED))
+}
+
+/// Whether this process can set `vm.memfd_noexec`; the filter takes its place where it cannot.
+fn has_memfd_sysctl() -> Result<bool> {
+    Ok(!rootless::is_ordinary()? && Path::new("/proc/sys/vm/memfd_noexec").exists())
 }
 
 fn close(channel: &Mutex<Option<OwnedFd>>) {
@@ -271,6 +280,9 @@ impl Newborn<'_> {
         let (masked, limits) = (spec.masked.clone(), spec.rlimits.clone());
         let mut prepared = self.await_birth(program)?;
         ids.write(prepared.pid)?;
+        // The child shares this memory, which holds the environment, until it executes. Not before: the
+        // files of /proc/PID then belong to the host's root, and no other user could map ids.
+        nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
         if let Some(score) = spec.oom_score_adj {
             let path = format!("/proc/{}/oom_score_adj", prepared.pid);
             std::fs::write(&path, score.to_string()).context(|| format!("write({path:?})"))?;
@@ -411,7 +423,7 @@ fn clone_failed(flags: u64, errno: Errno) -> Error {
         errno.desc(),
     );
     match errno {
-        Errno::EPERM => error.hint("launching takes root"),
+        Errno::EPERM => error.hint("imrun doctor says what this host gives its users"),
         Errno::ENOSPC | Errno::EUSERS => {
             error.hint("a limit of /proc/sys/user/max_*_namespaces is reached")
         }

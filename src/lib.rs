@@ -34,6 +34,7 @@ pub mod record;
 pub mod reference;
 pub mod registry;
 pub mod rootfs;
+pub mod rootless;
 pub mod seccomp;
 pub mod ship;
 pub mod state;

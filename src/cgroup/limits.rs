@@ -119,6 +119,11 @@ impl Limits {
         [memory, cpus, pids, weight].into_iter().flatten().collect()
     }
 
+    /// The option of one that was asked for.
+    pub(super) fn first(&self) -> Option<&'static str> {
+        self.asked().first().map(|limit| limit.option)
+    }
+
     /// Refuses a limit that nothing can start under, and one whose controller the hierarchy at `root`
     /// does not have.
     pub(super) fn check(&self, root: &Path) -> Result<()> {
@@ -149,7 +154,13 @@ impl Limits {
     /// Hands the controllers that are needed down from `directory` to its children.
     pub(super) fn enable(&self, directory: &Path) -> Result<()> {
         let file = directory.join("cgroup.subtree_control");
-        for Limit { controller, .. } in self.asked() {
+        let asked = self.asked();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let enabled = std::fs::read_to_string(&file).context(|| format!("read({file:?})"))?;
+        let is_new = |limit: &Limit| !enabled.split_whitespace().any(|one| one == limit.controller);
+        for Limit { controller, .. } in asked.into_iter().filter(is_new) {
             write(&file, &format!("+{controller}")).map_err(|error| {
                 error.hint("processes in a cgroup between the root and the container's keep its controllers to themselves")
             })?;

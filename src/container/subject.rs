@@ -4,6 +4,7 @@ use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::integrity::{self, Checked, Demand, Memo};
 use crate::launch::{Ground, Ids};
+use crate::rootless;
 use crate::rootfs::{self, Backing, Driver};
 use crate::store::Store;
 use crate::store::image::Image;
@@ -59,6 +60,10 @@ impl Subject {
                 let image = Image::load(store, digest)?;
                 image.expect_host()?;
                 let material = match driver {
+                    Driver::Auto if rootless::is_ordinary()? => Driver::Overlay,
+                    driver => driver,
+                };
+                let material = match material {
                     Driver::Overlay => {
                         let (checked, files) = integrity::check_unpacked(&image, store, demand)?;
                         Material::Unpacked(checked, files)

@@ -19,6 +19,7 @@
 use super::watch::Stamp;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::rootless;
 use crate::store::NewFile;
 use crate::store::image::{Image, Sources};
 use std::fmt::Write as _;
@@ -45,6 +46,9 @@ impl Memos {
     /// # Errors
     /// It is there, and others than root can write to it.
     pub fn open() -> Result<std::result::Result<Memos, String>> {
+        if rootless::is_ordinary()? {
+            return Ok(Err("memos are kept for root alone".into()));
+        }
         for directory in [RUNTIME, DIRECTORY] {
             match DirBuilder::new().mode(0o700).create(directory) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => {

@@ -41,6 +41,10 @@ pub(super) const GO: u8 = b'g';
 /// What the child is born with. Descriptors are numbers, for the parent may close its own.
 pub(super) struct Cradle<'a> {
     pub own_network: bool,
+    /// Whether a sysctl of the host's root keeps memory from being executed by a descriptor.
+    pub sets_memfd: bool,
+    /// Whether supplementary groups can be set.
+    pub sets_groups: bool,
     /// Whether its parent is not imrun.
     pub adopted: bool,
     pub stdin: Option<RawFd>,
@@ -295,7 +299,9 @@ fn mount_views(cradle: &Cradle<'_>) -> Result<Views, Failure> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     nix::mount::mount(none, c"/", none, private, none).at(Step::Propagation)?;
     let proc = mount_new(c"proc", 0, Step::Proc)?;
-    set_sysctls(&proc, &sysctl::HOST_USER)?;
+    if cradle.sets_memfd {
+        set_sysctls(&proc, &sysctl::HOST_USER)?;
+    }
     let sysfs = match cradle.own_network {
         true => Some(mount_new(c"sysfs", RDONLY, Step::Sysfs)?),
         false => None,
@@ -331,7 +337,8 @@ fn enter_root(
         mount::move_mount(dev, root.as_raw_fd(), c"dev").at(Step::AttachDev)?;
     }
     let covers = Covers::open(root, dev).at(Step::Covers)?;
-    process::set_ids(0, 0, &[]).at(Step::RootIds)?;
+    let no_groups: Option<&[u32]> = cradle.sets_groups.then_some(&[]);
+    process::set_ids(0, 0, no_groups).at(Step::RootIds)?;
     configure(&views.proc, cradle.own_network, &world.spec)?;
     let attach = |view: &OwnedFd, path, step| {
         mount::move_mount(view.as_fd(), root.as_raw_fd(), path).at(step)
@@ -413,7 +420,8 @@ fn drop_privileges(cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
     bound_capabilities(capabilities)?;
     // Else a user other than 0 would have none left to be given.
     nix::sys::prctl::set_keepcaps(capabilities != 0).at(Step::KeepCapabilities)?;
-    process::set_ids(spec.uid, spec.gid, &spec.groups).at(Step::Ids)?;
+    let groups = cradle.sets_groups.then_some(&*spec.groups);
+    process::set_ids(spec.uid, spec.gid, groups).at(Step::Ids)?;
     process::set_capabilities(capabilities).at(Step::Capabilities)?;
     nix::sys::prctl::set_no_new_privs().at(Step::NoNewPrivileges)?;
     // A change of credentials clears it, so it comes after the last one.

@@ -1,6 +1,7 @@
 //! Which of the host's users and groups those of a container are.
 
 use crate::error::{Context, Error, Result};
+use crate::unpacked::Owners;
 use crate::user::IDS;
 use nix::unistd::Pid;
 use std::fmt::Write as _;
@@ -42,6 +43,23 @@ impl Ids {
             users,
             groups,
             shifted: true,
+        }
+    }
+
+    /// Those that an ordinary user has to give: of them the container's are the same.
+    pub fn shared(owners: Owners) -> Ids {
+        let (users, groups) = owners.counts();
+        let range = |count: u32| {
+            vec![IdRange {
+                inside: 0,
+                outside: 0,
+                count: count.min(IDS),
+            }]
+        };
+        Ids {
+            users: range(users),
+            groups: range(groups),
+            shifted: false,
         }
     }
 
@@ -107,7 +125,9 @@ fn outside(ranges: &[IdRange], id: u32) -> Option<u32> {
 }
 
 fn missing(kind: &str, id: u32) -> Error {
-    Error::policy(format_args!("{kind} {id}"), "is beyond the container's ids")
+    Error::policy(format_args!("{kind} {id}"), "is beyond the container's ids").hint(
+        "of an image, 65,536 from 0 on; without root only 0, which is the one who launches it: --user 0:0",
+    )
 }
 
 #[cfg(test)]
