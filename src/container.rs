@@ -19,6 +19,7 @@ use crate::integrity::Demand;
 use crate::launch::{self, Attachment, Ids, Network, Newborn, Outputs, Prepared, Spec};
 use crate::observe::{Observer, OnWrite, Owners, Report};
 use crate::rootfs::Driver;
+use crate::rootless;
 use crate::ship::{Counters, Origin, Shipper, SinkUrl};
 use crate::state::{Entry, Runtime};
 use crate::status::Status;
@@ -120,7 +121,10 @@ pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
 pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result<Outcome> {
     memory::share_heap();
     cgroup::check(&request.limits)?;
-    let (loaded, material) = 
+    if rootless::is_ordinary()? {
+        launch::seal_ipc()?;
+    }
+    let (loaded, material) =
         request
             .subject
             .load(&request.store, request.integrity, request.driver)?;
@@ -135,7 +139,11 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
     let runtime = Runtime::open(&request.root)?;
     runtime.sweep()?;
     let id = new_id()?;
-    let place = match request.bundle.as_ref().and_then(|bundle| bundle.cgroup.clone()) {
+    let place = match request
+        .bundle
+        .as_ref()
+        .and_then(|bundle| bundle.cgroup.clone())
+    {
         Some(asked) => Some(asked),
         None => cgroup::own_place(&id)?,
     };
@@ -232,15 +240,21 @@ impl Launch<'_> {
         let start = |newborn: Newborn<'_>| {
             let root = material.mount()?;
             let plan = Plan::new(self.request, self.loaded, root.file())?;
-            let ids = self.ids(&root)?;
+            let ids = self.ids(&root, &plan.spec)?;
             let announced = self.announce(&plan, &material, &root, &ids, network)?;
             drop(material);
             let outcome = self.execute(newborn, plan.spec, root, &ids, &announced, cgroup);
             let app = self.told(outcome, &announced, cgroup)?;
             Ok((announced, app))
         };
-        let (announced, app) =
-            launch::start(network, stdin, directory.as_ref().map(AsFd::as_fd), outputs, adopted, start)?;
+        let (announced, app) = launch::start(
+            network,
+            stdin,
+            directory.as_ref().map(AsFd::as_fd),
+            outputs,
+            adopted,
+            start,
+        )?;
         let ended = self.supervise(app, &announced, cgroup);
         let ended = ended.map_err(|error| error.exit(EXIT_FAILED));
         let (ending, report) = self.told(ended, &announced, cgroup)?;
@@ -286,12 +300,12 @@ impl Launch<'_> {
         Ok(())
     }
 
-    fn ids(&self, root: &Mounted) -> Result<Ids> {
+    fn ids(&self, root: &Mounted, spec: &Spec) -> Result<Ids> {
         let bundle = self.request.bundle.as_ref();
         let owners = crate::unpacked::Owners::own()?;
         Ok(match bundle.and_then(|bundle| bundle.ids.clone()) {
             Some((users, groups)) => Ids::mapped(users, groups),
-            None if !owners.are_all() => Ids::shared(owners),
+            None if !owners.are_all() => Ids::of_a_user(owners, spec.uid, spec.gid),
             None if root.can_be_mapped() => Ids::own(self.entry.first_id()),
             None => Ids::of_the_host(),
         })

@@ -138,13 +138,13 @@ pub fn check(image: &Image, store: &Store, demand: Demand) -> Result<Checked> {
 ///
 /// # Errors
 /// Bytes, names or attributes that differ; a level that only a tree image can have.
-pub fn check_unpacked(
-    image: &Image,
-    store: &Store,
-    demand: Demand,
-) -> Result<(Checked, Unpacked)> {
+pub fn check_unpacked(image: &Image, store: &Store, demand: Demand) -> Result<(Checked, Unpacked)> {
     if let Demand::Sealed | Demand::Verity = demand {
-        let level = if demand == Demand::Sealed { "sealed" } else { "verity" };
+        let level = if demand == Demand::Sealed {
+            "sealed"
+        } else {
+            "verity"
+        };
         let why = "the driver overlay has no such level: its files are many, and only hashed";
         return Err(Error::unsupported(format_args!("--integrity {level}"), why)
             .hint("--driver erofs, or --integrity hashed"));

@@ -43,6 +43,8 @@ pub use ground::Ground;
 pub use ids::{IdRange, Ids};
 pub use mask::covers as is_covered;
 pub use network::{Attachment, NameFile, Network, host_name_of};
+pub use sysctl::seal_ipc;
+pub use unpacked::lay_alone;
 
 /// Everything that decides how the app starts, checked and in the kernel's own form.
 pub struct Spec {
@@ -151,6 +153,7 @@ pub fn start<T: Send>(
     let (birth, world) = (clone::Birth::awaited(), OnceLock::new());
     let cradle = Cradle {
         own_network: network.owned(),
+        own_ipc: !rootless::is_ordinary()?,
         sets_memfd: has_memfd_sysctl()?,
         sets_groups: rootless::may_set_groups()?,
         adopted,
@@ -200,7 +203,8 @@ fn clone_child(
         true => libc::CLONE_PARENT as u64,
         false => 0,
     };
-    let flags = child::NAMESPACES | network.clone_flag() | parent;
+    let ipc = if cradle.own_ipc { child::IPC } else { 0 };
+    let flags = child::NAMESPACES | ipc | network.clone_flag() | parent;
     let home = network.enter()?;
     clone::clone_and_wait(flags, cgroup, birth, child::run, cradle)
         .map_err(|errno| clone_failed(flags, errno))?;
@@ -296,6 +300,7 @@ impl Newborn<'_> {
         let world = World {
             spec,
             stage,
+            has_root: ids.have_root(),
             has_devices: floor.dev.is_some(),
             targets: binds.iter().map(|bind| bind.target).collect(),
             filter: walls.filter,

@@ -18,21 +18,33 @@ pub fn is_ordinary() -> Result<bool> {
     Ok(!geteuid().is_root() || !Owners::own()?.are_all())
 }
 
-/// Enters such a namespace, with mounts of its own; nothing to do for who is root. This process must
-/// have one thread.
+/// Enters such a namespace, with mounts and System V objects of its own; nothing to do for root of the
+/// host. This process must have one thread.
+///
+/// The ipc namespace is the container's: only here it has a root who can empty it, for in the
+/// container's own user namespace the one id is the app's.
 ///
 /// # Errors
 /// A host that gives its users none.
 pub fn enter() -> Result<()> {
     let (user, group) = (geteuid(), getegid());
-    if user.is_root() {
+    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
+    if !is_ordinary()? {
         return Ok(());
     }
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(refused)?;
-    let put = |path: &str, text: String| std::fs::write(path, text).map_err(|error| {
-        let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-        Error { what: format!("write({path:?})"), ..refused(errno) }
-    });
+    if user.is_root() {
+        return unshare(own).map_err(refused);
+    }
+    unshare(CloneFlags::CLONE_NEWUSER | own).map_err(refused)?;
+    let put = |path: &str, text: String| {
+        std::fs::write(path, text).map_err(|error| {
+            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            Error {
+                what: format!("write({path:?})"),
+                ..refused(errno)
+            }
+        })
+    };
     // Else the kernel takes no map of groups: who leaves one could gain what it was kept from.
     put(SETGROUPS, "deny".to_owned())?;
     put("/proc/self/uid_map", format!("0 {user} 1\n"))?;
@@ -40,7 +52,10 @@ pub fn enter() -> Result<()> {
 }
 
 fn refused(errno: Errno) -> Error {
-    let error = Error::unsupported("unshare(CLONE_NEWUSER|CLONE_NEWNS)", errno.desc());
+    let error = Error::unsupported(
+        "unshare(CLONE_NEWUSER|CLONE_NEWNS|CLONE_NEWIPC)",
+        errno.desc(),
+    );
     match errno {
         Errno::ENOSPC | Errno::EUSERS => {
             error.hint("/proc/sys/user/max_user_namespaces is 0 or reached")

@@ -121,6 +121,7 @@ impl Runtime {
         for directory in [&dir, &ids, &names] {
             make_directory(directory)?;
         }
+        refuse_foreign(&dir)?;
         Ok(Runtime { dir, ids, names })
     }
 
@@ -347,6 +348,17 @@ fn make_directory(path: &Path) -> Result<()> {
         .mode(0o700)
         .create(path)
         .context(|| format!("mkdir({path:?})"))
+}
+
+/// Who else could write there could name any process as a container.
+fn refuse_foreign(directory: &Path) -> Result<()> {
+    let found = std::fs::symlink_metadata(directory).context(|| format!("lstat({directory:?})"))?;
+    let user = nix::unistd::geteuid().as_raw();
+    if found.is_dir() && found.uid() == user && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let why = "is not a directory that its user alone can write to";
+    Err(Error::policy(format_args!("{directory:?}"), why).hint("--root names another one"))
 }
 
 fn remove_directory(path: &Path) -> Result<()> {

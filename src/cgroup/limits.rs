@@ -159,7 +159,11 @@ impl Limits {
             return Ok(());
         }
         let enabled = std::fs::read_to_string(&file).context(|| format!("read({file:?})"))?;
-        let is_new = |limit: &Limit| !enabled.split_whitespace().any(|one| one == limit.controller);
+        let is_new = |limit: &Limit| {
+            !enabled
+                .split_whitespace()
+                .any(|one| one == limit.controller)
+        };
         for Limit { controller, .. } in asked.into_iter().filter(is_new) {
             write(&file, &format!("+{controller}")).map_err(|error| {
                 error.hint("processes in a cgroup between the root and the container's keep its controllers to themselves")

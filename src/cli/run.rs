@@ -10,8 +10,8 @@ use crate::error::{Context, Error, Result};
 use crate::integrity::Demand;
 use crate::launch::{Network, Outputs};
 use crate::observe::OnWrite;
-use crate::rootfs::Driver;
 use crate::reference::{ImageArgument, Reference};
+use crate::rootfs::Driver;
 use crate::ship::SinkUrl;
 use crate::status::Status;
 use crate::supervise::{OnStall, Policy, signals, stdin};
@@ -115,7 +115,13 @@ pub struct Run {
     #[arg(long, value_enum, default_value = "auto", value_name = "LEVEL")]
     integrity: Demand,
     /// How the image becomes a root: mounted, or unpacked once
-    #[arg(long, value_enum, default_value = "auto", env = "IMRUN_DRIVER", value_name = "DRIVER")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        env = "IMRUN_DRIVER",
+        value_name = "DRIVER"
+    )]
     driver: Driver,
     /// Write status events to this descriptor, a JSON object a line
     #[arg(long, value_name = "N")]

@@ -4,8 +4,8 @@ use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::integrity::{self, Checked, Demand, Memo};
 use crate::launch::{Ground, Ids};
-use crate::rootless;
 use crate::rootfs::{self, Backing, Driver};
+use crate::rootless;
 use crate::store::Store;
 use crate::store::image::Image;
 use crate::store::unpacked::Unpacked;
@@ -109,15 +109,14 @@ impl Loaded {
     /// For the launch record.
     pub fn record(&self, material: &Material) -> Value {
         match (self, material) {
-            (
-                Loaded::Image(image),
-                Material::Image(checked) | Material::Unpacked(checked, _),
-            ) => json!({
-                "manifest": image.digest,
-                "config": image.manifest.config.digest,
-                "diffIds": image.config.diff_ids,
-                "tree": checked.tree_digest,
-            }),
+            (Loaded::Image(image), Material::Image(checked) | Material::Unpacked(checked, _)) => {
+                json!({
+                    "manifest": image.digest,
+                    "config": image.manifest.config.digest,
+                    "diffIds": image.config.diff_ids,
+                    "tree": checked.tree_digest,
+                })
+            }
             _ => json!({ "directory": self.name() }),
         }
     }

@@ -78,11 +78,7 @@ impl Ground {
 
     /// Maps its owners to the ids of a user namespace, if there is one; `stage` is a directory that
     /// may be mounted on, where nobody sees it.
-    pub(super) fn lay(
-        &self,
-        namespace: Option<BorrowedFd<'_>>,
-        stage: &Path,
-    ) -> Result<Floor<'_>> {
+    pub(super) fn lay(&self, namespace: Option<BorrowedFd<'_>>, stage: &Path) -> Result<Floor<'_>> {
         match self {
             Ground::Whole(root) => {
                 map(root, namespace)?;
@@ -163,8 +159,7 @@ pub(super) fn overlay(
     }
     mount::fsconfig_string(context, c"lowerdir", &layers)
         .map_err(|e| ("fsconfig(overlay, \"lowerdir\")", e))?;
-    mount::fsconfig_create(context)
-        .map_err(|e| ("fsconfig(overlay, FSCONFIG_CMD_CREATE)", e))?;
+    mount::fsconfig_create(context).map_err(|e| ("fsconfig(overlay, FSCONFIG_CMD_CREATE)", e))?;
     mount::fsmount(context, mount::RDONLY | mount::NOSUID | attributes)
         .map_err(|e| ("fsmount(overlay, MOUNT_ATTR_RDONLY)", e))
 }

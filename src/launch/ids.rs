@@ -46,9 +46,13 @@ impl Ids {
         }
     }
 
-    /// Those that an ordinary user has to give: of them the container's are the same.
-    pub fn shared(owners: Owners) -> Ids {
+    /// Those that an ordinary user has to give: where it is one alone, the container's user is it;
+    /// where there are more, the container's are the same.
+    pub fn of_a_user(owners: Owners, uid: u32, gid: u32) -> Ids {
         let (users, groups) = owners.counts();
+        if (users, groups) == (1, 1) {
+            return Ids::alone(uid, gid);
+        }
         let range = |count: u32| {
             vec![IdRange {
                 inside: 0,
@@ -61,6 +65,26 @@ impl Ids {
             groups: range(groups),
             shifted: false,
         }
+    }
+
+    fn alone(uid: u32, gid: u32) -> Ids {
+        let range = |inside| {
+            vec![IdRange {
+                inside,
+                outside: 0,
+                count: 1,
+            }]
+        };
+        Ids {
+            users: range(uid),
+            groups: range(gid),
+            shifted: false,
+        }
+    }
+
+    /// Whether the container has a user 0 and a group 0.
+    pub(super) fn have_root(&self) -> bool {
+        self.user(0).is_ok() && self.group(0).is_ok()
     }
 
     /// The host's own, in a user namespace all the same: for a root whose file system cannot map
@@ -125,9 +149,7 @@ fn outside(ranges: &[IdRange], id: u32) -> Option<u32> {
 }
 
 fn missing(kind: &str, id: u32) -> Error {
-    Error::policy(format_args!("{kind} {id}"), "is beyond the container's ids").hint(
-        "of an image, 65,536 from 0 on; without root only 0, which is the one who launches it: --user 0:0",
-    )
+    Error::policy(format_args!("{kind} {id}"), "is beyond the container's ids")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use super::ground::{map, overlay};
 use crate::error::{Context, Error, Result};
+use crate::store::unpacked::Unpacked;
 use crate::sys::mount::{self, NOEXEC, NOSUID, RDONLY};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
@@ -47,8 +48,12 @@ pub(super) fn lay(
         .map_err(|_| Error::usage(format_args!("{stage:?}"), "has a NUL byte"))?;
     attach(&layers, &stage)?;
     let attributes = if needs_devices { mount::NODEV } else { 0 };
-    let root = overlay(&layer(&layers, "root")?, &layer(&layers, "empty")?, attributes)
-        .map_err(|(call, errno)| too_old(call, errno))?;
+    let root = overlay(
+        &layer(&layers, "root")?,
+        &layer(&layers, "empty")?,
+        attributes,
+    )
+    .map_err(|(call, errno)| too_old(call, errno))?;
     if !needs_devices {
         return Ok(root);
     }
@@ -59,13 +64,23 @@ pub(super) fn lay(
     mount::open_tree_clone_all(root.as_fd()).context(|| "open_tree(root, OPEN_TREE_CLONE)")
 }
 
+/// The same for a mount that no container has, with the owners that the files have.
+pub fn lay_alone(files: &Unpacked, stage: &Path) -> Result<OwnedFd> {
+    let compared = files.directory().try_clone();
+    let compared = compared.context(|| "dup(unpacked)")?.into();
+    let laid = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| lay(&files.path, &compared, false, None, stage));
+        thread.join()
+    });
+    laid.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// What is mounted from here on is seen by nobody else.
 fn leave_mounts() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context(|| "unshare(CLONE_NEWNS)")?;
     let none: Option<&CStr> = None;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    nix::mount::mount(none, c"/", none, private, none)
-        .context(|| "mount(\"/\", MS_REC|MS_PRIVATE)")
+    nix::mount::mount(none, c"/", none, private, none).context(|| "mount(\"/\", MS_REC|MS_PRIVATE)")
 }
 
 /// Opens a path in this mount namespace: the very directory that was compared.

@@ -117,8 +117,7 @@ impl Store {
             Err(error) if error.reason == Reason::Digest => {
                 let path = self.unpacked_path(identity, model.owners);
                 let old = path.with_file_name(unique(".old"));
-                std::fs::rename(&path, &old)
-                    .context(|| format!("rename({path:?}, {old:?})"))?;
+                std::fs::rename(&path, &old).context(|| format!("rename({path:?}, {old:?})"))?;
                 remove_unused(&old).map(drop)
             }
             other => other,

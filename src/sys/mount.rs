@@ -73,7 +73,10 @@ pub fn open_tree_clone_of(file: BorrowedFd<'_>) -> Result<OwnedFd> {
 
 /// The same, with all that is mounted beneath it.
 pub fn open_tree_clone_all(file: BorrowedFd<'_>) -> Result<OwnedFd> {
-    open_tree(file, libc::OPEN_TREE_CLONE | libc::AT_RECURSIVE as libc::c_uint)
+    open_tree(
+        file,
+        libc::OPEN_TREE_CLONE | libc::AT_RECURSIVE as libc::c_uint,
+    )
 }
 
 fn open_tree(file: BorrowedFd<'_>, flags: libc::c_uint) -> Result<OwnedFd> {

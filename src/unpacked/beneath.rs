@@ -104,7 +104,10 @@ mod tests {
         open_directory(handle.as_fd(), b"").unwrap();
         open_directory(handle.as_fd(), b"a/b").unwrap();
         for wrong in ["link", "link/b", "a/out", "a/out/etc", "..", "a/../..", "/"] {
-            assert!(open_directory(handle.as_fd(), wrong.as_bytes()).is_err(), "{wrong}");
+            assert!(
+                open_directory(handle.as_fd(), wrong.as_bytes()).is_err(),
+                "{wrong}"
+            );
         }
     }
 }

@@ -30,7 +30,9 @@ pub fn compare(model: &Model<'_>, top: BorrowedFd<'_>) -> Result<()> {
     let comparison = Comparison {
         model,
         top,
-        numbers: (0..model.tree.capacity()).map(|_| AtomicU64::new(0)).collect(),
+        numbers: (0..model.tree.capacity())
+            .map(|_| AtomicU64::new(0))
+            .collect(),
     };
     let directories = model.directories();
     in_parallel(&directories, |(path, inode)| {
@@ -85,8 +87,8 @@ impl Comparison<'_> {
             .map_err(|difference| difference.of(path, b""))?;
         let children = self.model.tree.children(inode);
         let children = || children.into_iter().flatten();
-        let found = beneath::names(directory)
-            .context(|| format!("readdir({:?})", shown(path, b"")))?;
+        let found =
+            beneath::names(directory).context(|| format!("readdir({:?})", shown(path, b"")))?;
         let expected = children().map(|(name, _)| &**name);
         if let Some((name, why)) = unequal(&found, expected) {
             return Err(Difference::Other(why.into()).of(path, &name));
@@ -139,7 +141,12 @@ impl Comparison<'_> {
     }
 
     /// All that an inode is but its contents.
-    fn attributes(&self, directory: BorrowedFd<'_>, name: &[u8], id: InodeId) -> Compared<FileStat> {
+    fn attributes(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &[u8],
+        id: InodeId,
+    ) -> Compared<FileStat> {
         let (tree, owners) = (self.model.tree, self.model.owners);
         let inode = tree.inode(id);
         let (meta, found) = (&inode.meta, status(directory, name)?);
@@ -189,9 +196,8 @@ impl Comparison<'_> {
     /// What the host's security modules put on every file is none of the image's.
     fn xattrs(&self, directory: BorrowedFd<'_>, name: &[u8], expected: &[Xattr]) -> Compared {
         let path = beneath::path(directory, name);
-        let hosts = |name: &Vec<u8>| {
-            name.starts_with(b"security.") && name != b"security.capability"
-        };
+        let hosts =
+            |name: &Vec<u8>| name.starts_with(b"security.") && name != b"security.capability";
         let mut found = xattr::list(&path)?;
         found.retain(|name| !hosts(name));
         found.sort_unstable();
@@ -202,7 +208,9 @@ impl Comparison<'_> {
             let key = CString::new(&**name).map_err(|_| Errno::EINVAL)?;
             if xattr::get(&path, &key)? != **value {
                 let name = String::from_utf8_lossy(name);
-                return differs(format!("has another value of the extended attribute {name}"));
+                return differs(format!(
+                    "has another value of the extended attribute {name}"
+                ));
             }
         }
         Ok(())

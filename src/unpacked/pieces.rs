@@ -1,6 +1,6 @@
 //! Where a file's bytes are: pieces of a tar, and holes.
 
-use crate::layer::{Sparse, Source};
+use crate::layer::{Source, Sparse};
 use crate::tree::Content;
 use std::fs::File;
 use std::io;
