@@ -14,7 +14,9 @@ mod subject;
 use crate::capabilities::Capabilities;
 use crate::cgroup::{self, Cgroup, Limits};
 use crate::digest::{Digest, hex};
-use crate::error::{Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Result};
+use crate::error::{
+    Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Reason, Result,
+};
 use crate::integrity::Demand;
 use crate::launch::{self, Attachment, Ids, Network, Newborn, Outputs, Prepared, Spec};
 use crate::observe::{Observer, OnWrite, Owners, Report};
@@ -233,21 +235,21 @@ impl Launch<'_> {
         material: Material,
     ) -> Result<(Announced, Ending, Report)> {
         let directory = cgroup.open()?;
-        let _held = material.hold()?;
         let stdin = self.request.stdin.as_ref().map(AsFd::as_fd);
         let adopted = self.gate.adopts();
         let outputs = self.request.outputs;
         let start = |newborn: Newborn<'_>| {
-            let root = material.mount()?;
+            let (material, root) = self.mount(material)?;
+            let held = material.hold()?;
             let plan = Plan::new(self.request, self.loaded, root.file())?;
             let ids = self.ids(&root, &plan.spec)?;
             let announced = self.announce(&plan, &material, &root, &ids, network)?;
             drop(material);
             let outcome = self.execute(newborn, plan.spec, root, &ids, &announced, cgroup);
             let app = self.told(outcome, &announced, cgroup)?;
-            Ok((announced, app))
+            Ok((announced, app, held))
         };
-        let (announced, app) = launch::start(
+        let (announced, app, _held) = launch::start(
             network,
             stdin,
             directory.as_ref().map(AsFd::as_fd),
@@ -259,6 +261,24 @@ impl Launch<'_> {
         let ended = ended.map_err(|error| error.exit(EXIT_FAILED));
         let (ending, report) = self.told(ended, &announced, cgroup)?;
         Ok((announced, ending, report))
+    }
+
+    /// Where nobody demanded a driver, and the kernel refuses a tree image, the image is unpacked.
+    fn mount(&self, material: Material) -> Result<(Material, Mounted)> {
+        let (request, image) = (self.request, self.loaded.image());
+        let strong = matches!(request.integrity, Demand::Sealed | Demand::Verity);
+        let material = match (material.mount(), image) {
+            (Err(error), Some(image))
+                if error.reason == Reason::Unsupported
+                    && request.driver == Driver::Auto
+                    && !strong =>
+            {
+                Material::unpacked(image, &request.store, request.integrity)?
+            }
+            (mounted, _) => return Ok((material, mounted?)),
+        };
+        let mounted = material.mount()?;
+        Ok((material, mounted))
     }
 
     /// Seals the launch record, and has it shipped.

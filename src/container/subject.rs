@@ -59,15 +59,13 @@ impl Subject {
             Subject::Image(digest) => {
                 let image = Image::load(store, digest)?;
                 image.expect_host()?;
-                let material = match driver {
+                let driver = match driver {
                     Driver::Auto if rootless::is_ordinary()? => Driver::Overlay,
+                    Driver::Auto if !rootfs::is_known() => Driver::Overlay,
                     driver => driver,
                 };
-                let material = match material {
-                    Driver::Overlay => {
-                        let (checked, files) = integrity::check_unpacked(&image, store, demand)?;
-                        Material::Unpacked(checked, files)
-                    }
+                let material = match driver {
+                    Driver::Overlay => Material::unpacked(&image, store, demand)?,
                     _ => Material::Image(integrity::check(&image, store, demand)?),
                 };
                 Ok((Loaded::Image(Box::new(image)), material))
@@ -137,6 +135,12 @@ impl Material {
             Material::Image(checked) | Material::Unpacked(checked, _) => Some(&checked.memo),
             Material::Directory(_) => None,
         }
+    }
+
+    /// In place of a tree image that this kernel turned out not to mount; as checked as that was.
+    pub fn unpacked(image: &Image, store: &Store, demand: Demand) -> Result<Material> {
+        let (checked, files) = integrity::check_unpacked(image, store, demand)?;
+        Ok(Material::Unpacked(checked, files))
     }
 
     /// As long as this is open nobody removes the files that the app sees.
