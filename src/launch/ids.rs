@@ -107,9 +107,10 @@ impl Ids {
         self.shifted
     }
 
-    /// The host's number of the first user.
+    /// What a user's number in the container is short of its number on the host, modulo 2^32.
     pub fn first_user(&self) -> u32 {
-        self.users.first().map_or(0, |range| range.outside)
+        let user_0 = |range: &IdRange| range.outside.wrapping_sub(range.inside);
+        self.users.first().map_or(0, user_0)
     }
 
     /// The host's number of a user of the container.
@@ -164,6 +165,13 @@ mod tests {
         assert_eq!(ids.user(65_536).unwrap_err().what, "user 65536");
         assert_eq!(Ids::of_the_host().user(70_000).unwrap(), 70_000);
         assert_eq!(table(&ids.users), "0 524288 65536\n");
+        let alone = Ids::alone(1000, 100);
+        assert_eq!(
+            (alone.user(1000).unwrap(), alone.group(100).unwrap()),
+            (0, 0)
+        );
+        assert!(alone.user(0).is_err() && !alone.have_root());
+        assert_eq!(0u32.wrapping_sub(alone.first_user()), 1000);
         let top = IdRange {
             inside: 0,
             outside: u32::MAX,

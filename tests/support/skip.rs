@@ -20,6 +20,16 @@ pub fn is_unpacked() -> bool {
     demanded || !nix::unistd::geteuid().is_root() || !imrun::rootfs::is_known()
 }
 
+/// Whether the test is over because an ordinary user runs it, and why that matters.
+#[allow(dead_code)] // not every suite asks
+pub fn without_root(why: &str) -> bool {
+    let ordinary = !nix::unistd::geteuid().is_root();
+    if ordinary {
+        skip(why);
+    }
+    ordinary
+}
+
 /// Why this host cannot launch, if it cannot.
 pub fn missing() -> Option<&'static str> {
     let is_root = nix::unistd::geteuid().is_root();
