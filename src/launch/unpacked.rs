@@ -75,6 +75,26 @@ pub fn lay_alone(files: &Unpacked, stage: &Path) -> Result<OwnedFd> {
     laid.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+/// Tries what a launch as root does with two directories beneath `place`: they are gone afterwards.
+pub fn try_overlay(place: &Path) -> Result<()> {
+    let top = place.join(format!(".imrun-doctor-{}", std::process::id()));
+    let make = |path: &Path| std::fs::create_dir(path).context(|| format!("mkdir({path:?})"));
+    make(&top)?;
+    let tried = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            for name in ["root", "empty", "stage"] {
+                make(&top.join(name))?;
+            }
+            let directory = std::fs::File::open(&top).context(|| format!("open({top:?})"))?;
+            lay(&top, &directory.into(), false, None, &top.join("stage")).map(drop)
+        });
+        thread.join()
+    });
+    let removed = std::fs::remove_dir_all(&top).context(|| format!("rmdir({top:?})"));
+    let tried = tried.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    tried.and(removed)
+}
+
 /// What is mounted from here on is seen by nobody else.
 fn leave_mounts() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context(|| "unshare(CLONE_NEWNS)")?;
