@@ -150,20 +150,51 @@ pub fn check_unpacked(image: &Image, store: &Store, demand: Demand) -> Result<(C
             .hint("--driver erofs, or --integrity hashed"));
     }
     let sources = image.open(store)?;
+    if let Demand::Auto | Demand::Known = demand
+        && let Some((files, tree_digest)) = known_unpacked(image, store, &sources)?
+    {
+        let checked = Checked {
+            sources,
+            tree_digest,
+            level: Level::Known,
+            memo: Memo::Fits,
+        };
+        return Ok((checked, files));
+    }
+    let memos = Memos::open()?;
+    let watch = memos.and_then(|memos| Ok((memos, watch::begin(&sources)?)));
     let verified = image.verify(store, &sources, false)?;
     let model = Model {
         tree: &verified.merged,
         tars: &sources.tars,
         owners: Owners::own()?,
     };
-    let unpacked = store.unpack(image, &model)?;
+    let (files, listed) = store.unpack(image, &model, still)?;
+    let made = watch.and_then(|(memos, watch)| {
+        let marks = Marks::Unpacked(watch.end()?, listed?);
+        memos.write(image, &marks, &verified.tree_digest)
+    });
     let checked = Checked {
         sources,
         tree_digest: verified.tree_digest,
         level: Level::Hashed,
-        memo: Memo::None("unpacked files are compared at every launch".into()),
+        memo: made.map_or_else(Memo::None, |()| Memo::Made),
     };
-    Ok((checked, unpacked))
+    Ok((checked, files))
+}
+
+/// Unpacked files of which a memo says that they were compared since boot, and the tree image's digest.
+fn known_unpacked(
+    image: &Image,
+    store: &Store,
+    sources: &Sources,
+) -> Result<Option<(Unpacked, Digest)>> {
+    let (Ok(memos), Some(files)) = (Memos::open()?, store.unpacked(image, Owners::own()?)?) else {
+        return Ok(None);
+    };
+    let marks = Marks::Unpacked(Marks::stamps_of(sources)?, files.list()?);
+    let found = memos.find(image, &marks)?;
+    Ok(found.map(|tree_digest| (files, tree_digest)))
 }
 
 const WITHOUT_VERITY: &str = "import it again where the store's file system has fs-verity (ext4: tune2fs -O verity DEVICE); --integrity sealed promises more, --integrity hashed less";

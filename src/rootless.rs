@@ -88,10 +88,12 @@ pub fn default_runtime() -> PathBuf {
     if geteuid().is_root() {
         return crate::state::DEFAULT.into();
     }
-    environment("XDG_RUNTIME_DIR").map_or_else(
-        || PathBuf::from(format!("/tmp/imrun-{}", geteuid())),
-        |directory| directory.join("imrun"),
-    )
+    private_runtime().unwrap_or_else(|| PathBuf::from(format!("/tmp/imrun-{}", geteuid())))
+}
+
+/// Where an ordinary user keeps what nobody else may write, until the host is started again.
+pub fn private_runtime() -> Option<PathBuf> {
+    environment("XDG_RUNTIME_DIR").map(|directory| directory.join("imrun"))
 }
 
 /// A directory that a variable names (XDG Base Directory Specification: relative ones are ignored).

@@ -7,11 +7,13 @@
 
 mod beneath;
 mod compare;
+mod listing;
 mod owners;
 mod pieces;
 mod write;
 
-pub use compare::compare;
+pub use compare::{Still, compare};
+pub use listing::list;
 pub use owners::Owners;
 pub use write::write;
 

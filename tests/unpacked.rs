@@ -310,7 +310,7 @@ proptest! {
         let tars: Vec<_> = taken.iter().map(|layer| tar_of(layer)).collect();
         let image = Image::new(&tars).unwrap();
         image.unpack().unwrap();
-        compare(&image.model(), image.top().as_fd()).unwrap();
+        compare(&image.model(), image.top().as_fd(), None).map(drop).unwrap();
         prop_assert_eq!(walk(&image.overlay()), walk(&image.erofs()));
         let mut around: Vec<_> = fs::read_dir(image.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         around.retain(|name| !name.to_string_lossy().ends_with(".tar"));
@@ -369,14 +369,16 @@ fn a_hole_of_a_tebibyte_costs_nothing_and_a_byte_in_it_is_found() {
         return;
     }
     image.unpack().unwrap();
-    compare(&image.model(), image.top().as_fd()).unwrap();
+    compare(&image.model(), image.top().as_fd(), None)
+        .map(drop)
+        .unwrap();
     let path = image.path("root/huge");
     let before = fs::metadata(&path).unwrap();
     assert_eq!(before.len(), 1 << 40);
     let file = OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(b"x", 1 << 39).unwrap();
     set_time(&path, before.mtime(), before.mtime_nsec());
-    let error = compare(&image.model(), image.top().as_fd()).unwrap_err();
+    let error = compare(&image.model(), image.top().as_fd(), None).unwrap_err();
     assert!(error.why.contains("hole"), "{error}");
 }
 
@@ -506,6 +508,52 @@ fn a_change_of_whatever_kind_is_refused_at_the_next_launch_and_mended_by_an_impo
     }
     launch("auto").exits(0);
     host.imrun(["verify"]).exits(0);
+}
+
+#[test]
+fn files_that_were_left_alone_are_known_until_one_is_changed() {
+    let host = match support::host::Host::new() {
+        Ok(host) => host,
+        Err(why) => return support::skip::skip(why),
+    };
+    let launch = |level: &str| {
+        let options = ["--driver", "overlay", "--integrity", level];
+        let outcome = host.launch().options(options).script("echo ran").run();
+        let verified = outcome
+            .events
+            .iter()
+            .find(|event| event["event"] == "verified");
+        let said = verified.map(|event| (event["integrity"].clone(), event["memo"].clone()));
+        (outcome, said)
+    };
+    let holds = |level: &str, held: &str, memo: &str| {
+        let (outcome, said) = launch(level);
+        outcome.exits(0);
+        let (integrity, found) = said.unwrap();
+        assert_eq!(integrity, held);
+        assert!(found.as_str().unwrap().starts_with(memo), "{found}");
+    };
+    holds("auto", "hashed", "none: ");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    holds("auto", "hashed", "made");
+    holds("auto", "known", "fits");
+    holds("hashed", "hashed", "made");
+    let roots = fs::read_dir(host.path("store/roots")).unwrap();
+    let unpacked = roots.map(|entry| entry.unwrap().path()).next().unwrap();
+    unnoticed(&unpacked.join("root/etc/notes"), |path| {
+        OpenOptions::new()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .write_all(b"N")
+            .unwrap();
+    });
+    for level in ["auto", "known"] {
+        launch(level)
+            .0
+            .refused("unpacked /etc/notes")
+            .because("digest");
+    }
 }
 
 #[test]

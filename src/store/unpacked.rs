@@ -15,7 +15,7 @@ use super::image::Image;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Reason, Result};
 use crate::tree::Tree;
-use crate::unpacked::{Model, Owners, compare, write};
+use crate::unpacked::{Model, Owners, Still, compare, list, write};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::sys::stat::Mode;
@@ -32,6 +32,9 @@ const ROOT: &str = "root";
 const EMPTY: &str = "empty";
 const REPAIR: &str =
     "pull, import or bake the same image again: what was unpacked is then thrown away";
+
+/// The digest of a listing that nothing can change without, or why there is none.
+pub type Listed = std::result::Result<Digest, String>;
 
 /// An image's unpacked files, which nobody removes as long as this is held.
 pub struct Unpacked {
@@ -51,22 +54,38 @@ impl Unpacked {
         open_directory(&self.path.join(ROOT))
     }
 
+    /// What its inodes say of themselves ([`list`]); nothing is compared.
+    pub fn list(&self) -> Result<Digest> {
+        self.refuse_others()?;
+        list(self.root()?.as_fd())
+    }
+
     /// Compares it with the image; see [`compare`].
-    fn compare(&self, model: &Model<'_>) -> Result<()> {
-        let named = |error: Error| Error {
+    fn compare(&self, model: &Model<'_>, still: Option<Still>) -> Result<Listed> {
+        self.refuse_others()?;
+        let listed = compare(model, self.root()?.as_fd(), still);
+        listed.map_err(|error| self.named(error))
+    }
+
+    fn named(&self, error: Error) -> Error {
+        Error {
             what: format!("{}: {}", self.path.display(), error.what),
             ..error.hint(REPAIR)
-        };
+        }
+    }
+
+    /// There are two directories, and one of them is empty.
+    fn refuse_others(&self) -> Result<()> {
         let others = super::file_names(&self.path)?;
         let other = others.iter().find(|name| !matches!(&***name, ROOT | EMPTY));
         if let Some(name) = other {
-            return Err(named(Error::digest(name, "is not in the image")));
+            return Err(self.named(Error::digest(name, "is not in the image")));
         }
         if let Some(name) = super::file_names(&self.path.join(EMPTY))?.first() {
             let what = format!("{EMPTY}/{name}");
-            return Err(named(Error::digest(what, "is not in the image")));
+            return Err(self.named(Error::digest(what, "is not in the image")));
         }
-        compare(model, self.root()?.as_fd()).map_err(named)
+        Ok(())
     }
 }
 
@@ -81,21 +100,32 @@ impl Store {
     ///
     /// # Errors
     /// Whatever differs, by its path; what the store's file system cannot hold.
-    pub fn unpack(&self, image: &Image, model: &Model<'_>) -> Result<Unpacked> {
-        let path = self.unpacked_path(&image.tree_identity(), model.owners);
-        if let Some(there) = self.find_unpacked(&path)? {
-            there.compare(model)?;
-            return Ok(there);
+    pub fn unpack(
+        &self,
+        image: &Image,
+        model: &Model<'_>,
+        still: Still,
+    ) -> Result<(Unpacked, Listed)> {
+        if let Some(there) = self.unpacked(image, model.owners)? {
+            let listed = there.compare(model, Some(still))?;
+            return Ok((there, listed));
         }
+        let path = self.unpacked_path(&image.tree_identity(), model.owners);
         self.make_unpacked(&path, model)?;
         let gone = || Error::system(format_args!("{path:?}"), "was removed meanwhile");
-        self.find_unpacked(&path)?.ok_or_else(gone)
+        let there = self.find_unpacked(&path)?.ok_or_else(gone)?;
+        Ok((there, Err("they were written just now".into())))
+    }
+
+    /// An image's files, if they are there; nothing is compared.
+    pub fn unpacked(&self, image: &Image, owners: Owners) -> Result<Option<Unpacked>> {
+        self.find_unpacked(&self.unpacked_path(&image.tree_identity(), owners))
     }
 
     /// Compares what is unpacked of an image; nothing to do where nothing is.
     pub(super) fn compare_unpacked(&self, tree: &Digest, model: &Model<'_>) -> Result<()> {
         match self.find_unpacked(&self.unpacked_path(tree, model.owners))? {
-            Some(there) => there.compare(model),
+            Some(there) => there.compare(model, None).map(drop),
             None => Ok(()),
         }
     }
@@ -185,7 +215,8 @@ fn fill(new: &Path, model: &Model<'_>) -> Result<()> {
     make_directory(&empty)?;
     let root = open_directory(&root)?;
     write(model, root.as_fd())?;
-    compare(model, root.as_fd()).map_err(|error| {
+    let kept = compare(model, root.as_fd(), None).map(drop);
+    kept.map_err(|error| {
         let why = format!("the store's file system does not keep it: it {}", error.why);
         Error::unsupported(error.what, why)
     })?;

@@ -1,12 +1,14 @@
 //! Whether files are still what a tree says, with all their bytes.
 
 use super::beneath::{self, open_directory, open_file};
+use super::listing::Block;
 use super::pieces::{Piece, pieces};
 use super::{Model, shown};
+use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Context, Error, Result, reason_of};
 use crate::layer::Xattr;
 use crate::store::image::in_parallel;
-use crate::sys::xattr;
+use crate::sys::{lease, xattr};
 use crate::tree::{Content, Dirent, InodeId};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlinkat};
@@ -18,27 +20,51 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const BUFFER: usize = 128 << 10;
 
-/// Compares every name, attribute and byte beneath `top` with the tree.
+/// Makes sure that nobody writes to a file without its inode telling, or says why that cannot be.
+pub type Still = fn(&File) -> std::result::Result<(), String>;
+
+/// How long an inode must have been left alone: a later change may not get the ctime of an earlier one.
+const QUIET: i64 = 2;
+
+/// Compares every name, attribute and byte beneath `top` with the tree. The outcome is the digest that
+/// [`list`](super::list) gives as long as nothing is changed, where `still` was given and every file was
+/// so while it was compared; else why there is none.
 ///
 /// # Errors
 /// The first path that differs, and in what.
-pub fn compare(model: &Model<'_>, top: BorrowedFd<'_>) -> Result<()> {
+pub fn compare(
+    model: &Model<'_>,
+    top: BorrowedFd<'_>,
+    still: Option<Still>,
+) -> Result<std::result::Result<Digest, String>> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let comparison = Comparison {
         model,
         top,
         numbers: (0..model.tree.capacity())
             .map(|_| AtomicU64::new(0))
             .collect(),
+        still,
+        now: now.map_or(0, |now| now.as_secs() as i64),
+        trouble: OnceLock::new(),
     };
     let directories = model.directories();
-    in_parallel(&directories, |(path, inode)| {
+    let blocks = in_parallel(&directories, |(path, inode)| {
         comparison.directory(path, *inode)
+    })?;
+    let mut digest = Hasher::new(Algorithm::Sha256);
+    blocks.iter().for_each(|block| digest.update(&block.bytes));
+    Ok(match (comparison.trouble.into_inner(), still) {
+        (Some(why), _) => Err(why),
+        (None, None) => Err("nobody asked".into()),
+        (None, Some(_)) => Ok(digest.finish()),
     })
-    .map(drop)
 }
 
 struct Comparison<'a> {
@@ -46,6 +72,11 @@ struct Comparison<'a> {
     top: BorrowedFd<'a>,
     /// The inode number that a name of each inode was found with; 0: none yet.
     numbers: Vec<AtomicU64>,
+    still: Option<Still>,
+    /// Seconds since the epoch.
+    now: i64,
+    /// Why the inodes do not tell of every write.
+    trouble: OnceLock<String>,
 }
 
 /// What is wrong with a name.
@@ -79,12 +110,13 @@ fn differs<T>(why: impl Into<String>) -> std::result::Result<T, Difference> {
 type Compared<T = ()> = std::result::Result<T, Difference>;
 
 impl Comparison<'_> {
-    fn directory(&self, path: &[u8], inode: InodeId) -> Result<()> {
+    fn directory(&self, path: &[u8], inode: InodeId) -> Result<Block> {
         let open = open_directory(self.top, path);
         let directory = open.map_err(|errno| Difference::from(errno).of(path, b""))?;
         let directory = directory.as_fd();
-        self.attributes(directory, b".", inode)
-            .map_err(|difference| difference.of(path, b""))?;
+        let found = self.attributes(directory, b".", inode);
+        let found = found.map_err(|difference| difference.of(path, b""))?;
+        let mut block = Block::new(path, &found);
         let children = self.model.tree.children(inode);
         let children = || children.into_iter().flatten();
         let found =
@@ -95,10 +127,20 @@ impl Comparison<'_> {
         }
         let mut buffers = [vec![0; BUFFER], vec![0; BUFFER]];
         for (name, entry) in children() {
-            self.entry(directory, name, *entry, &mut buffers)
-                .map_err(|difference| difference.of(path, name))?;
+            let found = self.entry(directory, name, *entry, &mut buffers);
+            block.add(
+                name,
+                &found.map_err(|difference| difference.of(path, name))?,
+            );
         }
-        Ok(())
+        Ok(block)
+    }
+
+    /// Notes why there will be no digest; only the first reason counts.
+    fn unless(&self, watched: std::result::Result<(), String>) {
+        if let Err(why) = watched {
+            let _later = self.trouble.set(why);
+        }
     }
 
     fn entry(
@@ -107,37 +149,38 @@ impl Comparison<'_> {
         name: &[u8],
         entry: Dirent,
         buffers: &mut [Vec<u8>; 2],
-    ) -> Compared {
+    ) -> Compared<FileStat> {
         let inode = self.model.tree.inode(entry.inode);
         // Its own turn comes.
         if let Content::Directory(_) = inode.content {
-            return expect_kind(&status(directory, name)?, SFlag::S_IFDIR);
+            let found = status(directory, name)?;
+            return expect_kind(&found, SFlag::S_IFDIR).map(|()| found);
         }
         let found = self.attributes(directory, name, entry.inode)?;
         let number = &self.numbers[entry.inode.index()];
         let relaxed = Ordering::Relaxed;
         match number.compare_exchange(0, found.st_ino, relaxed, relaxed) {
             Ok(_) => {}
-            Err(first) if first == found.st_ino => return Ok(()),
+            Err(first) if first == found.st_ino => return Ok(found),
             Err(_) => return differs("is no hard link to the file that it is one to in the image"),
         }
-        match &inode.content {
-            Content::Symlink(target) => match readlinkat(directory, name)? {
-                found if found.as_bytes() == &**target => Ok(()),
-                _ => differs("is a symlink to somewhere else"),
-            },
-            content => match pieces(content, self.model.tars) {
-                Some((size, pieces)) => {
-                    let file = File::from(open_file(directory, name)?);
-                    let opened = fstat(&file)?;
-                    if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino) {
-                        return differs("was replaced while it was compared");
-                    }
-                    contents(&file, size, &pieces, buffers)
-                }
-                None => Ok(()),
-            },
+        if let Content::Symlink(target) = &inode.content
+            && readlinkat(directory, name)?.as_bytes() != &**target
+        {
+            return differs("is a symlink to somewhere else");
         }
+        if let Some((size, pieces)) = pieces(&inode.content, self.model.tars) {
+            let file = File::from(open_file(directory, name)?);
+            self.unless(self.still.map_or(Ok(()), |still| still(&file)));
+            if !is_same(&fstat(&file)?, &found) {
+                return differs("was changed while it was compared");
+            }
+            contents(&file, size, &pieces, buffers)?;
+            if self.still.is_some() && self.trouble.get().is_none() {
+                self.unless(unchanged(&file, &found));
+            }
+        }
+        Ok(found)
     }
 
     /// All that an inode is but its contents.
@@ -150,6 +193,9 @@ impl Comparison<'_> {
         let (tree, owners) = (self.model.tree, self.model.owners);
         let inode = tree.inode(id);
         let (meta, found) = (&inode.meta, status(directory, name)?);
+        if found.st_ctime > self.now - QUIET {
+            self.unless(Err("a file was changed in the last 2 seconds".into()));
+        }
         expect_kind(&found, self.kind(&inode.content))?;
         let is_symlink = matches!(inode.content, Content::Symlink(_));
         let (mode, expected) = (found.st_mode & 0o7777, libc::mode_t::from(meta.mode));
@@ -214,6 +260,25 @@ impl Comparison<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether it is the same inode, and nothing happened to it.
+fn is_same(one: &FileStat, other: &FileStat) -> bool {
+    let key = |status: &FileStat| {
+        let changed = (status.st_ctime, status.st_ctime_nsec);
+        (status.st_dev, status.st_ino, changed, status.st_size)
+    };
+    key(one) == key(other)
+}
+
+fn unchanged(file: &File, before: &FileStat) -> std::result::Result<(), String> {
+    let stands =
+        lease::stands(file.as_fd()).map_err(|errno| format!("fcntl(F_GETLEASE): {errno}"))?;
+    let now = fstat(file).map_err(|errno| format!("fstat: {errno}"))?;
+    match stands && is_same(&now, before) {
+        true => Ok(()),
+        false => Err("a file was opened for writing while it was compared".into()),
     }
 }
 
