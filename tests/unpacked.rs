@@ -288,7 +288,7 @@ fn skips() -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 80, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn both_drivers_show_the_same_root(layers in prop::collection::vec(prop::collection::vec(named(), 0..25), 1..4)) {

@@ -214,7 +214,7 @@ impl Comparison<'_> {
             return differs("has another time of its last change");
         }
         if !matches!(inode.content, Content::Directory(_))
-            && found.st_nlink as u64 != u64::from(tree.links(id))
+            && found.st_nlink != libc::nlink_t::from(tree.links(id))
         {
             return differs(format!("has {} names", found.st_nlink));
         }
