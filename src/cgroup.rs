@@ -7,14 +7,18 @@
 mod limits;
 
 use crate::error::{Context, Error, Result};
+use crate::rootless;
 use crate::sys::guard::Guard;
+use crate::sys::process;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::unistd::{AccessFlags, access};
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 pub use limits::{Cpus, Limits, Setting, controllers};
@@ -25,13 +29,30 @@ const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// The parent of all containers' cgroups, beneath the hierarchy's root.
 const PARENT: &str = "imrun";
 
-/// The directory of one container's cgroup.
+/// One container's processes: those of a cgroup, or, where this host delegates none to its user, those
+/// of its pid namespace, which end with the first of them.
 #[derive(Debug)]
 pub struct Cgroup {
-    path: PathBuf,
+    path: Option<PathBuf>,
+    init: OnceLock<OwnedFd>,
 }
 
 impl Cgroup {
+    fn at(path: PathBuf) -> Cgroup {
+        Cgroup {
+            path: Some(path),
+            init: OnceLock::new(),
+        }
+    }
+
+    /// No cgroup.
+    pub fn none() -> Cgroup {
+        Cgroup {
+            path: None,
+            init: OnceLock::new(),
+        }
+    }
+
     /// Makes a container's cgroup, at `place` beneath the hierarchy's root, with its limits.
     pub fn create(place: &Path, limits: &Limits) -> Result<Cgroup> {
         let mut path = hierarchy()?;
@@ -44,54 +65,70 @@ impl Cgroup {
         limits.enable(&path)?;
         path.push(place.file_name().unwrap_or_default());
         std::fs::create_dir(&path).context(|| format!("mkdir({path:?})"))?;
-        let cgroup = Cgroup { path };
-        match limits.apply(&cgroup.path) {
+        let applied = limits.apply(&path);
+        let cgroup = Cgroup::at(path);
+        match applied {
             Ok(()) => Ok(cgroup),
             // The first error is the one to tell.
             Err(error) => cgroup.remove().and(Err(error)),
         }
     }
 
+    /// Without a cgroup, who is killed: the first process of the pid namespace.
+    pub fn follow(&self, init: OwnedFd) {
+        // There is one only.
+        let _ = self.init.set(init);
+    }
+
     /// The cgroup that an earlier process made at `place`, if it is still there.
     pub fn existing(place: &Path) -> Result<Option<Cgroup>> {
         let path = hierarchy()?.join(place);
-        Ok(path.is_dir().then_some(Cgroup { path }))
+        Ok(path.is_dir().then(|| Cgroup::at(path)))
+    }
+
+    fn path(&self) -> Result<&Path> {
+        let missing = || Error::unsupported("cgroup", DELEGATED_NONE).hint(DELEGATE);
+        self.path.as_deref().ok_or_else(missing)
     }
 
     /// The directory, for CLONE_INTO_CGROUP.
-    pub fn open(&self) -> Result<OwnedFd> {
+    pub fn open(&self) -> Result<Option<OwnedFd>> {
+        let Some(path) = &self.path else {
+            return Ok(None);
+        };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        open(&self.path, flags, Mode::empty()).context(|| format!("open({:?})", self.path))
+        let directory = open(path, flags, Mode::empty());
+        directory.map(Some).context(|| format!("open({path:?})"))
     }
 
     /// How many of its processes the kernel killed because memory ran out.
     pub fn oom_kills(&self) -> Result<u64> {
-        limits::oom_kills(&self.path)
+        self.path.as_deref().map_or(Ok(0), limits::oom_kills)
     }
 
     /// The processes in it.
     pub fn processes(&self) -> Result<Vec<i32>> {
-        let file = self.path.join("cgroup.procs");
+        let file = self.path()?.join("cgroup.procs");
         let text = std::fs::read_to_string(&file).context(|| format!("read({file:?})"))?;
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
     /// Lets no process in it run, or lets them run again.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
-        let file = self.path.join("cgroup.freeze");
+        let file = self.path()?.join("cgroup.freeze");
         std::fs::write(&file, if frozen { "1" } else { "0" }).context(|| format!("write({file:?})"))
     }
 
     /// Whether it is frozen.
     pub fn is_frozen(&self) -> Result<bool> {
-        let file = self.path.join("cgroup.freeze");
+        let file = self.path()?.join("cgroup.freeze");
         let text = std::fs::read_to_string(&file).context(|| format!("read({file:?})"))?;
         Ok(text.trim() == "1")
     }
 
     /// From now on every process in it is killed when this process dies, however that comes.
     pub fn guard(&self) -> Result<Guard> {
-        let file = self.path.join("cgroup.kill");
+        let file = self.path()?.join("cgroup.kill");
         let kill = OpenOptions::new().write(true).open(&file);
         let kill = kill.context(|| format!("open({file:?})"))?;
         Guard::new(kill.as_fd()).context(|| "fork()")
@@ -99,26 +136,32 @@ impl Cgroup {
 
     /// Kills every process in it.
     pub fn kill(&self) -> Result<()> {
-        let file = self.path.join("cgroup.kill");
+        if self.path.is_none() {
+            return self.init.get().map_or(Ok(()), kill_init);
+        }
+        let file = self.path()?.join("cgroup.kill");
         std::fs::write(&file, "1").context(|| format!("write({file:?})"))
     }
 
     /// Kills what is left in it and removes it.
     pub fn remove(self) -> Result<()> {
         self.kill()?;
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
         // A killed process leaves its cgroup a moment after it was reaped.
         const PATIENCE: u32 = 200;
         for attempt in 0.. {
             match nix::unistd::unlinkat(
                 nix::fcntl::AT_FDCWD,
-                &self.path,
+                path,
                 nix::unistd::UnlinkatFlags::RemoveDir,
             ) {
                 Ok(()) | Err(Errno::ENOENT) => break,
                 Err(Errno::EBUSY) if attempt < PATIENCE => {
                     std::thread::sleep(Duration::from_millis(5))
                 }
-                Err(errno) => return Err(errno).context(|| format!("rmdir({:?})", self.path)),
+                Err(errno) => return Err(errno).context(|| format!("rmdir({path:?})")),
             }
         }
         Ok(())
@@ -139,9 +182,56 @@ fn make_directory(path: &Path) -> Result<()> {
     }
 }
 
+fn kill_init(init: &OwnedFd) -> Result<()> {
+    match process::pidfd_send_signal(init.as_fd(), libc::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno).context(|| "pidfd_send_signal(SIGKILL)"),
+    }
+}
+
+const DELEGATED_NONE: &str = "this host delegates no cgroup to this user";
+const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes imrun …";
+
+/// Where the cgroup of container `id` is to be, beneath the hierarchy's root; None where this host
+/// delegates none to its user.
+pub fn own_place(id: &str) -> Result<Option<PathBuf>> {
+    match rootless::is_ordinary()? {
+        true => Ok(delegated()?.map(|parent| parent.join(place(id)))),
+        false => Ok(Some(place(id))),
+    }
+}
+
 /// Refuses limits that this host cannot hold a container to.
 pub fn check(limits: &Limits) -> Result<()> {
-    limits.check(&hierarchy()?)
+    if !rootless::is_ordinary()? {
+        return limits.check(&hierarchy()?);
+    }
+    match (delegated()?, limits.first()) {
+        (Some(parent), _) => limits.check(&hierarchy()?.join(parent)),
+        (None, None) => Ok(()),
+        (None, Some(option)) => Err(Error::unsupported(option, DELEGATED_NONE).hint(DELEGATE)),
+    }
+}
+
+/// The highest cgroup above this process's own, or that itself, which this user may divide; beneath the
+/// hierarchy's root.
+pub fn delegated() -> Result<Option<PathBuf>> {
+    let Ok(hierarchy) = hierarchy() else {
+        return Ok(None);
+    };
+    let path = "/proc/self/cgroup";
+    let text = std::fs::read_to_string(path).context(|| format!("read({path:?})"))?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    let Some(own) = own.map(Path::new) else {
+        return Ok(None);
+    };
+    let may_write = |path: &Path| access(path, AccessFlags::W_OK).is_ok();
+    let divisible = |place: &&Path| {
+        let directory = hierarchy.join(place);
+        may_write(&directory) && may_write(&directory.join("cgroup.procs"))
+    };
+    let found = own.ancestors().take_while(divisible).last();
+    Ok(found.map(Path::to_owned))
 }
 
 /// The mount point of the version 2 hierarchy.

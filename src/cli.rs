@@ -28,6 +28,7 @@ mod run;
 mod values;
 
 use crate::error::{Error, HINT, Result};
+use crate::rootless;
 use crate::store::Store;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
@@ -57,10 +58,10 @@ struct Cli {
 #[derive(Args, Clone)]
 struct Global {
     /// The image store
-    #[arg(long, global = true, env = "IMRUN_STORE", value_name = "DIR", default_value = crate::store::DEFAULT)]
+    #[arg(long, global = true, env = "IMRUN_STORE", value_name = "DIR", default_value_os_t = rootless::default_store())]
     store: PathBuf,
     /// The runtime state
-    #[arg(long, global = true, value_name = "DIR", default_value = "/run/imrun")]
+    #[arg(long, global = true, value_name = "DIR", default_value_os_t = rootless::default_runtime())]
     root: PathBuf,
     /// Errors go into this file too, for who called
     #[arg(long, global = true, value_name = "FILE", hide = true)]
@@ -177,6 +178,26 @@ enum Command {
     External(Vec<OsString>),
 }
 
+impl Command {
+    /// Whether it launches, or works on unpacked images: an ordinary user takes a namespace for it.
+    fn reaches_files(&self) -> bool {
+        match self {
+            #[cfg(feature = "import")]
+            Command::Import(command) => command.reaches_files(),
+            #[cfg(feature = "registry")]
+            Command::Registry(command) => command.reaches_files(),
+            Command::Run(_)
+            | Command::Check(_)
+            | Command::External(_)
+            | Command::Inspect(_)
+            | Command::Verify(_)
+            | Command::Rm(_)
+            | Command::Gc => true,
+            _ => false,
+        }
+    }
+}
+
 /// Runs the command; its exit code.
 pub fn main(args: Vec<OsString>) -> u8 {
     warn_on_stderr();
@@ -282,6 +303,9 @@ fn wrong_usage(error: &clap::Error) -> Error {
 
 fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
     let Cli { global, command } = *cli;
+    if command.reaches_files() {
+        rootless::enter()?;
+    }
     match command {
         Command::Run(run) => run.execute(&global, args),
         Command::Check(check) => check.execute(&global, args),

@@ -14,10 +14,14 @@ mod subject;
 use crate::capabilities::Capabilities;
 use crate::cgroup::{self, Cgroup, Limits};
 use crate::digest::{Digest, hex};
-use crate::error::{Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Result};
+use crate::error::{
+    Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Reason, Result,
+};
 use crate::integrity::Demand;
 use crate::launch::{self, Attachment, Ids, Network, Newborn, Outputs, Prepared, Spec};
 use crate::observe::{Observer, OnWrite, Owners, Report};
+use crate::rootfs::Driver;
+use crate::rootless;
 use crate::ship::{Counters, Origin, Shipper, SinkUrl};
 use crate::state::{Entry, Runtime};
 use crate::status::Status;
@@ -58,6 +62,8 @@ pub struct Request {
     pub bundle: Option<Bundle>,
     /// The weakest integrity level that is taken.
     pub integrity: Demand,
+    /// How an image becomes a root.
+    pub driver: Driver,
     /// In place of the image's command.
     pub args: Vec<OsString>,
     /// In place of the image's entrypoint; empty: none.
@@ -122,7 +128,13 @@ pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
 pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result<Outcome> {
     memory::share_heap();
     cgroup::check(&request.limits)?;
-    let (loaded, material) = request.subject.load(&request.store, request.integrity)?;
+    if rootless::is_ordinary()? {
+        launch::seal_ipc()?;
+    }
+    let (loaded, material) =
+        request
+            .subject
+            .load(&request.store, request.integrity, request.driver)?;
     let memo = material.memo().map(|memo| memo.to_string());
     status.event(
         "verified",
@@ -134,10 +146,19 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
     let runtime = Runtime::open(&request.root)?;
     runtime.sweep()?;
     let id = new_id()?;
+    let place = match request
+        .bundle
+        .as_ref()
+        .and_then(|bundle| bundle.cgroup.clone())
+    {
+        Some(asked) => Some(asked),
+        None => cgroup::own_place(&id)?,
+    };
     let entry = runtime.enter(&id, request.name.as_deref())?;
     let launch = Launch {
         request,
         id,
+        place,
         loaded: &loaded,
         entry: &entry,
         signals: &signals,
@@ -146,7 +167,8 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
     };
     let outcome = launch.run(material);
     // What is left is removed whatever happened; the first error is the one that is told.
-    let removed = match Cgroup::existing(&launch.place()) {
+    let left = launch.place.as_deref().map(Cgroup::existing).transpose();
+    let removed = match left.map(Option::flatten) {
         Ok(None) => entry.remove(),
         // By the entry the next command finds it, and tries again.
         Ok(Some(_)) => Ok(()),
@@ -160,6 +182,8 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
 struct Launch<'a> {
     request: &'a Request,
     id: String,
+    /// Where its cgroup is, beneath the root of the hierarchy, if there is one.
+    place: Option<PathBuf>,
     loaded: &'a Loaded,
     entry: &'a Entry,
     signals: &'a SignalFd,
@@ -184,10 +208,14 @@ struct Announced {
 impl Launch<'_> {
     fn run(&self, material: Material) -> Result<Outcome> {
         let network = self.request.network.attach()?;
-        let place = self.place();
-        self.entry.announce_cgroup(&place)?;
-        // A launch that its limits forbid is none that the sink should hear of.
-        let cgroup = Cgroup::create(&place, &self.request.limits)?;
+        let cgroup = match &self.place {
+            Some(place) => {
+                self.entry.announce_cgroup(place)?;
+                // A launch that its limits forbid is none that the sink should hear of.
+                Cgroup::create(place, &self.request.limits)?
+            }
+            None => Cgroup::none(),
+        };
         let guard = match self.gate.adopts() {
             true => Some(cgroup.guard()?),
             false => None,
@@ -204,13 +232,6 @@ impl Launch<'_> {
         })
     }
 
-    /// Where its cgroup is, beneath the root of the hierarchy.
-    fn place(&self) -> PathBuf {
-        let bundle = self.request.bundle.as_ref();
-        let asked = bundle.and_then(|bundle| bundle.cgroup.clone());
-        asked.unwrap_or_else(|| cgroup::place(&self.id))
-    }
-
     /// Returns when the app has ended.
     fn start_in(
         &self,
@@ -223,20 +244,46 @@ impl Launch<'_> {
         let adopted = self.gate.adopts();
         let outputs = self.request.outputs;
         let start = |newborn: Newborn<'_>| {
-            let root = material.mount()?;
+            let (material, root) = self.mount(material)?;
+            let held = material.hold()?;
             let plan = Plan::new(self.request, self.loaded, root.file())?;
-            let announced = self.announce(&plan, &material, &root, network)?;
+            let ids = self.ids(&root, &plan.spec)?;
+            let announced = self.announce(&plan, &material, &root, &ids, network)?;
             drop(material);
-            let outcome = self.execute(newborn, plan.spec, root, &announced, cgroup);
+            let outcome = self.execute(newborn, plan.spec, root, &ids, &announced, cgroup);
             let app = self.told(outcome, &announced, cgroup)?;
-            Ok((announced, app))
+            Ok((announced, app, held))
         };
-        let (announced, app) =
-            launch::start(network, stdin, directory.as_fd(), outputs, adopted, start)?;
+        let (announced, app, _held) = launch::start(
+            network,
+            stdin,
+            directory.as_ref().map(AsFd::as_fd),
+            outputs,
+            adopted,
+            start,
+        )?;
         let ended = self.supervise(app, &announced, cgroup);
         let ended = ended.map_err(|error| error.exit(EXIT_FAILED));
         let (ending, report) = self.told(ended, &announced, cgroup)?;
         Ok((announced, ending, report))
+    }
+
+    /// Where nobody demanded a driver, and the kernel refuses a tree image, the image is unpacked.
+    fn mount(&self, material: Material) -> Result<(Material, Mounted)> {
+        let (request, image) = (self.request, self.loaded.image());
+        let strong = matches!(request.integrity, Demand::Sealed | Demand::Verity);
+        let material = match (material.mount(), image) {
+            (Err(error), Some(image))
+                if error.reason == Reason::Unsupported
+                    && request.driver == Driver::Auto
+                    && !strong =>
+            {
+                Material::unpacked(image, &request.store, request.integrity)?
+            }
+            (mounted, _) => return Ok((material, mounted?)),
+        };
+        let mounted = material.mount()?;
+        Ok((material, mounted))
     }
 
     /// Seals the launch record, and has it shipped.
@@ -245,10 +292,10 @@ impl Launch<'_> {
         plan: &Plan,
         material: &Material,
         root: &Mounted,
+        ids: &Ids,
         network: &Attachment,
     ) -> Result<Announced> {
-        let ids = self.ids(root);
-        let record = plan.record(self.request, self.loaded, material, root, &ids, network)?;
+        let record = plan.record(self.request, self.loaded, material, root, ids, network)?;
         let (record, launch) = record.seal();
         let options = crate::ship::Options {
             buffer: self.request.log_buffer,
@@ -281,13 +328,15 @@ impl Launch<'_> {
         Ok(())
     }
 
-    fn ids(&self, root: &Mounted) -> Ids {
+    fn ids(&self, root: &Mounted, spec: &Spec) -> Result<Ids> {
         let bundle = self.request.bundle.as_ref();
-        match bundle.and_then(|bundle| bundle.ids.clone()) {
+        let owners = crate::unpacked::Owners::own()?;
+        Ok(match bundle.and_then(|bundle| bundle.ids.clone()) {
             Some((users, groups)) => Ids::mapped(users, groups),
+            None if !owners.are_all() => Ids::of_a_user(owners, spec.uid, spec.gid),
             None if root.can_be_mapped() => Ids::own(self.entry.first_id()),
             None => Ids::of_the_host(),
-        }
+        })
     }
 
     /// Returns when the app runs: prepared, and known to the sink.
@@ -296,11 +345,14 @@ impl Launch<'_> {
         newborn: Newborn<'_>,
         spec: Spec,
         root: Mounted,
+        ids: &Ids,
         announced: &Announced,
         cgroup: &Cgroup,
     ) -> Result<Prepared> {
-        let (stage, ids) = (self.entry.path(), self.ids(&root));
-        let prepared = newborn.prepare(spec, root.ground(), stage, &ids)?;
+        let stage = self.entry.path();
+        let prepared = newborn.prepare(spec, root.ground(), stage, ids)?;
+        let init = prepared.pidfd.try_clone().context(|| "dup(pidfd)")?;
+        cgroup.follow(init);
         // The container's own mount is the last: the kernel takes it down when nobody waits for it.
         drop(root);
         let deadline = Instant::now() + HANDSHAKE;

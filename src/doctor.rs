@@ -3,7 +3,9 @@
 
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
+use crate::launch;
 use crate::rootfs::{self, Backing};
+use crate::rootless;
 use crate::store::Store;
 use crate::store::image::Sources;
 use crate::sys::probe;
@@ -16,7 +18,7 @@ use serde::Serialize;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One thing that this host can or cannot do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,11 +64,9 @@ pub fn examine(store: &Store) -> Result<Vec<Check>> {
         ),
         Check::new("erofs", mount_file(directory, &image)),
         Check::new("erofs-loop", mount_memory(&image)),
+        Check::new("overlay", overlay(directory)),
         Check::new("namespaces", namespaces()),
-        Check::new(
-            "cgroup2",
-            cgroup::hierarchy().map(|path| path.display().to_string()),
-        ),
+        Check::new("cgroup2", cgroups().map(|path| path.display().to_string())),
     ];
     for (name, controller) in [
         ("cgroup-memory", "memory"),
@@ -114,13 +114,26 @@ fn kernel() -> Result<String> {
 }
 
 fn root() -> Result<String> {
-    match nix::unistd::geteuid() {
-        user if user.is_root() => Ok("user id 0".to_owned()),
-        user => Err(Error::unsupported(
-            format_args!("user id {user}"),
-            "launching takes root",
+    match rootless::is_ordinary()? {
+        false => Ok("user id 0".to_owned()),
+        true => Err(Error::unsupported(
+            format_args!("user id {}", nix::unistd::geteuid()),
+            "launches by the driver overlay, in a user namespace of its own",
         )),
     }
+}
+
+/// A tree without layers, unpacked and laid as a container's root is. An ordinary user can only do that
+/// in a namespace, which this process does not enter.
+fn overlay(directory: &Path) -> Result<String> {
+    if !rootless::is_ordinary()? {
+        launch::try_overlay(directory)?;
+        return Ok("two directories were laid over each other, and nothing was written".to_owned());
+    }
+    let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWIPC;
+    probe::try_overlay(flags as u64)
+        .context(|| format!("clone3({flags:#x}), fsopen(\"overlay\")"))?;
+    Ok("in a user namespace".to_owned())
 }
 
 fn new_file(directory: &Path) -> Result<File> {
@@ -205,8 +218,21 @@ fn namespaces() -> Result<String> {
     Ok("user, mount, pid, ipc, uts, net, cgroup".to_owned())
 }
 
+/// Beneath which containers have their cgroups.
+fn cgroups() -> Result<PathBuf> {
+    if !rootless::is_ordinary()? {
+        return cgroup::hierarchy();
+    }
+    let missing = || {
+        let why = "delegates no cgroup to this user: its containers have no limits, and end with the first process of their pid namespace";
+        Error::unsupported("this host", why)
+    };
+    let place = cgroup::delegated()?.ok_or_else(missing)?;
+    Ok(cgroup::hierarchy()?.join(place))
+}
+
 fn has_controller(name: &str) -> Result<String> {
-    let root = cgroup::hierarchy()?;
+    let root = cgroups()?;
     match cgroup::controllers(&root)?.iter().any(|one| one == name) {
         true => Ok(root.display().to_string()),
         false => Err(Error::unsupported(
@@ -243,6 +269,10 @@ fn has_verity(directory: &Path, image: &[u8]) -> Result<String> {
 }
 
 fn lease(directory: &Path, image: &[u8]) -> Result<String> {
+    if rootless::is_ordinary()? && rootless::private_runtime().is_none() {
+        let why = "names no directory for memos";
+        return Err(Error::unsupported("XDG_RUNTIME_DIR", why));
+    }
     let file = image_file(directory, image)?;
     crate::integrity::still(&file).map_err(|why| Error::unsupported("store", why))?;
     Ok("an inode of the store's filesystem tells of every write".to_owned())

@@ -30,6 +30,8 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::image::{Image, Sources, Verified};
+use crate::store::unpacked::Unpacked;
+use crate::unpacked::{Model, Owners};
 use crate::verity;
 use memo::{Marks, Memos};
 use std::fmt;
@@ -132,6 +134,70 @@ pub fn check(image: &Image, store: &Store, demand: Demand) -> Result<Checked> {
             Err(_) => known(image, store, sources),
         },
     }
+}
+
+/// Opens an image's layers and its unpacked files, which are made if they are not there, and checks
+/// both.
+///
+/// # Errors
+/// Bytes, names or attributes that differ; a level that only a tree image can have.
+pub fn check_unpacked(image: &Image, store: &Store, demand: Demand) -> Result<(Checked, Unpacked)> {
+    if let Demand::Sealed | Demand::Verity = demand {
+        let level = if demand == Demand::Sealed {
+            "sealed"
+        } else {
+            "verity"
+        };
+        let why = "the driver overlay has no such level: its files are many, and only hashed";
+        return Err(Error::unsupported(format_args!("--integrity {level}"), why)
+            .hint("--driver erofs, or --integrity hashed"));
+    }
+    let sources = image.open(store)?;
+    if let Demand::Auto | Demand::Known = demand
+        && let Some((files, tree_digest)) = known_unpacked(image, store, &sources)?
+    {
+        let checked = Checked {
+            sources,
+            tree_digest,
+            level: Level::Known,
+            memo: Memo::Fits,
+        };
+        return Ok((checked, files));
+    }
+    let memos = Memos::open()?;
+    let watch = memos.and_then(|memos| Ok((memos, watch::begin(&sources)?)));
+    let verified = image.verify(store, &sources, false)?;
+    let model = Model {
+        tree: &verified.merged,
+        tars: &sources.tars,
+        owners: Owners::own()?,
+    };
+    let (files, listed) = store.unpack(image, &model, watch::still_one)?;
+    let made = watch.and_then(|(memos, watch)| {
+        let marks = Marks::Unpacked(watch.end()?, listed?);
+        memos.write(image, &marks, &verified.tree_digest)
+    });
+    let checked = Checked {
+        sources,
+        tree_digest: verified.tree_digest,
+        level: Level::Hashed,
+        memo: made.map_or_else(Memo::None, |()| Memo::Made),
+    };
+    Ok((checked, files))
+}
+
+/// Unpacked files of which a memo says that they were compared since boot, and the tree image's digest.
+fn known_unpacked(
+    image: &Image,
+    store: &Store,
+    sources: &Sources,
+) -> Result<Option<(Unpacked, Digest)>> {
+    let (Ok(memos), Some(files)) = (Memos::open()?, store.unpacked(image, Owners::own()?)?) else {
+        return Ok(None);
+    };
+    let marks = Marks::Unpacked(Marks::stamps_of(sources)?, files.list()?);
+    let found = memos.find(image, &marks)?;
+    Ok(found.map(|tree_digest| (files, tree_digest)))
 }
 
 const WITHOUT_VERITY: &str = "import it again where the store's file system has fs-verity (ext4: tune2fs -O verity DEVICE); --integrity sealed promises more, --integrity hashed less";
@@ -270,6 +336,18 @@ pub fn verify(image: &Image, store: &Store, sources: &Sources) -> Result<(Verifi
         Ok(measures) => hash_measured(image, store, sources, measures),
         Err(_) => hash(image, store, sources, image.seal()?.is_some()),
     }
+}
+
+/// The same of all that the store has of an image: of what is unpacked of it, too.
+pub fn verify_all(image: &Image, store: &Store) -> Result<()> {
+    let sources = image.open(store)?;
+    let (verified, _) = verify(image, store, &sources)?;
+    let model = Model {
+        tree: &verified.merged,
+        tars: &sources.tars,
+        owners: Owners::own()?,
+    };
+    store.compare_unpacked(&image.tree_identity(), &model)
 }
 
 /// Hashes every byte, and makes a memo of it where the file system lets one be made.

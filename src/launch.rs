@@ -18,10 +18,12 @@ mod landlock;
 mod mask;
 mod network;
 mod sysctl;
+mod unpacked;
 
 use crate::capabilities::Capabilities;
 use crate::error::{Context, EXIT_FAILED, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
 use crate::observe::calls;
+use crate::rootless;
 use crate::seccomp::Policy;
 use crate::sys::process::Pointers;
 use crate::sys::seccomp::Listener;
@@ -41,6 +43,8 @@ pub use ground::Ground;
 pub use ids::{IdRange, Ids};
 pub use mask::covers as is_covered;
 pub use network::{Attachment, NameFile, Network, host_name_of};
+pub use sysctl::seal_ipc;
+pub use unpacked::{lay_alone, try_overlay};
 
 /// Everything that decides how the app starts, checked and in the kernel's own form.
 pub struct Spec {
@@ -104,10 +108,13 @@ impl Walls {
             )
             .hint("it takes Linux 4.14 with CONFIG_SECCOMP_FILTER")
         })?;
-        let policy = match observed {
-            true => Policy::container().watch(calls::watched()),
-            false => Policy::container(),
-        };
+        let mut policy = Policy::container();
+        if !has_memfd_sysctl()? {
+            policy = policy.without_executable_memory();
+        }
+        if observed {
+            policy = policy.watch(calls::watched());
+        }
         Ok(Walls {
             ruleset: landlock::ruleset(root, dev)?,
             filter: policy.compile(),
@@ -127,13 +134,11 @@ impl Walls {
 pub fn start<T: Send>(
     network: &Attachment,
     stdin: Option<BorrowedFd<'_>>,
-    cgroup: BorrowedFd<'_>,
+    cgroup: Option<BorrowedFd<'_>>,
     outputs: Outputs,
     adopted: bool,
     direct: impl FnOnce(Newborn<'_>) -> Result<T> + Send,
 ) -> Result<T> {
-    // The child shares this memory, which holds the environment, until it executes.
-    nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
     let ((stdout, child_stdout), (stderr, child_stderr)) = match outputs {
         Outputs::Pipes => (pipe()?, pipe()?),
         Outputs::Handed => (handed(1)?, handed(2)?),
@@ -148,6 +153,9 @@ pub fn start<T: Send>(
     let (birth, world) = (clone::Birth::awaited(), OnceLock::new());
     let cradle = Cradle {
         own_network: network.owned(),
+        own_ipc: !rootless::is_ordinary()?,
+        sets_memfd: has_memfd_sysctl()?,
+        sets_groups: rootless::may_set_groups()?,
         adopted,
         stdin: stdin.map(|stdin| stdin.as_raw_fd()),
         stdout: child_stdout.as_raw_fd(),
@@ -187,7 +195,7 @@ pub fn start<T: Send>(
 /// Returns when the child has executed the app, or is gone.
 fn clone_child(
     network: &Attachment,
-    cgroup: BorrowedFd<'_>,
+    cgroup: Option<BorrowedFd<'_>>,
     birth: &clone::Birth,
     cradle: &Cradle<'_>,
 ) -> Result<()> {
@@ -195,12 +203,18 @@ fn clone_child(
         true => libc::CLONE_PARENT as u64,
         false => 0,
     };
-    let flags = child::NAMESPACES | network.clone_flag() | parent;
+    let ipc = if cradle.own_ipc { child::IPC } else { 0 };
+    let flags = child::NAMESPACES | ipc | network.clone_flag() | parent;
     let home = network.enter()?;
     clone::clone_and_wait(flags, cgroup, birth, child::run, cradle)
         .map_err(|errno| clone_failed(flags, errno))?;
     // The app may run already.
     home.leave().map_err(|error| error.exit(EXIT_FAILED))
+}
+
+/// Whether this process can set `vm.memfd_noexec`; the filter takes its place where it cannot.
+fn has_memfd_sysctl() -> Result<bool> {
+    Ok(!rootless::is_ordinary()? && Path::new("/proc/sys/vm/memfd_noexec").exists())
 }
 
 fn close(channel: &Mutex<Option<OwnedFd>>) {
@@ -261,6 +275,7 @@ impl Newborn<'_> {
         }
         let program = spec.args.strings()[0].to_string_lossy().into_owned();
         let binds = self.network.binds(stage)?;
+        let stage_path = stage;
         let stage = CString::new(stage.as_os_str().as_encoded_bytes())
             .map_err(|_| Error::usage(format_args!("{stage:?}"), "has a NUL byte"))?;
         let (mut mount_points, told) = (self.network.mount_points(), self.world);
@@ -269,6 +284,9 @@ impl Newborn<'_> {
         let (masked, limits) = (spec.masked.clone(), spec.rlimits.clone());
         let mut prepared = self.await_birth(program)?;
         ids.write(prepared.pid)?;
+        // The child shares this memory, which holds the environment, until it executes. Not before: the
+        // files of /proc/PID then belong to the host's root, and no other user could map ids.
+        nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
         if let Some(score) = spec.oom_score_adj {
             let path = format!("/proc/{}/oom_score_adj", prepared.pid);
             std::fs::write(&path, score.to_string()).context(|| format!("write({path:?})"))?;
@@ -277,11 +295,12 @@ impl Newborn<'_> {
             .shifted
             .then(|| user_namespace(prepared.pid))
             .transpose()?;
-        let floor = ground.lay(namespace.as_ref().map(AsFd::as_fd))?;
+        let floor = ground.lay(namespace.as_ref().map(AsFd::as_fd), stage_path)?;
         let walls = Walls::new(floor.root(), floor.devices(), spec.observed)?;
         let world = World {
             spec,
             stage,
+            has_root: ids.have_root(),
             has_devices: floor.dev.is_some(),
             targets: binds.iter().map(|bind| bind.target).collect(),
             filter: walls.filter,
@@ -409,7 +428,7 @@ fn clone_failed(flags: u64, errno: Errno) -> Error {
         errno.desc(),
     );
     match errno {
-        Errno::EPERM => error.hint("launching takes root"),
+        Errno::EPERM => error.hint("imrun doctor says what this host gives its users"),
         Errno::ENOSPC | Errno::EUSERS => {
             error.hint("a limit of /proc/sys/user/max_*_namespaces is reached")
         }

@@ -39,6 +39,7 @@ pub mod reference;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod rootfs;
+pub mod rootless;
 pub mod seccomp;
 #[cfg(feature = "shim")]
 pub mod shim;
@@ -51,5 +52,6 @@ pub mod sys;
 pub mod time;
 pub mod tls;
 pub mod tree;
+pub mod unpacked;
 pub mod user;
 pub mod verity;

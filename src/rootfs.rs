@@ -17,6 +17,17 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+/// `--driver`: how an image becomes a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Driver {
+    /// `erofs` where this host mounts it, else `overlay`.
+    Auto,
+    /// The tree image over the layers' tars, mounted.
+    Erofs,
+    /// The image unpacked in the store, as the lower layers of an overlay without an upper one.
+    Overlay,
+}
+
 /// How the kernel reads the backing files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backing {
@@ -86,15 +97,20 @@ fn mount_by_loop(tree: BorrowedFd<'_>, tars: &[BorrowedFd<'_>]) -> Result<Root> 
     })
 }
 
+/// What this kernel does not know is no failure of the system: another driver may do.
 fn failed(call: String, errno: Errno) -> Error {
-    let error = Error::system(call, errno.desc());
+    const TAKES: &str = "a tree image takes Linux 6.4 or later with CONFIG_EROFS_FS";
     match errno {
-        Errno::ENODEV => {
-            error.hint("this kernel has no EROFS: it takes Linux 6.4 or later with CONFIG_EROFS_FS")
-        }
-        Errno::EPERM => error.hint("mounting an image takes root"),
-        _ => error,
+        Errno::ENODEV | Errno::EINVAL => Error::unsupported(call, errno.desc())
+            .hint(format_args!("{TAKES}; --driver overlay takes less")),
+        Errno::EPERM => Error::system(call, errno.desc()).hint("mounting a tree image takes root"),
+        _ => Error::system(call, errno.desc()),
     }
+}
+
+/// Whether this kernel knows EROFS at all.
+pub fn is_known() -> bool {
+    mount::fsopen(c"erofs").is_ok()
 }
 
 fn erofs(

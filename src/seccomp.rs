@@ -102,6 +102,14 @@ impl Policy {
         self
     }
 
+    /// The same, but that no memory can be executed by a descriptor (memfd_create(2)): in place of the
+    /// sysctl `vm.memfd_noexec`, which only root of the host can set, and Linux 6.3 is the first to have.
+    pub fn without_executable_memory(mut self) -> Policy {
+        self.rules
+            .insert(libc::SYS_memfd_create as u32, calls::memory());
+        self
+    }
+
     /// The program that gives each call its answer.
     pub fn compile(&self) -> Vec<sock_filter> {
         compile::program(self)

@@ -14,8 +14,9 @@
 
 mod lines;
 
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
+use crate::rootless;
 use crate::ship::Counters;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -69,6 +70,9 @@ pub struct Sink {
     pub lines: Counters,
 }
 
+/// The default of `--root`, for root.
+pub const DEFAULT: &str = "/run/imrun";
+
 /// Where ranges of ids are claimed: one place for the host, as the ids are the host's.
 const IDS_CLAIMED: &str = "/run/imrun/ids";
 
@@ -105,7 +109,11 @@ struct Claim {
 impl Runtime {
     /// Opens the directory, making it (0700) if it is not there.
     pub fn open(dir: &Path) -> Result<Runtime> {
-        Self::with_ids(dir, Path::new(IDS_CLAIMED))
+        match rootless::is_ordinary()? {
+            // Who has no id but his own claims none of the host's.
+            true => Self::with_ids(dir, &dir.join("ids")),
+            false => Self::with_ids(dir, Path::new(IDS_CLAIMED)),
+        }
     }
 
     fn with_ids(dir: &Path, ids: &Path) -> Result<Runtime> {
@@ -113,6 +121,7 @@ impl Runtime {
         for directory in [&dir, &ids, &names] {
             make_directory(directory)?;
         }
+        refuse_foreign(&dir)?;
         Ok(Runtime { dir, ids, names })
     }
 
@@ -227,9 +236,10 @@ impl Runtime {
             if locked.is_none() && lock.exists() {
                 continue;
             }
-            let place = std::fs::read_to_string(dir.join(CGROUP));
-            let place = place.map_or_else(|_| cgroup::place(&id), PathBuf::from);
-            if let Some(cgroup) = Cgroup::existing(&place)? {
+            // Without one there is no cgroup, or none yet.
+            if let Ok(place) = std::fs::read_to_string(dir.join(CGROUP))
+                && let Some(cgroup) = Cgroup::existing(Path::new(&place))?
+            {
                 cgroup.remove()?;
             }
             remove_directory(&dir)?;
@@ -352,6 +362,17 @@ fn make_directory(path: &Path) -> Result<()> {
         .mode(0o700)
         .create(path)
         .context(|| format!("mkdir({path:?})"))
+}
+
+/// Who else could write there could name any process as a container.
+fn refuse_foreign(directory: &Path) -> Result<()> {
+    let found = std::fs::symlink_metadata(directory).context(|| format!("lstat({directory:?})"))?;
+    let user = nix::unistd::geteuid().as_raw();
+    if found.is_dir() && found.uid() == user && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let why = "is not a directory that its user alone can write to";
+    Err(Error::policy(format_args!("{directory:?}"), why).hint("--root names another one"))
 }
 
 fn remove_directory(path: &Path) -> Result<()> {

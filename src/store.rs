@@ -3,6 +3,7 @@
 //! ```text
 //! STORE/blobs/sha256/HEX   manifests, configs, uncompressed layer tars
 //! STORE/trees/HEX.erofs    tree images, named by the digest of (diff_ids, writer version)
+//! STORE/roots/HEX.OWNERS    unpacked images, where no tree image can be mounted
 //! STORE/refs.log           append-only: time, name, digest
 //! STORE/lock               shared by imports, exclusive for garbage collection
 //! ```
@@ -19,6 +20,7 @@ pub mod import;
 pub mod refs;
 #[cfg(feature = "import")]
 pub mod source;
+pub mod unpacked;
 pub mod verify;
 
 use crate::digest::{Algorithm, Digest};

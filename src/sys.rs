@@ -19,6 +19,7 @@ pub mod process;
 pub mod seccomp;
 pub mod socket;
 pub mod verity;
+pub mod xattr;
 
 use nix::errno::Errno;
 

@@ -127,6 +127,14 @@ impl Limits {
         options.chain(self.settings.iter().cloned()).collect()
     }
 
+    /// The option of one that was asked for.
+    pub(super) fn first(&self) -> Option<String> {
+        self.asked()
+            .into_iter()
+            .next()
+            .map(|setting| setting.option)
+    }
+
     /// Refuses a limit that nothing can start under, and one whose controller the hierarchy at `root`
     /// does not have.
     pub(super) fn check(&self, root: &Path) -> Result<()> {
@@ -160,7 +168,17 @@ impl Limits {
     /// Hands the controllers that are needed down from `directory` to its children.
     pub(super) fn enable(&self, directory: &Path) -> Result<()> {
         let file = directory.join("cgroup.subtree_control");
-        for setting in self.asked() {
+        let asked = self.asked();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let enabled = std::fs::read_to_string(&file).context(|| format!("read({file:?})"))?;
+        let is_new = |setting: &Setting| {
+            !enabled
+                .split_whitespace()
+                .any(|one| one == setting.controller())
+        };
+        for setting in asked.into_iter().filter(is_new) {
             write(&file, &format!("+{}", setting.controller())).map_err(|error| {
                 error.hint("processes in a cgroup between the root and the container's keep its controllers to themselves")
             })?;

@@ -2,13 +2,16 @@
 
 use super::{Global, print, run::digest};
 use crate::error::{Context, Error, Result};
-use crate::integrity::Level;
+use crate::integrity::{Demand, Level};
+use crate::launch;
+use crate::rootfs::Driver;
 use crate::state::Runtime;
 use crate::store::image::Image;
 use crate::store::{Store, collect, refs};
 use crate::{integrity, rootfs, sys, verity};
 use clap::Args;
 use nix::mount::{MntFlags, umount2};
+use nix::sys::statfs::OVERLAYFS_SUPER_MAGIC;
 use serde_json::{Value, json};
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -144,8 +147,7 @@ impl Verify {
             .collect::<Result<Vec<_>>>()?;
         let (mut text, mut code) = (String::new(), 0);
         let store = global.store();
-        let check =
-            |image: &Image| integrity::verify(image, &store, &image.open(&store)?).map(drop);
+        let check = |image: &Image| integrity::verify_all(image, &store);
         store.verify(&digests, check, |finding| match finding.error {
             None => text += &format!("{}  ok\n", finding.what),
             Some(error) => {
@@ -165,6 +167,15 @@ pub struct Mount {
     image: String,
     /// An existing directory
     directory: PathBuf,
+    /// How the image becomes a root
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        env = "IMRUN_DRIVER",
+        value_name = "DRIVER"
+    )]
+    driver: Driver,
 }
 
 impl Mount {
@@ -172,14 +183,22 @@ impl Mount {
     pub fn execute(self, global: &Global) -> Result<u8> {
         let store = global.store();
         let image = Image::load(&store, &digest(global, &self.image)?)?;
-        let sources = image.open(&store)?;
-        image.verify(&store, &sources, false)?;
-        let root = rootfs::mount(&sources)?;
         let directory =
             std::path::absolute(&self.directory).context(|| format!("{:?}", self.directory))?;
+        let root = match self.driver {
+            Driver::Overlay => {
+                let (_, files) = integrity::check_unpacked(&image, &store, Demand::Hashed)?;
+                launch::lay_alone(&files, &directory)?
+            }
+            Driver::Auto | Driver::Erofs => {
+                let sources = image.open(&store)?;
+                image.verify(&store, &sources, false)?;
+                rootfs::mount(&sources)?.mount
+            }
+        };
         let path = CString::new(directory.as_os_str().as_bytes())
             .map_err(|_| Error::usage(format_args!("{directory:?}"), "has a NUL byte"))?;
-        sys::mount::move_mount(root.mount.as_fd(), libc::AT_FDCWD, &path)
+        sys::mount::move_mount(root.as_fd(), libc::AT_FDCWD, &path)
             .context(|| format!("move_mount({directory:?})"))?;
         Ok(0)
     }
@@ -193,13 +212,14 @@ pub struct Umount {
 }
 
 impl Umount {
-    /// Unmounts, but nothing that is not an EROFS.
+    /// Unmounts, but nothing that is neither an EROFS nor an overlay.
     pub fn execute(self) -> Result<u8> {
         const EROFS_MAGIC: i64 = 0xE0F5_E1E2; // linux/magic.h
         let directory = &self.directory;
         let fs =
             nix::sys::statfs::statfs(directory).context(|| format!("statfs({directory:?})"))?;
-        if fs.filesystem_type().0 as i64 != EROFS_MAGIC {
+        let kind = fs.filesystem_type();
+        if kind.0 as i64 != EROFS_MAGIC && kind != OVERLAYFS_SUPER_MAGIC {
             return Err(Error::usage(
                 format_args!("{directory:?}"),
                 "is not the mount of an image",

@@ -23,6 +23,11 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it works on unpacked images. The demonstration starts others that do.
+    pub fn reaches_files(&self) -> bool {
+        matches!(self, Command::Import(_) | Command::Bake(_))
+    }
+
     /// Runs it; the exit code.
     pub fn execute(self, global: &Global) -> Result<u8> {
         match self {

@@ -30,6 +30,11 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it works on unpacked images.
+    pub fn reaches_files(&self) -> bool {
+        matches!(self, Command::Pull(_))
+    }
+
     /// Runs it; the exit code.
     pub fn execute(self, global: &Global) -> Result<u8> {
         match self {

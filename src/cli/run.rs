@@ -11,6 +11,7 @@ use crate::integrity::Demand;
 use crate::launch::{Network, Outputs};
 use crate::observe::OnWrite;
 use crate::reference::{ImageArgument, Reference};
+use crate::rootfs::Driver;
 use crate::ship::SinkUrl;
 use crate::status::Status;
 use crate::supervise::{OnStall, Policy, signals, stdin};
@@ -113,6 +114,15 @@ pub struct Run {
     /// Demand an integrity level, or a stronger one
     #[arg(long, value_enum, default_value = "auto", value_name = "LEVEL")]
     integrity: Demand,
+    /// How the image becomes a root: mounted, or unpacked once
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        env = "IMRUN_DRIVER",
+        value_name = "DRIVER"
+    )]
+    driver: Driver,
     /// Write status events to this descriptor, a JSON object a line
     #[arg(long, value_name = "N")]
     status_fd: Option<i32>,
@@ -174,6 +184,7 @@ impl Run {
             subject: Subject::Image(image),
             bundle: None,
             integrity: self.integrity,
+            driver: self.driver,
             args: self.args,
             entrypoint: self.entrypoint,
             env_files: self.env_file,

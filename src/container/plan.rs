@@ -7,6 +7,7 @@ use crate::error::{Context, Error, Result};
 use crate::launch::{Attachment, Ids, Spec};
 use crate::observe::OnWrite;
 use crate::record::Record;
+use crate::rootless;
 use crate::ship::SinkUrl;
 use crate::store::image::Image;
 use crate::supervise::Policy;
@@ -256,7 +257,12 @@ fn resolve_user(request: &Request, image: &Image, root: BorrowedFd<'_>) -> Resul
         .unwrap_or("");
     let passwd = read_in_root(root, "etc/passwd")?;
     let group = read_in_root(root, "etc/group")?;
-    User::resolve(text, passwd.as_deref(), group.as_deref())
+    let mut user = User::resolve(text, passwd.as_deref(), group.as_deref())?;
+    // An ordinary user has no group to give but his own, and keeps those that he is in.
+    if !rootless::may_set_groups()? {
+        user.groups.clear();
+    }
+    Ok(user)
 }
 
 /// A file of the image, by the mount that the app will see; None where there is none.

@@ -4,13 +4,17 @@ use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::integrity::{self, Checked, Demand, Memo};
 use crate::launch::{Ground, Ids};
-use crate::rootfs::{self, Backing};
+use crate::rootfs::{self, Backing, Driver};
+use crate::rootless;
 use crate::store::Store;
 use crate::store::image::Image;
+use crate::store::unpacked::Unpacked;
+use crate::unpacked::Owners;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use serde_json::{Value, json};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -32,24 +36,38 @@ pub(super) enum Loaded {
 /// What its root is made of.
 pub(super) enum Material {
     Image(Checked),
+    Unpacked(Checked, Unpacked),
     Directory(OwnedFd),
 }
 
 /// Its root, as far as it is the same for every container.
 pub(super) struct Mounted {
     ground: Ground,
-    backing: Backing,
+    /// None where nothing is read by a tree image.
+    backing: Option<Backing>,
 }
 
 impl Subject {
     /// Loads and verifies an image, opens a directory.
-    pub(super) fn load(&self, store: &Store, demand: Demand) -> Result<(Loaded, Material)> {
+    pub(super) fn load(
+        &self,
+        store: &Store,
+        demand: Demand,
+        driver: Driver,
+    ) -> Result<(Loaded, Material)> {
         match self {
             Subject::Image(digest) => {
                 let image = Image::load(store, digest)?;
                 image.expect_host()?;
-                let checked = integrity::check(&image, store, demand)?;
-                let material = Material::Image(checked);
+                let driver = match driver {
+                    Driver::Auto if rootless::is_ordinary()? => Driver::Overlay,
+                    Driver::Auto if !rootfs::is_known() => Driver::Overlay,
+                    driver => driver,
+                };
+                let material = match driver {
+                    Driver::Overlay => Material::unpacked(&image, store, demand)?,
+                    _ => Material::Image(integrity::check(&image, store, demand)?),
+                };
                 Ok((Loaded::Image(Box::new(image)), material))
             }
             Subject::Directory(path) if demand == Demand::Auto => {
@@ -89,12 +107,14 @@ impl Loaded {
     /// For the launch record.
     pub fn record(&self, material: &Material) -> Value {
         match (self, material) {
-            (Loaded::Image(image), Material::Image(checked)) => json!({
-                "manifest": image.digest,
-                "config": image.manifest.config.digest,
-                "diffIds": image.config.diff_ids,
-                "tree": checked.tree_digest,
-            }),
+            (Loaded::Image(image), Material::Image(checked) | Material::Unpacked(checked, _)) => {
+                json!({
+                    "manifest": image.digest,
+                    "config": image.manifest.config.digest,
+                    "diffIds": image.config.diff_ids,
+                    "tree": checked.tree_digest,
+                })
+            }
             _ => json!({ "directory": self.name() }),
         }
     }
@@ -104,7 +124,7 @@ impl Material {
     /// The integrity level that holds; a directory has none.
     pub fn level(&self) -> &'static str {
         match self {
-            Material::Image(checked) => checked.level.as_str(),
+            Material::Image(checked) | Material::Unpacked(checked, _) => checked.level.as_str(),
             Material::Directory(_) => "unverified",
         }
     }
@@ -112,8 +132,25 @@ impl Material {
     /// What became of the memo.
     pub fn memo(&self) -> Option<&Memo> {
         match self {
-            Material::Image(checked) => Some(&checked.memo),
+            Material::Image(checked) | Material::Unpacked(checked, _) => Some(&checked.memo),
             Material::Directory(_) => None,
+        }
+    }
+
+    /// In place of a tree image that this kernel turned out not to mount; as checked as that was.
+    pub fn unpacked(image: &Image, store: &Store, demand: Demand) -> Result<Material> {
+        let (checked, files) = integrity::check_unpacked(image, store, demand)?;
+        Ok(Material::Unpacked(checked, files))
+    }
+
+    /// As long as this is open nobody removes the files that the app sees.
+    pub fn hold(&self) -> Result<Option<File>> {
+        match self {
+            Material::Unpacked(_, files) => {
+                let copy = files.directory().try_clone();
+                copy.map(Some).context(|| "dup(unpacked)")
+            }
+            _ => Ok(None),
         }
     }
 
@@ -124,7 +161,19 @@ impl Material {
                 let root = rootfs::mount(&checked.sources)?;
                 Ok(Mounted {
                     ground: Ground::Whole(root.mount),
-                    backing: root.backing,
+                    backing: Some(root.backing),
+                })
+            }
+            Material::Unpacked(_, files) => {
+                let directory = files.directory().try_clone();
+                Ok(Mounted {
+                    ground: Ground::Unpacked {
+                        path: files.path.clone(),
+                        directory: directory.context(|| "dup(unpacked)")?.into(),
+                        root: files.root()?.into(),
+                        needs_devices: !Owners::own()?.are_all(),
+                    },
+                    backing: None,
                 })
             }
             Material::Directory(directory) => {
@@ -135,7 +184,7 @@ impl Material {
                         directory,
                         own: own.mount,
                     },
-                    backing: own.backing,
+                    backing: Some(own.backing),
                 })
             }
         }
@@ -153,6 +202,7 @@ impl Mounted {
         match &self.ground {
             Ground::Whole(root) => root.as_fd(),
             Ground::Directory { directory, .. } => directory.as_fd(),
+            Ground::Unpacked { root, .. } => root.as_fd(),
         }
     }
 
@@ -160,7 +210,7 @@ impl Mounted {
     /// can have others.
     pub fn can_be_mapped(&self) -> bool {
         match &self.ground {
-            Ground::Whole(_) => true,
+            Ground::Whole(_) | Ground::Unpacked { .. } => true,
             Ground::Directory { directory, .. } => fstatfs(directory)
                 .is_ok_and(|found| found.filesystem_type() != OVERLAYFS_SUPER_MAGIC),
         }
@@ -168,13 +218,17 @@ impl Mounted {
 
     /// For the launch record: the driver.
     pub fn record(&self, ids: &Ids) -> Value {
-        let backing = match self.backing {
+        let backing = self.backing.map(|backing| match backing {
             Backing::File => "file",
             Backing::Loop => "loop",
-        };
+        });
         match &self.ground {
             Ground::Whole(_) => json!({ "name": "erofs", "backing": backing }),
             Ground::Directory { .. } => json!({ "name": "directory", "idmapped": ids.shifted() }),
+            Ground::Unpacked { needs_devices, .. } => {
+                let owners = if *needs_devices { "own" } else { "image" };
+                json!({ "name": "overlay", "idmapped": ids.shifted(), "owners": owners })
+            }
         }
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! /run/imrun/verified/DEVICE-INODE        of the tree image, in hex
+//! /run/imrun/verified/DEVICE-INODE.unpacked   the same, and of what is unpacked of it
 //! /run/imrun/verified/IDENTITY            of the tree image, where fs-verity marks the files
 //!
 //! imrun memo 1 BUILD
 //! boot BOOT-ID
 //! tree IDENTITY MARK
 //! layer DIFF-ID MARK       one line for each layer, in order
+//! unpacked IDENTITY DIGEST                        of the listing, where files are unpacked
 //! hashed DIGEST                                   of the tree image
 //! ```
 //! A mark is what tells a file's bytes from others: `DEVICE:INODE SIZE MTIME CTIME`, or `fs-verity DIGEST`.
@@ -19,6 +21,7 @@
 use super::watch::Stamp;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::rootless;
 use crate::store::NewFile;
 use crate::store::image::{Image, Sources};
 use std::fmt::Write as _;
@@ -27,15 +30,15 @@ use std::io::{ErrorKind, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// Where memos are. It does not follow `--root`: who may choose a place could choose its memos.
+/// Where memos are, in `verified`; an ordinary user's are in `XDG_RUNTIME_DIR/imrun/verified`. It does not follow `--root`: who may choose a place could choose its memos.
 const RUNTIME: &str = "/run/imrun";
-const DIRECTORY: &str = "/run/imrun/verified";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Bytes of the last line, at most: `hashed sha512:` and 128 digits.
 const LAST_LINE: usize = 256;
 
 /// The directory of memos.
 pub(super) struct Memos {
+    directory: PathBuf,
     boot: String,
 }
 
@@ -45,21 +48,29 @@ impl Memos {
     /// # Errors
     /// It is there, and others than root can write to it.
     pub fn open() -> Result<std::result::Result<Memos, String>> {
-        for directory in [RUNTIME, DIRECTORY] {
+        let runtime = match rootless::is_ordinary()? {
+            true => rootless::private_runtime(),
+            false => Some(PathBuf::from(RUNTIME)),
+        };
+        let Some(runtime) = runtime else {
+            return Ok(Err("XDG_RUNTIME_DIR names no directory for them".into()));
+        };
+        let directory = runtime.join("verified");
+        for directory in [&runtime, &directory] {
             match DirBuilder::new().mode(0o700).create(directory) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                     return Ok(Err(format!("mkdir({directory:?}): {error}")));
                 }
-                _ => refuse_foreign(Path::new(directory))?,
+                _ => refuse_foreign(directory)?,
             }
         }
         let boot = std::fs::read_to_string(BOOT_ID).context(|| format!("read({BOOT_ID:?})"))?;
-        Ok(Ok(Memos { boot }))
+        Ok(Ok(Memos { directory, boot }))
     }
 
     /// The digest of the tree image, when a memo of files with these marks fits.
     pub fn find(&self, image: &Image, marks: &Marks) -> Result<Option<Digest>> {
-        let path = marks.path(image);
+        let path = self.directory.join(marks.name(image));
         let file = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file.context(|| format!("open({path:?})"))?,
@@ -84,11 +95,11 @@ impl Memos {
     ) -> std::result::Result<(), String> {
         let text = format!("{}hashed {tree}\n", head(&self.boot, image, marks));
         let put = || {
-            let mut new = NewFile::beneath(Path::new(DIRECTORY))?;
+            let mut new = NewFile::beneath(&self.directory)?;
             new.file
                 .write_all(text.as_bytes())
-                .context(|| format!("write({DIRECTORY:?})"))?;
-            new.name(&marks.path(image)) // it need not outlive this boot
+                .context(|| format!("write({:?})", self.directory))?;
+            new.name(&self.directory.join(marks.name(image))) // it need not outlive this boot
         };
         put().map_err(|error| error.to_string())
     }
@@ -99,7 +110,8 @@ fn refuse_foreign(directory: &Path) -> Result<()> {
     let found = directory
         .symlink_metadata()
         .context(|| format!("lstat({directory:?})"))?;
-    if found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0 {
+    let user = nix::unistd::geteuid().as_raw();
+    if found.is_dir() && found.uid() == user && found.mode() & 0o022 == 0 {
         return Ok(());
     }
     let why = "is not a directory that root alone can write to: what was verified could be forged";
@@ -111,6 +123,8 @@ fn refuse_foreign(directory: &Path) -> Result<()> {
 pub(super) enum Marks {
     /// Their inodes.
     Stamps(Vec<Stamp>),
+    /// The same, and what the inodes of the unpacked files say.
+    Unpacked(Vec<Stamp>, Digest),
     /// fs-verity's digests.
     Measures(Vec<Digest>),
 }
@@ -118,22 +132,32 @@ pub(super) enum Marks {
 impl Marks {
     /// The stamps of files as they are now.
     pub fn stamps(sources: &Sources) -> Result<Marks> {
-        let files = std::iter::once(&sources.tree).chain(&sources.tars);
-        let stamps = files.map(Stamp::of).collect::<std::io::Result<_>>();
-        Ok(Marks::Stamps(stamps.context(|| "fstat(layer)")?))
+        Marks::stamps_of(sources).map(Marks::Stamps)
     }
 
-    fn path(&self, image: &Image) -> PathBuf {
-        let name = match self {
-            Marks::Stamps(stamps) => format!("{:x}-{:x}", stamps[0].device, stamps[0].inode),
+    /// The same, without what they are for.
+    pub fn stamps_of(sources: &Sources) -> Result<Vec<Stamp>> {
+        let files = std::iter::once(&sources.tree).chain(&sources.tars);
+        let stamps = files.map(Stamp::of).collect::<std::io::Result<_>>();
+        stamps.context(|| "fstat(layer)")
+    }
+
+    fn name(&self, image: &Image) -> String {
+        let inode = |stamps: &[Stamp]| format!("{:x}-{:x}", stamps[0].device, stamps[0].inode);
+        match self {
+            Marks::Stamps(stamps) => inode(stamps),
+            Marks::Unpacked(stamps, _) => inode(stamps) + ".unpacked",
             Marks::Measures(_) => image.tree_identity().hex(),
-        };
-        Path::new(DIRECTORY).join(name)
+        }
     }
 
     fn lines(&self) -> Vec<String> {
         match self {
             Marks::Stamps(stamps) => stamps.iter().map(Stamp::to_string).collect(),
+            Marks::Unpacked(stamps, listed) => {
+                let stamps = stamps.iter().map(Stamp::to_string);
+                stamps.chain([listed.to_string()]).collect()
+            }
             Marks::Measures(measures) => {
                 let line = |digest| format!("fs-verity {digest}");
                 measures.iter().map(line).collect()
@@ -146,7 +170,9 @@ impl Marks {
 fn head(boot: &str, image: &Image, marks: &Marks) -> String {
     let identity = [("tree", image.tree_identity())];
     let layers = image.config.diff_ids.iter().map(|id| ("layer", *id));
+    // Of the last one only where there is a mark for it.
     let objects = identity.into_iter().chain(layers);
+    let objects = objects.chain([("unpacked", image.tree_identity())]);
     let mut text = format!("imrun memo 1 {}\nboot {boot}", env!("IMRUN_BUILD"));
     for ((kind, digest), mark) in objects.zip(marks.lines()) {
         writeln!(text, "{kind} {digest} {mark}").expect("a String takes all");

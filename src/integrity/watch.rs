@@ -98,11 +98,25 @@ pub(super) fn named(sources: &Sources) -> impl Iterator<Item = (String, &File)> 
 /// ctime: fsync(2) ends that. A lease cannot be had while anybody has the file open or mapped for
 /// writing, and whoever comes later breaks it.
 pub fn still(file: &File) -> Result<(), String> {
+    still_after(file, || {
+        file.sync_all().map_err(|error| format!("fsync: {error}"))
+    })
+}
+
+/// The same of one file of many: that what was written is on disk does not matter here.
+pub fn still_one(file: &File) -> Result<(), String> {
+    let write_back = || lease::write_back(file.as_fd());
+    still_after(file, || {
+        write_back().map_err(|errno| format!("sync_file_range: {errno}"))
+    })
+}
+
+fn still_after(file: &File, clean: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     let kind = fstatfs(file).map_err(|errno| format!("fstatfs: {errno}"))?;
     if !HONEST.contains(&kind.filesystem_type()) {
         return Err("its file system is none of ext4, XFS, btrfs".into());
     }
-    file.sync_all().map_err(|error| format!("fsync: {error}"))?;
+    clean()?;
     lease::take(file.as_fd()).map_err(|errno| match errno {
         Errno::EAGAIN => "somebody has it open for writing".into(),
         errno => format!("fcntl(F_SETLEASE): {errno}"),

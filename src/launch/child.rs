@@ -24,13 +24,14 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
-/// The namespaces that every container has; the cgroup namespace is entered from inside, because
+/// The namespaces that every container has but for [`IPC`]; the cgroup namespace is entered from inside, because
 /// only there does it begin at the container's own cgroup.
-pub(super) const NAMESPACES: u64 = (libc::CLONE_NEWUSER
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS) as u64;
+pub(super) const NAMESPACES: u64 =
+    (libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS) as u64;
+
+/// Its ipc namespace; without root it is imrun's own, which has it for nothing else
+/// ([`crate::rootless`]).
+pub(super) const IPC: u64 = libc::CLONE_NEWIPC as u64;
 
 /// Parent to child: its world is known, the user namespace has its ids, and the root is mapped to
 /// them.
@@ -41,6 +42,12 @@ pub(super) const GO: u8 = b'g';
 /// What the child is born with. Descriptors are numbers, for the parent may close its own.
 pub(super) struct Cradle<'a> {
     pub own_network: bool,
+    /// Whether its ipc namespace is its own.
+    pub own_ipc: bool,
+    /// Whether a sysctl of the host's root keeps memory from being executed by a descriptor.
+    pub sets_memfd: bool,
+    /// Whether supplementary groups can be set.
+    pub sets_groups: bool,
     /// Whether its parent is not imrun.
     pub adopted: bool,
     pub stdin: Option<RawFd>,
@@ -56,6 +63,8 @@ pub(super) struct Cradle<'a> {
 pub(super) struct World {
     pub spec: Spec,
     pub stage: CString,
+    /// Whether it has a user 0, which sysctls belong to.
+    pub has_root: bool,
     /// Whether a mount for /dev comes with [`TOLD`].
     pub has_devices: bool,
     /// Where the mounts go that come with [`TOLD`], relative to the root.
@@ -295,7 +304,9 @@ fn mount_views(cradle: &Cradle<'_>) -> Result<Views, Failure> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     nix::mount::mount(none, c"/", none, private, none).at(Step::Propagation)?;
     let proc = mount_new(c"proc", 0, Step::Proc)?;
-    set_sysctls(&proc, &sysctl::HOST_USER)?;
+    if cradle.sets_memfd {
+        set_sysctls(&proc, &sysctl::HOST_USER)?;
+    }
     let sysfs = match cradle.own_network {
         true => Some(mount_new(c"sysfs", RDONLY, Step::Sysfs)?),
         false => None,
@@ -331,8 +342,11 @@ fn enter_root(
         mount::move_mount(dev, root.as_raw_fd(), c"dev").at(Step::AttachDev)?;
     }
     let covers = Covers::open(root, dev).at(Step::Covers)?;
-    process::set_ids(0, 0, &[]).at(Step::RootIds)?;
-    configure(&views.proc, cradle.own_network, &world.spec)?;
+    if world.has_root {
+        let no_groups: Option<&[u32]> = cradle.sets_groups.then_some(&[]);
+        process::set_ids(0, 0, no_groups).at(Step::RootIds)?;
+    }
+    configure(&views.proc, cradle, &world.spec)?;
     let attach = |view: &OwnedFd, path, step| {
         mount::move_mount(view.as_fd(), root.as_raw_fd(), path).at(step)
     };
@@ -366,12 +380,15 @@ fn mount_new(fstype: &CStr, attributes: mount::Attributes, step: Step) -> Result
 
 /// Through this one procfs alone are sysctls written, so that no mount in an image can redirect
 /// them; then it becomes read-only.
-fn configure(proc: &OwnedFd, own_network: bool, spec: &Spec) -> Result<(), Failure> {
+fn configure(proc: &OwnedFd, cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
     for (path, value) in &spec.sysctls {
         sysctl::set(proc.as_fd(), path, value).at(Step::Sysctl)?;
     }
-    set_sysctls(proc, &sysctl::ISOLATION)?;
-    if own_network {
+    if cradle.own_ipc {
+        set_sysctls(proc, &sysctl::IPC)?;
+    }
+    set_sysctls(proc, &sysctl::USER)?;
+    if cradle.own_network {
         set_sysctls(proc, &sysctl::NETWORK)?;
     }
     mount::set_attributes(proc.as_fd(), RDONLY).at(Step::ProcReadOnly)
@@ -414,7 +431,8 @@ fn drop_privileges(cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
     bound_capabilities(capabilities)?;
     // Else a user other than 0 would have none left to be given.
     nix::sys::prctl::set_keepcaps(capabilities != 0).at(Step::KeepCapabilities)?;
-    process::set_ids(spec.uid, spec.gid, &spec.groups).at(Step::Ids)?;
+    let groups = cradle.sets_groups.then_some(&*spec.groups);
+    process::set_ids(spec.uid, spec.gid, groups).at(Step::Ids)?;
     process::set_capabilities(capabilities).at(Step::Capabilities)?;
     nix::sys::prctl::set_no_new_privs().at(Step::NoNewPrivileges)?;
     // A change of credentials clears it, so it comes after the last one.

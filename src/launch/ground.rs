@@ -1,11 +1,13 @@
 //! What a container's root is made of.
 
+use super::unpacked;
 use crate::error::{Context, Error, Result};
 use crate::sys::mount;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 /// What a container's root is made of.
 pub enum Ground {
@@ -18,6 +20,17 @@ pub enum Ground {
         directory: OwnedFd,
         /// A detached mount.
         own: OwnedFd,
+    },
+    /// An image's files with all in them, the runtime's own too.
+    Unpacked {
+        /// Has the two lower layers in it.
+        path: PathBuf,
+        /// What the path meant when the files were compared.
+        directory: OwnedFd,
+        /// Its layer with the files.
+        root: OwnedFd,
+        /// Whether its device nodes are only empty files.
+        needs_devices: bool,
     },
 }
 
@@ -56,11 +69,16 @@ impl Ground {
         match self {
             Ground::Whole(_) => &[],
             Ground::Directory { .. } => &["/dev"],
+            Ground::Unpacked { needs_devices, .. } => match needs_devices {
+                true => &unpacked::DEVICES,
+                false => &[],
+            },
         }
     }
 
-    /// Maps its owners to the ids of a user namespace, if there is one.
-    pub(super) fn lay(&self, namespace: Option<BorrowedFd<'_>>) -> Result<Floor<'_>> {
+    /// Maps its owners to the ids of a user namespace, if there is one; `stage` is a directory that
+    /// may be mounted on, where nobody sees it.
+    pub(super) fn lay(&self, namespace: Option<BorrowedFd<'_>>, stage: &Path) -> Result<Floor<'_>> {
         match self {
             Ground::Whole(root) => {
                 map(root, namespace)?;
@@ -77,17 +95,33 @@ impl Ground {
                 map(own, namespace)?;
                 let dev = mount::open_tree_clone_of(open_dev(own)?.as_fd())
                     .map_err(|errno| too_old("open_tree(dev, OPEN_TREE_CLONE)", errno))?;
+                let overlay = overlay(&layer, own, mount::NODEV)
+                    .map_err(|(call, errno)| too_old(call, errno))?;
                 Ok(Floor {
-                    root: Root::Made(overlay(&layer, own)?),
+                    root: Root::Made(overlay),
                     dev: Some(dev),
                     devices: None,
+                })
+            }
+            Ground::Unpacked {
+                path,
+                directory,
+                needs_devices,
+                ..
+            } => {
+                let root = unpacked::lay(path, directory, *needs_devices, namespace, stage)?;
+                Ok(Floor {
+                    devices: Some(open_dev(&root)?),
+                    dev: None,
+                    root: Root::Made(root),
                 })
             }
         }
     }
 }
 
-fn map(root: &OwnedFd, namespace: Option<BorrowedFd<'_>>) -> Result<()> {
+/// Maps the owners of a detached mount's files.
+pub(super) fn map(root: &OwnedFd, namespace: Option<BorrowedFd<'_>>) -> Result<()> {
     let Some(namespace) = namespace else {
         return Ok(());
     };
@@ -103,30 +137,31 @@ fn open_dev(root: &OwnedFd) -> Result<OwnedFd> {
 
 /// Two layers, both of them lower ones: there is nothing that could be written to.
 ///
-/// Device nodes of the directory do not open (NODEV): it is not imrun that made them.
-fn overlay(upper: &OwnedFd, lower: &OwnedFd) -> Result<OwnedFd> {
-    let context = mount::fsopen(c"overlay").context(|| "fsopen(\"overlay\")")?;
+/// Device nodes of a directory that imrun did not make are not to open: `NODEV`.
+pub(super) fn overlay(
+    upper: &OwnedFd,
+    lower: &OwnedFd,
+    attributes: mount::Attributes,
+) -> std::result::Result<OwnedFd, (&'static str, Errno)> {
+    let context = mount::fsopen(c"overlay").map_err(|errno| ("fsopen(\"overlay\")", errno))?;
     let layers = format!(
         "/proc/self/fd/{}:/proc/self/fd/{}",
         upper.as_raw_fd(),
         lower.as_raw_fd()
     );
     let layers = CString::new(layers).expect("digits have no NUL");
-    mount::fsconfig_flag(context.as_fd(), c"ro").context(|| "fsconfig(overlay, \"ro\")")?;
+    let context = context.as_fd();
+    mount::fsconfig_flag(context, c"ro").map_err(|e| ("fsconfig(overlay, \"ro\")", e))?;
     // Marks that an overlay of somebody else's left in the directory mean nothing here.
     for (key, value) in [(c"redirect_dir", c"nofollow"), (c"metacopy", c"off")] {
-        mount::fsconfig_string(context.as_fd(), key, value)
-            .context(|| format!("fsconfig(overlay, {key:?})"))?;
+        mount::fsconfig_string(context, key, value)
+            .map_err(|e| ("fsconfig(overlay, redirect_dir, metacopy)", e))?;
     }
-    mount::fsconfig_string(context.as_fd(), c"lowerdir", &layers)
-        .map_err(|errno| too_old("fsconfig(overlay, \"lowerdir\")", errno))?;
-    mount::fsconfig_create(context.as_fd())
-        .map_err(|errno| too_old("fsconfig(overlay, FSCONFIG_CMD_CREATE)", errno))?;
-    mount::fsmount(
-        context.as_fd(),
-        mount::RDONLY | mount::NOSUID | mount::NODEV,
-    )
-    .context(|| "fsmount(overlay, MOUNT_ATTR_RDONLY)")
+    mount::fsconfig_string(context, c"lowerdir", &layers)
+        .map_err(|e| ("fsconfig(overlay, \"lowerdir\")", e))?;
+    mount::fsconfig_create(context).map_err(|e| ("fsconfig(overlay, FSCONFIG_CMD_CREATE)", e))?;
+    mount::fsmount(context, mount::RDONLY | mount::NOSUID | attributes)
+        .map_err(|e| ("fsmount(overlay, MOUNT_ATTR_RDONLY)", e))
 }
 
 fn too_old(call: &str, errno: Errno) -> Error {

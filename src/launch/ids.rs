@@ -1,6 +1,7 @@
 //! Which of the host's users and groups those of a container are.
 
 use crate::error::{Context, Error, Result};
+use crate::unpacked::Owners;
 use crate::user::IDS;
 use nix::unistd::Pid;
 use std::fmt::Write as _;
@@ -45,6 +46,47 @@ impl Ids {
         }
     }
 
+    /// Those that an ordinary user has to give: where it is one alone, the container's user is it;
+    /// where there are more, the container's are the same.
+    pub fn of_a_user(owners: Owners, uid: u32, gid: u32) -> Ids {
+        let (users, groups) = owners.counts();
+        if (users, groups) == (1, 1) {
+            return Ids::alone(uid, gid);
+        }
+        let range = |count: u32| {
+            vec![IdRange {
+                inside: 0,
+                outside: 0,
+                count: count.min(IDS),
+            }]
+        };
+        Ids {
+            users: range(users),
+            groups: range(groups),
+            shifted: false,
+        }
+    }
+
+    fn alone(uid: u32, gid: u32) -> Ids {
+        let range = |inside| {
+            vec![IdRange {
+                inside,
+                outside: 0,
+                count: 1,
+            }]
+        };
+        Ids {
+            users: range(uid),
+            groups: range(gid),
+            shifted: false,
+        }
+    }
+
+    /// Whether the container has a user 0 and a group 0.
+    pub(super) fn have_root(&self) -> bool {
+        self.user(0).is_ok() && self.group(0).is_ok()
+    }
+
     /// The host's own, in a user namespace all the same: for a root whose file system cannot map
     /// its owners.
     pub fn of_the_host() -> Ids {
@@ -65,9 +107,10 @@ impl Ids {
         self.shifted
     }
 
-    /// The host's number of the first user.
+    /// What a user's number in the container is short of its number on the host, modulo 2^32.
     pub fn first_user(&self) -> u32 {
-        self.users.first().map_or(0, |range| range.outside)
+        let user_0 = |range: &IdRange| range.outside.wrapping_sub(range.inside);
+        self.users.first().map_or(0, user_0)
     }
 
     /// The host's number of a user of the container.
@@ -122,6 +165,13 @@ mod tests {
         assert_eq!(ids.user(65_536).unwrap_err().what, "user 65536");
         assert_eq!(Ids::of_the_host().user(70_000).unwrap(), 70_000);
         assert_eq!(table(&ids.users), "0 524288 65536\n");
+        let alone = Ids::alone(1000, 100);
+        assert_eq!(
+            (alone.user(1000).unwrap(), alone.group(100).unwrap()),
+            (0, 0)
+        );
+        assert!(alone.user(0).is_err() && !alone.have_root());
+        assert_eq!(0u32.wrapping_sub(alone.first_user()), 1000);
         let top = IdRange {
             inside: 0,
             outside: u32::MAX,

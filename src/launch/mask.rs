@@ -55,9 +55,10 @@ impl Covers {
     /// `root` and `dev`, the directory with the device nodes, have to be attached: the kernel copies
     /// no mount that is not.
     pub fn open(root: BorrowedFd<'_>, dev: Option<BorrowedFd<'_>>) -> nix::Result<Covers> {
+        // It may be a mount of its own.
         let null = match dev {
-            Some(dev) => open_beneath(dev, c"null")?,
-            None => open_beneath(root, c"dev/null")?,
+            Some(dev) => open_across(dev, c"null", ResolveFlag::empty())?,
+            None => open_across(root, c"dev/null", ResolveFlag::empty())?,
         };
         if fstat(&null)?.st_rdev != makedev(1, 3) {
             return Err(Errno::ENODEV);
@@ -102,12 +103,16 @@ impl Covers {
 }
 
 fn open_beneath(directory: BorrowedFd<'_>, path: &CStr) -> nix::Result<OwnedFd> {
+    open_across(directory, path, ResolveFlag::RESOLVE_NO_XDEV)
+}
+
+fn open_across(
+    directory: BorrowedFd<'_>,
+    path: &CStr,
+    mounts: ResolveFlag,
+) -> nix::Result<OwnedFd> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(
-            ResolveFlag::RESOLVE_BENEATH
-                | ResolveFlag::RESOLVE_NO_SYMLINKS
-                | ResolveFlag::RESOLVE_NO_XDEV,
-        );
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | mounts);
     openat2(directory, path, how)
 }

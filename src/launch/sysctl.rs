@@ -1,10 +1,12 @@
 //! What the container's own namespaces are set to, before it can do anything with them.
 
 use super::child::Step;
+use crate::error::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
 use std::ffi::CStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// A setting beneath /proc.
 pub(super) struct Sysctl {
@@ -21,20 +23,21 @@ const fn sysctl(step: Step, path: &'static CStr, value: &'static [u8]) -> Sysctl
 /// Of the pid namespace, to be set as a user of the host: memory cannot be executed by descriptor.
 pub(super) const HOST_USER: [Sysctl; 1] = [sysctl(Step::SysctlMemfd, c"sys/vm/memfd_noexec", b"2")];
 
-/// Of the ipc and user namespaces, to be set as the container's root: nothing can be kept in the
-/// kernel, and no namespace that the app makes can have file systems of its own.
-pub(super) const ISOLATION: [Sysctl; 6] = [
+/// Of the ipc namespace, to be set as its root: nothing can be kept in the kernel.
+pub(super) const IPC: [Sysctl; 5] = [
     sysctl(Step::SysctlShmmni, c"sys/kernel/shmmni", b"0"),
     sysctl(Step::SysctlShmall, c"sys/kernel/shmall", b"0"),
     sysctl(Step::SysctlMsgmni, c"sys/kernel/msgmni", b"0"),
     sysctl(Step::SysctlSem, c"sys/kernel/sem", b"0 0 0 0"),
     sysctl(Step::SysctlQueues, c"sys/fs/mqueue/queues_max", b"0"),
-    sysctl(
-        Step::SysctlUserNamespaces,
-        c"sys/user/max_user_namespaces",
-        b"0",
-    ),
 ];
+
+/// Of the user namespace: no namespace that the app makes can have file systems of its own.
+pub(super) const USER: [Sysctl; 1] = [sysctl(
+    Step::SysctlUserNamespaces,
+    c"sys/user/max_user_namespaces",
+    b"0",
+)];
 
 /// Of a network namespace of its own: without privileges an app can still listen on port 80.
 pub(super) const NETWORK: [Sysctl; 1] = [sysctl(
@@ -48,6 +51,14 @@ impl Sysctl {
     pub fn set(&self, proc: BorrowedFd<'_>) -> nix::Result<()> {
         set(proc, self.path, self.value)
     }
+}
+
+/// Empties the ipc namespace of this process, whose procfs is the host's.
+pub fn seal_ipc() -> Result<()> {
+    let proc = open("/proc", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+    let proc = proc.context(|| "open(\"/proc\", O_PATH)")?;
+    let set = |sysctl: &Sysctl| sysctl.set(proc.as_fd()).context(|| sysctl.step.call());
+    IPC.iter().try_for_each(set)
 }
 
 /// Writes a setting through a procfs that nobody else has a handle of: what is mounted on it, or a

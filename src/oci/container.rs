@@ -165,6 +165,7 @@ impl<'a> Draft<'a> {
                 subject,
                 bundle: Some(bundle),
                 integrity: Demand::Auto,
+                driver: crate::rootfs::Driver::Auto,
                 args: Vec::new(),
                 entrypoint: None,
                 env_files: Vec::new(),

@@ -147,6 +147,20 @@ fn special() -> [(libc::c_long, Rule); 9] {
     ]
 }
 
+/// memfd_create(2) with `MFD_NOEXEC_SEAL` and without `MFD_EXEC` alone.
+pub(super) fn memory() -> Rule {
+    let (sealed, executable) = (libc::MFD_NOEXEC_SEAL, libc::MFD_EXEC);
+    let harmless = Condition {
+        argument: 1,
+        mask: u64::from(sealed | executable),
+        value: u64::from(sealed),
+    };
+    Rule {
+        cases: vec![(harmless, Answer::Allow)],
+        otherwise: Answer::Errno(libc::EACCES as u16),
+    }
+}
+
 /// Pastes into the terminal, as TIOCSTI does (ioctl_console(2)).
 const TIOCLINUX: i32 = 0x541c;
 

@@ -39,7 +39,9 @@ impl Store {
         for directory in ["blobs/sha256", "blobs/sha512", "trees"] {
             freed += remove_all_but(&needed, &self.path.join(directory))?;
         }
-        Ok(freed)
+        let names = needed.iter().filter_map(|path| path.file_stem());
+        let trees = names.map(|name| name.to_string_lossy().into_owned());
+        Ok(freed + self.collect_unpacked(&trees.collect())?)
     }
 
     /// The files that names and `running` images need.

@@ -31,7 +31,9 @@ pub fn add_tree(store: &Store, diff_ids: &[Digest], layers: Vec<Layer>) -> Resul
     let measure = out.finish().expect("it is wanted");
     let digest_of = |file: &File| super::digest_of(file, Algorithm::Sha256);
     let digest = digest_of(&tree.file).context(|| "read(tree image)")?;
-    let path = store.tree_path(&erofs::identity(diff_ids));
+    let identity = erofs::identity(diff_ids);
+    store.mend_unpacked(&identity, diff_ids, &merged)?;
+    let path = store.tree_path(&identity);
     let stored = open_stored(&path)?.map(|file| digest_of(&file)).transpose();
     if stored.context(|| format!("read({path:?})"))? != Some(digest) {
         tree.link(&path)?;

@@ -55,8 +55,8 @@ impl Drop for Birth {
     }
 }
 
-/// Clones a child into the namespaces of `flags` (`CLONE_NEW*`) and into `cgroup`, which runs
-/// `child`; waits until it executes a program or ends. With `CLONE_PARENT` in `flags` its parent is
+/// Clones a child into the namespaces of `flags` (`CLONE_NEW*`) and into `cgroup`, if one is given, which
+/// runs `child`; waits until it executes a program or ends. With `CLONE_PARENT` in `flags` its parent is
 /// that of this process.
 ///
 /// Other threads run on, and share their memory with the child, but no descriptors. It has this
@@ -65,7 +65,7 @@ impl Drop for Birth {
 /// thread.
 pub fn clone_and_wait<T: Sync>(
     flags: u64,
-    cgroup: BorrowedFd<'_>,
+    cgroup: Option<BorrowedFd<'_>>,
     birth: &Birth,
     child: fn(&T) -> !,
     argument: &T,
@@ -74,7 +74,7 @@ pub fn clone_and_wait<T: Sync>(
     let shared = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID) as u64;
     // SAFETY: an all-zero clone_args is a valid one.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags | shared | CLONE_PIDFD | CLONE_INTO_CGROUP;
+    args.flags = flags | shared | CLONE_PIDFD;
     args.pidfd = birth.pidfd.as_ptr() as u64;
     args.parent_tid = birth.pid.as_ptr() as u64;
     // A sibling's is this process's own, and the kernel wants to be told of none.
@@ -84,7 +84,10 @@ pub fn clone_and_wait<T: Sync>(
     };
     args.stack = stack.bottom() as u64;
     args.stack_size = STACK as u64;
-    args.cgroup = cgroup.as_raw_fd() as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
     let call = Call { child, argument };
     // SAFETY: the stack, the arguments and what `call` points to outlive the child's use of them,
     // for this thread goes on only when the child has another memory or none; `enter` is given the

@@ -68,8 +68,19 @@ pub fn fsmount(context: BorrowedFd<'_>, attributes: Attributes) -> Result<OwnedF
 
 /// A detached mount of what `file` is open on.
 pub fn open_tree_clone_of(file: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let flags =
-        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
+    open_tree(file, libc::OPEN_TREE_CLONE)
+}
+
+/// The same, with all that is mounted beneath it.
+pub fn open_tree_clone_all(file: BorrowedFd<'_>) -> Result<OwnedFd> {
+    open_tree(
+        file,
+        libc::OPEN_TREE_CLONE | libc::AT_RECURSIVE as libc::c_uint,
+    )
+}
+
+fn open_tree(file: BorrowedFd<'_>, flags: libc::c_uint) -> Result<OwnedFd> {
+    let flags = flags | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
     // SAFETY: the path is a valid C string for the length of the call.
     let fd = unsafe { libc::syscall(libc::SYS_open_tree, file.as_raw_fd(), c"".as_ptr(), flags) };
     check(fd).map(owned)

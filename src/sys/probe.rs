@@ -2,9 +2,22 @@
 
 use super::check;
 use nix::Result;
+use nix::errno::Errno;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 /// Makes a process in fresh namespaces (`CLONE_NEW*`), which ends at once.
 pub fn try_namespaces(flags: u64) -> Result<()> {
+    in_namespaces(flags, || Ok(()))
+}
+
+/// Whether who is root of a fresh user namespace alone may make an overlay there.
+pub fn try_overlay(flags: u64) -> Result<()> {
+    in_namespaces(flags, || super::mount::fsopen(c"overlay").map(drop))
+}
+
+/// `attempt` neither allocates nor locks; what it says comes back as the exit code.
+fn in_namespaces(flags: u64, attempt: fn() -> Result<()>) -> Result<()> {
     // SAFETY: an all-zero clone_args is a valid one.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags;
@@ -12,8 +25,12 @@ pub fn try_namespaces(flags: u64) -> Result<()> {
     // SAFETY: without CLONE_VM the child runs on a copy of this stack, as after fork(2).
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
     match check(result)? {
-        0 => super::process::exit(0),
-        pid => nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid as i32), None).map(drop),
+        0 => super::process::exit(attempt().map_or_else(|errno| errno as i32, |()| 0)),
+        pid => match waitpid(Pid::from_raw(pid as i32), None)? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, errno) => Err(Errno::from_raw(errno)),
+            _ => Err(Errno::ECHILD),
+        },
     }
 }
 

@@ -102,10 +102,13 @@ impl Pointers {
     }
 }
 
-/// Sets the supplementary groups, then all group ids, then all user ids, of this one thread.
-pub fn set_ids(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
-    // SAFETY: the pointer is valid for as many ids as the length says.
-    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+/// Sets the supplementary groups, if they are given, then all group ids, then all user ids, of this one
+/// thread.
+pub fn set_ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<()> {
+    if let Some(groups) = groups {
+        // SAFETY: the pointer is valid for as many ids as the length says.
+        check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    }
     // SAFETY: plain integers.
     check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
     // SAFETY: plain integers.

@@ -1,6 +1,7 @@
 //! A host that lacks what the policy needs, made by a filter that answers one call with an errno.
 
 use crate::host::{Host, assert_refused};
+use crate::skip::is_unpacked;
 use imrun::seccomp::{Answer, Policy, Rule};
 use std::collections::BTreeMap;
 use std::process::Output;
@@ -52,7 +53,14 @@ fn crun_2262_no_call_that_fails_is_passed_over() {
         (libc::SYS_fsconfig, "fsconfig("),
         (libc::SYS_fsmount, ""),
         (libc::SYS_move_mount, "move_mount("),
-        (libc::SYS_open_tree, "move_mount("),
+        (
+            libc::SYS_open_tree,
+            if is_unpacked() {
+                "open_tree("
+            } else {
+                "move_mount("
+            },
+        ),
         (libc::SYS_mount_setattr, "mount_setattr("),
         (libc::SYS_mount, "mount("),
         (libc::SYS_pivot_root, "pivot_root("),

@@ -3,6 +3,7 @@
 use crate::host;
 use crate::support::host::Host;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 #[test]
 fn a_launch_that_ends_well_is_verified_started_and_ended() {
@@ -62,6 +63,7 @@ fn bytes_that_differ_are_refused_as_digest_and_never_verified() {
     let mut bytes = fs::read(&layer).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
+    fs::set_permissions(&layer, PermissionsExt::from_mode(0o644)).unwrap();
     fs::write(&layer, bytes).unwrap();
     let refused = host
         .launch()

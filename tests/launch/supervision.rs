@@ -4,6 +4,7 @@ use crate::host;
 use crate::support::bulk::{Answer, Bulk};
 use crate::support::host::Host;
 use crate::support::launch::{Launch, Running};
+use crate::support::skip::without_root;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -177,6 +178,9 @@ fn a_name_is_taken_from_the_moment_a_launch_begins() {
 
 #[test]
 fn what_the_app_left_running_ends_with_it() {
+    if without_root("no cgroup is delegated here") {
+        return;
+    }
     let host = host!();
     let script = "sleep 1000 & setsid sh -c 'trap \"\" TERM HUP; sleep 1000 & sleep 1000' & echo up; read line";
     let mut app = host.launch().interactive().script(script).spawn();
@@ -196,6 +200,9 @@ fn what_the_app_left_running_ends_with_it() {
 
 #[test]
 fn a_container_dies_with_its_imrun_and_the_next_command_sweeps() {
+    if without_root("no cgroup is delegated here") {
+        return;
+    }
     let host = host!();
     for sweep in [["ps", "--json"], ["stop", "nobody"]] {
         let mut app = up(host.launch(), DEAF);

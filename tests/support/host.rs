@@ -150,6 +150,11 @@ impl Host {
         })
     }
 
+    /// Bakes the test image once more.
+    pub fn bake_again(&self) {
+        assert_eq!(self.bake(DEFINITION), self.busybox());
+    }
+
     /// A launch of the test image.
     pub fn launch(&self) -> Launch<'_> {
         self.launch_of(self.busybox())
@@ -179,7 +184,7 @@ impl Host {
     fn leftovers(&self) -> Vec<String> {
         let own = self.directory.path().to_str().unwrap();
         let mut found: Vec<String> = files_below(&self.path("root"));
-        found.retain(|path| !path.ends_with("root/names"));
+        found.retain(|path| !path.ends_with("root/names") && !path.ends_with("root/ids"));
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         found.extend(
             mounts

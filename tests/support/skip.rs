@@ -13,16 +13,31 @@ pub fn skip(why: &str) {
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
+/// Whether images are unpacked here: by IMRUN_DRIVER, for want of root or of a kernel that mounts them.
+#[allow(dead_code)] // not every suite asks
+pub fn is_unpacked() -> bool {
+    let demanded = std::env::var("IMRUN_DRIVER").is_ok_and(|driver| driver == "overlay");
+    demanded || !nix::unistd::geteuid().is_root() || !imrun::rootfs::is_known()
+}
+
+/// Whether the test is over because an ordinary user runs it, and why that matters.
+#[allow(dead_code)] // not every suite asks
+pub fn without_root(why: &str) -> bool {
+    let ordinary = !nix::unistd::geteuid().is_root();
+    if ordinary {
+        skip(why);
+    }
+    ordinary
+}
+
 /// Why this host cannot launch, if it cannot.
 pub fn missing() -> Option<&'static str> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("launching takes root");
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root && imrun::sys::probe::try_namespaces(libc::CLONE_NEWUSER as u64).is_err() {
+        return Some("launching takes root or user namespaces");
     }
-    if imrun::cgroup::hierarchy().is_err() {
+    if is_root && imrun::cgroup::hierarchy().is_err() {
         return Some("no cgroup2 is mounted");
-    }
-    if imrun::sys::mount::fsopen(c"erofs").is_err() {
-        return Some("this kernel has no EROFS");
     }
     if imrun::sys::landlock::version().is_err() {
         return Some("this kernel has no Landlock");

@@ -1,0 +1,315 @@
+//! Images whose files are unpacked, for hosts that mount no tree image.
+//!
+//! ```text
+//! STORE/roots/TREE.OWNERS/root    the merged tree, as the tree image of that identity has it
+//! STORE/roots/TREE.OWNERS/empty   nothing: an overlay of lower layers alone takes two of them
+//! STORE/roots/.new-…              one that is being made
+//! STORE/roots/.old-…              one that is being removed
+//! ```
+//! `OWNERS` says which ids its files could be given to ([`Owners`]). Who uses one holds a shared lock
+//! (flock(2)) on it; nobody but the store's owner gets beneath `roots`, for an image's files keep
+//! their set-user-ID bits.
+
+use super::Store;
+use super::image::Image;
+use crate::digest::Digest;
+use crate::error::{Context, Error, Reason, Result};
+use crate::tree::Tree;
+use crate::unpacked::{Model, Owners, Still, compare, list, write};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, open};
+use nix::sys::stat::Mode;
+use std::collections::BTreeSet;
+use std::fs::{DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const DIRECTORY: &str = "roots";
+const ROOT: &str = "root";
+const EMPTY: &str = "empty";
+const REPAIR: &str =
+    "pull, import or bake the same image again: what was unpacked is then thrown away";
+
+/// The digest of a listing that nothing can change without, or why there is none.
+pub type Listed = std::result::Result<Digest, String>;
+
+/// An image's unpacked files, which nobody removes as long as this is held.
+pub struct Unpacked {
+    /// The directory that has `root` and `empty` in it.
+    pub path: PathBuf,
+    lock: Flock<File>,
+}
+
+impl Unpacked {
+    /// The directory, open.
+    pub fn directory(&self) -> &File {
+        &self.lock
+    }
+
+    /// Opens its directory of the image's files.
+    pub fn root(&self) -> Result<File> {
+        open_directory(&self.path.join(ROOT))
+    }
+
+    /// What its inodes say of themselves ([`list`]); nothing is compared.
+    pub fn list(&self) -> Result<Digest> {
+        self.refuse_others()?;
+        list(self.root()?.as_fd())
+    }
+
+    /// Compares it with the image; see [`compare`].
+    fn compare(&self, model: &Model<'_>, still: Option<Still>) -> Result<Listed> {
+        self.refuse_others()?;
+        let listed = compare(model, self.root()?.as_fd(), still);
+        listed.map_err(|error| self.named(error))
+    }
+
+    fn named(&self, error: Error) -> Error {
+        Error {
+            what: format!("{}: {}", self.path.display(), error.what),
+            ..error.hint(REPAIR)
+        }
+    }
+
+    /// There are two directories, and one of them is empty.
+    fn refuse_others(&self) -> Result<()> {
+        let others = super::file_names(&self.path)?;
+        let other = others.iter().find(|name| !matches!(&***name, ROOT | EMPTY));
+        if let Some(name) = other {
+            return Err(self.named(Error::digest(name, "is not in the image")));
+        }
+        if let Some(name) = super::file_names(&self.path.join(EMPTY))?.first() {
+            let what = format!("{EMPTY}/{name}");
+            return Err(self.named(Error::digest(what, "is not in the image")));
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Where an image's files are, or would be.
+    fn unpacked_path(&self, tree: &Digest, owners: Owners) -> PathBuf {
+        let name = format!("{}.{owners}", tree.hex());
+        self.path.join(DIRECTORY).join(name)
+    }
+
+    /// An image's files, unpacked now unless they are there, and compared with `model`.
+    ///
+    /// # Errors
+    /// Whatever differs, by its path; what the store's file system cannot hold.
+    pub fn unpack(
+        &self,
+        image: &Image,
+        model: &Model<'_>,
+        still: Still,
+    ) -> Result<(Unpacked, Listed)> {
+        if let Some(there) = self.unpacked(image, model.owners)? {
+            let listed = there.compare(model, Some(still))?;
+            return Ok((there, listed));
+        }
+        let path = self.unpacked_path(&image.tree_identity(), model.owners);
+        self.make_unpacked(&path, model)?;
+        let gone = || Error::system(format_args!("{path:?}"), "was removed meanwhile");
+        let there = self.find_unpacked(&path)?.ok_or_else(gone)?;
+        Ok((there, Err("they were written just now".into())))
+    }
+
+    /// An image's files, if they are there; nothing is compared.
+    pub fn unpacked(&self, image: &Image, owners: Owners) -> Result<Option<Unpacked>> {
+        self.find_unpacked(&self.unpacked_path(&image.tree_identity(), owners))
+    }
+
+    /// Compares what is unpacked of an image; nothing to do where nothing is.
+    pub fn compare_unpacked(&self, tree: &Digest, model: &Model<'_>) -> Result<()> {
+        match self.find_unpacked(&self.unpacked_path(tree, model.owners))? {
+            Some(there) => there.compare(model, None).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Throws away what is unpacked of an image and differs from it.
+    pub(super) fn mend_unpacked(
+        &self,
+        identity: &Digest,
+        diff_ids: &[Digest],
+        tree: &Tree,
+    ) -> Result<()> {
+        let tars = diff_ids.iter().map(|id| self.open_blob("layer", id));
+        let model = Model {
+            tree,
+            tars: &tars.collect::<Result<Vec<_>>>()?,
+            owners: Owners::own()?,
+        };
+        match self.compare_unpacked(identity, &model) {
+            Err(error) if error.reason == Reason::Digest => {
+                let path = self.unpacked_path(identity, model.owners);
+                let old = path.with_file_name(unique(".old"));
+                std::fs::rename(&path, &old).context(|| format!("rename({path:?}, {old:?})"))?;
+                remove_unused(&old).map(drop)
+            }
+            other => other,
+        }
+    }
+
+    fn find_unpacked(&self, path: &Path) -> Result<Option<Unpacked>> {
+        loop {
+            refuse_shared(&self.path.join(DIRECTORY))?;
+            let directory = match path.symlink_metadata() {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                _ => open_directory(path)?,
+            };
+            let lock = lock(directory, FlockArg::LockShared, path)?;
+            // Who had it before may have removed it.
+            let now = path.symlink_metadata().ok();
+            let found = lock.metadata().context(|| format!("fstat({path:?})"))?;
+            if now.is_some_and(|now| (now.dev(), now.ino()) == (found.dev(), found.ino())) {
+                let path = path.to_owned();
+                return Ok(Some(Unpacked { path, lock }));
+            }
+        }
+    }
+
+    /// Everything is on disk before it has its name.
+    fn make_unpacked(&self, path: &Path, model: &Model<'_>) -> Result<()> {
+        let roots = self.path.join(DIRECTORY);
+        make_directory(&roots)?;
+        refuse_shared(&roots)?;
+        // Garbage collection waits.
+        let _lock = self.lock_shared()?;
+        let new = roots.join(unique(".new"));
+        if new.exists() {
+            // Of a killed process that had this one's number.
+            remove(&new)?;
+        }
+        make_directory(&new)?;
+        let made = fill(&new, model);
+        if made.is_err() || !give_name(&new, path)? {
+            // The first error is the one to tell.
+            return made.and(remove(&new).map(drop));
+        }
+        let synced = File::open(&roots).and_then(|roots| roots.sync_all());
+        synced.context(|| format!("fsync({roots:?})"))
+    }
+
+    /// Removes what is unpacked of other trees than these, and what killed writers left; the bytes
+    /// freed. What somebody uses stays.
+    pub(super) fn collect_unpacked(&self, trees: &BTreeSet<String>) -> Result<u64> {
+        let roots = self.path.join(DIRECTORY);
+        let mut freed = 0;
+        for name in super::file_names(&roots)? {
+            let tree = name.split('.').next().unwrap_or_default();
+            if !trees.contains(tree) {
+                freed += remove_unused(&roots.join(name))?;
+            }
+        }
+        Ok(freed)
+    }
+}
+
+fn fill(new: &Path, model: &Model<'_>) -> Result<()> {
+    let (root, empty) = (new.join(ROOT), new.join(EMPTY));
+    make_directory(&root)?;
+    make_directory(&empty)?;
+    let root = open_directory(&root)?;
+    write(model, root.as_fd())?;
+    let kept = compare(model, root.as_fd(), None).map(drop);
+    kept.map_err(|error| {
+        let why = format!("the store's file system does not keep it: it {}", error.why);
+        Error::unsupported(error.what, why)
+    })?;
+    nix::unistd::syncfs(&root).context(|| format!("syncfs({new:?})"))
+}
+
+/// False when another process was faster.
+fn give_name(new: &Path, path: &Path) -> Result<bool> {
+    match std::fs::rename(new, path) {
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(false),
+        renamed => renamed
+            .map(|()| true)
+            .context(|| format!("rename({new:?}, {path:?})")),
+    }
+}
+
+/// Nobody else may get at set-user-ID programs of an image by the store.
+fn refuse_shared(roots: &Path) -> Result<()> {
+    let found = match roots.symlink_metadata() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        found => found.context(|| format!("lstat({roots:?})"))?,
+    };
+    let user = nix::unistd::geteuid().as_raw();
+    if found.is_dir() && found.uid() == user && found.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let why = "is not a directory that its owner alone can enter";
+    Err(Error::policy(format_args!("{roots:?}"), why).hint("chmod 0700, or another --store"))
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made.map_err(|error| {
+            let why = crate::error::reason_of(&error);
+            Error::system(format_args!("mkdir({path:?})"), why)
+                .hint("the driver overlay unpacks an image in its store at the first launch")
+        }),
+    }
+}
+
+fn open_directory(path: &Path) -> Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    open(path, flags, Mode::empty())
+        .map(File::from)
+        .context(|| format!("open({path:?}, O_DIRECTORY|O_NOFOLLOW)"))
+}
+
+fn lock(directory: File, how: FlockArg, path: &Path) -> Result<Flock<File>> {
+    Flock::lock(directory, how)
+        .map_err(|(_, errno)| errno)
+        .context(|| format!("flock({path:?})"))
+}
+
+/// A name that no other process or thread has.
+fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{prefix}-{}-{number}", std::process::id())
+}
+
+/// Removes a directory unless somebody uses it; the bytes freed.
+fn remove_unused(path: &Path) -> Result<u64> {
+    let directory = open_directory(path)?;
+    match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+        Ok(_lock) => {
+            let old = path.with_file_name(unique(".old"));
+            std::fs::rename(path, &old).context(|| format!("rename({path:?}, {old:?})"))?;
+            remove(&old)
+        }
+        Err((_, Errno::EWOULDBLOCK)) => Ok(0),
+        Err((_, errno)) => Err(errno).context(|| format!("flock({path:?})")),
+    }
+}
+
+/// The bytes that its files took.
+fn remove(path: &Path) -> Result<u64> {
+    let size = size(path).context(|| format!("readdir({path:?})"))?;
+    std::fs::remove_dir_all(path).context(|| format!("rmdir({path:?})"))?;
+    Ok(size)
+}
+
+fn size(path: &Path) -> std::io::Result<u64> {
+    let (mut size, mut pending) = (0, vec![path.to_owned()]);
+    while let Some(directory) = pending.pop() {
+        for entry in std::fs::read_dir(&directory)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            match metadata.is_dir() {
+                true => pending.push(entry.path()),
+                false => size += metadata.blocks() * 512 / metadata.nlink().max(1),
+            }
+        }
+    }
+    Ok(size)
+}

@@ -1,0 +1,104 @@
+//! Which owners this process can give to files.
+
+use crate::error::{Context, Error, Result};
+use std::fmt;
+
+/// The ids that this process has: from 0 on, so many. A file of any other owner becomes 0's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owners {
+    users: u32,
+    groups: u32,
+}
+
+impl Owners {
+    /// Every id, as root of the host has them.
+    pub const ALL: Owners = Owners {
+        users: u32::MAX,
+        groups: u32::MAX,
+    };
+
+    /// Those of the user namespace that this process is in (user_namespaces(7)).
+    pub fn own() -> Result<Owners> {
+        let [users, groups] = ["/proc/self/uid_map", "/proc/self/gid_map"].map(|path| {
+            let text = std::fs::read_to_string(path).context(|| format!("read({path:?})"))?;
+            count(&text).ok_or_else(|| Error::unsupported(path, "id 0 is not in it"))
+        });
+        Ok(Owners {
+            users: users?,
+            groups: groups?,
+        })
+    }
+
+    /// Whether it is root of the host: then device nodes can be made, too.
+    pub fn are_all(self) -> bool {
+        self == Owners::ALL
+    }
+
+    /// How many users and groups there are, from 0 on.
+    pub fn counts(self) -> (u32, u32) {
+        (self.users, self.groups)
+    }
+
+    /// The user that a file of user `id` belongs to.
+    pub fn user(self, id: u32) -> u32 {
+        if id < self.users { id } else { 0 }
+    }
+
+    /// The group that a file of group `id` belongs to.
+    pub fn group(self, id: u32) -> u32 {
+        if id < self.groups { id } else { 0 }
+    }
+}
+
+/// `all`, or the two numbers.
+impl fmt::Display for Owners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.are_all() {
+            true => f.write_str("all"),
+            false => write!(f, "{}-{}", self.users, self.groups),
+        }
+    }
+}
+
+/// How many ids follow one another from 0 on, in a table in the form of /proc/PID/uid_map.
+fn count(table: &str) -> Option<u32> {
+    let line = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace();
+        let first: u32 = numbers.next()?.parse().ok()?;
+        Some((first, numbers.nth(1)?.parse::<u32>().ok()?))
+    };
+    let mut ranges: Vec<_> = table.lines().filter_map(line).collect();
+    ranges.sort_unstable();
+    let end = |end: u32, (first, count): (u32, u32)| match first == end {
+        true => end.saturating_add(count),
+        false => end,
+    };
+    Some(ranges.into_iter().fold(0, end)).filter(|count| *count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_counted_from_0_to_the_first_gap() {
+        assert_eq!(count("         0          0 4294967295\n"), Some(u32::MAX));
+        assert_eq!(count("0 1000 1\n"), Some(1));
+        assert_eq!(count("1 100000 65536\n0 1000 1\n"), Some(65_537));
+        assert_eq!(count("0 1000 1\n5 100000 10\n"), Some(1));
+        for without in ["", "1 1000 1\n", "0\n", "x y z\n"] {
+            assert_eq!(count(without), None, "{without:?}");
+        }
+    }
+
+    #[test]
+    fn owners_that_cannot_be_given_become_0() {
+        let one = Owners {
+            users: 1,
+            groups: 1,
+        };
+        assert_eq!([one.user(0), one.user(1), one.group(999)], [0, 0, 0]);
+        assert_eq!(Owners::ALL.user(999), 999);
+        assert_eq!([one, Owners::ALL].map(|o| o.to_string()), ["1-1", "all"]);
+    }
+}

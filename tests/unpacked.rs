@@ -1,0 +1,595 @@
+//! Both drivers show the same root; nothing is ever made outside the directory that an image is
+//! unpacked in; and what somebody changes there is found.
+//!
+//! They need root and file-backed EROFS; else each says so and is skipped.
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "support"]
+mod support {
+    pub mod host;
+    pub mod launch;
+    pub mod outcome;
+    pub mod server;
+    pub mod skip;
+}
+
+use imrun::digest::Digest;
+use imrun::erofs::{self, Device};
+use imrun::layer::{Limits, scan};
+use imrun::rootfs;
+use imrun::store::image::Sources;
+use imrun::sys::{mount, xattr};
+use imrun::tree::{Tree, merge, synthesise};
+use imrun::unpacked::{Model, Owners, compare, write};
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// One entry of a generated tar.
+#[derive(Debug, Clone)]
+enum Entry {
+    Directory,
+    File(Vec<u8>),
+    Symlink(&'static str),
+    HardLink(String),
+    Fifo,
+}
+
+#[derive(Debug, Clone)]
+struct Named {
+    path: String,
+    entry: Entry,
+    mode: u32,
+    owner: u64,
+    mtime: u64,
+    xattr: Option<Vec<u8>>,
+}
+
+/// Few names, so that layers meet; odd ones among them.
+fn name() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "a",
+        "b",
+        "c",
+        ".wh.a",
+        ".wh.b",
+        ".wh..wh..opq",
+        "with space",
+        "ümlaut",
+        "new\nline",
+        "-rf",
+        "...",
+    ])
+}
+
+fn path() -> impl Strategy<Value = String> {
+    prop::collection::vec(name(), 1..4).prop_map(|names| names.join("/"))
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let targets = vec!["a", "b/c", "..", "../../..", "/", "/etc/passwd", "nowhere"];
+    prop_oneof![
+        3 => Just(Entry::Directory),
+        4 => prop::collection::vec(any::<u8>(), 0..1500).prop_map(Entry::File),
+        2 => prop::sample::select(targets).prop_map(Entry::Symlink),
+        2 => path().prop_map(Entry::HardLink),
+        1 => Just(Entry::Fifo),
+    ]
+}
+
+fn named() -> impl Strategy<Value = Named> {
+    let modes = prop::sample::select(vec![0o755, 0o644, 0, 0o4755, 0o1777, 0o2711, 0o600]);
+    let value = prop::option::of(prop::collection::vec(any::<u8>(), 0..40));
+    let owner = prop::sample::select(vec![0u64, 1, 1000, 70_000]);
+    (path(), entry(), modes, owner, 0..2_000_000_000u64, value).prop_map(
+        |(path, entry, mode, owner, mtime, xattr)| Named {
+            path,
+            entry,
+            mode,
+            owner,
+            mtime,
+            xattr,
+        },
+    )
+}
+
+fn tar_of(entries: &[Named]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for named in entries {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(named.mode);
+        header.set_uid(named.owner);
+        header.set_gid(named.owner / 2);
+        header.set_mtime(named.mtime);
+        header.set_size(0);
+        let kind = match &named.entry {
+            Entry::Directory => tar::EntryType::Directory,
+            Entry::File(_) => tar::EntryType::Regular,
+            Entry::Symlink(_) => tar::EntryType::Symlink,
+            Entry::HardLink(_) => tar::EntryType::Link,
+            Entry::Fifo => tar::EntryType::Fifo,
+        };
+        header.set_entry_type(kind);
+        // The kernel keeps `user.*` for files and directories alone (xattr(7)).
+        let plain = matches!(named.entry, Entry::Directory | Entry::File(_));
+        if let Some(value) = named.xattr.as_ref().filter(|_| plain) {
+            let extensions = [("SCHILY.xattr.user.overlay.opaque", &**value)];
+            tar.append_pax_extensions(extensions).unwrap();
+        }
+        match &named.entry {
+            Entry::Symlink(target) => tar.append_link(&mut header, &named.path, target),
+            Entry::HardLink(target) => tar.append_link(&mut header, &named.path, target),
+            Entry::File(bytes) => {
+                header.set_size(bytes.len() as u64);
+                tar.append_data(&mut header, &named.path, &**bytes)
+            }
+            _ => tar.append_data(&mut header, &named.path, &[][..]),
+        }
+        .unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+/// A scratch directory on a disk, with tars in it and what they give.
+struct Image {
+    directory: tempfile::TempDir,
+    tars: Vec<File>,
+    tree: Tree,
+    devices: Vec<Device>,
+}
+
+impl Image {
+    /// None where the layers are refused.
+    fn new(tars: &[Vec<u8>]) -> Option<Image> {
+        let directory = tempfile::Builder::new()
+            .prefix("imrun-test-")
+            .tempdir_in("/var/tmp")
+            .unwrap();
+        let mut layers = Vec::new();
+        for tar in tars {
+            layers.push(scan(&**tar, &Limits::default()).ok()?);
+        }
+        let devices = layers.iter().zip(tars).map(|(layer, tar)| Device {
+            digest: Digest::sha256(tar),
+            size: layer.size,
+        });
+        let devices = devices.collect();
+        let mut tree = merge(layers).ok()?;
+        synthesise(&mut tree).ok()?;
+        let files = tars.iter().enumerate().map(|(number, tar)| {
+            let path = directory.path().join(format!("{number}.tar"));
+            fs::write(&path, tar).unwrap();
+            File::open(path).unwrap()
+        });
+        let tars = files.collect();
+        fs::create_dir(directory.path().join("root")).unwrap();
+        fs::create_dir(directory.path().join("empty")).unwrap();
+        Some(Image {
+            directory,
+            tars,
+            tree,
+            devices,
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn model(&self) -> Model<'_> {
+        Model {
+            tree: &self.tree,
+            tars: &self.tars,
+            owners: Owners::ALL,
+        }
+    }
+
+    fn top(&self) -> File {
+        File::open(self.path("root")).unwrap()
+    }
+
+    fn unpack(&self) -> imrun::error::Result<()> {
+        write(&self.model(), self.top().as_fd())
+    }
+
+    fn erofs(&self) -> OwnedFd {
+        let path = self.path("tree.erofs");
+        let mut file = File::create(&path).unwrap();
+        erofs::write(&self.tree, &self.devices, &mut file).unwrap();
+        let tars = self.tars.iter().map(|tar| tar.try_clone().unwrap());
+        let sources = Sources {
+            tree: File::open(path).unwrap(),
+            tars: tars.collect(),
+        };
+        rootfs::mount(&sources).unwrap().mount
+    }
+
+    fn overlay(&self) -> OwnedFd {
+        let context = mount::fsopen(c"overlay").unwrap();
+        let layers = [self.path("root"), self.path("empty")].map(|path| path.display().to_string());
+        let layers = CString::new(layers.join(":")).unwrap();
+        mount::fsconfig_string(context.as_fd(), c"lowerdir", &layers).unwrap();
+        mount::fsconfig_create(context.as_fd()).unwrap();
+        mount::fsmount(context.as_fd(), mount::RDONLY).unwrap()
+    }
+}
+
+/// Each path, with all that an app can find out about it. A symlink's mode means nothing: the kernel
+/// looks at it nowhere, and a disk has no other than 0777.
+fn walk(top: &OwnedFd) -> BTreeMap<Vec<u8>, String> {
+    let top = PathBuf::from(format!("/proc/self/fd/{}/.", top.as_raw_fd()));
+    let (mut found, mut pending) = (BTreeMap::new(), vec![top.clone()]);
+    let mut first: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+    while let Some(path) = pending.pop() {
+        let status = fs::symlink_metadata(&path).unwrap();
+        let shown = path.as_os_str().as_bytes()[top.as_os_str().len()..].to_vec();
+        let kind = status.file_type();
+        if kind.is_dir() {
+            let entries = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap());
+            pending.extend(entries.map(|entry| path.join(entry.file_name())));
+        } else {
+            let name = first.entry(status.ino()).or_insert_with(|| shown.clone());
+            *name = (*name).clone().min(shown.clone());
+        }
+        found.insert(shown, (status, path));
+    }
+    let describe = |(shown, (status, path)): (Vec<u8>, (fs::Metadata, PathBuf))| {
+        let text = describe(&status, &path, first.get(&status.ino()));
+        (shown, text)
+    };
+    found.into_iter().map(describe).collect()
+}
+
+fn describe(status: &fs::Metadata, path: &Path, first: Option<&Vec<u8>>) -> String {
+    let kind = status.file_type();
+    let content = match () {
+        _ if kind.is_dir() => String::new(),
+        _ if kind.is_symlink() => format!("{:?}", fs::read_link(path).unwrap()),
+        _ if kind.is_file() => Digest::sha256(&fs::read(path).unwrap()).to_string(),
+        _ => format!("{:x}", status.rdev()),
+    };
+    let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+    let mut xattrs: Vec<_> = xattr::list(&path)
+        .unwrap()
+        .into_iter()
+        .map(|name| {
+            let value = xattr::get(&path, &CString::new(name.clone()).unwrap()).unwrap();
+            (name, value)
+        })
+        .collect();
+    xattrs.sort();
+    let mode = if kind.is_symlink() {
+        status.mode() | 0o7777
+    } else {
+        status.mode()
+    };
+    let owner = (status.uid(), status.gid());
+    let time = (status.mtime(), status.mtime_nsec());
+    let names = if kind.is_dir() { 0 } else { status.nlink() };
+    format!("{mode:o} {owner:?} {time:?} {names} {first:?} {content} {xattrs:?}")
+}
+
+fn skips() -> bool {
+    let why = match support::skip::missing() {
+        Some(why) => Some(why),
+        None if support::skip::is_unpacked() => Some("no tree image is mounted"),
+        None => None,
+    };
+    why.inspect(|why| support::skip::skip(why)).is_some()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 80, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn both_drivers_show_the_same_root(layers in prop::collection::vec(prop::collection::vec(named(), 0..25), 1..4)) {
+        if skips() {
+            return Ok(());
+        }
+        // An entry that is refused takes its image with it: it is left out instead.
+        let mut taken: Vec<Vec<Named>> = Vec::new();
+        for layer in layers {
+            taken.push(Vec::new());
+            for named in layer {
+                taken.last_mut().unwrap().push(named);
+                let tars: Vec<_> = taken.iter().map(|layer| tar_of(layer)).collect();
+                if Image::new(&tars).is_none() {
+                    taken.last_mut().unwrap().pop();
+                }
+            }
+        }
+        let tars: Vec<_> = taken.iter().map(|layer| tar_of(layer)).collect();
+        let image = Image::new(&tars).unwrap();
+        image.unpack().unwrap();
+        compare(&image.model(), image.top().as_fd(), None).map(drop).unwrap();
+        prop_assert_eq!(walk(&image.overlay()), walk(&image.erofs()));
+        let mut around: Vec<_> = fs::read_dir(image.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        around.retain(|name| !name.to_string_lossy().ends_with(".tar"));
+        around.sort();
+        prop_assert_eq!(around, ["empty", "root", "tree.erofs"], "nothing is made elsewhere");
+    }
+}
+
+fn plain(path: &str, entry: Entry) -> Named {
+    Named {
+        path: path.into(),
+        entry,
+        mode: 0o755,
+        owner: 0,
+        mtime: 1,
+        xattr: None,
+    }
+}
+
+#[test]
+fn nothing_is_made_through_what_somebody_put_into_the_directory() {
+    let image = Image::new(&[tar_of(&[plain("etc/file", Entry::File(b"new".into()))])]).unwrap();
+    for in_the_way in ["etc", "dev"] {
+        let outside = image.path("outside");
+        fs::create_dir(&outside).unwrap();
+        let link = image.path("root").join(in_the_way);
+        symlink(&outside, &link).unwrap();
+        image.unpack().unwrap_err();
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        fs::remove_dir(outside).unwrap();
+        fs::remove_dir_all(image.path("root")).unwrap();
+        fs::create_dir(image.path("root")).unwrap();
+    }
+}
+
+#[test]
+fn a_hole_of_a_tebibyte_costs_nothing_and_a_byte_in_it_is_found() {
+    // GNU tar's sparse format 1.0: a map in front of the data.
+    let mut map = b"1\n1099511627776\n0\n".to_vec();
+    map.resize(512, 0);
+    let mut tar = tar::Builder::new(Vec::new());
+    let extensions = [
+        ("GNU.sparse.major", &b"1"[..]),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"huge"),
+        ("GNU.sparse.realsize", b"1099511627776"),
+    ];
+    tar.append_pax_extensions(extensions).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_size(map.len() as u64);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, "huge", &*map).unwrap();
+    let image = Image::new(&[tar.into_inner().unwrap()]).unwrap();
+    // Without root, who is given what cannot be asked here.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    image.unpack().unwrap();
+    compare(&image.model(), image.top().as_fd(), None)
+        .map(drop)
+        .unwrap();
+    let path = image.path("root/huge");
+    let before = fs::metadata(&path).unwrap();
+    assert_eq!(before.len(), 1 << 40);
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(b"x", 1 << 39).unwrap();
+    set_time(&path, before.mtime(), before.mtime_nsec());
+    let error = compare(&image.model(), image.top().as_fd(), None).unwrap_err();
+    assert!(error.why.contains("hole"), "{error}");
+}
+
+fn set_time(path: &Path, seconds: i64, nanoseconds: i64) {
+    let time = TimeSpec::new(seconds, nanoseconds);
+    utimensat(
+        nix::fcntl::AT_FDCWD,
+        path,
+        &time,
+        &time,
+        UtimensatFlags::NoFollowSymlink,
+    )
+    .unwrap();
+}
+
+/// Changes something and puts the times back: of the file, and of the directory that it is in.
+fn unnoticed(path: &Path, change: impl FnOnce(&Path)) {
+    let parent = path.parent().unwrap();
+    let times = [path, parent].map(|path| {
+        fs::symlink_metadata(path)
+            .ok()
+            .map(|m| (m.mtime(), m.mtime_nsec()))
+    });
+    change(path);
+    for (path, time) in [path, parent].into_iter().zip(times) {
+        if let (Some((seconds, nanoseconds)), true) = (time, path.symlink_metadata().is_ok()) {
+            set_time(path, seconds, nanoseconds);
+        }
+    }
+}
+
+type Change = (&'static str, &'static str, fn(&Path));
+
+/// What is changed, where, and how; `bin/busybox` and `etc/notes` are files of the test image.
+const CHANGES: [Change; 17] = [
+    ("edited", "etc/notes", |path| {
+        OpenOptions::new()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .write_all(b"N")
+            .unwrap();
+    }),
+    ("longer", "etc/notes", |path| {
+        OpenOptions::new()
+            .append(true)
+            .open(path)
+            .unwrap()
+            .write_all(b"x")
+            .unwrap();
+    }),
+    ("cut", "bin/busybox", |path| {
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    }),
+    ("added", "etc/more", |path| fs::write(path, "more").unwrap()),
+    ("added, by a name that sorts last", "zzz", |path| {
+        fs::write(path, "more").unwrap()
+    }),
+    ("a directory added", "etc/more", |path| {
+        fs::create_dir(path).unwrap()
+    }),
+    ("removed", "etc/notes", |path| {
+        fs::remove_file(path).unwrap()
+    }),
+    ("another mode", "etc/notes", |path| {
+        fs::set_permissions(path, Permissions::from_mode(0o4755)).unwrap()
+    }),
+    ("another mode of a directory", "etc", |path| {
+        fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap()
+    }),
+    ("another owner", "etc/notes", |path| {
+        std::os::unix::fs::chown(path, Some(1), None).unwrap()
+    }),
+    ("another group of the root", "", |path| {
+        std::os::unix::fs::chown(path, None, Some(1)).unwrap()
+    }),
+    ("an xattr", "etc/notes", |path| {
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        xattr::set(&path, c"user.more", b"x").unwrap();
+    }),
+    ("a trusted xattr", "etc", |path| {
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        xattr::set(&path, c"trusted.overlay.opaque", b"y").unwrap();
+    }),
+    ("a symlink in its place", "etc/notes", |path| {
+        fs::rename(path, path.with_file_name("../../../../notes")).unwrap();
+        symlink("/etc/passwd", path).unwrap();
+    }),
+    ("a symlink to elsewhere", "bin/cat", |path| {
+        fs::remove_file(path).unwrap();
+        symlink("orphan", path).unwrap();
+    }),
+    ("a fifo in its place", "etc/notes", |path| {
+        fs::remove_file(path).unwrap();
+        nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+    }),
+    ("a second name elsewhere", "etc/notes", |path| {
+        fs::hard_link(path, path.with_file_name("../../../../second")).unwrap();
+    }),
+];
+
+#[test]
+fn a_change_of_whatever_kind_is_refused_at_the_next_launch_and_mended_by_an_import() {
+    let host = match support::host::Host::new() {
+        Ok(host) if nix::unistd::geteuid().is_root() => host,
+        Ok(_) => return support::skip::skip("another owner takes root"),
+        Err(why) => return support::skip::skip(why),
+    };
+    let launch = |level: &str| {
+        let options = ["--driver", "overlay", "--integrity", level];
+        host.launch().options(options).script("echo ran").run()
+    };
+    for (what, path, change) in CHANGES {
+        assert_eq!(launch("auto").exits(0).out, "ran\n", "{what}");
+        let roots = fs::read_dir(host.path("store/roots")).unwrap();
+        let unpacked = roots.map(|entry| entry.unwrap().path()).next().unwrap();
+        unnoticed(&unpacked.join("root").join(path), change);
+        for level in ["auto", "known", "hashed"] {
+            launch(level).refused("unpacked").because("digest");
+        }
+        let verified = host.imrun(["verify"]).exits(1);
+        assert!(verified.out.contains("DIFFERS"), "{what}: {verified:?}");
+        host.bake_again();
+        let left = fs::read_dir(host.path("store/roots")).unwrap();
+        assert_eq!(left.count(), 0, "{what}");
+    }
+    launch("auto").exits(0);
+    host.imrun(["verify"]).exits(0);
+}
+
+#[test]
+fn files_that_were_left_alone_are_known_until_one_is_changed() {
+    let host = match support::host::Host::new() {
+        Ok(host) => host,
+        Err(why) => return support::skip::skip(why),
+    };
+    let launch = |level: &str| {
+        let options = ["--driver", "overlay", "--integrity", level];
+        let outcome = host.launch().options(options).script("echo ran").run();
+        let verified = outcome
+            .events
+            .iter()
+            .find(|event| event["event"] == "verified");
+        let said = verified.map(|event| (event["integrity"].clone(), event["memo"].clone()));
+        (outcome, said)
+    };
+    let holds = |level: &str, held: &str, memo: &str| {
+        let (outcome, said) = launch(level);
+        outcome.exits(0);
+        let (integrity, found) = said.unwrap();
+        assert_eq!(integrity, held);
+        assert!(found.as_str().unwrap().starts_with(memo), "{found}");
+    };
+    holds("auto", "hashed", "none: ");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    holds("auto", "hashed", "made");
+    holds("auto", "known", "fits");
+    holds("hashed", "hashed", "made");
+    let roots = fs::read_dir(host.path("store/roots")).unwrap();
+    let unpacked = roots.map(|entry| entry.unwrap().path()).next().unwrap();
+    unnoticed(&unpacked.join("root/etc/notes"), |path| {
+        OpenOptions::new()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .write_all(b"N")
+            .unwrap();
+    });
+    for level in ["auto", "known"] {
+        launch(level)
+            .0
+            .refused("unpacked /etc/notes")
+            .because("digest");
+    }
+}
+
+#[test]
+fn an_image_that_is_forgotten_leaves_no_files() {
+    let host = match support::host::Host::new() {
+        Ok(host) => host,
+        Err(why) => return support::skip::skip(why),
+    };
+    let mut app = host
+        .launch()
+        .options(["--driver", "overlay"])
+        .interactive()
+        .script("echo up; read line")
+        .spawn();
+    app.expect_line("up");
+    let left = || fs::read_dir(host.path("store/roots")).unwrap().count();
+    host.imrun(["rm", host.busybox()]).exits(0);
+    assert_eq!(left(), 1, "a container runs on it");
+    app.wait().exits(1);
+    // What a killed writer leaves.
+    fs::create_dir_all(host.path("store/roots/.new-1-0/root/a")).unwrap();
+    host.imrun(["gc"]).exits(0);
+    assert_eq!(left(), 0);
+}
+
+#[test]
+fn levels_that_only_a_tree_image_has_are_refused_by_name() {
+    let host = match support::host::Host::new() {
+        Ok(host) => host,
+        Err(why) => return support::skip::skip(why),
+    };
+    for level in ["sealed", "verity"] {
+        let options = ["--driver", "overlay", "--integrity", level];
+        let refused = host.launch().options(options).script("echo ran").run();
+        refused
+            .refused(&format!("--integrity {level}"))
+            .because("unsupported");
+    }
+}
