@@ -9,7 +9,8 @@ use crate::unpacked::Owners;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 const SETGROUPS: &str = "/proc/self/setgroups";
 
@@ -94,6 +95,14 @@ pub fn default_runtime() -> PathBuf {
 /// Where an ordinary user keeps what nobody else may write, until the host is started again.
 pub fn private_runtime() -> Option<PathBuf> {
     environment("XDG_RUNTIME_DIR").map(|directory| directory.join("imrun"))
+}
+
+/// Whether this is a directory of this user's, and its mode gives others none of these bits.
+pub fn is_own(directory: &Path, others: u32) -> Result<bool> {
+    let found = directory
+        .symlink_metadata()
+        .context(|| format!("lstat({directory:?})"))?;
+    Ok(found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & others == 0)
 }
 
 /// A directory that a variable names (XDG Base Directory Specification: relative ones are ignored).

@@ -366,12 +366,10 @@ fn make_directory(path: &Path) -> Result<()> {
 
 /// Who else could write there could name any process as a container.
 fn refuse_foreign(directory: &Path) -> Result<()> {
-    let found = std::fs::symlink_metadata(directory).context(|| format!("lstat({directory:?})"))?;
-    let user = nix::unistd::geteuid().as_raw();
-    if found.is_dir() && found.uid() == user && found.mode() & 0o022 == 0 {
+    if rootless::is_own(directory, 0o022)? {
         return Ok(());
     }
-    let why = "is not a directory that its user alone can write to";
+    let why = "is not a directory of this user's that nobody else can write to";
     Err(Error::policy(format_args!("{directory:?}"), why).hint("--root names another one"))
 }
 

@@ -27,7 +27,7 @@ use crate::store::image::{Image, Sources};
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Read, Write as _};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Where memos are, in `verified`; an ordinary user's are in `XDG_RUNTIME_DIR/imrun/verified`. It does not follow `--root`: who may choose a place could choose its memos.
@@ -107,11 +107,7 @@ impl Memos {
 
 /// A directory that somebody else could write to would let him vouch for any file.
 fn refuse_foreign(directory: &Path) -> Result<()> {
-    let found = directory
-        .symlink_metadata()
-        .context(|| format!("lstat({directory:?})"))?;
-    let user = nix::unistd::geteuid().as_raw();
-    if found.is_dir() && found.uid() == user && found.mode() & 0o022 == 0 {
+    if rootless::is_own(directory, 0o022)? {
         return Ok(());
     }
     let why = "is not a directory that root alone can write to: what was verified could be forged";

@@ -10,11 +10,14 @@
 //! (flock(2)) on it; nobody but the store's owner gets beneath `roots`, for an image's files keep
 //! their set-user-ID bits.
 
+#[cfg(feature = "import")]
+mod mend;
+
 use super::Store;
 use super::image::Image;
 use crate::digest::Digest;
-use crate::error::{Context, Error, Reason, Result};
-use crate::tree::Tree;
+use crate::error::{Context, Error, Result};
+use crate::rootless;
 use crate::unpacked::{Model, Owners, Still, compare, list, write};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
@@ -130,30 +133,6 @@ impl Store {
         }
     }
 
-    /// Throws away what is unpacked of an image and differs from it.
-    pub(super) fn mend_unpacked(
-        &self,
-        identity: &Digest,
-        diff_ids: &[Digest],
-        tree: &Tree,
-    ) -> Result<()> {
-        let tars = diff_ids.iter().map(|id| self.open_blob("layer", id));
-        let model = Model {
-            tree,
-            tars: &tars.collect::<Result<Vec<_>>>()?,
-            owners: Owners::own()?,
-        };
-        match self.compare_unpacked(identity, &model) {
-            Err(error) if error.reason == Reason::Digest => {
-                let path = self.unpacked_path(identity, model.owners);
-                let old = path.with_file_name(unique(".old"));
-                std::fs::rename(&path, &old).context(|| format!("rename({path:?}, {old:?})"))?;
-                remove_unused(&old).map(drop)
-            }
-            other => other,
-        }
-    }
-
     fn find_unpacked(&self, path: &Path) -> Result<Option<Unpacked>> {
         loop {
             refuse_shared(&self.path.join(DIRECTORY))?;
@@ -235,12 +214,7 @@ fn give_name(new: &Path, path: &Path) -> Result<bool> {
 
 /// Nobody else may get at set-user-ID programs of an image by the store.
 fn refuse_shared(roots: &Path) -> Result<()> {
-    let found = match roots.symlink_metadata() {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        found => found.context(|| format!("lstat({roots:?})"))?,
-    };
-    let user = nix::unistd::geteuid().as_raw();
-    if found.is_dir() && found.uid() == user && found.mode() & 0o077 == 0 {
+    if !roots.exists() || rootless::is_own(roots, 0o077)? {
         return Ok(());
     }
     let why = "is not a directory that its owner alone can enter";
