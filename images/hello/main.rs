@@ -6,8 +6,9 @@ fn main() {
     let name = std::env::var("GREETING").unwrap_or_else(|_| "nobody".into());
     println!("hello, {name}");
     println!("process {}, arguments {:?}", std::process::id(), std::env::args().collect::<Vec<_>>());
+    // Nothing is cut: outside of a container, where it is allowed, no harm is done.
     for path in ["/state.db", "/etc/hosts", "/dev/shm/cache", "/proc/sys/kernel/hostname"] {
-        match fs::OpenOptions::new().write(true).create(true).truncate(true).open(path) {
+        match fs::OpenOptions::new().append(true).create(true).open(path) {
             Ok(_) => println!("write {path}: allowed"),
             Err(error) => eprintln!("write {path}: {error}"),
         }
