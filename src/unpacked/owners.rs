@@ -2,6 +2,7 @@
 
 use crate::error::{Context, Error, Result};
 use std::fmt;
+use std::sync::OnceLock;
 
 /// The ids that this process has: from 0 on, so many. A file of any other owner becomes 0's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +18,17 @@ impl Owners {
         groups: u32::MAX,
     };
 
-    /// Those of the user namespace that this process is in (user_namespaces(7)).
+    /// Those of the user namespace that this process is in (user_namespaces(7)). They are read once:
+    /// who enters another one (`crate::rootless::enter`) does so before anybody asks.
     pub fn own() -> Result<Owners> {
+        static OWN: OnceLock<Owners> = OnceLock::new();
+        match OWN.get() {
+            Some(own) => Ok(*own),
+            None => Self::read().map(|own| *OWN.get_or_init(|| own)),
+        }
+    }
+
+    fn read() -> Result<Owners> {
         let [users, groups] = ["/proc/self/uid_map", "/proc/self/gid_map"].map(|path| {
             let text = std::fs::read_to_string(path).context(|| format!("read({path:?})"))?;
             count(&text).ok_or_else(|| Error::unsupported(path, "id 0 is not in it"))
