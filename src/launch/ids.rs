@@ -53,31 +53,26 @@ impl Ids {
         if (users, groups) == (1, 1) {
             return Ids::alone(uid, gid);
         }
-        let range = |count: u32| {
+        let same = |count: u32| (0, count.min(IDS));
+        Ids::unshifted(same(users), same(groups))
+    }
+
+    fn alone(uid: u32, gid: u32) -> Ids {
+        Ids::unshifted((uid, 1), (gid, 1))
+    }
+
+    /// From the host's 0 on: the first of them in the container, and how many. The files' owners stay.
+    fn unshifted(users: (u32, u32), groups: (u32, u32)) -> Ids {
+        let range = |(inside, count)| {
             vec![IdRange {
-                inside: 0,
+                inside,
                 outside: 0,
-                count: count.min(IDS),
+                count,
             }]
         };
         Ids {
             users: range(users),
             groups: range(groups),
-            shifted: false,
-        }
-    }
-
-    fn alone(uid: u32, gid: u32) -> Ids {
-        let range = |inside| {
-            vec![IdRange {
-                inside,
-                outside: 0,
-                count: 1,
-            }]
-        };
-        Ids {
-            users: range(uid),
-            groups: range(gid),
             shifted: false,
         }
     }
@@ -90,16 +85,7 @@ impl Ids {
     /// The host's own, in a user namespace all the same: for a root whose file system cannot map
     /// its owners.
     pub fn of_the_host() -> Ids {
-        let range = IdRange {
-            inside: 0,
-            outside: 0,
-            count: u32::MAX,
-        };
-        Ids {
-            users: vec![range],
-            groups: vec![range],
-            shifted: false,
-        }
+        Ids::unshifted((0, u32::MAX), (0, u32::MAX))
     }
 
     /// Whether the owners of the root's files are mapped in the same way.

@@ -105,6 +105,15 @@ impl Test {
         ];
         let [below, above] = [self.value as u32, (self.value >> 32) as u32];
         // Each part ends at `yes`, the next instruction but one, or at `no`, the next.
+        let ordered = |below_is| {
+            vec![
+                instruction(LOAD, high),
+                branch(IF_ABOVE, above, 4, 0),
+                branch(IF_EQUAL, above, 0, 2),
+                instruction(LOAD, low),
+                branch(below_is, below, 1, 0),
+            ]
+        };
         let mut code = match self.comparison {
             Comparison::Equal | Comparison::NotEqual => vec![
                 instruction(LOAD, high),
@@ -120,20 +129,8 @@ impl Test {
                 instruction(AND, mask as u32),
                 branch(IF_EQUAL, below, 1, 0),
             ],
-            Comparison::AtLeast | Comparison::Less => vec![
-                instruction(LOAD, high),
-                branch(IF_ABOVE, above, 4, 0),
-                branch(IF_EQUAL, above, 0, 2),
-                instruction(LOAD, low),
-                branch(IF_AT_LEAST, below, 1, 0),
-            ],
-            Comparison::Greater | Comparison::AtMost => vec![
-                instruction(LOAD, high),
-                branch(IF_ABOVE, above, 4, 0),
-                branch(IF_EQUAL, above, 0, 2),
-                instruction(LOAD, low),
-                branch(IF_ABOVE, below, 1, 0),
-            ],
+            Comparison::AtLeast | Comparison::Less => ordered(IF_AT_LEAST),
+            Comparison::Greater | Comparison::AtMost => ordered(IF_ABOVE),
         };
         let skip = instruction(JUMP, rest as u32);
         let inverted = matches!(
