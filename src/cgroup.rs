@@ -16,6 +16,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{AccessFlags, access};
 use std::fs::OpenOptions;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -119,11 +120,14 @@ impl Cgroup {
         std::fs::write(&file, if frozen { "1" } else { "0" }).context(|| format!("write({file:?})"))
     }
 
-    /// Whether it is frozen.
+    /// Whether it is frozen; one that has just been removed is not.
     pub fn is_frozen(&self) -> Result<bool> {
         let file = self.path()?.join("cgroup.freeze");
-        let text = std::fs::read_to_string(&file).context(|| format!("read({file:?})"))?;
-        Ok(text.trim() == "1")
+        match std::fs::read_to_string(&file) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(false),
+            text => Ok(text.context(|| format!("read({file:?})"))?.trim() == "1"),
+        }
     }
 
     /// From now on every process in it is killed when this process dies, however that comes.
@@ -175,7 +179,7 @@ pub fn place(id: &str) -> PathBuf {
 
 fn make_directory(path: &Path) -> Result<()> {
     match std::fs::create_dir(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             Err(error).context(|| format!("mkdir({path:?})"))
         }
         _ => Ok(()),
@@ -247,4 +251,15 @@ pub fn hierarchy() -> Result<PathBuf> {
             )
             .hint("mount -t cgroup2 none /sys/fs/cgroup")
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_that_has_gone_is_not_frozen() {
+        let gone = Cgroup::at(std::env::temp_dir().join("imrun-no-such-cgroup"));
+        assert_eq!(gone.is_frozen(), Ok(false));
+    }
 }
