@@ -142,10 +142,13 @@ fn bytes_that_are_no_text_arrive_as_far_as_json_can_carry_them() {
 fn a_hundred_thousand_lines_arrive_all_of_them_in_order() {
     let host = host!();
     let bulk = Bulk::start(Answer::Well);
-    launch(&host, &bulk)
-        .app(["seq", "1", "100000"])
-        .run()
-        .exits(0);
+    // It ends when they have arrived: what a slow machine ships after an app's end has a deadline.
+    let app = launch(&host, &bulk)
+        .interactive()
+        .script("seq 1 100000; read line");
+    let app = app.spawn();
+    bulk.wait("all lines", |documents, _| documents.len() == 100_001);
+    app.wait().exits(0);
     let expected = (1..=100_000).map(|number: u32| number.to_string());
     assert!(messages(&bulk).into_iter().eq(expected));
     let lines = counters(&bulk);
@@ -162,13 +165,14 @@ fn an_app_waits_for_a_stalled_sink_and_loses_nothing() {
     let mut app = launch(&host, &bulk)
         .interactive()
         .options(["--log-buffer", "64K"]);
-    app = app.script("echo up; read line; seq 1 30000; echo end");
+    app = app.script("echo up; read line; seq 1 30000; echo end; read line");
     let mut app = app.spawn();
     bulk.wait("the app is up", |documents, _| documents.len() == 2);
     bulk.answer(Answer::Stall);
     app.say("\n");
     bulk.wait("a request that stalls", |_, requests| requests > 2);
     bulk.answer(Answer::Well);
+    bulk.wait("the rest", |documents, _| documents.len() == 30_003);
     app.wait().exits(0);
     let expected = (1..=30_000).map(|number: u32| number.to_string());
     let expected = ["up".to_owned()]

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// So long a test waits for what must happen: only a failing test ever waits as long.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// So long a test waits for what must happen: only a failing test ever waits as long. An emulated
+/// machine is slow.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 type Connections = Arc<Mutex<Vec<(TcpStream, JoinHandle<()>)>>>;
 
