@@ -44,7 +44,7 @@ pub use ids::{IdRange, Ids};
 pub use mask::covers as is_covered;
 pub use network::{Attachment, NameFile, Network, host_name_of};
 pub use sysctl::seal_ipc;
-pub use unpacked::{lay_alone, try_overlay};
+pub use unpacked::try_overlay;
 
 /// Everything that decides how the app starts, checked and in the kernel's own form.
 pub struct Spec {
