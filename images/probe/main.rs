@@ -48,6 +48,7 @@ fn attempt(name: &str) -> Attempt {
         "keyctl" => call(250, [0, -3, 1, 0, 0, 0]), // the session keyring, made when there is none
         "request_key" => call(249, [text(c"user"), text(c"key"), null, 0, 0, 0]),
         "memfd" => call(319, [text(c"memory"), 0, 0, 0, 0, 0]),
+        "memfd_noexec" => call(319, [text(c"memory"), 0x8, 0, 0, 0, 0]), // MFD_NOEXEC_SEAL
         "memfd_exec" => call(319, [text(c"memory"), 0x10, 0, 0, 0, 0]), // MFD_EXEC
         "memfd_run" => memfd_run(),
         // Mounts and namespaces.

@@ -152,6 +152,7 @@ impl<'a> Attempt<'a> {
         use Found::{Directory, File, NoWay, Nothing, Outside, Stream};
         match (self.call.action, place.found) {
             (Action::Forbidden, _) => Some(Errno::EPERM),
+            _ if self.call.is_missing() => Some(Errno::ENOSYS),
             (Action::Open(_), found) => {
                 let flags = self.flags()?;
                 // Outside the root, the user's rights are looked at before the mount is.

@@ -4,6 +4,7 @@
 //! see, openat2 and io_uring, no container may call (seccomp/calls.rs).
 
 use crate::seccomp::{Condition, Watch, numbers};
+use crate::sys::probe;
 use libc::{c_int, c_long};
 use nix::errno::Errno;
 use std::collections::BTreeMap;
@@ -246,6 +247,17 @@ impl Call {
         }
     }
 
+    /// Whether this kernel is too old to have it: then it fails with ENOSYS.
+    pub fn is_missing(&self) -> bool {
+        static MISSING: LazyLock<Vec<c_long>> = LazyLock::new(|| {
+            // The last number of Linux 5.19 is 450; since then all architectures count alike.
+            let young = all().filter(|call| call.number > 450 && call.action == Change);
+            let missing = young.filter(|call| !probe::has_call(call.number));
+            missing.map(|call| call.number).collect()
+        });
+        MISSING.contains(&self.number)
+    }
+
     /// Whether it is about a symbolic link itself, not what that leads to.
     pub fn spares_links(&self, arguments: &[u64; 6]) -> bool {
         let has = |place: usize, flag: c_int| arguments[place] as c_int & flag != 0;
@@ -282,6 +294,17 @@ mod tests {
             assert!(watched().any(|(number, _)| number == call.number as u32));
         }
         assert!(of(libc::SYS_read as u32).is_none());
+    }
+
+    #[test]
+    fn a_call_is_missing_where_the_kernel_is_older_than_it() {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut numbers = release.split(['.', '-']).map(|word| word.parse::<u32>());
+        let mut next = || numbers.next().unwrap().unwrap();
+        let kernel = (next(), next());
+        for (number, since) in [(452, (6, 6)), (463, (6, 13)), (466, (6, 13)), (92, (0, 0))] {
+            assert_eq!(of(number).unwrap().is_missing(), kernel < since, "{number}");
+        }
     }
 
     #[test]

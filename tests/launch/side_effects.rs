@@ -82,7 +82,7 @@ fn children_and_what_they_leave_behind_are_watched_too() {
     let host = host!();
     // cat reads to the end of the orphan.
     let script = "(mkdir /a) & (setsid sh -c 'sleep 0.1; mkdir /b' &) | cat; wait; env -i /bin/busybox mkdir /c";
-    let app = host.launch().script(script).run().exits(0);
+    let app = host.launch().script(script).run().exits(1);
     let mut paths: Vec<_> = effects(&app)
         .iter()
         .map(|event| event["path"].as_str().unwrap())

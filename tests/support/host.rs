@@ -167,9 +167,20 @@ impl Host {
         Launch::new(self, image, status)
     }
 
-    /// Waits until no process of this host is left.
-    pub fn wait_for_processes(&self) {
-        wait_until_empty(|| self.processes());
+    /// Sweeps until no entry of a container is left. What dies holds its entry's lock a moment longer than
+    /// it can be seen.
+    pub fn sweep(&self) {
+        wait_until_empty(|| {
+            self.imrun(["ps"]).exits(0);
+            self.entries()
+        });
+    }
+
+    /// What is in the runtime directory, but for the directories that stay.
+    fn entries(&self) -> Vec<String> {
+        let mut found = files_below(&self.path("root"));
+        found.retain(|path| !path.ends_with("root/names") && !path.ends_with("root/ids"));
+        found
     }
 
     /// The commands that name this host's directory.
@@ -183,8 +194,7 @@ impl Host {
     /// What containers of this host have left, if anything.
     fn leftovers(&self) -> Vec<String> {
         let own = self.directory.path().to_str().unwrap();
-        let mut found: Vec<String> = files_below(&self.path("root"));
-        found.retain(|path| !path.ends_with("root/names") && !path.ends_with("root/ids"));
+        let mut found = self.entries();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         found.extend(
             mounts
