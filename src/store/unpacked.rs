@@ -55,7 +55,10 @@ impl Unpacked {
     fn new(path: &Path, lock: Flock<File>) -> Result<Unpacked> {
         let open = |name: &str| {
             let opened = unpacked::open_directory(lock.as_fd(), name.as_bytes());
-            opened.map_err(|errno| differs(path, name, errno.desc()))
+            opened.map_err(|errno| match errno {
+                Errno::EXDEV => differs(path, name, "has something mounted over it"),
+                errno => differs(path, name, errno.desc()),
+            })
         };
         let (root, empty) = (open(ROOT)?, open(EMPTY)?);
         Ok(Unpacked {

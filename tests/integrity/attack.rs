@@ -5,9 +5,9 @@ use super::skip::is_unpacked;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -59,12 +59,17 @@ impl Drop for Mapping {
     }
 }
 
+/// An ordinary user gives himself the right, and takes it away again.
 fn writable(path: &Path) -> File {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .unwrap()
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true);
+    options.open(path).unwrap_or_else(|_| {
+        let before = fs::metadata(path).unwrap().permissions();
+        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+        let file = options.open(path).unwrap();
+        fs::set_permissions(path, before).unwrap();
+        file
+    })
 }
 
 fn flip_byte(file: &File) {
@@ -229,8 +234,8 @@ const ATTACKS: [(&str, Attack); 14] = [
 fn refused_everywhere(lab: &Lab, how: &str, name: &str, script: &str) {
     // An error names a digest, and a tree image's is that of its layers.
     let name = match name.starts_with('/') {
-        // Its directory tells, too.
-        true => "unpacked /",
+        // Or its directory tells, or the top one.
+        true => "unpacked ",
         false => name.trim_end_matches(".erofs"),
     };
     let levels = ["auto", "known", "hashed", "sealed"];
