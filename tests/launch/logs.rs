@@ -145,7 +145,7 @@ fn a_hundred_thousand_lines_arrive_all_of_them_in_order() {
     // It ends when they have arrived: what a slow machine ships after an app's end has a deadline.
     let app = launch(&host, &bulk)
         .interactive()
-        .script("seq 1 100000; read line");
+        .script("seq 1 100000; read line; true");
     let app = app.spawn();
     bulk.wait("all lines", |documents, _| documents.len() == 100_001);
     app.wait().exits(0);
@@ -165,7 +165,7 @@ fn an_app_waits_for_a_stalled_sink_and_loses_nothing() {
     let mut app = launch(&host, &bulk)
         .interactive()
         .options(["--log-buffer", "64K"]);
-    app = app.script("echo up; read line; seq 1 30000; echo end; read line");
+    app = app.script("echo up; read line; seq 1 30000; echo end; read line; true");
     let mut app = app.spawn();
     bulk.wait("the app is up", |documents, _| documents.len() == 2);
     bulk.answer(Answer::Stall);
