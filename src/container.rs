@@ -319,7 +319,9 @@ impl Launch<'_> {
         let owners = crate::unpacked::Owners::own()?;
         Ok(match bundle.and_then(|bundle| bundle.ids.clone()) {
             Some((users, groups)) => Ids::mapped(users, groups),
-            None if !owners.are_all() => Ids::of_a_user(owners, spec.uid, spec.gid),
+            None if !owners.are_all() => {
+                Ids::of_a_user(crate::unpacked::Owners::ranges()?, spec.uid, spec.gid)
+            }
             None if root.can_be_mapped() => Ids::own(self.entry.first_id()),
             None => Ids::of_the_host(),
         })
