@@ -46,13 +46,28 @@ impl Command {
     }
 }
 
-/// What `run` means to runc, where that is meant.
-pub fn parse_run(args: &[OsString]) -> Option<std::result::Result<Cli, clap::Error>> {
-    let run = Run::try_parse_from(bundle_run(args)?);
-    Some(run.map(|run| Cli {
-        global: run.global.clone(),
-        command: super::Command::RunBundle(Box::new(run)),
-    }))
+// Engines wait for these commands: there is no time to describe all the others.
+#[derive(Parser)]
+#[command(name = "imrun")]
+struct OciAlone {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What the arguments mean to runc, where that is meant.
+pub fn parse(args: &[OsString]) -> Option<std::result::Result<Cli, clap::Error>> {
+    if let Some(run) = bundle_run(args) {
+        return Some(Run::try_parse_from(run).map(|run| Cli {
+            global: run.global.clone(),
+            command: super::Command::RunBundle(Box::new(run)),
+        }));
+    }
+    // What is wrong with them says who knows all commands.
+    let OciAlone { global, command } = OciAlone::try_parse_from(args).ok()?;
+    let command = super::Command::Oci(command);
+    Some(Ok(Cli { global, command }))
 }
 
 /// The arguments of a `run` that is runc's: global options may stand in front of it.
