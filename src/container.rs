@@ -39,7 +39,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use subject::{Loaded, Material, Mounted};
 
-pub use bundle::Bundle;
+pub use bundle::{Bundle, Process};
 pub use gate::{Gate, Open};
 pub use subject::Subject;
 

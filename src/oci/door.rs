@@ -1,6 +1,7 @@
 //! Keeps a created container waiting until it is started.
 
 use super::hooks::{self, Hooks};
+use super::preserved::Preserved;
 use super::state::{App, Known, Phase, Place};
 use crate::cgroup::Cgroup;
 use crate::container::Gate;
@@ -33,6 +34,8 @@ struct Inner {
     created: bool,
     /// Who waits for what comes next: `create`, then `start`.
     waiting: Option<UnixStream>,
+    /// Until the app has its own.
+    preserved: Preserved,
 }
 
 impl<'a> Door<'a> {
@@ -41,6 +44,7 @@ impl<'a> Door<'a> {
         hooks: &'a Hooks,
         known: Known,
         pid_file: Option<PathBuf>,
+        preserved: Preserved,
         from: Option<(UnixListener, UnixStream)>,
     ) -> Door<'a> {
         let (listener, waiting) = from.unzip();
@@ -53,6 +57,7 @@ impl<'a> Door<'a> {
                 known,
                 created: false,
                 waiting,
+                preserved,
             }),
         }
     }
@@ -163,6 +168,7 @@ impl Gate for Door<'_> {
 
     fn passed(&self) -> Result<()> {
         self.inner().known.started = true;
+        self.inner().preserved.close();
         self.place.write(&self.inner().known)?;
         let state = self.state(Phase::Running);
         if let Err(error) = hooks::run("poststart", &self.hooks.poststart, &state, None) {
