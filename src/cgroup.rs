@@ -12,6 +12,7 @@ use crate::sys::guard::Guard;
 use crate::sys::process;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{AccessFlags, access};
@@ -36,6 +37,7 @@ const PARENT: &str = "imrun";
 pub struct Cgroup {
     path: Option<PathBuf>,
     init: OnceLock<OwnedFd>,
+    guard: OnceLock<Guard>,
 }
 
 impl Cgroup {
@@ -43,6 +45,7 @@ impl Cgroup {
         Cgroup {
             path: Some(path),
             init: OnceLock::new(),
+            guard: OnceLock::new(),
         }
     }
 
@@ -51,6 +54,7 @@ impl Cgroup {
         Cgroup {
             path: None,
             init: OnceLock::new(),
+            guard: OnceLock::new(),
         }
     }
 
@@ -135,11 +139,28 @@ impl Cgroup {
     }
 
     /// From now on every process in it is killed when this process dies, however that comes.
-    pub fn guard(&self) -> Result<Guard> {
+    pub fn guard(&self) -> Result<()> {
         let file = self.path()?.join("cgroup.kill");
         let kill = OpenOptions::new().write(true).open(&file);
         let kill = kill.context(|| format!("open({file:?})"))?;
-        Guard::new(kill.as_fd()).context(|| "fork()")
+        let guard = Guard::new(kill.as_fd()).context(|| "fork()")?;
+        // There is one only.
+        let _ = self.guard.set(guard);
+        Ok(())
+    }
+
+    /// For poll(2), which says POLLERR when the guard has died itself.
+    pub fn guarded(&self) -> Option<PollFd<'_>> {
+        let guard = self.guard.get()?.alive()?;
+        Some(PollFd::new(guard, PollFlags::empty()))
+    }
+
+    /// The error of that.
+    pub fn unguarded() -> Error {
+        Error::system(
+            "guard",
+            "the process that ends the container with imrun was killed",
+        )
     }
 
     /// Kills every process in it.

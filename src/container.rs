@@ -216,13 +216,11 @@ impl Launch<'_> {
             }
             None => Cgroup::none(),
         };
-        let guard = match self.gate.adopts() {
-            true => Some(cgroup.guard()?),
-            false => None,
-        };
+        if self.gate.adopts() {
+            cgroup.guard()?;
+        }
         let outcome = self.start_in(&cgroup, &network, material);
         let removed = cgroup.remove();
-        drop(guard);
         let (announced, ending, report) = outcome?;
         removed.map_err(|error| error.exit(EXIT_FAILED))?;
         let code = self.finish(&announced, ending, &report)?;

@@ -226,6 +226,27 @@ fn the_app_dies_with_its_supervisor() {
     }
 }
 
+#[test]
+fn the_app_dies_when_nobody_is_left_to_end_it_with_its_supervisor() {
+    let bundle = bundle!("exec busybox sleep 100");
+    for started in [false, true] {
+        let (pid, _output) = bundle.create("one");
+        if started {
+            bundle.succeeds(&["start", "one"]);
+        }
+        let supervisor = supervisor_of(&bundle.path("run/oci/one"), pid);
+        let children = format!("/proc/{supervisor}/task/{supervisor}/children");
+        let guard = std::fs::read_to_string(children).unwrap();
+        kill(
+            Pid::from_raw(guard.trim().parse().unwrap()),
+            Signal::SIGKILL,
+        )
+        .unwrap();
+        soon("the app outlives its guard", || is_gone(pid));
+        bundle.succeeds(&["delete", "one"]);
+    }
+}
+
 /// The process, other than the app, that has the lock of a container open with its session its own.
 fn supervisor_of(place: &Path, app: i32) -> Pid {
     let lock = place.join("lock").canonicalize().unwrap();
