@@ -3,6 +3,7 @@
 use super::config::{Config, Reading};
 use super::door::{self, Door};
 use super::hooks;
+use super::preserved::Preserved;
 use super::state::{App, Known, Phase, Place};
 use crate::capabilities::{self, Capabilities};
 use crate::cgroup::{self, Cgroup};
@@ -76,12 +77,14 @@ pub struct Creation {
     pub pid_file: Option<PathBuf>,
     /// The image that it has to be, whatever the bundle says.
     pub image: Option<Digest>,
+    /// What it gets of the caller's.
+    pub preserved: Preserved,
 }
 
 /// A container that was read, and not yet made.
 struct Draft<'a> {
     host: &'a Host,
-    creation: &'a Creation,
+    creation: Creation,
     place: &'a Place,
     config: Config,
     known: Known,
@@ -111,7 +114,7 @@ fn read_config(bundle: &Path, systemd: bool, image: Option<Digest>) -> Result<Co
 }
 
 impl<'a> Draft<'a> {
-    fn new(host: &'a Host, creation: &'a Creation, place: &'a Place) -> Result<Draft<'a>> {
+    fn new(host: &'a Host, creation: Creation, place: &'a Place) -> Result<Draft<'a>> {
         let bundle = creation
             .bundle
             .canonicalize()
@@ -123,6 +126,9 @@ impl<'a> Draft<'a> {
         if let (None, Some(path)) = (&config.bundle.hostname, &config.uts) {
             config.bundle.hostname = Some(launch::host_name_of(path)?);
         }
+        let preserved = &creation.preserved;
+        preserved.announce(&mut config.bundle.process.env)?;
+        config.bundle.descriptors = preserved.kinds().to_vec();
         let known = Known {
             id: creation.id.clone(),
             annotations: config.annotations.clone(),
@@ -157,8 +163,13 @@ impl<'a> Draft<'a> {
             hooks,
             ..
         } = self.config;
-        let pid_file = self.creation.pid_file.clone();
-        let door = Door::new(self.place, &hooks, self.known, pid_file, from);
+        let Creation {
+            id,
+            pid_file,
+            preserved,
+            ..
+        } = self.creation;
+        let door = Door::new(self.place, &hooks, self.known, pid_file, preserved, from);
         let request = (|| {
             Ok(Request {
                 store: self.host.store.clone(),
@@ -174,7 +185,7 @@ impl<'a> Draft<'a> {
                 user: None,
                 workdir: None,
                 hostname: None,
-                name: Some(self.creation.id.clone()),
+                name: Some(id),
                 capabilities: capabilities.and(self.host.capabilities),
                 network: Network::with_files(&network, names)?,
                 limits,
@@ -225,7 +236,7 @@ fn given_stdin() -> Result<Option<OwnedFd>> {
 }
 
 /// Makes a container that waits for [`start`]; its supervisor stays behind.
-pub fn create(host: &Host, creation: &Creation) -> Result<()> {
+pub fn create(host: &Host, creation: Creation) -> Result<()> {
     refuse_ordinary_users()?;
     Runtime::open(&host.root)?.sweep()?;
     let place = Place::of(&host.root, &creation.id)?;
@@ -288,7 +299,7 @@ fn draft_stdin_is_unused() -> bool {
 }
 
 /// Creates, starts, watches over and deletes a container; the app's exit code.
-pub fn run(host: &Host, creation: &Creation) -> Result<u8> {
+pub fn run(host: &Host, creation: Creation) -> Result<u8> {
     refuse_ordinary_users()?;
     Runtime::open(&host.root)?.sweep()?;
     let place = Place::of(&host.root, &creation.id)?;
