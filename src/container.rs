@@ -37,7 +37,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use subject::{Loaded, Material, Mounted};
 
-pub use bundle::Bundle;
+pub use bundle::{Bundle, Process};
 pub use gate::{Gate, Open};
 pub use subject::{Subject, root_alone};
 
@@ -214,13 +214,11 @@ impl Launch<'_> {
             }
             None => Cgroup::none(),
         };
-        let guard = match self.gate.adopts() {
-            true => Some(cgroup.guard()?),
-            false => None,
-        };
+        if self.gate.adopts() {
+            cgroup.guard()?;
+        }
         let outcome = self.start_in(&cgroup, &network, material);
         let removed = cgroup.remove();
-        drop(guard);
         let (announced, ending, report) = outcome?;
         removed.map_err(|error| error.exit(EXIT_FAILED))?;
         let code = self.finish(&announced, ending, &report)?;
@@ -319,7 +317,9 @@ impl Launch<'_> {
         let owners = crate::unpacked::Owners::own()?;
         Ok(match bundle.and_then(|bundle| bundle.ids.clone()) {
             Some((users, groups)) => Ids::mapped(users, groups),
-            None if !owners.are_all() => Ids::of_a_user(owners, spec.uid, spec.gid),
+            None if !owners.are_all() => {
+                Ids::of_a_user(crate::unpacked::Owners::ranges()?, spec.uid, spec.gid)
+            }
             None if root.can_be_mapped() => Ids::own(self.entry.first_id()),
             None => Ids::of_the_host(),
         })

@@ -82,6 +82,8 @@ pub struct Spec {
     pub masked: Vec<CString>,
     /// Another filter that its calls go through.
     pub filter: Option<Vec<libc::sock_filter>>,
+    /// How many descriptors of imrun's own, from 3 on, stay open.
+    pub descriptors: i32,
 }
 
 /// What becomes the app's standard output and error.

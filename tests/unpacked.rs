@@ -502,10 +502,7 @@ fn whatever_an_image_reaches_for_nothing_is_made_or_changed_outside() {
         }
         assert_eq!(listing(&outside), before, "{layers:?}");
     }
-    assert!(
-        launched >= 15,
-        "most of them harm nobody, and run: {launched}"
-    );
+    assert!(launched >= 10, "some harm nobody, and run: {launched}");
     assert!(!Path::new("/tmp/imrun-hostile").exists());
     assert_eq!(fs::metadata("/etc/passwd").unwrap().nlink(), passwd.nlink());
     let mut roots = fs::read_dir(host.path("store/roots")).unwrap();

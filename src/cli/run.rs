@@ -307,7 +307,7 @@ fn stdin() -> Result<OwnedFd> {
     stdin::pipe()
 }
 
-pub(super) fn close_inherited(status_fd: Option<i32>) -> Result<()> {
+fn close_inherited(status_fd: Option<i32>) -> Result<()> {
     let close = |first, last| match first <= last {
         true => process::close_inherited(first, last)
             .context(|| format!("close_range({first}, {last})")),

@@ -3,6 +3,7 @@
 use super::config::{Config, Reading};
 use super::door::{self, Door};
 use super::hooks;
+use super::preserved::Preserved;
 use super::state::{App, Known, Phase, Place};
 use crate::capabilities::{self, Capabilities};
 use crate::cgroup::{self, Cgroup};
@@ -12,6 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::integrity::Demand;
 use crate::launch::{self, Network, Outputs};
 use crate::observe::OnWrite;
+use crate::rootless;
 use crate::ship::{Acknowledgement, SinkUrl};
 use crate::state::Runtime;
 use crate::status::Status;
@@ -75,12 +77,14 @@ pub struct Creation {
     pub pid_file: Option<PathBuf>,
     /// The image that it has to be, whatever the bundle says.
     pub image: Option<Digest>,
+    /// What it gets of the caller's.
+    pub preserved: Preserved,
 }
 
 /// A container that was read, and not yet made.
 struct Draft<'a> {
     host: &'a Host,
-    creation: &'a Creation,
+    creation: Creation,
     place: &'a Place,
     config: Config,
     known: Known,
@@ -110,7 +114,7 @@ fn read_config(bundle: &Path, systemd: bool, image: Option<Digest>) -> Result<Co
 }
 
 impl<'a> Draft<'a> {
-    fn new(host: &'a Host, creation: &'a Creation, place: &'a Place) -> Result<Draft<'a>> {
+    fn new(host: &'a Host, creation: Creation, place: &'a Place) -> Result<Draft<'a>> {
         let bundle = creation
             .bundle
             .canonicalize()
@@ -122,6 +126,9 @@ impl<'a> Draft<'a> {
         if let (None, Some(path)) = (&config.bundle.hostname, &config.uts) {
             config.bundle.hostname = Some(launch::host_name_of(path)?);
         }
+        let preserved = &creation.preserved;
+        preserved.announce(&mut config.bundle.process.env)?;
+        config.bundle.descriptors = preserved.kinds().to_vec();
         let known = Known {
             id: creation.id.clone(),
             annotations: config.annotations.clone(),
@@ -156,8 +163,13 @@ impl<'a> Draft<'a> {
             hooks,
             ..
         } = self.config;
-        let pid_file = self.creation.pid_file.clone();
-        let door = Door::new(self.place, &hooks, self.known, pid_file, from);
+        let Creation {
+            id,
+            pid_file,
+            preserved,
+            ..
+        } = self.creation;
+        let door = Door::new(self.place, &hooks, self.known, pid_file, preserved, from);
         let request = (|| {
             Ok(Request {
                 store: self.host.store.clone(),
@@ -173,7 +185,7 @@ impl<'a> Draft<'a> {
                 user: None,
                 workdir: None,
                 hostname: None,
-                name: Some(self.creation.id.clone()),
+                name: Some(id),
                 capabilities: capabilities.and(self.host.capabilities),
                 network: Network::with_files(&network, names)?,
                 limits,
@@ -224,7 +236,8 @@ fn given_stdin() -> Result<Option<OwnedFd>> {
 }
 
 /// Makes a container that waits for [`start`]; its supervisor stays behind.
-pub fn create(host: &Host, creation: &Creation) -> Result<()> {
+pub fn create(host: &Host, creation: Creation) -> Result<()> {
+    refuse_ordinary_users()?;
     Runtime::open(&host.root)?.sweep()?;
     let place = Place::of(&host.root, &creation.id)?;
     let draft = Draft::new(host, creation, &place)?;
@@ -286,7 +299,8 @@ fn draft_stdin_is_unused() -> bool {
 }
 
 /// Creates, starts, watches over and deletes a container; the app's exit code.
-pub fn run(host: &Host, creation: &Creation) -> Result<u8> {
+pub fn run(host: &Host, creation: Creation) -> Result<u8> {
+    refuse_ordinary_users()?;
     Runtime::open(&host.root)?.sweep()?;
     let place = Place::of(&host.root, &creation.id)?;
     let draft = Draft::new(host, creation, &place)?;
@@ -311,6 +325,16 @@ pub fn start(root: &Path, id: &str) -> Result<()> {
 pub fn state(root: &Path, id: &str) -> Result<Value> {
     let (_, known, phase) = find(root, id)?;
     Ok(known.document(phase))
+}
+
+/// A bundle says which ids, namespaces and cgroups its container has, and an ordinary user has few of
+/// them to give.
+fn refuse_ordinary_users() -> Result<()> {
+    match rootless::is_ordinary()? {
+        false => Ok(()),
+        true => Err(Error::unsupported("create", "takes root of the host")
+            .hint("imrun run launches an image of the store without root")),
+    }
 }
 
 /// Sends a signal to the app, or with `all` to every process of the container.

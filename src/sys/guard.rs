@@ -2,7 +2,7 @@
 
 use super::check;
 use nix::Result;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Writes "1" to a file when this process is gone; dropping it lets it do so at once.
 #[derive(Debug)]
@@ -25,6 +25,13 @@ impl Guard {
                 pid: pid as libc::pid_t,
             }),
         }
+    }
+}
+
+impl Guard {
+    /// The end that it waits at: an error there (POLLERR) says that it is gone.
+    pub fn alive(&self) -> Option<BorrowedFd<'_>> {
+        self.alive.as_ref().map(AsFd::as_fd)
     }
 }
 
