@@ -98,11 +98,13 @@ impl Bulk {
     /// Waits until `condition` holds for what was stored and the number of requests.
     pub fn wait(&self, what: &str, condition: impl Fn(&[Document], usize) -> bool) {
         let waits = |state: &mut State| !condition(&state.documents, state.requests);
-        let (_state, timeout) = self
+        let (state, timeout) = self
             .shared
             .1
             .wait_timeout_while(self.state(), PATIENCE, waits)
             .unwrap();
+        // A panic that holds it would be the end of all tests.
+        drop(state);
         assert!(!timeout.timed_out(), "never seen: {what}");
     }
 
