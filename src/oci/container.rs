@@ -13,6 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::integrity::Demand;
 use crate::launch::{self, Network, Outputs};
 use crate::observe::OnWrite;
+use crate::rootless;
 use crate::ship::{Acknowledgement, SinkUrl};
 use crate::state::Runtime;
 use crate::status::Status;
@@ -236,6 +237,7 @@ fn given_stdin() -> Result<Option<OwnedFd>> {
 
 /// Makes a container that waits for [`start`]; its supervisor stays behind.
 pub fn create(host: &Host, creation: Creation) -> Result<()> {
+    refuse_ordinary_users()?;
     Runtime::open(&host.root)?.sweep()?;
     let place = Place::of(&host.root, &creation.id)?;
     let draft = Draft::new(host, creation, &place)?;
@@ -298,6 +300,7 @@ fn draft_stdin_is_unused() -> bool {
 
 /// Creates, starts, watches over and deletes a container; the app's exit code.
 pub fn run(host: &Host, creation: Creation) -> Result<u8> {
+    refuse_ordinary_users()?;
     Runtime::open(&host.root)?.sweep()?;
     let place = Place::of(&host.root, &creation.id)?;
     let draft = Draft::new(host, creation, &place)?;
@@ -322,6 +325,16 @@ pub fn start(root: &Path, id: &str) -> Result<()> {
 pub fn state(root: &Path, id: &str) -> Result<Value> {
     let (_, known, phase) = find(root, id)?;
     Ok(known.document(phase))
+}
+
+/// A bundle says which ids, namespaces and cgroups its container has, and an ordinary user has few of
+/// them to give.
+fn refuse_ordinary_users() -> Result<()> {
+    match rootless::is_ordinary()? {
+        false => Ok(()),
+        true => Err(Error::unsupported("create", "takes root of the host")
+            .hint("imrun run launches an image of the store without root")),
+    }
 }
 
 /// Sends a signal to the app, or with `all` to every process of the container.
