@@ -226,6 +226,7 @@ fn bundle_record(bundle: &Bundle, spec: &Spec) -> Value {
         "sysctls": sysctls.collect::<Vec<_>>(),
         "masked": spec.masked.iter().map(text).collect::<Vec<_>>(),
         "filtered": spec.filter.is_some(),
+        "filterAsks": spec.filter.as_ref().is_some_and(|filter| filter.asks),
         "changes": bundle.changes,
     })
 }

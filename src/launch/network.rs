@@ -1,6 +1,7 @@
 //! Which network a container sees, and the host's names that come with it.
 
 use super::host_file::{Bind, HostFile};
+use super::sysctl;
 use crate::error::{Context, Error, Result};
 use crate::sys::network;
 use nix::fcntl::{OFlag, open};
@@ -8,10 +9,11 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::stat;
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use serde_json::{Value, json};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -68,7 +70,11 @@ const MAX_DNS: usize = 3;
 pub struct Network {
     mode: Mode,
     names: Source,
+    sysctls: Vec<Setting>,
 }
+
+/// A path beneath /proc, and its value.
+pub type Setting = (CString, Vec<u8>);
 
 /// Where the files with names are from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +126,7 @@ impl Network {
         Ok(Network {
             mode: parsed,
             names: Source::Host(dns),
+            sysctls: Vec::new(),
         })
     }
 
@@ -129,6 +136,11 @@ impl Network {
             names: Source::Files(files),
             ..Network::new(mode, Vec::new())?
         })
+    }
+
+    /// What a namespace is set to that somebody else has made for the container.
+    pub fn with_sysctls(self, sysctls: Vec<Setting>) -> Network {
+        Network { sysctls, ..self }
     }
 
     /// Opens what it has of the host's: the namespace, the files with names.
@@ -144,6 +156,7 @@ impl Network {
             mode: self.mode.clone(),
             namespace,
             names: self.names()?,
+            sysctls: self.sysctls.clone(),
         })
     }
 
@@ -183,6 +196,7 @@ pub struct Attachment {
     mode: Mode,
     namespace: Option<File>,
     names: Vec<(NameFile, HostFile)>,
+    sysctls: Vec<Setting>,
 }
 
 /// The way back from another network namespace.
@@ -198,6 +212,10 @@ impl Attachment {
         };
         for (name, file) in &self.names {
             record[name.key()] = json!(file.digest);
+        }
+        for (path, value) in &self.sysctls {
+            let value = String::from_utf8_lossy(value);
+            record["sysctls"][&*path.to_string_lossy()] = json!(value);
         }
         record
     }
@@ -233,16 +251,34 @@ impl Attachment {
     }
 
     /// Moves this thread into the namespace that it names, if it does: a child that is cloned there
-    /// stays. Other threads are where they were; this one goes back by [`Home::leave`].
+    /// stays. Other threads are where they were; this one goes back by [`Home::leave`]. On the way it
+    /// sets what is to be set there.
     pub(super) fn enter(&self) -> Result<Home> {
         let Some(namespace) = &self.namespace else {
             return Ok(Home(None));
         };
         let path = "/proc/thread-self/ns/net";
         let home = File::open(path).context(|| format!("open({path:?})"))?;
+        if !self.sysctls.is_empty() && is_same(namespace, &home)? {
+            let why = "a container does not set what is the host's own network";
+            return Err(Error::policy("linux.sysctl", why));
+        }
         set_namespace(namespace)?;
-        Ok(Home(Some(home)))
+        let set = |(path, value): &Setting| sysctl::set_here(path, value);
+        let set = self.sysctls.iter().try_for_each(set);
+        let home = Home(Some(home));
+        match set {
+            Ok(()) => Ok(home),
+            Err(error) => home.leave().and(Err(error)),
+        }
     }
+}
+
+fn is_same(one: &File, other: &File) -> Result<bool> {
+    let inode = |file: &File| file.metadata().map(|status| (status.dev(), status.ino()));
+    let pair = inode(one).and_then(|one| Ok((one, inode(other)?)));
+    let (one, other) = pair.context(|| "fstat(network namespace)")?;
+    Ok(one == other)
 }
 
 impl Home {

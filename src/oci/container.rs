@@ -43,6 +43,8 @@ pub struct Host {
     pub sinks: Vec<SinkUrl>,
     /// What containers may do beyond their user's rights, if their bundle lets them too.
     pub capabilities: Capabilities,
+    /// What becomes of an app that tries to change a file system.
+    pub on_write: OnWrite,
     /// `--systemd-cgroup`.
     pub systemd: bool,
 }
@@ -86,7 +88,7 @@ struct Draft<'a> {
     known: Known,
 }
 
-fn read_config(bundle: &Path, systemd: bool, image: Option<Digest>) -> Result<Config> {
+fn read_config(bundle: &Path, systemd: bool, quiet: bool, image: Option<Digest>) -> Result<Config> {
     let file = bundle.join("config.json");
     let mut bytes = Vec::new();
     File::open(&file)
@@ -104,6 +106,7 @@ fn read_config(bundle: &Path, systemd: bool, image: Option<Digest>) -> Result<Co
         systemd,
         controllers: &controllers,
         image,
+        quiet,
         is_directory: &|path| path.is_dir(),
     };
     Config::parse(&bytes, &reading)
@@ -115,7 +118,8 @@ impl<'a> Draft<'a> {
             .bundle
             .canonicalize()
             .context(|| format!("realpath({:?})", creation.bundle))?;
-        let mut config = read_config(&bundle, host.systemd, creation.image)?;
+        let quiet = host.on_write == OnWrite::Quiet;
+        let mut config = read_config(&bundle, host.systemd, quiet, creation.image)?;
         // Where its cgroup is must be known without asking its supervisor.
         let default = cgroup::place(&container::new_id()?);
         let cgroup = config.bundle.cgroup.get_or_insert(default).clone();
@@ -150,14 +154,17 @@ impl<'a> Draft<'a> {
             subject,
             bundle,
             network,
+            network_sysctls,
             names,
             capabilities,
             limits,
             hooks,
+            agent,
             ..
         } = self.config;
         let pid_file = self.creation.pid_file.clone();
-        let door = Door::new(self.place, &hooks, self.known, pid_file, from);
+        let agent = agent.as_ref();
+        let door = Door::new(self.place, &hooks, agent, self.known, pid_file, from);
         let request = (|| {
             Ok(Request {
                 store: self.host.store.clone(),
@@ -175,9 +182,9 @@ impl<'a> Draft<'a> {
                 hostname: None,
                 name: Some(self.creation.id.clone()),
                 capabilities: capabilities.and(self.host.capabilities),
-                network: Network::with_files(&network, names)?,
+                network: Network::with_files(&network, names)?.with_sysctls(network_sysctls),
                 limits,
-                on_write: OnWrite::Report,
+                on_write: self.host.on_write,
                 stdin: given_stdin()?,
                 outputs: match self.host.shows_all() {
                     true => Outputs::Handed,
@@ -376,7 +383,7 @@ pub fn delete(root: &Path, id: &str, force: bool, systemd: bool) -> Result<()> {
     }
     // Of supervisors that were killed.
     Runtime::open(root)?.sweep()?;
-    let hooks = match read_config(&known.bundle, systemd, None) {
+    let hooks = match read_config(&known.bundle, systemd, true, None) {
         Ok(config) => config.hooks,
         Err(error) => {
             log::warn!("{error}: no poststop hooks are run");
