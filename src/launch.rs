@@ -16,6 +16,7 @@ mod host_file;
 mod ids;
 mod landlock;
 mod mask;
+mod namespace;
 mod network;
 mod sysctl;
 mod unpacked;
@@ -42,7 +43,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 pub use ground::Ground;
 pub use ids::{IdRange, Ids};
 pub use mask::covers as is_covered;
-pub use network::{Attachment, NameFile, Network, host_name_of};
+pub use namespace::{host_name_of, open_namespace};
+pub use network::{Attachment, NameFile, Network};
 pub use sysctl::seal_ipc;
 pub use unpacked::{lay_alone, try_overlay};
 

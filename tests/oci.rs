@@ -442,6 +442,24 @@ fn what_the_bundles_filter_asks_is_answered_by_who_has_its_listener() {
 }
 
 #[test]
+fn a_namespace_of_another_kind_is_refused() {
+    let bundle = bundle!("true");
+    for kind in ["uts", "ipc"] {
+        bundle.change(|config| {
+            config["hostname"] = json!("named");
+            config["linux"]["namespaces"] =
+                json!([{ "type": "mount" }, { "type": kind, "path": "/proc/self/ns/net" }]);
+        });
+        bundle.refused(
+            &["run", "--bundle", bundle.dir(), "one"],
+            &format!(
+                "`linux.namespaces, {kind}` \"/proc/self/ns/net\": is a namespace of another kind"
+            ),
+        );
+    }
+}
+
+#[test]
 fn settings_of_a_network_that_is_not_its_own_are_made_there() {
     let bundle = bundle!("busybox cat /proc/sys/net/ipv4/ip_unprivileged_port_start");
     let with = |path: &str| {

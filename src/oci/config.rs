@@ -37,6 +37,8 @@ pub struct Config {
     pub network_sysctls: Vec<(CString, Vec<u8>)>,
     /// The uts namespace whose name it takes over.
     pub uts: Option<PathBuf>,
+    /// The ipc namespace that it asks for, and does not get.
+    pub ipc: Option<PathBuf>,
     /// Files with names.
     pub names: Vec<(NameFile, PathBuf)>,
     /// The most that it may do.
@@ -123,6 +125,7 @@ impl Config {
             network: linux.network,
             network_sysctls,
             uts: linux.uts,
+            ipc: linux.ipc,
             names,
             capabilities: process.capabilities,
             limits,

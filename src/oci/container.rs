@@ -19,6 +19,7 @@ use crate::store::Store;
 use crate::supervise::{OnStall, Policy, stdin};
 use crate::sys::process;
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 use nix::sys::stat::SFlag;
 use serde_json::Value;
 use std::fs::File;
@@ -112,6 +113,11 @@ fn read_config(bundle: &Path, systemd: bool, quiet: bool, image: Option<Digest>)
     Config::parse(&bytes, &reading)
 }
 
+fn namespace(kind: &str, path: &Path, flag: CloneFlags) -> Result<File> {
+    let what = format!("config.json `linux.namespaces, {kind}` {path:?}");
+    launch::open_namespace(&what, path, flag)
+}
+
 impl<'a> Draft<'a> {
     fn new(host: &'a Host, creation: &'a Creation, place: &'a Place) -> Result<Draft<'a>> {
         let bundle = creation
@@ -123,8 +129,14 @@ impl<'a> Draft<'a> {
         // Where its cgroup is must be known without asking its supervisor.
         let default = cgroup::place(&container::new_id()?);
         let cgroup = config.bundle.cgroup.get_or_insert(default).clone();
-        if let (None, Some(path)) = (&config.bundle.hostname, &config.uts) {
-            config.bundle.hostname = Some(launch::host_name_of(path)?);
+        if let Some(path) = &config.ipc {
+            namespace("ipc", path, CloneFlags::CLONE_NEWIPC)?;
+        }
+        if let Some(path) = &config.uts {
+            let uts = namespace("uts", path, CloneFlags::CLONE_NEWUTS)?;
+            if config.bundle.hostname.is_none() {
+                config.bundle.hostname = Some(launch::host_name_of(&uts)?);
+            }
         }
         let known = Known {
             id: creation.id.clone(),

@@ -13,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 pub(super) struct Linux {
     pub network: String,
     pub uts: Option<PathBuf>,
+    pub ipc: Option<PathBuf>,
     pub ids: Option<(Vec<IdRange>, Vec<IdRange>)>,
     pub cgroup: Option<PathBuf>,
     /// All are the network's.
@@ -65,12 +66,14 @@ pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes
         ids: ids(&linux, namespaces.user)?,
         network: namespaces.network,
         uts: namespaces.uts,
+        ipc: namespaces.ipc,
     })
 }
 
 struct Namespaces {
     network: String,
     uts: Option<PathBuf>,
+    ipc: Option<PathBuf>,
     user: bool,
 }
 
@@ -118,6 +121,7 @@ impl Namespaces {
                 None => Some("/proc/self/ns/uts".into()),
                 Some(path) => path.as_ref().map(PathBuf::from),
             },
+            ipc: seen.get("ipc").cloned().flatten().map(PathBuf::from),
             user: seen.contains_key("user"),
         })
     }
