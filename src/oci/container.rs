@@ -60,7 +60,13 @@ impl Host {
     /// The capabilities of `IMRUN_CAP_ADD`: names between spaces or commas.
     pub fn capabilities(names: &str) -> Result<Capabilities> {
         let names = names.split([' ', ',']).filter(|name| !name.is_empty());
-        names.map(capabilities::parse).collect()
+        let parse = |name| {
+            capabilities::parse(name).map_err(|error| Error {
+                what: format!("IMRUN_CAP_ADD {name}"),
+                ..error
+            })
+        };
+        names.map(parse).collect()
     }
 }
 
