@@ -193,6 +193,17 @@ publish() {
     done
 }
 
+# publish_other IMAGE TEXT: one upon it with TEXT in /etc/notes takes its name in $registry. The store has the image.
+publish_other() {
+    local base
+    base=$(jq -r '.manifests[0].digest' "$cache/$1/index.json")
+    mkdir -p "$scratch/other"
+    echo "$2" >"$scratch/other/notes"
+    printf 'base = "%s"\n[[file]]\nsource = "notes"\npath = "/etc/notes"\n' "$base" >"$scratch/other/image.toml"
+    base=$("${imrun[@]}" bake "$scratch/other/image.toml")
+    "${imrun[@]}" push "$base" "$registry/$1:latest" >"$scratch/out" 2>"$scratch/err"
+}
+
 # start_discard: a TCP receiver that takes everything and keeps nothing; IMRUN_SINK names it.
 start_discard() {
     in_background python3 -c '
