@@ -1,7 +1,8 @@
 //! `linux` of config.json, but for its resources.
 
 use super::config::{Changes, Reading, refuse, text, wrong};
-use super::{process, seccomp};
+use super::process;
+use super::seccomp::{self, Seccomp};
 use crate::error::Result;
 use crate::json::Node;
 use crate::launch::{IdRange, is_covered};
@@ -12,11 +13,13 @@ use std::path::{Component, Path, PathBuf};
 pub(super) struct Linux {
     pub network: String,
     pub uts: Option<PathBuf>,
+    pub ipc: Option<PathBuf>,
     pub ids: Option<(Vec<IdRange>, Vec<IdRange>)>,
     pub cgroup: Option<PathBuf>,
+    /// All are the network's.
     pub sysctls: Vec<(CString, Vec<u8>)>,
     pub masked: Vec<CString>,
-    pub filter: Option<Vec<libc::sock_filter>>,
+    pub seccomp: Option<Seccomp>,
     pub domainname: Option<CString>,
 }
 
@@ -53,9 +56,9 @@ pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes
         cgroup: cgroup(&linux, reading.systemd)?,
         sysctls: sysctls(&linux, &namespaces, changes)?,
         masked: masked(&linux)?,
-        filter: linux
+        seccomp: linux
             .get("seccomp")?
-            .map(|node| seccomp::read(&node))
+            .map(|node| seccomp::read(&node, reading.quiet))
             .transpose()?,
         domainname: text(root, "domainname")?
             .map(|name| CString::new(name).map_err(|_| wrong("domainname", "has a NUL byte")))
@@ -63,12 +66,14 @@ pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes
         ids: ids(&linux, namespaces.user)?,
         network: namespaces.network,
         uts: namespaces.uts,
+        ipc: namespaces.ipc,
     })
 }
 
 struct Namespaces {
     network: String,
     uts: Option<PathBuf>,
+    ipc: Option<PathBuf>,
     user: bool,
 }
 
@@ -116,6 +121,7 @@ impl Namespaces {
                 None => Some("/proc/self/ns/uts".into()),
                 Some(path) => path.as_ref().map(PathBuf::from),
             },
+            ipc: seen.get("ipc").cloned().flatten().map(PathBuf::from),
             user: seen.contains_key("user"),
         })
     }
@@ -256,15 +262,11 @@ fn sysctls(
                 value,
                 "0: nothing is kept in memory",
             );
-        } else if path.starts_with("net/") && namespaces.network == "none" {
+        } else if path.starts_with("net/") && namespaces.network != "host" {
             let path = CString::new(format!("sys/{path}")).expect("the name is plain");
             sysctls.push((path, value.into_bytes()));
         } else if path.starts_with("net/") {
-            changes.add(
-                &format!("linux.sysctl.{name}"),
-                value,
-                "as the network has it",
-            );
+            changes.add(&format!("linux.sysctl.{name}"), value, "as the host has it");
         } else {
             let why = "is the host's, or none that a container could set";
             return Err(refuse(format_args!("linux.sysctl.{name}"), why));
