@@ -369,7 +369,7 @@ impl Prepared {
     pub fn execute(&self, give: impl FnOnce(OwnedFd) -> Result<()>) -> Result<()> {
         self.signal(child::GO, &[])?;
         let told = match receive(&self.channel)? {
-            (Some(Failure { step, .. }), Some(listener)) if step == Step::Asking => {
+            (Some(told), Some(listener)) if told.step == Step::Asking => {
                 give(listener)?;
                 self.signal(child::GO, &[])?;
                 receive(&self.channel)?.0
