@@ -19,6 +19,7 @@ mod limits;
 mod linux;
 mod mounts;
 mod process;
+mod scope;
 mod seccomp;
 pub mod state;
 
