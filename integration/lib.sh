@@ -103,12 +103,12 @@ gone() {
     ! jobs -rp | grep -qx "$1"
 }
 
-# ended CODE NAME: $job ends with CODE within 20 s; it is killed else.
+# ended CODE NAME: $job ends with CODE within a minute; it is killed else.
 ended() {
     local got=0
     # Bash itself says on standard error how a job was killed.
     {
-        within 20 gone "$job" || kill -KILL "$job"
+        within 60 gone "$job" || kill -KILL "$job"
         wait "$job" || got=$?
     } 2>/dev/null
     if [ "$got" = "$1" ]; then ok "$2"; else fail "$2" "exit $got, not $1"; fi

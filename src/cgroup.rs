@@ -12,6 +12,7 @@ use crate::sys::guard::Guard;
 use crate::sys::process;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{AccessFlags, access};
@@ -36,6 +37,7 @@ const PARENT: &str = "imrun";
 pub struct Cgroup {
     path: Option<PathBuf>,
     init: OnceLock<OwnedFd>,
+    guard: OnceLock<Guard>,
 }
 
 impl Cgroup {
@@ -43,6 +45,7 @@ impl Cgroup {
         Cgroup {
             path: Some(path),
             init: OnceLock::new(),
+            guard: OnceLock::new(),
         }
     }
 
@@ -51,6 +54,7 @@ impl Cgroup {
         Cgroup {
             path: None,
             init: OnceLock::new(),
+            guard: OnceLock::new(),
         }
     }
 
@@ -107,11 +111,19 @@ impl Cgroup {
         self.path.as_deref().map_or(Ok(0), limits::oom_kills)
     }
 
-    /// The processes in it.
+    /// The processes in it; none where it has just been removed.
     pub fn processes(&self) -> Result<Vec<i32>> {
-        let file = self.path()?.join("cgroup.procs");
-        let text = std::fs::read_to_string(&file).context(|| format!("read({file:?})"))?;
+        let text = self.read("cgroup.procs")?.unwrap_or_default();
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    }
+
+    /// One of its files; none where it has just been removed.
+    fn read(&self, name: &str) -> Result<Option<String>> {
+        let file = self.path()?.join(name);
+        match std::fs::read_to_string(&file) {
+            Err(error) if is_gone(&error) => Ok(None),
+            text => text.map(Some).context(|| format!("read({file:?})")),
+        }
     }
 
     /// Lets no process in it run, or lets them run again.
@@ -122,20 +134,33 @@ impl Cgroup {
 
     /// Whether it is frozen; one that has just been removed is not.
     pub fn is_frozen(&self) -> Result<bool> {
-        let file = self.path()?.join("cgroup.freeze");
-        match std::fs::read_to_string(&file) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(false),
-            text => Ok(text.context(|| format!("read({file:?})"))?.trim() == "1"),
-        }
+        let text = self.read("cgroup.freeze")?;
+        Ok(text.is_some_and(|text| text.trim() == "1"))
     }
 
     /// From now on every process in it is killed when this process dies, however that comes.
-    pub fn guard(&self) -> Result<Guard> {
+    pub fn guard(&self) -> Result<()> {
         let file = self.path()?.join("cgroup.kill");
         let kill = OpenOptions::new().write(true).open(&file);
         let kill = kill.context(|| format!("open({file:?})"))?;
-        Guard::new(kill.as_fd()).context(|| "fork()")
+        let guard = Guard::new(kill.as_fd()).context(|| "fork()")?;
+        // There is one only.
+        let _ = self.guard.set(guard);
+        Ok(())
+    }
+
+    /// For poll(2), which says POLLERR when the guard has died itself.
+    pub fn guarded(&self) -> Option<PollFd<'_>> {
+        let guard = self.guard.get()?.alive()?;
+        Some(PollFd::new(guard, PollFlags::empty()))
+    }
+
+    /// The error of that.
+    pub fn unguarded() -> Error {
+        Error::system(
+            "guard",
+            "the process that ends the container with imrun was killed",
+        )
     }
 
     /// Kills every process in it.
@@ -144,7 +169,11 @@ impl Cgroup {
             return self.init.get().map_or(Ok(()), kill_init);
         }
         let file = self.path()?.join("cgroup.kill");
-        std::fs::write(&file, "1").context(|| format!("write({file:?})"))
+        match std::fs::write(&file, "1") {
+            // Not where it is the kernel that has no such file.
+            Err(error) if is_gone(&error) && !self.path()?.is_dir() => Ok(()),
+            written => written.context(|| format!("write({file:?})")),
+        }
     }
 
     /// Kills what is left in it and removes it.
@@ -170,6 +199,11 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// Whether the cgroup is no more: its directory, or behind a file that was open already.
+fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
 }
 
 /// Where the cgroup of container `id` is, where nobody says otherwise.
@@ -258,8 +292,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cgroup_that_has_gone_is_not_frozen() {
+    fn a_cgroup_that_has_gone_is_not_frozen_and_has_no_process_to_kill() {
         let gone = Cgroup::at(std::env::temp_dir().join("imrun-no-such-cgroup"));
         assert_eq!(gone.is_frozen(), Ok(false));
+        assert_eq!(gone.processes(), Ok(Vec::new()));
+        assert_eq!(gone.kill(), Ok(()));
     }
 }

@@ -262,7 +262,7 @@ fn parse(args: &[OsString]) -> Result<Parsed> {
         [_, command, rest @ ..] if command == "run" && !oci::Run::is_meant(rest) => {
             RunAlone::try_parse_from(rest).map(Cli::from)
         }
-        _ => oci::parse_run(args).unwrap_or_else(|| Cli::try_parse_from(args)),
+        _ => oci::parse(args).unwrap_or_else(|| Cli::try_parse_from(args)),
     };
     match parsed {
         Ok(cli) => Ok(Parsed::Command(Box::new(cli))),

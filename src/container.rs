@@ -14,9 +14,7 @@ mod subject;
 use crate::capabilities::Capabilities;
 use crate::cgroup::{self, Cgroup, Limits};
 use crate::digest::{Digest, hex};
-use crate::error::{
-    Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Reason, Result,
-};
+use crate::error::{Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Result};
 use crate::integrity::Demand;
 use crate::launch::{self, Attachment, Ids, Network, Newborn, Outputs, Prepared, Spec};
 use crate::observe::{Observer, OnWrite, Owners, Report};
@@ -39,9 +37,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use subject::{Loaded, Material, Mounted};
 
-pub use bundle::Bundle;
+pub use bundle::{Bundle, Process};
 pub use gate::{Gate, Open};
-pub use subject::Subject;
+pub use subject::{Subject, root_alone};
 
 /// How long the sink may take to acknowledge the launch record.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -216,13 +214,11 @@ impl Launch<'_> {
             }
             None => Cgroup::none(),
         };
-        let guard = match self.gate.adopts() {
-            true => Some(cgroup.guard()?),
-            false => None,
-        };
+        if self.gate.adopts() {
+            cgroup.guard()?;
+        }
         let outcome = self.start_in(&cgroup, &network, material);
         let removed = cgroup.remove();
-        drop(guard);
         let (announced, ending, report) = outcome?;
         removed.map_err(|error| error.exit(EXIT_FAILED))?;
         let code = self.finish(&announced, ending, &report)?;
@@ -268,22 +264,10 @@ impl Launch<'_> {
         Ok((announced, ending, report))
     }
 
-    /// Where nobody demanded a driver, and the kernel refuses a tree image, the image is unpacked.
     fn mount(&self, material: Material) -> Result<(Material, Mounted)> {
-        let (request, image) = (self.request, self.loaded.image());
-        let strong = matches!(request.integrity, Demand::Sealed | Demand::Verity);
-        let material = match (material.mount(), image) {
-            (Err(error), Some(image))
-                if error.reason == Reason::Unsupported
-                    && request.driver == Driver::Auto
-                    && !strong =>
-            {
-                Material::unpacked(image, &request.store, request.integrity)?
-            }
-            (mounted, _) => return Ok((material, mounted?)),
-        };
-        let mounted = material.mount()?;
-        Ok((material, mounted))
+        let request = self.request;
+        let (demand, driver) = (request.integrity, request.driver);
+        material.mount_or_unpack(self.loaded.image(), &request.store, demand, driver)
     }
 
     /// Seals the launch record, and has it shipped.
@@ -333,7 +317,9 @@ impl Launch<'_> {
         let owners = crate::unpacked::Owners::own()?;
         Ok(match bundle.and_then(|bundle| bundle.ids.clone()) {
             Some((users, groups)) => Ids::mapped(users, groups),
-            None if !owners.are_all() => Ids::of_a_user(owners, spec.uid, spec.gid),
+            None if !owners.are_all() => {
+                Ids::of_a_user(crate::unpacked::Owners::ranges()?, spec.uid, spec.gid)
+            }
             None if root.can_be_mapped() => Ids::own(self.entry.first_id()),
             None => Ids::of_the_host(),
         })

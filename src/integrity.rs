@@ -195,7 +195,11 @@ fn known_unpacked(
     let (Ok(memos), Some(files)) = (Memos::open()?, store.unpacked(image, Owners::own()?)?) else {
         return Ok(None);
     };
-    let marks = Marks::Unpacked(Marks::stamps_of(sources)?, files.list()?);
+    // What is wrong with them is told by the comparison that follows.
+    let Ok(listed) = files.list() else {
+        return Ok(None);
+    };
+    let marks = Marks::Unpacked(Marks::stamps_of(sources)?, listed);
     let found = memos.find(image, &marks)?;
     Ok(found.map(|tree_digest| (files, tree_digest)))
 }

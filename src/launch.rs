@@ -32,7 +32,7 @@ use crate::sys::{clone, process, seccomp, socket as descriptors};
 use child::{Cradle, Failure, Step, World};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType};
+use nix::sys::socket::{self, AddressFamily, Shutdown, SockFlag, SockType, shutdown};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use std::ffi::CString;
@@ -46,7 +46,7 @@ pub use mask::covers as is_covered;
 pub use namespace::{host_name_of, open_namespace};
 pub use network::{Attachment, NameFile, Network};
 pub use sysctl::seal_ipc;
-pub use unpacked::{lay_alone, try_overlay};
+pub use unpacked::try_overlay;
 
 /// Everything that decides how the app starts, checked and in the kernel's own form.
 pub struct Spec {
@@ -84,6 +84,8 @@ pub struct Spec {
     pub masked: Vec<CString>,
     /// Another filter that its calls go through.
     pub filter: Option<Filter>,
+    /// How many descriptors of imrun's own, from 3 on, stay open.
+    pub descriptors: i32,
 }
 
 /// A filter that is not imrun's.
@@ -294,7 +296,8 @@ impl Newborn<'_> {
         mount_points.sort_unstable();
         let (masked, limits) = (spec.masked.clone(), spec.rlimits.clone());
         let mut prepared = self.await_birth(program)?;
-        ids.write(prepared.pid)?;
+        let written = ids.write(prepared.pid);
+        written.map_err(|error| prepared.first_failure(error))?;
         // The child shares this memory, which holds the environment, until it executes. Not before: the
         // files of /proc/PID then belong to the host's root, and no other user could map ids.
         nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
@@ -366,7 +369,12 @@ impl Prepared {
     pub fn execute(&self, give: impl FnOnce(OwnedFd) -> Result<()>) -> Result<()> {
         self.signal(child::GO, &[])?;
         let told = match receive(&self.channel)? {
-            (Some(Failure { step, .. }), Some(listener)) if step == Step::Asking => {
+            (
+                Some(Failure {
+                    step: Step::Asking, ..
+                }),
+                Some(listener),
+            ) => {
                 give(listener)?;
                 self.signal(child::GO, &[])?;
                 receive(&self.channel)?.0
@@ -388,6 +396,16 @@ impl Prepared {
                 None => Err(died()),
             },
             Err(errno) => Err(errno).context(|| "send(channel)"),
+        }
+    }
+
+    /// What the child failed with before this error, if it did: an ordinary user maps no ids of the dead.
+    fn first_failure(&self, error: Error) -> Error {
+        // A child that lives and waits ends by it, and so this does not wait for ever.
+        let ended = shutdown(self.channel.as_raw_fd(), Shutdown::Write);
+        match ended.map(|()| receive(&self.channel)) {
+            Ok(Ok((Some(failure), _))) => self.explain(failure),
+            _ => error,
         }
     }
 

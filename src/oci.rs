@@ -18,6 +18,7 @@ pub mod hooks;
 mod limits;
 mod linux;
 mod mounts;
+pub mod preserved;
 mod process;
 mod scope;
 mod seccomp;

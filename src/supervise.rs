@@ -198,6 +198,7 @@ impl<'a> Supervisor<'a> {
             PollFd::new(self.shipper.notice(), PollFlags::POLLIN),
             self.outputs[0].poll_fd().unwrap_or_else(none),
             self.outputs[1].poll_fd().unwrap_or_else(none),
+            self.cgroup.guarded().unwrap_or_else(none),
         ];
         if let Memory::Give {
             program,
@@ -214,6 +215,9 @@ impl<'a> Supervisor<'a> {
             *done = true;
         }
         match polled {
+            Ok(_) if ready[5] && !ready[0] && self.cgroup.guarded().is_some() => {
+                Err(Cgroup::unguarded())
+            }
             Ok(_) | Err(Errno::EINTR) => Ok(ready[0]),
             Err(errno) => Err(errno).context(|| "poll()"),
         }

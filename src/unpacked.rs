@@ -12,6 +12,7 @@ mod owners;
 mod pieces;
 mod write;
 
+pub use beneath::{names, open_directory};
 pub use compare::{Still, compare};
 pub use listing::list;
 pub use owners::Owners;

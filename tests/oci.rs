@@ -226,6 +226,27 @@ fn the_app_dies_with_its_supervisor() {
     }
 }
 
+#[test]
+fn the_app_dies_when_nobody_is_left_to_end_it_with_its_supervisor() {
+    let bundle = bundle!("exec busybox sleep 100");
+    for started in [false, true] {
+        let (pid, _output) = bundle.create("one");
+        if started {
+            bundle.succeeds(&["start", "one"]);
+        }
+        let supervisor = supervisor_of(&bundle.path("run/oci/one"), pid);
+        let children = format!("/proc/{supervisor}/task/{supervisor}/children");
+        let guard = std::fs::read_to_string(children).unwrap();
+        kill(
+            Pid::from_raw(guard.trim().parse().unwrap()),
+            Signal::SIGKILL,
+        )
+        .unwrap();
+        soon("the app outlives its guard", || is_gone(pid));
+        bundle.succeeds(&["delete", "one"]);
+    }
+}
+
 /// The process, other than the app, that has the lock of a container open with its session its own.
 fn supervisor_of(place: &Path, app: i32) -> Pid {
     let lock = place.join("lock").canonicalize().unwrap();
@@ -504,6 +525,82 @@ fn a_program_that_is_not_there_is_told_to_who_starts_it() {
     bundle.succeeds(&["delete", "one"]);
 }
 
+/// Runs `arguments` in a shell that opens descriptors before it becomes imrun.
+fn with_descriptors(bundle: &Bundle, setup: &str, arguments: &[&str]) -> Output {
+    let imrun = bundle.command(arguments);
+    let mut shell = Command::new("bash");
+    shell
+        .arg("-c")
+        .arg(format!("{setup}\nexec \"$0\" \"$@\""))
+        .arg(imrun.get_program())
+        .args(imrun.get_args());
+    for (name, value) in imrun.get_envs() {
+        shell.env(name, value.unwrap());
+    }
+    shell.stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn sockets_and_pipes_of_the_callers_are_preserved_and_nothing_else_of_it() {
+    let bundle =
+        bundle!("echo to the pipe >&3; ls /proc/self/fd | tr '\\n' ' '; echo LISTEN $LISTEN_FDS");
+    let run = [
+        "run",
+        "--bundle",
+        bundle.dir(),
+        "--preserve-fds",
+        "1",
+        "one",
+    ];
+    let output = with_descriptors(&bundle, "exec 3> >(cat >&2) 4>/dev/null", &run);
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    // The fourth is the directory that ls reads.
+    assert_eq!(out, "0 1 2 3 4 LISTEN\n");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("to the pipe"), "{text}");
+
+    let setup = "export LISTEN_FDS=1 LISTEN_PID=$$; exec 3> >(cat >&2)";
+    let output = with_descriptors(&bundle, setup, &["run", "--bundle", bundle.dir(), "two"]);
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(out, "0 1 2 3 4 LISTEN 1\n");
+    // Meant for another process.
+    let setup = "export LISTEN_FDS=1 LISTEN_PID=1; exec 3> >(cat >&2)";
+    let output = with_descriptors(&bundle, setup, &["run", "--bundle", bundle.dir(), "three"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("Bad file descriptor"), "{text}");
+}
+
+#[test]
+fn a_descriptor_that_is_a_way_to_a_file_is_not_preserved() {
+    let bundle = bundle!("true");
+    for (setup, why) in [
+        (
+            "exec 3>/dev/null",
+            "descriptor 3: is neither a socket nor a pipe",
+        ),
+        (
+            "exec 3</etc/passwd",
+            "descriptor 3: is neither a socket nor a pipe",
+        ),
+        ("exec 3</", "descriptor 3: is neither a socket nor a pipe"),
+        ("exec 3> >(cat) 4>&-", "descriptor 4: is not open"),
+    ] {
+        let run = [
+            "run",
+            "--bundle",
+            bundle.dir(),
+            "--preserve-fds",
+            "2",
+            "one",
+        ];
+        let output = with_descriptors(&bundle, setup, &run);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{text}");
+        assert!(text.contains(why), "{text}");
+    }
+}
+
 #[test]
 fn what_a_container_has_not_is_refused_with_its_reason() {
     let bundle = bundle!("true");
@@ -519,17 +616,6 @@ fn what_a_container_has_not_is_refused_with_its_reason() {
             "one",
         ],
         "no terminal",
-    );
-    bundle.refused(
-        &[
-            "create",
-            "--preserve-fds",
-            "1",
-            "--bundle",
-            bundle.dir(),
-            "one",
-        ],
-        "descriptor",
     );
     bundle.refused(
         &["create", "--bundle", bundle.dir(), "../one"],

@@ -1,7 +1,7 @@
 //! Both drivers show the same root; nothing is ever made outside the directory that an image is
 //! unpacked in; and what somebody changes there is found.
 //!
-//! They need root and file-backed EROFS; else each says so and is skipped.
+//! Those about both drivers need root and EROFS; else each says so and is skipped.
 #![allow(clippy::unwrap_used)]
 
 #[allow(dead_code, reason = "other tests use the rest")]
@@ -9,6 +9,7 @@
 mod support {
     pub mod host;
     pub mod launch;
+    pub mod layout;
     pub mod outcome;
     pub mod server;
     pub mod skip;
@@ -33,6 +34,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Once;
 
 /// One entry of a generated tar.
 #[derive(Debug, Clone)]
@@ -284,7 +287,11 @@ fn skips() -> bool {
         None if support::skip::is_unpacked() => Some("no tree image is mounted"),
         None => None,
     };
-    why.inspect(|why| support::skip::skip(why)).is_some()
+    static SAID: Once = Once::new();
+    if let Some(why) = why {
+        SAID.call_once(|| support::skip::skip(why));
+    }
+    why.is_some()
 }
 
 proptest! {
@@ -344,6 +351,165 @@ fn nothing_is_made_through_what_somebody_put_into_the_directory() {
         fs::remove_dir_all(image.path("root")).unwrap();
         fs::create_dir(image.path("root")).unwrap();
     }
+}
+
+/// A tar of entries whose names are written as they are.
+fn raw_tar(entries: &[(u8, &str, &str)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (kind, name, target) in entries {
+        let mut header = tar::Header::new_ustar();
+        let fields = header.as_ustar_mut().unwrap();
+        fields.name[..name.len()].copy_from_slice(name.as_bytes());
+        fields.linkname[..target.len()].copy_from_slice(target.as_bytes());
+        header.set_entry_type(tar::EntryType::new(*kind));
+        header.set_mode(0o6777);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
+        header.set_size(0);
+        if *kind == b'3' || *kind == b'4' {
+            header.set_device_major(8).unwrap();
+            header.set_device_minor(0).unwrap();
+        }
+        header.set_cksum();
+        tar.append(&header, &[][..]).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+/// Layers that reach for what is not theirs: kind, name, target; `@` is the directory outside.
+const HOSTILE: &[&[&[(u8, &str, &str)]]] = &[
+    // Names that climb, or begin at the top.
+    &[&[(b'0', "../outside/a", "")]],
+    &[&[(b'0', "a/../../outside/a", "")]],
+    &[&[(b'0', "@/a", "")]],
+    &[&[(b'5', "../../../../../../../../tmp/imrun-hostile", "")]],
+    &[&[(b'0', "..", "")]],
+    &[&[(b'2', ".", "@")]],
+    &[&[(b'2', "/", "@")]],
+    // A file beneath a symlink, in its own layer and in the next one.
+    &[&[(b'2', "link", "@"), (b'0', "link/a", "")]],
+    &[&[(b'2', "link", "@")], &[(b'0', "link/a", "")]],
+    &[
+        &[(b'2', "link", "../../../outside")],
+        &[(b'5', "link/a/b", "")],
+    ],
+    &[&[(b'2', "a", "b"), (b'2', "b", "@")], &[(b'2', "a/c", "x")]],
+    &[
+        &[(b'5', "d", "")],
+        &[(b'2', "d", "@")],
+        &[(b'0', "d/a", "")],
+    ],
+    // What the runtime makes itself, where a symlink waits.
+    &[&[(b'2', "dev", "@")]],
+    &[&[(b'2', "proc", "@")]],
+    &[&[(b'2', "sys", "../../outside")]],
+    &[&[(b'2', "etc", "@")]],
+    &[&[
+        (b'5', "etc", ""),
+        (b'2', "etc/hosts", "@/a"),
+        (b'2', "etc/resolv.conf", "@/a"),
+    ]],
+    &[&[
+        (b'5', "dev", ""),
+        (b'2', "dev/null", "@/a"),
+        (b'2', "dev/pts", "@"),
+    ]],
+    // Hard links out of the root, and through symlinks.
+    &[&[(b'1', "a", "@/file")]],
+    &[&[(b'1', "a", "../../outside/file")]],
+    &[&[(b'1', "a", "/etc/passwd")]],
+    &[&[(b'2', "link", "@")], &[(b'1', "a", "link/file")]],
+    &[&[(b'2', "link", "@/file"), (b'1', "a", "link")]],
+    // Whiteouts of what is beneath a symlink, or above.
+    &[&[(b'2', "link", "@")], &[(b'0', "link/.wh.file", "")]],
+    &[&[(b'2', "link", "@")], &[(b'0', "link/.wh..wh..opq", "")]],
+    &[&[(b'0', ".wh..", "")]],
+    &[&[(b'0', ".wh...", "")]],
+    &[&[(b'0', "../.wh.outside", "")]],
+    // Devices, and a second name of one.
+    &[&[
+        (b'4', "disk", ""),
+        (b'1', "again", "disk"),
+        (b'3', "memory", ""),
+    ]],
+];
+
+/// Every path beneath a directory, with what shows a change.
+fn listing(top: &Path) -> BTreeMap<PathBuf, (u32, u64, u64, i64)> {
+    let (mut found, mut pending) = (BTreeMap::new(), vec![top.to_owned()]);
+    while let Some(path) = pending.pop() {
+        let status = fs::symlink_metadata(&path).unwrap();
+        if status.is_dir() {
+            let entries = fs::read_dir(&path).unwrap();
+            pending.extend(entries.map(|entry| entry.unwrap().path()));
+        }
+        let what = (
+            status.mode(),
+            status.nlink(),
+            status.len(),
+            status.ctime_nsec(),
+        );
+        found.insert(path, what);
+    }
+    found
+}
+
+#[test]
+fn whatever_an_image_reaches_for_nothing_is_made_or_changed_outside() {
+    let host = match support::host::Host::new() {
+        Ok(host) => host,
+        Err(why) => return support::skip::skip(why),
+    };
+    let outside = host.path("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), "file").unwrap();
+    let (before, passwd) = (listing(&outside), fs::metadata("/etc/passwd").unwrap());
+    let program = {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut file = File::open(support::host::BUSYBOX).unwrap();
+        tar.append_file("busybox", &mut file).unwrap();
+        tar.into_inner().unwrap()
+    };
+    let mut launched = 0;
+    for (number, layers) in HOSTILE.iter().enumerate() {
+        let at = |text: &str| text.replace('@', outside.to_str().unwrap());
+        let tar = |layer: &&[(u8, &str, &str)]| {
+            let entries: Vec<_> = layer
+                .iter()
+                .map(|(k, name, to)| (*k, at(name), at(to)))
+                .collect();
+            let entries = entries
+                .iter()
+                .map(|(kind, name, to)| (*kind, &**name, &**to));
+            raw_tar(&entries.collect::<Vec<_>>())
+        };
+        let tars: Vec<_> = std::iter::once(program.clone())
+            .chain(layers.iter().map(tar))
+            .collect();
+        let tars: Vec<_> = tars.iter().map(|tar| &**tar).collect();
+        let layout = support::layout::Layout::new(host.path(&format!("image-{number}")));
+        layout.publish_image(&tars, support::layout::Packing::Plain);
+        let imported = host.imrun(["import", &layout.source()]);
+        if imported.code == 0 {
+            let options = ["--driver", "overlay", "--entrypoint", "/busybox"];
+            let shown = host
+                .launch_of(&imported.line())
+                .options(options)
+                .app(["true"]);
+            shown.run().exits(0);
+            launched += 1;
+        }
+        assert_eq!(listing(&outside), before, "{layers:?}");
+    }
+    assert!(launched >= 10, "some harm nobody, and run: {launched}");
+    assert!(!Path::new("/tmp/imrun-hostile").exists());
+    assert_eq!(fs::metadata("/etc/passwd").unwrap().nlink(), passwd.nlink());
+    let mut roots = fs::read_dir(host.path("store/roots")).unwrap();
+    assert!(roots.all(|root| {
+        let name = root.unwrap().file_name().into_string().unwrap();
+        name.ends_with(".all") || name.ends_with(".1-1")
+    }));
 }
 
 #[test]
@@ -410,10 +576,82 @@ fn unnoticed(path: &Path, change: impl FnOnce(&Path)) {
     }
 }
 
+/// A path beside the store, on its file system.
+fn aside(path: &Path, name: &str) -> PathBuf {
+    let store = path.ancestors().find(|path| path.ends_with("store"));
+    store.unwrap().with_file_name(name)
+}
+
+fn remove_if_there(path: &Path) {
+    if path.is_dir() {
+        fs::remove_dir_all(path).unwrap();
+    }
+}
+
+/// Puts a copy in a directory's place, its times too, in which `name` has another byte.
+fn exchange_for_a_changed_copy(path: &Path, name: &str) {
+    let (copy, old) = (aside(path, "copy"), aside(path, "old"));
+    remove_if_there(&old);
+    let copied = Command::new("cp").arg("-a").args([path, &copy]).status();
+    assert!(copied.unwrap().success());
+    unnoticed(&copy.join(name), |path| {
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all_at(b"N", 0).unwrap();
+    });
+    fs::rename(path, old).unwrap();
+    fs::rename(copy, path).unwrap();
+}
+
 type Change = (&'static str, &'static str, fn(&Path));
 
-/// What is changed, where, and how; `bin/busybox` and `etc/notes` are files of the test image.
-const CHANGES: [Change; 17] = [
+/// Those that an ordinary user cannot make.
+const OF_ROOT: [&str; 4] = [
+    "another owner",
+    "another group of the root",
+    "a trusted xattr",
+    "a device in its place",
+];
+
+/// Changes that no time is put back after; the paths begin where `root` and `empty` are.
+const OPEN_CHANGES: &[Change] = &[
+    ("another time", "root/etc/notes", |path| {
+        let status = fs::metadata(path).unwrap();
+        set_time(path, status.mtime(), status.mtime_nsec() ^ 1);
+    }),
+    ("another time of a directory", "root/etc", |path| {
+        set_time(path, 1, 0);
+    }),
+    ("another time of a symlink", "root/bin/cat", |path| {
+        set_time(path, 1, 0);
+    }),
+    ("a symlink to the very directory", "root/etc", |path| {
+        fs::rename(path, aside(path, "moved")).unwrap();
+        symlink(aside(path, "moved"), path).unwrap();
+    }),
+    ("a changed copy of the files", "root", |path| {
+        exchange_for_a_changed_copy(path, "etc/notes");
+    }),
+    ("a changed copy of all of it", "", |path| {
+        exchange_for_a_changed_copy(path, "root/etc/notes");
+    }),
+    ("a symlink to the files", "root", |path| {
+        let old = aside(path, "old");
+        remove_if_there(&old);
+        fs::rename(path, &old).unwrap();
+        symlink(old, path).unwrap();
+    }),
+    ("the files removed", "root", remove_if_there),
+    ("the empty directory removed", "empty", remove_if_there),
+    ("a file in the empty directory", "empty/more", |path| {
+        fs::write(path, "more").unwrap();
+    }),
+    ("a third directory", "more", |path| {
+        fs::create_dir(path).unwrap();
+    }),
+];
+
+/// Changes beneath `root` that times are put back after; `bin/busybox` and `etc/notes` are files of the test image.
+const CHANGES: &[Change] = &[
     ("edited", "etc/notes", |path| {
         OpenOptions::new()
             .write(true)
@@ -443,6 +681,20 @@ const CHANGES: [Change; 17] = [
     }),
     ("removed", "etc/notes", |path| {
         fs::remove_file(path).unwrap()
+    }),
+    ("another file renamed over it", "etc/notes", |path| {
+        let other = aside(path, "other");
+        let mut bytes = fs::read(path).unwrap();
+        bytes[0] ^= 1;
+        fs::write(&other, bytes).unwrap();
+        fs::set_permissions(&other, fs::metadata(path).unwrap().permissions()).unwrap();
+        fs::rename(other, path).unwrap();
+    }),
+    ("exchanged with another file", "etc/passwd", |path| {
+        let (other, aside) = (path.with_file_name("group"), aside(path, "other"));
+        fs::rename(&other, &aside).unwrap();
+        fs::rename(path, &other).unwrap();
+        fs::rename(aside, path).unwrap();
     }),
     ("another mode", "etc/notes", |path| {
         fs::set_permissions(path, Permissions::from_mode(0o4755)).unwrap()
@@ -476,6 +728,20 @@ const CHANGES: [Change; 17] = [
         fs::remove_file(path).unwrap();
         nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
     }),
+    (
+        "a hard link of another file in its place",
+        "etc/notes",
+        |path| {
+            fs::remove_file(path).unwrap();
+            fs::hard_link(path.with_file_name("passwd"), path).unwrap();
+        },
+    ),
+    ("a device in its place", "etc/notes", |path| {
+        fs::remove_file(path).unwrap();
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o644);
+        let null = nix::sys::stat::makedev(1, 3);
+        nix::sys::stat::mknod(path, nix::sys::stat::SFlag::S_IFCHR, mode, null).unwrap();
+    }),
     ("a second name elsewhere", "etc/notes", |path| {
         fs::hard_link(path, path.with_file_name("../../../../second")).unwrap();
     }),
@@ -484,19 +750,27 @@ const CHANGES: [Change; 17] = [
 #[test]
 fn a_change_of_whatever_kind_is_refused_at_the_next_launch_and_mended_by_an_import() {
     let host = match support::host::Host::new() {
-        Ok(host) if nix::unistd::geteuid().is_root() => host,
-        Ok(_) => return support::skip::skip("another owner takes root"),
+        Ok(host) => host,
         Err(why) => return support::skip::skip(why),
     };
     let launch = |level: &str| {
         let options = ["--driver", "overlay", "--integrity", level];
         host.launch().options(options).script("echo ran").run()
     };
-    for (what, path, change) in CHANGES {
+    let is_root = nix::unistd::geteuid().is_root();
+    let unnoticed = CHANGES.iter().map(|change| (true, change));
+    let changes = unnoticed.chain(OPEN_CHANGES.iter().map(|change| (false, change)));
+    for (hides, (what, path, change)) in changes {
+        if OF_ROOT.contains(what) && !is_root {
+            continue;
+        }
         assert_eq!(launch("auto").exits(0).out, "ran\n", "{what}");
         let roots = fs::read_dir(host.path("store/roots")).unwrap();
         let unpacked = roots.map(|entry| entry.unwrap().path()).next().unwrap();
-        unnoticed(&unpacked.join("root").join(path), change);
+        match hides {
+            true => self::unnoticed(&unpacked.join("root").join(path), change),
+            false => change(&unpacked.join(path)),
+        }
         for level in ["auto", "known", "hashed"] {
             launch(level).refused("unpacked").because("digest");
         }
@@ -516,9 +790,12 @@ fn files_that_were_left_alone_are_known_until_one_is_changed() {
         Ok(host) => host,
         Err(why) => return support::skip::skip(why),
     };
+    let runtime = host.path("run");
+    fs::create_dir(&runtime).unwrap();
     let launch = |level: &str| {
         let options = ["--driver", "overlay", "--integrity", level];
-        let outcome = host.launch().options(options).script("echo ran").run();
+        let launch = host.launch().options(options).script("echo ran");
+        let outcome = launch.environment("XDG_RUNTIME_DIR", &runtime).run();
         let verified = outcome
             .events
             .iter()

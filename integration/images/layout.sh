@@ -10,8 +10,12 @@ work=
 target() {
     [ ! -e "$cache/$1" ] || exit 0
     [ "$(id -u)" = 0 ] || { echo "images/$1: needs root: it unpacks a root filesystem" >&2; exit 1; }
-    echo "making the image $1" >&2
     mkdir -p "$cache"
+    # Two may want it at once: the second waits, and finds it.
+    exec {lock}>"$cache/.$1.lock"
+    flock "$lock"
+    [ ! -e "$cache/$1" ] || exit 0
+    echo "making the image $1" >&2
     work=$(mktemp -d "$cache/.$1.XXXXXX")
     trap 'rm -rf --one-file-system "$work"' EXIT
 }

@@ -1,17 +1,18 @@
 //! The commands about images of the store: list, inspect, verify, mount, forget.
 
-use super::{Global, print, run::digest};
+use super::run::{Root, digest};
+use super::{Global, print};
+use crate::container;
 use crate::error::{Context, Error, Result};
-use crate::integrity::{Demand, Level};
-use crate::launch;
-use crate::rootfs::Driver;
+use crate::integrity::Level;
 use crate::state::Runtime;
 use crate::store::image::Image;
 use crate::store::{Store, collect, refs};
-use crate::{integrity, rootfs, sys, verity};
+use crate::{integrity, sys, verity};
 use clap::Args;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::statfs::OVERLAYFS_SUPER_MAGIC;
+use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -167,35 +168,21 @@ pub struct Mount {
     image: String,
     /// An existing directory
     directory: PathBuf,
-    /// How the image becomes a root
-    #[arg(
-        long,
-        value_enum,
-        default_value = "auto",
-        env = "IMRUN_DRIVER",
-        value_name = "DRIVER"
-    )]
-    driver: Driver,
+    #[command(flatten)]
+    root: Root,
 }
 
 impl Mount {
     /// Mounts the verified root, read-only.
     pub fn execute(self, global: &Global) -> Result<u8> {
+        if !geteuid().is_root() {
+            return Err(Error::unsupported("imrun mount", "takes root"));
+        }
         let store = global.store();
         let image = Image::load(&store, &digest(global, &self.image)?)?;
         let directory =
             std::path::absolute(&self.directory).context(|| format!("{:?}", self.directory))?;
-        let root = match self.driver {
-            Driver::Overlay => {
-                let (_, files) = integrity::check_unpacked(&image, &store, Demand::Hashed)?;
-                launch::lay_alone(&files, &directory)?
-            }
-            Driver::Auto | Driver::Erofs => {
-                let sources = image.open(&store)?;
-                image.verify(&store, &sources, false)?;
-                rootfs::mount(&sources)?.mount
-            }
-        };
+        let root = container::root_alone(&image, &store, self.root.driver, &directory)?;
         let path = CString::new(directory.as_os_str().as_bytes())
             .map_err(|_| Error::usage(format_args!("{directory:?}"), "has a NUL byte"))?;
         sys::mount::move_mount(root.as_fd(), libc::AT_FDCWD, &path)

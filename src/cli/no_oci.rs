@@ -14,8 +14,8 @@ impl Run {
     }
 }
 
-/// What `run` means to runc: nothing here.
-pub fn parse_run(_: &[OsString]) -> Option<std::result::Result<Cli, clap::Error>> {
+/// What they mean to runc: nothing here.
+pub fn parse(_: &[OsString]) -> Option<std::result::Result<Cli, clap::Error>> {
     None
 }
 

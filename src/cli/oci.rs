@@ -6,6 +6,7 @@ use crate::error::{Context, Error, Result};
 use crate::observe::OnWrite;
 use crate::oci::container::{self, Creation, Host};
 use crate::oci::features;
+use crate::oci::preserved::Preserved;
 use crate::supervise::signals;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::Value;
@@ -47,13 +48,28 @@ impl Command {
     }
 }
 
-/// What `run` means to runc, where that is meant.
-pub fn parse_run(args: &[OsString]) -> Option<std::result::Result<Cli, clap::Error>> {
-    let run = Run::try_parse_from(bundle_run(args)?);
-    Some(run.map(|run| Cli {
-        global: run.global.clone(),
-        command: super::Command::RunBundle(Box::new(run)),
-    }))
+// Engines wait for these commands: there is no time to describe all the others.
+#[derive(Parser)]
+#[command(name = "imrun")]
+struct OciAlone {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What the arguments mean to runc, where that is meant.
+pub fn parse(args: &[OsString]) -> Option<std::result::Result<Cli, clap::Error>> {
+    if let Some(run) = bundle_run(args) {
+        return Some(Run::try_parse_from(run).map(|run| Cli {
+            global: run.global.clone(),
+            command: super::Command::RunBundle(Box::new(run)),
+        }));
+    }
+    // What is wrong with them says who knows all commands.
+    let OciAlone { global, command } = OciAlone::try_parse_from(args).ok()?;
+    let command = super::Command::Oci(command);
+    Some(Ok(Cli { global, command }))
 }
 
 /// The arguments of a `run` that is runc's: global options may stand in front of it.
@@ -95,7 +111,8 @@ struct Bundle {
     console_socket: Option<PathBuf>,
     #[arg(long, hide = true, value_name = "PATH")]
     pidfd_socket: Option<PathBuf>,
-    #[arg(long, hide = true, value_name = "N", default_value_t = 0)]
+    /// The app gets as many descriptors of the caller's, from 3 on: sockets and pipes
+    #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
 }
 
@@ -125,15 +142,12 @@ impl Bundle {
             return Err(Error::policy("--pidfd-socket", "imrun sends no pidfd")
                 .hint("--pid-file has the process id"));
         }
-        if self.preserve_fds > 0 {
-            let why = "a container holds no descriptor of the host's";
-            return Err(Error::policy("--preserve-fds", why));
-        }
         Ok(Creation {
             id: self.id,
             bundle: self.bundle,
             pid_file: self.pid_file,
             image: self.image,
+            preserved: Preserved::take(self.preserve_fds)?,
         })
     }
 }
@@ -170,9 +184,8 @@ fn on_write(word: &str) -> Result<OnWrite> {
 impl Create {
     /// Returns when the container is created.
     pub fn execute(self, global: &Global) -> Result<u8> {
-        super::run::close_inherited(None)?;
         let creation = self.bundle.creation()?;
-        container::create(&host(global)?, &creation).map(|()| 0)
+        container::create(&host(global)?, creation).map(|()| 0)
     }
 }
 
@@ -197,15 +210,15 @@ impl Run {
 
     /// Returns when the app has ended; its exit code.
     pub fn execute(self, global: &Global) -> Result<u8> {
-        super::run::close_inherited(None)?;
         let creation = self.bundle.creation()?;
         let host = host(global)?;
+        let id = creation.id.clone();
         match self.detach {
             true => {
-                container::create(&host, &creation)?;
-                container::start(&host.root, &creation.id).map(|()| 0)
+                container::create(&host, creation)?;
+                container::start(&host.root, &id).map(|()| 0)
             }
-            false => container::run(&host, &creation),
+            false => container::run(&host, creation),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::ship::SinkUrl;
 use crate::status::Status;
 use crate::supervise::{OnStall, Policy, signals, stdin};
 use crate::sys::{arguments, process};
-use clap::Parser;
+use clap::{Args, Parser};
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::net::IpAddr;
@@ -31,6 +31,20 @@ const EXAMPLES: &str = "Examples:
 
 Exit codes: the app's own, 128+n by signal n; 121 imrun failed after the start, 123 the sink stayed
 stalled, 124 lines were lost, 125 refused: nothing of the image ran, 126 cannot be executed, 127 not there.";
+
+/// Of every command that makes a root.
+#[derive(Args)]
+pub(super) struct Root {
+    /// How the image becomes a root: mounted, or unpacked once
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        env = "IMRUN_DRIVER",
+        value_name = "DRIVER"
+    )]
+    pub driver: Driver,
+}
 
 /// Launch an image
 #[derive(Parser)]
@@ -114,15 +128,8 @@ pub struct Run {
     /// Demand an integrity level, or a stronger one
     #[arg(long, value_enum, default_value = "auto", value_name = "LEVEL")]
     integrity: Demand,
-    /// How the image becomes a root: mounted, or unpacked once
-    #[arg(
-        long,
-        value_enum,
-        default_value = "auto",
-        env = "IMRUN_DRIVER",
-        value_name = "DRIVER"
-    )]
-    driver: Driver,
+    #[command(flatten)]
+    root: Root,
     /// Write status events to this descriptor, a JSON object a line
     #[arg(long, value_name = "N")]
     status_fd: Option<i32>,
@@ -184,7 +191,7 @@ impl Run {
             subject: Subject::Image(image),
             bundle: None,
             integrity: self.integrity,
-            driver: self.driver,
+            driver: self.root.driver,
             args: self.args,
             entrypoint: self.entrypoint,
             env_files: self.env_file,
@@ -300,7 +307,7 @@ fn stdin() -> Result<OwnedFd> {
     stdin::pipe()
 }
 
-pub(super) fn close_inherited(status_fd: Option<i32>) -> Result<()> {
+fn close_inherited(status_fd: Option<i32>) -> Result<()> {
     let close = |first, last| match first <= last {
         true => process::close_inherited(first, last)
             .context(|| format!("close_range({first}, {last})")),

@@ -7,8 +7,8 @@ use serde_json::Value;
 use std::ffi::CString;
 use std::path::PathBuf;
 
-/// The process of a bundle, and what surrounds it.
-pub struct Bundle {
+/// The program of a bundle, and as whom it runs.
+pub struct Process {
     /// The program and its arguments.
     pub args: Vec<CString>,
     /// All of its environment.
@@ -21,16 +21,24 @@ pub struct Bundle {
     pub groups: Vec<u32>,
     /// An absolute path.
     pub cwd: String,
-    /// The host's name in the container.
-    pub hostname: Option<String>,
-    /// The NIS domain's name in the container.
-    pub domainname: Option<CString>,
     /// The bits that new files would not have.
     pub umask: Option<u32>,
     /// Resource, soft, hard.
     pub rlimits: Vec<(u32, u64, u64)>,
     /// See [`crate::launch::Spec::oom_score_adj`].
     pub oom_score_adj: Option<i32>,
+}
+
+/// The process of a bundle, and what surrounds it.
+pub struct Bundle {
+    /// What runs.
+    pub process: Process,
+    /// What the descriptors of the caller's are that it gets, from 3 on.
+    pub descriptors: Vec<&'static str>,
+    /// The host's name in the container.
+    pub hostname: Option<String>,
+    /// The NIS domain's name in the container.
+    pub domainname: Option<CString>,
     /// See [`crate::launch::Spec::sysctls`].
     pub sysctls: Vec<(CString, Vec<u8>)>,
     /// See [`crate::launch::Spec::masked`].

@@ -58,10 +58,11 @@ impl Plan {
         image: Option<&Image>,
         root: BorrowedFd<'_>,
     ) -> Result<Plan> {
-        let mut environment = bundle.env.clone();
+        let process = &bundle.process;
+        let mut environment = process.env.clone();
         if environment.get("HOME").is_none() {
             let passwd = read_in_root(root, "etc/passwd")?;
-            let user = User::resolve(&bundle.uid.to_string(), passwd.as_deref(), None);
+            let user = User::resolve(&process.uid.to_string(), passwd.as_deref(), None);
             let home = user.ok().and_then(|user| user.home);
             let home = home.unwrap_or_else(|| b"/".to_vec());
             default(&mut environment, "HOME", OsStr::from_bytes(&home))?;
@@ -69,29 +70,30 @@ impl Plan {
         if let Some(label) = image.and_then(|image| image.config.labels.get("dev.imrun.env")) {
             Contract::parse(label)?.check(&environment)?;
         }
-        let args = bundle.args.clone();
+        let args = process.args.clone();
         environment.check_size(&args.iter().map(|arg| arg.as_bytes()).collect::<Vec<_>>())?;
         let spec = Spec {
             candidates: candidates(&args[0], &environment)?,
             args: Pointers::new(args),
             env: Pointers::new(environment.to_strings()),
-            workdir: absolute("process.cwd", &bundle.cwd)?,
+            workdir: absolute("process.cwd", &process.cwd)?,
             hostname: hostname(
                 "hostname",
                 bundle.hostname.as_deref().unwrap_or("localhost"),
             )?,
-            uid: bundle.uid,
-            gid: bundle.gid,
-            groups: bundle.groups.clone(),
+            uid: process.uid,
+            gid: process.gid,
+            groups: process.groups.clone(),
             capabilities: request.capabilities,
             observed: request.on_write != OnWrite::Quiet,
-            umask: bundle.umask.unwrap_or(UMASK),
-            rlimits: bundle.rlimits.clone(),
-            oom_score_adj: bundle.oom_score_adj,
+            umask: process.umask.unwrap_or(UMASK),
+            rlimits: process.rlimits.clone(),
+            oom_score_adj: process.oom_score_adj,
             domainname: bundle.domainname.clone(),
             sysctls: bundle.sysctls.clone(),
             masked: bundle.masked.clone(),
             filter: bundle.filter.clone(),
+            descriptors: bundle.descriptors.len() as i32,
         };
         Ok(Plan {
             spec,
@@ -143,6 +145,7 @@ impl Plan {
             sysctls: Vec::new(),
             masked: request.masked.clone(),
             filter: None,
+            descriptors: 0,
         };
         Ok(Plan {
             spec,
@@ -226,6 +229,7 @@ fn bundle_record(bundle: &Bundle, spec: &Spec) -> Value {
         "sysctls": sysctls.collect::<Vec<_>>(),
         "masked": spec.masked.iter().map(text).collect::<Vec<_>>(),
         "filtered": spec.filter.is_some(),
+        "descriptors": bundle.descriptors,
         "filterAsks": spec.filter.as_ref().is_some_and(|filter| filter.asks),
         "changes": bundle.changes,
     })

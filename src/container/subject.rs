@@ -1,7 +1,7 @@
 //! What is launched: an image of the store, or a directory.
 
 use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Reason, Result};
 use crate::integrity::{self, Checked, Demand, Memo};
 use crate::launch::{Ground, Ids};
 use crate::rootfs::{self, Backing, Driver};
@@ -16,7 +16,7 @@ use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a root is to be.
 #[derive(Debug, Clone)]
@@ -59,15 +59,7 @@ impl Subject {
             Subject::Image(digest) => {
                 let image = Image::load(store, digest)?;
                 image.expect_host()?;
-                let driver = match driver {
-                    Driver::Auto if rootless::is_ordinary()? => Driver::Overlay,
-                    Driver::Auto if !rootfs::is_known() => Driver::Overlay,
-                    driver => driver,
-                };
-                let material = match driver {
-                    Driver::Overlay => Material::unpacked(&image, store, demand)?,
-                    _ => Material::Image(integrity::check(&image, store, demand)?),
-                };
+                let material = Material::of(&image, store, demand, driver)?;
                 Ok((Loaded::Image(Box::new(image)), material))
             }
             Subject::Directory(path) if demand == Demand::Auto => {
@@ -137,25 +129,54 @@ impl Material {
         }
     }
 
-    /// In place of a tree image that this kernel turned out not to mount; as checked as that was.
-    pub fn unpacked(image: &Image, store: &Store, demand: Demand) -> Result<Material> {
+    /// An image's, verified.
+    fn of(image: &Image, store: &Store, demand: Demand, driver: Driver) -> Result<Material> {
+        let unpacks = match driver {
+            Driver::Auto => rootless::is_ordinary()? || !rootfs::is_known(),
+            driver => driver == Driver::Overlay,
+        };
+        match unpacks {
+            true => Material::unpacked(image, store, demand),
+            false => integrity::check(image, store, demand).map(Material::Image),
+        }
+    }
+
+    fn unpacked(image: &Image, store: &Store, demand: Demand) -> Result<Material> {
         let (checked, files) = integrity::check_unpacked(image, store, demand)?;
         Ok(Material::Unpacked(checked, files))
+    }
+
+    /// Mounts it. Where nobody demanded a driver, and this kernel turns out not to mount a tree image,
+    /// the image is unpacked, and as checked as that was.
+    pub fn mount_or_unpack(
+        self,
+        image: Option<&Image>,
+        store: &Store,
+        demand: Demand,
+        driver: Driver,
+    ) -> Result<(Material, Mounted)> {
+        let strong = matches!(demand, Demand::Sealed | Demand::Verity);
+        let material = match (self.mount(), image) {
+            (Err(error), Some(image))
+                if error.reason == Reason::Unsupported && driver == Driver::Auto && !strong =>
+            {
+                Material::unpacked(image, store, demand)?
+            }
+            (mounted, _) => return Ok((self, mounted?)),
+        };
+        let mounted = material.mount()?;
+        Ok((material, mounted))
     }
 
     /// As long as this is open nobody removes the files that the app sees.
     pub fn hold(&self) -> Result<Option<File>> {
         match self {
-            Material::Unpacked(_, files) => {
-                let copy = files.directory().try_clone();
-                copy.map(Some).context(|| "dup(unpacked)")
-            }
+            Material::Unpacked(_, files) => files.hold().map(Some),
             _ => Ok(None),
         }
     }
 
-    /// Mounts it.
-    pub fn mount(&self) -> Result<Mounted> {
+    fn mount(&self) -> Result<Mounted> {
         match self {
             Material::Image(checked) => {
                 let root = rootfs::mount(&checked.sources)?;
@@ -165,12 +186,12 @@ impl Material {
                 })
             }
             Material::Unpacked(_, files) => {
-                let directory = files.directory().try_clone();
+                let dup = |file: &OwnedFd| file.try_clone().context(|| "dup(unpacked)");
                 Ok(Mounted {
                     ground: Ground::Unpacked {
                         path: files.path.clone(),
-                        directory: directory.context(|| "dup(unpacked)")?.into(),
-                        root: files.root()?.into(),
+                        root: dup(&files.root)?,
+                        empty: dup(&files.empty)?,
                         needs_devices: !Owners::own()?.are_all(),
                     },
                     backing: None,
@@ -189,6 +210,15 @@ impl Material {
             }
         }
     }
+}
+
+/// The root that an app of this image would see, every byte of it hashed, as a detached mount; `stage`
+/// may be mounted on, where nobody sees it.
+pub fn root_alone(image: &Image, store: &Store, driver: Driver, stage: &Path) -> Result<OwnedFd> {
+    let demand = Demand::Hashed;
+    let material = Material::of(image, store, demand, driver)?;
+    let (_held, mounted) = material.mount_or_unpack(Some(image), store, demand, driver)?;
+    mounted.ground.lay_alone(stage)
 }
 
 impl Mounted {

@@ -110,7 +110,8 @@ fn refuse_foreign(directory: &Path) -> Result<()> {
     if rootless::is_own(directory, 0o022)? {
         return Ok(());
     }
-    let why = "is not a directory that root alone can write to: what was verified could be forged";
+    let why =
+        "is not a directory that its user alone can write to: what was verified could be forged";
     Err(Error::policy(format_args!("{directory:?}"), why)
         .hint("find out who made it, and remove it: imrun makes it again"))
 }

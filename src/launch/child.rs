@@ -158,6 +158,7 @@ steps! {
     ParentDeath = "prctl(PR_SET_PDEATHSIG, SIGKILL)",
     WorkingDirectory = "chdir()",
     CloseRange = "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)",
+    KeepOpen = "fcntl(F_SETFD, 0)",
     Landlock = "landlock_restrict_self()",
     Seccomp = "seccomp(SECCOMP_SET_MODE_FILTER)",
     Execute = "execve()",
@@ -453,7 +454,8 @@ fn drop_privileges(cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
     }
     exit_if_orphaned(cradle)?;
     enter_working_directory(&spec.workdir).at(Step::WorkingDirectory)?;
-    process::close_on_exec_from(3).at(Step::CloseRange)
+    process::close_on_exec_from(3).at(Step::CloseRange)?;
+    process::keep_open(3..3 + spec.descriptors).at(Step::KeepOpen)
 }
 
 /// Takes all capabilities but those of `keep` out of the bounding set.

@@ -25,10 +25,10 @@ pub enum Ground {
     Unpacked {
         /// Has the two lower layers in it.
         path: PathBuf,
-        /// What the path meant when the files were compared.
-        directory: OwnedFd,
-        /// Its layer with the files.
+        /// The one with the files, as they were compared.
         root: OwnedFd,
+        /// The one with nothing in it.
+        empty: OwnedFd,
         /// Whether its device nodes are only empty files.
         needs_devices: bool,
     },
@@ -105,17 +105,32 @@ impl Ground {
             }
             Ground::Unpacked {
                 path,
-                directory,
+                root,
+                empty,
                 needs_devices,
-                ..
             } => {
-                let root = unpacked::lay(path, directory, *needs_devices, namespace, stage)?;
+                let root = unpacked::lay(path, [root, empty], *needs_devices, namespace, stage)?;
                 Ok(Floor {
                     devices: Some(open_dev(&root)?),
                     dev: None,
                     root: Root::Made(root),
                 })
             }
+        }
+    }
+
+    /// A detached mount that no container has, with the owners that the files have.
+    pub fn lay_alone(&self, stage: &Path) -> Result<OwnedFd> {
+        let laid = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| self.lay(None, stage));
+            thread.join()
+        });
+        match laid
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?
+            .root
+        {
+            Root::Given(root) => root.try_clone_to_owned().context(|| "dup(root)"),
+            Root::Made(root) => Ok(root),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Which of the host's users and groups those of a container are.
 
 use crate::error::{Context, Error, Result};
-use crate::unpacked::Owners;
 use crate::user::IDS;
 use nix::unistd::Pid;
 use std::fmt::Write as _;
@@ -46,15 +45,19 @@ impl Ids {
         }
     }
 
-    /// Those that an ordinary user has to give: where it is one alone, the container's user is it;
-    /// where there are more, the container's are the same.
-    pub fn of_a_user(owners: Owners, uid: u32, gid: u32) -> Ids {
-        let (users, groups) = owners.counts();
-        if (users, groups) == (1, 1) {
+    /// Those that an ordinary user has to give ([`Owners::ranges`]): where it is one alone, the
+    /// container's user is it; where there are more, the container's are the same.
+    ///
+    /// [`Owners::ranges`]: crate::unpacked::Owners::ranges
+    pub fn of_a_user([users, groups]: [Vec<u32>; 2], uid: u32, gid: u32) -> Ids {
+        if users == [1] && groups == [1] {
             return Ids::alone(uid, gid);
         }
-        let same = |count: u32| (0, count.min(IDS));
-        Ids::unshifted(same(users), same(groups))
+        Ids {
+            users: same(&users),
+            groups: same(&groups),
+            shifted: false,
+        }
     }
 
     fn alone(uid: u32, gid: u32) -> Ids {
@@ -119,6 +122,24 @@ impl Ids {
     }
 }
 
+/// Each range as it is, up to the last id that a container may have.
+fn same(counts: &[u32]) -> Vec<IdRange> {
+    let mut first = 0;
+    let range = |count: &u32| {
+        let count = (*count).min(IDS - first);
+        let range = IdRange {
+            inside: first,
+            outside: first,
+            count,
+        };
+        first += count;
+        range
+    };
+    let mut ranges: Vec<_> = counts.iter().map(range).collect();
+    ranges.retain(|range| range.count > 0);
+    ranges
+}
+
 fn table(ranges: &[IdRange]) -> String {
     let mut text = String::new();
     for range in ranges {
@@ -142,6 +163,15 @@ fn missing(kind: &str, id: u32) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_of_a_user_are_mapped_one_by_one() {
+        let ids = Ids::of_a_user([vec![1, 65_536, 65_536], vec![1, 9]], 77, 8);
+        assert_eq!(table(&ids.users), "0 0 1\n1 1 65535\n");
+        assert_eq!(table(&ids.groups), "0 0 1\n1 1 9\n");
+        let alone = Ids::of_a_user([vec![1], vec![1]], 77, 8);
+        assert_eq!(alone, Ids::alone(77, 8));
+    }
 
     #[test]
     fn an_id_is_looked_up_in_its_range_and_refused_beyond_all() {

@@ -6,7 +6,6 @@
 
 use super::ground::{map, overlay};
 use crate::error::{Context, Error, Result};
-use crate::store::unpacked::Unpacked;
 use crate::sys::mount::{self, NOEXEC, NOSUID, RDONLY};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
@@ -28,18 +27,19 @@ pub(super) const DEVICES: [&str; 6] = [
     "/dev/tty",
 ];
 
-/// A detached mount of the files beneath `path`, which must still be `compared`.
+/// A detached mount of what is in the directories `root` and `empty` beneath `path`, which must still
+/// be those that were `compared`.
 ///
 /// Moves this thread into a mount namespace of its own.
 pub(super) fn lay(
     path: &Path,
-    compared: &OwnedFd,
+    compared: [&OwnedFd; 2],
     needs_devices: bool,
     namespace: Option<BorrowedFd<'_>>,
     stage: &Path,
 ) -> Result<OwnedFd> {
     leave_mounts()?;
-    let layers = mount::open_tree_clone_of(reopen(path, compared)?.as_fd())
+    let layers = mount::open_tree_clone_of(reopen(path)?.as_fd())
         .context(|| format!("open_tree({path:?}, OPEN_TREE_CLONE)"))?;
     map(&layers, namespace).map_err(|error| {
         error.hint("the store's file system has to know idmapped mounts (ext4, XFS, btrfs)")
@@ -48,9 +48,10 @@ pub(super) fn lay(
         .map_err(|_| Error::usage(format_args!("{stage:?}"), "has a NUL byte"))?;
     attach(&layers, &stage)?;
     let attributes = if needs_devices { mount::NODEV } else { 0 };
+    let [root, empty] = compared;
     let root = overlay(
-        &layer(&layers, "root")?,
-        &layer(&layers, "empty")?,
+        &layer(&layers, "root", root)?,
+        &layer(&layers, "empty", empty)?,
         attributes,
     )
     .map_err(|(call, errno)| too_old(call, errno))?;
@@ -64,17 +65,6 @@ pub(super) fn lay(
     mount::open_tree_clone_all(root.as_fd()).context(|| "open_tree(root, OPEN_TREE_CLONE)")
 }
 
-/// The same for a mount that no container has, with the owners that the files have.
-pub fn lay_alone(files: &Unpacked, stage: &Path) -> Result<OwnedFd> {
-    let compared = files.directory().try_clone();
-    let compared = compared.context(|| "dup(unpacked)")?.into();
-    let laid = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| lay(&files.path, &compared, false, None, stage));
-        thread.join()
-    });
-    laid.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
 /// Tries what a launch as root does with two directories beneath `place`: they are gone afterwards.
 pub fn try_overlay(place: &Path) -> Result<()> {
     let top = place.join(format!(".imrun-doctor-{}", std::process::id()));
@@ -85,8 +75,9 @@ pub fn try_overlay(place: &Path) -> Result<()> {
             for name in ["root", "empty", "stage"] {
                 make(&top.join(name))?;
             }
-            let directory = std::fs::File::open(&top).context(|| format!("open({top:?})"))?;
-            lay(&top, &directory.into(), false, None, &top.join("stage")).map(drop)
+            let [root, empty] = ["root", "empty"].map(|name| reopen(&top.join(name)));
+            let stage = top.join("stage");
+            lay(&top, [&root?, &empty?], false, None, &stage).map(drop)
         });
         thread.join()
     });
@@ -103,19 +94,10 @@ fn leave_mounts() -> Result<()> {
     nix::mount::mount(none, c"/", none, private, none).context(|| "mount(\"/\", MS_REC|MS_PRIVATE)")
 }
 
-/// Opens a path in this mount namespace: the very directory that was compared.
-fn reopen(path: &Path, compared: &OwnedFd) -> Result<OwnedFd> {
+/// Opens a path in this mount namespace.
+fn reopen(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let found = open(path, flags, Mode::empty()).context(|| format!("open({path:?}, O_PATH)"))?;
-    let inode = |file: &OwnedFd| fstat(file).map(|status| (status.st_dev, status.st_ino));
-    let same = inode(&found).and_then(|found| Ok(found == inode(compared)?));
-    match same.context(|| format!("fstat({path:?})"))? {
-        true => Ok(found),
-        false => Err(Error::digest(
-            format_args!("{path:?}"),
-            "was replaced after it was compared",
-        )),
-    }
+    open(path, flags, Mode::empty()).context(|| format!("open({path:?}, O_PATH)"))
 }
 
 fn attach(root: &OwnedFd, stage: &CStr) -> Result<()> {
@@ -123,8 +105,19 @@ fn attach(root: &OwnedFd, stage: &CStr) -> Result<()> {
         .context(|| format!("move_mount({stage:?})"))
 }
 
-fn layer(layers: &OwnedFd, name: &str) -> Result<OwnedFd> {
-    open_in(layers, name, OFlag::O_DIRECTORY)
+/// Opens the very directory that was compared: it may have been exchanged since, or only been mounted
+/// where it was.
+fn layer(layers: &OwnedFd, name: &str, compared: &OwnedFd) -> Result<OwnedFd> {
+    let found = open_in(layers, name, OFlag::O_DIRECTORY)?;
+    let inode = |file: &OwnedFd| fstat(file).map(|status| (status.st_dev, status.st_ino));
+    let same = inode(&found).and_then(|found| Ok(found == inode(compared)?));
+    match same.context(|| format!("fstat({name:?})"))? {
+        true => Ok(found),
+        false => Err(Error::digest(
+            format_args!("unpacked {name}"),
+            "was replaced after it was compared",
+        )),
+    }
 }
 
 fn open_in(root: &OwnedFd, path: &str, flags: OFlag) -> Result<OwnedFd> {

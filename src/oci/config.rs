@@ -111,7 +111,7 @@ impl Config {
         };
         let subject = subject(&root, &annotations, reading, &mut changes)?;
         let names = mounts::read(&root, reading, &mut changes)?;
-        let process = process::read(&root.need("process")?, &mut changes)?;
+        let (process, capabilities) = process::read(&root.need("process")?, &mut changes)?;
         let linux = linux::read(&root, reading, &mut changes)?;
         let limits = limits::read(&root, reading.controllers, &mut changes)?;
         let hooks = hooks::read(&root)?;
@@ -130,24 +130,17 @@ impl Config {
             uts: linux.uts,
             ipc: linux.ipc,
             names,
-            capabilities: process.capabilities,
+            capabilities,
             limits,
             hooks,
             scope: linux.scope,
             agent,
             annotations,
             bundle: Bundle {
-                args: process.args,
-                env: process.env,
-                uid: process.uid,
-                gid: process.gid,
-                groups: process.groups,
-                cwd: process.cwd,
+                process,
+                descriptors: Vec::new(),
                 hostname: text(&root, "hostname")?,
                 domainname: linux.domainname,
-                umask: process.umask,
-                rlimits: process.rlimits,
-                oom_score_adj: process.oom_score_adj,
                 sysctls,
                 masked: linux.masked,
                 filter,

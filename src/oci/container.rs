@@ -3,6 +3,7 @@
 use super::config::{Config, Reading};
 use super::door::{self, Door};
 use super::hooks;
+use super::preserved::Preserved;
 use super::scope::Scope;
 use super::state::{App, Known, Phase, Place};
 use crate::capabilities::{self, Capabilities};
@@ -13,6 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::integrity::Demand;
 use crate::launch::{self, Network, Outputs};
 use crate::observe::OnWrite;
+use crate::rootless;
 use crate::ship::{Acknowledgement, SinkUrl};
 use crate::state::Runtime;
 use crate::status::Status;
@@ -85,12 +87,14 @@ pub struct Creation {
     pub pid_file: Option<PathBuf>,
     /// The image that it has to be, whatever the bundle says.
     pub image: Option<Digest>,
+    /// What it gets of the caller's.
+    pub preserved: Preserved,
 }
 
 /// A container that was read, and not yet made.
 struct Draft<'a> {
     host: &'a Host,
-    creation: &'a Creation,
+    creation: Creation,
     place: &'a Place,
     config: Config,
     known: Known,
@@ -126,7 +130,7 @@ fn namespace(kind: &str, path: &Path, flag: CloneFlags) -> Result<File> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(host: &'a Host, creation: &'a Creation, place: &'a Place) -> Result<Draft<'a>> {
+    fn new(host: &'a Host, creation: Creation, place: &'a Place) -> Result<Draft<'a>> {
         let bundle = creation
             .bundle
             .canonicalize()
@@ -150,6 +154,9 @@ impl<'a> Draft<'a> {
                 config.bundle.hostname = Some(launch::host_name_of(&uts)?);
             }
         }
+        let preserved = &creation.preserved;
+        preserved.announce(&mut config.bundle.process.env)?;
+        config.bundle.descriptors = preserved.kinds().to_vec();
         let known = Known {
             id: creation.id.clone(),
             annotations: config.annotations.clone(),
@@ -187,9 +194,16 @@ impl<'a> Draft<'a> {
             agent,
             ..
         } = self.config;
-        let pid_file = self.creation.pid_file.clone();
+        let Creation {
+            id,
+            pid_file,
+            preserved,
+            ..
+        } = self.creation;
         let agent = agent.as_ref();
-        let door = Door::new(self.place, &hooks, agent, self.known, pid_file, from);
+        let door = Door::new(
+            self.place, &hooks, agent, self.known, pid_file, preserved, from,
+        );
         let request = (|| {
             if let Some((scope, place)) = scope.zip(bundle.cgroup.as_deref()) {
                 scope.enter(place)?;
@@ -208,7 +222,7 @@ impl<'a> Draft<'a> {
                 user: None,
                 workdir: None,
                 hostname: None,
-                name: Some(self.creation.id.clone()),
+                name: Some(id),
                 capabilities: capabilities.and(self.host.capabilities),
                 network: Network::with_files(&network, names)?.with_sysctls(network_sysctls),
                 limits,
@@ -259,7 +273,8 @@ fn given_stdin() -> Result<Option<OwnedFd>> {
 }
 
 /// Makes a container that waits for [`start`]; its supervisor stays behind.
-pub fn create(host: &Host, creation: &Creation) -> Result<()> {
+pub fn create(host: &Host, creation: Creation) -> Result<()> {
+    refuse_ordinary_users()?;
     Runtime::open(&host.root)?.sweep()?;
     let place = Place::of(&host.root, &creation.id)?;
     let draft = Draft::new(host, creation, &place)?;
@@ -321,7 +336,8 @@ fn draft_stdin_is_unused() -> bool {
 }
 
 /// Creates, starts, watches over and deletes a container; the app's exit code.
-pub fn run(host: &Host, creation: &Creation) -> Result<u8> {
+pub fn run(host: &Host, creation: Creation) -> Result<u8> {
+    refuse_ordinary_users()?;
     Runtime::open(&host.root)?.sweep()?;
     let place = Place::of(&host.root, &creation.id)?;
     let draft = Draft::new(host, creation, &place)?;
@@ -346,6 +362,16 @@ pub fn start(root: &Path, id: &str) -> Result<()> {
 pub fn state(root: &Path, id: &str) -> Result<Value> {
     let (_, known, phase) = find(root, id)?;
     Ok(known.document(phase))
+}
+
+/// A bundle says which ids, namespaces and cgroups its container has, and an ordinary user has few of
+/// them to give.
+fn refuse_ordinary_users() -> Result<()> {
+    match rootless::is_ordinary()? {
+        false => Ok(()),
+        true => Err(Error::unsupported("create", "takes root of the host")
+            .hint("imrun run launches an image of the store without root")),
+    }
 }
 
 /// Sends a signal to the app, or with `all` to every process of the container.

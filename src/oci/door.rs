@@ -2,6 +2,7 @@
 
 use super::VERSION;
 use super::hooks::{self, Hooks};
+use super::preserved::Preserved;
 use super::seccomp::Agent;
 use super::state::{App, Known, Phase, Place};
 use crate::cgroup::Cgroup;
@@ -36,6 +37,8 @@ struct Inner {
     created: bool,
     /// Who waits for what comes next: `create`, then `start`.
     waiting: Option<UnixStream>,
+    /// Until the app has its own.
+    preserved: Preserved,
 }
 
 impl<'a> Door<'a> {
@@ -45,6 +48,7 @@ impl<'a> Door<'a> {
         agent: Option<&'a Agent>,
         known: Known,
         pid_file: Option<PathBuf>,
+        preserved: Preserved,
         from: Option<(UnixListener, UnixStream)>,
     ) -> Door<'a> {
         let (listener, waiting) = from.unzip();
@@ -58,6 +62,7 @@ impl<'a> Door<'a> {
                 known,
                 created: false,
                 waiting,
+                preserved,
             }),
         }
     }
@@ -111,24 +116,30 @@ impl<'a> Door<'a> {
         &self,
         listener: &UnixListener,
         app: &Prepared,
+        cgroup: &Cgroup,
         signals: &SignalFd,
     ) -> Result<()> {
         loop {
+            let none = || PollFd::new(app.pidfd.as_fd(), PollFlags::empty());
             let mut set = [
                 PollFd::new(listener.as_fd(), PollFlags::POLLIN),
                 PollFd::new(app.pidfd.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+                cgroup.guarded().unwrap_or_else(none),
             ];
             match poll(&mut set, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno).context(|| "poll()"),
             }
-            let [start, end, _] = set.map(|fd| fd.any().unwrap_or(false));
+            let [start, end, _, unguarded] = set.map(|fd| fd.any().unwrap_or(false));
             if end {
                 return Err(Error::system(
                     "container",
                     "was killed before it was started",
                 ));
+            }
+            if unguarded {
+                return Err(Cgroup::unguarded());
             }
             signals::refuse(signals)?;
             if start {
@@ -145,7 +156,7 @@ impl Gate for Door<'_> {
         self.listener.is_some()
     }
 
-    fn pass(&self, app: &Prepared, _: &Cgroup, signals: &SignalFd) -> Result<()> {
+    fn pass(&self, app: &Prepared, cgroup: &Cgroup, signals: &SignalFd) -> Result<()> {
         self.created(app, signals)?;
         if let Some(listener) = &self.listener {
             if !self.tell(&Ok(())) {
@@ -154,7 +165,7 @@ impl Gate for Door<'_> {
                     "went away before it knew of its container",
                 ));
             }
-            self.await_start(listener, app, signals)?;
+            self.await_start(listener, app, cgroup, signals)?;
         }
         let inside = Some((app.pidfd.as_fd(), Namespaces::All));
         let state = self.state(Phase::Created);
@@ -183,6 +194,7 @@ impl Gate for Door<'_> {
 
     fn passed(&self) -> Result<()> {
         self.inner().known.started = true;
+        self.inner().preserved.close();
         self.place.write(&self.inner().known)?;
         let state = self.state(Phase::Running);
         if let Err(error) = hooks::run("poststart", &self.hooks.poststart, &state, None) {

@@ -2,24 +2,11 @@
 
 use super::config::{Changes, refuse, text, wrong};
 use crate::capabilities::{self, Capabilities};
+use crate::container::Process;
 use crate::env::Environment;
 use crate::error::Result;
 use crate::json::Node;
 use std::ffi::CString;
-
-/// What config.json says of the program.
-pub(super) struct Process {
-    pub args: Vec<CString>,
-    pub env: Environment,
-    pub uid: u32,
-    pub gid: u32,
-    pub groups: Vec<u32>,
-    pub cwd: String,
-    pub umask: Option<u32>,
-    pub rlimits: Vec<(u32, u64, u64)>,
-    pub oom_score_adj: Option<i32>,
-    pub capabilities: Capabilities,
-}
 
 /// What is not done: the key, and why.
 const REFUSED: [(&str, &str); 3] = [
@@ -34,7 +21,8 @@ const REFUSED: [(&str, &str); 3] = [
     ),
 ];
 
-pub(super) fn read(node: &Node<'_>, changes: &mut Changes) -> Result<Process> {
+/// What config.json says of the program, and the capabilities that it may have at most.
+pub(super) fn read(node: &Node<'_>, changes: &mut Changes) -> Result<(Process, Capabilities)> {
     if let Some(terminal) = node.get("terminal")?
         && terminal.truth()?
     {
@@ -56,7 +44,7 @@ pub(super) fn read(node: &Node<'_>, changes: &mut Changes) -> Result<Process> {
         Some(groups) => groups.list()?.iter().map(number).collect::<Result<_>>()?,
         None => Vec::new(),
     };
-    Ok(Process {
+    let process = Process {
         args: arguments(node)?,
         env: environment(node)?,
         uid: optional(&user, "uid")?.unwrap_or(0),
@@ -66,8 +54,8 @@ pub(super) fn read(node: &Node<'_>, changes: &mut Changes) -> Result<Process> {
         umask: optional(&user, "umask")?,
         rlimits: rlimits(node)?,
         oom_score_adj: oom_score_adj(node)?,
-        capabilities: bound(node)?,
-    })
+    };
+    Ok((process, bound(node)?))
 }
 
 /// A whole number that fits 32 bits.

@@ -18,14 +18,14 @@ use super::image::Image;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::rootless;
-use crate::unpacked::{Model, Owners, Still, compare, list, write};
+use crate::unpacked::{self, Model, Owners, Still, compare, list, write};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::sys::stat::Mode;
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,51 +44,74 @@ pub struct Unpacked {
     /// The directory that has `root` and `empty` in it.
     pub path: PathBuf,
     lock: Flock<File>,
+    /// The image's files.
+    pub root: OwnedFd,
+    /// Nothing.
+    pub empty: OwnedFd,
 }
 
 impl Unpacked {
-    /// The directory, open.
-    pub fn directory(&self) -> &File {
-        &self.lock
+    /// What its two directories are from here on, whatever becomes of their names.
+    fn new(path: &Path, lock: Flock<File>) -> Result<Unpacked> {
+        let open = |name: &str| {
+            let opened = unpacked::open_directory(lock.as_fd(), name.as_bytes());
+            opened.map_err(|errno| match errno {
+                Errno::EXDEV => differs(path, name, "has something mounted over it"),
+                errno => differs(path, name, errno.desc()),
+            })
+        };
+        let (root, empty) = (open(ROOT)?, open(EMPTY)?);
+        Ok(Unpacked {
+            path: path.to_owned(),
+            lock,
+            root,
+            empty,
+        })
     }
 
-    /// Opens its directory of the image's files.
-    pub fn root(&self) -> Result<File> {
-        open_directory(&self.path.join(ROOT))
+    /// As long as this is open, too, nobody removes them.
+    pub fn hold(&self) -> Result<File> {
+        self.lock.try_clone().context(|| "dup(unpacked)")
     }
 
     /// What its inodes say of themselves ([`list`]); nothing is compared.
     pub fn list(&self) -> Result<Digest> {
         self.refuse_others()?;
-        list(self.root()?.as_fd())
+        list(self.root.as_fd())
     }
 
     /// Compares it with the image; see [`compare`].
     fn compare(&self, model: &Model<'_>, still: Option<Still>) -> Result<Listed> {
         self.refuse_others()?;
-        let listed = compare(model, self.root()?.as_fd(), still);
-        listed.map_err(|error| self.named(error))
-    }
-
-    fn named(&self, error: Error) -> Error {
-        Error {
-            what: format!("{}: {}", self.path.display(), error.what),
-            ..error.hint(REPAIR)
-        }
+        let listed = compare(model, self.root.as_fd(), still);
+        listed.map_err(|error| named(&self.path, error))
     }
 
     /// There are two directories, and one of them is empty.
     fn refuse_others(&self) -> Result<()> {
-        let others = super::file_names(&self.path)?;
-        let other = others.iter().find(|name| !matches!(&***name, ROOT | EMPTY));
-        if let Some(name) = other {
-            return Err(self.named(Error::digest(name, "is not in the image")));
+        let names =
+            |directory| unpacked::names(directory).context(|| format!("readdir({:?})", self.path));
+        let mut others = names(self.lock.as_fd())?;
+        others.retain(|name| ![ROOT, EMPTY].map(str::as_bytes).contains(&&**name));
+        others.extend(names(self.empty.as_fd())?);
+        match others.first() {
+            None => Ok(()),
+            Some(name) => {
+                let name = String::from_utf8_lossy(name);
+                Err(differs(&self.path, &name, "is not in the image"))
+            }
         }
-        if let Some(name) = super::file_names(&self.path.join(EMPTY))?.first() {
-            let what = format!("{EMPTY}/{name}");
-            return Err(self.named(Error::digest(what, "is not in the image")));
-        }
-        Ok(())
+    }
+}
+
+fn differs(path: &Path, name: &str, why: &str) -> Error {
+    named(path, Error::digest(format_args!("unpacked {name}"), why))
+}
+
+fn named(path: &Path, error: Error) -> Error {
+    Error {
+        what: format!("{}: {}", path.display(), error.what),
+        ..error.hint(REPAIR)
     }
 }
 
@@ -145,8 +168,7 @@ impl Store {
             let now = path.symlink_metadata().ok();
             let found = lock.metadata().context(|| format!("fstat({path:?})"))?;
             if now.is_some_and(|now| (now.dev(), now.ino()) == (found.dev(), found.ino())) {
-                let path = path.to_owned();
-                return Ok(Some(Unpacked { path, lock }));
+                return Unpacked::new(path, lock).map(Some);
             }
         }
     }

@@ -178,6 +178,15 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
 }
 
+/// Lets these descriptors stay open when a program is executed.
+pub fn keep_open(numbers: std::ops::Range<RawFd>) -> Result<()> {
+    for number in numbers {
+        // SAFETY: a flag of a descriptor; fcntl(2) answers EBADF for what is not open.
+        check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }.into())?;
+    }
+    Ok(())
+}
+
 /// Makes `number` a copy of `descriptor`, which stays open when a program is executed.
 pub fn dup2(descriptor: RawFd, number: RawFd) -> Result<()> {
     // SAFETY: of the numbers that this is called with nobody owns the second: they are 0, 1 and 2.
@@ -272,6 +281,17 @@ pub fn current_directory(buffer: &mut [u8]) -> Result<&[u8]> {
     let length =
         check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })?;
     Ok(&buffer[..(length as usize).saturating_sub(1)])
+}
+
+/// A descriptor that the caller of this program handed over, under its own number, close-on-exec.
+///
+/// Called once for each, first thing in `main`.
+pub fn take_over(number: u32) -> Result<OwnedFd> {
+    let number = RawFd::try_from(number).map_err(|_| nix::errno::Errno::EBADF)?;
+    // SAFETY: a flag of a descriptor; fcntl(2) answers EBADF for what is not open.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: it is open, and at the start of the program nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// A copy of a descriptor that the caller of this program handed over, close-on-exec.

@@ -27,7 +27,7 @@ pub(super) fn open_with(
 }
 
 /// Opens a directory beneath `top` for reading; the empty path is `top` itself.
-pub(super) fn open_directory(top: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
+pub fn open_directory(top: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
     let flags = READ | OFlag::O_DIRECTORY;
     let mut directory = open_with(top, b".", flags, Mode::empty())?;
     // A tree can be deeper than a path is long.
@@ -56,7 +56,7 @@ pub(super) fn open_file(directory: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedF
 }
 
 /// All names in a directory, sorted by their bytes.
-pub(super) fn names(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
+pub fn names(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
     let mut list = Dir::from_fd(open_directory(directory, b"")?)?;
     let mut names = Vec::new();
     for entry in list.iter() {

@@ -1,6 +1,6 @@
 //! Whether files are still what a tree says, with all their bytes.
 
-use super::beneath::{self, open_directory, open_file};
+use super::beneath::{self, open_directory, open_file, open_with};
 use super::listing::Block;
 use super::pieces::{Piece, pieces};
 use super::{Model, shown};
@@ -11,8 +11,8 @@ use crate::store::image::in_parallel;
 use crate::sys::{lease, xattr};
 use crate::tree::{Content, Dirent, InodeId};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, readlinkat};
-use nix::sys::stat::{FileStat, SFlag, fstat, fstatat, makedev};
+use nix::fcntl::{AtFlags, OFlag, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, makedev};
 use nix::unistd::{Whence, lseek64};
 use std::ffi::CString;
 use std::fs::File;
@@ -96,6 +96,10 @@ impl<E: Into<io::Error>> From<E> for Difference {
 impl Difference {
     fn of(self, directory: &[u8], name: &[u8]) -> Error {
         let why = match self {
+            // The app would see what is beneath: a mount is not a part of its root.
+            Difference::Failed(error) if error.raw_os_error() == Some(libc::EXDEV) => {
+                "has something mounted over it".into()
+            }
             Difference::Failed(error) => reason_of(&error),
             Difference::Other(why) => why,
         };
@@ -159,22 +163,28 @@ impl Comparison<'_> {
         let found = self.attributes(directory, name, entry.inode)?;
         let number = &self.numbers[entry.inode.index()];
         let relaxed = Ordering::Relaxed;
-        match number.compare_exchange(0, found.st_ino, relaxed, relaxed) {
-            Ok(_) => {}
-            Err(first) if first == found.st_ino => return Ok(found),
-            Err(_) => return differs("is no hard link to the file that it is one to in the image"),
+        let first = number.compare_exchange(0, found.st_ino, relaxed, relaxed);
+        if first.is_err_and(|first| first != found.st_ino) {
+            return differs("is no hard link to the file that it is one to in the image");
         }
+        let pieces = pieces(&inode.content, self.model.tars).filter(|_| first.is_ok());
+        let file = match pieces {
+            Some(_) => open_file(directory, name)?,
+            None => open_with(directory, name, OFlag::O_PATH, Mode::empty())?,
+        };
+        let file = File::from(file);
         if let Content::Symlink(target) = &inode.content
             && readlinkat(directory, name)?.as_bytes() != &**target
         {
             return differs("is a symlink to somewhere else");
         }
-        if let Some((size, pieces)) = pieces(&inode.content, self.model.tars) {
-            let file = File::from(open_file(directory, name)?);
+        if pieces.is_some() {
             self.unless(self.still.map_or(Ok(()), |still| still(&file)));
-            if !is_same(&fstat(&file)?, &found) {
-                return differs("was changed while it was compared");
-            }
+        }
+        if !is_same(&fstat(&file)?, &found) {
+            return differs("was changed while it was compared");
+        }
+        if let Some((size, pieces)) = pieces {
             contents(&file, size, &pieces, buffers)?;
             if self.still.is_some() && self.trouble.get().is_none() {
                 self.unless(unchanged(&file, &found));

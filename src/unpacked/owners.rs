@@ -29,24 +29,24 @@ impl Owners {
     }
 
     fn read() -> Result<Owners> {
-        let [users, groups] = ["/proc/self/uid_map", "/proc/self/gid_map"].map(|path| {
+        let count = |ranges: Vec<u32>| ranges.into_iter().fold(0, u32::saturating_add);
+        let [users, groups] = Self::ranges()?.map(count);
+        Ok(Owners { users, groups })
+    }
+
+    /// The same ids, of users and of groups, as ranges that the kernel maps one by one: how many there
+    /// are in each.
+    pub fn ranges() -> Result<[Vec<u32>; 2]> {
+        let read = |path: &str| {
             let text = std::fs::read_to_string(path).context(|| format!("read({path:?})"))?;
-            count(&text).ok_or_else(|| Error::unsupported(path, "id 0 is not in it"))
-        });
-        Ok(Owners {
-            users: users?,
-            groups: groups?,
-        })
+            ranges(&text).ok_or_else(|| Error::unsupported(path, "id 0 is not in it"))
+        };
+        Ok([read("/proc/self/uid_map")?, read("/proc/self/gid_map")?])
     }
 
     /// Whether it is root of the host: then device nodes can be made, too.
     pub fn are_all(self) -> bool {
         self == Owners::ALL
-    }
-
-    /// How many users and groups there are, from 0 on.
-    pub fn counts(self) -> (u32, u32) {
-        (self.users, self.groups)
     }
 
     /// The user that a file of user `id` belongs to.
@@ -70,8 +70,8 @@ impl fmt::Display for Owners {
     }
 }
 
-/// How many ids follow one another from 0 on, in a table in the form of /proc/PID/uid_map.
-fn count(table: &str) -> Option<u32> {
+/// The ranges that follow one another from 0 on, in a table in the form of /proc/PID/uid_map.
+fn ranges(table: &str) -> Option<Vec<u32>> {
     let line = |line: &str| {
         let mut numbers = line.split_ascii_whitespace();
         let first: u32 = numbers.next()?.parse().ok()?;
@@ -79,11 +79,14 @@ fn count(table: &str) -> Option<u32> {
     };
     let mut ranges: Vec<_> = table.lines().filter_map(line).collect();
     ranges.sort_unstable();
-    let end = |end: u32, (first, count): (u32, u32)| match first == end {
-        true => end.saturating_add(count),
-        false => end,
-    };
-    Some(ranges.into_iter().fold(0, end)).filter(|count| *count > 0)
+    let mut end = 0u32;
+    ranges.retain(|(first, count)| {
+        let follows = *first == end;
+        end = end.saturating_add(if follows { *count } else { 0 });
+        follows
+    });
+    let counts: Vec<_> = ranges.into_iter().map(|(_, count)| count).collect();
+    Some(counts).filter(|counts| !counts.is_empty())
 }
 
 #[cfg(test)]
@@ -92,12 +95,14 @@ mod tests {
 
     #[test]
     fn ids_are_counted_from_0_to_the_first_gap() {
-        assert_eq!(count("         0          0 4294967295\n"), Some(u32::MAX));
-        assert_eq!(count("0 1000 1\n"), Some(1));
-        assert_eq!(count("1 100000 65536\n0 1000 1\n"), Some(65_537));
-        assert_eq!(count("0 1000 1\n5 100000 10\n"), Some(1));
+        let all = "         0          0 4294967295\n";
+        assert_eq!(ranges(all), Some(vec![u32::MAX]));
+        assert_eq!(ranges("0 1000 1\n"), Some(vec![1]));
+        let several = ranges("1 100000 65536\n0 1000 1\n");
+        assert_eq!(several, Some(vec![1, 65_536]));
+        assert_eq!(ranges("0 1000 1\n5 100000 10\n"), Some(vec![1]));
         for without in ["", "1 1000 1\n", "0\n", "x y z\n"] {
-            assert_eq!(count(without), None, "{without:?}");
+            assert_eq!(ranges(without), None, "{without:?}");
         }
     }
 

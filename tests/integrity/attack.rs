@@ -1,13 +1,15 @@
 //! One byte changed, in every way and every file: refused at the next launch, at every level.
 
 use super::lab::{Image, Lab, can_launch};
+use super::skip::is_unpacked;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A whole file mapped for writing.
 pub struct Mapping {
@@ -57,12 +59,17 @@ impl Drop for Mapping {
     }
 }
 
+/// An ordinary user gives himself the right, and takes it away again.
 fn writable(path: &Path) -> File {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .unwrap()
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true);
+    options.open(path).unwrap_or_else(|_| {
+        let before = fs::metadata(path).unwrap().permissions();
+        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+        let file = options.open(path).unwrap();
+        fs::set_permissions(path, before).unwrap();
+        file
+    })
 }
 
 fn flip_byte(file: &File) {
@@ -81,9 +88,15 @@ fn put_times_back(path: &Path, of: &fs::Metadata) {
     utimensat(nix::fcntl::AT_FDCWD, path, &accessed, &modified, follow).unwrap();
 }
 
+/// A path beside the store.
+fn aside(path: &Path, extension: &str) -> PathBuf {
+    let store = path.ancestors().find(|path| path.ends_with("store"));
+    store.unwrap().with_extension(extension)
+}
+
 /// A copy with another byte, of the same times.
 fn changed_copy(path: &Path) -> PathBuf {
-    let copy = path.with_extension("changed");
+    let copy = aside(path, "changed");
     fs::copy(path, &copy).unwrap();
     flip_byte(&writable(&copy));
     put_times_back(&copy, &fs::metadata(path).unwrap());
@@ -148,7 +161,7 @@ const ATTACKS: [(&str, Attack); 14] = [
     (
         "a symbolic link to the very file in its place",
         Attack::Path(|path| {
-            let moved = path.with_extension("moved");
+            let moved = aside(path, "moved");
             fs::rename(path, &moved).unwrap();
             symlink(moved, path).unwrap();
         }),
@@ -184,9 +197,10 @@ const ATTACKS: [(&str, Attack); 14] = [
     (
         "written through a mapping with dirty pages",
         Attack::Held(|path| {
-            let mapping = Mapping::new(path);
+            let (before, mapping) = (fs::metadata(path).unwrap(), Mapping::new(path));
             mapping.flip(1);
             mapping.flip(1);
+            put_times_back(path, &before);
             Held::Mapping(mapping)
         }),
     ),
@@ -201,12 +215,13 @@ const ATTACKS: [(&str, Attack); 14] = [
         "another directory mounted over its own",
         Attack::Mount(|path| {
             let (directory, name) = (path.parent().unwrap(), path.file_name().unwrap());
-            let other = directory.with_extension("other");
-            fs::create_dir(&other).unwrap();
-            for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
-                fs::hard_link(entry.path(), other.join(entry.file_name())).unwrap();
-            }
-            fs::rename(changed_copy(&other.join(name)), other.join(name)).unwrap();
+            let other = aside(path, "other");
+            let copied = Command::new("cp")
+                .arg("-a")
+                .args([directory, &other])
+                .status();
+            assert!(copied.unwrap().success());
+            fs::rename(changed_copy(path), other.join(name)).unwrap();
             format!(
                 "mount --bind '{}' '{}'",
                 other.display(),
@@ -218,8 +233,14 @@ const ATTACKS: [(&str, Attack); 14] = [
 
 fn refused_everywhere(lab: &Lab, how: &str, name: &str, script: &str) {
     // An error names a digest, and a tree image's is that of its layers.
-    let name = name.trim_end_matches(".erofs");
-    for level in ["auto", "known", "hashed", "sealed"] {
+    let name = match name.starts_with('/') {
+        // Or its directory tells, or the top one.
+        true => "unpacked ",
+        false => name.trim_end_matches(".erofs"),
+    };
+    let levels = ["auto", "known", "hashed", "sealed"];
+    let count = if is_unpacked() { 3 } else { 4 };
+    for level in &levels[..count] {
         let outcome = lab.launch_after(script, level, &["true"]);
         assert_eq!(outcome.code, 125, "{name}, {how}, {level}: {outcome:?}");
         outcome.refused(name).because("digest");
@@ -283,6 +304,13 @@ fn a_layer_that_was_changed_is_refused_however_it_was_changed() {
 #[test]
 fn a_tree_image_that_was_changed_is_refused_however_it_was_changed() {
     attack_in_every_way(|image| &image.tree, true);
+}
+
+#[test]
+fn an_unpacked_file_that_was_changed_is_refused_however_it_was_changed() {
+    if is_unpacked() {
+        attack_in_every_way(|_| "/data", true);
+    }
 }
 
 #[test]

@@ -1,19 +1,32 @@
 //! A store, a runtime directory and a /run/imrun of their own, and imrun on them.
 
 use crate::skip;
+use nix::unistd::geteuid;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub const IMRUN: &str = env!("CARGO_BIN_EXE_imrun");
 const BUSYBOX: &str = "/bin/busybox";
-/// In a mount namespace of its own, where /run/imrun is the lab's and nobody else's.
-const ALONE: &str = r#"mount --bind "$0/run" /run/imrun && eval "$1" && shift && exec "$@""#;
+/// In a mount namespace of its own, where /run/imrun is the lab's and nobody else's. An ordinary user's
+/// is by XDG_RUNTIME_DIR; he makes mounts in a user namespace, and where there are none, imrun makes its own.
+const ALONE: [(&str, &str); 3] = [
+    (
+        "unshare -m --propagation private",
+        r#"mount --bind "$0/run/imrun" /run/imrun && eval "$1" && shift && exec "$@""#,
+    ),
+    (
+        "unshare -rm --propagation private",
+        r#"eval "$1" && shift && exec "$@""#,
+    ),
+    ("env", r#"eval "$1" && shift && exec "$@""#),
+];
 /// A text that is in the upper layer's tar once.
 pub const DATA: &str = "what the upper layer says";
 
@@ -45,6 +58,15 @@ pub struct Outcome {
     pub out: String,
     pub err: String,
     pub events: Vec<Value>,
+}
+
+/// Whether this test is over, because unpacked images have no such level.
+pub fn without_sealed() -> bool {
+    let unpacked = skip::is_unpacked();
+    if unpacked {
+        skip::skip("an unpacked image cannot be sealed");
+    }
+    unpacked
 }
 
 /// Whether this host can launch; says so where it cannot.
@@ -123,17 +145,23 @@ impl Lab {
     pub fn beneath(place: &Path) -> Lab {
         let template = template();
         let directory = new_directory(place);
-        fs::create_dir_all("/run/imrun").unwrap();
-        fs::create_dir(directory.path().join("run")).unwrap();
+        if geteuid().is_root() {
+            fs::create_dir_all("/run/imrun").unwrap();
+        }
+        fs::create_dir_all(directory.path().join("run/imrun")).unwrap();
         let store = [
             template.directory.path().join("store"),
             directory.path().join("store"),
         ];
         succeed(Command::new("cp").arg("-R").args(store));
-        Lab {
+        let lab = Lab {
             directory,
             template,
+        };
+        if skip::is_unpacked() {
+            lab.launch("auto", &["true"]).holds("hashed", "none");
         }
+        lab
     }
 
     pub fn image(&self) -> &Image {
@@ -144,8 +172,17 @@ impl Lab {
         self.directory.path().join(name)
     }
 
-    /// Where a digest's blob is; a name that is no digest is a tree image's.
+    /// What is unpacked of the image: the directory with `root` and `empty` in it.
+    pub fn unpacked(&self) -> PathBuf {
+        let mut roots = fs::read_dir(self.path("store/roots")).unwrap();
+        roots.next().unwrap().unwrap().path()
+    }
+
+    /// Where a digest's blob is; a path is an unpacked file's, another name a tree image's.
     pub fn object(&self, name: &str) -> PathBuf {
+        if let Some(path) = name.strip_prefix('/') {
+            return self.unpacked().join("root").join(path);
+        }
         match name.split_once(':') {
             Some((algorithm, hex)) => self.path("store/blobs").join(algorithm).join(hex),
             None => self.path("store/trees").join(name),
@@ -154,7 +191,7 @@ impl Lab {
 
     /// The lab's memo of its image.
     pub fn memo(&self) -> PathBuf {
-        let mut memos = fs::read_dir(self.path("run/verified")).unwrap();
+        let mut memos = fs::read_dir(self.path("run/imrun/verified")).unwrap();
         let memo = memos.next().unwrap().unwrap().path();
         assert!(memos.next().is_none());
         memo
@@ -206,9 +243,16 @@ impl Lab {
 
     /// imrun with any command.
     pub fn imrun<S: AsRef<OsStr>>(&self, script: &str, words: &[S]) -> Command {
-        let mut command = Command::new("unshare");
-        command.args(["-m", "--propagation", "private", "sh", "-c", ALONE]);
+        let (namespaces, alone) = match script.contains("mount") {
+            _ if geteuid().is_root() => ALONE[0],
+            true => ALONE[1],
+            false => ALONE[2],
+        };
+        let mut namespaces = namespaces.split(' ');
+        let mut command = Command::new(namespaces.next().unwrap());
+        command.args(namespaces).args(["sh", "-c", alone]);
         command.arg(self.directory.path()).arg(script).arg(IMRUN);
+        command.env("XDG_RUNTIME_DIR", self.path("run"));
         command
             .arg("--store")
             .arg(self.path("store"))
@@ -220,18 +264,19 @@ impl Lab {
 
     /// Waits until no file of the store is too young for a memo.
     pub fn settle(&self) {
-        let young = |path: PathBuf| {
-            let changed = fs::metadata(path).unwrap().modified().unwrap();
-            let age = SystemTime::now()
-                .duration_since(changed)
-                .unwrap_or_default();
-            age <= Duration::from_millis(2100)
+        let young = |path: &Path| {
+            let changed = fs::metadata(path).map(|status| status.ctime());
+            let changed = UNIX_EPOCH + Duration::from_secs(changed.unwrap_or(0) as u64 + 1);
+            let age = SystemTime::now().duration_since(changed);
+            age.unwrap_or_default() <= Duration::from_millis(2100)
         };
         let image = self.image();
-        while [&image.layer, &image.tree]
-            .into_iter()
-            .any(|name| young(self.object(name)))
-        {
+        let mut files = [&image.layer, &image.tree]
+            .map(|name| self.object(name))
+            .to_vec();
+        // The last that is done when an image is unpacked is to rename it.
+        files.push(self.path("store/roots"));
+        while files.iter().any(|path| young(path)) {
             std::thread::sleep(Duration::from_millis(50));
         }
     }

@@ -1,7 +1,8 @@
 //! What was changed behind imrun's back is refused, at every integrity level; each launch says
 //! which level held.
 //!
-//! Needs root, a cgroup2, EROFS and /bin/busybox (static); else a test says what is missing.
+//! Needs /bin/busybox (static), and as root a cgroup2; else a test says what is missing. By IMRUN_DRIVER and as an
+//! ordinary user it is about unpacked images.
 //!
 //! Not here, because `known` cannot see it by design: writes to the raw block device, XFS's
 //! invisible I/O, a clock set back to the nanosecond of a file's last change, memos that root forged.
@@ -13,3 +14,4 @@ mod levels;
 mod memos;
 #[path = "../support/skip.rs"]
 mod skip;
+mod unpacked;

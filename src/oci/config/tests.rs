@@ -67,14 +67,21 @@ fn changed(config: &Config) -> Vec<String> {
 fn a_bundle_is_read_and_what_it_cannot_have_is_listed() {
     let config = read(&config()).unwrap();
     let bundle = &config.bundle;
-    assert_eq!(bundle.args, [c"app".to_owned(), c"--serve".to_owned()]);
     assert_eq!(
-        (bundle.uid, bundle.gid, &bundle.groups[..]),
+        bundle.process.args,
+        [c"app".to_owned(), c"--serve".to_owned()]
+    );
+    assert_eq!(
+        (
+            bundle.process.uid,
+            bundle.process.gid,
+            &bundle.process.groups[..]
+        ),
         (5, 6, &[6, 7][..])
     );
-    assert_eq!(bundle.env.get("A").unwrap(), "b");
-    assert_eq!(bundle.rlimits, [(libc::RLIMIT_NOFILE, 512, 1024)]);
-    assert_eq!(bundle.oom_score_adj, Some(-5));
+    assert_eq!(bundle.process.env.get("A").unwrap(), "b");
+    assert_eq!(bundle.process.rlimits, [(libc::RLIMIT_NOFILE, 512, 1024)]);
+    assert_eq!(bundle.process.oom_score_adj, Some(-5));
     assert_eq!(bundle.cgroup.as_deref(), Some(Path::new("default/one")));
     assert_eq!(bundle.masked, [c"/proc/special".to_owned()]);
     assert_eq!(config.network, "none");

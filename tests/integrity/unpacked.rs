@@ -1,0 +1,148 @@
+//! What hides a change of unpacked files, or comes between their comparison and their mount.
+
+use super::lab::{IMRUN, Lab, can_launch};
+use super::skip;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::Command;
+
+fn is_over() -> bool {
+    !skip::is_unpacked() || !can_launch()
+}
+
+/// A copy with everything, inode numbers apart.
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.unwrap().success());
+}
+
+/// A change of what is at a path; names, attributes and the inode's times are not important.
+fn change(path: &Path) {
+    match fs::symlink_metadata(path).unwrap().is_dir() {
+        true => fs::write(path.join("more"), "more").unwrap(),
+        false => {
+            fs::remove_file(path).unwrap();
+            fs::write(path, "changed").unwrap();
+        }
+    }
+}
+
+/// A mount on a name is not in the root that the app gets: it sees what is beneath.
+#[test]
+fn what_is_mounted_over_unpacked_files_hides_no_change() {
+    if is_over() {
+        return;
+    }
+    for path in [
+        "root",
+        "empty",
+        "root/etc",
+        "root/data",
+        "root/bin",
+        "root/dev/null",
+    ] {
+        let lab = Lab::new();
+        let (target, good) = (lab.unpacked().join(path), lab.path("good"));
+        copy(&target, &good);
+        let script = format!("mount --bind '{}' '{}'", good.display(), target.display());
+        change(&target);
+        for level in ["auto", "known", "hashed"] {
+            let outcome = lab.launch_after(&script, level, &["true"]);
+            assert_eq!(outcome.code, 125, "{path}, {level}: {outcome:?}");
+            outcome.refused("unpacked").because("digest");
+        }
+    }
+}
+
+/// Makes a launch wait when its files were compared: nobody takes the event that says so.
+struct Stopped {
+    pipe: File,
+    child: std::process::Child,
+}
+
+impl Stopped {
+    fn new(lab: &Lab) -> Stopped {
+        let path = lab.path("full");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut options = OpenOptions::new();
+        let options = options
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK);
+        let mut pipe = options.open(&path).unwrap();
+        while pipe.write(&[b'\n'; 4096]).is_ok() {}
+        while pipe.write(b"\n").is_ok() {}
+        let script = format!("exec 3>'{}'", path.display());
+        let words = [
+            "run",
+            "--status-fd",
+            "3",
+            "--sink",
+            "stdio:",
+            "--integrity",
+            "auto",
+        ];
+        let mut command = lab.imrun(&script, &words);
+        command.arg(&lab.image().manifest).args(["echo", "ran"]);
+        let pipes = std::process::Stdio::piped;
+        let child = command.stdout(pipes()).stderr(pipes()).spawn().unwrap();
+        let stopped = Stopped { pipe, child };
+        stopped.wait_until_it_tells(&path);
+        stopped
+    }
+
+    /// As the call that it is in says (proc_pid_syscall(5)): write(2), and to what.
+    fn wait_until_it_tells(&self, pipe: &Path) {
+        let process = Path::new("/proc").join(self.child.id().to_string());
+        for _ in 0..1000 {
+            let program = fs::read_link(process.join("exe")).unwrap();
+            let call = fs::read_to_string(process.join("syscall")).unwrap();
+            let mut words = call.split(' ');
+            let is_write = words.next() == Some(&libc::SYS_write.to_string());
+            let to = words.next().and_then(|word| word.strip_prefix("0x"));
+            let to = to.map_or(0, |word| u64::from_str_radix(word, 16).unwrap());
+            let to = fs::read_link(process.join("fd").join(to.to_string()));
+            if program == Path::new(IMRUN) && is_write && to.is_ok_and(|to| to == pipe) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("it does not tell that the image is verified");
+    }
+
+    /// Goes on to its end: exit code, output, error.
+    fn goes_on(mut self) -> (Option<i32>, String, String) {
+        let mut bytes = [0; 4096];
+        while self.pipe.read(&mut bytes).is_ok() {}
+        let output = self.child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    }
+}
+
+#[test]
+fn a_directory_that_is_exchanged_between_comparison_and_mount_is_refused() {
+    if is_over() {
+        return;
+    }
+    let lab = Lab::new();
+    let (code, out, err) = Stopped::new(&lab).goes_on();
+    assert_eq!((code, &*out), (Some(0), "ran\n"), "{err}");
+    for name in ["", "root", "empty"] {
+        let lab = Lab::new();
+        let path = lab.unpacked().join(name);
+        copy(&path, &lab.path("copy"));
+        let stopped = Stopped::new(&lab);
+        fs::rename(&path, lab.path("compared")).unwrap();
+        fs::rename(lab.path("copy"), &path).unwrap();
+        let (code, out, err) = stopped.goes_on();
+        assert_eq!((code, &*out), (Some(125), ""), "{name}: {err}");
+        assert!(err.contains("was replaced after it was compared"), "{err}");
+    }
+}
