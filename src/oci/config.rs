@@ -5,6 +5,7 @@
 //! specification wants it.
 
 use super::hooks::{self, Hooks};
+use super::scope::Scope;
 use super::seccomp::{Agent, Seccomp};
 use super::{limits, linux, mounts, process};
 use crate::capabilities::Capabilities;
@@ -47,6 +48,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is run at its turns.
     pub hooks: Hooks,
+    /// The unit that its cgroup belongs to, where systemd manages the hierarchy.
+    pub scope: Option<Scope>,
     /// Who answers what the bundle's filter asks.
     pub agent: Option<Agent>,
     /// For `state`.
@@ -130,6 +133,7 @@ impl Config {
             capabilities,
             limits,
             hooks,
+            scope: linux.scope,
             agent,
             annotations,
             bundle: Bundle {

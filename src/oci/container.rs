@@ -4,6 +4,7 @@ use super::config::{Config, Reading};
 use super::door::{self, Door};
 use super::hooks;
 use super::preserved::Preserved;
+use super::scope::Scope;
 use super::state::{App, Known, Phase, Place};
 use crate::capabilities::{self, Capabilities};
 use crate::cgroup::{self, Cgroup};
@@ -137,6 +138,11 @@ impl<'a> Draft<'a> {
         let quiet = host.on_write == OnWrite::Quiet;
         let mut config = read_config(&bundle, host.systemd, quiet, creation.image)?;
         // Where its cgroup is must be known without asking its supervisor.
+        let asked = config.bundle.cgroup.as_deref();
+        match config.scope.as_ref().and(asked).and_then(Scope::place) {
+            Some(place) => config.bundle.cgroup = Some(place),
+            None => config.scope = None,
+        }
         let default = cgroup::place(&container::new_id()?);
         let cgroup = config.bundle.cgroup.get_or_insert(default).clone();
         if let Some(path) = &config.ipc {
@@ -184,6 +190,7 @@ impl<'a> Draft<'a> {
             capabilities,
             limits,
             hooks,
+            scope,
             agent,
             ..
         } = self.config;
@@ -198,6 +205,9 @@ impl<'a> Draft<'a> {
             self.place, &hooks, agent, self.known, pid_file, preserved, from,
         );
         let request = (|| {
+            if let Some((scope, place)) = scope.zip(bundle.cgroup.as_deref()) {
+                scope.enter(place)?;
+            }
             Ok(Request {
                 store: self.host.store.clone(),
                 root: self.host.root.clone(),

@@ -2,6 +2,7 @@
 
 use super::config::{Changes, Reading, refuse, text, wrong};
 use super::process;
+use super::scope::Scope;
 use super::seccomp::{self, Seccomp};
 use crate::error::Result;
 use crate::json::Node;
@@ -16,6 +17,7 @@ pub(super) struct Linux {
     pub ipc: Option<PathBuf>,
     pub ids: Option<(Vec<IdRange>, Vec<IdRange>)>,
     pub cgroup: Option<PathBuf>,
+    pub scope: Option<Scope>,
     /// All are the network's.
     pub sysctls: Vec<(CString, Vec<u8>)>,
     pub masked: Vec<CString>,
@@ -52,8 +54,10 @@ pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes
     }
     refuse_devices(&linux)?;
     check_propagation(&linux)?;
+    let (cgroup, scope) = cgroup(&linux, reading.systemd)?;
     Ok(Linux {
-        cgroup: cgroup(&linux, reading.systemd)?,
+        cgroup,
+        scope,
         sysctls: sysctls(&linux, &namespaces, changes)?,
         masked: masked(&linux)?,
         seccomp: linux
@@ -156,24 +160,32 @@ fn range(node: &Node<'_>) -> Result<IdRange> {
     })
 }
 
-/// Beneath the root of the hierarchy; with systemd `SLICE:PREFIX:NAME`.
-fn cgroup(linux: &Node<'_>, systemd: bool) -> Result<Option<PathBuf>> {
+/// Beneath the root of the hierarchy; with systemd `SLICE:PREFIX:NAME`, and the unit that it means.
+fn cgroup(linux: &Node<'_>, systemd: bool) -> Result<(Option<PathBuf>, Option<Scope>)> {
     let Some(path) = text(linux, "cgroupsPath")? else {
-        return Ok(None);
+        return Ok((None, None));
     };
-    let path = match systemd {
+    let (path, scope) = match systemd || is_of_slice(&path) {
         true => slice_path(&path)?,
-        false => PathBuf::from(path),
+        false => (PathBuf::from(path), None),
     };
     let plain = |part: &Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
     if !path.components().all(|part| plain(&part)) || path.file_name().is_none() {
         return Err(wrong("linux.cgroupsPath", "leads out of the hierarchy"));
     }
-    Ok(Some(path.strip_prefix("/").unwrap_or(&path).to_owned()))
+    let path = path.strip_prefix("/").unwrap_or(&path).to_owned();
+    Ok((Some(path), scope))
+}
+
+/// Whether it means systemd's names although nobody said so: containerd writes them by the form of the
+/// pod's cgroup, and tells its shims of it in the options of runc's alone.
+fn is_of_slice(path: &str) -> bool {
+    let slice = path.split(':').next().unwrap_or_default();
+    path.split(':').count() == 3 && slice.ends_with(".slice") && !path.contains('/')
 }
 
 /// `a-b.slice` is within `a.slice` (systemd.slice(5)).
-fn slice_path(text: &str) -> Result<PathBuf> {
+fn slice_path(text: &str) -> Result<(PathBuf, Option<Scope>)> {
     let parts: Vec<_> = text.split(':').collect();
     let [slice, prefix, name] = parts[..] else {
         return Err(wrong("linux.cgroupsPath", "is not SLICE:PREFIX:NAME"));
@@ -193,12 +205,14 @@ fn slice_path(text: &str) -> Result<PathBuf> {
             path.push(format!("{}.slice", &stem[..end]));
         }
     }
-    path.push(match (prefix, name.ends_with(".slice")) {
-        (_, true) => name.to_owned(),
+    let unit = match (prefix, name.ends_with(".slice")) {
+        (_, true) => return Ok((path.join(name), None)),
         ("", false) => format!("{name}.scope"),
         (prefix, false) => format!("{prefix}-{name}.scope"),
-    });
-    Ok(path)
+    };
+    path.push(&unit);
+    let slice = slice.to_owned();
+    Ok((path, Some(Scope { slice, unit })))
 }
 
 fn refuse_devices(linux: &Node<'_>) -> Result<()> {

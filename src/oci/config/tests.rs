@@ -423,3 +423,24 @@ fn settings_of_the_network_go_where_the_network_is() {
     assert!(host.network_sysctls.is_empty() && host.bundle.sysctls.is_empty());
     assert!(changed(&host).contains(&"linux.sysctl.net.ipv4.ip_forward".to_owned()));
 }
+
+#[test]
+fn a_cgroup_of_a_slice_means_a_scope_whoever_names_it() {
+    let of = |path: &str| {
+        let config = read(&with("/linux", "cgroupsPath", json!(path))).unwrap();
+        (config.bundle.cgroup.unwrap(), config.scope)
+    };
+    let (path, scope) = of("kubepods-pod1.slice:cri-containerd:ab");
+    let unit = "cri-containerd-ab.scope".to_owned();
+    assert_eq!(
+        path,
+        Path::new("kubepods.slice/kubepods-pod1.slice").join(&unit)
+    );
+    let slice = "kubepods-pod1.slice".to_owned();
+    assert_eq!(scope, Some(Scope { slice, unit }));
+    for plain in ["/default/one", "/a.slice:b/c:d", "a:b:c", "a.slice:b"] {
+        let (path, scope) = of(plain);
+        assert_eq!(path, Path::new(plain.trim_start_matches('/')));
+        assert_eq!(scope, None);
+    }
+}
