@@ -103,12 +103,12 @@ gone() {
     ! jobs -rp | grep -qx "$1"
 }
 
-# ended CODE NAME: $job ends with CODE within 20 s; it is killed else.
+# ended CODE NAME: $job ends with CODE within a minute; it is killed else.
 ended() {
     local got=0
     # Bash itself says on standard error how a job was killed.
     {
-        within 20 gone "$job" || kill -KILL "$job"
+        within 60 gone "$job" || kill -KILL "$job"
         wait "$job" || got=$?
     } 2>/dev/null
     if [ "$got" = "$1" ]; then ok "$2"; else fail "$2" "exit $got, not $1"; fi
@@ -191,6 +191,17 @@ publish() {
     for image in "$@"; do
         skopeo copy --quiet --preserve-digests --dest-tls-verify=false "oci:$cache/$image:latest" "docker://$registry/$image:latest"
     done
+}
+
+# publish_other IMAGE TEXT: one upon it with TEXT in /etc/notes takes its name in $registry. The store has the image.
+publish_other() {
+    local base
+    base=$(jq -r '.manifests[0].digest' "$cache/$1/index.json")
+    mkdir -p "$scratch/other"
+    echo "$2" >"$scratch/other/notes"
+    printf 'base = "%s"\n[[file]]\nsource = "notes"\npath = "/etc/notes"\n' "$base" >"$scratch/other/image.toml"
+    base=$("${imrun[@]}" bake "$scratch/other/image.toml")
+    "${imrun[@]}" push "$base" "$registry/$1:latest" >"$scratch/out" 2>"$scratch/err"
 }
 
 # start_discard: a TCP receiver that takes everything and keeps nothing; IMRUN_SINK names it.

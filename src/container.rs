@@ -347,7 +347,7 @@ impl Launch<'_> {
         } = announced;
         await_acknowledgement(shipper, *sequence, deadline, self.signals)?;
         self.gate.pass(&prepared, cgroup, self.signals)?;
-        prepared.execute()?;
+        prepared.execute(|listener| self.gate.give(listener))?;
         self.gate.passed()?;
         Ok(prepared)
     }

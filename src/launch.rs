@@ -16,6 +16,7 @@ mod host_file;
 mod ids;
 mod landlock;
 mod mask;
+mod namespace;
 mod network;
 mod sysctl;
 mod unpacked;
@@ -42,7 +43,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 pub use ground::Ground;
 pub use ids::{IdRange, Ids};
 pub use mask::covers as is_covered;
-pub use network::{Attachment, NameFile, Network, host_name_of};
+pub use namespace::{host_name_of, open_namespace};
+pub use network::{Attachment, NameFile, Network};
 pub use sysctl::seal_ipc;
 pub use unpacked::try_overlay;
 
@@ -81,9 +83,18 @@ pub struct Spec {
     /// Paths in the root that are covered, beyond those that always are; they start with a slash.
     pub masked: Vec<CString>,
     /// Another filter that its calls go through.
-    pub filter: Option<Vec<libc::sock_filter>>,
+    pub filter: Option<Filter>,
     /// How many descriptors of imrun's own, from 3 on, stay open.
     pub descriptors: i32,
+}
+
+/// A filter that is not imrun's.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    /// What the kernel runs at each call.
+    pub program: Vec<libc::sock_filter>,
+    /// Whether it asks about calls: then somebody else gets its listener, and imrun's own has none.
+    pub asks: bool,
 }
 
 /// What becomes the app's standard output and error.
@@ -350,13 +361,22 @@ impl Newborn<'_> {
 }
 
 impl Prepared {
-    /// Lets the child execute the program, and waits until it did.
+    /// Lets the child execute the program, and waits until it did. `give` gets the listener of a
+    /// filter that is not imrun's, if that one asks.
     ///
     /// # Errors
-    /// Exit code 127 when the program is not there, 126 when it cannot be executed.
-    pub fn execute(&self) -> Result<()> {
+    /// Exit code 127 when the program is not there, 126 when it cannot be executed; those of `give`.
+    pub fn execute(&self, give: impl FnOnce(OwnedFd) -> Result<()>) -> Result<()> {
         self.signal(child::GO, &[])?;
-        match receive(&self.channel)?.0 {
+        let told = match receive(&self.channel)? {
+            (Some(told), Some(listener)) if told.step == Step::Asking => {
+                give(listener)?;
+                self.signal(child::GO, &[])?;
+                receive(&self.channel)?.0
+            }
+            (told, _) => told,
+        };
+        match told {
             None => Ok(()), // closed on exec
             Some(failure) => Err(self.explain(failure)),
         }

@@ -20,6 +20,7 @@ mod linux;
 mod mounts;
 pub mod preserved;
 mod process;
+mod scope;
 mod seccomp;
 pub mod state;
 

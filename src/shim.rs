@@ -13,10 +13,12 @@
 //! Source: containerd, core/runtime/v2/README.md; api/runtime/task/v2/shim.proto.
 #![forbid(unsafe_code)]
 
+mod containerd;
 mod content;
 mod events;
 mod flags;
 mod grpc;
+mod meant;
 mod metrics;
 mod oom;
 mod pod;

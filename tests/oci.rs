@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -400,6 +400,118 @@ fn the_bundles_filter_is_passed_beside_imruns_own() {
         text.contains("zero\n") && text.contains("other\n"),
         "{text}"
     );
+}
+
+/// Takes a listener, prints what came with it, and answers one call with success.
+/// Source: seccomp_unotify(2), linux/seccomp.h.
+const AGENT: &str = r"
+import array, fcntl, os, socket, struct, sys
+RECV, SEND = 0xC0502100, 0xC0182101
+server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+server.bind(sys.argv[1])
+server.listen()
+print('ready', flush=True)
+peer = server.accept()[0]
+state, fds, _, _ = socket.recv_fds(peer, 65536, 1)
+while piece := peer.recv(65536): state += piece
+print(state.decode(), flush=True)
+asked = bytearray(80)
+fcntl.ioctl(fds[0], RECV, asked)
+fcntl.ioctl(fds[0], SEND, struct.pack('=QqiI', struct.unpack_from('=Q', asked)[0], 0, 0, 0))
+";
+
+#[test]
+fn what_the_bundles_filter_asks_is_answered_by_who_has_its_listener() {
+    let bundle = bundle!("busybox mkdir /made && busybox test ! -e /made && echo answered");
+    let socket = bundle.path("agent");
+    bundle.change(|config| {
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": socket,
+            "listenerMetadata": "for the agent",
+            "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }]
+        });
+    });
+    let arguments = ["run", "--bundle", bundle.dir(), "one"];
+    bundle.refused(&arguments, "it is imrun's observer");
+
+    let quiet = |bundle: &Bundle| {
+        let mut command = bundle.command(&arguments);
+        command.env("IMRUN_ON_WRITE", "quiet").output().unwrap()
+    };
+    let output = quiet(&bundle);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{text}");
+    assert!(text.contains("listenerPath"), "{text}");
+
+    let mut agent = Command::new("python3")
+        .args(["-c", AGENT, socket.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(agent.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    let output = quiet(&bundle);
+    assert_eq!(output.stdout, b"answered\n", "{output:?}");
+    let state: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(state["fds"], json!(["seccompFd"]));
+    assert_eq!(state["metadata"], "for the agent");
+    assert_eq!(state["state"]["id"], "one");
+    assert_eq!(state["state"]["status"], "created");
+    assert_eq!(state["pid"], state["state"]["pid"]);
+    assert!(agent.wait().unwrap().success());
+}
+
+#[test]
+fn a_namespace_of_another_kind_is_refused() {
+    let bundle = bundle!("true");
+    for kind in ["uts", "ipc"] {
+        bundle.change(|config| {
+            config["hostname"] = json!("named");
+            config["linux"]["namespaces"] =
+                json!([{ "type": "mount" }, { "type": kind, "path": "/proc/self/ns/net" }]);
+        });
+        bundle.refused(
+            &["run", "--bundle", bundle.dir(), "one"],
+            &format!(
+                "`linux.namespaces, {kind}` \"/proc/self/ns/net\": is a namespace of another kind"
+            ),
+        );
+    }
+}
+
+#[test]
+fn settings_of_a_network_that_is_not_its_own_are_made_there() {
+    let bundle = bundle!("busybox cat /proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let with = |path: &str| {
+        bundle.change(|config| {
+            config["linux"]["sysctl"] = json!({ "net.ipv4.ip_unprivileged_port_start": "81" });
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            let network = namespaces.iter_mut().find(|one| one["type"] == "network");
+            network.unwrap()["path"] = json!(path);
+        });
+    };
+    let own = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let before = std::fs::read_to_string(own).unwrap();
+    with("/proc/self/ns/net");
+    bundle.refused(
+        &["run", "--bundle", bundle.dir(), "one"],
+        "the host's own network",
+    );
+
+    let mut holder = Command::new("unshare")
+        .args(["--net", "sh", "-c", "echo ready; exec sleep 1000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    with(&format!("/proc/{}/ns/net", holder.id()));
+    let (code, text) = bundle.run();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert_eq!((code, text.as_str()), (Some(0), "81\n"));
+    assert_eq!(std::fs::read_to_string(own).unwrap(), before);
 }
 
 #[test]

@@ -377,8 +377,11 @@ fn raw_tar(entries: &[(u8, &str, &str)]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// Layers that reach for what is not theirs: kind, name, target; `@` is the directory outside.
-const HOSTILE: &[&[&[(u8, &str, &str)]]] = &[
+/// Kind, name, target; `@` is the directory outside.
+type Raw = (u8, &'static str, &'static str);
+
+/// Images whose layers reach for what is not theirs.
+const HOSTILE: &[&[&[Raw]]] = &[
     // Names that climb, or begin at the top.
     &[&[(b'0', "../outside/a", "")]],
     &[&[(b'0', "a/../../outside/a", "")]],
@@ -474,7 +477,7 @@ fn whatever_an_image_reaches_for_nothing_is_made_or_changed_outside() {
     let mut launched = 0;
     for (number, layers) in HOSTILE.iter().enumerate() {
         let at = |text: &str| text.replace('@', outside.to_str().unwrap());
-        let tar = |layer: &&[(u8, &str, &str)]| {
+        let tar = |layer: &&[Raw]| {
             let entries: Vec<_> = layer
                 .iter()
                 .map(|(k, name, to)| (*k, at(name), at(to)))

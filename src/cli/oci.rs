@@ -3,11 +3,12 @@
 use super::{Cli, Global, print};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::observe::OnWrite;
 use crate::oci::container::{self, Creation, Host};
 use crate::oci::features;
 use crate::oci::preserved::Preserved;
 use crate::supervise::signals;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -166,8 +167,18 @@ fn host(global: &Global) -> Result<Host> {
         root: global.root.clone(),
         sinks: super::run::sinks(&urls)?,
         capabilities: Host::capabilities(&text("IMRUN_CAP_ADD"))?,
+        on_write: on_write(&text("IMRUN_ON_WRITE"))?,
         systemd: global.systemd(),
     })
+}
+
+/// `IMRUN_ON_WRITE`, as `--on-write` has it.
+fn on_write(word: &str) -> Result<OnWrite> {
+    match word {
+        "" => Ok(OnWrite::Report),
+        word => OnWrite::from_str(word, false)
+            .map_err(|_| Error::usage("IMRUN_ON_WRITE", "is none of report, kill and quiet")),
+    }
 }
 
 impl Create {

@@ -2,7 +2,7 @@
 //! without what a read-only container cannot have.
 
 use crate::env::Environment;
-use crate::launch::IdRange;
+use crate::launch::{Filter, IdRange};
 use serde_json::Value;
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ pub struct Bundle {
     /// See [`crate::launch::Spec::masked`].
     pub masked: Vec<CString>,
     /// See [`crate::launch::Spec::filter`].
-    pub filter: Option<Vec<libc::sock_filter>>,
+    pub filter: Option<Filter>,
     /// The users and groups that it is mapped to; imrun's own choice without.
     pub ids: Option<(Vec<IdRange>, Vec<IdRange>)>,
     /// The cgroup, beneath the root of the hierarchy; imrun's own choice without.

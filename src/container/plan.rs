@@ -230,6 +230,7 @@ fn bundle_record(bundle: &Bundle, spec: &Spec) -> Value {
         "masked": spec.masked.iter().map(text).collect::<Vec<_>>(),
         "filtered": spec.filter.is_some(),
         "descriptors": bundle.descriptors,
+        "filterAsks": spec.filter.as_ref().is_some_and(|filter| filter.asks),
         "changes": bundle.changes,
     })
 }

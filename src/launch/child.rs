@@ -5,9 +5,9 @@
 //! old root is still visible; the pid namespace's sysctl belongs to the host's root, and so may the
 //! stage, while those of the ipc namespace belong to the container's.
 
-use super::Spec;
 use super::mask::{self, Covers};
 use super::sysctl::{self, Sysctl};
+use super::{Filter, Spec};
 use crate::sys::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::sys::{landlock, network, process, seccomp, socket as descriptors};
 use nix::errno::Errno;
@@ -108,6 +108,7 @@ macro_rules! steps {
 steps! {
     Born = "born",
     Ready = "ready",
+    Asking = "asking",
     Channel = "send, recv(channel)",
     Signals = "rt_sigaction(SIG_DFL)",
     Session = "setsid()",
@@ -242,9 +243,20 @@ fn start(cradle: &Cradle<'_>) -> Result<Infallible, Failure> {
     let [] = await_message(cradle, GO)?;
     // It need not allow what was done until here.
     if let Some(filter) = &world.spec.filter {
-        seccomp::install(filter).at(Step::Seccomp)?;
+        add_filter(cradle, filter)?;
     }
     Err(execute(&world.spec))
+}
+
+/// From the moment that its listener is away, any call may wait for who has that.
+fn add_filter(cradle: &Cradle<'_>, filter: &Filter) -> Result<(), Failure> {
+    if !filter.asks {
+        return seccomp::install(&filter.program).at(Step::Seccomp);
+    }
+    let listener = seccomp::install_with_listener(&filter.program).at(Step::Seccomp)?;
+    send_with(cradle, told(Step::Asking), &[listener.as_fd()])?;
+    let [] = await_message(cradle, GO)?;
+    Ok(())
 }
 
 /// The message that a step was reached.

@@ -1,17 +1,15 @@
 //! Which network a container sees, and the host's names that come with it.
 
 use super::host_file::{Bind, HostFile};
-use crate::error::{Context, Error, Result};
-use crate::sys::network;
-use nix::fcntl::{OFlag, open};
+use super::namespace::open_namespace;
+use super::sysctl;
+use crate::error::{Context, Error, Reason, Result};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::stat;
-use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use serde_json::{Value, json};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -68,7 +66,11 @@ const MAX_DNS: usize = 3;
 pub struct Network {
     mode: Mode,
     names: Source,
+    sysctls: Vec<Setting>,
 }
+
+/// A path beneath /proc, and its value.
+pub type Setting = (CString, Vec<u8>);
 
 /// Where the files with names are from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +122,7 @@ impl Network {
         Ok(Network {
             mode: parsed,
             names: Source::Host(dns),
+            sysctls: Vec::new(),
         })
     }
 
@@ -131,19 +134,25 @@ impl Network {
         })
     }
 
+    /// What a namespace is set to that somebody else has made for the container.
+    pub fn with_sysctls(self, sysctls: Vec<Setting>) -> Network {
+        Network { sysctls, ..self }
+    }
+
     /// Opens what it has of the host's: the namespace, the files with names.
     ///
     /// # Errors
     /// A path that is no network namespace; a resolv.conf or hosts file that cannot be read.
     pub fn attach(&self) -> Result<Attachment> {
         let namespace = match &self.mode {
-            Mode::Namespace(path) => Some(open_namespace(path)?),
+            Mode::Namespace(path) => Some(open_network(path)?),
             Mode::None | Mode::Host => None,
         };
         Ok(Attachment {
             mode: self.mode.clone(),
             namespace,
             names: self.names()?,
+            sysctls: self.sysctls.clone(),
         })
     }
 
@@ -183,6 +192,7 @@ pub struct Attachment {
     mode: Mode,
     namespace: Option<File>,
     names: Vec<(NameFile, HostFile)>,
+    sysctls: Vec<Setting>,
 }
 
 /// The way back from another network namespace.
@@ -198,6 +208,10 @@ impl Attachment {
         };
         for (name, file) in &self.names {
             record[name.key()] = json!(file.digest);
+        }
+        for (path, value) in &self.sysctls {
+            let value = String::from_utf8_lossy(value);
+            record["sysctls"][&*path.to_string_lossy()] = json!(value);
         }
         record
     }
@@ -233,16 +247,34 @@ impl Attachment {
     }
 
     /// Moves this thread into the namespace that it names, if it does: a child that is cloned there
-    /// stays. Other threads are where they were; this one goes back by [`Home::leave`].
+    /// stays. Other threads are where they were; this one goes back by [`Home::leave`]. On the way it
+    /// sets what is to be set there.
     pub(super) fn enter(&self) -> Result<Home> {
         let Some(namespace) = &self.namespace else {
             return Ok(Home(None));
         };
         let path = "/proc/thread-self/ns/net";
         let home = File::open(path).context(|| format!("open({path:?})"))?;
+        if !self.sysctls.is_empty() && is_same(namespace, &home)? {
+            let why = "a container does not set what is the host's own network";
+            return Err(Error::policy("linux.sysctl", why));
+        }
         set_namespace(namespace)?;
-        Ok(Home(Some(home)))
+        let set = |(path, value): &Setting| sysctl::set_here(path, value);
+        let set = self.sysctls.iter().try_for_each(set);
+        let home = Home(Some(home));
+        match set {
+            Ok(()) => Ok(home),
+            Err(error) => home.leave().and(Err(error)),
+        }
     }
+}
+
+fn is_same(one: &File, other: &File) -> Result<bool> {
+    let inode = |file: &File| file.metadata().map(|status| (status.dev(), status.ino()));
+    let pair = inode(one).and_then(|one| Ok((one, inode(other)?)));
+    let (one, other) = pair.context(|| "fstat(network namespace)")?;
+    Ok(one == other)
 }
 
 impl Home {
@@ -255,42 +287,18 @@ fn set_namespace(namespace: &File) -> Result<()> {
     setns(namespace, CloneFlags::CLONE_NEWNET).context(|| "setns(CLONE_NEWNET)")
 }
 
-/// Looks at the inode before it is opened: to open a device or a fifo can do things.
-fn open_namespace(path: &Path) -> Result<File> {
-    let refuse = |why: &str| {
-        Error::usage(format_args!("--net ns:{}", path.display()), why)
-            .hint("ip netns add NAME makes /run/netns/NAME")
-    };
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let handle = open(path, flags, stat::Mode::empty()).map_err(|errno| refuse(errno.desc()))?;
-    let filesystem = fstatfs(handle.as_fd()).context(|| format!("fstatfs({path:?})"))?;
-    if filesystem.filesystem_type() != NSFS_MAGIC {
-        return Err(refuse("is not a namespace"));
-    }
-    let file = File::open(format!("/proc/self/fd/{}", handle.as_raw_fd()))
-        .context(|| format!("open({path:?})"))?;
-    match network::namespace_type(file.as_fd()).context(|| "ioctl(NS_GET_NSTYPE)")? {
-        libc::CLONE_NEWNET => Ok(file),
-        _ => Err(refuse("is a namespace of another kind, not a network's")),
-    }
-}
-
-/// The host's name in a uts namespace.
-pub fn host_name_of(namespace: &Path) -> Result<String> {
-    let file = File::open(namespace).context(|| format!("open({namespace:?})"))?;
-    let path = "/proc/thread-self/ns/uts";
-    let home = File::open(path).context(|| format!("open({path:?})"))?;
-    setns(&file, CloneFlags::CLONE_NEWUTS).context(|| format!("setns({namespace:?})"))?;
-    let name = nix::unistd::gethostname().context(|| "gethostname()");
-    setns(&home, CloneFlags::CLONE_NEWUTS).context(|| "setns(CLONE_NEWUTS)")?;
-    let name = name?;
-    Ok(name.to_string_lossy().into_owned())
+fn open_network(path: &Path) -> Result<File> {
+    let what = format!("--net ns:{}", path.display());
+    let open = open_namespace(&what, path, CloneFlags::CLONE_NEWNET);
+    open.map_err(|error| match error.reason {
+        Reason::Usage => error.hint("ip netns add NAME makes /run/netns/NAME"),
+        _ => error,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Reason;
 
     #[test]
     fn modes_are_none_host_and_a_namespace_by_its_path() {
@@ -329,20 +337,5 @@ mod tests {
             resolv_conf(&servers),
             "nameserver 192.0.2.1\nnameserver 2001:db8::1\n"
         );
-    }
-
-    #[test]
-    fn only_a_network_namespace_is_one() {
-        open_namespace(Path::new("/proc/self/ns/net")).unwrap();
-        for (wrong, why) in [
-            ("/proc/self/ns/mnt", "another kind"),
-            ("/proc/self/status", "not a namespace"),
-            ("/dev/null", "not a namespace"),
-            ("/nowhere", "No such file"),
-        ] {
-            let error = open_namespace(Path::new(wrong)).unwrap_err();
-            assert!(error.what.contains(wrong), "{error}");
-            assert!(error.why.contains(why), "{error}");
-        }
     }
 }

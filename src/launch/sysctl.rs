@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A setting beneath /proc.
 pub(super) struct Sysctl {
@@ -55,10 +55,21 @@ impl Sysctl {
 
 /// Empties the ipc namespace of this process, whose procfs is the host's.
 pub fn seal_ipc() -> Result<()> {
-    let proc = open("/proc", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
-    let proc = proc.context(|| "open(\"/proc\", O_PATH)")?;
+    let proc = host_proc()?;
     let set = |sysctl: &Sysctl| sysctl.set(proc.as_fd()).context(|| sysctl.step.call());
     IPC.iter().try_for_each(set)
+}
+
+/// Writes a setting of the namespaces that this thread is in, whose procfs is the host's; the path is
+/// beneath /proc.
+pub(super) fn set_here(path: &CStr, value: &[u8]) -> Result<()> {
+    set(host_proc()?.as_fd(), path, value)
+        .context(|| format!("write(\"/proc/{}\")", path.to_string_lossy()))
+}
+
+fn host_proc() -> Result<OwnedFd> {
+    open("/proc", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .context(|| "open(\"/proc\", O_PATH)")
 }
 
 /// Writes a setting through a procfs that nobody else has a handle of: what is mounted on it, or a

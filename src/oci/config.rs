@@ -5,6 +5,8 @@
 //! specification wants it.
 
 use super::hooks::{self, Hooks};
+use super::scope::Scope;
+use super::seccomp::{Agent, Seccomp};
 use super::{limits, linux, mounts, process};
 use crate::capabilities::Capabilities;
 use crate::cgroup::Limits;
@@ -15,6 +17,7 @@ use crate::json::{self, Node};
 use crate::launch::NameFile;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
@@ -31,8 +34,12 @@ pub struct Config {
     pub bundle: Bundle,
     /// `none`, `host` or `ns:PATH`.
     pub network: String,
+    /// Settings of a network that is not its own.
+    pub network_sysctls: Vec<(CString, Vec<u8>)>,
     /// The uts namespace whose name it takes over.
     pub uts: Option<PathBuf>,
+    /// The ipc namespace that it asks for, and does not get.
+    pub ipc: Option<PathBuf>,
     /// Files with names.
     pub names: Vec<(NameFile, PathBuf)>,
     /// The most that it may do.
@@ -41,6 +48,10 @@ pub struct Config {
     pub limits: Limits,
     /// What is run at its turns.
     pub hooks: Hooks,
+    /// The unit that its cgroup belongs to, where systemd manages the hierarchy.
+    pub scope: Option<Scope>,
+    /// Who answers what the bundle's filter asks.
+    pub agent: Option<Agent>,
     /// For `state`.
     pub annotations: BTreeMap<String, String>,
 }
@@ -55,6 +66,8 @@ pub struct Reading<'a> {
     pub controllers: &'a [String],
     /// The image that the caller demands, whatever the bundle says.
     pub image: Option<Digest>,
+    /// Whether imrun's own filter asks nothing, so that the bundle's may.
+    pub quiet: bool,
     /// Whether the source of a bind is a directory.
     pub is_directory: &'a dyn Fn(&Path) -> bool,
 }
@@ -102,23 +115,35 @@ impl Config {
         let linux = linux::read(&root, reading, &mut changes)?;
         let limits = limits::read(&root, reading.controllers, &mut changes)?;
         let hooks = hooks::read(&root)?;
+        let (filter, agent) = match linux.seccomp {
+            Some(Seccomp { filter, agent }) => (Some(filter), agent),
+            None => (None, None),
+        };
+        let (sysctls, network_sysctls) = match linux.network.as_str() {
+            "none" => (linux.sysctls, Vec::new()),
+            _ => (Vec::new(), linux.sysctls),
+        };
         Ok(Config {
             subject,
             network: linux.network,
+            network_sysctls,
             uts: linux.uts,
+            ipc: linux.ipc,
             names,
             capabilities,
             limits,
             hooks,
+            scope: linux.scope,
+            agent,
             annotations,
             bundle: Bundle {
                 process,
                 descriptors: Vec::new(),
                 hostname: text(&root, "hostname")?,
                 domainname: linux.domainname,
-                sysctls: linux.sysctls,
+                sysctls,
                 masked: linux.masked,
-                filter: linux.filter,
+                filter,
                 ids: linux.ids,
                 cgroup: linux.cgroup,
                 changes: changes.0,

@@ -4,6 +4,7 @@ use super::config::{Config, Reading};
 use super::door::{self, Door};
 use super::hooks;
 use super::preserved::Preserved;
+use super::scope::Scope;
 use super::state::{App, Known, Phase, Place};
 use crate::capabilities::{self, Capabilities};
 use crate::cgroup::{self, Cgroup};
@@ -21,6 +22,7 @@ use crate::store::Store;
 use crate::supervise::{OnStall, Policy, stdin};
 use crate::sys::process;
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 use nix::sys::stat::SFlag;
 use serde_json::Value;
 use std::fs::File;
@@ -45,6 +47,8 @@ pub struct Host {
     pub sinks: Vec<SinkUrl>,
     /// What containers may do beyond their user's rights, if their bundle lets them too.
     pub capabilities: Capabilities,
+    /// What becomes of an app that tries to change a file system.
+    pub on_write: OnWrite,
     /// `--systemd-cgroup`.
     pub systemd: bool,
 }
@@ -59,7 +63,13 @@ impl Host {
     /// The capabilities of `IMRUN_CAP_ADD`: names between spaces or commas.
     pub fn capabilities(names: &str) -> Result<Capabilities> {
         let names = names.split([' ', ',']).filter(|name| !name.is_empty());
-        names.map(capabilities::parse).collect()
+        let parse = |name| {
+            capabilities::parse(name).map_err(|error| Error {
+                what: format!("IMRUN_CAP_ADD {name}"),
+                ..error
+            })
+        };
+        names.map(parse).collect()
     }
 }
 
@@ -90,7 +100,7 @@ struct Draft<'a> {
     known: Known,
 }
 
-fn read_config(bundle: &Path, systemd: bool, image: Option<Digest>) -> Result<Config> {
+fn read_config(bundle: &Path, systemd: bool, quiet: bool, image: Option<Digest>) -> Result<Config> {
     let file = bundle.join("config.json");
     let mut bytes = Vec::new();
     File::open(&file)
@@ -108,9 +118,15 @@ fn read_config(bundle: &Path, systemd: bool, image: Option<Digest>) -> Result<Co
         systemd,
         controllers: &controllers,
         image,
+        quiet,
         is_directory: &|path| path.is_dir(),
     };
     Config::parse(&bytes, &reading)
+}
+
+fn namespace(kind: &str, path: &Path, flag: CloneFlags) -> Result<File> {
+    let what = format!("config.json `linux.namespaces, {kind}` {path:?}");
+    launch::open_namespace(&what, path, flag)
 }
 
 impl<'a> Draft<'a> {
@@ -119,12 +135,24 @@ impl<'a> Draft<'a> {
             .bundle
             .canonicalize()
             .context(|| format!("realpath({:?})", creation.bundle))?;
-        let mut config = read_config(&bundle, host.systemd, creation.image)?;
+        let quiet = host.on_write == OnWrite::Quiet;
+        let mut config = read_config(&bundle, host.systemd, quiet, creation.image)?;
         // Where its cgroup is must be known without asking its supervisor.
+        let asked = config.bundle.cgroup.as_deref();
+        match config.scope.as_ref().and(asked).and_then(Scope::place) {
+            Some(place) => config.bundle.cgroup = Some(place),
+            None => config.scope = None,
+        }
         let default = cgroup::place(&container::new_id()?);
         let cgroup = config.bundle.cgroup.get_or_insert(default).clone();
-        if let (None, Some(path)) = (&config.bundle.hostname, &config.uts) {
-            config.bundle.hostname = Some(launch::host_name_of(path)?);
+        if let Some(path) = &config.ipc {
+            namespace("ipc", path, CloneFlags::CLONE_NEWIPC)?;
+        }
+        if let Some(path) = &config.uts {
+            let uts = namespace("uts", path, CloneFlags::CLONE_NEWUTS)?;
+            if config.bundle.hostname.is_none() {
+                config.bundle.hostname = Some(launch::host_name_of(&uts)?);
+            }
         }
         let preserved = &creation.preserved;
         preserved.announce(&mut config.bundle.process.env)?;
@@ -157,10 +185,13 @@ impl<'a> Draft<'a> {
             subject,
             bundle,
             network,
+            network_sysctls,
             names,
             capabilities,
             limits,
             hooks,
+            scope,
+            agent,
             ..
         } = self.config;
         let Creation {
@@ -169,8 +200,14 @@ impl<'a> Draft<'a> {
             preserved,
             ..
         } = self.creation;
-        let door = Door::new(self.place, &hooks, self.known, pid_file, preserved, from);
+        let agent = agent.as_ref();
+        let door = Door::new(
+            self.place, &hooks, agent, self.known, pid_file, preserved, from,
+        );
         let request = (|| {
+            if let Some((scope, place)) = scope.zip(bundle.cgroup.as_deref()) {
+                scope.enter(place)?;
+            }
             Ok(Request {
                 store: self.host.store.clone(),
                 root: self.host.root.clone(),
@@ -187,9 +224,9 @@ impl<'a> Draft<'a> {
                 hostname: None,
                 name: Some(id),
                 capabilities: capabilities.and(self.host.capabilities),
-                network: Network::with_files(&network, names)?,
+                network: Network::with_files(&network, names)?.with_sysctls(network_sysctls),
                 limits,
-                on_write: OnWrite::Report,
+                on_write: self.host.on_write,
                 stdin: given_stdin()?,
                 outputs: match self.host.shows_all() {
                     true => Outputs::Handed,
@@ -400,7 +437,7 @@ pub fn delete(root: &Path, id: &str, force: bool, systemd: bool) -> Result<()> {
     }
     // Of supervisors that were killed.
     Runtime::open(root)?.sweep()?;
-    let hooks = match read_config(&known.bundle, systemd, None) {
+    let hooks = match read_config(&known.bundle, systemd, true, None) {
         Ok(config) => config.hooks,
         Err(error) => {
             log::warn!("{error}: no poststop hooks are run");

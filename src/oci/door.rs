@@ -1,7 +1,9 @@
 //! Keeps a created container waiting until it is started.
 
+use super::VERSION;
 use super::hooks::{self, Hooks};
 use super::preserved::Preserved;
+use super::seccomp::Agent;
 use super::state::{App, Known, Phase, Place};
 use crate::cgroup::Cgroup;
 use crate::container::Gate;
@@ -14,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,6 +25,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(super) struct Door<'a> {
     place: &'a Place,
     hooks: &'a Hooks,
+    agent: Option<&'a Agent>,
     pid_file: Option<PathBuf>,
     /// Where `start` comes in; without, the container starts as soon as it is created.
     listener: Option<UnixListener>,
@@ -42,6 +45,7 @@ impl<'a> Door<'a> {
     pub fn new(
         place: &'a Place,
         hooks: &'a Hooks,
+        agent: Option<&'a Agent>,
         known: Known,
         pid_file: Option<PathBuf>,
         preserved: Preserved,
@@ -51,6 +55,7 @@ impl<'a> Door<'a> {
         Door {
             place,
             hooks,
+            agent,
             pid_file,
             listener,
             inner: Mutex::new(Inner {
@@ -170,6 +175,21 @@ impl Gate for Door<'_> {
             &state,
             inside,
         )
+    }
+
+    fn give(&self, listener: OwnedFd) -> Result<()> {
+        let Some(agent) = self.agent else {
+            return Ok(());
+        };
+        let state = self.state(Phase::Created);
+        let message = json!({
+            "ociVersion": VERSION,
+            "fds": ["seccompFd"],
+            "pid": state["pid"],
+            "metadata": agent.metadata,
+            "state": state,
+        });
+        agent.tell(message.to_string().as_bytes(), listener.as_fd())
     }
 
     fn passed(&self) -> Result<()> {

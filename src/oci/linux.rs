@@ -1,7 +1,9 @@
 //! `linux` of config.json, but for its resources.
 
 use super::config::{Changes, Reading, refuse, text, wrong};
-use super::{process, seccomp};
+use super::process;
+use super::scope::Scope;
+use super::seccomp::{self, Seccomp};
 use crate::error::Result;
 use crate::json::Node;
 use crate::launch::{IdRange, is_covered};
@@ -12,11 +14,14 @@ use std::path::{Component, Path, PathBuf};
 pub(super) struct Linux {
     pub network: String,
     pub uts: Option<PathBuf>,
+    pub ipc: Option<PathBuf>,
     pub ids: Option<(Vec<IdRange>, Vec<IdRange>)>,
     pub cgroup: Option<PathBuf>,
+    pub scope: Option<Scope>,
+    /// All are the network's.
     pub sysctls: Vec<(CString, Vec<u8>)>,
     pub masked: Vec<CString>,
-    pub filter: Option<Vec<libc::sock_filter>>,
+    pub seccomp: Option<Seccomp>,
     pub domainname: Option<CString>,
 }
 
@@ -49,13 +54,15 @@ pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes
     }
     refuse_devices(&linux)?;
     check_propagation(&linux)?;
+    let (cgroup, scope) = cgroup(&linux, reading.systemd)?;
     Ok(Linux {
-        cgroup: cgroup(&linux, reading.systemd)?,
+        cgroup,
+        scope,
         sysctls: sysctls(&linux, &namespaces, changes)?,
         masked: masked(&linux)?,
-        filter: linux
+        seccomp: linux
             .get("seccomp")?
-            .map(|node| seccomp::read(&node))
+            .map(|node| seccomp::read(&node, reading.quiet))
             .transpose()?,
         domainname: text(root, "domainname")?
             .map(|name| CString::new(name).map_err(|_| wrong("domainname", "has a NUL byte")))
@@ -63,12 +70,14 @@ pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes
         ids: ids(&linux, namespaces.user)?,
         network: namespaces.network,
         uts: namespaces.uts,
+        ipc: namespaces.ipc,
     })
 }
 
 struct Namespaces {
     network: String,
     uts: Option<PathBuf>,
+    ipc: Option<PathBuf>,
     user: bool,
 }
 
@@ -116,6 +125,7 @@ impl Namespaces {
                 None => Some("/proc/self/ns/uts".into()),
                 Some(path) => path.as_ref().map(PathBuf::from),
             },
+            ipc: seen.get("ipc").cloned().flatten().map(PathBuf::from),
             user: seen.contains_key("user"),
         })
     }
@@ -150,24 +160,32 @@ fn range(node: &Node<'_>) -> Result<IdRange> {
     })
 }
 
-/// Beneath the root of the hierarchy; with systemd `SLICE:PREFIX:NAME`.
-fn cgroup(linux: &Node<'_>, systemd: bool) -> Result<Option<PathBuf>> {
+/// Beneath the root of the hierarchy; with systemd `SLICE:PREFIX:NAME`, and the unit that it means.
+fn cgroup(linux: &Node<'_>, systemd: bool) -> Result<(Option<PathBuf>, Option<Scope>)> {
     let Some(path) = text(linux, "cgroupsPath")? else {
-        return Ok(None);
+        return Ok((None, None));
     };
-    let path = match systemd {
+    let (path, scope) = match systemd || is_of_slice(&path) {
         true => slice_path(&path)?,
-        false => PathBuf::from(path),
+        false => (PathBuf::from(path), None),
     };
     let plain = |part: &Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
     if !path.components().all(|part| plain(&part)) || path.file_name().is_none() {
         return Err(wrong("linux.cgroupsPath", "leads out of the hierarchy"));
     }
-    Ok(Some(path.strip_prefix("/").unwrap_or(&path).to_owned()))
+    let path = path.strip_prefix("/").unwrap_or(&path).to_owned();
+    Ok((Some(path), scope))
+}
+
+/// Whether it means systemd's names although nobody said so: containerd writes them by the form of the
+/// pod's cgroup, and tells its shims of it in the options of runc's alone.
+fn is_of_slice(path: &str) -> bool {
+    let slice = path.split(':').next().unwrap_or_default();
+    path.split(':').count() == 3 && slice.ends_with(".slice") && !path.contains('/')
 }
 
 /// `a-b.slice` is within `a.slice` (systemd.slice(5)).
-fn slice_path(text: &str) -> Result<PathBuf> {
+fn slice_path(text: &str) -> Result<(PathBuf, Option<Scope>)> {
     let parts: Vec<_> = text.split(':').collect();
     let [slice, prefix, name] = parts[..] else {
         return Err(wrong("linux.cgroupsPath", "is not SLICE:PREFIX:NAME"));
@@ -187,12 +205,14 @@ fn slice_path(text: &str) -> Result<PathBuf> {
             path.push(format!("{}.slice", &stem[..end]));
         }
     }
-    path.push(match (prefix, name.ends_with(".slice")) {
-        (_, true) => name.to_owned(),
+    let unit = match (prefix, name.ends_with(".slice")) {
+        (_, true) => return Ok((path.join(name), None)),
         ("", false) => format!("{name}.scope"),
         (prefix, false) => format!("{prefix}-{name}.scope"),
-    });
-    Ok(path)
+    };
+    path.push(&unit);
+    let slice = slice.to_owned();
+    Ok((path, Some(Scope { slice, unit })))
 }
 
 fn refuse_devices(linux: &Node<'_>) -> Result<()> {
@@ -256,15 +276,11 @@ fn sysctls(
                 value,
                 "0: nothing is kept in memory",
             );
-        } else if path.starts_with("net/") && namespaces.network == "none" {
+        } else if path.starts_with("net/") && namespaces.network != "host" {
             let path = CString::new(format!("sys/{path}")).expect("the name is plain");
             sysctls.push((path, value.into_bytes()));
         } else if path.starts_with("net/") {
-            changes.add(
-                &format!("linux.sysctl.{name}"),
-                value,
-                "as the network has it",
-            );
+            changes.add(&format!("linux.sysctl.{name}"), value, "as the host has it");
         } else {
             let why = "is the host's, or none that a container could set";
             return Err(refuse(format_args!("linux.sysctl.{name}"), why));

@@ -1,25 +1,93 @@
 //! `linux.seccomp` of config.json (runtime-spec, config-linux.md, Seccomp).
 
-use super::config::{refuse, wrong};
+use super::config::{refuse, text, wrong};
 use super::process::number;
-use crate::error::Result;
+use crate::error::{Context, Error, Result};
 use crate::json::Node;
+use crate::launch::Filter;
 use crate::seccomp::{Case, Comparison, Profile, Test, number_of};
+use crate::sys::socket;
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// The most instructions that the kernel takes (linux/bpf_common.h, BPF_MAXINSNS).
 const MAX: usize = 4096;
+/// How long an agent may take to read what it is sent.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The answer that leaves it to whoever has the listener.
+const ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
+/// Why not every call can have it.
+const NOT_ASKED: &str =
+    "SCMP_ACT_NOTIFY: sendmsg gives the listener away, and nobody could answer it";
 
-pub(super) fn read(node: &Node<'_>) -> Result<Vec<libc::sock_filter>> {
-    if node
-        .get("listenerPath")?
-        .is_some_and(|path| !path.is_nothing())
-    {
-        let why = "a process has one listener, and it is imrun's observer";
-        return Err(refuse("linux.seccomp.listenerPath", why));
+/// A bundle's filter, and who answers what it asks.
+pub struct Seccomp {
+    pub filter: Filter,
+    pub agent: Option<Agent>,
+}
+
+/// Who gets the listener of a bundle's filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    /// A unix socket of the host's.
+    pub socket: PathBuf,
+    /// What is passed on to it, as it is.
+    pub metadata: String,
+}
+
+/// `quiet`: imrun's own filter has no listener.
+pub(super) fn read(node: &Node<'_>, quiet: bool) -> Result<Seccomp> {
+    let agent = agent(node)?;
+    if agent.is_some() && !quiet {
+        return Err(one_listener("linux.seccomp.listenerPath"));
     }
+    let (program, asks) = filter(node)?;
+    if asks && !quiet {
+        return Err(one_listener("linux.seccomp, SCMP_ACT_NOTIFY"));
+    }
+    if asks && agent.is_none() {
+        return Err(wrong(
+            "linux.seccomp",
+            "has SCMP_ACT_NOTIFY and no listenerPath",
+        ));
+    }
+    Ok(Seccomp {
+        filter: Filter { program, asks },
+        agent: agent.filter(|_| asks),
+    })
+}
+
+fn one_listener(path: &str) -> Error {
+    let why = "a process has one listener, and it is imrun's observer";
+    refuse(path, why)
+        .hint("IMRUN_ON_WRITE=quiet in the runtime's environment leaves it to the bundle")
+}
+
+fn agent(node: &Node<'_>) -> Result<Option<Agent>> {
+    let Some(path) = text(node, "listenerPath")? else {
+        return Ok(None);
+    };
+    match path.starts_with('/') {
+        true => Ok(Some(Agent {
+            socket: path.into(),
+            metadata: text(node, "listenerMetadata")?.unwrap_or_default(),
+        })),
+        false => Err(wrong("linux.seccomp.listenerPath", "is not absolute")),
+    }
+}
+
+/// The program, and whether it asks about any call.
+fn filter(node: &Node<'_>) -> Result<(Vec<libc::sock_filter>, bool)> {
     let errno = node.get("defaultErrnoRet")?;
     let otherwise = action(&node.need("defaultAction")?, errno.as_ref())?;
+    let mut asks = otherwise == ASK;
+    if asks {
+        return Err(refuse("linux.seccomp.defaultAction", NOT_ASKED));
+    }
     let mut cases: BTreeMap<u32, Vec<Case>> = BTreeMap::new();
     let list = node.get("syscalls")?;
     for rule in list.map_or(Ok(Vec::new()), |list| list.list())? {
@@ -30,6 +98,10 @@ pub(super) fn read(node: &Node<'_>) -> Result<Vec<libc::sock_filter>> {
         for name in rule.need("names")?.texts()? {
             // One that this architecture does not have cannot be called.
             if let Some(number) = number_of(&name) {
+                asks |= answer == ASK;
+                if answer == ASK && i64::from(number) == libc::SYS_sendmsg {
+                    return Err(refuse("linux.seccomp, sendmsg", NOT_ASKED));
+                }
                 let of_call = cases.entry(number).or_default();
                 for tests in alternatives(&tests) {
                     of_call.push(Case { tests, answer });
@@ -39,7 +111,7 @@ pub(super) fn read(node: &Node<'_>) -> Result<Vec<libc::sock_filter>> {
     }
     let program = Profile { cases, otherwise }.compile();
     match program.len() {
-        ..=MAX => Ok(program),
+        ..=MAX => Ok((program, asks)),
         length => Err(wrong(
             "linux.seccomp",
             format_args!("takes {length} instructions, the kernel {MAX}"),
@@ -78,10 +150,7 @@ fn action(node: &Node<'_>, errno: Option<&Node<'_>>) -> Result<u32> {
         "SCMP_ACT_TRAP" => libc::SECCOMP_RET_TRAP,
         "SCMP_ACT_TRACE" => libc::SECCOMP_RET_TRACE | data,
         "SCMP_ACT_LOG" => libc::SECCOMP_RET_LOG,
-        "SCMP_ACT_NOTIFY" => {
-            let why = "SCMP_ACT_NOTIFY: a process has one listener, and it is imrun's observer";
-            return Err(refuse("linux.seccomp", why));
-        }
+        "SCMP_ACT_NOTIFY" => ASK,
         _ => return Err(node.error("is no action")),
     })
 }
@@ -111,4 +180,17 @@ fn test(node: &Node<'_>) -> Result<Test> {
         comparison,
         value,
     })
+}
+
+impl Agent {
+    /// Sends it a container's state, with the listener (runtime-spec, config-linux.md,
+    /// containerProcessState).
+    pub fn tell(&self, state: &[u8], listener: BorrowedFd<'_>) -> Result<()> {
+        let what = || format!("linux.seccomp.listenerPath {:?}", self.socket);
+        let stream = UnixStream::connect(&self.socket).context(what)?;
+        stream.set_write_timeout(Some(PATIENCE)).context(what)?;
+        // The listener comes with the first byte; a stream takes the rest in pieces.
+        socket::send(stream.as_raw_fd(), &state[..1], &[listener]).context(what)?;
+        (&stream).write_all(&state[1..]).context(what)
+    }
 }

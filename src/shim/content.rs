@@ -4,10 +4,13 @@
 //! way into the store, as those of a registry are. This is the work of a process of its own, which
 //! ends with it.
 //!
-//! Source: containerd, api/services/{containers,images,content}/v1/*.proto.
+//! A name that has got another meaning since the container was created is not followed
+//! (`meant.rs`).
 
+use super::containerd::{Containerd, missing};
 use super::flags::Flags;
-use super::grpc::{Answers, Peer};
+use super::grpc::Peer;
+use super::meant::Meant;
 use crate::cli::print;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
@@ -15,61 +18,96 @@ use crate::manifest::{Descriptor, MAX_DOCUMENT, Platform};
 use crate::reference::Reference;
 use crate::registry::Settings;
 use crate::registry::pull::{Remote, THREADS};
-use crate::ship::protobuf::{Field, Value, bytes, fields};
 use crate::store::image::Image;
 use crate::store::import::{Found, Options, Origin, Packed, Root};
 use crate::store::{self, Store};
 use nix::fcntl::{Flock, FlockArg};
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::OnceLock;
-
-const CONTAINER: &str = "/containerd.services.containers.v1.Containers/Get";
-const IMAGE: &str = "/containerd.services.images.v1.Images/Get";
-const READ: &str = "/containerd.services.content.v1.Content/Read";
 
 /// Prints the digest of a container's image, which is in the store from then on.
 pub fn main(flags: &Flags) -> Result<()> {
     let containerd = Containerd(Peer::new(&flags.address, &flags.namespace));
-    let name = containerd.image_of(&flags.id)?;
-    let target = containerd.target(&name)?;
+    let meant = Meant::of(&containerd, &flags.id)?;
     let place = std::env::var_os("IMRUN_STORE").unwrap_or_else(|| store::DEFAULT.into());
     let store = Store::new(place);
-    present(&containerd, &store, &name, &target).map_err(|error| Error {
-        what: format!("image {name}: {}", error.what),
-        ..error
-    })?;
-    print(&format!("{}\n", target.digest)).map(drop)
+    let digest = find(&containerd, &store, &meant)?;
+    print(&format!("{digest}\n")).map(drop)
 }
 
-/// Brings into the store what is missing of an image.
-fn present(containerd: &Containerd, store: &Store, name: &str, target: &Descriptor) -> Result<()> {
-    let is_there = || Image::is_there(store, &target.digest);
-    if is_there()? {
-        return Ok(());
+/// The image that was meant, under whichever of its names containerd has it.
+fn find(containerd: &Containerd, store: &Store, meant: &Meant) -> Result<Digest> {
+    let what = format!("image {}", meant.name);
+    let mut others = 0;
+    for name in meant.names() {
+        let Some(target) = containerd.target(&name)? else {
+            continue;
+        };
+        let present = present(containerd, store, meant, &target);
+        let is_it = present.map_err(|error| Error {
+            what: format!("{what}: {}", error.what),
+            ..error
+        })?;
+        if is_it {
+            return Ok(target.digest);
+        }
+        others += 1;
+    }
+    match others {
+        0 => Err(missing(&what)),
+        _ => {
+            let why = "the name means another image now than when the container was created";
+            Err(Error::digest(what, why).hint("create the container again"))
+        }
+    }
+}
+
+/// Brings into the store what is missing of an image, if it is the one that was meant.
+fn present(
+    containerd: &Containerd,
+    store: &Store,
+    meant: &Meant,
+    target: &Descriptor,
+) -> Result<bool> {
+    if let Some(is_it) = stored(store, meant, target)? {
+        return Ok(is_it);
     }
     store.create()?;
     // Others may be about to do the same, for the same image.
     let _alone = alone(store)?;
-    if is_there()? {
-        return Ok(());
+    if let Some(is_it) = stored(store, meant, target)? {
+        return Ok(is_it);
     }
     let origin = Contents {
         containerd,
         store,
-        name,
+        name: &meant.name,
         remote: OnceLock::new(),
     };
     let root = origin.root(target)?;
     let found = Found::follow(&origin, root, &Platform::host())?;
+    if !meant.is(found.config(), found.diff_ids()) {
+        return Ok(false);
+    }
     let options = Options {
         keep_blobs: false,
         name: None,
         threads: THREADS,
         progress: &|_, _| {},
     };
-    found.store(store, &options).map(drop)
+    found.store(store, &options)?;
+    Ok(true)
+}
+
+/// Whether what the store has is the image that was meant; None where it does not have it.
+fn stored(store: &Store, meant: &Meant, target: &Descriptor) -> Result<Option<bool>> {
+    if !Image::is_there(store, &target.digest)? {
+        return Ok(None);
+    }
+    let image = Image::load(store, &target.digest)?;
+    let config = &image.manifest.config.digest;
+    Ok(Some(meant.is(config, &image.config.diff_ids)))
 }
 
 fn alone(store: &Store) -> Result<Flock<File>> {
@@ -82,115 +120,6 @@ fn alone(store: &Store) -> Result<Flock<File>> {
     Flock::lock(file, FlockArg::LockExclusive)
         .map_err(|(_, errno)| errno)
         .context(|| format!("flock({path:?})"))
-}
-
-/// What containerd is asked.
-struct Containerd(Peer);
-
-impl Containerd {
-    /// The name of a container's image.
-    fn image_of(&self, id: &str) -> Result<String> {
-        let what = format!("container {id}");
-        let container = self.one(CONTAINER, id, &what)?;
-        // GetContainerResponse.container, Container.image
-        let name = string(&container, &[1, 3], &what)?;
-        match name.is_empty() {
-            false => Ok(name),
-            true => Err(Error::digest(what, "containerd knows no image of it")
-                .hint("a container is started from an image, never from a directory")),
-        }
-    }
-
-    /// What a name means.
-    fn target(&self, name: &str) -> Result<Descriptor> {
-        let what = format!("image {name}");
-        let image = self.one(IMAGE, name, &what)?;
-        // GetImageResponse.image, Image.target; Descriptor.media_type, digest and size
-        let target = part(&image, &[1, 3], &what)?;
-        let size = fields(&target).find_map(|field| match field {
-            Ok(Field {
-                number: 3,
-                value: Value::Number(size),
-            }) => Some(size),
-            _ => None,
-        });
-        Ok(Descriptor {
-            media_type: string(&target, &[1], &what)?,
-            digest: string(&target, &[2], &what)?.parse()?,
-            size: size.unwrap_or(0),
-            platform: None,
-            artifact_type: None,
-            annotations: BTreeMap::new(),
-            urls: Vec::new(),
-        })
-    }
-
-    /// The one answer to a request that has a name alone.
-    fn one(&self, method: &'static str, name: &str, what: &str) -> Result<Vec<u8>> {
-        let missing = || Error::digest(what, "containerd does not have it");
-        let mut request = Vec::new();
-        bytes(&mut request, 1, name.as_bytes());
-        let mut answers = self.0.call(method, request)?.ok_or_else(missing)?;
-        answers.message()?.ok_or_else(missing)
-    }
-
-    /// The bytes of a digest; None where containerd has discarded them.
-    fn read(&self, digest: &Digest) -> Result<Option<Content>> {
-        let mut request = Vec::new();
-        bytes(&mut request, 1, digest.to_string().as_bytes());
-        let answers = self.0.call(READ, request)?;
-        Ok(answers.map(|answers| Content {
-            answers,
-            piece: Vec::new(),
-            at: 0,
-        }))
-    }
-}
-
-/// A part of a message, by the numbers of the fields that lead to it; empty where it is not set.
-fn part(message: &[u8], path: &[u64], what: &str) -> Result<Vec<u8>> {
-    let mut found = message;
-    for wanted in path {
-        let mut last: &[u8] = &[];
-        for field in fields(found) {
-            let field =
-                field.map_err(|_| Error::system(what, "containerd's answer is malformed"))?;
-            if let (true, Value::Bytes(value)) = (field.number == *wanted, field.value) {
-                last = value;
-            }
-        }
-        found = last;
-    }
-    Ok(found.to_vec())
-}
-
-fn string(message: &[u8], path: &[u64], what: &str) -> Result<String> {
-    String::from_utf8(part(message, path, what)?).map_err(|error| Error::system(what, error))
-}
-
-/// The pieces of a blob, one behind another.
-struct Content {
-    answers: Answers,
-    piece: Vec<u8>,
-    at: usize,
-}
-
-impl Read for Content {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.piece.len() {
-            match self.answers.message().map_err(io::Error::other)? {
-                // ReadContentResponse.data
-                Some(answer) => self.piece = part(&answer, &[2], READ).map_err(io::Error::other)?,
-                None => return Ok(0),
-            }
-            self.at = 0;
-        }
-        let rest = &self.piece[self.at..];
-        let length = rest.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&rest[..length]);
-        self.at += length;
-        Ok(length)
-    }
 }
 
 /// containerd's content store, and the registry that the image's name leads to.
@@ -268,26 +197,5 @@ impl Origin for Contents<'_> {
                 fetched.map_err(|error| discarded(&what, &error))
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ship::protobuf::{message, number};
-
-    #[test]
-    fn parts_of_answers_are_found_by_their_fields() {
-        let mut image = Vec::new();
-        message(&mut image, 1, |to| {
-            bytes(to, 1, b"docker.io/library/redis:7");
-            message(to, 3, |to| {
-                bytes(to, 2, b"sha256:00");
-                number(to, 3, 7);
-            });
-        });
-        assert_eq!(string(&image, &[1, 3, 2], "x").unwrap(), "sha256:00");
-        assert_eq!(string(&image, &[1, 9], "x").unwrap(), "");
-        assert!(part(b"\x0a\xff", &[1], "x").is_err());
     }
 }

@@ -166,6 +166,16 @@ impl<'a> Found<'a> {
         &self.layers
     }
 
+    /// The digest of the image's config.
+    pub fn config(&self) -> &Digest {
+        &self.config.0
+    }
+
+    /// The digests of the layers' tars, lowest first.
+    pub fn diff_ids(&self) -> &[Digest] {
+        &self.diff_ids
+    }
+
     /// Bytes of all layers, as the source has them.
     pub fn size(&self) -> u64 {
         self.layers.iter().map(|layer| layer.size).sum()

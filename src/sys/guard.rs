@@ -1,6 +1,6 @@
 //! A process that does one thing when this one dies, however that comes.
 
-use super::check;
+use super::{check, memory};
 use nix::Result;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -16,8 +16,8 @@ impl Guard {
     /// Forks it. `file` is open for writing.
     pub fn new(file: BorrowedFd<'_>) -> Result<Guard> {
         let (end, alive) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        // SAFETY: the child makes system calls alone, none of which needs a lock or memory that
-        // another thread could have held.
+        // SAFETY: the child makes system calls alone but for the heap's own functions, whose locks
+        // fork(3) takes care of.
         match check(unsafe { libc::fork() }.into())? {
             0 => wait_and_write(end.as_raw_fd(), file.as_raw_fd()),
             pid => Ok(Guard {
@@ -59,6 +59,8 @@ fn wait_and_write(end: i32, file: i32) -> ! {
         libc::dup2(end, 0);
         libc::dup2(file, 1);
         libc::syscall(libc::SYS_close_range, 2, u32::MAX, 0);
+        // What cannot be given back is kept.
+        let _kept = memory::forget_heap();
         let mut byte = 0u8;
         libc::read(0, (&raw mut byte).cast(), 1);
         libc::write(1, c"1".as_ptr().cast(), 1);

@@ -118,9 +118,6 @@ impl Comparison<'_> {
         let open = open_directory(self.top, path);
         let directory = open.map_err(|errno| Difference::from(errno).of(path, b""))?;
         let directory = directory.as_fd();
-        let found = self.attributes(directory, b".", inode);
-        let found = found.map_err(|difference| difference.of(path, b""))?;
-        let mut block = Block::new(path, &found);
         let children = self.model.tree.children(inode);
         let children = || children.into_iter().flatten();
         let found =
@@ -129,6 +126,10 @@ impl Comparison<'_> {
         if let Some((name, why)) = unequal(&found, expected) {
             return Err(Difference::Other(why.into()).of(path, &name));
         }
+        // Behind the names: a time tells less than what was added or removed.
+        let found = self.attributes(directory, b".", inode);
+        let found = found.map_err(|difference| difference.of(path, b""))?;
+        let mut block = Block::new(path, &found);
         let mut buffers = [vec![0; BUFFER], vec![0; BUFFER]];
         for (name, entry) in children() {
             let found = self.entry(directory, name, *entry, &mut buffers);

@@ -38,6 +38,7 @@ fn read(document: &Value) -> Result<Config> {
         systemd: false,
         controllers: &["cpu".to_owned()],
         image: None,
+        quiet: false,
         is_directory: &|path| path.ends_with("data"),
     };
     Config::parse(document.to_string().as_bytes(), &reading)
@@ -317,6 +318,7 @@ fn a_duplicate_key_is_refused() {
         systemd: false,
         controllers: &[],
         image: None,
+        quiet: false,
         is_directory: &|_| false,
     };
     assert!(Config::parse(text.as_bytes(), &reading).is_err());
@@ -330,6 +332,7 @@ fn a_slice_is_within_those_that_its_name_starts_with() {
         systemd: true,
         controllers: &[],
         image: None,
+        quiet: false,
         is_directory: &|_| false,
     };
     let config = Config::parse(document.to_string().as_bytes(), &reading).unwrap();
@@ -346,6 +349,7 @@ fn the_caller_s_image_is_the_one_that_counts() {
             systemd: false,
             controllers: &[],
             image: Some(image),
+            quiet: false,
             is_directory: &|_| false,
         };
         Config::parse(document.to_string().as_bytes(), &reading).map(|config| config.subject)
@@ -359,4 +363,84 @@ fn the_caller_s_image_is_the_one_that_counts() {
     };
     assert_eq!(error.reason, Reason::Policy);
     assert!(error.what.contains(IMAGE), "{error}");
+}
+
+#[test]
+fn a_filter_asks_somebody_else_only_where_imruns_own_asks_nothing() {
+    let asking = |names: &[&str], path: Option<&str>| {
+        let document = with(
+            "/linux",
+            "seccomp",
+            json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "listenerPath": path,
+                "syscalls": [{ "names": names, "action": "SCMP_ACT_NOTIFY" }]
+            }),
+        );
+        let reading = Reading {
+            directory: Path::new("/bundle"),
+            systemd: false,
+            controllers: &[],
+            image: None,
+            quiet: true,
+            is_directory: &|_| false,
+        };
+        Config::parse(document.to_string().as_bytes(), &reading)
+    };
+    let config = asking(&["mkdir"], Some("/run/agent")).unwrap();
+    assert!(config.bundle.filter.unwrap().asks);
+    assert_eq!(config.agent.unwrap().socket, Path::new("/run/agent"));
+    // Nothing of what it names exists here: nobody is asked.
+    let config = asking(&["of_another_machine"], Some("/run/agent")).unwrap();
+    assert!(!config.bundle.filter.unwrap().asks && config.agent.is_none());
+    for (names, path) in [
+        (&["mkdir"][..], None),
+        (&["mkdir"], Some("agent")),
+        (&["mkdir", "sendmsg"], Some("/run/agent")),
+    ] {
+        assert!(asking(names, path).is_err(), "{names:?}, {path:?}");
+    }
+}
+
+#[test]
+fn settings_of_the_network_go_where_the_network_is() {
+    let read = |network: Value| {
+        let mut document = with("/linux", "sysctl", json!({ "net.ipv4.ip_forward": "1" }));
+        let namespaces = document.pointer_mut("/linux/namespaces").unwrap();
+        let list = namespaces.as_array_mut().unwrap();
+        list.retain(|one| one["type"] != "network");
+        list.extend((!network.is_null()).then_some(network));
+        read(&document).unwrap()
+    };
+    let setting = [(c"sys/net/ipv4/ip_forward".to_owned(), b"1".to_vec())];
+    let own = read(json!({ "type": "network" }));
+    assert_eq!(own.bundle.sysctls, setting);
+    assert!(own.network_sysctls.is_empty());
+    let given = read(json!({ "type": "network", "path": "/run/netns/pod" }));
+    assert_eq!(given.network_sysctls, setting);
+    assert!(given.bundle.sysctls.is_empty());
+    let host = read(Value::Null);
+    assert!(host.network_sysctls.is_empty() && host.bundle.sysctls.is_empty());
+    assert!(changed(&host).contains(&"linux.sysctl.net.ipv4.ip_forward".to_owned()));
+}
+
+#[test]
+fn a_cgroup_of_a_slice_means_a_scope_whoever_names_it() {
+    let of = |path: &str| {
+        let config = read(&with("/linux", "cgroupsPath", json!(path))).unwrap();
+        (config.bundle.cgroup.unwrap(), config.scope)
+    };
+    let (path, scope) = of("kubepods-pod1.slice:cri-containerd:ab");
+    let unit = "cri-containerd-ab.scope".to_owned();
+    assert_eq!(
+        path,
+        Path::new("kubepods.slice/kubepods-pod1.slice").join(&unit)
+    );
+    let slice = "kubepods-pod1.slice".to_owned();
+    assert_eq!(scope, Some(Scope { slice, unit }));
+    for plain in ["/default/one", "/a.slice:b/c:d", "a:b:c", "a.slice:b"] {
+        let (path, scope) = of(plain);
+        assert_eq!(path, Path::new(plain.trim_start_matches('/')));
+        assert_eq!(scope, None);
+    }
 }
