@@ -1,5 +1,6 @@
 use super::*;
 use crate::error::Reason;
+use proptest::prelude::*;
 
 /// A bundle's config.json as containerd writes it, as far as it matters.
 fn config() -> Value {
@@ -442,5 +443,122 @@ fn a_cgroup_of_a_slice_means_a_scope_whoever_names_it() {
         let (path, scope) = of(plain);
         assert_eq!(path, Path::new(plain.trim_start_matches('/')));
         assert_eq!(scope, None);
+    }
+}
+
+/// A document with all that engines ask for.
+fn whole() -> Value {
+    let mut document = config();
+    document["hooks"] = json!({ "prestart": [{ "path": "/hook", "args": ["hook"], "env": ["A=b"], "timeout": 3 }] });
+    document["annotations"] = json!({ "one": "two" });
+    document["hostname"] = json!("name");
+    let linux = &mut document["linux"];
+    linux["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "type": "user" }));
+    linux["uidMappings"] = json!([{ "containerID": 0, "hostID": 1000, "size": 100 }]);
+    linux["gidMappings"] = json!([{ "containerID": 0, "hostID": 1000, "size": 100 }]);
+    linux["sysctl"] = json!({ "net.core.somaxconn": "1", "kernel.shmmax": "2" });
+    linux["devices"] = json!([{ "path": "/dev/null", "type": "c", "major": 1, "minor": 3 }]);
+    linux["resources"] = json!({
+        "devices": [{ "allow": false, "access": "rwm" }],
+        "memory": { "limit": 1 << 24, "swap": 1 << 25 },
+        "cpu": { "shares": 1024, "quota": 100_000, "period": 100_000, "cpus": "0-1" },
+        "pids": { "limit": 100 },
+        "unified": { "memory.high": "max" }
+    });
+    linux["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{ "names": ["read", "write"], "action": "SCMP_ACT_ALLOW",
+            "args": [{ "index": 1, "value": 7, "valueTwo": 3, "op": "SCMP_CMP_MASKED_EQ" }] }]
+    });
+    document
+}
+
+fn read_whole(document: &Value, systemd: bool) -> Result<Config> {
+    let controllers = ["cpu", "cpuset", "memory", "pids"].map(str::to_owned);
+    let reading = Reading {
+        directory: Path::new("/bundle"),
+        systemd,
+        controllers: &controllers,
+        image: None,
+        quiet: false,
+        is_directory: &|_| false,
+    };
+    Config::parse(document.to_string().as_bytes(), &reading)
+}
+
+#[test]
+fn a_document_with_all_that_engines_ask_for_is_taken() {
+    let mut document = whole();
+    read_whole(&document, false).unwrap();
+    document["linux"]["cgroupsPath"] = json!("one.slice:two:three");
+    read_whole(&document, true).unwrap();
+}
+
+/// The JSON pointers of all parts of a document.
+fn pointers(value: &Value, path: &str, found: &mut Vec<String>) {
+    found.push(path.to_owned());
+    match value {
+        Value::Array(list) => {
+            for (place, value) in list.iter().enumerate() {
+                pointers(value, &format!("{path}/{place}"), found);
+            }
+        }
+        Value::Object(members) => {
+            for (key, value) in members {
+                let key = key.replace('~', "~0").replace('/', "~1");
+                pointers(value, &format!("{path}/{key}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn strange() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        prop_oneof![
+            "\\PC{0,12}",
+            "(/|\\.\\.|[a-z]){0,6}",
+            "[a-z.-]{0,9}:[a-z]{0,9}:(/|\\.|[a-z]){0,9}"
+        ]
+        .prop_map(Value::from),
+        Just(json!("")),
+        Just(json!("a\0b")),
+        Just(json!([])),
+        Just(json!([null])),
+        Just(json!({})),
+        Just(json!({ "a": "b" })),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_document_has_in_its_places_is_taken_whole_or_refused(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), strange()), 1..4),
+        systemd: bool,
+    ) {
+        let mut document = whole();
+        for (place, value) in changes {
+            let mut places = Vec::new();
+            pointers(&document, "", &mut places);
+            *document.pointer_mut(place.get::<String>(&places)).unwrap() = value;
+        }
+        let Ok(config) = read_whole(&document, systemd) else {
+            return Ok(());
+        };
+        let bundle = config.bundle;
+        prop_assert!(!bundle.process.args.is_empty());
+        prop_assert!(bundle.masked.iter().all(|path| path.to_bytes().starts_with(b"/")));
+        let cgroup = bundle.cgroup.unwrap_or_default();
+        let normal = |part| matches!(part, std::path::Component::Normal(_));
+        prop_assert!(cgroup.components().all(normal));
+        prop_assert!(bundle.filter.is_none_or(|filter| filter.program.len() <= 4096));
     }
 }
