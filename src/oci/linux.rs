@@ -38,6 +38,10 @@ const DEVICES: [&str; 8] = [
     "/dev/console",
 ];
 
+/// What leads to one process namespace for all of a pod, in CRI's own words also where nothing is said.
+const OWN_PROCESSES: &str =
+    "a pod has shareProcessNamespace: false; for crictl, namespace_options has pid: 1";
+
 pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes) -> Result<Linux> {
     let linux = root.need("linux")?;
     let namespaces = Namespaces::read(&linux, changes)?;
@@ -96,7 +100,11 @@ impl Namespaces {
             match (*kind, path) {
                 ("pid" | "mount" | "user" | "cgroup" | "time", Some(_)) => {
                     let why = "a container shares none of its own with others";
-                    return Err(refuse(format_args!("linux.namespaces, {kind}"), why));
+                    let error = refuse(format_args!("linux.namespaces, {kind}"), why);
+                    return Err(match *kind {
+                        "pid" => error.hint(OWN_PROCESSES),
+                        _ => error,
+                    });
                 }
                 // Nothing can be kept in one.
                 ("ipc", Some(path)) => changes.add("linux.namespaces, ipc", path, "its own"),
