@@ -84,11 +84,11 @@ impl Preserved {
 
     /// Tells the app of those that a service manager passed, as that told this process.
     pub fn announce(&self, environment: &mut Environment) -> Result<()> {
-        let mut set =
-            |name: &str, value: &OsStr| environment.set("sd_listen_fds", OsStr::new(name), value);
         if self.listening == 0 {
             return Ok(());
         }
+        let mut set =
+            |name: &str, value: &OsStr| environment.set("sd_listen_fds", OsStr::new(name), value);
         set("LISTEN_FDS", OsStr::new(&self.listening.to_string()))?;
         set("LISTEN_PID", OsStr::new("1"))?;
         match std::env::var_os("LISTEN_FDNAMES") {
