@@ -114,6 +114,16 @@ impl Bundle {
         (pid.parse().unwrap(), output)
     }
 
+    /// The same, and started if it is to be.
+    #[track_caller]
+    fn waits_or_runs(&self, started: bool) -> (i32, std::io::PipeReader) {
+        let created = self.create("one");
+        if started {
+            self.succeeds(&["start", "one"]);
+        }
+        created
+    }
+
     #[track_caller]
     fn status(&self, id: &str) -> String {
         let state: Value = serde_json::from_str(&self.succeeds(&["state", id])).unwrap();
@@ -204,10 +214,7 @@ fn the_callers_subreaper_learns_how_the_app_ended() {
 fn the_app_dies_with_its_supervisor() {
     let bundle = bundle!("exec busybox sleep 100");
     for started in [false, true] {
-        let (pid, _output) = bundle.create("one");
-        if started {
-            bundle.succeeds(&["start", "one"]);
-        }
+        let (pid, _output) = bundle.waits_or_runs(started);
         let socket = bundle.path("run/oci/one/lock");
         let locks = std::fs::read_to_string("/proc/locks").unwrap();
         let inode = std::os::unix::fs::MetadataExt::ino(&socket.metadata().unwrap());
@@ -230,10 +237,7 @@ fn the_app_dies_with_its_supervisor() {
 fn the_app_dies_when_nobody_is_left_to_end_it_with_its_supervisor() {
     let bundle = bundle!("exec busybox sleep 100");
     for started in [false, true] {
-        let (pid, _output) = bundle.create("one");
-        if started {
-            bundle.succeeds(&["start", "one"]);
-        }
+        let (pid, _output) = bundle.waits_or_runs(started);
         let supervisor = supervisor_of(&bundle.path("run/oci/one"), pid);
         let children = format!("/proc/{supervisor}/task/{supervisor}/children");
         let guard = std::fs::read_to_string(children).unwrap();

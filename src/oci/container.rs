@@ -23,7 +23,7 @@ use crate::supervise::{OnStall, Policy, stdin};
 use crate::sys::process;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{SFlag, fstat};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Read;
@@ -265,11 +265,15 @@ impl<'a> Draft<'a> {
 
 /// A pipe is the app's; all else is not, as nobody but the runtime knows what it is.
 fn given_stdin() -> Result<Option<OwnedFd>> {
-    let status = nix::sys::stat::fstat(std::io::stdin()).context(|| "fstat(0)")?;
-    match SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) {
-        SFlag::S_IFIFO => stdin::pipe().map(Some),
-        _ => Ok(None),
+    match stdin_is_pipe()? {
+        true => stdin::pipe().map(Some),
+        false => Ok(None),
     }
+}
+
+fn stdin_is_pipe() -> Result<bool> {
+    let mode = fstat(std::io::stdin()).context(|| "fstat(0)")?.st_mode;
+    Ok(SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()) == SFlag::S_IFIFO)
 }
 
 /// Makes a container that waits for [`start`]; its supervisor stays behind.
@@ -316,7 +320,7 @@ fn supervise(
     if let Err(errno) = nix::unistd::setsid() {
         log::warn!("setsid(): {}", errno.desc());
     }
-    if !host.sinks.iter().any(is_stdio) && draft_stdin_is_unused() {
+    if !host.sinks.iter().any(is_stdio) && !stdin_is_pipe().is_ok_and(|pipe| pipe) {
         // Whoever reads the caller's pipes sees their end: there is nothing to be kept of it.
         if let Err(errno) = process::close_stdio() {
             log::warn!("dup2(/dev/null): {}", errno.desc());
@@ -326,13 +330,6 @@ fn supervise(
         log::warn!("{error}");
         error.exit
     })
-}
-
-fn draft_stdin_is_unused() -> bool {
-    !matches!(
-        nix::sys::stat::fstat(std::io::stdin()),
-        Ok(status) if SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFIFO
-    )
 }
 
 /// Creates, starts, watches over and deletes a container; the app's exit code.

@@ -220,9 +220,8 @@ impl Lab {
         }
     }
 
-    /// A launch that is not started yet; standard streams are pipes.
-    pub fn command(&self, script: &str, level: &str, words: &[&str]) -> Command {
-        let status = format!("{script} && exec 3>>'{}'", self.path("status").display());
+    /// A launch of what is still to be named; `script` opens descriptor 3, which gets its events.
+    pub fn telling(&self, script: &str, level: &str) -> Command {
         let options = [
             "run",
             "--status-fd",
@@ -232,7 +231,13 @@ impl Lab {
             "--integrity",
             level,
         ];
-        let mut command = self.imrun(&status, &options);
+        self.imrun(script, &options)
+    }
+
+    /// A launch that is not started yet; standard streams are pipes.
+    pub fn command(&self, script: &str, level: &str, words: &[&str]) -> Command {
+        let status = format!("{script} && exec 3>>'{}'", self.path("status").display());
+        let mut command = self.telling(&status, level);
         command.args(["-i", &self.image().manifest]).args(words);
         command
             .stdin(Stdio::piped())

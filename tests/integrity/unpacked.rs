@@ -75,16 +75,7 @@ impl Stopped {
         while pipe.write(&[b'\n'; 4096]).is_ok() {}
         while pipe.write(b"\n").is_ok() {}
         let script = format!("exec 3>'{}'", path.display());
-        let words = [
-            "run",
-            "--status-fd",
-            "3",
-            "--sink",
-            "stdio:",
-            "--integrity",
-            "auto",
-        ];
-        let mut command = lab.imrun(&script, &words);
+        let mut command = lab.telling(&script, "auto");
         command.arg(&lab.image().manifest).args(["echo", "ran"]);
         let pipes = std::process::Stdio::piped;
         let child = command.stdout(pipes()).stderr(pipes()).spawn().unwrap();
