@@ -8,15 +8,12 @@ mod limits;
 
 use crate::error::{Context, Error, Result};
 use crate::rootless;
-use crate::sys::guard::Guard;
 use crate::sys::process;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::poll::{PollFd, PollFlags};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{AccessFlags, access};
-use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -37,7 +34,6 @@ const PARENT: &str = "imrun";
 pub struct Cgroup {
     path: Option<PathBuf>,
     init: OnceLock<OwnedFd>,
-    guard: OnceLock<Guard>,
 }
 
 impl Cgroup {
@@ -45,7 +41,6 @@ impl Cgroup {
         Cgroup {
             path: Some(path),
             init: OnceLock::new(),
-            guard: OnceLock::new(),
         }
     }
 
@@ -54,7 +49,6 @@ impl Cgroup {
         Cgroup {
             path: None,
             init: OnceLock::new(),
-            guard: OnceLock::new(),
         }
     }
 
@@ -136,31 +130,6 @@ impl Cgroup {
     pub fn is_frozen(&self) -> Result<bool> {
         let text = self.read("cgroup.freeze")?;
         Ok(text.is_some_and(|text| text.trim() == "1"))
-    }
-
-    /// From now on every process in it is killed when this process dies, however that comes.
-    pub fn guard(&self) -> Result<()> {
-        let file = self.path()?.join("cgroup.kill");
-        let kill = OpenOptions::new().write(true).open(&file);
-        let kill = kill.context(|| format!("open({file:?})"))?;
-        let guard = Guard::new(kill.as_fd()).context(|| "fork()")?;
-        // There is one only.
-        let _ = self.guard.set(guard);
-        Ok(())
-    }
-
-    /// For poll(2), which says POLLERR when the guard has died itself.
-    pub fn guarded(&self) -> Option<PollFd<'_>> {
-        let guard = self.guard.get()?.alive()?;
-        Some(PollFd::new(guard, PollFlags::empty()))
-    }
-
-    /// The error of that.
-    pub fn unguarded() -> Error {
-        Error::system(
-            "guard",
-            "the process that ends the container with imrun was killed",
-        )
     }
 
     /// Kills every process in it.

@@ -16,7 +16,7 @@ use crate::cgroup::{self, Cgroup, Limits};
 use crate::digest::{Digest, hex};
 use crate::error::{Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Result};
 use crate::integrity::Demand;
-use crate::launch::{self, Attachment, Ids, Network, Newborn, Outputs, Prepared, Spec};
+use crate::launch::{self, Attachment, Birthplace, Ids, Network, Newborn, Outputs, Prepared, Spec};
 use crate::observe::{Observer, OnWrite, Owners, Report};
 use crate::rootfs::Driver;
 use crate::rootless;
@@ -214,9 +214,6 @@ impl Launch<'_> {
             }
             None => Cgroup::none(),
         };
-        if self.gate.adopts() {
-            cgroup.guard()?;
-        }
         let outcome = self.start_in(&cgroup, &network, material);
         let removed = cgroup.remove();
         let (announced, ending, report) = outcome?;
@@ -236,9 +233,14 @@ impl Launch<'_> {
         material: Material,
     ) -> Result<(Announced, Ending, Report)> {
         let directory = cgroup.open()?;
-        let stdin = self.request.stdin.as_ref().map(AsFd::as_fd);
-        let adopted = self.gate.adopts();
-        let outputs = self.request.outputs;
+        let place = Birthplace {
+            network,
+            stdin: self.request.stdin.as_ref().map(AsFd::as_fd),
+            cgroup: directory.as_ref().map(AsFd::as_fd),
+            outputs: self.request.outputs,
+            adopted: self.gate.adopts(),
+            owner: (!rootless::is_ordinary()?).then(|| self.entry.first_id()),
+        };
         let start = |newborn: Newborn<'_>| {
             let (material, root) = self.mount(material)?;
             let held = material.hold()?;
@@ -250,14 +252,7 @@ impl Launch<'_> {
             let app = self.told(outcome, &announced, cgroup)?;
             Ok((announced, app, held))
         };
-        let (announced, app, _held) = launch::start(
-            network,
-            stdin,
-            directory.as_ref().map(AsFd::as_fd),
-            outputs,
-            adopted,
-            start,
-        )?;
+        let (announced, app, _held) = launch::start(&place, start)?;
         let ended = self.supervise(app, &announced, cgroup);
         let ended = ended.map_err(|error| error.exit(EXIT_FAILED));
         let (ending, report) = self.told(ended, &announced, cgroup)?;

@@ -1,12 +1,12 @@
 //! From a verified root to a running app: namespaces, mounts, privileges, execve(2).
 //!
 //! ```text
-//! start ─┬─ this thread: clone ──────────── waits with its child until execve ─────────── ends
+//! start ─┬─ another thread: clone ───────── waits with its child until execve ─────────── ends
 //!        │      child:     its own proc, sysfs, cgroup2 ── root, privileges ── waits ── execve
 //!        └─ direct:        what the child is told later ┘                     └ lets it go
 //! ```
 //! [`start`] clones a child that builds what of its world is always the same, while `direct` finds
-//! out the rest in another thread; [`Newborn::prepare`] hands that over and waits until the child
+//! out the rest in this thread; [`Newborn::prepare`] hands that over and waits until the child
 //! stands in front of execve, and [`Prepared::execute`] lets it go.
 #![forbid(unsafe_code)]
 
@@ -22,23 +22,26 @@ mod sysctl;
 mod unpacked;
 
 use crate::capabilities::Capabilities;
-use crate::error::{Context, EXIT_FAILED, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
+use crate::error::{Context, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
 use crate::observe::calls;
 use crate::rootless;
 use crate::seccomp::Policy;
 use crate::sys::process::Pointers;
+use crate::sys::guard::Guard;
 use crate::sys::seccomp::Listener;
 use crate::sys::{clone, process, seccomp, socket as descriptors};
 use child::{Cradle, Failure, Step, World};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{self, AddressFamily, Shutdown, SockFlag, SockType, shutdown};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub use ground::Ground;
 pub use ids::{IdRange, Ids};
@@ -135,23 +138,35 @@ impl Walls {
     }
 }
 
-/// Clones the child, and waits with it until it executes the app or is gone; `direct` decides beside
-/// it, in a thread of its own, what becomes of it.
+/// Surroundings of a child.
+pub struct Birthplace<'a> {
+    /// Network that the app sees.
+    pub network: &'a Attachment,
+    /// Pipe of imrun's own that becomes the app's standard input; /dev/null without.
+    pub stdin: Option<BorrowedFd<'a>>,
+    /// Cgroup that the child is born into.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// What becomes of the app's output.
+    pub outputs: Outputs,
+    /// Whether the app's parent is that of this process, who learns how the app ended.
+    pub adopted: bool,
+    /// User of the host who owns the app's user namespace: what the kernel counts for each user
+    /// (inotify instances and the like) is charged to this one. `None`: that of this process.
+    pub owner: Option<u32>,
+}
+
+/// Clones the child in another thread, which waits with it until it executes the app or is gone;
+/// `direct` decides beside it, in this thread, what becomes of it.
 ///
-/// `stdin` is a pipe of imrun's own that becomes the app's standard input; /dev/null without. The
-/// app dies with the thread that calls this, unless it is `adopted`: then its parent is that of this
-/// process, who learns how it ended.
+/// The app ends with the thread that calls this, by its [`Guard`].
 ///
 /// # Errors
 /// `direct`'s, or the failing call; nothing of the image ran, and the child is gone.
-pub fn start<T: Send>(
-    network: &Attachment,
-    stdin: Option<BorrowedFd<'_>>,
-    cgroup: Option<BorrowedFd<'_>>,
-    outputs: Outputs,
-    adopted: bool,
-    direct: impl FnOnce(Newborn<'_>) -> Result<T> + Send,
+pub fn start<T>(
+    place: &Birthplace<'_>,
+    direct: impl FnOnce(Newborn<'_>) -> Result<T>,
 ) -> Result<T> {
+    let Birthplace { network, stdin, outputs, adopted, .. } = *place;
     let ((stdout, child_stdout), (stderr, child_stderr)) = match outputs {
         Outputs::Pipes => (pipe()?, pipe()?),
         Outputs::Handed => (handed(1)?, handed(2)?),
@@ -169,7 +184,7 @@ pub fn start<T: Send>(
         own_ipc: !rootless::is_ordinary()?,
         sets_memfd: has_memfd_sysctl()?,
         sets_groups: rootless::may_set_groups()?,
-        adopted,
+        owner: place.owner,
         stdin: stdin.map(|stdin| stdin.as_raw_fd()),
         stdout: child_stdout.as_raw_fd(),
         stderr: child_stderr.as_raw_fd(),
@@ -177,6 +192,9 @@ pub fn start<T: Send>(
         parent_channel: channel.as_raw_fd(),
         world: &world,
     };
+    // Kept until the child is gone where the start fails: its end would hide the reason.
+    let guard = Arc::new(Guard::new().context(|| "clone3(CLONE_VM|CLONE_NEWPID)")?);
+    let namespace = guard.pidfd().try_clone_to_owned().context(|| "dup(guard)")?;
     let child_channel = Mutex::new(Some(child_channel));
     let newborn = Newborn {
         birth: &birth,
@@ -189,40 +207,48 @@ pub fn start<T: Send>(
         stdout,
         stderr,
         channel,
+        guard: guard.clone(),
     };
-    std::thread::scope(|scope| {
-        let director = std::thread::Builder::new()
-            .name("director".into())
-            .spawn_scoped(scope, || direct(newborn))
-            .context(|| "clone(thread)")?;
-        let cloned = clone_child(network, cgroup, &birth, &cradle);
+    let clone = || {
+        let cloned = clone_child(place, &namespace, &birth, &cradle);
         // Who still waits for a child that was never born, or died at once, sees it by this.
         close(&child_channel);
-        let directed = director
+        cloned
+    };
+    std::thread::scope(|scope| {
+        let cloner = std::thread::Builder::new()
+            .name("cloner".into())
+            .spawn_scoped(scope, clone)
+            .context(|| "clone(thread)")?;
+        let directed = direct(newborn);
+        let cloned = cloner
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         cloned.and(directed)
     })
 }
 
-/// Returns when the child has executed the app, or is gone.
+/// Returns when the child has executed the app, or is gone. What this thread enters is its own alone,
+/// and ends with it.
 fn clone_child(
-    network: &Attachment,
-    cgroup: Option<BorrowedFd<'_>>,
+    place: &Birthplace<'_>,
+    namespace: &OwnedFd,
     birth: &clone::Birth,
     cradle: &Cradle<'_>,
 ) -> Result<()> {
-    let parent = match cradle.adopted {
-        true => libc::CLONE_PARENT as u64,
-        false => 0,
-    };
     let ipc = if cradle.own_ipc { child::IPC } else { 0 };
-    let flags = child::NAMESPACES | ipc | network.clone_flag() | parent;
-    let home = network.enter()?;
-    clone::clone_and_wait(flags, cgroup, birth, child::run, cradle)
-        .map_err(|errno| clone_failed(flags, errno))?;
-    // The app may run already.
-    home.leave().map_err(|error| error.exit(EXIT_FAILED))
+    place.network.enter()?;
+    setns(namespace, CloneFlags::CLONE_NEWPID).context(|| "setns(CLONE_NEWPID)")?;
+    let request = clone::Request {
+        namespaces: child::NAMESPACES | ipc | place.network.clone_flag(),
+        adopted: place.adopted,
+        cgroup: place.cgroup,
+        before: child::before,
+        child: child::run,
+        argument: cradle,
+    };
+    clone::clone_and_wait(&request, birth)
+        .map_err(|errno| clone_failed(request.namespaces, errno))
 }
 
 /// Whether this process can set `vm.memfd_noexec`; the filter takes its place where it cannot.
@@ -250,6 +276,7 @@ pub struct Newborn<'a> {
     stdout: OwnedFd,
     stderr: OwnedFd,
     channel: OwnedFd,
+    guard: Arc<Guard>,
 }
 
 /// A container that stands in front of its execve(2).
@@ -268,8 +295,20 @@ pub struct Prepared {
     pub listener: Option<Listener>,
     /// Whether another process learns how it ended.
     pub adopted: bool,
+    /// Ends the app when it is dropped, or this process dies.
+    pub guard: Arc<Guard>,
     channel: OwnedFd,
     program: String,
+}
+
+/// What poll(2) says of it when the guard is gone: all processes of the container are, too.
+pub fn loss_of(guard: &Guard) -> PollFd<'_> {
+    PollFd::new(guard.pidfd(), PollFlags::POLLIN)
+}
+
+/// The error of that.
+pub fn unguarded() -> Error {
+    Error::system("guard", "the process that ends the container with imrun was killed")
 }
 
 impl Newborn<'_> {
@@ -340,9 +379,13 @@ impl Newborn<'_> {
 
     fn await_birth(self, program: String) -> Result<Prepared> {
         let (message, _) = receive(&self.channel)?;
-        let (Some(_), Some((pid, pidfd))) = (message, self.birth.take()) else {
-            return Err(died());
+        let Some(pidfd) = self.birth.take() else {
+            return Err(match message {
+                Some(failure) => Error::system(failure.step.call(), failure.errno.desc()),
+                None => died(),
+            });
         };
+        let pid = process::pid_of(pidfd.as_fd()).context(|| "read(\"/proc/self/fdinfo\")")?;
         // From here on the child's death shows by the end of its channel.
         close(self.child_channel);
         let prepared = Prepared {
@@ -352,6 +395,7 @@ impl Newborn<'_> {
             stderr: self.stderr,
             listener: None,
             adopted: self.adopted,
+            guard: self.guard,
             channel: self.channel,
             program,
         };

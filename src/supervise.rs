@@ -10,8 +10,9 @@ pub mod stdin;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, EXIT_STALLED, Result};
-use crate::launch::Prepared;
+use crate::launch::{self, Prepared};
 use crate::ship::{Shipper, Stream};
+use crate::sys::guard::Guard;
 use crate::sys::memory::{self, Program};
 use crate::sys::process::pidfd_send_signal;
 use nix::errno::Errno;
@@ -23,6 +24,7 @@ use nix::unistd::Pid;
 use output::Output;
 use report::Report;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long an app has run when it is taken for one that stays.
@@ -114,6 +116,7 @@ pub struct Supervisor<'a> {
     app: OwnedFd,
     pid: Pid,
     adopted: bool,
+    guard: Arc<Guard>,
     cgroup: &'a Cgroup,
     shipper: &'a Shipper,
     signals: &'a SignalFd,
@@ -157,6 +160,7 @@ impl<'a> Supervisor<'a> {
             app: app.pidfd,
             pid: app.pid,
             adopted: app.adopted,
+            guard: app.guard,
             cgroup,
             shipper,
             signals,
@@ -181,6 +185,9 @@ impl<'a> Supervisor<'a> {
             self.settle()?;
         }
         let ending = self.ending()?;
+        if !self.adopted {
+            self.guard.end();
+        }
         self.finish(ending.drain_until)?;
         Ok(ending)
     }
@@ -198,7 +205,7 @@ impl<'a> Supervisor<'a> {
             PollFd::new(self.shipper.notice(), PollFlags::POLLIN),
             self.outputs[0].poll_fd().unwrap_or_else(none),
             self.outputs[1].poll_fd().unwrap_or_else(none),
-            self.cgroup.guarded().unwrap_or_else(none),
+            launch::loss_of(&self.guard),
         ];
         if let Memory::Give {
             program,
@@ -215,9 +222,7 @@ impl<'a> Supervisor<'a> {
             *done = true;
         }
         match polled {
-            Ok(_) if ready[5] && !ready[0] && self.cgroup.guarded().is_some() => {
-                Err(Cgroup::unguarded())
-            }
+            Ok(_) if ready[5] && !ready[0] => Err(launch::unguarded()),
             Ok(_) | Err(Errno::EINTR) => Ok(ready[0]),
             Err(errno) => Err(errno).context(|| "poll()"),
         }

@@ -15,8 +15,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::Signal;
-use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stdin, fchdir, pivot_root, setsid};
 use std::convert::Infallible;
@@ -48,8 +47,8 @@ pub(super) struct Cradle<'a> {
     pub sets_memfd: bool,
     /// Whether supplementary groups can be set.
     pub sets_groups: bool,
-    /// Whether its parent is not imrun.
-    pub adopted: bool,
+    /// User of the host who owns its user namespace, if that is not this process's.
+    pub owner: Option<u32>,
     pub stdin: Option<RawFd>,
     pub stdout: RawFd,
     pub stderr: RawFd,
@@ -112,6 +111,7 @@ steps! {
     Channel = "send, recv(channel)",
     Signals = "rt_sigaction(SIG_DFL)",
     Session = "setsid()",
+    Owner = "setresuid, setfsuid(owner)",
     CgroupNamespace = "unshare(CLONE_NEWCGROUP)",
     Propagation = "mount(\"/\", MS_REC|MS_PRIVATE)",
     Proc = "fsopen, fsconfig, fsmount(\"proc\")",
@@ -155,7 +155,6 @@ steps! {
     KeepCapabilities = "prctl(PR_SET_KEEPCAPS)",
     Capabilities = "capset()",
     NoNewPrivileges = "prctl(PR_SET_NO_NEW_PRIVS)",
-    ParentDeath = "prctl(PR_SET_PDEATHSIG, SIGKILL)",
     WorkingDirectory = "chdir()",
     CloseRange = "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)",
     KeepOpen = "fcntl(F_SETFD, 0)",
@@ -200,6 +199,30 @@ trait At<T> {
 impl<T> At<T> for nix::Result<T> {
     fn at(self, step: Step) -> Result<T, Failure> {
         self.map_err(|errno| Failure { step, errno })
+    }
+}
+
+/// Runs in the process that clones the child; says whether it is to be cloned. That process has all
+/// rights of imrun's, and ends with the clone.
+pub(super) fn before(cradle: &Cradle<'_>) -> bool {
+    let Err(failure) = prepare_clone(cradle) else {
+        return true;
+    };
+    // Nobody is left to tell when this fails: the parent is gone, and sees nothing.
+    let _ = send(cradle, failure);
+    false
+}
+
+fn prepare_clone(cradle: &Cradle<'_>) -> Result<(), Failure> {
+    if cradle.sets_memfd {
+        // Of the guard's pid namespace: what is nested in it cannot be laxer.
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let proc = open(c"/proc", flags, Mode::empty()).at(Step::SysctlMemfd)?;
+        set_sysctls(&proc, &sysctl::HOST_USER)?;
+    }
+    match cradle.owner {
+        Some(owner) => process::set_effective_user(owner).at(Step::Owner),
+        None => Ok(()),
     }
 }
 
@@ -317,9 +340,6 @@ fn mount_views(cradle: &Cradle<'_>) -> Result<Views, Failure> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     nix::mount::mount(none, c"/", none, private, none).at(Step::Propagation)?;
     let proc = mount_new(c"proc", 0, Step::Proc)?;
-    if cradle.sets_memfd {
-        set_sysctls(&proc, &sysctl::HOST_USER)?;
-    }
     let sysfs = match cradle.own_network {
         true => Some(mount_new(c"sysfs", RDONLY, Step::Sysfs)?),
         false => None,
@@ -448,11 +468,6 @@ fn drop_privileges(cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
     process::set_ids(spec.uid, spec.gid, groups).at(Step::Ids)?;
     process::set_capabilities(capabilities).at(Step::Capabilities)?;
     nix::sys::prctl::set_no_new_privs().at(Step::NoNewPrivileges)?;
-    // A change of credentials clears it, so it comes after the last one.
-    if !cradle.adopted {
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).at(Step::ParentDeath)?;
-    }
-    exit_if_orphaned(cradle)?;
     enter_working_directory(&spec.workdir).at(Step::WorkingDirectory)?;
     process::close_on_exec_from(3).at(Step::CloseRange)?;
     process::keep_open(3..3 + spec.descriptors).at(Step::KeepOpen)
@@ -467,16 +482,6 @@ fn bound_capabilities(keep: u64) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// The parent may have died before its death was asked to be told.
-fn exit_if_orphaned(cradle: &Cradle<'_>) -> Result<(), Failure> {
-    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    match socket::recv(cradle.channel, &mut [0], flags) {
-        Ok(0) => process::exit(i32::from(crate::error::EXIT_REFUSED)),
-        Err(Errno::EAGAIN) => Ok(()),
-        other => other.at(Step::Channel).map(drop),
-    }
 }
 
 /// No descriptor of this process's is a way to it (/proc/self/fd), and the kernel gives a path that

@@ -195,9 +195,6 @@ pub struct Attachment {
     sysctls: Vec<Setting>,
 }
 
-/// The way back from another network namespace.
-pub(super) struct Home(Option<File>);
-
 impl Attachment {
     /// For the launch record: the mode, the namespace's path, the digests of the files with names.
     pub fn record(&self) -> Value {
@@ -247,11 +244,10 @@ impl Attachment {
     }
 
     /// Moves this thread into the namespace that it names, if it does: a child that is cloned there
-    /// stays. Other threads are where they were; this one goes back by [`Home::leave`]. On the way it
-    /// sets what is to be set there.
-    pub(super) fn enter(&self) -> Result<Home> {
+    /// stays. Other threads are where they were. On the way it sets what is to be set there.
+    pub(super) fn enter(&self) -> Result<()> {
         let Some(namespace) = &self.namespace else {
-            return Ok(Home(None));
+            return Ok(());
         };
         let path = "/proc/thread-self/ns/net";
         let home = File::open(path).context(|| format!("open({path:?})"))?;
@@ -259,14 +255,9 @@ impl Attachment {
             let why = "a container does not set what is the host's own network";
             return Err(Error::policy("linux.sysctl", why));
         }
-        set_namespace(namespace)?;
+        setns(namespace, CloneFlags::CLONE_NEWNET).context(|| "setns(CLONE_NEWNET)")?;
         let set = |(path, value): &Setting| sysctl::set_here(path, value);
-        let set = self.sysctls.iter().try_for_each(set);
-        let home = Home(Some(home));
-        match set {
-            Ok(()) => Ok(home),
-            Err(error) => home.leave().and(Err(error)),
-        }
+        self.sysctls.iter().try_for_each(set)
     }
 }
 
@@ -275,16 +266,6 @@ fn is_same(one: &File, other: &File) -> Result<bool> {
     let pair = inode(one).and_then(|one| Ok((one, inode(other)?)));
     let (one, other) = pair.context(|| "fstat(network namespace)")?;
     Ok(one == other)
-}
-
-impl Home {
-    pub(super) fn leave(self) -> Result<()> {
-        self.0.as_ref().map_or(Ok(()), set_namespace)
-    }
-}
-
-fn set_namespace(namespace: &File) -> Result<()> {
-    setns(namespace, CloneFlags::CLONE_NEWNET).context(|| "setns(CLONE_NEWNET)")
 }
 
 fn open_network(path: &Path) -> Result<File> {

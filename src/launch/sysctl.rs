@@ -20,7 +20,8 @@ const fn sysctl(step: Step, path: &'static CStr, value: &'static [u8]) -> Sysctl
     Sysctl { step, path, value }
 }
 
-/// Of the pid namespace, to be set as a user of the host: memory cannot be executed by descriptor.
+/// Of the guard's pid namespace, by a member of it who is root of the host: memory cannot be executed
+/// by descriptor there, nor in any namespace that is nested in it.
 pub(super) const HOST_USER: [Sysctl; 1] = [sysctl(Step::SysctlMemfd, c"sys/vm/memfd_noexec", b"2")];
 
 /// Of the ipc namespace, to be set as its root: nothing can be kept in the kernel.

@@ -8,7 +8,7 @@ use super::state::{App, Known, Phase, Place};
 use crate::cgroup::Cgroup;
 use crate::container::Gate;
 use crate::error::{Context, Error, Result};
-use crate::launch::Prepared;
+use crate::launch::{self, Prepared};
 use crate::supervise::signals;
 use crate::sys::process::Namespaces;
 use nix::errno::Errno;
@@ -120,12 +120,11 @@ impl<'a> Door<'a> {
         signals: &SignalFd,
     ) -> Result<()> {
         loop {
-            let none = || PollFd::new(app.pidfd.as_fd(), PollFlags::empty());
             let mut set = [
                 PollFd::new(listener.as_fd(), PollFlags::POLLIN),
                 PollFd::new(app.pidfd.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-                cgroup.guarded().unwrap_or_else(none),
+                launch::loss_of(&app.guard),
             ];
             match poll(&mut set, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
@@ -139,7 +138,7 @@ impl<'a> Door<'a> {
                 ));
             }
             if unguarded {
-                return Err(Cgroup::unguarded());
+                return Err(launch::unguarded());
             }
             signals::refuse(signals)?;
             if start {

@@ -116,6 +116,23 @@ pub fn set_ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<()> {
     Ok(())
 }
 
+/// Makes `uid` the effective user of this one thread, whose rights to files stay those of its real
+/// user: a user namespace that it makes belongs to `uid`.
+pub fn set_effective_user(uid: u32) -> Result<()> {
+    const SAME: u32 = u32::MAX;
+    // SAFETY: plain integers.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, SAME, uid, SAME) })?;
+    // SAFETY: getuid(2) always succeeds.
+    let real = unsafe { libc::getuid() };
+    // It tells no error, and the user that it was before; a second call tells what the first did.
+    let set = || {
+        // SAFETY: plain integers.
+        unsafe { libc::syscall(libc::SYS_setfsuid, real) }
+    };
+    set();
+    if set() == libc::c_long::from(real) { Ok(()) } else { Err(nix::errno::Errno::EPERM) }
+}
+
 /// The NIS domain's name of this uts namespace.
 pub fn set_domain_name(name: &CStr) -> Result<()> {
     // SAFETY: the pointer is valid for as many bytes as the length says.
@@ -251,6 +268,15 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     // SAFETY: the kernel has just made this descriptor for the caller.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// The id, in the pid namespace of /proc, of the process that `pidfd` refers to (pidfd_open(2)).
+pub fn pid_of(pidfd: BorrowedFd<'_>) -> std::io::Result<nix::unistd::Pid> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+    let pid = pid.and_then(|pid| pid.trim().parse().ok()).filter(|pid| *pid > 0);
+    pid.map(nix::unistd::Pid::from_raw)
+        .ok_or_else(|| nix::errno::Errno::ESRCH.into())
 }
 
 /// Sends a signal with a value, as sigqueue(3) does.
