@@ -12,7 +12,7 @@ mod plan;
 mod subject;
 
 use crate::capabilities::Capabilities;
-use crate::cgroup::{self, Cgroup, Limits};
+use crate::cgroup::{self, Cgroup, Limits, Made};
 use crate::digest::{Digest, hex};
 use crate::error::{Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Result};
 use crate::integrity::Demand;
@@ -29,6 +29,7 @@ use crate::sys::memory;
 use nix::sys::signalfd::SignalFd;
 use plan::Plan;
 use serde_json::{Value, json};
+use std::cell::OnceCell;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::Read;
@@ -162,10 +163,11 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
         signals: &signals,
         status,
         gate,
+        made: OnceCell::new(),
     };
     let outcome = launch.run(material);
     // What is left is removed whatever happened; the first error is the one that is told.
-    let left = launch.place.as_deref().map(Cgroup::existing).transpose();
+    let left = launch.made.get().map(Cgroup::existing).transpose();
     let removed = match left.map(Option::flatten) {
         Ok(None) => entry.remove(),
         // By the entry the next command finds it, and tries again.
@@ -180,8 +182,10 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
 struct Launch<'a> {
     request: &'a Request,
     id: String,
-    /// Where its cgroup is, beneath the root of the hierarchy, if there is one.
+    /// Where its cgroup is to be, beneath the root of the hierarchy, if it gets one.
     place: Option<PathBuf>,
+    /// Its cgroup.
+    made: OnceCell<Made>,
     loaded: &'a Loaded,
     entry: &'a Entry,
     signals: &'a SignalFd,
@@ -207,14 +211,12 @@ impl Launch<'_> {
     fn run(&self, material: Material) -> Result<Outcome> {
         let network = self.request.network.attach()?;
         let cgroup = match &self.place {
-            Some(place) => {
-                self.entry.announce_cgroup(place)?;
-                // A launch that its limits forbid is none that the sink should hear of.
-                Cgroup::create(place, &self.request.limits)?
-            }
+            // A launch that its limits forbid is none that the sink should hear of.
+            Some(place) => Cgroup::create(place, &self.request.limits)?,
             None => Cgroup::none(),
         };
-        let outcome = self.start_in(&cgroup, &network, material);
+        let recorded = self.record(&cgroup);
+        let outcome = recorded.and_then(|()| self.start_in(&cgroup, &network, material));
         let removed = cgroup.remove();
         let (announced, ending, report) = outcome?;
         removed.map_err(|error| error.exit(EXIT_FAILED))?;
@@ -225,6 +227,16 @@ impl Launch<'_> {
         })
     }
 
+    /// Leaves word of a cgroup that was made.
+    fn record(&self, cgroup: &Cgroup) -> Result<()> {
+        let Some(made) = cgroup.made() else {
+            return Ok(());
+        };
+        let made = self.made.get_or_init(|| made.clone());
+        self.entry.record_cgroup(made)?;
+        self.gate.grouped(made)
+    }
+
     /// Returns when the app has ended.
     fn start_in(
         &self,
@@ -232,11 +244,10 @@ impl Launch<'_> {
         network: &Attachment,
         material: Material,
     ) -> Result<(Announced, Ending, Report)> {
-        let directory = cgroup.open()?;
         let place = Birthplace {
             network,
             stdin: self.request.stdin.as_ref().map(AsFd::as_fd),
-            cgroup: directory.as_ref().map(AsFd::as_fd),
+            cgroup: cgroup.handle(),
             outputs: self.request.outputs,
             adopted: self.gate.adopts(),
             owner: (!rootless::is_ordinary()?).then(|| self.entry.first_id()),
@@ -341,7 +352,7 @@ impl Launch<'_> {
             shipper, sequence, ..
         } = announced;
         await_acknowledgement(shipper, *sequence, deadline, self.signals)?;
-        self.gate.pass(&prepared, cgroup, self.signals)?;
+        self.gate.pass(&prepared, self.signals)?;
         prepared.execute(|listener| self.gate.give(listener))?;
         self.gate.passed()?;
         Ok(prepared)

@@ -26,8 +26,8 @@ use crate::error::{Context, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
 use crate::observe::calls;
 use crate::rootless;
 use crate::seccomp::Policy;
-use crate::sys::process::Pointers;
 use crate::sys::guard::Guard;
+use crate::sys::process::Pointers;
 use crate::sys::seccomp::Listener;
 use crate::sys::{clone, process, seccomp, socket as descriptors};
 use child::{Cradle, Failure, Step, World};
@@ -166,7 +166,13 @@ pub fn start<T>(
     place: &Birthplace<'_>,
     direct: impl FnOnce(Newborn<'_>) -> Result<T>,
 ) -> Result<T> {
-    let Birthplace { network, stdin, outputs, adopted, .. } = *place;
+    let Birthplace {
+        network,
+        stdin,
+        outputs,
+        adopted,
+        ..
+    } = *place;
     let ((stdout, child_stdout), (stderr, child_stderr)) = match outputs {
         Outputs::Pipes => (pipe()?, pipe()?),
         Outputs::Handed => (handed(1)?, handed(2)?),
@@ -194,7 +200,10 @@ pub fn start<T>(
     };
     // Kept until the child is gone where the start fails: its end would hide the reason.
     let guard = Arc::new(Guard::new().context(|| "clone3(CLONE_VM|CLONE_NEWPID)")?);
-    let namespace = guard.pidfd().try_clone_to_owned().context(|| "dup(guard)")?;
+    let namespace = guard
+        .pidfd()
+        .try_clone_to_owned()
+        .context(|| "dup(guard)")?;
     let child_channel = Mutex::new(Some(child_channel));
     let newborn = Newborn {
         birth: &birth,
@@ -247,8 +256,7 @@ fn clone_child(
         child: child::run,
         argument: cradle,
     };
-    clone::clone_and_wait(&request, birth)
-        .map_err(|errno| clone_failed(request.namespaces, errno))
+    clone::clone_and_wait(&request, birth).map_err(|errno| clone_failed(request.namespaces, errno))
 }
 
 /// Whether this process can set `vm.memfd_noexec`; the filter takes its place where it cannot.
@@ -308,7 +316,10 @@ pub fn loss_of(guard: &Guard) -> PollFd<'_> {
 
 /// The error of that.
 pub fn unguarded() -> Error {
-    Error::system("guard", "the process that ends the container with imrun was killed")
+    Error::system(
+        "guard",
+        "the process that ends the container with imrun was killed",
+    )
 }
 
 impl Newborn<'_> {

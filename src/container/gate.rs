@@ -1,6 +1,6 @@
 //! Who says when a container that stands in front of its execve(2) may go on.
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::Made;
 use crate::error::Result;
 use crate::launch::Prepared;
 use nix::sys::signalfd::SignalFd;
@@ -13,11 +13,17 @@ pub trait Gate: Sync {
         false
     }
 
+    /// The container's cgroup is made.
+    fn grouped(&self, made: &Made) -> Result<()> {
+        let _ = made;
+        Ok(())
+    }
+
     /// Returns when the app may start.
     ///
     /// # Errors
     /// It may not: nothing of it ran.
-    fn pass(&self, app: &Prepared, cgroup: &Cgroup, signals: &SignalFd) -> Result<()>;
+    fn pass(&self, app: &Prepared, signals: &SignalFd) -> Result<()>;
 
     /// Gives away the listener of the bundle's filter: whoever has it answers the app's calls.
     fn give(&self, listener: OwnedFd) -> Result<()> {
@@ -35,7 +41,7 @@ pub trait Gate: Sync {
 pub struct Open;
 
 impl Gate for Open {
-    fn pass(&self, _: &Prepared, _: &Cgroup, _: &SignalFd) -> Result<()> {
+    fn pass(&self, _: &Prepared, _: &SignalFd) -> Result<()> {
         Ok(())
     }
 }

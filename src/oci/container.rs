@@ -7,7 +7,7 @@ use super::preserved::Preserved;
 use super::scope::Scope;
 use super::state::{App, Known, Phase, Place};
 use crate::capabilities::{self, Capabilities};
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup;
 use crate::container::{self, Request, Subject};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
@@ -30,7 +30,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of a config.json that are read.
 const MAX_CONFIG: u64 = 8 << 20;
@@ -137,14 +137,11 @@ impl<'a> Draft<'a> {
             .context(|| format!("realpath({:?})", creation.bundle))?;
         let quiet = host.on_write == OnWrite::Quiet;
         let mut config = read_config(&bundle, host.systemd, quiet, creation.image)?;
-        // Where its cgroup is must be known without asking its supervisor.
         let asked = config.bundle.cgroup.as_deref();
         match config.scope.as_ref().and(asked).and_then(Scope::place) {
             Some(place) => config.bundle.cgroup = Some(place),
             None => config.scope = None,
         }
-        let default = cgroup::place(&container::new_id()?);
-        let cgroup = config.bundle.cgroup.get_or_insert(default).clone();
         if let Some(path) = &config.ipc {
             namespace("ipc", path, CloneFlags::CLONE_NEWIPC)?;
         }
@@ -166,7 +163,8 @@ impl<'a> Draft<'a> {
             },
             bundle,
             created: crate::time::now(),
-            cgroup,
+            cgroup: None,
+            supervisor: None,
             app: None,
             started: false,
         };
@@ -201,9 +199,12 @@ impl<'a> Draft<'a> {
             ..
         } = self.creation;
         let agent = agent.as_ref();
-        let door = Door::new(
-            self.place, &hooks, agent, self.known, pid_file, preserved, from,
-        );
+        let known = Known {
+            supervisor: Some(App::of(std::process::id() as i32)?),
+            ..self.known
+        };
+        self.place.write(&known)?;
+        let door = Door::new(self.place, &hooks, agent, known, pid_file, preserved, from);
         let request = (|| {
             if let Some((scope, place)) = scope.zip(bundle.cgroup.as_deref()) {
                 scope.enter(place)?;
@@ -381,8 +382,7 @@ pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
             false => Err(unfit(&known, phase, "kill")),
         };
     };
-    let cgroup = Cgroup::existing(&known.cgroup)?;
-    match (all, cgroup) {
+    match (all, known.existing_cgroup()?) {
         (true, Some(cgroup)) if signal == libc::SIGKILL => cgroup.kill(),
         (true, Some(cgroup)) => cgroup
             .processes()?
@@ -420,8 +420,9 @@ pub fn delete(root: &Path, id: &str, force: bool, systemd: bool) -> Result<()> {
     match phase {
         Phase::Stopped => {}
         Phase::Created => kill(root, id, libc::SIGKILL, true)?,
+        Phase::Creating if force => end_creation(&place, &known)?,
         _ if force => {
-            let cgroup = Cgroup::existing(&known.cgroup)?;
+            let cgroup = known.existing_cgroup()?;
             cgroup.map_or(Ok(()), |cgroup| cgroup.kill())?;
         }
         _ => return Err(unfit(&known, phase, "delete").hint("--force kills it first")),
@@ -444,6 +445,26 @@ pub fn delete(root: &Path, id: &str, force: bool, systemd: bool) -> Result<()> {
     after(&place, &known, &hooks)
 }
 
+/// Ends a container that is being created, by ending who creates it: that one knows what it has made.
+fn end_creation(place: &Place, known: &Known) -> Result<()> {
+    let deadline = Instant::now() + CLEANUP;
+    let mut supervisor = known.supervisor;
+    // For a moment it is there, and has not said who it is.
+    while supervisor.is_none() && place.has_supervisor()? && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+        supervisor = place.read()?.supervisor;
+    }
+    let Some(supervisor) = supervisor else {
+        return Ok(());
+    };
+    send(supervisor, libc::SIGTERM)?;
+    if place.await_supervisor(CLEANUP / 2)? {
+        return Ok(());
+    }
+    // Of a hook that does not end, say. The kernel ends the container with it.
+    send(supervisor, libc::SIGKILL)
+}
+
 /// Forgets a container, and runs what its bundle has for then.
 fn after(place: &Place, known: &Known, hooks: &hooks::Hooks) -> Result<()> {
     place.remove()?;
@@ -464,7 +485,7 @@ pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
         true => phase == Phase::Running,
         false => phase == Phase::Paused,
     };
-    match Cgroup::existing(&known.cgroup)? {
+    match known.existing_cgroup()? {
         Some(cgroup) if fits => cgroup.freeze(frozen),
         _ => Err(unfit(
             &known,
@@ -477,7 +498,7 @@ pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
 /// The processes of a container, by the host's numbers.
 pub fn processes(root: &Path, id: &str) -> Result<Vec<i32>> {
     let (_, known, _) = find(root, id)?;
-    let cgroup = Cgroup::existing(&known.cgroup)?;
+    let cgroup = known.existing_cgroup()?;
     cgroup.map_or(Ok(Vec::new()), |cgroup| cgroup.processes())
 }
 

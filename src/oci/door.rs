@@ -5,7 +5,7 @@ use super::hooks::{self, Hooks};
 use super::preserved::Preserved;
 use super::seccomp::Agent;
 use super::state::{App, Known, Phase, Place};
-use crate::cgroup::Cgroup;
+use crate::cgroup::Made;
 use crate::container::Gate;
 use crate::error::{Context, Error, Result};
 use crate::launch::{self, Prepared};
@@ -116,7 +116,6 @@ impl<'a> Door<'a> {
         &self,
         listener: &UnixListener,
         app: &Prepared,
-        cgroup: &Cgroup,
         signals: &SignalFd,
     ) -> Result<()> {
         loop {
@@ -155,7 +154,12 @@ impl Gate for Door<'_> {
         self.listener.is_some()
     }
 
-    fn pass(&self, app: &Prepared, cgroup: &Cgroup, signals: &SignalFd) -> Result<()> {
+    fn grouped(&self, made: &Made) -> Result<()> {
+        self.inner().known.cgroup = Some(made.clone());
+        self.place.write(&self.inner().known)
+    }
+
+    fn pass(&self, app: &Prepared, signals: &SignalFd) -> Result<()> {
         self.created(app, signals)?;
         if let Some(listener) = &self.listener {
             if !self.tell(&Ok(())) {
@@ -164,7 +168,7 @@ impl Gate for Door<'_> {
                     "went away before it knew of its container",
                 ));
             }
-            self.await_start(listener, app, cgroup, signals)?;
+            self.await_start(listener, app, signals)?;
         }
         let inside = Some((app.pidfd.as_fd(), Namespaces::All));
         let state = self.state(Phase::Created);

@@ -8,6 +8,7 @@
 //! What the supervisor has beside it is that of every container: `crate::state`.
 
 use super::VERSION;
+use crate::cgroup::{Cgroup, Made};
 use crate::error::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -36,8 +37,10 @@ pub struct Known {
     pub rootfs: String,
     /// RFC 3339, UTC.
     pub created: String,
-    /// Where the cgroup is, beneath the hierarchy's root.
-    pub cgroup: PathBuf,
+    /// The cgroup, once it is made.
+    pub cgroup: Option<Made>,
+    /// The process that creates and watches over it, once there is one.
+    pub supervisor: Option<App>,
     /// The app's process.
     pub app: Option<App>,
     /// Whether its program was executed.
@@ -105,6 +108,12 @@ impl Phase {
 }
 
 impl Known {
+    /// The container's cgroup, if it is made and still there.
+    pub fn existing_cgroup(&self) -> Result<Option<Cgroup>> {
+        let existing = self.cgroup.as_ref().map(Cgroup::existing);
+        Ok(existing.transpose()?.flatten())
+    }
+
     /// `state`'s result (runtime-spec, runtime.md).
     pub fn document(&self, phase: Phase) -> Value {
         let mut document = json!({
@@ -214,8 +223,9 @@ impl Place {
     /// What its processes are doing.
     pub fn phase(&self, known: &Known) -> Result<Phase> {
         let frozen = || {
-            let cgroup = crate::cgroup::Cgroup::existing(&known.cgroup)?;
-            cgroup.map_or(Ok(false), |cgroup| cgroup.is_frozen())
+            known
+                .existing_cgroup()?
+                .map_or(Ok(false), |cgroup| cgroup.is_frozen())
         };
         Ok(match known.app {
             None if self.has_supervisor()? => Phase::Creating,

@@ -98,7 +98,11 @@ pub fn clone_and_wait<T: Sync>(request: &Request<'_, T>, birth: &Birth) -> Resul
     };
     let mut args = own.arguments(SHARED | libc::CLONE_FILES as u64 | parent);
     // A sibling's signal is this process's own, and the kernel wants to be told of none.
-    args.exit_signal = if request.adopted { 0 } else { libc::SIGCHLD as u64 };
+    args.exit_signal = if request.adopted {
+        0
+    } else {
+        libc::SIGCHLD as u64
+    };
     // SAFETY: the stacks, the arguments and what `call` points to outlive their use, for this thread
     // goes on only when neither process has this memory any more; `enter_between` is given the very
     // `Call<T>` that it expects.

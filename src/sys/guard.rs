@@ -82,14 +82,26 @@ extern "C" fn watch(end: *const c_void) -> ! {
     // SAFETY: this process owns all its descriptors, and reads into its own stack. Signals without a
     // handler do nothing to the first process of a pid namespace.
     unsafe {
-        call::raw(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0]);
-        call::raw(libc::SYS_prctl, [libc::PR_SET_NAME as usize, c"imrun-guard".as_ptr() as usize, 0]);
+        call::raw(
+            libc::SYS_prctl,
+            [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0],
+        );
+        call::raw(
+            libc::SYS_prctl,
+            [
+                libc::PR_SET_NAME as usize,
+                c"imrun-guard".as_ptr() as usize,
+                0,
+            ],
+        );
         // Of the caller's nothing is held.
         call::raw(libc::SYS_close_range, [0, end - 1, 0]);
         call::raw(libc::SYS_close_range, [end + 1, u32::MAX as usize, 0]);
         loop {
             // An end of file, or the descriptor is not there: this process is gone.
-            if call::raw(libc::SYS_read, [end, &raw mut byte as usize, 1]) != -(libc::EINTR as isize) {
+            if call::raw(libc::SYS_read, [end, &raw mut byte as usize, 1])
+                != -(libc::EINTR as isize)
+            {
                 call::raw(libc::SYS_exit_group, [0, 0, 0]);
             }
         }

@@ -130,7 +130,11 @@ pub fn set_effective_user(uid: u32) -> Result<()> {
         unsafe { libc::syscall(libc::SYS_setfsuid, real) }
     };
     set();
-    if set() == libc::c_long::from(real) { Ok(()) } else { Err(nix::errno::Errno::EPERM) }
+    if set() == libc::c_long::from(real) {
+        Ok(())
+    } else {
+        Err(nix::errno::Errno::EPERM)
+    }
 }
 
 /// The NIS domain's name of this uts namespace.
@@ -274,7 +278,9 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
 pub fn pid_of(pidfd: BorrowedFd<'_>) -> std::io::Result<nix::unistd::Pid> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
     let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"));
-    let pid = pid.and_then(|pid| pid.trim().parse().ok()).filter(|pid| *pid > 0);
+    let pid = pid
+        .and_then(|pid| pid.trim().parse().ok())
+        .filter(|pid| *pid > 0);
     pid.map(nix::unistd::Pid::from_raw)
         .ok_or_else(|| nix::errno::Errno::ESRCH.into())
 }
