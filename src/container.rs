@@ -16,7 +16,9 @@ use crate::cgroup::{self, Cgroup, Limits, Made};
 use crate::digest::{Digest, hex};
 use crate::error::{Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Result};
 use crate::integrity::Demand;
-use crate::launch::{self, Attachment, Birthplace, Ids, Network, Newborn, Outputs, Prepared, Spec};
+use crate::launch::{
+    self, Attachment, Birthplace, Ids, Network, Newborn, OnMounted, Outputs, Prepared, Spec,
+};
 use crate::observe::{Observer, OnWrite, Owners, Report};
 use crate::rootfs::Driver;
 use crate::rootless;
@@ -203,8 +205,7 @@ struct Announced {
     shipper: Shipper,
     /// The launch record's number among the events.
     sequence: u64,
-    /// The host's number of the container's user 0.
-    first_id: u32,
+    ids: Ids,
 }
 
 impl Launch<'_> {
@@ -304,7 +305,7 @@ impl Launch<'_> {
             policy: plan.policy,
             shipper,
             sequence,
-            first_id: ids.first_user(),
+            ids: ids.clone(),
         })
     }
 
@@ -321,14 +322,16 @@ impl Launch<'_> {
     fn ids(&self, root: &Mounted, spec: &Spec) -> Result<Ids> {
         let bundle = self.request.bundle.as_ref();
         let owners = crate::unpacked::Owners::own()?;
-        Ok(match bundle.and_then(|bundle| bundle.ids.clone()) {
-            Some((users, groups)) => Ids::mapped(users, groups),
+        let ids = match bundle.and_then(|bundle| bundle.ids.clone()) {
+            // The bundle decides, also of what has no number there.
+            Some((users, groups)) => return Ok(Ids::mapped(users, groups)),
             None if !owners.are_all() => {
                 Ids::of_a_user(crate::unpacked::Owners::ranges()?, spec.uid, spec.gid)
             }
             None if root.can_be_mapped() => Ids::own(self.entry.first_id()),
             None => Ids::of_the_host(),
-        })
+        };
+        ids.with(spec.uid, &[&[spec.gid][..], &spec.groups].concat())
     }
 
     /// Returns when the app runs: prepared, and known to the sink.
@@ -342,16 +345,26 @@ impl Launch<'_> {
         cgroup: &Cgroup,
     ) -> Result<Prepared> {
         let stage = self.entry.path();
-        let prepared = newborn.prepare(spec, root.ground(), stage, ids)?;
+        let acknowledged = || {
+            let deadline = Instant::now() + HANDSHAKE;
+            await_acknowledgement(
+                &announced.shipper,
+                announced.sequence,
+                deadline,
+                self.signals,
+            )
+        };
+        let mounted = |prepared: &Prepared| {
+            acknowledged()?;
+            self.gate.mounted(prepared, stage, self.signals)
+        };
+        let mounted: Option<OnMounted<'_>> = self.gate.has_hooks().then_some(&mounted);
+        let prepared = newborn.prepare(spec, root.ground(), stage, ids, mounted)?;
         let init = prepared.pidfd.try_clone().context(|| "dup(pidfd)")?;
         cgroup.follow(init);
         // The container's own mount is the last: the kernel takes it down when nobody waits for it.
         drop(root);
-        let deadline = Instant::now() + HANDSHAKE;
-        let Announced {
-            shipper, sequence, ..
-        } = announced;
-        await_acknowledgement(shipper, *sequence, deadline, self.signals)?;
+        acknowledged()?;
         self.gate.pass(&prepared, self.signals)?;
         prepared.execute(|listener| self.gate.give(listener))?;
         self.gate.passed()?;
@@ -372,7 +385,7 @@ impl Launch<'_> {
             kills: self.request.on_write == OnWrite::Kill,
             cgroup,
             owners: Owners::new(self.loaded.image(), &self.request.store),
-            first_id: announced.first_id,
+            ids: &announced.ids,
             shipper,
             status: self.status,
         });

@@ -16,13 +16,14 @@ mod host_file;
 mod ids;
 mod landlock;
 mod mask;
+mod names;
 mod namespace;
 mod network;
 mod sysctl;
 mod unpacked;
 
 use crate::capabilities::Capabilities;
-use crate::error::{Context, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::observe::calls;
 use crate::rootless;
 use crate::seccomp::Policy;
@@ -31,6 +32,7 @@ use crate::sys::process::Pointers;
 use crate::sys::seccomp::Listener;
 use crate::sys::{clone, process, seccomp, socket as descriptors};
 use child::{Cradle, Failure, Step, World};
+use names::Names;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags};
@@ -48,7 +50,7 @@ pub use ids::{IdRange, Ids};
 pub use mask::covers as is_covered;
 pub use namespace::{host_name_of, open_namespace};
 pub use network::{Attachment, NameFile, Network};
-pub use sysctl::seal_ipc;
+pub use sysctl::{Setting, seal_ipc};
 pub use unpacked::try_overlay;
 
 /// Everything that decides how the app starts, checked and in the kernel's own form.
@@ -75,20 +77,52 @@ pub struct Spec {
     pub observed: bool,
     /// The bits that new files would not have.
     pub umask: u32,
-    /// Its resource limits: resource, soft, hard (getrlimit(2)).
-    pub rlimits: Vec<(u32, u64, u64)>,
+    /// Its resource limits.
+    pub rlimits: Vec<Rlimit>,
+    /// How the kernel shares processors with it; as with imrun without.
+    pub scheduler: Option<Scheduler>,
+    /// How the kernel shares disks with it: class and priority (ioprio_set(2)); as with imrun without.
+    pub io_priority: Option<(i32, i32)>,
+    /// The execution domain that system calls tell of (personality(2)).
+    pub personality: u64,
     /// How readily the kernel kills it when memory runs out; as imrun's own without.
     pub oom_score_adj: Option<i32>,
     /// The NIS domain's name in the container.
     pub domainname: Option<CString>,
-    /// Settings of its own namespaces: paths beneath /proc/sys, and values.
-    pub sysctls: Vec<(CString, Vec<u8>)>,
+    /// Settings of its own namespaces, which hold beyond imrun's own.
+    pub sysctls: Vec<Setting>,
     /// Paths in the root that are covered, beyond those that always are; they start with a slash.
     pub masked: Vec<CString>,
     /// Another filter that its calls go through.
     pub filter: Option<Filter>,
     /// How many descriptors of imrun's own, from 3 on, stay open.
     pub descriptors: i32,
+    /// Whether a config.json says all this: errors name its fields then.
+    pub from_bundle: bool,
+}
+
+/// A resource limit (getrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rlimit {
+    /// `RLIMIT_*`
+    pub name: &'static str,
+    /// Its number.
+    pub resource: u32,
+    /// The limit that is enforced.
+    pub soft: u64,
+    /// How far the app may raise that one.
+    pub hard: u64,
+}
+
+/// How the kernel shares processors with a process (sched_setattr(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scheduler {
+    /// `SCHED_*`
+    pub policy: i32,
+    /// `SCHED_FLAG_*`
+    pub flags: u64,
+    /// From 0 to 19.
+    pub nice: i32,
 }
 
 /// A filter that is not imrun's.
@@ -306,7 +340,7 @@ pub struct Prepared {
     /// Ends the app when it is dropped, or this process dies.
     pub guard: Arc<Guard>,
     channel: OwnedFd,
-    program: String,
+    names: Names,
 }
 
 /// What poll(2) says of it when the guard is gone: all processes of the container are, too.
@@ -321,22 +355,34 @@ pub fn unguarded() -> Error {
         "the process that ends the container with imrun was killed",
     )
 }
+/// What is done when a container's mounts stand, before the child changes to them.
+pub type OnMounted<'a> = &'a dyn Fn(&Prepared) -> Result<()>;
 
 impl Newborn<'_> {
     /// Gives the child its root and all else, and waits until its mounts stand and are proven
     /// read-only.
     ///
     /// `ground` gets the container's ids here; `stage` is a directory of the host that the child, in
-    /// its own mount namespace, mounts the root on before it changes to it.
+    /// its own mount namespace, mounts the root on before it changes to it. The child waits there for
+    /// the end of `mounted`, if that is given.
     ///
     /// # Errors
-    /// The failing call of either process.
-    pub fn prepare(self, spec: Spec, ground: &Ground, stage: &Path, ids: &Ids) -> Result<Prepared> {
+    /// The failing call of either process; `mounted`'s.
+    pub fn prepare(
+        self,
+        spec: Spec,
+        ground: &Ground,
+        stage: &Path,
+        ids: &Ids,
+        mounted: Option<OnMounted<'_>>,
+    ) -> Result<Prepared> {
         let (uid, gid) = (ids.user(spec.uid)?, ids.group(spec.gid)?);
+        let groups = spec.groups.iter().map(|group| ids.group(*group));
+        groups.collect::<Result<Vec<_>>>()?;
         for pipe in self.ends.into_iter().chain(self.stdin) {
             give(pipe, uid, gid)?;
         }
-        let program = spec.args.strings()[0].to_string_lossy().into_owned();
+        let names = Names::of(&spec);
         let binds = self.network.binds(stage)?;
         let stage_path = stage;
         let stage = CString::new(stage.as_os_str().as_encoded_bytes())
@@ -344,8 +390,8 @@ impl Newborn<'_> {
         let (mut mount_points, told) = (self.network.mount_points(), self.world);
         mount_points.extend(ground.mount_points());
         mount_points.sort_unstable();
-        let (masked, limits) = (spec.masked.clone(), spec.rlimits.clone());
-        let mut prepared = self.await_birth(program)?;
+        let (masked, shares) = (spec.masked.clone(), Shares::of(&spec));
+        let mut prepared = self.await_birth(names)?;
         let written = ids.write(prepared.pid);
         written.map_err(|error| prepared.first_failure(error))?;
         // The child shares this memory, which holds the environment, until it executes. Not before: the
@@ -353,7 +399,8 @@ impl Newborn<'_> {
         nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
         if let Some(score) = spec.oom_score_adj {
             let path = format!("/proc/{}/oom_score_adj", prepared.pid);
-            std::fs::write(&path, score.to_string()).context(|| format!("write({path:?})"))?;
+            let written = std::fs::write(&path, score.to_string());
+            written.context(|| prepared.names.process("oomScoreAdj"))?;
         }
         let namespace = ids
             .shifted
@@ -366,6 +413,7 @@ impl Newborn<'_> {
             stage,
             has_root: ids.have_root(),
             has_devices: floor.dev.is_some(),
+            waits: mounted.is_some(),
             targets: binds.iter().map(|bind| bind.target).collect(),
             filter: walls.filter,
         };
@@ -378,17 +426,18 @@ impl Newborn<'_> {
             .chain(binds.iter().map(|bind| bind.mount.as_fd()))
             .collect();
         prepared.signal(child::TOLD, &handed)?;
-        prepared.listener = prepared.await_step(Step::Ready)?.map(Listener::new);
-        // Here and not in the child, who may not raise any, and needs descriptors until now.
-        for (resource, soft, hard) in &limits {
-            process::limit(prepared.pid.as_raw(), *resource, *soft, *hard)
-                .context(|| format!("prlimit({resource}, {soft}, {hard})"))?;
+        if let Some(mounted) = mounted {
+            prepared.await_step(Step::Mounted)?;
+            mounted(&prepared)?;
+            prepared.signal(child::GO, &[])?;
         }
-        assert_read_only(prepared.pid, &mount_points, &masked)?;
+        prepared.listener = prepared.await_step(Step::Ready)?.map(Listener::new);
+        shares.give(&prepared)?;
+        prepared.assert_read_only(&mount_points, &masked)?;
         Ok(prepared)
     }
 
-    fn await_birth(self, program: String) -> Result<Prepared> {
+    fn await_birth(self, names: Names) -> Result<Prepared> {
         let (message, _) = receive(&self.channel)?;
         let Some(pidfd) = self.birth.take() else {
             return Err(match message {
@@ -408,7 +457,7 @@ impl Newborn<'_> {
             adopted: self.adopted,
             guard: self.guard,
             channel: self.channel,
-            program,
+            names,
         };
         prepared.expect(message, Step::Born)?;
         Ok(prepared)
@@ -475,19 +524,69 @@ impl Prepared {
     }
 
     fn explain(&self, failure: Failure) -> Error {
-        let why = failure.errno.desc();
-        match (failure.step, failure.errno) {
-            (Step::Execute, Errno::ENOENT) => Error::usage(format_args!("entrypoint {:?}", self.program), "is not in the image, or its interpreter is not")
-                .hint("imrun inspect DIGEST shows entrypoint, command and PATH; --entrypoint names another program")
-                .exit(EXIT_NOT_FOUND),
-            (Step::Execute, _) => {
-                Error::usage(format_args!("entrypoint {:?}", self.program), format_args!("cannot be executed: {why}"))
-                    .exit(EXIT_NOT_EXECUTABLE)
-            }
-            (Step::WorkingDirectory, _) => Error::usage("working directory", format_args!("{why}: the image has no such directory, or the user may not enter it"))
-                .hint("--workdir names another one; imrun makes no directory in a root"),
-            (step, _) => Error::system(step.call(), why),
+        self.names.explain(failure)
+    }
+
+    /// Refuses a container whose mount table is not exactly `expected`, and covers, all of it
+    /// read-only; `masked` are the paths that must show nothing.
+    fn assert_read_only(&self, expected: &[&str], masked: &[CString]) -> Result<()> {
+        let path = format!("/proc/{}/mountinfo", self.pid);
+        let table = std::fs::read_to_string(&path).context(|| format!("read({path:?})"))?;
+        check_mounts(&table, expected, &self.covers(masked)?)
+    }
+
+    /// The mounts that cover `masked`.
+    fn covers(&self, masked: &[CString]) -> Result<Vec<u64>> {
+        if masked.is_empty() {
+            return Ok(Vec::new());
         }
+        let path = format!("/proc/{}/root", self.pid);
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = open(path.as_str(), flags, Mode::empty());
+        let root = root.context(|| format!("open({path:?}, O_PATH)"))?;
+        let cover = |(index, path): (usize, &CString)| {
+            mask::cover_of(root.as_fd(), path, &self.names.masked(index)).transpose()
+        };
+        masked.iter().enumerate().filter_map(cover).collect()
+    }
+}
+
+/// What the child is given by the parent, because it may not take it itself, or is slower with it.
+struct Shares {
+    limits: Vec<Rlimit>,
+    scheduler: Option<Scheduler>,
+    io_priority: Option<(i32, i32)>,
+}
+
+impl Shares {
+    fn of(spec: &Spec) -> Shares {
+        Shares {
+            limits: spec.rlimits.clone(),
+            scheduler: spec.scheduler,
+            io_priority: spec.io_priority,
+        }
+    }
+
+    fn give(&self, to: &Prepared) -> Result<()> {
+        let (pid, names) = (to.pid.as_raw(), &to.names);
+        for limit in &self.limits {
+            process::limit(pid, limit.resource, limit.soft, limit.hard)
+                .context(|| names.limit(limit.name))?;
+        }
+        if let Some(Scheduler {
+            policy,
+            flags,
+            nice,
+        }) = self.scheduler
+        {
+            process::set_scheduler(pid, policy, flags, nice)
+                .context(|| names.process("scheduler"))?;
+        }
+        if let Some((class, priority)) = self.io_priority {
+            process::set_io_priority(pid, class, priority)
+                .context(|| names.process("ioPriority"))?;
+        }
+        Ok(())
     }
 }
 
@@ -553,39 +652,34 @@ fn user_namespace(pid: Pid) -> Result<OwnedFd> {
     open(path.as_str(), flags, Mode::empty()).context(|| format!("open({path:?})"))
 }
 
-/// Refuses a container whose mount table is not exactly `expected`, and covers, all of it read-only.
-fn assert_read_only(pid: Pid, expected: &[&str], masked: &[CString]) -> Result<()> {
-    let path = format!("/proc/{pid}/mountinfo");
-    let table = std::fs::read_to_string(&path).context(|| format!("read({path:?})"))?;
-    check_mounts(&table, expected, masked)
-}
-
-/// `table` in the form of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
-fn check_mounts(table: &str, expected: &[&str], masked: &[CString]) -> Result<()> {
-    let covered = |point: &str| {
-        masked
-            .iter()
-            .any(|path| path.to_bytes() == point.as_bytes())
-    };
-    let mut found = Vec::new();
+/// `table` in the form of /proc/PID/mountinfo (proc_pid_mountinfo(5)); `covers` are ids of mounts that
+/// may be there, too, and hide what is beneath them.
+fn check_mounts(table: &str, expected: &[&str], covers: &[u64]) -> Result<()> {
+    let (mut found, mut hiding) = (Vec::new(), Vec::new());
     for line in table.lines() {
-        let mut fields = line.split(' ').skip(4);
-        let (Some(point), Some(options)) = (fields.next(), fields.next()) else {
-            return Err(Error::system(
-                "mountinfo",
-                format_args!("malformed line {line:?}"),
-            ));
+        let fields: Vec<_> = line.split(' ').collect();
+        let [id, _, _, _, point, options, ..] = fields[..] else {
+            let why = format_args!("malformed line {line:?}");
+            return Err(Error::system("mountinfo", why));
         };
         if !options.split(',').any(|option| option == "ro") {
-            return Err(Error::system(
-                format_args!("mount {point:?}"),
-                "is not read-only in the container",
-            ));
+            let what = format_args!("mount {point:?}");
+            return Err(Error::system(what, "is not read-only in the container"));
         }
-        if !mask::covers(point) && !covered(point) {
+        if id.parse().is_ok_and(|id| covers.contains(&id)) {
+            hiding.push(point);
+        } else if !mask::covers(point) {
             found.push(point);
         }
     }
+    let is_hidden = |point: &str| {
+        let beneath = |cover: &&str| Path::new(point).starts_with(cover);
+        hiding.iter().any(beneath) && !expected.contains(&point)
+    };
+    found.retain(|point| !is_hidden(point));
+    // What shows nothing by itself, such as /dev/null, is its own cover.
+    let own = |point: &&str| expected.contains(point) && !found.contains(point);
+    found.extend(hiding.iter().copied().filter(own).collect::<Vec<_>>());
     found.sort_unstable();
     if found != expected {
         return Err(Error::system(
@@ -604,6 +698,22 @@ mod tests {
 30 20 0:30 / / ro,nosuid - erofs none ro
 31 30 0:31 / /proc ro,nosuid,nodev,noexec - proc none rw
 ";
+
+    #[test]
+    fn a_cover_hides_what_is_beneath_it_and_nothing_else_may_be_there() {
+        let with = |lines: &str| format!("{TABLE}{lines}");
+        let cover = "32 30 0:30 /null /a/b ro - erofs none ro\n";
+        let beneath = "33 32 0:30 /null /a/b/c ro - erofs none ro\n";
+        let both = with(&[cover, beneath].concat());
+        check_mounts(&both, &["/", "/proc"], &[32]).unwrap();
+        check_mounts(&both, &["/", "/proc"], &[33]).unwrap_err();
+        check_mounts(&with(cover), &["/", "/proc"], &[]).unwrap_err();
+        // One over a mount of the container's, and one that is such a mount itself.
+        let over = with("34 31 0:30 /empty /proc ro - erofs none ro\n");
+        check_mounts(&over, &["/", "/proc"], &[34]).unwrap();
+        check_mounts(&over, &["/", "/proc"], &[]).unwrap_err();
+        check_mounts(TABLE, &["/", "/proc"], &[30]).unwrap();
+    }
 
     #[test]
     fn a_mount_table_passes_only_when_it_is_the_expected_one_and_all_read_only() {

@@ -18,6 +18,7 @@ pub use report::{Effect, Report};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Result};
+use crate::launch::Ids;
 use crate::ship::Shipper;
 use crate::status::Status;
 use crate::sys::seccomp::{Listener, Notification};
@@ -67,8 +68,8 @@ pub struct Observer<'a> {
     pub cgroup: &'a Cgroup,
     /// Which layer a path comes from.
     pub owners: Owners<'a>,
-    /// The host's number of the container's user 0.
-    pub first_id: u32,
+    /// Which of the host's users those of the container are.
+    pub ids: &'a Ids,
     /// Where reports go.
     pub shipper: &'a Shipper,
     /// And here.
@@ -252,7 +253,9 @@ impl Observer<'_> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let place: Option<&Place> = verdict.place.as_ref();
         let given = String::from_utf8_lossy(&attempt.name).into_owned();
-        let user = scene.user().map(|user| user.wrapping_sub(self.first_id));
+        let user = scene
+            .user()
+            .map(|user| self.ids.user_inside(user).unwrap_or(user));
         Effect {
             syscall: attempt.call.name,
             path: match given.is_empty() {

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::launch::Prepared;
 use nix::sys::signalfd::SignalFd;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 /// Stands between a prepared container and its program.
 pub trait Gate: Sync {
@@ -16,6 +17,21 @@ pub trait Gate: Sync {
     /// The container's cgroup is made.
     fn grouped(&self, made: &Made) -> Result<()> {
         let _ = made;
+        Ok(())
+    }
+
+    /// Whether something is to be done when the container's mounts stand.
+    fn has_hooks(&self) -> bool {
+        false
+    }
+
+    /// The container's mounts stand at `root` in its own mount namespace, where all else is the host's:
+    /// the child has not changed to them yet.
+    ///
+    /// # Errors
+    /// It is not to become a container.
+    fn mounted(&self, app: &Prepared, root: &Path, signals: &SignalFd) -> Result<()> {
+        let _ = (app, root, signals);
         Ok(())
     }
 

@@ -2,11 +2,11 @@
 
 use super::host_file::{Bind, HostFile};
 use super::namespace::open_namespace;
-use super::sysctl;
+use super::sysctl::{self, Setting};
 use crate::error::{Context, Error, Reason, Result};
 use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
@@ -68,9 +68,6 @@ pub struct Network {
     names: Source,
     sysctls: Vec<Setting>,
 }
-
-/// A path beneath /proc, and its value.
-pub type Setting = (CString, Vec<u8>);
 
 /// Where the files with names are from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,7 +203,7 @@ impl Attachment {
         for (name, file) in &self.names {
             record[name.key()] = json!(file.digest);
         }
-        for (path, value) in &self.sysctls {
+        for Setting { path, value, .. } in &self.sysctls {
             let value = String::from_utf8_lossy(value);
             record["sysctls"][&*path.to_string_lossy()] = json!(value);
         }
@@ -253,11 +250,10 @@ impl Attachment {
         let home = File::open(path).context(|| format!("open({path:?})"))?;
         if !self.sysctls.is_empty() && is_same(namespace, &home)? {
             let why = "a container does not set what is the host's own network";
-            return Err(Error::policy("linux.sysctl", why));
+            return Err(Error::policy(Setting::field(&self.sysctls[0].name), why));
         }
         setns(namespace, CloneFlags::CLONE_NEWNET).context(|| "setns(CLONE_NEWNET)")?;
-        let set = |(path, value): &Setting| sysctl::set_here(path, value);
-        self.sysctls.iter().try_for_each(set)
+        self.sysctls.iter().try_for_each(sysctl::set_here)
     }
 }
 

@@ -1,14 +1,13 @@
 //! What the commands do to containers.
 
 use super::config::{Config, Reading};
-use super::door::{self, Door};
-use super::hooks;
+use super::door::{self, AppIdentity, Door};
 use super::preserved::Preserved;
 use super::scope::Scope;
 use super::state::{App, Known, Phase, Place};
 use crate::capabilities::{self, Capabilities};
 use crate::cgroup;
-use crate::container::{self, Request, Subject};
+use crate::container::{self, Process, Request, Subject};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::integrity::Demand;
@@ -20,11 +19,12 @@ use crate::state::Runtime;
 use crate::status::Status;
 use crate::store::Store;
 use crate::supervise::{OnStall, Policy, stdin};
-use crate::sys::process;
+use crate::sys::process::{self, Identity};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{SFlag, fstat};
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -142,6 +142,9 @@ impl<'a> Draft<'a> {
             Some(place) => config.bundle.cgroup = Some(place),
             None => config.scope = None,
         }
+        if let Some(path) = config.network.strip_prefix("ns:") {
+            namespace("network", Path::new(path), CloneFlags::CLONE_NEWNET)?;
+        }
         if let Some(path) = &config.ipc {
             namespace("ipc", path, CloneFlags::CLONE_NEWIPC)?;
         }
@@ -167,6 +170,7 @@ impl<'a> Draft<'a> {
             supervisor: None,
             app: None,
             started: false,
+            poststop: config.hooks.poststop.clone(),
         };
         Ok(Draft {
             host,
@@ -198,13 +202,14 @@ impl<'a> Draft<'a> {
             preserved,
             ..
         } = self.creation;
-        let agent = agent.as_ref();
+        let (agent, capabilities) = (agent.as_ref(), capabilities.and(self.host.capabilities));
         let known = Known {
             supervisor: Some(App::of(std::process::id() as i32)?),
             ..self.known
         };
         self.place.write(&known)?;
-        let door = Door::new(self.place, &hooks, agent, known, pid_file, preserved, from);
+        let door = Door::new(self.place, &hooks, agent, known, pid_file, preserved, from)
+            .with_app(identity(&bundle.process, capabilities));
         let request = (|| {
             if let Some((scope, place)) = scope.zip(bundle.cgroup.as_deref()) {
                 scope.enter(place)?;
@@ -224,7 +229,7 @@ impl<'a> Draft<'a> {
                 workdir: None,
                 hostname: None,
                 name: Some(id),
-                capabilities: capabilities.and(self.host.capabilities),
+                capabilities,
                 network: Network::with_files(&network, names)?.with_sysctls(network_sysctls),
                 limits,
                 on_write: self.host.on_write,
@@ -252,15 +257,27 @@ impl<'a> Draft<'a> {
             .and_then(|request| container::run_behind(&request, &Status::default(), &door))
             .map(|outcome| outcome.code);
         if let Err(error) = &outcome {
-            if !door.was_created() {
-                self.place.remove()?;
-            }
+            door.abandon()?;
             // Who hears of it there tells it on.
             if door.tell(&Err(error.clone())) {
                 return Ok(error.exit);
             }
         }
         outcome
+    }
+}
+
+/// As whom the app runs.
+fn identity(process: &Process, capabilities: Capabilities) -> AppIdentity {
+    let owned = |(name, value): (&OsStr, &OsStr)| (name.to_owned(), value.to_owned());
+    AppIdentity {
+        identity: Identity::User {
+            uid: process.uid,
+            gid: process.gid,
+            groups: process.groups.clone(),
+            capabilities: capabilities.bits(),
+        },
+        env: process.env.iter().map(owned).collect(),
     }
 }
 
@@ -333,17 +350,20 @@ fn supervise(
     })
 }
 
-/// Creates, starts, watches over and deletes a container; the app's exit code.
-pub fn run(host: &Host, creation: Creation) -> Result<u8> {
+/// Creates, starts, watches over and deletes a container, unless it is to be kept; the app's exit code.
+pub fn run(host: &Host, creation: Creation, keep: bool) -> Result<u8> {
     refuse_ordinary_users()?;
     Runtime::open(&host.root)?.sweep()?;
     let place = Place::of(&host.root, &creation.id)?;
     let draft = Draft::new(host, creation, &place)?;
-    let (hooks, known) = (draft.config.hooks.clone(), draft.known.clone());
+    let known = draft.known.clone();
     let lock = place.make()?;
     let code = place.write(&known).and_then(|()| draft.launch(None));
     drop(lock);
-    after(&place, &known, &hooks)?;
+    // What was never created is gone already.
+    if !keep && place.exists() {
+        forget(&place, &known)?;
+    }
     code
 }
 
@@ -409,7 +429,7 @@ fn send(app: App, signal: i32) -> Result<()> {
 }
 
 /// Forgets a container that has ended; one that has not only with `force`, or before its start.
-pub fn delete(root: &Path, id: &str, force: bool, systemd: bool) -> Result<()> {
+pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
     let (place, known, phase) = match find(root, id) {
         Ok(found) => found,
         Err(_) if force && !Place::of(root, id)?.has_supervisor()? => {
@@ -435,14 +455,7 @@ pub fn delete(root: &Path, id: &str, force: bool, systemd: bool) -> Result<()> {
     }
     // Of supervisors that were killed.
     Runtime::open(root)?.sweep()?;
-    let hooks = match read_config(&known.bundle, systemd, true, None) {
-        Ok(config) => config.hooks,
-        Err(error) => {
-            log::warn!("{error}: no poststop hooks are run");
-            hooks::Hooks::default()
-        }
-    };
-    after(&place, &known, &hooks)
+    forget(&place, &known)
 }
 
 /// Ends a container that is being created, by ending who creates it: that one knows what it has made.
@@ -466,15 +479,9 @@ fn end_creation(place: &Place, known: &Known) -> Result<()> {
 }
 
 /// Forgets a container, and runs what its bundle has for then.
-fn after(place: &Place, known: &Known, hooks: &hooks::Hooks) -> Result<()> {
+fn forget(place: &Place, known: &Known) -> Result<()> {
     place.remove()?;
-    let state = known.document(Phase::Stopped);
-    for hook in &hooks.poststop {
-        let hook = std::slice::from_ref(hook);
-        if let Err(error) = hooks::run("poststop", hook, &state, None) {
-            log::warn!("{error}");
-        }
-    }
+    known.run_poststop();
     Ok(())
 }
 

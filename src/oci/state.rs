@@ -9,6 +9,7 @@
 
 use super::VERSION;
 use crate::cgroup::{Cgroup, Made};
+use super::hooks::{self, Hook};
 use crate::error::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -45,6 +46,9 @@ pub struct Known {
     pub app: Option<App>,
     /// Whether its program was executed.
     pub started: bool,
+    /// What is run when it was deleted, as its config.json said when it was created.
+    #[serde(default)]
+    pub poststop: Vec<Hook>,
 }
 
 /// A process, whoever has its number later.
@@ -131,6 +135,16 @@ impl Known {
         }
         document
     }
+
+    /// Runs what its bundle has for when it was deleted. One that fails keeps none of the others.
+    pub fn run_poststop(&self) {
+        let state = self.document(Phase::Stopped);
+        for hook in self.poststop.chunks(1) {
+            if let Err(error) = hooks::run("poststop", hook, &state, None) {
+                log::warn!("{error}");
+            }
+        }
+    }
 }
 
 /// A container's directory.
@@ -154,6 +168,11 @@ impl Place {
         Ok(Place {
             dir: root.join("oci").join(id),
         })
+    }
+
+    /// Whether it is there.
+    pub fn exists(&self) -> bool {
+        self.dir.exists()
     }
 
     /// Makes it, and locks it for this process and those that it forks.
