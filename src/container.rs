@@ -48,6 +48,15 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// How long one attempt at it may take: the deadline's error then has the sink's own cause.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
+/// A file of variables. It may be a pipe: it is read before signals are caught, which a wait for it would leave
+/// unanswered.
+pub struct EnvFile {
+    /// Its path.
+    pub name: String,
+    /// All of it.
+    pub bytes: Vec<u8>,
+}
+
 /// What is to be launched, and how: checked, but not yet against the image.
 pub struct Request {
     /// Where images are.
@@ -67,7 +76,7 @@ pub struct Request {
     /// In place of the image's entrypoint; empty: none.
     pub entrypoint: Option<OsString>,
     /// Files of variables, which add to the image's environment and replace what is in it.
-    pub env_files: Vec<PathBuf>,
+    pub env_files: Vec<EnvFile>,
     /// Variables, `NAME=VALUE` or a NAME of imrun's own environment, which come after the files'.
     pub env: Vec<OsString>,
     /// In place of the image's user.

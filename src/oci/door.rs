@@ -8,6 +8,7 @@ use super::state::{App, Known, Phase, Place};
 use crate::cgroup::Cgroup;
 use crate::container::Gate;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::launch::Prepared;
 use crate::supervise::signals;
 use crate::sys::process::Namespaces;
@@ -105,7 +106,8 @@ impl<'a> Door<'a> {
         )?;
         signals::refuse(signals)?;
         if let Some(file) = &self.pid_file {
-            write_pid(file, pid)?;
+            // Who waits for the file reads it at once.
+            files::replace(file, pid.to_string().as_bytes(), files::PUBLIC)?;
         }
         self.place.write(&self.inner().known)?;
         self.inner().created = true;
@@ -238,12 +240,4 @@ pub(super) fn outcome(from: UnixStream) -> Result<()> {
         Some(hint) => error.hint(hint),
         None => error,
     })
-}
-
-/// Whole or not at all: who waits for the file reads it at once.
-fn write_pid(file: &std::path::Path, pid: i32) -> Result<()> {
-    let mut new = file.as_os_str().to_owned();
-    new.push(".new");
-    std::fs::write(&new, pid.to_string()).context(|| format!("write({new:?})"))?;
-    std::fs::rename(&new, file).context(|| format!("rename({new:?}, {file:?})"))
 }
