@@ -31,7 +31,7 @@ use plan::Plan;
 use serde_json::{Value, json};
 use std::ffi::{CString, OsString};
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -134,6 +134,7 @@ pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
 /// The same, where `gate` says when the app may start.
 pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result<Outcome> {
     memory::share_heap();
+    keep_out_of_dumps()?;
     cgroup::check(&request.limits)?;
     if rootless::is_ordinary()? {
         launch::seal_ipc()?;
@@ -521,6 +522,18 @@ fn loss(lines: &Counters, settled: &Counters, shipper: &Shipper) -> String {
         text += &format!("; the sink said: {why}");
     }
     text
+}
+
+/// Leaves all memory out of core dumps, from this process on and in the app, which inherits that and cannot write to
+/// its /proc. No limit stops a dump that goes to a socket (core(5), `@`): it has registers and names then, and no
+/// memory.
+fn keep_out_of_dumps() -> Result<()> {
+    const FILTER: &str = "/proc/self/coredump_filter";
+    match std::fs::write(FILTER, "0") {
+        // A kernel that makes no dumps.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        written => written.context(|| format!("write({FILTER:?})")),
+    }
 }
 
 fn host_name() -> Result<String> {
