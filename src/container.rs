@@ -34,7 +34,7 @@ use serde_json::{Value, json};
 use std::cell::OnceCell;
 use std::ffi::{CString, OsString};
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -50,6 +50,15 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long one attempt at it may take: the deadline's error then has the sink's own cause.
 const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// A file of variables. It may be a pipe: it is read before signals are caught, which a wait for it would leave
+/// unanswered.
+pub struct EnvFile {
+    /// Its path.
+    pub name: String,
+    /// All of it.
+    pub bytes: Vec<u8>,
+}
 
 /// What is to be launched, and how: checked, but not yet against the image.
 pub struct Request {
@@ -70,7 +79,7 @@ pub struct Request {
     /// In place of the image's entrypoint; empty: none.
     pub entrypoint: Option<OsString>,
     /// Files of variables, which add to the image's environment and replace what is in it.
-    pub env_files: Vec<PathBuf>,
+    pub env_files: Vec<EnvFile>,
     /// Variables, `NAME=VALUE` or a NAME of imrun's own environment, which come after the files'.
     pub env: Vec<OsString>,
     /// In place of the image's user.
@@ -128,6 +137,7 @@ pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
 /// The same, where `gate` says when the app may start.
 pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result<Outcome> {
     memory::share_heap();
+    keep_out_of_dumps()?;
     cgroup::check(&request.limits)?;
     if rootless::is_ordinary()? {
         launch::seal_ipc()?;
@@ -531,6 +541,18 @@ fn loss(lines: &Counters, settled: &Counters, shipper: &Shipper) -> String {
         text += &format!("; the sink said: {why}");
     }
     text
+}
+
+/// Leaves all memory out of core dumps, from this process on and in the app, which inherits that and cannot write to
+/// its /proc. No limit stops a dump that goes to a socket (core(5), `@`): it has registers and names then, and no
+/// memory.
+fn keep_out_of_dumps() -> Result<()> {
+    const FILTER: &str = "/proc/self/coredump_filter";
+    match std::fs::write(FILTER, "0") {
+        // A kernel that makes no dumps.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        written => written.context(|| format!("write({FILTER:?})")),
+    }
 }
 
 fn host_name() -> Result<String> {

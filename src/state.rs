@@ -16,12 +16,13 @@ mod lines;
 
 use crate::cgroup::{Cgroup, Made};
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::rootless;
 use crate::ship::Counters;
 use serde::{Deserialize, Serialize};
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::user::IDS;
@@ -119,9 +120,12 @@ impl Runtime {
     fn with_ids(dir: &Path, ids: &Path) -> Result<Runtime> {
         let (dir, ids, names) = (dir.to_owned(), ids.to_owned(), dir.join("names"));
         for directory in [&dir, &ids, &names] {
-            make_directory(directory)?;
+            files::make_directory(directory)?;
         }
         refuse_foreign(&dir)?;
+        for directory in [Some(&*dir), ids.parent()].into_iter().flatten() {
+            files::close_to_others(directory, depth)?;
+        }
         Ok(Runtime { dir, ids, names })
     }
 
@@ -154,7 +158,7 @@ impl Runtime {
         let building = ids.building(&self.dir);
         // Of an owner that was killed while it made one.
         remove_directory(&building)?;
-        make_directory(&building)?;
+        files::make_directory(&building)?;
         let lock = lock_new(&building.join("lock"))?;
         let dir = self.dir.join(id);
         std::fs::rename(&building, &dir).context(|| format!("rename({building:?}, {dir:?})"))?;
@@ -276,16 +280,15 @@ impl Entry {
         let file = self.dir.join(CGROUP);
         let text =
             serde_json::to_vec(made).map_err(|e| Error::system(format_args!("{file:?}"), e))?;
-        std::fs::write(&file, text).context(|| format!("write({file:?})"))
+        files::replace(&file, &text, files::PRIVATE)
     }
 
     /// Shows the container to `imrun ps`.
     pub fn publish(&self, status: &Status) -> Result<()> {
-        let (new, file) = (self.dir.join("state.new"), self.dir.join("state.json"));
+        let file = self.dir.join("state.json");
         let text =
             serde_json::to_vec(status).map_err(|e| Error::system(format_args!("{file:?}"), e))?;
-        std::fs::write(&new, text).context(|| format!("write({new:?})"))?;
-        std::fs::rename(&new, &file).context(|| format!("rename({new:?}, {file:?})"))
+        files::replace(&file, &text, files::PRIVATE)
     }
 
     /// The file that its counters go to.
@@ -366,12 +369,13 @@ fn file_names(directory: &Path) -> Result<Vec<String>> {
     .collect()
 }
 
-fn make_directory(path: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .context(|| format!("mkdir({path:?})"))
+/// How far down imrun's part of the directory is closed to others: files in it are private from the start.
+pub(crate) fn depth(name: &str) -> Option<u32> {
+    let building = name.strip_prefix('.').unwrap_or("-");
+    let own = ["ids", "names", "verified", "oci"].contains(&name)
+        || name.len() == 64
+        || building.bytes().all(|byte| byte.is_ascii_digit());
+    own.then_some(0)
 }
 
 /// Who else could write there could name any process as a container.

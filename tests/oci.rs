@@ -639,3 +639,62 @@ fn what_a_container_has_not_is_refused_with_its_reason() {
         "{line}"
     );
 }
+
+#[test]
+fn the_pid_file_replaces_a_symbolic_link_and_what_that_led_to_is_left_alone() {
+    let bundle = bundle!("busybox true");
+    let (victim, pid_file) = (bundle.path("victim"), bundle.path("pid"));
+    for leads_to in [&victim, &bundle.path("pid.new")] {
+        std::fs::write(&victim, "untouched").unwrap();
+        symlink(leads_to, &pid_file).unwrap();
+        symlink(&victim, bundle.path("pid.new")).unwrap();
+        let (pid, _output) = bundle.create("one");
+        assert!(pid > 1 && !pid_file.is_symlink());
+        let mode = pid_file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o644);
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+        bundle.succeeds(&["delete", "--force", "one"]);
+        for path in [&pid_file, &bundle.path("pid.new")] {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_log_of_errors_is_private_and_is_not_written_through_a_symbolic_link() {
+    let bundle = bundle!("busybox true");
+    let (victim, log) = (bundle.path("victim"), bundle.path("log"));
+    let state = ["--log", log.to_str().unwrap(), "state", "none"];
+    bundle.refused(&state, "does not exist");
+    bundle.refused(&state, "does not exist");
+    let lines = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(lines.matches("does not exist").count(), 2, "{lines}");
+    assert_eq!(log.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+    std::fs::remove_file(&log).unwrap();
+    std::fs::write(&victim, "untouched").unwrap();
+    symlink(&victim, &log).unwrap();
+    bundle.refused(&state, "is a symbolic link");
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+}
+
+#[test]
+fn the_state_of_a_created_container_is_its_owners_alone() {
+    fn modes(path: &Path, found: &mut Vec<(String, u32)>) {
+        let metadata = path.symlink_metadata().unwrap();
+        let mode = metadata.permissions().mode() & 0o7777;
+        let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
+        if mode != expected {
+            found.push((path.display().to_string(), mode));
+        }
+        if metadata.is_dir() {
+            let entries = std::fs::read_dir(path).unwrap();
+            entries.for_each(|entry| modes(&entry.unwrap().path(), found));
+        }
+    }
+    let bundle = bundle!("busybox true");
+    let _created = bundle.create("one");
+    let mut found = Vec::new();
+    modes(&bundle.path("run"), &mut found);
+    assert_eq!(found, []);
+    bundle.succeeds(&["delete", "--force", "one"]);
+}

@@ -3,6 +3,7 @@
 use super::{Cli, Global, print};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::observe::OnWrite;
 use crate::oci::container::{self, Creation, Host};
 use crate::oci::features;
@@ -457,9 +458,8 @@ impl Spec {
     pub fn execute(self) -> Result<u8> {
         let file = self.bundle.join("config.json");
         let text = format!("{:#}\n", features::example());
-        let open = std::fs::File::create_new(&file);
-        let written =
-            open.and_then(|mut open| std::io::Write::write_all(&mut open, text.as_bytes()));
+        let mut made = files::create_new(&file, files::PUBLIC)?;
+        let written = std::io::Write::write_all(&mut made, text.as_bytes());
         written.context(|| format!("write({file:?})")).map(|()| 0)
     }
 }

@@ -1,7 +1,7 @@
 //! What the image's config and the request together make of a launch.
 
 use super::subject::{Loaded, Material, Mounted};
-use super::{Bundle, Request};
+use super::{Bundle, EnvFile, Request};
 use crate::env::{self, Contract, Environment};
 use crate::error::{Context, Error, Result};
 use crate::launch::{Attachment, Ids, Spec};
@@ -251,9 +251,8 @@ fn bundle_record(bundle: &Bundle, spec: &Spec) -> Value {
 
 fn configure(request: &Request, environment: &mut Environment) -> Result<()> {
     let own = |name: &OsStr| std::env::var_os(name);
-    for path in &request.env_files {
-        let bytes = std::fs::read(path).context(|| format!("read({path:?})"))?;
-        environment.add_file(&path.display().to_string(), &bytes, own)?;
+    for EnvFile { name, bytes } in &request.env_files {
+        environment.add_file(name, bytes, own)?;
     }
     request
         .env

@@ -32,6 +32,10 @@ pub(super) const NAMESPACES: u64 =
 /// ([`crate::rootless`]).
 pub(super) const IPC: u64 = libc::CLONE_NEWIPC as u64;
 
+/// The limit of a core dump's size by which there is none: a file would have to be larger, and for a program that
+/// reads dumps from a pipe the kernel takes 1 for "no dump", where 0 means nothing to it (core(5)).
+const NO_CORE: libc::rlim_t = 1;
+
 /// Parent to child: its world is known, the user namespace has its ids, and the root is mapped to
 /// them.
 pub(super) const TOLD: u8 = b't';
@@ -155,7 +159,7 @@ steps! {
     Personality = "personality()",
     Stdin = "open(\"/dev/null\")",
     Stdio = "dup2()",
-    CoreLimit = "setrlimit(RLIMIT_CORE, 0)",
+    CoreLimit = "setrlimit(RLIMIT_CORE, 1)",
     Bounding = "prctl(PR_CAPBSET_DROP)",
     Ids = "setgroups, setresgid, setresuid()",
     KeepCapabilities = "prctl(PR_SET_KEEPCAPS)",
@@ -492,7 +496,7 @@ fn connect_stdio(cradle: &Cradle<'_>) -> Result<(), Failure> {
 }
 
 fn drop_privileges(cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).at(Step::CoreLimit)?;
+    setrlimit(Resource::RLIMIT_CORE, NO_CORE, NO_CORE).at(Step::CoreLimit)?;
     umask(Mode::from_bits_truncate(spec.umask));
     process::set_personality(spec.personality).at(Step::Personality)?;
     let capabilities = spec.capabilities.bits();

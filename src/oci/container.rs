@@ -10,6 +10,7 @@ use crate::cgroup;
 use crate::container::{self, Process, Request, Subject};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::integrity::Demand;
 use crate::launch::{self, Network, Outputs};
 use crate::observe::OnWrite;
@@ -26,14 +27,13 @@ use nix::sys::stat::{SFlag, fstat};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Bytes of a config.json that are read.
-const MAX_CONFIG: u64 = 8 << 20;
+pub const MAX_CONFIG: u64 = 8 << 20;
 /// How long a supervisor may take to clean up behind its container: the drain, and then some.
 const CLEANUP: Duration = Duration::from_secs(20);
 
@@ -102,16 +102,7 @@ struct Draft<'a> {
 
 fn read_config(bundle: &Path, systemd: bool, quiet: bool, image: Option<Digest>) -> Result<Config> {
     let file = bundle.join("config.json");
-    let mut bytes = Vec::new();
-    File::open(&file)
-        .and_then(|open| open.take(MAX_CONFIG + 1).read_to_end(&mut bytes))
-        .context(|| format!("read({file:?})"))?;
-    if bytes.len() as u64 > MAX_CONFIG {
-        return Err(Error::usage(
-            format_args!("{file:?}"),
-            format_args!("is larger than {MAX_CONFIG} bytes"),
-        ));
-    }
+    let bytes = files::read(&file, MAX_CONFIG)?;
     let controllers = cgroup::controllers(&cgroup::hierarchy()?)?;
     let reading = Reading {
         directory: bundle,

@@ -8,6 +8,7 @@ use super::state::{App, Known, Phase, Place};
 use crate::cgroup::Made;
 use crate::container::Gate;
 use crate::error::{Context, EXIT_FAILED, Error, Result};
+use crate::files;
 use crate::launch::{self, Prepared};
 use crate::supervise::signals;
 use crate::sys::process::Identity;
@@ -127,7 +128,8 @@ impl<'a> Door<'a> {
         self.inner().known.app = Some(App::of(pid)?);
         signals::refuse(signals)?;
         if let Some(file) = &self.pid_file {
-            write_pid(file, pid)?;
+            // Who waits for the file reads it at once.
+            files::replace(file, pid.to_string().as_bytes(), files::PUBLIC)?;
         }
         self.place.write(&self.inner().known)?;
         self.inner().created = true;
@@ -294,12 +296,4 @@ pub(super) fn outcome(from: UnixStream) -> Result<()> {
         Some(hint) => error.hint(hint),
         None => error,
     })
-}
-
-/// Whole or not at all: who waits for the file reads it at once.
-fn write_pid(file: &Path, pid: i32) -> Result<()> {
-    let mut new = file.as_os_str().to_owned();
-    new.push(".new");
-    std::fs::write(&new, pid.to_string()).context(|| format!("write({new:?})"))?;
-    std::fs::rename(&new, file).context(|| format!("rename({new:?}, {file:?})"))
 }

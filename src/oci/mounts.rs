@@ -143,15 +143,14 @@ impl<'a> Mount<'a> {
                 self.source
             ),
         );
-        Err(error.hint(
-            match self
-                .destination
-                .starts_with("/var/run/secrets/kubernetes.io")
-            {
-                true => "automountServiceAccountToken: false",
-                false => "bake files into the image, configure by environment variables",
-            },
-        ))
+        Err(error.hint(match self.destination.to_str() {
+            Some(path) if path.starts_with("/var/run/secrets/kubernetes.io") => {
+                "automountServiceAccountToken: false"
+            }
+            // Podman adds an entry for a user whom the image does not know.
+            Some("/etc/passwd" | "/etc/group") => "podman run --passwd=false makes no such file; bake the user into the image, or run by numbers",
+            _ => "bake files into the image, configure by environment variables",
+        }))
     }
 
     /// Kubernetes lets a pod choose where it is, and the host's side is always here.

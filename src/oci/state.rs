@@ -11,13 +11,14 @@ use super::VERSION;
 use crate::cgroup::{Cgroup, Made};
 use super::hooks::{self, Hook};
 use crate::error::{Context, Error, Result};
+use crate::files;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -178,15 +179,8 @@ impl Place {
     /// Makes it, and locks it for this process and those that it forks.
     pub fn make(&self) -> Result<File> {
         let parent = self.dir.parent().expect("it is within ROOT/oci");
-        let builder = |recursive| {
-            let mut builder = DirBuilder::new();
-            builder.recursive(recursive).mode(0o700);
-            builder
-        };
-        builder(true)
-            .create(parent)
-            .context(|| format!("mkdir({parent:?})"))?;
-        match builder(false).create(&self.dir) {
+        files::make_directory(parent)?;
+        match DirBuilder::new().mode(0o700).create(&self.dir) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let id = self.dir.file_name().unwrap_or_default();
                 Err(
@@ -197,12 +191,7 @@ impl Place {
             made => made.context(|| format!("mkdir({:?})", self.dir)),
         }?;
         let file = self.dir.join("lock");
-        let lock = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&file);
-        let lock = lock.context(|| format!("open({file:?})"))?;
+        let lock = files::create_new(&file, files::PRIVATE)?;
         lock.lock().context(|| format!("flock({file:?})"))?;
         Ok(lock)
     }
@@ -232,11 +221,10 @@ impl Place {
 
     /// Replaces its file.
     pub fn write(&self, known: &Known) -> Result<()> {
-        let (new, file) = (self.dir.join("state.new"), self.dir.join("state.json"));
+        let file = self.dir.join("state.json");
         let text = serde_json::to_vec(known)
             .map_err(|error| Error::system(format_args!("{file:?}"), error))?;
-        std::fs::write(&new, text).context(|| format!("write({new:?})"))?;
-        std::fs::rename(&new, &file).context(|| format!("rename({new:?}, {file:?})"))
+        files::replace(&file, &text, files::PRIVATE)
     }
 
     /// What its processes are doing.
@@ -293,9 +281,13 @@ impl Place {
 
     /// Where the supervisor waits for `start`.
     pub fn listen(&self) -> Result<UnixListener> {
-        // The directory is its owner's alone, and so is what is in it.
         let (_directory, path) = self.socket()?;
-        UnixListener::bind(&path).context(|| format!("bind({:?})", self.dir.join("socket")))
+        let socket = self.dir.join("socket");
+        let listener = UnixListener::bind(&path).context(|| format!("bind({socket:?})"))?;
+        // Nobody else enters the directory meanwhile.
+        std::fs::set_permissions(&path, Permissions::from_mode(files::PRIVATE))
+            .context(|| format!("chmod({socket:?})"))?;
+        Ok(listener)
     }
 
     /// Reaches the supervisor.
