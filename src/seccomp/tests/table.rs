@@ -118,7 +118,7 @@ impl Row {
     }
 }
 
-const UNKNOWN: Row = Row {
+static UNKNOWN: Row = Row {
     name: "?",
     answer: Answer::Errno(libc::ENOSYS as u16),
     cases: Vec::new(),
