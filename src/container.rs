@@ -392,7 +392,8 @@ impl Launch<'_> {
         let (shipper, policy) = (&announced.shipper, announced.policy);
         let observer = app.listener.take().map(|listener| Observer {
             listener,
-            kills: self.request.on_write == OnWrite::Kill,
+            on_write: self.request.on_write,
+            is_moved: false,
             cgroup,
             owners: Owners::new(self.loaded.image(), &self.request.store),
             ids: &announced.ids,

@@ -5,6 +5,7 @@
 
 use super::check;
 use nix::Result;
+use nix::errno::Errno;
 use std::ffi::{CStr, c_char};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -93,7 +94,7 @@ fn split_off() -> Result<()> {
     // SAFETY: the pointer is valid.
     let mut wait =
         || check(unsafe { libc::waitpid(child as libc::pid_t, &raw mut status, 0) }.into());
-    while wait() == Err(nix::errno::Errno::EINTR) {}
+    while wait() == Err(Errno::EINTR) {}
     match libc::WIFEXITED(status) {
         true => exit(libc::WEXITSTATUS(status)),
         false => exit(128 + libc::WTERMSIG(status)),
@@ -107,7 +108,7 @@ fn split_off() -> Result<()> {
 pub fn fork() -> Result<Option<nix::unistd::Pid>> {
     let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     if threads != 1 {
-        return Err(nix::errno::Errno::EBUSY);
+        return Err(Errno::EBUSY);
     }
     // SAFETY: nobody else runs in this process.
     let pid = check(unsafe { libc::fork() }.into())?;
@@ -130,10 +131,10 @@ pub fn exit(code: i32) -> ! {
 /// Replaces this process's program; returns only on failure.
 ///
 /// `argv` and `envp` are C strings' pointers, each list ended by a null pointer.
-pub fn execve(path: &CStr, argv: &Pointers, envp: &Pointers) -> nix::errno::Errno {
+pub fn execve(path: &CStr, argv: &Pointers, envp: &Pointers) -> Errno {
     // SAFETY: `Pointers` keeps its strings alive and its list null-terminated.
     unsafe { libc::execve(path.as_ptr(), argv.0.as_ptr(), envp.0.as_ptr()) };
-    nix::errno::Errno::last()
+    Errno::last()
 }
 
 /// C strings as execve(2) wants them, made before the clone because making them allocates.
@@ -192,7 +193,7 @@ pub fn set_effective_user(uid: u32) -> Result<()> {
     if set() == libc::c_long::from(real) {
         Ok(())
     } else {
-        Err(nix::errno::Errno::EPERM)
+        Err(Errno::EPERM)
     }
 }
 
@@ -272,7 +273,7 @@ pub fn find_executable(path: &CStr) -> Result<()> {
     })?;
     match nix::sys::stat::stat(path)?.st_mode & libc::S_IFMT {
         libc::S_IFREG => Ok(()),
-        _ => Err(nix::errno::Errno::EACCES),
+        _ => Err(Errno::EACCES),
     }
 }
 
@@ -400,7 +401,46 @@ pub fn pid_of(pidfd: BorrowedFd<'_>) -> std::io::Result<nix::unistd::Pid> {
         .and_then(|pid| pid.trim().parse().ok())
         .filter(|pid| *pid > 0);
     pid.map(nix::unistd::Pid::from_raw)
-        .ok_or_else(|| nix::errno::Errno::ESRCH.into())
+        .ok_or_else(|| Errno::ESRCH.into())
+}
+
+/// A copy of descriptor `number` of the thread `tid`, close-on-exec: the same open file (pidfd_getfd(2)).
+///
+/// Before Linux 6.9 it is that of the thread's process, which differs where the thread has called
+/// unshare(2) with CLONE_FILES.
+pub fn descriptor_of(tid: i32, process: impl FnOnce() -> Option<i32>, number: RawFd) -> Result<OwnedFd> {
+    const THREAD: libc::c_int = libc::O_EXCL; // PIDFD_THREAD, linux/pidfd.h
+    // SAFETY: plain integers.
+    let thread = check(unsafe { libc::syscall(libc::SYS_pidfd_open, tid, THREAD) });
+    let thread = match thread {
+        // SAFETY: the kernel has just made this descriptor for the caller.
+        Ok(fd) => unsafe { OwnedFd::from_raw_fd(fd as RawFd) },
+        Err(Errno::EINVAL) => pidfd_open(process().ok_or(Errno::ESRCH)?)?,
+        Err(errno) => return Err(errno),
+    };
+    // SAFETY: plain integers.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, thread.as_raw_fd(), number, 0) })?;
+    // SAFETY: the kernel has just made this descriptor for the caller.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Does `work` in this thread without any capability over namespaces of the host: root's effective
+/// user becomes an ordinary one meanwhile (capabilities(7)). An ordinary user has none anyway.
+///
+/// # Errors
+/// The user cannot be changed, or changed back.
+pub fn unprivileged<T>(work: impl FnOnce() -> T) -> Result<T> {
+    const NOBODY: libc::uid_t = 65_534;
+    const SAME: libc::uid_t = libc::uid_t::MAX;
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(work());
+    }
+    // SAFETY: plain integers.
+    let become_user = |uid: libc::uid_t| check(unsafe { libc::syscall(libc::SYS_setresuid, SAME, uid, SAME) });
+    become_user(NOBODY)?;
+    let done = work();
+    become_user(0)?;
+    Ok(done)
 }
 
 /// Sends a signal with a value, as sigqueue(3) does.
@@ -437,7 +477,7 @@ pub fn current_directory(buffer: &mut [u8]) -> Result<&[u8]> {
 ///
 /// Called once for each, first thing in `main`.
 pub fn take_over(number: u32) -> Result<OwnedFd> {
-    let number = RawFd::try_from(number).map_err(|_| nix::errno::Errno::EBADF)?;
+    let number = RawFd::try_from(number).map_err(|_| Errno::EBADF)?;
     // SAFETY: a flag of a descriptor; fcntl(2) answers EBADF for what is not open.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
     // SAFETY: it is open, and at the start of the program nothing else owns it.
