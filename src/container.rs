@@ -17,7 +17,7 @@ use crate::digest::{Digest, hex};
 use crate::error::{Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Result};
 use crate::integrity::Demand;
 use crate::launch::{
-    self, Attachment, Birthplace, Ids, Network, Newborn, OnMounted, Outputs, Prepared, Spec,
+    self, Attachment, Birthplace, Ids, Network, Newborn, OnMounted, Prepared, Spec,
 };
 use crate::observe::{Observer, OnWrite, Owners, Report};
 use crate::rootfs::Driver;
@@ -100,8 +100,6 @@ pub struct Request {
     pub on_write: OnWrite,
     /// What becomes the app's standard input.
     pub stdin: Option<OwnedFd>,
-    /// What becomes of the app's standard output and error.
-    pub outputs: Outputs,
     /// Where lines and records go: to each of them. There is one at least.
     pub sinks: Vec<SinkUrl>,
     /// Bytes that may wait for the sink.
@@ -259,7 +257,6 @@ impl Launch<'_> {
             network,
             stdin: self.request.stdin.as_ref().map(AsFd::as_fd),
             cgroup: cgroup.handle(),
-            outputs: self.request.outputs,
             adopted: self.gate.adopts(),
             owner: (!rootless::is_ordinary()?).then(|| self.entry.first_id()),
         };

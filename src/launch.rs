@@ -134,15 +134,6 @@ pub struct Filter {
     pub asks: bool,
 }
 
-/// What becomes the app's standard output and error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outputs {
-    /// Pipes that imrun reads.
-    Pipes,
-    /// Imrun's own.
-    Handed,
-}
-
 /// What keeps the app from calls and writes that its mounts and namespaces would let it try.
 struct Walls {
     ruleset: OwnedFd,
@@ -180,8 +171,6 @@ pub struct Birthplace<'a> {
     pub stdin: Option<BorrowedFd<'a>>,
     /// Cgroup that the child is born into.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// What becomes of the app's output.
-    pub outputs: Outputs,
     /// Whether the app's parent is that of this process, who learns how the app ended.
     pub adopted: bool,
     /// User of the host who owns the app's user namespace: what the kernel counts for each user
@@ -203,14 +192,10 @@ pub fn start<T>(
     let Birthplace {
         network,
         stdin,
-        outputs,
         adopted,
         ..
     } = *place;
-    let ((stdout, child_stdout), (stderr, child_stderr)) = match outputs {
-        Outputs::Pipes => (pipe()?, pipe()?),
-        Outputs::Handed => (handed(1)?, handed(2)?),
-    };
+    let ((stdout, child_stdout), (stderr, child_stderr)) = (pipe()?, pipe()?);
     let (channel, child_channel) = socket::socketpair(
         AddressFamily::Unix,
         SockType::SeqPacket,
@@ -376,11 +361,17 @@ impl Newborn<'_> {
         ids: &Ids,
         mounted: Option<OnMounted<'_>>,
     ) -> Result<Prepared> {
-        let (uid, gid) = (ids.user(spec.uid)?, ids.group(spec.gid)?);
+        // Refuses those that the container has not.
+        ids.user(spec.uid)?;
+        ids.group(spec.gid)?;
         let groups = spec.groups.iter().map(|group| ids.group(*group));
         groups.collect::<Result<Vec<_>>>()?;
-        for pipe in self.ends.into_iter().chain(self.stdin) {
-            give(pipe, uid, gid)?;
+        for (pipe, mode) in [
+            (Some(self.ends[0]), WRITTEN),
+            (Some(self.ends[1]), WRITTEN),
+            (self.stdin, READ),
+        ] {
+            pipe.map_or(Ok(()), |pipe| share(pipe, mode))?;
         }
         let names = Names::of(&spec);
         let binds = self.network.binds(stage)?;
@@ -627,23 +618,17 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC).context(|| "pipe2(O_CLOEXEC)")
 }
 
-/// A descriptor of imrun's own for the app, and what there is to read of it: nothing.
-fn handed(number: i32) -> Result<(OwnedFd, OwnedFd)> {
-    let (end, _) = pipe()?;
-    let copy =
-        process::inherited(number).context(|| format!("fcntl({number}, F_DUPFD_CLOEXEC)"))?;
-    Ok((end, copy))
-}
+/// Mode of a pipe that the app writes to.
+const WRITTEN: u32 = 0o222;
+/// Mode of a pipe that the app reads.
+const READ: u32 = 0o444;
 
-/// Lets the container's user open a pipe again, through /dev/stdin or /dev/stdout.
-fn give(pipe: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
-    let status = nix::sys::stat::fstat(pipe).context(|| "fstat(pipe)")?;
-    // What was handed over may be a device, which is not the container's.
-    if status.st_mode & libc::S_IFMT != libc::S_IFIFO {
-        return Ok(());
-    }
-    nix::unistd::fchown(pipe, Some(uid.into()), Some(gid.into()))
-        .context(|| format!("fchown(pipe, {uid}, {gid})"))
+/// Lets the app open its end of a pipe again, through /dev/stdin or /dev/stdout, in the direction that
+/// it has: what it wrote it cannot read back, so that no line is lost. The pipe stays imrun's, and so do
+/// its owner and mode; only to an ordinary user's container it belongs as well.
+fn share(pipe: BorrowedFd<'_>, mode: u32) -> Result<()> {
+    nix::sys::stat::fchmod(pipe, Mode::from_bits_truncate(mode))
+        .context(|| format!("fchmod(pipe, {mode:#o})"))
 }
 
 fn user_namespace(pid: Pid) -> Result<OwnedFd> {

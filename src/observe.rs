@@ -174,7 +174,11 @@ impl Observer<'_> {
         if attempt.names_device() {
             return self.proceed(&told);
         }
-        let spelling = if self.is_moved { None } else { attempt.spelling() };
+        let spelling = if self.is_moved {
+            None
+        } else {
+            attempt.spelling()
+        };
         if !self.listener.is_waiting(told.id) {
             return Ok(());
         }
@@ -224,7 +228,11 @@ impl Observer<'_> {
             }
         };
         let change = Change {
-            errno: Some(if call.action == Action::Forbidden { Errno::EPERM } else { errno }),
+            errno: Some(if call.action == Action::Forbidden {
+                Errno::EPERM
+            } else {
+                errno
+            }),
             is_unread: true,
             ..Change::default()
         };
@@ -317,7 +325,9 @@ impl Observer<'_> {
                 (false, given) => Some(String::from_utf8_lossy(given).into_owned()),
             },
             resolved: place.map(|place| text(&place.path)),
-            errno: change.errno.map_or_else(String::new, |errno| format!("{errno:?}")),
+            errno: change
+                .errno
+                .map_or_else(String::new, |errno| format!("{errno:?}")),
             executable: scene.executable().map(|path| text(&path)),
             details: json!({
                 "pid": scene.pid(),

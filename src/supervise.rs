@@ -14,7 +14,7 @@ use crate::launch::{self, Prepared};
 use crate::ship::{Shipper, Stream};
 use crate::sys::guard::Guard;
 use crate::sys::memory::{self, Program};
-use crate::sys::process::pidfd_send_signal;
+use crate::sys::process::{self, pidfd_send_signal};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -29,6 +29,9 @@ use std::time::{Duration, Instant};
 
 /// How long an app has run when it is taken for one that stays.
 const SETTLED: Duration = Duration::from_secs(1);
+
+/// How long an app that ends may take from the end of its output to its own.
+const LINGERING: Duration = Duration::from_millis(100);
 
 /// How long after a stop's timeout lines may still take to reach the sink.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -131,6 +134,8 @@ pub struct Supervisor<'a> {
     stalled: bool,
     memory: Memory,
     report: Report<'a>,
+    /// When an app that has closed its standard error is taken for one that goes on without.
+    mute_at: Option<Instant>,
 }
 
 /// What becomes of the memory that the start took.
@@ -172,6 +177,7 @@ impl<'a> Supervisor<'a> {
             stalled: false,
             memory: Memory::Keep(Instant::now() + SETTLED),
             report: Report::new(report),
+            mute_at: None,
         })
     }
 
@@ -239,6 +245,7 @@ impl<'a> Supervisor<'a> {
             .into_iter()
             .chain(self.ends_at)
             .chain(settle)
+            .chain(self.mute_at)
             .chain(self.report.due());
         let times = times.map(|at| at.saturating_duration_since(Instant::now()));
         let stall = (self.policy.on_stall == OnStall::Kill).then_some(STALL_CHECK);
@@ -263,6 +270,10 @@ impl<'a> Supervisor<'a> {
             if output.pump(self.shipper, drop)? {
                 self.report.need();
             }
+        }
+        // Of a container that another process reaps, imrun's standard error is the app's alone.
+        if self.adopted && self.outputs[1].has_just_ended() {
+            self.mute_at = Some(Instant::now() + LINGERING);
         }
         Ok(())
     }
@@ -297,6 +308,10 @@ impl<'a> Supervisor<'a> {
             let kill_at = Instant::now() + self.policy.stop_timeout;
             self.kill_at.get_or_insert(kill_at);
             self.send(self.policy.stop_signal)?;
+        }
+        if self.mute_at.is_some_and(|at| at <= Instant::now()) {
+            self.mute_at = None;
+            process::close_stream(2).context(|| "dup2(/dev/null, 2)")?;
         }
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.kill_at = None;

@@ -108,7 +108,11 @@ impl<'a> Attempt<'a> {
     }
 
     /// Of a call whose names were not read.
-    pub fn without_names(call: &'static Call, told: &Notification, scene: &'a Scene) -> Attempt<'a> {
+    pub fn without_names(
+        call: &'static Call,
+        told: &Notification,
+        scene: &'a Scene,
+    ) -> Attempt<'a> {
         Attempt {
             call,
             arguments: told.arguments,
@@ -236,7 +240,11 @@ impl<'a> Attempt<'a> {
             _ => !self.is_nameless(),
         };
         // Nobody looks for it.
-        let target = if names_something { self.target().ok() } else { None };
+        let target = if names_something {
+            self.target().ok()
+        } else {
+            None
+        };
         self.told(target, Errno::EPERM)
     }
 
@@ -367,7 +375,11 @@ impl<'a> Attempt<'a> {
             // What is in no file system can be given other attributes, though not while another thread
             // could put a file into its place.
             (Found::Outside, name) => {
-                let errno = if name == "ioctl" { Errno::ENOTTY } else { Errno::EPERM };
+                let errno = if name == "ioctl" {
+                    Errno::ENOTTY
+                } else {
+                    Errno::EPERM
+                };
                 return Ok(Verdict::Exempt(StandIn::Fail(errno)));
             }
             _ => match request {
@@ -419,7 +431,10 @@ impl<'a> Attempt<'a> {
     /// The verdict on a change that fails with `errno`, unless its other name makes that another.
     fn told(&self, target: Option<Target>, errno: Errno) -> Read<Verdict> {
         let other = self.other_target()?;
-        let missing = match (self.call.action, other.as_ref().map(|other| other.place.found)) {
+        let missing = match (
+            self.call.action,
+            other.as_ref().map(|other| other.place.found),
+        ) {
             (Action::Make, Some(Found::NoWay(errno))) => Some(errno),
             (Action::Make, Some(Found::Nothing)) => Some(Errno::ENOENT),
             (Action::Remove, Some(Found::NoWay(errno))) => Some(errno),
@@ -463,7 +478,9 @@ impl<'a> Attempt<'a> {
     fn lead(&self, subject: Subject, name: Option<&[u8]>, follow: bool) -> Read<Target> {
         let name = name.unwrap_or_default();
         let directory = match subject {
-            Subject::Descriptor(place) => return self.scene.descriptor(self.arguments[place] as i32),
+            Subject::Descriptor(place) => {
+                return self.scene.descriptor(self.arguments[place] as i32);
+            }
             Subject::At(directory, _) => self.arguments[directory] as i32,
             _ => libc::AT_FDCWD,
         };
@@ -596,7 +613,9 @@ pub fn flag_names(flags: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use libc::{O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY};
+    use libc::{
+        O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY,
+    };
 
     #[test]
     fn an_open_fails_as_the_kernel_lets_it_fail() {
@@ -608,12 +627,20 @@ mod tests {
             (O_WRONLY, Nothing, Fails(Errno::ENOENT)),
             (O_RDONLY | O_CREAT, File, Goes),
             (O_RDONLY | O_TRUNC, File, Fails(Errno::EROFS)),
-            (O_RDWR | O_CREAT | O_EXCL, File, ChangesNothing(Errno::EEXIST)),
+            (
+                O_RDWR | O_CREAT | O_EXCL,
+                File,
+                ChangesNothing(Errno::EEXIST),
+            ),
             (O_RDWR | O_TMPFILE, Directory, Fails(Errno::EROFS)),
             (O_WRONLY, Directory, ChangesNothing(Errno::EISDIR)),
             (O_WRONLY | O_NOFOLLOW, Link, ChangesNothing(Errno::ELOOP)),
             (O_WRONLY | O_DIRECTORY, File, ChangesNothing(Errno::ENOTDIR)),
-            (O_WRONLY | O_CREAT, NoWay(Errno::ENOTDIR), Fails(Errno::ENOTDIR)),
+            (
+                O_WRONLY | O_CREAT,
+                NoWay(Errno::ENOTDIR),
+                Fails(Errno::ENOTDIR),
+            ),
             (O_WRONLY | O_CREAT | O_TRUNC, Stream, Goes),
         ] {
             let place = Place {

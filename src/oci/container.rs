@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::integrity::Demand;
-use crate::launch::{self, Network, Outputs};
+use crate::launch::{self, Network};
 use crate::observe::OnWrite;
 use crate::rootless;
 use crate::ship::{Acknowledgement, SinkUrl};
@@ -54,12 +54,6 @@ pub struct Host {
 }
 
 impl Host {
-    /// Whether the caller's own descriptors are all that output goes to. Then the app gets them: who
-    /// reads their other ends does not wait for imrun when the app has ended.
-    fn shows_all(&self) -> bool {
-        self.sinks.iter().all(is_stdio)
-    }
-
     /// The capabilities of `IMRUN_CAP_ADD`: names between spaces or commas.
     pub fn capabilities(names: &str) -> Result<Capabilities> {
         let names = names.split([' ', ',']).filter(|name| !name.is_empty());
@@ -225,10 +219,6 @@ impl<'a> Draft<'a> {
                 limits,
                 on_write: self.host.on_write,
                 stdin: given_stdin()?,
-                outputs: match self.host.shows_all() {
-                    true => Outputs::Handed,
-                    false => Outputs::Pipes,
-                },
                 sinks: self.host.sinks.clone(),
                 log_buffer: 1 << 20,
                 stop_signal: None,

@@ -11,7 +11,7 @@ use crate::error::{Context, EXIT_FAILED, Error, Result};
 use crate::files;
 use crate::launch::{self, Prepared};
 use crate::supervise::signals;
-use crate::sys::process::Identity;
+use crate::sys::process::{self, Identity};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
@@ -249,6 +249,8 @@ impl Gate for Door<'_> {
     }
 
     fn passed(&self) -> Result<()> {
+        // Who reads it sees the end of the app's, not of the supervisor's.
+        process::close_stream(1).context(|| "dup2(/dev/null, 1)")?;
         self.inner().known.started = true;
         self.inner().preserved.close();
         self.place.write(&self.inner().known)?;

@@ -8,8 +8,8 @@
 //! What the supervisor has beside it is that of every container: `crate::state`.
 
 use super::VERSION;
-use crate::cgroup::{Cgroup, Made};
 use super::hooks::{self, Hook};
+use crate::cgroup::{Cgroup, Made};
 use crate::error::{Context, Error, Result};
 use crate::files;
 use serde::{Deserialize, Serialize};

@@ -122,6 +122,13 @@ pub fn close_stdio() -> Result<()> {
     (0..3).try_for_each(|number| dup2(null.as_raw_fd(), number))
 }
 
+/// Lets one standard stream lead nowhere.
+pub fn close_stream(number: RawFd) -> Result<()> {
+    let flags = nix::fcntl::OFlag::O_RDWR | nix::fcntl::OFlag::O_CLOEXEC;
+    let null = nix::fcntl::open(c"/dev/null", flags, nix::sys::stat::Mode::empty())?;
+    dup2(null.as_raw_fd(), number)
+}
+
 /// Ends this process at once: no destructors, no buffers.
 pub fn exit(code: i32) -> ! {
     // SAFETY: _exit(2) has no preconditions.
@@ -408,7 +415,11 @@ pub fn pid_of(pidfd: BorrowedFd<'_>) -> std::io::Result<nix::unistd::Pid> {
 ///
 /// Before Linux 6.9 it is that of the thread's process, which differs where the thread has called
 /// unshare(2) with CLONE_FILES.
-pub fn descriptor_of(tid: i32, process: impl FnOnce() -> Option<i32>, number: RawFd) -> Result<OwnedFd> {
+pub fn descriptor_of(
+    tid: i32,
+    process: impl FnOnce() -> Option<i32>,
+    number: RawFd,
+) -> Result<OwnedFd> {
     const THREAD: libc::c_int = libc::O_EXCL; // PIDFD_THREAD, linux/pidfd.h
     // SAFETY: plain integers.
     let thread = check(unsafe { libc::syscall(libc::SYS_pidfd_open, tid, THREAD) });
@@ -436,7 +447,8 @@ pub fn unprivileged<T>(work: impl FnOnce() -> T) -> Result<T> {
         return Ok(work());
     }
     // SAFETY: plain integers.
-    let become_user = |uid: libc::uid_t| check(unsafe { libc::syscall(libc::SYS_setresuid, SAME, uid, SAME) });
+    let become_user =
+        |uid: libc::uid_t| check(unsafe { libc::syscall(libc::SYS_setresuid, SAME, uid, SAME) });
     become_user(NOBODY)?;
     let done = work();
     become_user(0)?;
