@@ -12,11 +12,13 @@ mod plan;
 mod subject;
 
 use crate::capabilities::Capabilities;
-use crate::cgroup::{self, Cgroup, Limits};
+use crate::cgroup::{self, Cgroup, Limits, Made};
 use crate::digest::{Digest, hex};
 use crate::error::{Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Result};
 use crate::integrity::Demand;
-use crate::launch::{self, Attachment, Ids, Network, Newborn, Outputs, Prepared, Spec};
+use crate::launch::{
+    self, Attachment, Birthplace, Ids, Network, Newborn, OnMounted, Prepared, Spec,
+};
 use crate::observe::{Observer, OnWrite, Owners, Report};
 use crate::rootfs::Driver;
 use crate::rootless;
@@ -29,6 +31,7 @@ use crate::sys::memory;
 use nix::sys::signalfd::SignalFd;
 use plan::Plan;
 use serde_json::{Value, json};
+use std::cell::OnceCell;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -97,8 +100,6 @@ pub struct Request {
     pub on_write: OnWrite,
     /// What becomes the app's standard input.
     pub stdin: Option<OwnedFd>,
-    /// What becomes of the app's standard output and error.
-    pub outputs: Outputs,
     /// Where lines and records go: to each of them. There is one at least.
     pub sinks: Vec<SinkUrl>,
     /// Bytes that may wait for the sink.
@@ -172,10 +173,11 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
         signals: &signals,
         status,
         gate,
+        made: OnceCell::new(),
     };
     let outcome = launch.run(material);
     // What is left is removed whatever happened; the first error is the one that is told.
-    let left = launch.place.as_deref().map(Cgroup::existing).transpose();
+    let left = launch.made.get().map(Cgroup::existing).transpose();
     let removed = match left.map(Option::flatten) {
         Ok(None) => entry.remove(),
         // By the entry the next command finds it, and tries again.
@@ -190,8 +192,10 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
 struct Launch<'a> {
     request: &'a Request,
     id: String,
-    /// Where its cgroup is, beneath the root of the hierarchy, if there is one.
+    /// Where its cgroup is to be, beneath the root of the hierarchy, if it gets one.
     place: Option<PathBuf>,
+    /// Its cgroup.
+    made: OnceCell<Made>,
     loaded: &'a Loaded,
     entry: &'a Entry,
     signals: &'a SignalFd,
@@ -209,25 +213,19 @@ struct Announced {
     shipper: Shipper,
     /// The launch record's number among the events.
     sequence: u64,
-    /// The host's number of the container's user 0.
-    first_id: u32,
+    ids: Ids,
 }
 
 impl Launch<'_> {
     fn run(&self, material: Material) -> Result<Outcome> {
         let network = self.request.network.attach()?;
         let cgroup = match &self.place {
-            Some(place) => {
-                self.entry.announce_cgroup(place)?;
-                // A launch that its limits forbid is none that the sink should hear of.
-                Cgroup::create(place, &self.request.limits)?
-            }
+            // A launch that its limits forbid is none that the sink should hear of.
+            Some(place) => Cgroup::create(place, &self.request.limits)?,
             None => Cgroup::none(),
         };
-        if self.gate.adopts() {
-            cgroup.guard()?;
-        }
-        let outcome = self.start_in(&cgroup, &network, material);
+        let recorded = self.record(&cgroup);
+        let outcome = recorded.and_then(|()| self.start_in(&cgroup, &network, material));
         let removed = cgroup.remove();
         let (announced, ending, report) = outcome?;
         removed.map_err(|error| error.exit(EXIT_FAILED))?;
@@ -238,6 +236,16 @@ impl Launch<'_> {
         })
     }
 
+    /// Leaves word of a cgroup that was made.
+    fn record(&self, cgroup: &Cgroup) -> Result<()> {
+        let Some(made) = cgroup.made() else {
+            return Ok(());
+        };
+        let made = self.made.get_or_init(|| made.clone());
+        self.entry.record_cgroup(made)?;
+        self.gate.grouped(made)
+    }
+
     /// Returns when the app has ended.
     fn start_in(
         &self,
@@ -245,10 +253,13 @@ impl Launch<'_> {
         network: &Attachment,
         material: Material,
     ) -> Result<(Announced, Ending, Report)> {
-        let directory = cgroup.open()?;
-        let stdin = self.request.stdin.as_ref().map(AsFd::as_fd);
-        let adopted = self.gate.adopts();
-        let outputs = self.request.outputs;
+        let place = Birthplace {
+            network,
+            stdin: self.request.stdin.as_ref().map(AsFd::as_fd),
+            cgroup: cgroup.handle(),
+            adopted: self.gate.adopts(),
+            owner: (!rootless::is_ordinary()?).then(|| self.entry.first_id()),
+        };
         let start = |newborn: Newborn<'_>| {
             let (material, root) = self.mount(material)?;
             let held = material.hold()?;
@@ -260,14 +271,7 @@ impl Launch<'_> {
             let app = self.told(outcome, &announced, cgroup)?;
             Ok((announced, app, held))
         };
-        let (announced, app, _held) = launch::start(
-            network,
-            stdin,
-            directory.as_ref().map(AsFd::as_fd),
-            outputs,
-            adopted,
-            start,
-        )?;
+        let (announced, app, _held) = launch::start(&place, start)?;
         let ended = self.supervise(app, &announced, cgroup);
         let ended = ended.map_err(|error| error.exit(EXIT_FAILED));
         let (ending, report) = self.told(ended, &announced, cgroup)?;
@@ -308,7 +312,7 @@ impl Launch<'_> {
             policy: plan.policy,
             shipper,
             sequence,
-            first_id: ids.first_user(),
+            ids: ids.clone(),
         })
     }
 
@@ -325,14 +329,16 @@ impl Launch<'_> {
     fn ids(&self, root: &Mounted, spec: &Spec) -> Result<Ids> {
         let bundle = self.request.bundle.as_ref();
         let owners = crate::unpacked::Owners::own()?;
-        Ok(match bundle.and_then(|bundle| bundle.ids.clone()) {
-            Some((users, groups)) => Ids::mapped(users, groups),
+        let ids = match bundle.and_then(|bundle| bundle.ids.clone()) {
+            // The bundle decides, also of what has no number there.
+            Some((users, groups)) => return Ok(Ids::mapped(users, groups)),
             None if !owners.are_all() => {
                 Ids::of_a_user(crate::unpacked::Owners::ranges()?, spec.uid, spec.gid)
             }
             None if root.can_be_mapped() => Ids::own(self.entry.first_id()),
             None => Ids::of_the_host(),
-        })
+        };
+        ids.with(spec.uid, &[&[spec.gid][..], &spec.groups].concat())
     }
 
     /// Returns when the app runs: prepared, and known to the sink.
@@ -346,17 +352,27 @@ impl Launch<'_> {
         cgroup: &Cgroup,
     ) -> Result<Prepared> {
         let stage = self.entry.path();
-        let prepared = newborn.prepare(spec, root.ground(), stage, ids)?;
+        let acknowledged = || {
+            let deadline = Instant::now() + HANDSHAKE;
+            await_acknowledgement(
+                &announced.shipper,
+                announced.sequence,
+                deadline,
+                self.signals,
+            )
+        };
+        let mounted = |prepared: &Prepared| {
+            acknowledged()?;
+            self.gate.mounted(prepared, stage, self.signals)
+        };
+        let mounted: Option<OnMounted<'_>> = self.gate.has_hooks().then_some(&mounted);
+        let prepared = newborn.prepare(spec, root.ground(), stage, ids, mounted)?;
         let init = prepared.pidfd.try_clone().context(|| "dup(pidfd)")?;
         cgroup.follow(init);
         // The container's own mount is the last: the kernel takes it down when nobody waits for it.
         drop(root);
-        let deadline = Instant::now() + HANDSHAKE;
-        let Announced {
-            shipper, sequence, ..
-        } = announced;
-        await_acknowledgement(shipper, *sequence, deadline, self.signals)?;
-        self.gate.pass(&prepared, cgroup, self.signals)?;
+        acknowledged()?;
+        self.gate.pass(&prepared, self.signals)?;
         prepared.execute(|listener| self.gate.give(listener))?;
         self.gate.passed()?;
         Ok(prepared)
@@ -373,10 +389,11 @@ impl Launch<'_> {
         let (shipper, policy) = (&announced.shipper, announced.policy);
         let observer = app.listener.take().map(|listener| Observer {
             listener,
-            kills: self.request.on_write == OnWrite::Kill,
+            on_write: self.request.on_write,
+            is_moved: false,
             cgroup,
             owners: Owners::new(self.loaded.image(), &self.request.store),
-            first_id: announced.first_id,
+            ids: &announced.ids,
             shipper,
             status: self.status,
         });

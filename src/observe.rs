@@ -4,30 +4,38 @@
 //! (seccomp_unotify(2)); the observer, a thread of its own, reads what the call names, lets it go on
 //! to its error, and counts and reports it. It never waits for the sink: what there is no room for
 //! is lost to the log and still counted.
+//!
+//! Where a verdict counts (`--on-write kill`, `imrun check`), no call goes on because of what it
+//! names: imrun makes it in the kernel's place ([`stand_in`]).
 #![forbid(unsafe_code)]
 
 mod advice;
 mod attempt;
 pub mod calls;
+mod ioctls;
 mod owner;
+mod privilege;
 mod report;
 mod scene;
+mod stand_in;
+mod walk;
 
 pub use owner::Owners;
 pub use report::{Effect, Report};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Result};
+use crate::launch::Ids;
 use crate::ship::Shipper;
 use crate::status::Status;
 use crate::sys::seccomp::{Listener, Notification};
-use attempt::{Attempt, Verdict, flag_names, is_device};
+use attempt::{Attempt, Change, StandIn, Verdict, flag_names};
 use calls::{Action, Call};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use report::{Key, Seen};
-use scene::{Place, Scene};
+use report::{Key, Seen, UNREADABLE};
+use scene::{Scene, Unread};
 use serde_json::json;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -41,6 +49,9 @@ pub enum OnWrite {
     Kill,
     /// The call fails, and nobody looks.
     Quiet,
+    /// As `Report`, but that the report rests on nothing that the app can change meanwhile.
+    #[value(skip)]
+    Check,
 }
 
 impl OnWrite {
@@ -50,6 +61,7 @@ impl OnWrite {
             OnWrite::Report => "report",
             OnWrite::Kill => "kill",
             OnWrite::Quiet => "quiet",
+            OnWrite::Check => "check",
         }
     }
 }
@@ -61,14 +73,16 @@ const REST: u16 = 1000; // ms
 pub struct Observer<'a> {
     /// Of the container's filter.
     pub listener: Listener,
-    /// Whether the first attempt ends the container.
-    pub kills: bool,
+    /// What becomes of an attempt.
+    pub on_write: OnWrite,
+    /// Whether some process may have another root directory than the container's.
+    pub is_moved: bool,
     /// The container's cgroup.
     pub cgroup: &'a Cgroup,
     /// Which layer a path comes from.
     pub owners: Owners<'a>,
-    /// The host's number of the container's user 0.
-    pub first_id: u32,
+    /// Which of the host's users those of the container are.
+    pub ids: &'a Ids,
     /// Where reports go.
     pub shipper: &'a Shipper,
     /// And here.
@@ -149,127 +163,188 @@ impl Observer<'_> {
             Err(errno) => return Err(errno).context(|| "ioctl(SECCOMP_IOCTL_NOTIF_RECV)"),
         };
         let Some(call) = calls::of(told.number) else {
-            return self.answer(None, &told);
+            return self.proceed(&told);
         };
         let scene = Scene::new(told.pid);
-        let attempt = Attempt::read(call, &told, &scene);
+        let attempt = Attempt::read(call, &told, &scene, self.is_strict());
+        let attempt = match attempt {
+            Ok(attempt) => attempt,
+            Err(unread) => return self.add_unread(report, None, call, &scene, unread, &told),
+        };
+        if attempt.names_device() {
+            return self.proceed(&told);
+        }
+        let spelling = if self.is_moved {
+            None
+        } else {
+            attempt.spelling()
+        };
         if !self.listener.is_waiting(told.id) {
             return Ok(());
         }
-        let Ok(attempt) = attempt else {
-            // The kernel will not be able to read it either.
-            report.add_unread();
-            return self.let_fail(report, call, &told);
-        };
-        let key: Key = (
-            told.number,
-            attempt.flags().unwrap_or(0),
-            attempt.name.clone(),
-        );
-        if is_device(&attempt.name) && call.action != Action::Forbidden {
-            return self.answer(Some(call), &told);
+        if let Some(place) = spelling.as_ref().and_then(|spelling| report.find(spelling)) {
+            self.answer(call, &told)?;
+            let seen = report.count_again(place);
+            return self.tell_often(report, seen);
         }
-        if !key.2.is_empty() && report.effect(&key).is_some() {
-            self.answer(Some(call), &told)?;
-            if let Seen::Often(count) = report.count(&key)
-                && let Some(effect) = report.effect(&key)
-            {
-                self.tell(effect, count)?;
+        match attempt.judge() {
+            Err(unread) => self.add_unread(report, Some(&attempt), call, &scene, unread, &told),
+            Ok(Verdict::Harmless) => {
+                self.is_moved |= call.action == Action::ChangeRoot;
+                self.proceed(&told)
             }
-            return Ok(());
+            Ok(Verdict::Exempt(stand_in)) => self.exempt(report, &attempt, stand_in, &told),
+            Ok(Verdict::Change(change)) => {
+                let key = self.add(report, &attempt, &change, &told)?;
+                if let (Some(spelling), false) = (spelling, change.is_personal) {
+                    report.remember(spelling, &key);
+                }
+                Ok(())
+            }
         }
-        self.look(report, key, &attempt, &told)
     }
 
-    /// A call that was not seen before, or that names nothing by which it could be known again.
-    fn look(
+    /// Whether no verdict may rest on what another thread can change.
+    fn is_strict(&self) -> bool {
+        matches!(self.on_write, OnWrite::Kill | OnWrite::Check)
+    }
+
+    /// A call that names what cannot be read.
+    fn add_unread(
         &mut self,
         report: &mut Report,
-        mut key: Key,
-        attempt: &Attempt<'_>,
+        attempt: Option<&Attempt<'_>>,
+        call: &'static Call,
+        scene: &Scene,
+        Unread(errno): Unread,
         told: &Notification,
     ) -> Result<()> {
-        let verdict = match attempt.judge() {
-            Ok(Some(verdict)) => verdict,
-            Ok(None) => return self.answer(Some(attempt.call), told),
-            Err(_) => {
-                report.add_unread();
-                return self.let_fail(report, attempt.call, told);
+        let nameless;
+        let attempt = match attempt {
+            Some(attempt) => attempt,
+            None => {
+                nameless = Attempt::without_names(call, told, scene);
+                &nameless
             }
         };
-        if key.2.is_empty()
-            && let Some(place) = &verdict.place
-        {
-            key.2 = place.path.as_os_str().as_encoded_bytes().to_vec();
+        let change = Change {
+            errno: Some(if call.action == Action::Forbidden {
+                Errno::EPERM
+            } else {
+                errno
+            }),
+            is_unread: true,
+            ..Change::default()
+        };
+        self.add(report, attempt, &change, told).map(drop)
+    }
+
+    /// A call that changes nothing, if what it names stays what it is.
+    fn exempt(
+        &mut self,
+        report: &mut Report,
+        attempt: &Attempt<'_>,
+        stand_in: StandIn,
+        told: &Notification,
+    ) -> Result<()> {
+        if !self.is_strict() {
+            return self.proceed(told);
+        }
+        match stand_in::answer(&self.listener, told.id, attempt, stand_in) {
+            Ok(answered) => gone_or(answered),
+            Err(unread) => {
+                let (call, scene) = (attempt.call, attempt.scene);
+                self.add_unread(report, Some(attempt), call, scene, unread, told)
+            }
+        }
+    }
+
+    /// An attempt: lets it fail, counts it and tells of it.
+    fn add(
+        &mut self,
+        report: &mut Report,
+        attempt: &Attempt<'_>,
+        change: &Change,
+        told: &Notification,
+    ) -> Result<Key> {
+        let key = attempt.key(change);
+        if !self.listener.is_waiting(told.id) {
+            // What was read is not its own, perhaps.
+            return Ok(key);
         }
         let seen = report.count(&key);
-        let effect = (seen == Seen::New).then(|| self.effect(attempt, &verdict, told.pid));
-        self.let_fail(report, attempt.call, told)?;
+        let effect = (seen == Seen::New).then(|| self.effect(attempt, change));
+        if self.on_write == OnWrite::Kill && !change.is_of_process {
+            report.killed = true;
+            self.cgroup.kill()?;
+        } else {
+            self.answer(attempt.call, told)?;
+        }
         let Some(mut effect) = effect else {
-            if let (Seen::Often(count), Some(effect)) = (seen, report.effect(&key)) {
-                self.tell(effect, count)?;
-            }
-            return Ok(());
+            self.tell_often(report, seen)?;
+            return Ok(key);
         };
         // The app goes on meanwhile.
-        if let Some(place) = &verdict.place {
+        if let Some(place) = &change.place {
             effect.details["layer"] = match self.owners.of(&place.nearest) {
                 Ok(layer) => layer,
                 Err(error) => json!({ "error": error.to_string() }),
             };
         }
         self.tell(&effect, 1)?;
-        report.add(key, effect);
-        Ok(())
+        report.add(key.clone(), effect);
+        Ok(key)
     }
 
-    /// Lets the call go on to its error; under `kill` it gets no answer, and the container its end.
-    fn let_fail(&self, report: &mut Report, call: &Call, told: &Notification) -> Result<()> {
-        if !self.kills {
-            return self.answer(Some(call), told);
-        }
-        if self.listener.is_waiting(told.id) {
-            report.killed = true;
-            self.cgroup.kill()?;
-        }
-        Ok(())
-    }
-
-    fn answer(&self, call: Option<&Call>, told: &Notification) -> Result<()> {
-        let answered = match call.map(|call| call.action) {
-            Some(Action::Forbidden) => self.listener.refuse(told.id, Errno::EPERM),
-            _ => self.listener.proceed(told.id),
-        };
-        match answered {
-            // Its thread was killed meanwhile.
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => Err(errno).context(|| "ioctl(SECCOMP_IOCTL_NOTIF_SEND)"),
+    /// Lets the kernel make the call, or refuses what no container may do.
+    fn answer(&self, call: &Call, told: &Notification) -> Result<()> {
+        match call.action {
+            Action::Forbidden => gone_or(self.listener.refuse(told.id, Errno::EPERM)),
+            _ => self.proceed(told),
         }
     }
 
-    fn effect(&self, attempt: &Attempt<'_>, verdict: &Verdict, pid: i32) -> Effect {
+    fn proceed(&self, told: &Notification) -> Result<()> {
+        gone_or(self.listener.proceed(told.id))
+    }
+
+    fn effect(&self, attempt: &Attempt<'_>, change: &Change) -> Effect {
         let scene = attempt.scene;
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let place: Option<&Place> = verdict.place.as_ref();
-        let given = String::from_utf8_lossy(&attempt.name).into_owned();
-        let user = scene.user().map(|user| user.wrapping_sub(self.first_id));
+        let place = change.place.as_ref();
+        let given = attempt.name.as_deref().unwrap_or_default();
+        let user = scene
+            .users()
+            .get(1)
+            .map(|user| self.ids.user_inside(*user).unwrap_or(*user));
         Effect {
             syscall: attempt.call.name,
-            path: match given.is_empty() {
-                true => place.map(|place| text(&place.path)),
-                false => Some(given),
+            path: match (change.is_unread, given) {
+                (true, _) => Some(UNREADABLE.into()),
+                (false, []) => place.map(|place| text(&place.path)),
+                (false, given) => Some(String::from_utf8_lossy(given).into_owned()),
             },
             resolved: place.map(|place| text(&place.path)),
-            errno: format!("{:?}", verdict.errno),
+            errno: change
+                .errno
+                .map_or_else(String::new, |errno| format!("{errno:?}")),
             executable: scene.executable().map(|path| text(&path)),
             details: json!({
-                "pid": pid,
+                "pid": scene.pid(),
                 "thread": scene.thread(),
                 "user": user,
                 "flags": attempt.flags().map(flag_names),
+                "argument": change.argument,
                 "nearest": place.map(|place| text(&place.nearest)),
-                "other": verdict.other.as_deref().map(text),
+                "other": change.other.as_deref().map(text),
             }),
+        }
+    }
+
+    fn tell_often(&self, report: &Report, seen: Seen) -> Result<()> {
+        match seen {
+            Seen::Often(place, count) => self.tell(report.effect(place), count),
+            Seen::New | Seen::Again => Ok(()),
         }
     }
 
@@ -278,5 +353,13 @@ impl Observer<'_> {
         // What there is no room for is counted by the shipper, and here.
         self.shipper.open().push_record("side-effect", &fields);
         self.status.event("side-effect", fields)
+    }
+}
+
+/// An answer that failed; that the caller is gone is no failure.
+fn gone_or(answered: nix::Result<()>) -> Result<()> {
+    match answered {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno).context(|| "ioctl(SECCOMP_IOCTL_NOTIF_SEND)"),
     }
 }

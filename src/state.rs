@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOT/ID/lock        locked (flock(2)) for as long as the container's supervisor lives
-//! ROOT/ID/cgroup      where its cgroup is, beneath the hierarchy's root
+//! ROOT/ID/cgroup      its cgroup, as soon as that is made: place beneath the hierarchy's root, inode
 //! ROOT/ID/state.json  what `imrun ps` shows
 //! ROOT/ID/lines       the counters of each sink, a line each: six numbers of twenty digits
 //! ROOT/names/NAME     locked by the container of that name
@@ -14,7 +14,7 @@
 
 mod lines;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Made};
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::rootless;
@@ -240,12 +240,7 @@ impl Runtime {
             if locked.is_none() && lock.exists() {
                 continue;
             }
-            // Without one there is no cgroup, or none yet.
-            if let Ok(place) = std::fs::read_to_string(dir.join(CGROUP))
-                && let Some(cgroup) = Cgroup::existing(Path::new(&place))?
-            {
-                cgroup.remove()?;
-            }
+            sweep_cgroup(&id, &dir.join(CGROUP))?;
             remove_directory(&dir)?;
         }
         for name in file_names(&self.dir)? {
@@ -279,10 +274,13 @@ impl Entry {
         FIRST_ID + self.ids.number * IDS
     }
 
-    /// Leaves word of where the container's cgroup is, for who cleans up.
-    pub fn announce_cgroup(&self, place: &Path) -> Result<()> {
+    /// Leaves word of the container's cgroup, for who cleans up. Not before it is made: until then
+    /// there may be another's at its place.
+    pub fn record_cgroup(&self, made: &Made) -> Result<()> {
         let file = self.dir.join(CGROUP);
-        files::replace(&file, place.as_os_str().as_encoded_bytes(), files::PRIVATE)
+        let text =
+            serde_json::to_vec(made).map_err(|e| Error::system(format_args!("{file:?}"), e))?;
+        files::replace(&file, &text, files::PRIVATE)
     }
 
     /// Shows the container to `imrun ps`.
@@ -328,6 +326,19 @@ impl Claim {
     fn give_back(self) -> Result<()> {
         std::fs::remove_file(&self.path).context(|| format!("unlink({:?})", self.path))
     }
+}
+
+/// Ends and removes the cgroup that `file` is a record of.
+fn sweep_cgroup(id: &str, file: &Path) -> Result<()> {
+    let bytes = match std::fs::read(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Cgroup::remove_empty(id),
+        bytes => bytes.context(|| format!("read({file:?})"))?,
+    };
+    // A record that was not written to its end is none.
+    let Ok(made) = serde_json::from_slice::<Made>(&bytes) else {
+        return Cgroup::remove_empty(id);
+    };
+    Cgroup::existing(&made)?.map_or(Ok(()), Cgroup::remove)
 }
 
 /// Nobody else has it until the file is dropped. Who looks whether a claim is owned holds it for a

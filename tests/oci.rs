@@ -20,11 +20,6 @@ use std::time::{Duration, Instant};
 /// Debian's package busybox-static.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// A runtime directory and one bundle.
-struct Bundle {
-    directory: tempfile::TempDir,
-}
-
 /// The test's own bundle. Where none can run, the test says why, and is over.
 macro_rules! bundle {
     ($script:expr) => {
@@ -33,6 +28,18 @@ macro_rules! bundle {
             None => Bundle::new($script),
         }
     };
+}
+
+#[path = "oci/fields.rs"]
+mod fields;
+#[path = "oci/hooks.rs"]
+mod hooks;
+#[path = "oci/run.rs"]
+mod run;
+
+/// A runtime directory and one bundle.
+struct Bundle {
+    directory: tempfile::TempDir,
 }
 
 impl Bundle {
@@ -516,17 +523,6 @@ fn settings_of_a_network_that_is_not_its_own_are_made_there() {
     holder.wait().unwrap();
     assert_eq!((code, text.as_str()), (Some(0), "81\n"));
     assert_eq!(std::fs::read_to_string(own).unwrap(), before);
-}
-
-#[test]
-fn a_program_that_is_not_there_is_told_to_who_starts_it() {
-    let bundle = bundle!("true");
-    bundle.change(|config| config["process"]["args"] = json!(["nothing"]));
-    let (_, _output) = bundle.create("one");
-    let output = bundle.imrun(&["start", "one"]);
-    assert_eq!(output.status.code(), Some(127), "{output:?}");
-    soon("it is not stopped", || bundle.status("one") == "stopped");
-    bundle.succeeds(&["delete", "one"]);
 }
 
 /// Runs `arguments` in a shell that opens descriptors before it becomes imrun.

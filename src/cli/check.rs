@@ -44,7 +44,7 @@ impl Check {
             .map_err(|errno| Error::system("dup2(2, 1)", errno.desc()))?;
         let time = self.time;
         let outcome = self.run.launch(global, given, |request| {
-            request.on_write = OnWrite::Report;
+            request.on_write = OnWrite::Check;
             request.policy.run_for = Some(time);
         });
         process::restore_stdout(result).map_err(|errno| Error::system("dup2(1)", errno.desc()))?;
@@ -65,6 +65,7 @@ fn as_json(report: &Report, code: u8) -> Value {
     json!({
         "exit": code,
         "attempts": report.attempts(),
+        "unread": report.unread(),
         "sideEffects": effects,
         "advice": report.advice(),
     })

@@ -9,7 +9,7 @@ use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::integrity::Demand;
-use crate::launch::{Network, Outputs};
+use crate::launch::Network;
 use crate::observe::OnWrite;
 use crate::reference::{ImageArgument, Reference};
 use crate::rootfs::Driver;
@@ -231,7 +231,6 @@ impl Run {
             } else {
                 None
             },
-            outputs: Outputs::Pipes,
             sinks,
             log_buffer: self.log_buffer,
             stop_signal: self.stop_signal,

@@ -7,12 +7,23 @@ use super::report::Effect;
 pub struct Advice {
     /// The start of the program's file name; empty: any.
     program: &'static str,
-    /// What the path has in it.
-    path: &'static str,
+    /// What it tried.
+    what: What,
     /// What to do.
     pub does: &'static str,
     /// Where that is written.
     source: &'static str,
+}
+
+/// What an attempt has to be about for a piece of advice to fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// A path that has this in it.
+    Path(&'static str),
+    /// Another user or other groups for the process.
+    Ids,
+    /// One of these calls.
+    Call(&'static [&'static str]),
 }
 
 const fn advice(
@@ -21,9 +32,18 @@ const fn advice(
     does: &'static str,
     source: &'static str,
 ) -> Advice {
+    about_what(program, What::Path(path), does, source)
+}
+
+const fn about_what(
+    program: &'static str,
+    what: What,
+    does: &'static str,
+    source: &'static str,
+) -> Advice {
     Advice {
         program,
-        path,
+        what,
         does,
         source,
     }
@@ -211,26 +231,87 @@ const TABLE: &[Advice] = &[
         "psql: -e PSQL_HISTORY=/dev/null",
         "postgresql.org/docs/current/app-psql.html",
     ),
-    advice(
+    about_what(
         "",
-        "mq_open",
+        What::Call(&["mq_open", "shmget", "msgget", "semget"]),
         "message queues and shared memory are closed: keep state off the machine",
         "docs/kernel.md",
     ),
+    about_what(
+        "nginx",
+        What::Ids,
+        "nginx: start it as its user (--user www-data); its directive user then has no effect",
+        "nginx.org/en/docs/ngx_core_module.html#user",
+    ),
+    about_what(
+        "php-fpm",
+        What::Ids,
+        "php-fpm: start it as its user (--user www-data); user and group of a pool then have no effect",
+        "php.net/manual/en/install.fpm.configuration.php",
+    ),
+    about_what(
+        "haproxy",
+        What::Ids,
+        "haproxy: start it as its user (--user), without user, group and chroot in its configuration",
+        "docs.haproxy.org/2.6/configuration.html#3.1-user",
+    ),
+    about_what(
+        "memcached",
+        What::Ids,
+        "memcached: start it as its user (--user), without -u",
+        "docs.memcached.org",
+    ),
+    about_what(
+        "",
+        What::Ids,
+        "no app can change its user or groups (EPERM), and many end without a word: start it as that user (--user), with no user to change to in its configuration",
+        "docs/side-effects.md",
+    ),
+    about_what(
+        "",
+        What::Call(&["chroot"]),
+        "no app can change its root (EPERM): switch it off in the configuration; the container is one already",
+        "docs/side-effects.md",
+    ),
+];
+
+/// The calls by which a process becomes another user.
+const IDS: [&str; 7] = [
+    "setuid",
+    "setreuid",
+    "setresuid",
+    "setgid",
+    "setregid",
+    "setresgid",
+    "setgroups",
 ];
 
 /// What to do about an attempt, if that is known.
 pub fn about(effect: &Effect) -> Option<&'static Advice> {
     let program = effect.executable.as_deref().unwrap_or_default();
     let program = program.rsplit('/').next().unwrap_or_default();
-    let paths = [effect.path.as_deref(), effect.resolved.as_deref()];
-    TABLE.iter().find(|advice| {
-        program.starts_with(advice.program)
-            && paths
-                .iter()
-                .flatten()
-                .any(|path| path.contains(advice.path))
-    })
+    let mut advice = TABLE.iter();
+    advice.find(|advice| program.starts_with(advice.program) && advice.what.fits(effect))
+}
+
+impl What {
+    fn fits(self, effect: &Effect) -> bool {
+        let paths = [effect.path.as_deref(), effect.resolved.as_deref()];
+        match self {
+            What::Path(part) => paths.iter().flatten().any(|path| path.contains(part)),
+            What::Ids => IDS.contains(&effect.syscall),
+            What::Call(names) => names.contains(&effect.syscall),
+        }
+    }
+
+    /// Whether what fits `other` fits this as well.
+    #[cfg(test)]
+    fn covers(self, other: What) -> bool {
+        match (self, other) {
+            (What::Path(part), What::Path(longer)) => longer.contains(part),
+            (one, other) => one == other,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -266,11 +347,28 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_may_not_become_another_user_is_told_how_to_start_as_him() {
+        let does = |program: &str, syscall| {
+            let effect = Effect {
+                syscall,
+                path: None,
+                ..effect(program, "")
+            };
+            about(&effect).map_or("", |advice| advice.does)
+        };
+        assert!(does("/usr/sbin/nginx", "setgid").contains("--user www-data"));
+        assert!(does("/usr/sbin/unheard-of", "setgroups").contains("--user"));
+        assert!(does("/usr/sbin/unheard-of", "chroot").contains("root"));
+        assert!(does("/usr/sbin/unheard-of", "shmget").contains("shared memory"));
+        assert_eq!(does("/usr/sbin/unheard-of", "mkdir"), "");
+    }
+
+    #[test]
     fn every_piece_has_a_source_and_can_be_reached() {
         for (index, advice) in TABLE.iter().enumerate() {
             assert!(!advice.source.is_empty() && !advice.does.is_empty());
             let hidden = TABLE[..index].iter().find(|before| {
-                advice.program.starts_with(before.program) && advice.path.contains(before.path)
+                advice.program.starts_with(before.program) && before.what.covers(advice.what)
             });
             assert_eq!(hidden, None, "hides {advice:?}");
         }

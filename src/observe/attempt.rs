@@ -1,8 +1,11 @@
 //! What a call would have changed, and what the kernel says to it.
 
 use super::calls::{Action, Call, Subject};
-use super::scene::{Found, Place, Scene, join};
-use crate::error::Result;
+use super::ioctls;
+use super::privilege;
+use super::report::{Key, What};
+use super::scene::{Found, Place, Read, Scene, Target, Unread, is_trait_of_a_process};
+use super::walk::walk;
 use crate::sys::seccomp::Notification;
 use nix::errno::Errno;
 use std::os::unix::ffi::OsStrExt;
@@ -15,45 +18,136 @@ pub struct Attempt<'a> {
     arguments: [u64; 6],
     /// Who made it.
     pub scene: &'a Scene,
-    /// What it names, as the app wrote it; for a descriptor what that is of. Empty: nothing.
-    pub name: Vec<u8>,
+    /// What it names, as the app wrote it; None of a call that names nothing.
+    pub name: Option<Vec<u8>>,
+    /// Its other name, where it has two.
+    other: Option<Vec<u8>>,
+    /// The bytes of a socket's address.
+    address: Vec<u8>,
+    /// Whether nothing is let pass for its name alone, which another thread may change meanwhile.
+    strict: bool,
 }
 
-/// A call that would have changed something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+/// What a call comes to.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It would change something: it is refused, and told.
+    Change(Change),
+    /// It changes nothing, whatever another thread does meanwhile.
+    Harmless,
+    /// It changes nothing while names and descriptors stay what they are; and what is done in the
+    /// kernel's place where that is not relied on.
+    Exempt(StandIn),
+}
+
+/// What imrun does in place of the kernel, which would look at names and descriptors again.
+#[derive(Debug)]
+pub enum StandIn {
+    /// The call fails.
+    Fail(Errno),
+    /// The call works, and does nothing.
+    Succeed,
+    /// The app gets a descriptor of what was found.
+    Open(Target),
+    /// The app's descriptor is made shorter or longer.
+    Truncate,
+    /// The app's socket gets this address, which is no path.
+    Bind(Vec<u8>),
+}
+
+/// A change that a call would have made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
     /// What it would have changed, where it says.
     pub place: Option<Place>,
     /// The call's other name, where it has two.
     pub other: Option<PathBuf>,
+    /// What else the call was given: a request of ioctl(2), ids.
+    pub argument: Option<String>,
     /// What it fails with. It is what imrun expects: only the kernel knows, and a user's rights or
     /// the app's own filter can make it another.
-    pub errno: Errno,
+    pub errno: Option<Errno>,
+    /// Whether what the call names could not be read.
+    pub is_unread: bool,
+    /// Whether it is about the process alone, and no file system.
+    pub is_of_process: bool,
+    /// Whether the same words mean something else to another process.
+    pub is_personal: bool,
+}
+
+/// A call as it is written: the same words from the same directories are the same attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Spelling {
+    number: u32,
+    flags: i32,
+    names: [Option<(PathBuf, Vec<u8>)>; 2],
 }
 
 impl<'a> Attempt<'a> {
     /// Reads what the call names.
     ///
     /// # Errors
-    /// The thread's memory or directories cannot be read: it is gone, or passed a wrong pointer.
-    pub fn read(call: &'static Call, told: &Notification, scene: &'a Scene) -> Result<Attempt<'a>> {
-        let arguments = told.arguments;
-        let name = match call.subject {
-            Subject::Path(place) | Subject::At(_, place) | Subject::Queue(place) => {
-                match arguments[place] {
-                    0 => Vec::new(),
-                    address => scene.string(address)?,
-                }
-            }
-            Subject::Address(place, length) => socket_path(scene, arguments, place, length)?,
-            Subject::Descriptor(_) | Subject::Nothing => Vec::new(),
+    /// The thread's memory cannot be read: it passed a wrong pointer, or is gone.
+    pub fn read(
+        call: &'static Call,
+        told: &Notification,
+        scene: &'a Scene,
+        strict: bool,
+    ) -> Read<Attempt<'a>> {
+        let mut attempt = Attempt::without_names(call, told, scene);
+        attempt.strict = strict;
+        if let Subject::Address(place, length) = call.subject {
+            attempt.address = attempt.read_address(place, length)?;
+        }
+        attempt.name = attempt.read_name(call.subject)?;
+        attempt.other = match call.other {
+            Some(other) => attempt.read_name(other)?,
+            None => None,
         };
-        Ok(Attempt {
+        Ok(attempt)
+    }
+
+    /// Of a call whose names were not read.
+    pub fn without_names(
+        call: &'static Call,
+        told: &Notification,
+        scene: &'a Scene,
+    ) -> Attempt<'a> {
+        Attempt {
             call,
-            arguments,
+            arguments: told.arguments,
             scene,
-            name,
-        })
+            name: None,
+            other: None,
+            address: Vec::new(),
+            strict: false,
+        }
+    }
+
+    fn read_name(&self, subject: Subject) -> Read<Option<Vec<u8>>> {
+        let place = match subject {
+            Subject::Path(place) | Subject::At(_, place) | Subject::Queue(place) => place,
+            Subject::Address(..) => return Ok(Some(socket_path(&self.address))),
+            Subject::Descriptor(_) | Subject::Nothing => return Ok(None),
+        };
+        match self.arguments[place] {
+            0 if self.call.takes_null(&self.arguments) => Ok(None),
+            0 => Err(Unread(Errno::EFAULT)),
+            address => self.scene.string(address).map(Some),
+        }
+    }
+
+    fn read_address(&self, place: usize, length: usize) -> Read<Vec<u8>> {
+        const LONGEST: usize = size_of::<libc::sockaddr_storage>();
+        let length = self.arguments[length] as u32 as usize;
+        if length > LONGEST {
+            return Err(Unread(Errno::EINVAL));
+        }
+        let bytes = self.scene.bytes(self.arguments[place], length)?;
+        match bytes.len() == length {
+            true => Ok(bytes),
+            false => Err(Unread(Errno::EFAULT)),
+        }
     }
 
     /// The flags of an open.
@@ -61,43 +155,71 @@ impl<'a> Attempt<'a> {
         self.call.open_flags(&self.arguments)
     }
 
-    /// What the call comes to; None where it changes no file system, whatever becomes of it.
-    pub fn judge(&self) -> Result<Option<Verdict>> {
-        let nameless = |errno| Verdict {
-            place: None,
-            other: None,
-            errno,
+    /// The descriptor of a call whose first argument that is.
+    pub fn descriptor(&self) -> i32 {
+        self.arguments[0] as i32
+    }
+
+    /// The length of a truncation.
+    pub fn length(&self) -> i64 {
+        self.arguments[1] as i64
+    }
+
+    /// Whether it names a device that is there to be written to.
+    pub fn names_device(&self) -> bool {
+        let is_open_to_all = self.call.action != Action::Forbidden;
+        !self.strict && is_open_to_all && self.name.as_deref().is_some_and(is_device)
+    }
+
+    /// How the call is written; None of one that says what it is about by a descriptor, or not at all.
+    pub fn spelling(&self) -> Option<Spelling> {
+        let subjects = [Some(self.call.subject), self.call.other];
+        let names = [&self.name, &self.other];
+        let mut spelling = Spelling {
+            number: self.call.number() as u32,
+            flags: self.flags().unwrap_or(0),
+            names: [None, None],
         };
+        for ((subject, name), place) in subjects.into_iter().zip(names).zip(&mut spelling.names) {
+            let Some(subject) = subject else { continue };
+            let name = name.as_ref().filter(|name| !name.is_empty())?;
+            let directory = match subject {
+                Subject::Path(_) => libc::AT_FDCWD,
+                Subject::At(directory, _) => self.arguments[directory] as i32,
+                _ => return None,
+            };
+            let start = match name.starts_with(b"/") {
+                true => PathBuf::new(),
+                false => self.scene.directory(directory).ok()?,
+            };
+            *place = Some((start, name.clone()));
+        }
+        Some(spelling)
+    }
+
+    /// What the call comes to.
+    pub fn judge(&self) -> Read<Verdict> {
         match self.call.action {
-            Action::Keep(errno) => return Ok(self.makes_an_object().then(|| nameless(errno))),
-            Action::Forbidden if self.name.is_empty() => return Ok(Some(nameless(Errno::EPERM))),
-            Action::Make
-                if matches!(self.call.subject, Subject::Address(..)) && self.name.is_empty() =>
-            {
-                return Ok(None);
-            }
-            _ => {}
+            Action::Keep(errno) => Ok(self.keep(errno)),
+            Action::Forbidden => self.forbidden(),
+            Action::Become(ids) => Ok(self.become_other(ids)),
+            Action::ChangeRoot => self.change_root(),
+            Action::Open(_) => self.open(),
+            Action::Make => self.make(),
+            Action::Remove => self.remove(),
+            Action::Change => self.change(),
+            Action::Write => self.write(),
         }
-        let place = self.place()?;
-        let device = is_device(place.path.as_os_str().as_bytes());
-        if device && self.call.action != Action::Forbidden {
-            return Ok(None);
+    }
+
+    fn keep(&self, errno: Errno) -> Verdict {
+        match self.makes_an_object() {
+            true => Verdict::Change(Change {
+                errno: Some(errno),
+                ..Change::default()
+            }),
+            false => Verdict::Harmless,
         }
-        let mut errno = match self.errno(&place) {
-            Some(errno) => errno,
-            None => return Ok(None),
-        };
-        let other = self.other()?;
-        if let (Action::Make, Some(Place { found, .. })) = (self.call.action, &other)
-            && let Found::Nothing | Found::NoWay(_) = found
-        {
-            errno = missing(*found);
-        }
-        Ok(Some(Verdict {
-            place: Some(place),
-            other: other.map(|place| place.path),
-            errno,
-        }))
     }
 
     /// System V's objects are made for a key that is nobody's, or where that is asked for.
@@ -105,96 +227,305 @@ impl<'a> Attempt<'a> {
         let flags = match self.call.number() {
             libc::SYS_msgget => self.arguments[1],
             libc::SYS_shmget | libc::SYS_semget => self.arguments[2],
-            _ => return true, // mq_open, of which the filter saw the flags
+            _ => return true, // message queues: the filter saw the flags
         };
         flags as i32 & libc::IPC_CREAT != 0 || self.arguments[0] as i32 == libc::IPC_PRIVATE
     }
 
-    fn place(&self) -> Result<Place> {
-        match self.call.subject {
-            Subject::Descriptor(place) => self.scene.descriptor(self.arguments[place] as i32),
-            // futimens(3), and AT_EMPTY_PATH: the descriptor itself.
-            Subject::At(directory, _) if self.name.is_empty() => {
-                match self.arguments[directory] as i32 {
-                    libc::AT_FDCWD => self.follow(libc::AT_FDCWD, &self.name),
-                    descriptor => self.scene.descriptor(descriptor),
-                }
-            }
-            Subject::At(directory, _) => self.follow(self.arguments[directory] as i32, &self.name),
-            _ => self.follow(libc::AT_FDCWD, &self.name),
+    /// What no container may do, whether or not it names something that can be found.
+    fn forbidden(&self) -> Read<Verdict> {
+        let names_something = match self.call.subject {
+            Subject::Nothing => false,
+            Subject::Descriptor(_) | Subject::At(..) => true,
+            _ => !self.is_nameless(),
+        };
+        // Nobody looks for it.
+        let target = if names_something {
+            self.target().ok()
+        } else {
+            None
+        };
+        self.told(target, Errno::EPERM)
+    }
+
+    fn become_other(&self, ids: privilege::Ids) -> Verdict {
+        let errno = privilege::refused(self.scene, ids, &self.arguments);
+        match errno {
+            None => Verdict::Harmless,
+            Some(_) => Verdict::Change(Change {
+                errno,
+                argument: Some(privilege::written(ids, &self.arguments)),
+                is_of_process: true,
+                ..Change::default()
+            }),
         }
     }
 
-    fn other(&self) -> Result<Option<Place>> {
-        let (directory, address) = match self.call.other {
-            Some(Subject::At(directory, path)) => {
-                (self.arguments[directory] as i32, self.arguments[path])
-            }
-            Some(Subject::Path(path)) => (libc::AT_FDCWD, self.arguments[path]),
-            _ => return Ok(None),
-        };
-        let name = self.scene.string(address)?;
-        self.follow(directory, &name).map(Some)
+    fn change_root(&self) -> Read<Verdict> {
+        let target = self.target()?;
+        // Elsewhere than in a directory the caller's rights are not looked at.
+        if target.place.found != Found::Directory || privilege::may_change_root(self.scene) {
+            return Ok(Verdict::Harmless);
+        }
+        let mut verdict = self.told(Some(target), Errno::EPERM)?;
+        if let Verdict::Change(change) = &mut verdict {
+            change.is_of_process = true;
+        }
+        Ok(verdict)
     }
 
-    fn follow(&self, directory: i32, name: &[u8]) -> Result<Place> {
-        let directory = match name.starts_with(b"/") {
-            true => PathBuf::from("/"),
-            false => self.scene.directory(directory)?,
-        };
-        let follow = !self.call.spares_links(&self.arguments);
-        self.scene.resolve(&join(&directory, name), follow)
-    }
-
-    /// What the kernel says, in the order in which it looks (Linux, fs/namei.c, fs/open.c); None
-    /// where it lets the call be.
-    fn errno(&self, place: &Place) -> Option<Errno> {
-        use Found::{Directory, File, NoWay, Nothing, Outside, Stream};
-        match (self.call.action, place.found) {
-            (Action::Forbidden, _) => Some(Errno::EPERM),
-            _ if self.call.is_missing() => Some(Errno::ENOSYS),
-            (Action::Open(_), found) => {
-                let flags = self.flags()?;
+    fn open(&self) -> Read<Verdict> {
+        let flags = self.flags().unwrap_or_default();
+        if flags & libc::O_PATH != 0 {
+            return Ok(Verdict::Harmless);
+        }
+        if self.is_nameless() {
+            return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENOENT)));
+        }
+        let target = self.target()?;
+        if is_trait_of_a_process(&target.place.path) {
+            return Ok(Verdict::Exempt(StandIn::Fail(Errno::EACCES)));
+        }
+        match opened(flags, &target.place) {
+            Opened::Fails(errno) => {
                 // Outside the root, the user's rights are looked at before the mount is.
-                let rights_first = flags & libc::O_TRUNC == 0 && !in_root(&place.path);
-                let denied = |rights| rights_first && !self.scene.may_write(rights);
-                opened(flags, found).map(|errno| match place.rights.is_some_and(denied) {
+                let mount_first = flags & (libc::O_TRUNC | libc::O_TMPFILE) != 0;
+                let rights_first = !mount_first && !in_root(&target.place.path);
+                let denied = |rights| rights_first && !self.scene.may(access(flags), rights);
+                let errno = match target.place.rights.is_some_and(denied) {
                     true => Errno::EACCES,
                     false => errno,
-                })
+                };
+                self.told(Some(target), errno)
             }
-            (_, NoWay(errno)) => Some(errno),
+            Opened::ChangesNothing(errno) => Ok(Verdict::Exempt(StandIn::Fail(errno))),
+            Opened::Goes => Ok(Verdict::Exempt(StandIn::Open(target))),
+        }
+    }
+
+    fn make(&self) -> Read<Verdict> {
+        if self.is_nameless() {
+            return Ok(Verdict::Exempt(match self.call.subject {
+                Subject::Address(..) => StandIn::Bind(self.address.clone()),
+                _ => StandIn::Fail(Errno::ENOENT),
+            }));
+        }
+        let target = self.target()?;
+        let errno = match target.place.found {
+            Found::NoWay(errno) => errno,
             // procfs has no place for a name that it does not know.
-            (Action::Make, Nothing) if place.path.starts_with("/proc") => Some(Errno::ENOENT),
-            (Action::Make, Nothing) | (Action::Remove, _) => Some(Errno::EROFS),
+            Found::Nothing if target.place.path.starts_with("/proc") => Errno::ENOENT,
+            Found::Nothing => Errno::EROFS,
             // It is there already (mkdir -p): that would change nothing anywhere.
-            (Action::Make, _) => None,
-            (Action::Change, Nothing) => Some(Errno::ENOENT),
-            (Action::Change | Action::Write, Outside) => None,
-            // EISDIR, EINVAL: there is nothing to be made shorter.
-            (Action::Change, Directory | Stream) if self.call.name == "truncate" => None,
-            (Action::Change, _) => Some(Errno::EROFS),
-            (Action::Write, Stream) => None,
-            // They look at the descriptor first, which is open for reading alone.
-            (Action::Write, File | Directory | Nothing) => match self.call.name {
-                "fallocate" => Some(Errno::EBADF),
-                _ => Some(Errno::EINVAL),
+            _ => {
+                let errno = match self.call.subject {
+                    Subject::Address(..) => Errno::EADDRINUSE,
+                    _ => Errno::EEXIST,
+                };
+                return Ok(Verdict::Exempt(StandIn::Fail(errno)));
+            }
+        };
+        self.told(Some(target), errno)
+    }
+
+    fn remove(&self) -> Read<Verdict> {
+        if self.is_nameless() {
+            return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENOENT)));
+        }
+        let target = self.target()?;
+        if !self.strict && is_device(target.place.path.as_os_str().as_bytes()) {
+            return Ok(Verdict::Exempt(StandIn::Fail(Errno::EROFS)));
+        }
+        let errno = match target.place.found {
+            Found::NoWay(errno) => errno,
+            _ => Errno::EROFS,
+        };
+        self.told(Some(target), errno)
+    }
+
+    fn change(&self) -> Read<Verdict> {
+        if self.call.is_missing() {
+            return self.told(self.target().ok(), Errno::ENOSYS);
+        }
+        if self.touches_nothing()? {
+            return Ok(Verdict::Exempt(StandIn::Succeed));
+        }
+        let has_no_name = self.name.is_none() || self.call.takes_no_name(&self.arguments);
+        if self.is_nameless() && !has_no_name {
+            return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENOENT)));
+        }
+        let target = self.target()?;
+        if !self.strict && is_device(target.place.path.as_os_str().as_bytes()) {
+            return Ok(Verdict::Exempt(StandIn::Fail(Errno::EROFS)));
+        }
+        let request = match self.call.number() {
+            libc::SYS_ioctl => ioctls::of(self.arguments[1]),
+            _ => None,
+        };
+        let errno = match (target.place.found, self.call.name) {
+            (Found::NoWay(errno), _) => errno,
+            (Found::Nothing, _) => Errno::ENOENT,
+            // There is nothing to be made shorter.
+            (Found::Directory, "truncate") => {
+                return Ok(Verdict::Exempt(StandIn::Fail(Errno::EISDIR)));
+            }
+            (Found::Stream, "truncate") => {
+                return Ok(Verdict::Exempt(StandIn::Fail(Errno::EINVAL)));
+            }
+            // What is in no file system can be given other attributes, though not while another thread
+            // could put a file into its place.
+            (Found::Outside, name) => {
+                let errno = if name == "ioctl" {
+                    Errno::ENOTTY
+                } else {
+                    Errno::EPERM
+                };
+                return Ok(Verdict::Exempt(StandIn::Fail(errno)));
+            }
+            _ => match request {
+                Some(request) => request.errno(self.scene, &target, self.arguments[2])?,
+                None => Errno::EROFS,
             },
-            (Action::Keep(errno), _) => Some(errno),
+        };
+        let verdict = self.told(Some(target), errno)?;
+        Ok(match (verdict, request) {
+            (Verdict::Change(change), Some(request)) => Verdict::Change(Change {
+                argument: Some(request.name.into()),
+                ..change
+            }),
+            (verdict, _) => verdict,
+        })
+    }
+
+    /// Whether it is utimensat(2) that leaves both times as they are.
+    fn touches_nothing(&self) -> Read<bool> {
+        if self.call.number() != libc::SYS_utimensat || self.arguments[2] == 0 {
+            return Ok(false);
+        }
+        // Two of struct timespec: seconds and nanoseconds.
+        let times: [u8; 32] = self.scene.array(self.arguments[2])?;
+        let leave = (libc::UTIME_OMIT as u64).to_ne_bytes();
+        Ok(times[8..16] == leave && times[24..] == leave)
+    }
+
+    fn write(&self) -> Read<Verdict> {
+        let target = self.target()?;
+        let shortens = self.call.number() == libc::SYS_ftruncate;
+        let errno = match (target.place.found, shortens) {
+            (Found::Outside, true) => return Ok(Verdict::Exempt(StandIn::Truncate)),
+            // Memory that imrun took for the app would count as imrun's own.
+            (Found::Outside, false) => {
+                return Ok(Verdict::Exempt(StandIn::Fail(Errno::EOPNOTSUPP)));
+            }
+            (Found::Stream, true) => return Ok(Verdict::Exempt(StandIn::Fail(Errno::EINVAL))),
+            (Found::Stream, false) => return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENODEV))),
+            // They look at the descriptor, which is open for reading alone.
+            (_, true) => Errno::EINVAL,
+            (_, false) if (self.arguments[2] as i64) < 0 => Errno::EINVAL,
+            (_, false) if self.arguments[3] as i64 <= 0 => Errno::EINVAL,
+            (_, false) => Errno::EBADF,
+        };
+        self.told(Some(target), errno)
+    }
+
+    /// The verdict on a change that fails with `errno`, unless its other name makes that another.
+    fn told(&self, target: Option<Target>, errno: Errno) -> Read<Verdict> {
+        let other = self.other_target()?;
+        let missing = match (
+            self.call.action,
+            other.as_ref().map(|other| other.place.found),
+        ) {
+            (Action::Make, Some(Found::NoWay(errno))) => Some(errno),
+            (Action::Make, Some(Found::Nothing)) => Some(Errno::ENOENT),
+            (Action::Remove, Some(Found::NoWay(errno))) => Some(errno),
+            _ => None,
+        };
+        let targets = [target.as_ref(), other.as_ref()];
+        let missing = missing.or_else(|| match targets {
+            [Some(from), Some(to)] if self.call.action == Action::Remove => {
+                (mount(&from.place.path) != mount(&to.place.path)).then_some(Errno::EXDEV)
+            }
+            _ => None,
+        });
+        Ok(Verdict::Change(Change {
+            is_personal: targets.iter().flatten().any(|target| target.personal),
+            errno: Some(missing.unwrap_or(errno)),
+            place: target.map(|target| target.place),
+            other: other.map(|target| target.place.path),
+            ..Change::default()
+        }))
+    }
+
+    /// Whether there is an empty name, or none.
+    fn is_nameless(&self) -> bool {
+        self.name.as_ref().is_none_or(Vec::is_empty)
+    }
+
+    fn target(&self) -> Read<Target> {
+        let follow = !self.call.spares_links(&self.arguments);
+        self.lead(self.call.subject, self.name.as_deref(), follow)
+    }
+
+    fn other_target(&self) -> Read<Option<Target>> {
+        let Some(subject) = self.call.other else {
+            return Ok(None);
+        };
+        let follows = self.call.number() == libc::SYS_linkat
+            && self.arguments[4] as i32 & libc::AT_SYMLINK_FOLLOW != 0;
+        self.lead(subject, self.other.as_deref(), follows).map(Some)
+    }
+
+    fn lead(&self, subject: Subject, name: Option<&[u8]>, follow: bool) -> Read<Target> {
+        let name = name.unwrap_or_default();
+        let directory = match subject {
+            Subject::Descriptor(place) => {
+                return self.scene.descriptor(self.arguments[place] as i32);
+            }
+            Subject::At(directory, _) => self.arguments[directory] as i32,
+            _ => libc::AT_FDCWD,
+        };
+        // futimens(3), and AT_EMPTY_PATH: the descriptor itself.
+        if name.is_empty() && directory != libc::AT_FDCWD {
+            return self.scene.descriptor(directory);
+        }
+        match name.starts_with(b"/") {
+            true => walk(self.scene, Path::new("/"), name, follow),
+            false => walk(self.scene, &self.scene.directory(directory)?, name, follow),
+        }
+    }
+
+    /// What makes this change the same as another one.
+    pub fn key(&self, change: &Change) -> Key {
+        let what = match (change.is_unread, &change.place) {
+            (true, _) => What::Unread,
+            (false, Some(place)) => What::Place(place.path.clone()),
+            (false, None) => What::Name(self.name.clone().unwrap_or_default()),
+        };
+        Key {
+            number: self.call.number() as u32,
+            flags: self.flags().unwrap_or(0),
+            what,
+            other: change.other.clone(),
+            argument: change.argument.clone(),
         }
     }
 }
 
 /// Of the image, whose superblock is read-only and not the mount alone.
 fn in_root(path: &Path) -> bool {
-    !["/proc", "/sys"]
-        .iter()
-        .any(|other| path.starts_with(other))
+    mount(path) == "/"
+}
+
+/// The file system that a path is in.
+fn mount(path: &Path) -> &'static str {
+    let others = ["/proc", "/sys/fs/cgroup", "/sys"];
+    let other = others.into_iter().find(|other| path.starts_with(other));
+    other.unwrap_or("/")
 }
 
 /// The devices that every container has, by the names under which they are known: to write to them
 /// is what they are for, and whoever took one for a file of its own wanted no file.
-pub fn is_device(path: &[u8]) -> bool {
+fn is_device(path: &[u8]) -> bool {
     let names: [&[u8]; 6] = [
         b"/dev/null",
         b"/dev/zero",
@@ -206,48 +537,54 @@ pub fn is_device(path: &[u8]) -> bool {
     names.contains(&path)
 }
 
-fn missing(found: Found) -> Errno {
-    match found {
-        Found::NoWay(errno) => errno,
-        _ => Errno::ENOENT,
+/// What an open comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opened {
+    /// It would change something, and fails.
+    Fails(Errno),
+    /// It fails on a file system that can be written to as well.
+    ChangesNothing(Errno),
+    /// It works.
+    Goes,
+}
+
+/// In the order in which the kernel looks (Linux, fs/namei.c, fs/open.c).
+fn opened(flags: i32, place: &Place) -> Opened {
+    use Opened::{ChangesNothing, Fails, Goes};
+    let has = |flag| flags & flag == flag;
+    let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || has(libc::O_TRUNC);
+    match place.found {
+        Found::NoWay(errno) => Fails(errno),
+        Found::Directory if has(libc::O_TMPFILE) => Fails(Errno::EROFS),
+        Found::Nothing if !has(libc::O_CREAT) || has(libc::O_TMPFILE) => Fails(Errno::ENOENT),
+        // procfs has no place for a name that it does not know.
+        Found::Nothing if place.path.starts_with("/proc") => Fails(Errno::ENOENT),
+        Found::Nothing => Fails(Errno::EROFS),
+        _ if has(libc::O_CREAT | libc::O_EXCL) => ChangesNothing(Errno::EEXIST),
+        Found::Directory => ChangesNothing(Errno::EISDIR),
+        Found::Link => ChangesNothing(Errno::ELOOP),
+        _ if has(libc::O_DIRECTORY) => ChangesNothing(Errno::ENOTDIR),
+        Found::File if writes => Fails(Errno::EROFS),
+        // Devices, and what descriptors lead to, are meant to be written to.
+        Found::File | Found::Stream | Found::Outside => Goes,
     }
 }
 
-fn opened(flags: i32, found: Found) -> Option<Errno> {
-    let has = |flag| flags & flag == flag;
-    if has(libc::O_PATH) {
-        return None;
-    }
-    let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || has(libc::O_TRUNC);
-    match found {
-        // Devices, and what the descriptors lead to, are meant to be written to.
-        Found::Stream | Found::Outside => None,
-        Found::NoWay(errno) => Some(errno),
-        Found::Directory if has(libc::O_TMPFILE) => Some(Errno::EROFS),
-        // EEXIST and EISDIR: that would change nothing anywhere.
-        Found::File | Found::Directory if has(libc::O_CREAT | libc::O_EXCL) => None,
-        Found::Directory => None,
-        Found::File => writes.then_some(Errno::EROFS),
-        Found::Nothing if has(libc::O_CREAT) && !has(libc::O_TMPFILE) => Some(Errno::EROFS),
-        Found::Nothing => Some(Errno::ENOENT),
+/// What an open's flags ask of a file's mode: 4 to read, 2 to write.
+pub fn access(flags: i32) -> u32 {
+    match flags & libc::O_ACCMODE {
+        libc::O_RDONLY => 4,
+        libc::O_WRONLY => 2,
+        _ => 6,
     }
 }
 
 /// The path of a Unix socket's address; empty for any other, and for an abstract one (unix(7)).
-fn socket_path(scene: &Scene, arguments: [u64; 6], place: usize, length: usize) -> Result<Vec<u8>> {
-    let longest = size_of::<libc::sockaddr_un>() as u64;
-    let length = arguments[length].min(longest) as usize;
-    if arguments[place] == 0 || length < 3 {
-        return Ok(Vec::new());
-    }
-    let bytes = scene.bytes(arguments[place], length)?;
+fn socket_path(address: &[u8]) -> Vec<u8> {
     let unix = (libc::AF_UNIX as libc::sa_family_t).to_ne_bytes();
-    let path = bytes.strip_prefix(&unix).unwrap_or_default();
-    let end = path
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(path.len());
-    Ok(path[..end].to_vec())
+    let path = address.strip_prefix(&unix).unwrap_or_default();
+    let end = path.iter().position(|byte| *byte == 0);
+    path[..end.unwrap_or(path.len())].to_vec()
 }
 
 /// The flags of an open(2) that say what it is for, as its manual page writes them.
@@ -276,34 +613,44 @@ pub fn flag_names(flags: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use libc::{O_CREAT, O_EXCL, O_PATH, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY};
+    use libc::{
+        O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY,
+    };
 
     #[test]
     fn an_open_fails_as_the_kernel_lets_it_fail() {
-        use Found::{Directory, File, NoWay, Nothing, Stream};
-        for (flags, found, errno) in [
-            (O_WRONLY, File, Some(Errno::EROFS)),
-            (O_WRONLY | O_CREAT, Nothing, Some(Errno::EROFS)),
-            (O_WRONLY, Nothing, Some(Errno::ENOENT)),
-            (O_RDONLY | O_CREAT, File, None),
-            (O_RDONLY | O_TRUNC, File, Some(Errno::EROFS)),
-            (O_RDWR | O_CREAT | O_EXCL, File, None),
-            (O_RDWR | O_TMPFILE, Directory, Some(Errno::EROFS)),
-            (O_WRONLY, Directory, None),
+        use Found::{Directory, File, Link, NoWay, Nothing, Stream};
+        use Opened::{ChangesNothing, Fails, Goes};
+        for (flags, found, comes_to) in [
+            (O_WRONLY, File, Fails(Errno::EROFS)),
+            (O_WRONLY | O_CREAT, Nothing, Fails(Errno::EROFS)),
+            (O_WRONLY, Nothing, Fails(Errno::ENOENT)),
+            (O_RDONLY | O_CREAT, File, Goes),
+            (O_RDONLY | O_TRUNC, File, Fails(Errno::EROFS)),
+            (
+                O_RDWR | O_CREAT | O_EXCL,
+                File,
+                ChangesNothing(Errno::EEXIST),
+            ),
+            (O_RDWR | O_TMPFILE, Directory, Fails(Errno::EROFS)),
+            (O_WRONLY, Directory, ChangesNothing(Errno::EISDIR)),
+            (O_WRONLY | O_NOFOLLOW, Link, ChangesNothing(Errno::ELOOP)),
+            (O_WRONLY | O_DIRECTORY, File, ChangesNothing(Errno::ENOTDIR)),
             (
                 O_WRONLY | O_CREAT,
                 NoWay(Errno::ENOTDIR),
-                Some(Errno::ENOTDIR),
+                Fails(Errno::ENOTDIR),
             ),
-            (O_WRONLY | O_CREAT | O_TRUNC, Stream, None),
-            (O_PATH | O_CREAT | O_WRONLY, Nothing, None),
+            (O_WRONLY | O_CREAT | O_TRUNC, Stream, Goes),
         ] {
-            assert_eq!(
-                opened(flags, found),
-                errno,
-                "{}, {found:?}",
-                flag_names(flags)
-            );
+            let place = Place {
+                path: "/x".into(),
+                nearest: "/".into(),
+                found,
+                rights: None,
+            };
+            let names = flag_names(flags);
+            assert_eq!(opened(flags, &place), comes_to, "{names}, {found:?}");
         }
     }
 
@@ -314,5 +661,18 @@ mod tests {
             flag_names(O_WRONLY | O_CREAT | O_TRUNC),
             "O_WRONLY|O_CREAT|O_TRUNC"
         );
+    }
+
+    #[test]
+    fn only_a_unix_socket_that_is_no_abstract_one_has_a_path() {
+        let unix = (libc::AF_UNIX as u16).to_ne_bytes();
+        let address = |path: &[u8]| [&unix, path].concat();
+        assert_eq!(socket_path(&address(b"/a/b\0rest")), b"/a/b");
+        assert_eq!(socket_path(&address(b"a")), b"a");
+        assert_eq!(socket_path(&address(b"\0abstract")), b"");
+        assert_eq!(socket_path(&address(b"")), b"");
+        let inet = (libc::AF_INET as u16).to_ne_bytes();
+        assert_eq!(socket_path(&[&inet, &b"/a"[..]].concat()), b"");
+        assert_eq!(socket_path(&[]), b"");
     }
 }

@@ -3,6 +3,8 @@
 //! Source: Linux, include/linux/syscalls.h, and the manual page of each call. What a filter cannot
 //! see, openat2 and io_uring, no container may call (seccomp/calls.rs).
 
+use super::ioctls;
+use super::privilege::Ids;
 use crate::seccomp::{Condition, Watch, numbers};
 use crate::sys::probe;
 use libc::{c_int, c_long};
@@ -56,8 +58,13 @@ pub enum Action {
     Write,
     /// What no container may do: it fails with EPERM whatever the root is.
     Forbidden,
-    /// Makes something in the kernel's memory, where there is no room for it: fails with this errno.
+    /// Makes or removes something in the kernel's memory, where there is no room for any: fails with
+    /// this errno.
     Keep(Errno),
+    /// Gives the process another user or other groups: refused, and no change of a file system.
+    Become(Ids),
+    /// Gives the process another root directory: the same.
+    ChangeRoot,
 }
 
 /// Where the flags of an open(2) are.
@@ -95,7 +102,7 @@ const fn of_two(
     }
 }
 
-use Action::{Change, Forbidden, Keep, Make, Open, Remove, Write};
+use Action::{Become, Change, ChangeRoot, Forbidden, Keep, Make, Open, Remove, Write};
 use Subject::{Address, At, Descriptor, Nothing, Path, Queue};
 
 const CALLS: &[Call] = &[
@@ -128,6 +135,7 @@ const CALLS: &[Call] = &[
     call(libc::SYS_removexattr, "removexattr", Change, Path(0)),
     call(libc::SYS_lremovexattr, "lremovexattr", Change, Path(0)),
     call(466, "removexattrat", Change, At(0, 1)),
+    call(469, "file_setattr", Change, At(0, 1)),
     call(libc::SYS_truncate, "truncate", Change, Path(0)),
     call(libc::SYS_fchmod, "fchmod", Change, Descriptor(0)),
     call(libc::SYS_fchown, "fchown", Change, Descriptor(0)),
@@ -162,10 +170,55 @@ const CALLS: &[Call] = &[
     call(libc::SYS_swapoff, "swapoff", Forbidden, Path(0)),
     call(libc::SYS_acct, "acct", Forbidden, Path(0)),
     call(libc::SYS_quotactl, "quotactl", Forbidden, Path(1)),
+    call(
+        libc::SYS_quotactl_fd,
+        "quotactl_fd",
+        Forbidden,
+        Descriptor(0),
+    ),
     call(libc::SYS_shmget, "shmget", Keep(Errno::ENOSPC), Nothing),
     call(libc::SYS_msgget, "msgget", Keep(Errno::ENOSPC), Nothing),
     call(libc::SYS_semget, "semget", Keep(Errno::EINVAL), Nothing),
     call(libc::SYS_mq_open, "mq_open", Keep(Errno::ENOSPC), Queue(0)),
+    call(
+        libc::SYS_mq_unlink,
+        "mq_unlink",
+        Keep(Errno::ENOENT),
+        Queue(0),
+    ),
+    call(libc::SYS_chroot, "chroot", ChangeRoot, Path(0)),
+    call(libc::SYS_setuid, "setuid", Become(Ids::Users(1)), Nothing),
+    call(
+        libc::SYS_setreuid,
+        "setreuid",
+        Become(Ids::Users(2)),
+        Nothing,
+    ),
+    call(
+        libc::SYS_setresuid,
+        "setresuid",
+        Become(Ids::Users(3)),
+        Nothing,
+    ),
+    call(libc::SYS_setgid, "setgid", Become(Ids::Groups(1)), Nothing),
+    call(
+        libc::SYS_setregid,
+        "setregid",
+        Become(Ids::Groups(2)),
+        Nothing,
+    ),
+    call(
+        libc::SYS_setresgid,
+        "setresgid",
+        Become(Ids::Groups(3)),
+        Nothing,
+    ),
+    call(
+        libc::SYS_setgroups,
+        "setgroups",
+        Become(Ids::Supplementary),
+        Nothing,
+    ),
 ];
 
 /// Those that newer architectures never had.
@@ -220,17 +273,16 @@ fn watches(call: &Call) -> Vec<Watch> {
     let writing = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC;
     match (call.action, call.number) {
         (Open(Flags::Argument(flags)), _) => vec![Watch::Unless(bits(flags as u8, writing, 0))],
-        (_, libc::SYS_ioctl) => [FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR]
-            .map(|request| Watch::Where(bits(1, -1, request as c_int)))
-            .to_vec(),
+        (_, libc::SYS_ioctl) => {
+            let requests = ioctls::REQUESTS.iter();
+            requests
+                .map(|request| Watch::Where(bits(1, -1, request.number as c_int)))
+                .collect()
+        }
         (_, libc::SYS_mq_open) => vec![Watch::Unless(bits(1, libc::O_CREAT, 0))],
         _ => vec![Watch::Always],
     }
 }
-
-// linux/fs.h: what chattr(1) sets.
-const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
-const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
 
 impl Call {
     /// Its number on this architecture.
@@ -258,14 +310,35 @@ impl Call {
         MISSING.contains(&self.number)
     }
 
+    /// The flags `AT_*` of a call that has some, for the name that it would change.
+    fn at_flags(&self, arguments: &[u64; 6]) -> c_int {
+        let place = match self.number {
+            numbers::SYS_fchmodat2 | libc::SYS_utimensat => 3,
+            libc::SYS_fchownat | 469 => 4,
+            463 | 466 => 2,
+            _ => return 0,
+        };
+        arguments[place] as c_int
+    }
+
+    /// Whether an empty name, or none, stands for the descriptor beside it.
+    pub fn takes_no_name(&self, arguments: &[u64; 6]) -> bool {
+        self.action == Forbidden || self.at_flags(arguments) & libc::AT_EMPTY_PATH != 0
+    }
+
+    /// Whether a null pointer stands for the descriptor beside it, or for nothing.
+    pub fn takes_null(&self, arguments: &[u64; 6]) -> bool {
+        let touches = self.number == libc::SYS_utimensat || self.name == "futimesat";
+        touches || self.takes_no_name(arguments)
+    }
+
     /// Whether it is about a symbolic link itself, not what that leads to.
     pub fn spares_links(&self, arguments: &[u64; 6]) -> bool {
-        let has = |place: usize, flag: c_int| arguments[place] as c_int & flag != 0;
+        if self.at_flags(arguments) & libc::AT_SYMLINK_NOFOLLOW != 0 {
+            return true;
+        }
         match self.number {
             libc::SYS_lsetxattr | libc::SYS_lremovexattr => true,
-            numbers::SYS_fchmodat2 | libc::SYS_utimensat => has(3, libc::AT_SYMLINK_NOFOLLOW),
-            libc::SYS_fchownat => has(4, libc::AT_SYMLINK_NOFOLLOW),
-            463 | 466 => has(2, libc::AT_SYMLINK_NOFOLLOW),
             _ if self.name == "lchown" => true,
             _ => match self.open_flags(arguments) {
                 Some(flags) => {
@@ -302,7 +375,14 @@ mod tests {
         let mut numbers = release.split(['.', '-']).map(|word| word.parse::<u32>());
         let mut next = || numbers.next().unwrap().unwrap();
         let kernel = (next(), next());
-        for (number, since) in [(452, (6, 6)), (463, (6, 13)), (466, (6, 13)), (92, (0, 0))] {
+        let calls = [
+            (452, (6, 6)),
+            (463, (6, 13)),
+            (466, (6, 13)),
+            (469, (6, 17)),
+            (libc::SYS_ftruncate as u32, (0, 0)),
+        ];
+        for (number, since) in calls {
             assert_eq!(of(number).unwrap().is_missing(), kernel < since, "{number}");
         }
     }

@@ -1,12 +1,18 @@
 //! What an app tried, each thing once with a count.
 
 use super::advice;
+use super::attempt::Spelling;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 /// More different attempts than these are only counted.
 const LISTED: usize = 1000;
+/// More spellings than these are not remembered: their calls are looked into each time.
+const SPELLINGS: usize = 4000;
+/// The path of an attempt that named something, of which it could not be read what.
+pub const UNREADABLE: &str = "unreadable";
 /// More than these are not named on standard error.
 const NAMED: usize = 5;
 
@@ -46,16 +52,40 @@ impl Effect {
     }
 }
 
-/// What makes two attempts the same: call, flags of an open, path as the app gave it.
-pub type Key = (u32, i32, Vec<u8>);
+/// What makes two attempts the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The call.
+    pub number: u32,
+    /// The flags of an open.
+    pub flags: i32,
+    /// What it would have changed.
+    pub what: What,
+    /// Where the call's other name leads.
+    pub other: Option<PathBuf>,
+    /// What else the call was given.
+    pub argument: Option<String>,
+}
+
+/// What an attempt is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum What {
+    /// A place in the container.
+    Place(PathBuf),
+    /// What has a name and no place; empty: nothing.
+    Name(Vec<u8>),
+    /// It could not be read.
+    Unread,
+}
 
 /// Everything that a container tried.
 #[derive(Debug, Default)]
 pub struct Report {
     effects: Vec<(Effect, u64)>,
     places: HashMap<Key, usize>,
+    spellings: HashMap<Spelling, usize>,
     attempts: u64,
-    /// Calls of which nothing could be read.
+    /// How many of them named something that could not be read.
     unread: u64,
     /// Whether the container was killed at the first one.
     pub killed: bool,
@@ -66,8 +96,8 @@ pub struct Report {
 pub enum Seen {
     /// It is new: look closer, and add it.
     New,
-    /// So many times; that is worth an event.
-    Often(u64),
+    /// The one at this place of the list, so many times; that is worth an event.
+    Often(usize, u64),
     /// Counted, and nothing to tell.
     Again,
 }
@@ -75,40 +105,60 @@ pub enum Seen {
 impl Report {
     /// Counts an attempt.
     pub fn count(&mut self, key: &Key) -> Seen {
-        let Some(place) = self.places.get(key) else {
-            return match self.effects.len() < LISTED {
-                true => Seen::New,
-                false => {
-                    self.attempts += 1;
-                    Seen::Again
-                }
-            };
-        };
         self.attempts += 1;
-        let count = &mut self.effects[*place].1;
+        self.unread += u64::from(key.what == What::Unread);
+        match self.places.get(key) {
+            Some(place) => self.add_one(*place),
+            None if self.effects.len() < LISTED => Seen::New,
+            None => Seen::Again,
+        }
+    }
+
+    /// Counts another one of an attempt that is listed.
+    pub fn count_again(&mut self, place: usize) -> Seen {
+        self.attempts += 1;
+        self.add_one(place)
+    }
+
+    fn add_one(&mut self, place: usize) -> Seen {
+        let count = &mut self.effects[place].1;
         *count += 1;
         match is_power_of_ten(*count) {
-            true => Seen::Often(*count),
+            true => Seen::Often(place, *count),
             false => Seen::Again,
         }
     }
 
-    /// Adds a new one, once seen.
-    pub fn add(&mut self, key: Key, effect: Effect) {
-        self.attempts += 1;
-        self.places.insert(key, self.effects.len());
+    /// Lists a new one that was counted; its place in the list.
+    pub fn add(&mut self, key: Key, effect: Effect) -> usize {
+        let place = self.effects.len();
+        self.places.insert(key, place);
         self.effects.push((effect, 1));
+        place
     }
 
-    /// Counts a call of which nothing could be read.
-    pub fn add_unread(&mut self) {
-        self.attempts += 1;
-        self.unread += 1;
+    /// Remembers how the attempt of a key is written, if it is listed.
+    pub fn remember(&mut self, spelling: Spelling, key: &Key) {
+        if let Some(place) = self.places.get(key)
+            && self.spellings.len() < SPELLINGS
+        {
+            self.spellings.insert(spelling, *place);
+        }
     }
 
-    /// The attempt of a key that was added.
-    pub fn effect(&self, key: &Key) -> Option<&Effect> {
-        self.places.get(key).map(|place| &self.effects[*place].0)
+    /// Forgets how attempts are written: from now on the same words may lead elsewhere.
+    pub fn forget_spellings(&mut self) {
+        self.spellings.clear();
+    }
+
+    /// Where the attempt that is written like this is listed.
+    pub fn find(&self, spelling: &Spelling) -> Option<usize> {
+        self.spellings.get(spelling).copied()
+    }
+
+    /// The attempt at a place of the list.
+    pub fn effect(&self, place: usize) -> &Effect {
+        &self.effects[place].0
     }
 
     /// Whether nothing was tried.
@@ -119,6 +169,11 @@ impl Report {
     /// How many attempts there were, repeated ones too.
     pub fn attempts(&self) -> u64 {
         self.attempts
+    }
+
+    /// How many of them named something that could not be read.
+    pub fn unread(&self) -> u64 {
+        self.unread
     }
 
     /// The different attempts and how often each was made, in the order in which they were first seen.
@@ -152,6 +207,9 @@ impl Report {
         }
         if names.len() > NAMED {
             let _ = write!(line, " and {} more", names.len() - NAMED);
+        }
+        if self.unread > 0 {
+            let _ = write!(line, "; {} named what imrun could not read", self.unread);
         }
         Some(line)
     }
@@ -190,7 +248,37 @@ mod tests {
     }
 
     fn key(path: &str) -> Key {
-        (257, 0, path.into())
+        Key {
+            number: 257,
+            flags: 0,
+            what: What::Place(path.into()),
+            other: None,
+            argument: None,
+        }
+    }
+
+    #[test]
+    fn attempts_are_the_same_only_where_call_place_and_second_path_are() {
+        let mut report = Report::default();
+        let elsewhere = Key {
+            other: Some("/b".into()),
+            ..key("/a")
+        };
+        let unread = Key {
+            what: What::Unread,
+            ..key("/a")
+        };
+        for key in [key("/a"), key("/b"), elsewhere, unread] {
+            assert_eq!(report.count(&key), Seen::New);
+            report.add(key, effect("same"));
+        }
+        assert_eq!(report.count(&key("/b")), Seen::Again);
+        assert_eq!((report.attempts(), report.unread()), (5, 1));
+        let line = report.line().unwrap();
+        assert!(
+            line.ends_with("; 1 named what imrun could not read"),
+            "{line}"
+        );
     }
 
     #[test]
@@ -199,7 +287,7 @@ mod tests {
         assert_eq!(report.count(&key("/a")), Seen::New);
         report.add(key("/a"), effect("/a"));
         let told: Vec<_> = (2..=1000)
-            .filter(|count| report.count(&key("/a")) == Seen::Often(*count))
+            .filter(|count| report.count(&key("/a")) == Seen::Often(0, *count))
             .collect();
         assert_eq!(told, [10, 100, 1000]);
         assert_eq!(report.attempts(), 1000);

@@ -1,29 +1,38 @@
-//! The process that makes a call, and what its arguments mean to it.
+//! The thread that makes a call: its memory, its descriptors, its user.
 //!
-//! All of it is diagnosis: the process can change its memory and its directories between this look
-//! and the kernel's own. What is promised does not rest on it.
+//! All of it may be another a moment later, when the kernel looks: another thread can change it.
 
-use crate::error::{Context, Error, Result};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlink};
+use nix::fcntl::{OFlag, open, readlink};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
-use std::ffi::{OsStr, OsString};
+use std::cell::OnceCell;
 use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 
 /// The longest path that the kernel takes, its NUL included.
 const PATH_MAX: usize = libc::PATH_MAX as usize;
 /// No page is smaller.
 const PAGE: u64 = 4096;
+// linux/capability.h
+const CAP_DAC_OVERRIDE: u32 = 1;
 
 /// A thread in a container.
 pub struct Scene {
     pid: i32,
+    root: OnceCell<OwnedFd>,
+    /// `/proc/PID/status`: nobody but the thread itself changes what is read of it, and it waits.
+    status: OnceCell<String>,
 }
+
+/// What a call names cannot be read, and what the kernel then says to it where it cannot either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unread(pub Errno);
+
+/// What was read of a thread.
+pub type Read<T> = Result<T, Unread>;
 
 /// Where a path leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +45,17 @@ pub struct Place {
     pub found: Found,
     /// Its owner, group and mode; none of what is not there, and of what is [`Found::Outside`].
     pub rights: Option<Rights>,
+}
+
+/// What a name or a descriptor leads to.
+#[derive(Debug)]
+pub struct Target {
+    /// Where that is.
+    pub place: Place,
+    /// Refers to it (O_PATH); None of what is not there.
+    pub handle: Option<OwnedFd>,
+    /// Whether the name leads elsewhere for another process, as /proc/self does.
+    pub personal: bool,
 }
 
 /// Who may do what with an inode (inode(7)).
@@ -51,11 +71,13 @@ pub struct Rights {
 pub enum Found {
     /// A directory.
     Directory,
-    /// A device or a fifo: to write to it changes no file system.
+    /// A symbolic link, which the call does not follow.
+    Link,
+    /// A device, a fifo or a socket: to write to it changes no file system.
     Stream,
-    /// By a descriptor, what is in no file system: a pipe, a socket, memory.
+    /// What is in no file system that has a name: a pipe, a socket, memory.
     Outside,
-    /// A file or a link.
+    /// A regular file.
     File,
     /// Nothing, in a directory that is there.
     Nothing,
@@ -66,21 +88,31 @@ pub enum Found {
 impl Scene {
     /// Of the thread `pid`.
     pub fn new(pid: i32) -> Scene {
-        Scene { pid }
+        Scene {
+            pid,
+            root: OnceCell::new(),
+            status: OnceCell::new(),
+        }
+    }
+
+    /// The thread's number on the host.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// A C string of the thread's memory, of at most 4,096 bytes.
-    pub fn string(&self, address: u64) -> Result<Vec<u8>> {
+    pub fn string(&self, address: u64) -> Read<Vec<u8>> {
         let mut bytes = self.bytes(address, PATH_MAX)?;
         match bytes.iter().position(|byte| *byte == 0) {
             Some(end) => bytes.truncate(end),
-            None => return Err(Error::system("path", "has no end within 4096 bytes")),
+            None if bytes.len() == PATH_MAX => return Err(Unread(Errno::ENAMETOOLONG)),
+            None => return Err(Unread(Errno::EFAULT)),
         }
         Ok(bytes)
     }
 
     /// At most `length` bytes of the thread's memory, up to where that ends.
-    pub fn bytes(&self, address: u64, length: usize) -> Result<Vec<u8>> {
+    pub fn bytes(&self, address: u64, length: usize) -> Read<Vec<u8>> {
         let mut bytes = vec![0; length];
         // A second page that is not there does not spoil the first.
         let first = (PAGE - address % PAGE).min(length as u64) as usize;
@@ -95,115 +127,147 @@ impl Scene {
             },
         ];
         let local = &mut [IoSliceMut::new(&mut bytes)];
-        let read = process_vm_readv(Pid::from_raw(self.pid), local, &remote)
-            .context(|| format!("process_vm_readv({}, {address:#x})", self.pid))?;
-        bytes.truncate(read);
+        let read = process_vm_readv(Pid::from_raw(self.pid), local, &remote);
+        bytes.truncate(read.map_err(|_| Unread(Errno::EFAULT))?);
         Ok(bytes)
     }
 
+    /// `N` bytes of the thread's memory.
+    pub fn array<const N: usize>(&self, address: u64) -> Read<[u8; N]> {
+        let bytes = self.bytes(address, N)?;
+        bytes.try_into().map_err(|_| Unread(Errno::EFAULT))
+    }
+
     /// What `/proc/PID/NAME` leads to, as the container sees it.
-    fn link(&self, name: &str) -> Result<PathBuf> {
-        let path = format!("/proc/{}/{name}", self.pid);
-        let target = readlink(path.as_str()).context(|| format!("readlink({path:?})"))?;
-        Ok(target.into())
+    fn link(&self, name: &str) -> nix::Result<PathBuf> {
+        readlink(format!("/proc/{}/{name}", self.pid).as_str()).map(Into::into)
     }
 
-    /// The directory that a path starts from.
-    pub fn directory(&self, descriptor: i32) -> Result<PathBuf> {
-        match descriptor {
-            libc::AT_FDCWD => self.link("cwd"),
-            _ => self.link(&format!("fd/{descriptor}")),
-        }
-    }
-
-    /// What a descriptor is of.
-    pub fn descriptor(&self, number: i32) -> Result<Place> {
-        let path = self.link(&format!("fd/{number}"))?;
-        // pipe:[1], socket:[1], anon_inode:…, and memory that memfd_create(2) made.
-        if !path.is_absolute() || is_memory(&path) {
-            return Ok(Place {
-                nearest: path.clone(),
-                path,
-                found: Found::Outside,
-                rights: None,
-            });
-        }
-        self.resolve(&path, false)
-    }
-
-    /// Follows a path from the container's root, links in its last place too where `follow` says so.
-    pub fn resolve(&self, path: &Path, follow: bool) -> Result<Place> {
-        if let Some(number) = own_descriptor(path) {
-            return self.descriptor(number);
+    /// The container's root directory.
+    pub fn root(&self) -> Read<BorrowedFd<'_>> {
+        if let Some(root) = self.root.get() {
+            return Ok(root.as_fd());
         }
         let root = format!("/proc/{}/root", self.pid);
-        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        let root =
-            open(root.as_str(), flags, Mode::empty()).context(|| format!("open({root:?})"))?;
-        let mut errno = Errno::ENOENT;
-        let mut existing = self.of_itself(path);
-        let mut missing = Vec::new();
-        loop {
-            match lookup(&root, &existing, follow && missing.is_empty()) {
-                Ok((nearest, status)) => {
-                    let mut place = place(nearest, kind(&status), &missing, errno);
-                    place.rights = missing.is_empty().then_some(Rights {
-                        owner: status.st_uid,
-                        group: status.st_gid,
-                        mode: status.st_mode,
-                    });
-                    return Ok(place);
-                }
-                Err(other) => {
-                    if missing.is_empty() && other != Errno::ENOENT {
-                        errno = other;
-                    }
-                    let Some(name) = existing.file_name().map(OsStr::to_owned) else {
-                        return Err(other)
-                            .context(|| format!("openat2({path:?}, RESOLVE_IN_ROOT)"));
-                    };
-                    missing.push(name);
-                    existing.pop();
-                }
+        let root = open(
+            root.as_str(),
+            OFlag::O_PATH | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        );
+        let root = root.map_err(Unread)?;
+        Ok(self.root.get_or_init(|| root).as_fd())
+    }
+
+    /// The directory that a relative path starts from.
+    pub fn directory(&self, descriptor: RawFd) -> Read<PathBuf> {
+        match descriptor {
+            libc::AT_FDCWD => self.link("cwd").map_err(Unread),
+            _ => {
+                let link = self.link(&format!("fd/{descriptor}"));
+                link.map_err(|_| Unread(Errno::EBADF))
             }
         }
     }
 
-    /// `/proc/self` is another for who looks from outside.
-    fn of_itself(&self, path: &Path) -> PathBuf {
-        let own = ["/proc/self", "/proc/thread-self"];
-        match own.iter().find_map(|own| path.strip_prefix(own).ok()) {
-            Some(rest) => Path::new("/proc").join(self.own_id()).join(rest),
-            None => path.to_owned(),
+    /// What a descriptor is of.
+    pub fn descriptor(&self, number: RawFd) -> Read<Target> {
+        let path = format!("/proc/{}/fd/{number}", self.pid);
+        let handle = open(
+            path.as_str(),
+            OFlag::O_PATH | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        );
+        let handle = handle.map_err(|_| Unread(Errno::EBADF))?;
+        Target::of(handle).map_err(Unread)
+    }
+
+    /// The process's id in its own pid namespace (proc_pid_status(5)).
+    pub fn own_process(&self) -> Option<String> {
+        self.last_word("NStgid:")
+    }
+
+    /// The thread's id in its own pid namespace.
+    pub fn own_thread(&self) -> Option<String> {
+        self.last_word("NSpid:")
+    }
+
+    fn last_word(&self, field: &str) -> Option<String> {
+        let line = self.status(field)?;
+        line.split_whitespace().last().map(str::to_owned)
+    }
+
+    /// The process's number on the host.
+    pub fn process(&self) -> Option<i32> {
+        self.status("Tgid:")?.parse().ok()
+    }
+
+    fn status(&self, field: &str) -> Option<&str> {
+        let path = format!("/proc/{}/status", self.pid);
+        // Empty when the thread is gone.
+        let read = || std::fs::read_to_string(path).unwrap_or_default();
+        let mut lines = self.status.get_or_init(read).lines();
+        lines
+            .find_map(|line| line.strip_prefix(field))
+            .map(str::trim)
+    }
+
+    fn numbers(&self, field: &str) -> Vec<u32> {
+        let text = self.status(field).unwrap_or_default();
+        let numbers = text.split_whitespace().map(|number| number.parse().ok());
+        numbers.collect::<Option<Vec<u32>>>().unwrap_or_default()
+    }
+
+    /// The thread's real, effective, saved and file system users, by the host's numbers.
+    pub fn users(&self) -> Vec<u32> {
+        self.numbers("Uid:")
+    }
+
+    /// The same of its groups.
+    pub fn groups(&self) -> Vec<u32> {
+        self.numbers("Gid:")
+    }
+
+    /// Whether the thread has a capability in its user namespace.
+    pub fn is_capable(&self, capability: u32) -> bool {
+        let held = self.status("CapEff:");
+        let held = held.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        held.is_some_and(|held| held & 1 << capability != 0)
+    }
+
+    /// The host's number of an id of the container, by `uid_map` or `gid_map`; None where it has none.
+    pub fn mapped(&self, map: &str, id: u32) -> Option<u32> {
+        let text = std::fs::read_to_string(format!("/proc/{}/{map}", self.pid)).ok()?;
+        text.lines().find_map(|line| {
+            let words: Option<Vec<u32>> = line
+                .split_whitespace()
+                .map(|word| word.parse().ok())
+                .collect();
+            let [inside, outside, length] = words?[..] else {
+                return None;
+            };
+            let offset = id.checked_sub(inside)?;
+            (offset < length).then(|| outside + offset)
+        })
+    }
+
+    /// Whether the thread's user may read (4), write (2) and search (1), by the bits of the mode alone,
+    /// whatever the mount says.
+    pub fn may(&self, bits: u32, rights: Rights) -> bool {
+        let everybody = bits << 6 | bits << 3 | bits;
+        if rights.mode & everybody == everybody {
+            return true;
         }
-    }
-
-    /// The process's id in its own pid namespace (proc_pid_status(5), NSpid).
-    fn own_id(&self) -> String {
-        self.status("NSpid:")
-            .and_then(|line| line.split_whitespace().last().map(str::to_owned))
-            .unwrap_or_default()
-    }
-
-    fn status(&self, field: &str) -> Option<String> {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix(field))?;
-        Some(line.trim().to_owned())
-    }
-
-    /// Whether the thread's user may write, by the bits of the mode alone, whatever the mount says.
-    pub fn may_write(&self, rights: Rights) -> bool {
-        let numbers = |field| {
-            let text = self.status(field).unwrap_or_default();
-            let numbers = text.split_whitespace().map(|number| number.parse().ok());
-            numbers.collect::<Option<Vec<u32>>>().unwrap_or_default()
+        let user = self.users().get(3).copied();
+        let groups = || {
+            let own = self.groups().get(3).copied();
+            own == Some(rights.group) || self.numbers("Groups:").contains(&rights.group)
         };
-        if numbers("Uid:").get(1) == Some(&rights.owner) {
-            return rights.mode & 0o200 != 0;
-        }
-        let of_group = numbers("Gid:").get(1) == Some(&rights.group)
-            || numbers("Groups:").contains(&rights.group);
-        rights.mode & if of_group { 0o020 } else { 0o002 } != 0
+        let shift = match () {
+            () if user == Some(rights.owner) => 6,
+            () if groups() => 3,
+            () => 0,
+        };
+        rights.mode >> shift & bits == bits || self.is_capable(CAP_DAC_OVERRIDE)
     }
 
     /// The thread's name; None when it is gone.
@@ -216,92 +280,78 @@ impl Scene {
     pub fn executable(&self) -> Option<PathBuf> {
         self.link("exe").ok()
     }
-
-    /// The effective user, by the host's number; None when it is gone.
-    pub fn user(&self) -> Option<u32> {
-        self.status("Uid:")?.split_whitespace().nth(1)?.parse().ok()
-    }
 }
 
-/// A file of memfd_create(2) has no name in any directory.
-fn is_memory(path: &Path) -> bool {
-    path.as_os_str().as_bytes().ends_with(b" (deleted)")
-}
-
-/// The number of a descriptor of the caller's own that a path leads to, by a link that is there for
-/// it: /dev/stdout, /dev/fd/1, /proc/self/fd/1.
-fn own_descriptor(path: &Path) -> Option<i32> {
-    let text = path.to_str()?;
-    match text {
-        "/dev/stdin" => return Some(0),
-        "/dev/stdout" => return Some(1),
-        "/dev/stderr" => return Some(2),
-        _ => {}
-    }
-    let lists = ["/dev/fd/", "/proc/self/fd/", "/proc/thread-self/fd/"];
-    lists
-        .iter()
-        .find_map(|list| text.strip_prefix(list))?
-        .parse()
-        .ok()
-}
-
-fn lookup(root: &OwnedFd, path: &Path, follow: bool) -> nix::Result<(PathBuf, FileStat)> {
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let how = OpenHow::new()
-        .flags(if follow {
-            flags
-        } else {
-            flags | OFlag::O_NOFOLLOW
+impl Target {
+    /// What a descriptor of imrun's own (O_PATH) refers to.
+    pub fn of(handle: OwnedFd) -> nix::Result<Target> {
+        let path = path_of(handle.as_fd())?;
+        let status = fstat(&handle)?;
+        let found = match path.is_absolute() && !is_memory(&status) {
+            true => kind(&status),
+            false => Found::Outside,
+        };
+        let place = Place {
+            nearest: path.clone(),
+            path,
+            found,
+            rights: (found != Found::Outside).then(|| Rights::of(&status)),
+        };
+        Ok(Target {
+            place,
+            handle: Some(handle),
+            personal: false,
         })
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = openat2(root, path, how)?;
-    let status = fstat(&file)?;
-    let path = readlink(format!("/proc/self/fd/{}", file.as_raw_fd()).as_str())?;
-    Ok((path.into(), status))
+    }
 }
 
-fn kind(status: &FileStat) -> Found {
+impl Rights {
+    /// Of an inode.
+    pub fn of(status: &FileStat) -> Rights {
+        Rights {
+            owner: status.st_uid,
+            group: status.st_gid,
+            mode: status.st_mode,
+        }
+    }
+}
+
+/// Where a descriptor of imrun's own leads, as the container sees it.
+pub fn path_of(handle: BorrowedFd<'_>) -> nix::Result<PathBuf> {
+    readlink(format!("/proc/self/fd/{}", handle.as_raw_fd()).as_str()).map(Into::into)
+}
+
+/// Whether an inode is a file that no directory has: memory that memfd_create(2) made. Nothing can be
+/// unlinked in a container.
+pub fn is_memory(status: &FileStat) -> bool {
+    status.st_nlink == 0 && kind(status) == Found::File
+}
+
+/// What an inode is, when it was found by a name.
+pub fn kind(status: &FileStat) -> Found {
     match SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFDIR => Found::Directory,
-        SFlag::S_IFREG | SFlag::S_IFLNK => Found::File,
+        SFlag::S_IFREG => Found::File,
+        SFlag::S_IFLNK => Found::Link,
         _ => Found::Stream,
     }
 }
 
-/// `missing` are the names that were taken off the end, the last one first.
-fn place(nearest: PathBuf, found: Found, missing: &[OsString], errno: Errno) -> Place {
-    let path = missing
-        .iter()
-        .rev()
-        .fold(nearest.clone(), |path, name| path.join(name));
-    let found = match (missing.len(), found, errno) {
-        (0, found, _) => found,
-        (1, Found::Directory, Errno::ENOENT) => Found::Nothing,
-        (_, Found::Directory, errno) => Found::NoWay(errno),
-        _ => Found::NoWay(Errno::ENOTDIR),
+/// Whether a path is of what a process lets others know of itself: its name, how readily it is killed
+/// when memory runs out, how exact its timers are. To set one changes no file system.
+pub fn is_trait_of_a_process(path: &Path) -> bool {
+    let Ok(rest) = path.strip_prefix("/proc") else {
+        return false;
     };
-    Place {
-        path,
-        nearest,
-        found,
-        rights: None,
-    }
-}
-
-/// `path` from `directory`, without dots; `..` goes up by name, as it does where there are no links.
-pub fn join(directory: &Path, path: &[u8]) -> PathBuf {
-    let path = PathBuf::from(OsString::from_vec(path.to_vec()));
-    let mut whole = PathBuf::from("/");
-    for component in directory.join(path).components() {
-        match component {
-            Component::Normal(name) => whole.push(name),
-            // openat2(2) would go up from where a link leads; the difference shows in a report alone.
-            Component::ParentDir => drop(whole.pop()),
-            _ => {}
+    let words: Vec<_> = rest.iter().filter_map(|word| word.to_str()).collect();
+    let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+    match words[..] {
+        [pid, name] | [pid, "task", _, name] => {
+            let traits = ["comm", "oom_score_adj", "oom_adj", "timerslack_ns"];
+            is_number(pid) && traits.contains(&name)
         }
+        _ => false,
     }
-    whole
 }
 
 #[cfg(test)]
@@ -316,62 +366,60 @@ mod tests {
     fn strings_are_read_up_to_their_end() {
         let text = c"/some/path";
         assert_eq!(me().string(text.as_ptr() as u64).unwrap(), b"/some/path");
-        let error = me().string(8).unwrap_err();
-        assert!(error.what.contains("process_vm_readv"), "{error}");
+        assert_eq!(me().string(8), Err(Unread(Errno::EFAULT)));
+        let long = vec![b'x'; 2 * PATH_MAX];
+        let read = me().string(long.as_ptr() as u64);
+        assert_eq!(read, Err(Unread(Errno::ENAMETOOLONG)));
     }
 
     #[test]
-    fn paths_are_joined_without_dots() {
-        for (directory, path, whole) in [
-            ("/srv", &b"a"[..], "/srv/a"),
-            ("/srv", b"/a//b/./c/", "/a/b/c"),
-            ("/srv/x", b"../../../a", "/a"),
-            ("/", b"", "/"),
-        ] {
-            assert_eq!(join(Path::new(directory), path), Path::new(whole));
-        }
-    }
-
-    #[test]
-    fn the_links_of_ones_own_descriptors_are_known() {
-        for (path, number) in [
-            ("/dev/stderr", Some(2)),
-            ("/dev/fd/7", Some(7)),
-            ("/proc/self/fd/1", Some(1)),
-            ("/dev/fd/x", None),
-            ("/proc/self/fdinfo/1", None),
-            ("/dev/null", None),
-        ] {
-            assert_eq!(own_descriptor(Path::new(path)), number, "{path}");
-        }
-    }
-
-    #[test]
-    fn what_is_missing_is_told_from_what_is_there() {
+    fn a_descriptor_is_told_by_what_it_is_of_and_not_by_its_name() {
         let dir = tempfile::tempdir().unwrap();
-        let top = dir.path().canonicalize().unwrap();
-        std::fs::write(top.join("file"), "").unwrap();
-        std::os::unix::fs::symlink("file", top.join("link")).unwrap();
-        let found = |name: &str, follow| {
-            let place = me().resolve(&top.join(name), follow).unwrap();
-            let path = place
-                .path
-                .strip_prefix(&top)
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned();
-            (path, place.found)
-        };
-        assert_eq!(found("", true), (String::new(), Found::Directory));
-        assert_eq!(found("file", true), ("file".into(), Found::File));
-        assert_eq!(found("link", true), ("file".into(), Found::File));
-        assert_eq!(found("link", false), ("link".into(), Found::File));
-        assert_eq!(found("new", true), ("new".into(), Found::Nothing));
-        let way = |name| found(name, true).1;
-        assert_eq!(way("none/new"), Found::NoWay(Errno::ENOENT));
-        assert_eq!(way("file/new"), Found::NoWay(Errno::ENOTDIR));
-        let null = me().resolve(Path::new("/dev/null"), true).unwrap();
-        assert_eq!(null.found, Found::Stream);
+        let named = |name: &str| dir.path().canonicalize().unwrap().join(name);
+        std::fs::write(named("x (deleted)"), "").unwrap();
+        let file = std::fs::File::open(named("x (deleted)")).unwrap();
+        let found = |fd: RawFd| me().descriptor(fd).map(|target| target.place.found);
+        assert_eq!(found(file.as_raw_fd()), Ok(Found::File));
+        let (end, _other) = std::io::pipe().unwrap();
+        assert_eq!(found(end.as_raw_fd()), Ok(Found::Outside));
+        let flags = nix::sys::memfd::MFdFlags::empty();
+        let memory = nix::sys::memfd::memfd_create(c"memory", flags).unwrap();
+        assert_eq!(found(memory.as_raw_fd()), Ok(Found::Outside));
+        assert_eq!(found(-1), Err(Unread(Errno::EBADF)));
+    }
+
+    #[test]
+    fn rights_are_those_of_the_owner_the_group_or_the_others() {
+        let (user, group) = (me().users()[3], me().groups()[3]);
+        let rights = |owner, group, mode| Rights { owner, group, mode };
+        let other = u32::MAX - 7;
+        if me().is_capable(CAP_DAC_OVERRIDE) {
+            assert!(me().may(6, rights(other, other, 0)));
+            return;
+        }
+        assert!(me().may(6, rights(user, group, 0o600)));
+        assert!(!me().may(2, rights(user, group, 0o466)));
+        assert!(!me().may(4, rights(other, group, 0o404)));
+        assert!(me().may(1, rights(other, other, 0o001)));
+    }
+
+    #[test]
+    fn names_of_threads_and_the_like_are_traits_of_a_process() {
+        for path in [
+            "/proc/1/comm",
+            "/proc/12/task/13/comm",
+            "/proc/1/oom_score_adj",
+            "/proc/7/timerslack_ns",
+        ] {
+            assert!(is_trait_of_a_process(Path::new(path)), "{path}");
+        }
+        for path in [
+            "/proc/sys/comm",
+            "/proc/1/coredump_filter",
+            "/proc/comm",
+            "/srv/proc/1/comm",
+        ] {
+            assert!(!is_trait_of_a_process(Path::new(path)), "{path}");
+        }
     }
 }

@@ -8,6 +8,8 @@
 //! What the supervisor has beside it is that of every container: `crate::state`.
 
 use super::VERSION;
+use super::hooks::{self, Hook};
+use crate::cgroup::{Cgroup, Made};
 use crate::error::{Context, Error, Result};
 use crate::files;
 use serde::{Deserialize, Serialize};
@@ -37,12 +39,17 @@ pub struct Known {
     pub rootfs: String,
     /// RFC 3339, UTC.
     pub created: String,
-    /// Where the cgroup is, beneath the hierarchy's root.
-    pub cgroup: PathBuf,
+    /// The cgroup, once it is made.
+    pub cgroup: Option<Made>,
+    /// The process that creates and watches over it, once there is one.
+    pub supervisor: Option<App>,
     /// The app's process.
     pub app: Option<App>,
     /// Whether its program was executed.
     pub started: bool,
+    /// What is run when it was deleted, as its config.json said when it was created.
+    #[serde(default)]
+    pub poststop: Vec<Hook>,
 }
 
 /// A process, whoever has its number later.
@@ -106,6 +113,12 @@ impl Phase {
 }
 
 impl Known {
+    /// The container's cgroup, if it is made and still there.
+    pub fn existing_cgroup(&self) -> Result<Option<Cgroup>> {
+        let existing = self.cgroup.as_ref().map(Cgroup::existing);
+        Ok(existing.transpose()?.flatten())
+    }
+
     /// `state`'s result (runtime-spec, runtime.md).
     pub fn document(&self, phase: Phase) -> Value {
         let mut document = json!({
@@ -122,6 +135,16 @@ impl Known {
             document["pid"] = json!(app.pid);
         }
         document
+    }
+
+    /// Runs what its bundle has for when it was deleted. One that fails keeps none of the others.
+    pub fn run_poststop(&self) {
+        let state = self.document(Phase::Stopped);
+        for hook in self.poststop.chunks(1) {
+            if let Err(error) = hooks::run("poststop", hook, &state, None) {
+                log::warn!("{error}");
+            }
+        }
     }
 }
 
@@ -146,6 +169,11 @@ impl Place {
         Ok(Place {
             dir: root.join("oci").join(id),
         })
+    }
+
+    /// Whether it is there.
+    pub fn exists(&self) -> bool {
+        self.dir.exists()
     }
 
     /// Makes it, and locks it for this process and those that it forks.
@@ -202,8 +230,9 @@ impl Place {
     /// What its processes are doing.
     pub fn phase(&self, known: &Known) -> Result<Phase> {
         let frozen = || {
-            let cgroup = crate::cgroup::Cgroup::existing(&known.cgroup)?;
-            cgroup.map_or(Ok(false), |cgroup| cgroup.is_frozen())
+            known
+                .existing_cgroup()?
+                .map_or(Ok(false), |cgroup| cgroup.is_frozen())
         };
         Ok(match known.app {
             None if self.has_supervisor()? => Phase::Creating,

@@ -2,8 +2,9 @@
 //!
 //! The source is the default profile of Docker and containerd (github.com/moby/profiles,
 //! seccomp/default.json) without what it grants by capability, and stricter in this: no openat2
-//! (its flags cannot be seen), io_uring, ptrace and its relatives, file handles, clock_adjtime,
-//! modify_ldt, TIOCSTI, nor any address family but unix, inet, inet6 and netlink.
+//! (its flags cannot be seen), io_uring, AIO, memfd_secret, ptrace and its relatives, file handles,
+//! clock_adjtime, modify_ldt, TIOCSTI, nor any address family but unix, inet, inet6 and netlink; the
+//! limit of core dumps stays as it is.
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("seccomp has no table of this architecture's system calls");
@@ -26,36 +27,35 @@ const ALLOWED: &[u32] = calls! {
     SYS_dup3 SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_epoll_pwait2 SYS_eventfd2 SYS_execve
     SYS_execveat SYS_exit SYS_exit_group SYS_faccessat SYS_faccessat2 SYS_fadvise64 SYS_fallocate
     SYS_fanotify_mark SYS_fchdir SYS_fchmod SYS_fchmodat SYS_fchmodat2 SYS_fchown SYS_fchownat SYS_fcntl
-    SYS_fdatasync SYS_fgetxattr SYS_flistxattr SYS_flock SYS_fremovexattr SYS_fsetxattr SYS_fstat SYS_fstatfs
-    SYS_fsync SYS_ftruncate SYS_futex SYS_futex_waitv SYS_getcpu SYS_getcwd SYS_getdents64 SYS_getegid
-    SYS_geteuid SYS_getgid SYS_getgroups SYS_getitimer SYS_getpeername SYS_getpgid SYS_getpid SYS_getppid
-    SYS_getpriority SYS_getrandom SYS_getresgid SYS_getresuid SYS_getrlimit SYS_get_robust_list SYS_getrusage
-    SYS_getsid SYS_getsockname SYS_getsockopt SYS_gettid SYS_gettimeofday SYS_getuid SYS_getxattr
-    SYS_inotify_add_watch SYS_inotify_init1 SYS_inotify_rm_watch SYS_io_cancel SYS_io_destroy SYS_io_getevents
-    SYS_ioprio_get SYS_ioprio_set SYS_io_setup SYS_io_submit SYS_kill SYS_landlock_add_rule
-    SYS_landlock_create_ruleset SYS_landlock_restrict_self SYS_lgetxattr SYS_linkat SYS_listen SYS_listxattr
-    SYS_llistxattr SYS_lremovexattr SYS_lseek SYS_lsetxattr SYS_madvise SYS_membarrier SYS_memfd_create
-    SYS_memfd_secret SYS_mincore SYS_mkdirat SYS_mknodat SYS_mlock SYS_mlock2 SYS_mlockall SYS_mmap
-    SYS_mprotect SYS_mq_getsetattr SYS_mq_notify SYS_mq_open SYS_mq_timedreceive SYS_mq_timedsend
+    SYS_fdatasync SYS_fgetxattr SYS_flistxattr SYS_flock SYS_fremovexattr SYS_fsetxattr SYS_fstat
+    SYS_fstatfs SYS_fsync SYS_ftruncate SYS_futex SYS_futex_waitv SYS_getcpu SYS_getcwd SYS_getdents64
+    SYS_getegid SYS_geteuid SYS_getgid SYS_getgroups SYS_getitimer SYS_getpeername SYS_getpgid SYS_getpid
+    SYS_getppid SYS_getpriority SYS_getrandom SYS_getresgid SYS_getresuid SYS_getrlimit SYS_get_robust_list
+    SYS_getrusage SYS_getsid SYS_getsockname SYS_getsockopt SYS_gettid SYS_gettimeofday SYS_getuid
+    SYS_getxattr SYS_inotify_add_watch SYS_inotify_init1 SYS_inotify_rm_watch SYS_ioprio_get SYS_ioprio_set
+    SYS_kill SYS_landlock_add_rule SYS_landlock_create_ruleset SYS_landlock_restrict_self SYS_lgetxattr
+    SYS_linkat SYS_listen SYS_listxattr SYS_llistxattr SYS_lremovexattr SYS_lseek SYS_lsetxattr SYS_madvise
+    SYS_membarrier SYS_memfd_create SYS_mincore SYS_mkdirat SYS_mknodat SYS_mlock SYS_mlock2 SYS_mlockall
+    SYS_mmap SYS_mprotect SYS_mq_getsetattr SYS_mq_notify SYS_mq_open SYS_mq_timedreceive SYS_mq_timedsend
     SYS_mq_unlink SYS_mremap SYS_mseal SYS_msgctl SYS_msgget SYS_msgrcv SYS_msgsnd SYS_msync SYS_munlock
     SYS_munlockall SYS_munmap SYS_nanosleep SYS_newfstatat SYS_openat SYS_pidfd_open SYS_pidfd_send_signal
     SYS_pipe2 SYS_pkey_alloc SYS_pkey_free SYS_pkey_mprotect SYS_ppoll SYS_pread64 SYS_preadv SYS_preadv2
-    SYS_prlimit64 SYS_process_mrelease SYS_pselect6 SYS_pwrite64 SYS_pwritev SYS_pwritev2 SYS_read
-    SYS_readahead SYS_readlinkat SYS_readv SYS_recvfrom SYS_recvmmsg SYS_recvmsg SYS_remap_file_pages
-    SYS_removexattr SYS_renameat SYS_renameat2 SYS_restart_syscall SYS_rseq SYS_rt_sigaction SYS_rt_sigpending
+    SYS_process_mrelease SYS_pselect6 SYS_pwrite64 SYS_pwritev SYS_pwritev2 SYS_read SYS_readahead
+    SYS_readlinkat SYS_readv SYS_recvfrom SYS_recvmmsg SYS_recvmsg SYS_remap_file_pages SYS_removexattr
+    SYS_renameat SYS_renameat2 SYS_restart_syscall SYS_rseq SYS_rt_sigaction SYS_rt_sigpending
     SYS_rt_sigprocmask SYS_rt_sigqueueinfo SYS_rt_sigreturn SYS_rt_sigsuspend SYS_rt_sigtimedwait
     SYS_rt_tgsigqueueinfo SYS_sched_getaffinity SYS_sched_getattr SYS_sched_getparam
     SYS_sched_get_priority_max SYS_sched_get_priority_min SYS_sched_getscheduler SYS_sched_rr_get_interval
     SYS_sched_setaffinity SYS_sched_setattr SYS_sched_setparam SYS_sched_setscheduler SYS_sched_yield
     SYS_seccomp SYS_semctl SYS_semget SYS_semop SYS_semtimedop SYS_sendfile SYS_sendmmsg SYS_sendmsg
     SYS_sendto SYS_setfsgid SYS_setfsuid SYS_setgid SYS_setgroups SYS_setitimer SYS_setpgid SYS_setpriority
-    SYS_setregid SYS_setresgid SYS_setresuid SYS_setreuid SYS_setrlimit SYS_set_robust_list SYS_setsid
-    SYS_setsockopt SYS_set_tid_address SYS_setuid SYS_setxattr SYS_shmat SYS_shmctl SYS_shmdt SYS_shmget
-    SYS_shutdown SYS_sigaltstack SYS_signalfd4 SYS_splice SYS_statfs SYS_statx SYS_symlinkat SYS_sync
-    SYS_sync_file_range SYS_syncfs SYS_sysinfo SYS_tee SYS_tgkill SYS_timer_create SYS_timer_delete
-    SYS_timer_getoverrun SYS_timer_gettime SYS_timer_settime SYS_timerfd_create SYS_timerfd_gettime
-    SYS_timerfd_settime SYS_times SYS_tkill SYS_truncate SYS_umask SYS_uname SYS_unlinkat SYS_utimensat
-    SYS_vmsplice SYS_wait4 SYS_waitid SYS_write SYS_writev
+    SYS_setregid SYS_setresgid SYS_setresuid SYS_setreuid SYS_set_robust_list SYS_setsid SYS_setsockopt
+    SYS_set_tid_address SYS_setuid SYS_setxattr SYS_shmat SYS_shmctl SYS_shmdt SYS_shmget SYS_shutdown
+    SYS_sigaltstack SYS_signalfd4 SYS_splice SYS_statfs SYS_statx SYS_symlinkat SYS_sync SYS_sync_file_range
+    SYS_syncfs SYS_sysinfo SYS_tee SYS_tgkill SYS_timer_create SYS_timer_delete SYS_timer_getoverrun
+    SYS_timer_gettime SYS_timer_settime SYS_timerfd_create SYS_timerfd_gettime SYS_timerfd_settime SYS_times
+    SYS_tkill SYS_truncate SYS_umask SYS_uname SYS_unlinkat SYS_utimensat SYS_vmsplice SYS_wait4 SYS_waitid
+    SYS_write SYS_writev
 };
 
 /// Newer than the C library's header; every architecture has the same number (scripts/syscall.tbl).
@@ -69,7 +69,20 @@ const ALLOWED_NEW: &[u32] = &[
     464, // getxattrat
     465, // listxattrat
     466, // removexattrat
+    468, // file_getattr
+    469, // file_setattr
 ];
+
+/// Calls that seem not to be there: ENOSYS, so that a program does without them.
+///
+/// - `clone3` and `openat2` have their flags behind a pointer, which a filter cannot follow.
+/// - `io_*`: the kernel counts contexts of asynchronous I/O for the whole host
+///   (`/proc/sys/fs/aio-max-nr`), so that one container could take all of them.
+/// - `memfd_secret`: the observer could not read a path in memory that the kernel hides from it.
+const HIDDEN: &[u32] = calls! {
+    SYS_clone3 SYS_io_cancel SYS_io_destroy SYS_io_getevents SYS_io_setup SYS_io_submit SYS_memfd_secret
+    SYS_openat2
+};
 
 /// Known, and not for a container: EPERM, as from a kernel that demands a capability.
 const DENIED: &[u32] = calls! {
@@ -108,7 +121,8 @@ pub(super) fn container() -> Policy {
         .map(|(number, rule)| (number as u32, rule));
     let rules = allowed
         .map(always(Answer::Allow))
-        .chain(denied.map(always(DENY)));
+        .chain(denied.map(always(DENY)))
+        .chain(HIDDEN.iter().map(always(UNKNOWN)));
     let rules = rules.chain(special).collect();
     Policy {
         rules,
@@ -128,9 +142,6 @@ fn special() -> [(libc::c_long, Rule); 9] {
     let socket = only(&families, unsupported);
     [
         (libc::SYS_clone, only_flags(!NAMESPACES, DENY)),
-        // Their flags are behind a pointer, which a filter cannot follow.
-        (libc::SYS_clone3, Rule::always(UNKNOWN)),
-        (libc::SYS_openat2, Rule::always(UNKNOWN)),
         (libc::SYS_unshare, only_flags(UNSHARED, DENY)),
         (libc::SYS_personality, only(&[0, -1], DENY)),
         (
@@ -142,9 +153,37 @@ fn special() -> [(libc::c_long, Rule); 9] {
             libc::SYS_prctl,
             all_but(&[libc::PR_SET_PDEATHSIG], 0, Answer::Errno(0)),
         ),
+        (
+            numbers::SYS_setrlimit,
+            all_but(&[CORE_LIMIT], 0, Answer::Errno(0)),
+        ),
+        (libc::SYS_prlimit64, process_limit()),
         (libc::SYS_socket, socket.clone()),
         (libc::SYS_socketpair, socket),
     ]
+}
+
+/// RLIMIT_CORE, whose value imrun sets and nobody changes: attempts seem to have worked.
+///
+/// A limit of 1 byte is the one with which the kernel gives no dump to a program either that
+/// `/proc/sys/kernel/core_pattern` names (core(5)). An app that raised it would have its memory
+/// written to the host, and one that lowered it to 0, which many do to be careful, would too.
+const CORE_LIMIT: i32 = libc::RLIMIT_CORE as i32;
+
+/// prlimit64(2): without a new limit it only reads.
+fn process_limit() -> Rule {
+    let reads = Condition {
+        argument: 2,
+        mask: u64::MAX,
+        value: 0,
+    };
+    Rule {
+        cases: vec![
+            (reads, Answer::Allow),
+            (is(1, CORE_LIMIT), Answer::Errno(0)),
+        ],
+        otherwise: Answer::Allow,
+    }
 }
 
 /// memfd_create(2) with `MFD_NOEXEC_SEAL` and without `MFD_EXEC` alone.

@@ -80,26 +80,68 @@ pub(super) fn search(ranges: &[(u32, Vec<sock_filter>)]) -> Vec<sock_filter> {
     }
     let (below, above) = ranges.split_at(ranges.len() / 2);
     let left = search(below);
-    let mut code = match u8::try_from(left.len()) {
-        Ok(skip) => vec![branch(IF_AT_LEAST, above[0].0, skip, 0)],
-        // A branch skips at most 255 instructions, a jump any number.
-        Err(_) => vec![
-            branch(IF_AT_LEAST, above[0].0, 0, 1),
-            instruction(JUMP, left.len() as u32),
-        ],
-    };
+    let mut code = if_below(above[0].0, left.len());
     code.extend(left);
     code.extend(search(above));
     code
 }
 
 fn decide(rule: &Rule) -> Vec<sock_filter> {
-    let cases = rule.cases.iter();
-    let mut code: Vec<_> = cases
-        .flat_map(|(condition, answer)| case(condition, *answer))
-        .collect();
+    let mut code = Vec::new();
+    for cases in rule
+        .cases
+        .chunk_by(|(one, _), (next, _)| is_choice(one, next))
+    {
+        match cases {
+            [(condition, answer)] => code.extend(case(condition, *answer)),
+            _ => code.extend(choice(cases)),
+        }
+    }
     code.push(answer(rule.otherwise));
     code
+}
+
+/// Whether two conditions compare the lower half of one argument, and nothing else.
+fn is_choice(one: &Condition, next: &Condition) -> bool {
+    let half = u64::from(u32::MAX);
+    let is_half = |condition: &Condition| condition.mask == half && condition.value <= half;
+    one.argument == next.argument && is_half(one) && is_half(next)
+}
+
+/// Loads the argument once and looks its value up; goes on behind the code where no case holds.
+fn choice(cases: &[(Condition, Answer)]) -> Vec<sock_filter> {
+    let load = instruction(LOAD, argument(cases[0].0.argument) + LOW);
+    let mut answers = BTreeMap::new();
+    for (condition, answer) in cases {
+        // The first case that holds counts.
+        answers.entry(condition.value as u32).or_insert(*answer);
+    }
+    let answers: Vec<_> = answers.into_iter().collect();
+    [vec![load], look_up(&answers)].concat()
+}
+
+/// Halves the values, which are in order, until few are left.
+fn look_up(values: &[(u32, Answer)]) -> Vec<sock_filter> {
+    if let [_] | [_, _] = values {
+        let test = |(value, then): &(u32, Answer)| [branch(IF_EQUAL, *value, 0, 1), answer(*then)];
+        return values.iter().flat_map(test).collect();
+    }
+    let (below, above) = values.split_at(values.len() / 2);
+    let (mut left, right) = (look_up(below), look_up(above));
+    left.push(instruction(JUMP, right.len() as u32));
+    [if_below(above[0].0, left.len()), left, right].concat()
+}
+
+/// Goes on behind itself where the loaded word is below `value`, else skips `length` instructions.
+fn if_below(value: u32, length: usize) -> Vec<sock_filter> {
+    match u8::try_from(length) {
+        Ok(skip) => vec![branch(IF_AT_LEAST, value, skip, 0)],
+        // A branch skips at most 255 instructions, a jump any number.
+        Err(_) => vec![
+            branch(IF_AT_LEAST, value, 0, 1),
+            instruction(JUMP, length as u32),
+        ],
+    }
 }
 
 /// Built from its end, so that every branch knows how much it skips.

@@ -1,3 +1,5 @@
+mod table;
+
 use super::calls::ARCHITECTURE;
 use super::{Answer, Condition, Policy, Rule};
 use libc::sock_filter;
@@ -87,6 +89,7 @@ fn decode(value: u32) -> Answer {
         (0x7fff_0000, 0) => Answer::Allow,
         (0x0005_0000, errno) => Answer::Errno(errno as u16),
         (0x8000_0000, 0) => Answer::Kill,
+        (0x7fc0_0000, 0) => Answer::Ask,
         _ => panic!("unknown answer {value:#x}"),
     }
 }
@@ -205,6 +208,22 @@ fn no_call_costs_more_than_a_few_comparisons() {
 }
 
 #[test]
+fn what_the_observer_asks_about_makes_no_call_much_dearer() {
+    let watched = Policy::container().watch(crate::observe::calls::watched());
+    let program = watched.compile();
+    assert!(program.len() <= 480, "{}", program.len());
+    let requests = [libc::TCGETS, libc::FIONBIO, libc::TIOCGWINSZ, 0, u64::MAX];
+    let cost = |number, request| {
+        let mut call = call(number, 0);
+        call.arguments[1] = request;
+        interpret(&program, &call).1
+    };
+    let costs = (0..1024).flat_map(|number| requests.map(|request| cost(number, request)));
+    let longest = costs.max().unwrap();
+    assert!(longest <= 24, "{longest} instructions");
+}
+
+#[test]
 fn another_architecture_and_x32_are_killed_whatever_they_call() {
     for number in [libc::SYS_read, libc::SYS_write, 9999] {
         for architecture in [0, 0x4000_0003, 0xc000_00b7, ARCHITECTURE + 1] {
@@ -272,7 +291,14 @@ fn what_changes_a_machine_is_denied() {
 
 #[test]
 fn what_cannot_be_looked_into_or_is_unknown_seems_not_to_be_there() {
-    for number in [libc::SYS_clone3, libc::SYS_openat2, 470, 1000, 0x3fff_ffff] {
+    for number in [
+        libc::SYS_clone3,
+        libc::SYS_openat2,
+        libc::SYS_memfd_secret,
+        470,
+        1000,
+        0x3fff_ffff,
+    ] {
         assert_eq!(container(call(number, 0)), MISSING, "{number}");
     }
 }
@@ -350,6 +376,40 @@ fn the_parent_death_signal_seems_to_be_set_and_stays() {
         container(call(libc::SYS_prctl, libc::PR_SET_NAME as u64)),
         Answer::Allow
     );
+}
+
+#[test]
+fn the_limit_of_core_dumps_seems_to_be_set_and_stays() {
+    let core = libc::RLIMIT_CORE.into();
+    let mut prlimit = call(libc::SYS_prlimit64, 0);
+    for number in [core, core | 1 << 32] {
+        assert_eq!(
+            container(call(libc::SYS_setrlimit, number)),
+            Answer::Errno(0)
+        );
+        prlimit.arguments = [0, number, 1 << 40, 0, 0, 0];
+        assert_eq!(container(prlimit), Answer::Errno(0));
+        prlimit.arguments = [0, number, 0, 1, 0, 0];
+        assert_eq!(container(prlimit), Answer::Allow, "reading it");
+    }
+    let files = libc::RLIMIT_NOFILE.into();
+    assert_eq!(container(call(libc::SYS_setrlimit, files)), Answer::Allow);
+    prlimit.arguments = [0, files, 1, 0, 0, 0];
+    assert_eq!(container(prlimit), Answer::Allow);
+}
+
+#[test]
+fn no_context_of_asynchronous_input_and_output_is_made() {
+    let calls = [
+        libc::SYS_io_setup,
+        libc::SYS_io_destroy,
+        libc::SYS_io_submit,
+        libc::SYS_io_cancel,
+        libc::SYS_io_getevents,
+    ];
+    for number in calls {
+        assert_eq!(container(call(number, 1)), MISSING, "{number}");
+    }
 }
 
 #[test]

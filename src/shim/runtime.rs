@@ -171,7 +171,7 @@ pub fn clean_up(flags: &Flags) -> Result<()> {
         true => std::env::current_dir().context(|| "getcwd()")?,
         false => flags.bundle.clone(),
     };
-    container::delete(&root(&flags.namespace), &flags.id, true, false)?;
+    container::delete(&root(&flags.namespace), &flags.id, true)?;
     socket::remove_stale(&bundle)?;
     let pid = std::fs::read_to_string(bundle.join(PID)).unwrap_or_default();
     let response = DeleteResponse {

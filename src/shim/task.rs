@@ -196,7 +196,8 @@ impl Service {
     /// Where a container's cgroup is.
     fn cgroup(&self, id: &str) -> Result<PathBuf> {
         let known = Place::of(&self.runtime.root, id)?.read()?;
-        Ok(crate::cgroup::hierarchy()?.join(known.cgroup))
+        let none = || Error::usage(format_args!("container {id:?}"), "has no cgroup yet");
+        Ok(crate::cgroup::hierarchy()?.join(known.cgroup.ok_or_else(none)?.place))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::backoff::Backoff;
 use super::buffer::{Buffer, Settlement};
 use super::event::Batch;
-use super::sink::{Delivery, Failure, FailureKind, Rejection, Sink};
+use super::sink::{Acknowledgement, Delivery, Failure, FailureKind, Rejection, Sink};
 use super::url::SinkUrl;
 use crate::error::{Context, Error, Result};
 use nix::sys::signal::SigSet;
@@ -30,8 +30,8 @@ impl Channel {
     /// Starts the thread, which connects as soon as there is something to ship.
     pub fn start(url: SinkUrl, sink: Box<dyn Sink>, buffer: Buffer) -> Result<Channel> {
         let channel = Channel {
+            buffer: Arc::new(if is_bare(&url) { buffer.bare() } else { buffer }),
             url,
-            buffer: Arc::new(buffer),
         };
         let work = Work {
             sink,
@@ -49,6 +49,11 @@ impl Channel {
         Ok(channel)
     }
 
+    /// Whether its sink shows the bare bytes.
+    pub fn is_bare(&self) -> bool {
+        is_bare(&self.url)
+    }
+
     /// A failure as an error that names the sink.
     pub fn error(&self, failure: Option<Failure>) -> Error {
         let what = format!("sink {}", self.url.to_string().trim_end_matches(':'));
@@ -58,6 +63,10 @@ impl Channel {
             None => Error::sink(what, "no acknowledgement before the deadline").hint(hint),
         }
     }
+}
+
+fn is_bare(url: &SinkUrl) -> bool {
+    url.acknowledgement() == Acknowledgement::Unshipped
 }
 
 impl Drop for Channel {

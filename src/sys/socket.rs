@@ -10,6 +10,13 @@ const MAX_DESCRIPTORS: usize = 8;
 /// Room for a header and as many numbers, aligned as a header is.
 type Control = [u64; 6];
 
+/// Gives a socket an address, as the bytes of its structure have it (bind(2)).
+pub fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> nix::Result<()> {
+    let (bytes, length) = (address.as_ptr().cast(), address.len() as libc::socklen_t);
+    // SAFETY: the kernel reads as many bytes as the length says.
+    Errno::result(unsafe { libc::bind(socket.as_raw_fd(), bytes, length) }).map(drop)
+}
+
 /// Sends a message with copies of at most eight descriptors, without allocating (unix(7),
 /// `SCM_RIGHTS`).
 pub fn send(channel: RawFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {

@@ -1,0 +1,95 @@
+//! Calls by which a program changes its user, its groups or its root, which none may in a container:
+//! daemons that start as root and become somebody else end here.
+
+use super::scene::Scene;
+use nix::errno::Errno;
+
+// linux/capability.h
+const CAP_SETGID: u32 = 6;
+const CAP_SETUID: u32 = 7;
+const CAP_SYS_CHROOT: u32 = 18;
+
+/// Whose ids a call sets, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ids {
+    /// The users: as many arguments.
+    Users(usize),
+    /// The groups: as many arguments.
+    Groups(usize),
+    /// The supplementary groups.
+    Supplementary,
+}
+
+/// What a call that sets ids fails with; None where the ids are the thread's own already.
+pub fn refused(scene: &Scene, ids: Ids, arguments: &[u64; 6]) -> Option<Errno> {
+    let (held, map, capability, count) = match ids {
+        Ids::Users(count) => (scene.users(), "uid_map", CAP_SETUID, count),
+        Ids::Groups(count) => (scene.groups(), "gid_map", CAP_SETGID, count),
+        // It is refused before anybody looks at the groups.
+        Ids::Supplementary => return (!scene.is_capable(CAP_SETGID)).then_some(Errno::EPERM),
+    };
+    let wanted: Vec<u32> = arguments[..count].iter().map(|id| *id as u32).collect();
+    let mut errno = None;
+    for (place, id) in wanted.iter().enumerate() {
+        // -1 leaves one of several as it is.
+        if count > 1 && *id == u32::MAX {
+            continue;
+        }
+        match scene.mapped(map, *id) {
+            None => return Some(Errno::EINVAL),
+            Some(id) if own(&held, count, place).any(|own| own == id) => {}
+            Some(_) if scene.is_capable(capability) => {}
+            Some(_) => errno = Some(Errno::EPERM),
+        }
+    }
+    errno
+}
+
+/// The ids that anybody may set at that place, of the real, effective and saved one (setreuid(2)).
+fn own(held: &[u32], count: usize, place: usize) -> impl Iterator<Item = u32> {
+    let [real, effective, saved] = [held.first(), held.get(1), held.get(2)];
+    let allowed = match (count, place) {
+        (1, _) => [real, saved, None],
+        (2, 0) => [real, effective, None],
+        _ => [real, effective, saved],
+    };
+    allowed.into_iter().flatten().copied()
+}
+
+/// The ids as a call was given them; -1 is one that stays.
+pub fn written(ids: Ids, arguments: &[u64; 6]) -> String {
+    let count = match ids {
+        Ids::Users(count) | Ids::Groups(count) => count,
+        Ids::Supplementary => return format!("{} groups", arguments[0] as i32),
+    };
+    let words = arguments[..count].iter().map(|id| (*id as i32).to_string());
+    words.collect::<Vec<_>>().join(",")
+}
+
+/// Whether the thread may change its root directory.
+pub fn may_change_root(scene: &Scene) -> bool {
+    scene.is_capable(CAP_SYS_CHROOT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ones_own_ids_can_always_be_set() {
+        let held = [1, 2, 3, 4];
+        let own = |count, place| own(&held, count, place).collect::<Vec<_>>();
+        assert_eq!(own(1, 0), [1, 3], "setuid");
+        assert_eq!(own(2, 0), [1, 2], "setreuid, the real one");
+        assert_eq!(own(2, 1), [1, 2, 3], "setreuid, the effective one");
+        assert_eq!(own(3, 2), [1, 2, 3], "setresuid");
+    }
+
+    #[test]
+    fn ids_are_written_as_they_were_given() {
+        let same = u64::from(u32::MAX);
+        assert_eq!(written(Ids::Users(1), &[33, 7, 0, 0, 0, 0]), "33");
+        assert_eq!(written(Ids::Groups(3), &[33, same, 0, 0, 0, 0]), "33,-1,0");
+        assert_eq!(written(Ids::Supplementary, &[2, 0, 0, 0, 0, 0]), "2 groups");
+    }
+}
