@@ -370,7 +370,7 @@ fn file_names(directory: &Path) -> Result<Vec<String>> {
 }
 
 /// How far down imrun's part of the directory is closed to others: files in it are private from the start.
-pub(crate) fn depth(name: &str) -> Option<u32> {
+fn depth(name: &str) -> Option<u32> {
     let building = name.strip_prefix('.').unwrap_or("-");
     let own = ["ids", "names", "verified", "oci"].contains(&name)
         || name.len() == 64

@@ -62,7 +62,7 @@ impl Memos {
             }
             refuse_foreign(directory)?;
         }
-        files::close_to_others(&runtime, crate::state::depth)?;
+        files::close_to_others(&directory, |_| Some(0))?;
         let boot = std::fs::read_to_string(BOOT_ID).context(|| format!("read({BOOT_ID:?})"))?;
         Ok(Ok(Memos { directory, boot }))
     }
