@@ -442,14 +442,23 @@ pub fn descriptor_of(
 /// The user cannot be changed, or changed back.
 pub fn unprivileged<T>(work: impl FnOnce() -> T) -> Result<T> {
     const NOBODY: libc::uid_t = 65_534;
-    const SAME: libc::uid_t = libc::uid_t::MAX;
-    if !nix::unistd::geteuid().is_root() {
-        return Ok(work());
+    match nix::unistd::geteuid().is_root() {
+        true => as_user(NOBODY, work),
+        false => Ok(work()),
     }
+}
+
+/// Does `work` in this thread with `uid` in the place of root as the effective user, who has all
+/// capabilities in the user namespaces that belong to him and none elsewhere.
+///
+/// # Errors
+/// The user cannot be changed, or changed back.
+pub fn as_user<T>(uid: u32, work: impl FnOnce() -> T) -> Result<T> {
+    const SAME: libc::uid_t = libc::uid_t::MAX;
     // SAFETY: plain integers.
     let become_user =
         |uid: libc::uid_t| check(unsafe { libc::syscall(libc::SYS_setresuid, SAME, uid, SAME) });
-    become_user(NOBODY)?;
+    become_user(uid)?;
     let done = work();
     become_user(0)?;
     Ok(done)
