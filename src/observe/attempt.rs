@@ -302,9 +302,10 @@ impl<'a> Attempt<'a> {
             return false;
         }
         if is_of_ipc_namespace(&place.path) {
-            // What imrun sees there is another namespace's.
-            let root = self.scene.mapped("uid_map", 0);
-            return root != self.scene.users().get(1).copied();
+            // What imrun sees there is another namespace's. Without a root it is imrun's (rootless).
+            let own = nix::unistd::geteuid().as_raw();
+            let root = self.scene.mapped("uid_map", 0).unwrap_or(own);
+            return self.scene.users().get(1) != Some(&root);
         }
         !self.scene.may(access(flags), rights)
     }

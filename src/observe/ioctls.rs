@@ -6,6 +6,9 @@ use nix::sys::stat::fstat;
 use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, fstatfs};
 use std::os::fd::AsFd;
 
+/// The file system of tree images (linux/magic.h).
+pub const EROFS_SUPER_MAGIC: FsType = FsType(0xe0f5_e1e2);
+
 /// A request.
 #[derive(Debug)]
 pub struct Request {
@@ -118,7 +121,6 @@ impl Request {
 
 /// Of what only some file systems know, and those of images do not.
 fn unknown(target: &Target) -> Errno {
-    const EROFS_SUPER_MAGIC: FsType = FsType(0xe0f5_e1e2);
     let images = [EROFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC];
     match images.iter().any(|kind| is_on(target, *kind)) {
         true => Errno::ENOTTY,

@@ -15,6 +15,8 @@ use std::path::{Component, Path, PathBuf};
 
 /// As many links are followed at most (MAXSYMLINKS).
 const LINKS: u32 = 40;
+/// And as many names: a path has 2,048 at most, but links can have more.
+const STEPS: u32 = 4096;
 
 /// A walk that has come so far.
 struct Walk<'a> {
@@ -26,9 +28,11 @@ struct Walk<'a> {
     /// The names that follow, the last one first.
     rest: Vec<OsString>,
     links: u32,
+    steps: u32,
     /// Whether a link as the last name is followed.
     follow: bool,
     personal: bool,
+    is_anothers: bool,
 }
 
 /// Follows `name` from the directory `start`; a link as its last part too where `follow` says so.
@@ -44,13 +48,16 @@ pub fn walk(scene: &Scene, start: &Path, name: &[u8], follow: bool) -> Read<Targ
         rights: Rights::of(&status),
         rest: Vec::new(),
         links: 0,
+        steps: 0,
         follow: follow || name.ends_with(b"/"),
         personal: false,
+        is_anothers: false,
     };
     walk.prepend(Path::new(OsStr::from_bytes(name)));
     let target = walk.run()?;
     Ok(Target {
         personal: walk.personal,
+        is_anothers: walk.is_anothers,
         ..target
     })
 }
@@ -86,6 +93,10 @@ impl Walk<'_> {
     /// Goes on to `name`; Some where the walk ends there.
     fn step(&mut self, name: &OsStr) -> Read<Option<Target>> {
         let path = self.here.join(name);
+        self.steps += 1;
+        if self.steps > STEPS {
+            return Ok(Some(self.stop(path, Errno::ELOOP)));
+        }
         if !self.scene.may(1, self.rights) {
             return Ok(Some(self.stop(path, Errno::EACCES)));
         }
@@ -122,6 +133,7 @@ impl Walk<'_> {
             place,
             handle: None,
             personal: false,
+            is_anothers: false,
         }
     }
 
@@ -137,8 +149,9 @@ impl Walk<'_> {
                 self.prepend(&own);
                 return Ok(None);
             }
-            if is_of_a_process(&path) {
+            if let Some(process) = owner(&path) {
                 self.personal = true;
+                self.is_anothers |= self.scene.own_process().as_deref() != Some(process);
                 return self.follow_process(path);
             }
         }
@@ -179,12 +192,12 @@ impl Walk<'_> {
     }
 }
 
-/// Whether a link in /proc is of a process: those of /proc itself lead to paths.
-fn is_of_a_process(path: &Path) -> bool {
+/// The number of the process whose a link in /proc is; None of those that lead to paths.
+fn owner(path: &Path) -> Option<&str> {
     let mut names = path.iter().skip(2);
-    let process = names.next().unwrap_or_default();
-    let is_number = process.as_bytes().iter().all(u8::is_ascii_digit);
-    is_number && names.next().is_some()
+    let process = names.next()?.to_str()?;
+    let is_number = process.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && names.next().is_some()).then_some(process)
 }
 
 /// What is at a path without links, from the container's root.
@@ -211,6 +224,7 @@ fn found(path: PathBuf, handle: OwnedFd, status: &FileStat) -> Target {
         place,
         handle: Some(handle),
         personal: false,
+        is_anothers: false,
     }
 }
 
@@ -225,6 +239,7 @@ fn no_way(path: PathBuf, nearest: &Path, errno: Errno) -> Target {
         place,
         handle: None,
         personal: false,
+        is_anothers: false,
     }
 }
 
@@ -301,5 +316,16 @@ mod tests {
         assert_eq!(new.found, Found::Nothing);
         let missing = through("/proc/self/fd/987654".into()).place.found;
         assert_eq!(missing, Found::Nothing);
+        let init = through("/proc/1/root/dev/null".into());
+        assert!(init.is_anothers || init.place.found == Found::NoWay(Errno::EACCES));
+        assert!(!through("/proc/self/root/dev/null".into()).is_anothers);
+    }
+
+    #[test]
+    fn a_path_that_goes_round_in_circles_comes_to_an_end() {
+        let (_dir, top) = directory();
+        symlink("sub/../".repeat(400), top.join("long")).unwrap();
+        let found = lead(&top, &"long/".repeat(30), true).1;
+        assert_eq!(found, Found::NoWay(Errno::ELOOP));
     }
 }

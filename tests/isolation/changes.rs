@@ -293,6 +293,33 @@ fn a_check_does_not_miss_what_another_thread_changes() {
     }
 }
 
+#[test]
+fn a_check_is_not_clean_when_it_could_not_read_what_was_tried() {
+    let host = host!();
+    let image = image(&host);
+    for (way, syscall, errno) in [
+        ("open a name that cannot be read", "open", "EFAULT"),
+        ("ftruncate what is not open", "ftruncate", "EBADF"),
+    ] {
+        let attempt = format!("way:{way}");
+        let output = host
+            .imrun(["check", "--json", "--sink", "stdio:", &image, &attempt])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&report["attempts"], &report["unread"]), (&1.into(), &1.into()));
+        let effect = &report["sideEffects"][0];
+        assert_eq!(told(effect), [syscall, "unreadable", "-", errno].map(str::to_owned));
+        assert_eq!(effect["resolved"], Value::Null);
+        let output = host
+            .launch_of(&image, &["--on-write", "kill"], &[&attempt])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(122), "{output:?}");
+    }
+}
+
 /// How often `/new` was tried, by the exit event, when the probe tries these.
 fn attempts(host: &Host, tried: &[&str]) -> (u64, String) {
     let options = ["--status-fd", "2"];
