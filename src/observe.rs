@@ -173,7 +173,11 @@ impl Observer<'_> {
         if attempt.names_device() {
             return self.proceed(&told);
         }
-        let spelling = if self.is_moved { None } else { attempt.spelling() };
+        let spelling = if self.is_moved {
+            None
+        } else {
+            attempt.spelling()
+        };
         if !self.listener.is_waiting(told.id) {
             return Ok(());
         }
@@ -223,7 +227,11 @@ impl Observer<'_> {
             }
         };
         let change = Change {
-            errno: Some(if call.action == Action::Forbidden { Errno::EPERM } else { errno }),
+            errno: Some(if call.action == Action::Forbidden {
+                Errno::EPERM
+            } else {
+                errno
+            }),
             is_unread: true,
             ..Change::default()
         };
@@ -304,7 +312,10 @@ impl Observer<'_> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let place = change.place.as_ref();
         let given = attempt.name.as_deref().unwrap_or_default();
-        let user = scene.users().get(1).map(|user| user.wrapping_sub(self.first_id));
+        let user = scene
+            .users()
+            .get(1)
+            .map(|user| user.wrapping_sub(self.first_id));
         Effect {
             syscall: attempt.call.name,
             path: match (change.is_unread, given) {
@@ -313,7 +324,9 @@ impl Observer<'_> {
                 (false, given) => Some(String::from_utf8_lossy(given).into_owned()),
             },
             resolved: place.map(|place| text(&place.path)),
-            errno: change.errno.map_or_else(String::new, |errno| format!("{errno:?}")),
+            errno: change
+                .errno
+                .map_or_else(String::new, |errno| format!("{errno:?}")),
             executable: scene.executable().map(|path| text(&path)),
             details: json!({
                 "pid": scene.pid(),

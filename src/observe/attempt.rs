@@ -108,7 +108,11 @@ impl<'a> Attempt<'a> {
     }
 
     /// Of a call whose names were not read.
-    pub fn without_names(call: &'static Call, told: &Notification, scene: &'a Scene) -> Attempt<'a> {
+    pub fn without_names(
+        call: &'static Call,
+        told: &Notification,
+        scene: &'a Scene,
+    ) -> Attempt<'a> {
         Attempt {
             call,
             arguments: told.arguments,
@@ -177,7 +181,9 @@ impl<'a> Attempt<'a> {
         let names = [&self.name, &self.other];
         let mut spelling = Spelling {
             number: self.call.number() as u32,
-            flags: self.flags().unwrap_or_else(|| self.call.at_flags(&self.arguments)),
+            flags: self
+                .flags()
+                .unwrap_or_else(|| self.call.at_flags(&self.arguments)),
             names: [None, None],
         };
         for ((subject, name), place) in subjects.into_iter().zip(names).zip(&mut spelling.names) {
@@ -240,7 +246,11 @@ impl<'a> Attempt<'a> {
             _ => !self.is_nameless(),
         };
         // Nobody looks for it.
-        let target = if names_something { self.target().ok() } else { None };
+        let target = if names_something {
+            self.target().ok()
+        } else {
+            None
+        };
         self.told(target, Errno::EPERM)
     }
 
@@ -382,7 +392,11 @@ impl<'a> Attempt<'a> {
             // What is in no file system can be given other attributes, though not while another thread
             // could put a file into its place.
             (Found::Outside, name) => {
-                let errno = if name == "ioctl" { Errno::ENOTTY } else { Errno::EPERM };
+                let errno = if name == "ioctl" {
+                    Errno::ENOTTY
+                } else {
+                    Errno::EPERM
+                };
                 return Ok(Verdict::Exempt(StandIn::Fail(errno)));
             }
             _ => match request {
@@ -434,7 +448,10 @@ impl<'a> Attempt<'a> {
     /// The verdict on a change that fails with `errno`, unless its other name makes that another.
     fn told(&self, target: Option<Target>, errno: Errno) -> Read<Verdict> {
         let other = self.other_target()?;
-        let missing = match (self.call.action, other.as_ref().map(|other| other.place.found)) {
+        let missing = match (
+            self.call.action,
+            other.as_ref().map(|other| other.place.found),
+        ) {
             (Action::Make, Some(Found::NoWay(errno))) => Some(errno),
             (Action::Make, Some(Found::Nothing)) => Some(Errno::ENOENT),
             (Action::Remove, Some(Found::NoWay(errno))) => Some(errno),
@@ -478,7 +495,9 @@ impl<'a> Attempt<'a> {
     fn lead(&self, subject: Subject, name: Option<&[u8]>, follow: bool) -> Read<Target> {
         let name = name.unwrap_or_default();
         let directory = match subject {
-            Subject::Descriptor(place) => return self.scene.descriptor(self.arguments[place] as i32),
+            Subject::Descriptor(place) => {
+                return self.scene.descriptor(self.arguments[place] as i32);
+            }
             Subject::At(directory, _) => self.arguments[directory] as i32,
             _ => libc::AT_FDCWD,
         };
@@ -524,7 +543,10 @@ fn mount(path: &Path) -> &'static str {
 
 /// Whether a sysctl belongs to the root of the ipc namespace.
 fn is_of_ipc_namespace(path: &Path) -> bool {
-    let name = path.strip_prefix("/proc/sys/kernel").ok().and_then(Path::to_str);
+    let name = path
+        .strip_prefix("/proc/sys/kernel")
+        .ok()
+        .and_then(Path::to_str);
     let objects = ["shm", "msg", "sem"];
     path.starts_with("/proc/sys/fs/mqueue")
         || name.is_some_and(|name| objects.iter().any(|object| name.starts_with(object)))
@@ -620,7 +642,9 @@ pub fn flag_names(flags: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use libc::{O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY};
+    use libc::{
+        O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY,
+    };
 
     #[test]
     fn an_open_fails_as_the_kernel_lets_it_fail() {
@@ -632,12 +656,20 @@ mod tests {
             (O_WRONLY, Nothing, Fails(Errno::ENOENT)),
             (O_RDONLY | O_CREAT, File, Goes),
             (O_RDONLY | O_TRUNC, File, Fails(Errno::EROFS)),
-            (O_RDWR | O_CREAT | O_EXCL, File, ChangesNothing(Errno::EEXIST)),
+            (
+                O_RDWR | O_CREAT | O_EXCL,
+                File,
+                ChangesNothing(Errno::EEXIST),
+            ),
             (O_RDWR | O_TMPFILE, Directory, Fails(Errno::EROFS)),
             (O_WRONLY, Directory, ChangesNothing(Errno::EISDIR)),
             (O_WRONLY | O_NOFOLLOW, Link, ChangesNothing(Errno::ELOOP)),
             (O_WRONLY | O_DIRECTORY, File, ChangesNothing(Errno::ENOTDIR)),
-            (O_WRONLY | O_CREAT, NoWay(Errno::ENOTDIR), Fails(Errno::ENOTDIR)),
+            (
+                O_WRONLY | O_CREAT,
+                NoWay(Errno::ENOTDIR),
+                Fails(Errno::ENOTDIR),
+            ),
             (O_WRONLY | O_CREAT | O_TRUNC, Stream, Goes),
         ] {
             let place = Place {

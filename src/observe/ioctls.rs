@@ -73,11 +73,7 @@ pub const REQUESTS: &[Request] = &[
     request(0x800c_6613, "FS_IOC_SET_ENCRYPTION_POLICY", Known),
     request(0xc050_6617, "FS_IOC_ADD_ENCRYPTION_KEY", Known),
     request(0xc040_6618, "FS_IOC_REMOVE_ENCRYPTION_KEY", Known),
-    request(
-        0xc040_6619,
-        "FS_IOC_REMOVE_ENCRYPTION_KEY_ALL_USERS",
-        Known,
-    ),
+    request(0xc040_6619, "FS_IOC_REMOVE_ENCRYPTION_KEY_ALL_USERS", Known),
     request(0x4004_7211, "FAT_IOCTL_SET_ATTRIBUTES", Known),
 ];
 
@@ -158,7 +154,9 @@ mod tests {
         for (index, request) in REQUESTS.iter().enumerate() {
             let number = u64::from(request.number) | 1 << 40;
             assert_eq!(of(number).unwrap().name, request.name);
-            let again = REQUESTS[..index].iter().find(|one| one.number == request.number);
+            let again = REQUESTS[..index]
+                .iter()
+                .find(|one| one.number == request.number);
             assert!(again.is_none(), "{}", request.name);
         }
         assert!(of(libc::TCGETS).is_none());

@@ -278,7 +278,10 @@ mod tests {
         assert_eq!(report.count(&key("/b")), Seen::Again);
         assert_eq!((report.attempts(), report.unread()), (5, 1));
         let line = report.line().unwrap();
-        assert!(line.ends_with("; 1 named what imrun could not read"), "{line}");
+        assert!(
+            line.ends_with("; 1 named what imrun could not read"),
+            "{line}"
+        );
     }
 
     #[test]

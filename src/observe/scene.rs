@@ -148,7 +148,11 @@ impl Scene {
             return Ok(root.as_fd());
         }
         let root = format!("/proc/{}/root", self.pid);
-        let root = open(root.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+        let root = open(
+            root.as_str(),
+            OFlag::O_PATH | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        );
         let root = root.map_err(Unread)?;
         Ok(self.root.get_or_init(|| root).as_fd())
     }
@@ -167,7 +171,11 @@ impl Scene {
     /// What a descriptor is of.
     pub fn descriptor(&self, number: RawFd) -> Read<Target> {
         let path = format!("/proc/{}/fd/{number}", self.pid);
-        let handle = open(path.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+        let handle = open(
+            path.as_str(),
+            OFlag::O_PATH | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        );
         let handle = handle.map_err(|_| Unread(Errno::EBADF))?;
         Target::of(handle).map_err(Unread)
     }
@@ -197,7 +205,9 @@ impl Scene {
         // Empty when the thread is gone.
         let read = || std::fs::read_to_string(path).unwrap_or_default();
         let mut lines = self.status.get_or_init(read).lines();
-        lines.find_map(|line| line.strip_prefix(field)).map(str::trim)
+        lines
+            .find_map(|line| line.strip_prefix(field))
+            .map(str::trim)
     }
 
     fn numbers(&self, field: &str) -> Vec<u32> {
@@ -227,8 +237,10 @@ impl Scene {
     pub fn mapped(&self, map: &str, id: u32) -> Option<u32> {
         let text = std::fs::read_to_string(format!("/proc/{}/{map}", self.pid)).ok()?;
         text.lines().find_map(|line| {
-            let words: Option<Vec<u32>> =
-                line.split_whitespace().map(|word| word.parse().ok()).collect();
+            let words: Option<Vec<u32>> = line
+                .split_whitespace()
+                .map(|word| word.parse().ok())
+                .collect();
             let [inside, outside, length] = words?[..] else {
                 return None;
             };

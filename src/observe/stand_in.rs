@@ -49,9 +49,8 @@ pub fn answer(
         StandIn::Bind(address) => bind(scene, attempt.descriptor(), &address),
         StandIn::Open(target) => {
             let flags = attempt.flags().unwrap_or_default();
-            let given = reopen(scene, &target, flags).and_then(|file| {
-                listener.give(id, file.as_fd(), flags & libc::O_CLOEXEC != 0)
-            });
+            let given = reopen(scene, &target, flags)
+                .and_then(|file| listener.give(id, file.as_fd(), flags & libc::O_CLOEXEC != 0));
             return Ok(match given {
                 Ok(()) => Ok(()),
                 Err(Errno::ENOENT) => Err(Errno::ENOENT),
@@ -198,7 +197,10 @@ mod tests {
         std::fs::write(&path, "text").unwrap();
         let path = path.to_str().unwrap();
         assert_eq!(open_as(path, libc::O_WRONLY).unwrap_err(), Errno::EACCES);
-        assert_eq!(open_as(path, libc::O_RDONLY | libc::O_TRUNC).unwrap_err(), Errno::EACCES);
+        assert_eq!(
+            open_as(path, libc::O_RDONLY | libc::O_TRUNC).unwrap_err(),
+            Errno::EACCES
+        );
         for path in [path, "/proc/self/status"] {
             let file = open_as(path, libc::O_RDONLY | libc::O_CREAT);
             assert_eq!(file.unwrap_err(), Errno::EACCES, "it is of no image");

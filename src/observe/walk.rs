@@ -39,7 +39,11 @@ struct Walk<'a> {
 pub fn walk(scene: &Scene, start: &Path, name: &[u8], follow: bool) -> Read<Target> {
     if !start.is_absolute() {
         // A descriptor of a pipe, or a directory that nobody can reach any more.
-        return Ok(no_way(start.join(OsStr::from_bytes(name)), start, Errno::ENOTDIR));
+        return Ok(no_way(
+            start.join(OsStr::from_bytes(name)),
+            start,
+            Errno::ENOTDIR,
+        ));
     }
     let (_, status) = lookup(scene, start).map_err(Unread)?;
     let mut walk = Walk {
@@ -213,7 +217,10 @@ fn lookup(scene: &Scene, path: &Path) -> nix::Result<(OwnedFd, FileStat)> {
 
 fn found(path: PathBuf, handle: OwnedFd, status: &FileStat) -> Target {
     // As the container's own mounts have it, where that can be told.
-    let path = path_of(handle.as_fd()).ok().filter(|path| path.is_absolute()).unwrap_or(path);
+    let path = path_of(handle.as_fd())
+        .ok()
+        .filter(|path| path.is_absolute())
+        .unwrap_or(path);
     let place = Place {
         nearest: path.clone(),
         path,
@@ -277,7 +284,10 @@ mod tests {
         assert_eq!(found("link", true), ("file".into(), Found::File));
         assert_eq!(found("link", false), ("link".into(), Found::Link));
         assert_eq!(found("new", true), ("new".into(), Found::Nothing));
-        assert_eq!(found("sub//./new", true), ("sub/new".into(), Found::Nothing));
+        assert_eq!(
+            found("sub//./new", true),
+            ("sub/new".into(), Found::Nothing)
+        );
         assert_eq!(found("sub/../file", true), ("file".into(), Found::File));
         let way = |name| found(name, true).1;
         assert_eq!(way("none/new"), Found::NoWay(Errno::ENOENT));
@@ -312,7 +322,10 @@ mod tests {
         let target = through(format!("/proc/self/fd/{}", end.as_raw_fd()));
         assert_eq!(target.place.found, Found::Outside);
         let new = through("/proc/self/cwd/none-at-all".into()).place;
-        assert_eq!(new.path, std::env::current_dir().unwrap().join("none-at-all"));
+        assert_eq!(
+            new.path,
+            std::env::current_dir().unwrap().join("none-at-all")
+        );
         assert_eq!(new.found, Found::Nothing);
         let missing = through("/proc/self/fd/987654".into()).place.found;
         assert_eq!(missing, Found::Nothing);

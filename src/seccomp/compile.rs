@@ -88,7 +88,10 @@ pub(super) fn search(ranges: &[(u32, Vec<sock_filter>)]) -> Vec<sock_filter> {
 
 fn decide(rule: &Rule) -> Vec<sock_filter> {
     let mut code = Vec::new();
-    for cases in rule.cases.chunk_by(|(one, _), (next, _)| is_choice(one, next)) {
+    for cases in rule
+        .cases
+        .chunk_by(|(one, _), (next, _)| is_choice(one, next))
+    {
         match cases {
             [(condition, answer)] => code.extend(case(condition, *answer)),
             _ => code.extend(choice(cases)),

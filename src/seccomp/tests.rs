@@ -383,7 +383,10 @@ fn the_limit_of_core_dumps_seems_to_be_set_and_stays() {
     let core = libc::RLIMIT_CORE.into();
     let mut prlimit = call(libc::SYS_prlimit64, 0);
     for number in [core, core | 1 << 32] {
-        assert_eq!(container(call(libc::SYS_setrlimit, number)), Answer::Errno(0));
+        assert_eq!(
+            container(call(libc::SYS_setrlimit, number)),
+            Answer::Errno(0)
+        );
         prlimit.arguments = [0, number, 1 << 40, 0, 0, 0];
         assert_eq!(container(prlimit), Answer::Errno(0));
         prlimit.arguments = [0, number, 0, 1, 0, 0];

@@ -260,7 +260,11 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
 ///
 /// Before Linux 6.9 it is that of the thread's process, which differs where the thread has called
 /// unshare(2) with CLONE_FILES.
-pub fn descriptor_of(tid: i32, process: impl FnOnce() -> Option<i32>, number: RawFd) -> Result<OwnedFd> {
+pub fn descriptor_of(
+    tid: i32,
+    process: impl FnOnce() -> Option<i32>,
+    number: RawFd,
+) -> Result<OwnedFd> {
     const THREAD: libc::c_int = libc::O_EXCL; // PIDFD_THREAD, linux/pidfd.h
     // SAFETY: plain integers.
     let thread = check(unsafe { libc::syscall(libc::SYS_pidfd_open, tid, THREAD) });
@@ -286,11 +290,29 @@ pub fn unprivileged<T>(work: impl FnOnce() -> T) -> Result<T> {
     let mut held = [0u32; 6];
     // SAFETY: version 3 writes sets of six 32-bit words behind a header of two.
     check(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), held.as_mut_ptr()) })?;
-    let [_, permitted, inheritable, _, permitted_high, inheritable_high] = held;
-    let none = [0, permitted, inheritable, 0, permitted_high, inheritable_high];
+    let [
+        _,
+        permitted,
+        inheritable,
+        _,
+        permitted_high,
+        inheritable_high,
+    ] = held;
+    let none = [
+        0,
+        permitted,
+        inheritable,
+        0,
+        permitted_high,
+        inheritable_high,
+    ];
     // SAFETY: version 3 reads a header of two and sets of six 32-bit words.
     let set = |sets: [u32; 6]| unsafe {
-        check(libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()))
+        check(libc::syscall(
+            libc::SYS_capset,
+            header.as_ptr(),
+            sets.as_ptr(),
+        ))
     };
     set(none)?;
     let done = work();

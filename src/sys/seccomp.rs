@@ -122,7 +122,11 @@ impl Listener {
             flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
             srcfd: descriptor.as_raw_fd() as u32,
             newfd: 0,
-            newfd_flags: if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
+            newfd_flags: if close_on_exec {
+                libc::O_CLOEXEC as u32
+            } else {
+                0
+            },
         };
         let (fd, request) = (self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD);
         // SAFETY: the kernel reads the structure, which is as long as the request's number says.

@@ -89,7 +89,10 @@ fn a_link_of_the_image_to_the_apps_own_output_is_no_side_effect() {
     let image = host.bake_busybox(definition);
     for how in ["report", "kill"] {
         let script = "echo line >> /var/log/access.log; echo x > /proc/self/root/dev/null; mkdir -p /var/log";
-        let app = host.launch_of(&image).options(["--on-write", how]).script(script);
+        let app = host
+            .launch_of(&image)
+            .options(["--on-write", how])
+            .script(script);
         let app = app.run().exits(0).prints("line\n");
         assert!(effects(&app).is_empty(), "{app:?}");
     }
@@ -104,11 +107,20 @@ fn a_program_that_may_not_become_another_user_is_told_of_and_lives() {
         let app = app.run().exits(0).prints("lived\n");
         let told: Vec<_> = effects(&app)
             .iter()
-            .map(|event| (event["syscall"].as_str().unwrap(), event["errno"].as_str().unwrap()))
+            .map(|event| {
+                (
+                    event["syscall"].as_str().unwrap(),
+                    event["errno"].as_str().unwrap(),
+                )
+            })
             .collect();
         assert!(told.contains(&("setgroups", "EPERM")), "{app:?}");
         assert!(told.contains(&("chroot", "EPERM")), "{app:?}");
-        assert!(app.err.contains("hint: no app can change its user or groups (EPERM)"), "{app:?}");
+        assert!(
+            app.err
+                .contains("hint: no app can change its user or groups (EPERM)"),
+            "{app:?}"
+        );
     }
 }
 

@@ -107,7 +107,8 @@ impl Row {
     /// Every word at every place, the other places zero or all ones.
     fn arguments(&self) -> impl Iterator<Item = [u64; 6]> {
         let words = self.words();
-        let places = (0..6).flat_map(move |place| words.clone().into_iter().map(move |w| (place, w)));
+        let places =
+            (0..6).flat_map(move |place| words.clone().into_iter().map(move |w| (place, w)));
         places.flat_map(|(place, word)| {
             [0, u64::MAX].map(|rest| {
                 let mut arguments = [rest; 6];
@@ -171,7 +172,9 @@ fn an_observed_container_gets_the_same_answers_but_for_the_calls_that_are_asked_
 fn no_number_of_another_abi_is_let_through() {
     let program = Policy::container().compile();
     let architectures = [0x4000_0003, 0x4000_0028, 0xc000_00b7, 0xc000_003e];
-    let others = architectures.into_iter().filter(|other| *other != super::ARCHITECTURE);
+    let others = architectures
+        .into_iter()
+        .filter(|other| *other != super::ARCHITECTURE);
     for architecture in others {
         for number in 0..1024 {
             let call = Call {
@@ -179,12 +182,20 @@ fn no_number_of_another_abi_is_let_through() {
                 architecture,
                 arguments: [0; 6],
             };
-            assert_eq!(decode(interpret(&program, &call).0), Answer::Kill, "{call:x?}");
+            assert_eq!(
+                decode(interpret(&program, &call).0),
+                Answer::Kill,
+                "{call:x?}"
+            );
         }
     }
     for number in FOREIGN.into_iter().flat_map(|first| first..first + 1024) {
         let call = super::call(number.into(), 0);
-        assert_eq!(decode(interpret(&program, &call).0), Answer::Kill, "{call:x?}");
+        assert_eq!(
+            decode(interpret(&program, &call).0),
+            Answer::Kill,
+            "{call:x?}"
+        );
     }
 }
 
@@ -208,6 +219,10 @@ fn both_architectures_give_a_call_the_same_answer() {
 fn the_written_list_has_the_numbers_of_this_architecture() {
     for (number, row) in rows(OWN) {
         let known = number_of(row.name);
-        assert!(known.is_none_or(|known| known == number), "{number} {}", row.name);
+        assert!(
+            known.is_none_or(|known| known == number),
+            "{number} {}",
+            row.name
+        );
     }
 }
