@@ -1,4 +1,4 @@
-//! What imrun does in the kernel's place, so that nobody looks at a name twice.
+//! Calls that imrun makes in the kernel's place, so that no name is read twice.
 //!
 //! A call that is let go on is read again by the kernel: another thread of the app may have changed
 //! the name or the descriptor meanwhile. So under `--on-write kill` and `imrun check` no call that is
@@ -34,7 +34,7 @@ const PASSED: i32 = libc::O_ACCMODE
 /// Answers a call in the kernel's place.
 ///
 /// # Errors
-/// What the call names is no longer what it was judged by.
+/// The object of the call is no longer the one that was judged.
 pub fn answer(
     listener: &Listener,
     id: u64,
@@ -64,14 +64,14 @@ pub fn answer(
     })
 }
 
-/// What is opened for writing in a container, or for reading by an open that would create it.
+/// The objects that an open for writing may open in a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// A device that is meant to be written to.
     Device,
     /// A pipe or memory, by a descriptor's link.
     Own,
-    /// A file of an image, to be read.
+    /// A file of the image, which an open with O_CREAT opens for reading.
     File,
 }
 
@@ -105,7 +105,8 @@ fn reopen(scene: &Scene, target: &Target, flags: i32) -> nix::Result<OwnedFd> {
     Ok(file)
 }
 
-/// What it is, or why it cannot be opened: what the kernel, the user's rights aside, or Landlock say.
+/// Returns the kind of an object, or the errno of the kernel or of Landlock if an app cannot open it. The
+/// user's rights are not checked here.
 fn openable(handle: &OwnedFd, flags: i32) -> nix::Result<Kind> {
     let status = fstat(handle)?;
     let file_system = fstatfs(handle)?.filesystem_type();
@@ -135,7 +136,7 @@ fn openable(handle: &OwnedFd, flags: i32) -> nix::Result<Kind> {
     }
 }
 
-/// Makes what a descriptor of the app's is of as long as that, unless it is a file that has a name.
+/// Sets the length of the app's memory file, unless the descriptor is of a file that has a name.
 fn truncate(scene: &Scene, number: i32, length: i64) -> Read<nix::Result<()>> {
     let file = descriptor_of(scene.pid(), || scene.process(), number).map_err(Unread)?;
     let status = fstat(&file).map_err(Unread)?;

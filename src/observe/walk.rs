@@ -1,4 +1,4 @@
-//! Where a path leads in a container, followed name by name as path_resolution(7) has it.
+//! Resolves a path of an app, name by name (path_resolution(7)).
 //!
 //! The kernel cannot be asked for all of it: the links of /proc mean something else to imrun than to
 //! the thread whose path it is.
@@ -13,9 +13,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-/// As many links are followed at most (MAXSYMLINKS).
+/// Maximum number of links in a path (MAXSYMLINKS).
 const LINKS: u32 = 40;
-/// And as many names: a path has 2,048 at most, but links can have more.
+/// Maximum number of names. A path has 2,048 at most, but its links can have more.
 const STEPS: u32 = 4096;
 
 /// A walk that has come so far.
@@ -23,13 +23,13 @@ struct Walk<'a> {
     scene: &'a Scene,
     /// A directory, without links.
     here: PathBuf,
-    /// Who may search it.
+    /// Its owner, group and mode.
     rights: Rights,
     /// The names that follow, the last one first.
     rest: Vec<OsString>,
     links: u32,
     steps: u32,
-    /// Whether a link as the last name is followed.
+    /// True if a link as the last name is followed.
     follow: bool,
     personal: bool,
     is_anothers: bool,
@@ -204,7 +204,7 @@ fn owner(path: &Path) -> Option<&str> {
     (is_number && names.next().is_some()).then_some(process)
 }
 
-/// What is at a path without links, from the container's root.
+/// Opens a path without links from the container's root (O_PATH).
 fn lookup(scene: &Scene, path: &Path) -> nix::Result<(OwnedFd, FileStat)> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW)
@@ -256,7 +256,7 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::symlink;
 
-    /// Where `name` leads from a directory of this process, relative to that.
+    /// Follows `name` from a directory of this process; the target relative to that.
     fn lead(top: &Path, name: &str, follow: bool) -> (String, Found) {
         let scene = Scene::new(std::process::id() as i32);
         let place = walk(&scene, top, name.as_bytes(), follow).unwrap().place;

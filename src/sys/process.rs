@@ -256,7 +256,7 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// A copy of descriptor `number` of the thread `tid`, close-on-exec: the same open file (pidfd_getfd(2)).
+/// Copies descriptor `number` of the thread `tid`, close-on-exec: the same open file (pidfd_getfd(2)).
 ///
 /// Before Linux 6.9 it is that of the thread's process, which differs where the thread has called
 /// unshare(2) with CLONE_FILES.
@@ -280,8 +280,8 @@ pub fn descriptor_of(
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Does `work` with no effective capability in this thread: what is left is what the owner of a user
-/// namespace may do in that (capabilities(7)).
+/// Runs `work` with no effective capability in this thread. The owner of a user namespace keeps his rights
+/// in that (capabilities(7)).
 ///
 /// # Errors
 /// The capabilities cannot be given up, or taken up again.

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Output;
 
-/// What is told of an attempt: call, place, argument and errno.
+/// Report of an attempt: call, place, argument and errno.
 type Told = [String; 4];
 
 /// One way, as the probe tried it.
@@ -16,10 +16,10 @@ struct Row {
     name: String,
     outcome: String,
     expected: String,
-    /// What is expected where nothing is exempt for what it names.
+    /// Expected outcome under `kill` and `check`.
     strict: String,
     told: Option<Told>,
-    /// Whether it is told only where nothing is exempt.
+    /// True if it is reported under `kill` and `check` alone.
     strictly: bool,
     is_of_process: bool,
     why: String,
@@ -53,13 +53,13 @@ impl Row {
         })
     }
 
-    /// Whether it came out as it should.
+    /// Returns true if the outcome is the expected one.
     fn is_as_expected(&self, strict: bool) -> bool {
         let expected = if strict { &self.strict } else { &self.expected };
         expected.split('|').any(|outcome| outcome == self.outcome)
     }
 
-    /// What should be told of it.
+    /// Returns the expected report.
     fn told(&self, strict: bool) -> Option<&Told> {
         self.told.as_ref().filter(|_| strict || !self.strictly)
     }
@@ -110,7 +110,7 @@ fn told(event: &Value) -> Told {
     words.map(str::to_owned)
 }
 
-/// What was told, each thing once.
+/// Returns the reports, each different one once.
 fn reported(output: &Output) -> Vec<Told> {
     let effects = events(output, "side-effect");
     effects
@@ -130,7 +130,7 @@ fn assert_outcomes(rows: &[Row], strict: bool) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// What is tried, refused, reported, allowed and why; `cargo test … -- --nocapture` shows it.
+/// Prints what is tried, refused, reported, allowed and why; `cargo test … -- --nocapture` shows it.
 fn print_table(rows: &[Row]) {
     println!("{:<50} {:<12} {:<8}  why", "tried", "outcome", "reported");
     for row in rows {

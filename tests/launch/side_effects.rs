@@ -118,7 +118,7 @@ fn a_program_that_may_not_become_another_user_is_told_of_and_lives() {
         assert!(told.contains(&("chroot", "EPERM")), "{app:?}");
         assert!(
             app.err
-                .contains("hint: no app can change its user or groups (EPERM)"),
+                .contains("hint: setuid, setgid and setgroups always fail (EPERM)"),
             "{app:?}"
         );
     }
