@@ -6,7 +6,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod bundle;
+pub mod bundle;
 mod gate;
 mod plan;
 mod subject;
@@ -323,6 +323,9 @@ impl Launch<'_> {
             shipper.open().push_record("side-effect", change);
             self.status.event("side-effect", change.clone())?;
         }
+        if let Some(bundle) = bundle.filter(|_| self.request.sinks.iter().all(SinkUrl::is_bare)) {
+            warn_of_left_out(&bundle.changes);
+        }
         Ok(())
     }
 
@@ -492,6 +495,21 @@ impl Launch<'_> {
             started: crate::time::now(),
             args: announced.args.clone(),
         }
+    }
+}
+
+/// Names the places that an app may expect to write to, for who sees the bare lines alone.
+fn warn_of_left_out(changes: &[Value]) {
+    let left_out = changes.iter().filter_map(|change| {
+        let asked = change["asked"].as_str()?;
+        let place = change["path"].as_str()?;
+        // What engines ask for by themselves is in /dev.
+        ([bundle::IN_MEMORY, bundle::WRITABLE].contains(&asked) && !place.starts_with("/dev/"))
+            .then(|| format!("{place:?} ({asked})"))
+    });
+    let left_out: Vec<_> = left_out.collect();
+    if !left_out.is_empty() {
+        log::warn!("mounts: left out: {}", left_out.join(", "));
     }
 }
 

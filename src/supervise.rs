@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// How long an app that ends may take from the end of its output to its own.
-const LINGERING: Duration = Duration::from_millis(100);
+const LINGERING: Duration = Duration::from_millis(50);
 
 /// How long after a stop's timeout lines may still take to reach the sink.
 const FAREWELL: Duration = Duration::from_millis(500);

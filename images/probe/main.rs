@@ -3,7 +3,8 @@
 //!
 //! The numbers of the calls are those of x86-64, as the test's are.
 
-mod changes;
+mod race;
+mod ways;
 
 use std::ffi::{CStr, c_char, c_int, c_long};
 use std::fs::{self, OpenOptions};
@@ -105,6 +106,7 @@ fn named(name: &str) -> Attempt {
         Some(("write", path)) => open(path, true),
         Some(("read", path)) => fs::read(path).map(|bytes| bytes.len() as c_long),
         Some(("abstract", socket)) => abstract_socket(socket),
+        Some(("way", way)) => ways::try_one(way),
         _ => panic!("{name:?} is no attempt"),
     }
 }
@@ -180,14 +182,30 @@ fn errno(error: &std::io::Error) -> String {
     let known = [
         (1, "EPERM"),
         (2, "ENOENT"),
+        (3, "ESRCH"),
+        (6, "ENXIO"),
+        (9, "EBADF"),
+        (11, "EAGAIN"),
+        (12, "ENOMEM"),
         (13, "EACCES"),
+        (14, "EFAULT"),
         (16, "EBUSY"),
+        (17, "EEXIST"),
+        (18, "EXDEV"),
+        (19, "ENODEV"),
+        (20, "ENOTDIR"),
+        (21, "EISDIR"),
         (22, "EINVAL"),
+        (24, "EMFILE"),
         (25, "ENOTTY"),
         (28, "ENOSPC"),
         (30, "EROFS"),
+        (36, "ENAMETOOLONG"),
         (38, "ENOSYS"),
+        (40, "ELOOP"),
+        (95, "EOPNOTSUPP"),
         (97, "EAFNOSUPPORT"),
+        (98, "EADDRINUSE"),
         (111, "ECONNREFUSED"),
     ];
     let name = known.iter().find(|(code, _)| error.raw_os_error() == Some(*code));
@@ -211,6 +229,7 @@ fn look(name: &str) -> Option<String> {
         "link" => Some(fs::read_link(path).map_or_else(|error| errno(&error), |to| to.display().to_string())),
         "cat" => Some(fs::read_to_string(path).map_or_else(|error| errno(&error), |text| text.trim().to_owned())),
         "time" => Some(nanoseconds_per_call(path, || drop(call(110, [0; 6])))), // getppid
+        "race" => Some(race::refusals(path).to_string()),
         "refused" => Some(nanoseconds_per_call(path, || drop(attempt("mkdir")))),
         _ => None,
     }
@@ -234,9 +253,16 @@ fn main() {
                 std::thread::park();
             }
         }
-        if name == "changes" {
-            changes::try_all();
-            continue;
+        match name.as_str() {
+            "ways" | "harmless" => {
+                ways::try_all(name == "harmless");
+                continue;
+            }
+            "changes" => {
+                ways::try_changes();
+                continue;
+            }
+            _ => {}
         }
         let outcome = look(&name).unwrap_or_else(|| match attempt(&name) {
             Ok(_) => "ok".into(),

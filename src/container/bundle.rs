@@ -33,6 +33,11 @@ pub struct Process {
     pub oom_score_adj: Option<i32>,
 }
 
+/// A mount that is asked for and left out: a file system in memory.
+pub const IN_MEMORY: &str = "a file system in memory";
+/// A mount that is asked for and left out: a directory of the host that the app could write to.
+pub const WRITABLE: &str = "a writable directory of the host";
+
 /// The process of a bundle, and what surrounds it.
 pub struct Bundle {
     /// What runs.

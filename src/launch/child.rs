@@ -127,6 +127,8 @@ steps! {
     SysctlSem = "write(\"/proc/sys/kernel/sem\")",
     SysctlQueues = "write(\"/proc/sys/fs/mqueue/queues_max\")",
     SysctlUserNamespaces = "write(\"/proc/sys/user/max_user_namespaces\")",
+    SysctlInotifyInstances = "write(\"/proc/sys/user/max_inotify_instances\")",
+    SysctlInotifyWatches = "write(\"/proc/sys/user/max_inotify_watches\")",
     SysctlMemfd = "write(\"/proc/sys/vm/memfd_noexec\")",
     Sysctl = "write",
     SysctlRead = "read",
@@ -448,6 +450,9 @@ fn configure(proc: &OwnedFd, cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Fai
         set_sysctls(proc, &sysctl::IPC)?;
     }
     set_sysctls(proc, &sysctl::USER)?;
+    if cradle.owner.is_none() {
+        set_sysctls(proc, &sysctl::SHARED_USER)?;
+    }
     if cradle.own_network {
         set_sysctls(proc, &sysctl::NETWORK)?;
     }

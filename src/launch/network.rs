@@ -166,7 +166,7 @@ impl Network {
         };
         let resolv_conf = match dns.is_empty() {
             true => HostFile::open(Path::new(RESOLV_CONF), "--dns ADDRESS takes its place")?,
-            false => HostFile::made(resolv_conf(dns)),
+            false => HostFile::made(resolv_conf(dns).into_bytes()),
         };
         let hint = "the host needs a hosts file: hosts(5)";
         let hosts = HostFile::open(Path::new(HOSTS), hint)?;
@@ -234,7 +234,7 @@ impl Attachment {
             .collect()
     }
 
-    /// The files with names, to be mounted in the root; `stage` is a directory for what is made.
+    /// Copies of the files with names, to be mounted in the root, made in the directory `stage`.
     pub(super) fn binds(&self, stage: &Path) -> Result<Vec<Bind>> {
         let bind = |(name, file): &(NameFile, HostFile)| file.bind(name.target(), stage);
         self.names.iter().map(bind).collect()

@@ -61,6 +61,21 @@ pub(super) const USER: [Sysctl; 1] = [sysctl(
     b"0",
 )];
 
+/// Of the user namespace where it belongs to a user who has other processes: a part of what the kernel
+/// counts for that user (user_namespaces(7), /proc/sys/user).
+pub(super) const SHARED_USER: [Sysctl; 2] = [
+    sysctl(
+        Step::SysctlInotifyInstances,
+        c"sys/user/max_inotify_instances",
+        b"32",
+    ),
+    sysctl(
+        Step::SysctlInotifyWatches,
+        c"sys/user/max_inotify_watches",
+        b"8192",
+    ),
+];
+
 /// Of a network namespace of its own: without privileges an app can still listen on port 80.
 pub(super) const NETWORK: [Sysctl; 1] = [sysctl(
     Step::SysctlPorts,

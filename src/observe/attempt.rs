@@ -171,13 +171,17 @@ impl<'a> Attempt<'a> {
         !self.strict && is_open_to_all && self.name.as_deref().is_some_and(is_device)
     }
 
-    /// How the call is written; None of one that says what it is about by a descriptor, or not at all.
+    /// How the call is written; None of one that says what it is about by a descriptor, or not at all,
+    /// and of one that depends on what else it points to.
     pub fn spelling(&self) -> Option<Spelling> {
+        if self.call.number() == libc::SYS_utimensat && self.arguments[2] != 0 {
+            return None;
+        }
         let subjects = [Some(self.call.subject), self.call.other];
         let names = [&self.name, &self.other];
         let mut spelling = Spelling {
             number: self.call.number() as u32,
-            flags: self.flags().unwrap_or(0),
+            flags: self.flags().unwrap_or_else(|| self.call.at_flags(&self.arguments)),
             names: [None, None],
         };
         for ((subject, name), place) in subjects.into_iter().zip(names).zip(&mut spelling.names) {
@@ -287,20 +291,30 @@ impl<'a> Attempt<'a> {
             return Ok(Verdict::Exempt(StandIn::Fail(Errno::EACCES)));
         }
         match opened(flags, &target.place) {
-            Opened::Fails(errno) => {
-                // Outside the root, the user's rights are looked at before the mount is.
-                let mount_first = flags & (libc::O_TRUNC | libc::O_TMPFILE) != 0;
-                let rights_first = !mount_first && !in_root(&target.place.path);
-                let denied = |rights| rights_first && !self.scene.may(access(flags), rights);
-                let errno = match target.place.rights.is_some_and(denied) {
-                    true => Errno::EACCES,
-                    false => errno,
-                };
-                self.told(Some(target), errno)
+            Opened::Fails(_) if self.is_denied(&target.place, flags) => {
+                self.told(Some(target), Errno::EACCES)
             }
+            Opened::Fails(errno) => self.told(Some(target), errno),
             Opened::ChangesNothing(errno) => Ok(Verdict::Exempt(StandIn::Fail(errno))),
             Opened::Goes => Ok(Verdict::Exempt(StandIn::Open(target))),
         }
+    }
+
+    /// Whether an open fails for the user's rights: outside the root they are looked at before the mount
+    /// is, unless it is to make something.
+    fn is_denied(&self, place: &Place, flags: i32) -> bool {
+        let Some(rights) = place.rights else {
+            return false;
+        };
+        if in_root(&place.path) || flags & (libc::O_TRUNC | libc::O_TMPFILE) != 0 {
+            return false;
+        }
+        if is_of_ipc_namespace(&place.path) {
+            // What imrun sees there is another namespace's.
+            let root = self.scene.mapped("uid_map", 0);
+            return root != self.scene.users().get(1).copied();
+        }
+        !self.scene.may(access(flags), rights)
     }
 
     fn make(&self) -> Read<Verdict> {
@@ -470,8 +484,8 @@ impl<'a> Attempt<'a> {
         let Some(subject) = self.call.other else {
             return Ok(None);
         };
-        let follows = self.call.number() == libc::SYS_linkat
-            && self.arguments[4] as i32 & libc::AT_SYMLINK_FOLLOW != 0;
+        // linkat(2)'s; the others have no such flag, and none follows a link.
+        let follows = self.call.at_flags(&self.arguments) & libc::AT_SYMLINK_FOLLOW != 0;
         self.lead(subject, self.other.as_deref(), follows).map(Some)
     }
 
@@ -507,6 +521,7 @@ impl<'a> Attempt<'a> {
             what,
             other: change.other.clone(),
             argument: change.argument.clone(),
+            errno: change.errno.map(|errno| errno as i32),
         }
     }
 }
@@ -521,6 +536,14 @@ fn mount(path: &Path) -> &'static str {
     let others = ["/proc", "/sys/fs/cgroup", "/sys"];
     let other = others.into_iter().find(|other| path.starts_with(other));
     other.unwrap_or("/")
+}
+
+/// Whether a sysctl belongs to the root of the ipc namespace.
+fn is_of_ipc_namespace(path: &Path) -> bool {
+    let name = path.strip_prefix("/proc/sys/kernel").ok().and_then(Path::to_str);
+    let objects = ["shm", "msg", "sem"];
+    path.starts_with("/proc/sys/fs/mqueue")
+        || name.is_some_and(|name| objects.iter().any(|object| name.starts_with(object)))
 }
 
 /// The devices that every container has, by the names under which they are known: to write to them

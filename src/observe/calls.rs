@@ -310,11 +310,11 @@ impl Call {
         MISSING.contains(&self.number)
     }
 
-    /// The flags `AT_*` of a call that has some, for the name that it would change.
-    fn at_flags(&self, arguments: &[u64; 6]) -> c_int {
+    /// The flags `AT_*` of a call that has some.
+    pub fn at_flags(&self, arguments: &[u64; 6]) -> c_int {
         let place = match self.number {
             numbers::SYS_fchmodat2 | libc::SYS_utimensat => 3,
-            libc::SYS_fchownat | 469 => 4,
+            libc::SYS_fchownat | libc::SYS_linkat | 469 => 4,
             463 | 466 => 2,
             _ => return 0,
         };

@@ -65,6 +65,8 @@ pub struct Key {
     pub other: Option<PathBuf>,
     /// What else the call was given.
     pub argument: Option<String>,
+    /// What it fails with.
+    pub errno: Option<i32>,
 }
 
 /// What an attempt is about.
@@ -254,6 +256,7 @@ mod tests {
             what: What::Place(path.into()),
             other: None,
             argument: None,
+            errno: None,
         }
     }
 

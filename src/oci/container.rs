@@ -15,7 +15,7 @@ use crate::integrity::Demand;
 use crate::launch::{self, Network};
 use crate::observe::OnWrite;
 use crate::rootless;
-use crate::ship::{Acknowledgement, SinkUrl};
+use crate::ship::SinkUrl;
 use crate::state::Runtime;
 use crate::status::Status;
 use crate::store::Store;
@@ -65,10 +65,6 @@ impl Host {
         };
         names.map(parse).collect()
     }
-}
-
-fn is_stdio(sink: &SinkUrl) -> bool {
-    sink.acknowledgement() == Acknowledgement::Unshipped
 }
 
 /// What is to be created.
@@ -319,7 +315,7 @@ fn supervise(
     if let Err(errno) = nix::unistd::setsid() {
         log::warn!("setsid(): {}", errno.desc());
     }
-    if !host.sinks.iter().any(is_stdio) && !stdin_is_pipe().is_ok_and(|pipe| pipe) {
+    if !host.sinks.iter().any(SinkUrl::is_bare) && !stdin_is_pipe().is_ok_and(|pipe| pipe) {
         // Whoever reads the caller's pipes sees their end: there is nothing to be kept of it.
         if let Err(errno) = process::close_stdio() {
             log::warn!("dup2(/dev/null): {}", errno.desc());

@@ -3,7 +3,7 @@
 use super::backoff::Backoff;
 use super::buffer::{Buffer, Settlement};
 use super::event::Batch;
-use super::sink::{Acknowledgement, Delivery, Failure, FailureKind, Rejection, Sink};
+use super::sink::{Delivery, Failure, FailureKind, Rejection, Sink};
 use super::url::SinkUrl;
 use crate::error::{Context, Error, Result};
 use nix::sys::signal::SigSet;
@@ -30,7 +30,7 @@ impl Channel {
     /// Starts the thread, which connects as soon as there is something to ship.
     pub fn start(url: SinkUrl, sink: Box<dyn Sink>, buffer: Buffer) -> Result<Channel> {
         let channel = Channel {
-            buffer: Arc::new(if is_bare(&url) { buffer.bare() } else { buffer }),
+            buffer: Arc::new(if url.is_bare() { buffer.bare() } else { buffer }),
             url,
         };
         let work = Work {
@@ -51,7 +51,7 @@ impl Channel {
 
     /// Whether its sink shows the bare bytes.
     pub fn is_bare(&self) -> bool {
-        is_bare(&self.url)
+        self.url.is_bare()
     }
 
     /// A failure as an error that names the sink.
@@ -63,10 +63,6 @@ impl Channel {
             None => Error::sink(what, "no acknowledgement before the deadline").hint(hint),
         }
     }
-}
-
-fn is_bare(url: &SinkUrl) -> bool {
-    url.acknowledgement() == Acknowledgement::Unshipped
 }
 
 impl Drop for Channel {

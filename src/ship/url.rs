@@ -142,6 +142,11 @@ impl SinkUrl {
         }
     }
 
+    /// Whether it shows the app's bare bytes on imrun's own streams, and nothing else.
+    pub fn is_bare(&self) -> bool {
+        self.acknowledgement() == Acknowledgement::Unshipped
+    }
+
     /// The sink itself, not yet connected.
     pub(super) fn sink(&self, origin: &Origin, timeout: Duration) -> Result<Box<dyn Sink>> {
         let peer = || {

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 /// imrun, as it was built for this test.
 const IMRUN: &str = env!("CARGO_BIN_EXE_imrun");
@@ -31,10 +32,8 @@ fn probe() -> &'static Path {
     PROBE.get_or_init(|| {
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("probe");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/probe/main.rs");
-        let written = |path: &Path| path.metadata().and_then(|status| status.modified());
-        if let (Ok(program_from), Ok(source_from)) = (written(&program), written(&source))
-            && program_from > source_from
-        {
+        let made = program.metadata().and_then(|status| status.modified());
+        if made.is_ok_and(|made| made > last_written(source.parent().unwrap())) {
             return program;
         }
         let mut rustc = Command::new(option_env!("RUSTC").unwrap_or("rustc"));
@@ -50,6 +49,16 @@ fn probe() -> &'static Path {
         assert!(status.success(), "the probe does not compile");
         program
     })
+}
+
+/// When a file beneath a directory was last written to.
+fn last_written(directory: &Path) -> SystemTime {
+    let entries = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
+    let written = entries.map(|entry| match entry.file_type().unwrap().is_dir() {
+        true => last_written(&entry.path()),
+        false => entry.metadata().unwrap().modified().unwrap(),
+    });
+    written.max().unwrap()
 }
 
 impl Host {
