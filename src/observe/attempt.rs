@@ -181,7 +181,9 @@ impl<'a> Attempt<'a> {
         let names = [&self.name, &self.other];
         let mut spelling = Spelling {
             number: self.call.number() as u32,
-            flags: self.flags().unwrap_or_else(|| self.call.at_flags(&self.arguments)),
+            flags: self
+                .flags()
+                .unwrap_or_else(|| self.call.at_flags(&self.arguments)),
             names: [None, None],
         };
         for ((subject, name), place) in subjects.into_iter().zip(names).zip(&mut spelling.names) {
@@ -540,7 +542,10 @@ fn mount(path: &Path) -> &'static str {
 
 /// Whether a sysctl belongs to the root of the ipc namespace.
 fn is_of_ipc_namespace(path: &Path) -> bool {
-    let name = path.strip_prefix("/proc/sys/kernel").ok().and_then(Path::to_str);
+    let name = path
+        .strip_prefix("/proc/sys/kernel")
+        .ok()
+        .and_then(Path::to_str);
     let objects = ["shm", "msg", "sem"];
     path.starts_with("/proc/sys/fs/mqueue")
         || name.is_some_and(|name| objects.iter().any(|object| name.starts_with(object)))
