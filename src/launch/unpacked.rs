@@ -6,6 +6,7 @@
 
 use super::ground::{map, overlay};
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::sys::mount::{self, NOEXEC, NOSUID, RDONLY};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
@@ -30,8 +31,24 @@ pub(super) const DEVICES: [&str; 6] = [
 /// A detached mount of what is in the directories `root` and `empty` beneath `path`, which must still
 /// be those that were `compared`.
 ///
-/// Moves this thread into a mount namespace of its own.
+/// What is attached to `stage` meanwhile is seen by a thread alone that ends with this: who removes the stage later
+/// removes nothing of the image's.
 pub(super) fn lay(
+    path: &Path,
+    compared: [&OwnedFd; 2],
+    needs_devices: bool,
+    namespace: Option<BorrowedFd<'_>>,
+    stage: &Path,
+) -> Result<OwnedFd> {
+    let laid = std::thread::scope(|scope| {
+        let apart = || lay_apart(path, compared, needs_devices, namespace, stage);
+        scope.spawn(apart).join()
+    });
+    laid.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Moves this thread into a mount namespace of its own.
+fn lay_apart(
     path: &Path,
     compared: [&OwnedFd; 2],
     needs_devices: bool,
@@ -70,19 +87,15 @@ pub fn try_overlay(place: &Path) -> Result<()> {
     let top = place.join(format!(".imrun-doctor-{}", std::process::id()));
     let make = |path: &Path| std::fs::create_dir(path).context(|| format!("mkdir({path:?})"));
     make(&top)?;
-    let tried = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            for name in ["root", "empty", "stage"] {
-                make(&top.join(name))?;
-            }
-            let [root, empty] = ["root", "empty"].map(|name| reopen(&top.join(name)));
-            let stage = top.join("stage");
-            lay(&top, [&root?, &empty?], false, None, &stage).map(drop)
-        });
-        thread.join()
-    });
-    let removed = std::fs::remove_dir_all(&top).context(|| format!("rmdir({top:?})"));
-    let tried = tried.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let tried = (|| {
+        for name in ["root", "empty", "stage"] {
+            make(&top.join(name))?;
+        }
+        let [root, empty] = ["root", "empty"].map(|name| reopen(&top.join(name)));
+        let stage = top.join("stage");
+        lay(&top, [&root?, &empty?], false, None, &stage).map(drop)
+    })();
+    let removed = files::remove_tree(&top);
     tried.and(removed)
 }
 
