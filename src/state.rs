@@ -387,12 +387,24 @@ fn refuse_foreign(directory: &Path) -> Result<()> {
     Err(Error::policy(format_args!("{directory:?}"), why).hint("--root names another one"))
 }
 
+/// Removes a directory of files alone. What is beneath a directory in it is not imrun's: something may be
+/// mounted there.
 fn remove_directory(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).context(|| format!("rmdir({path:?})"))
+    let is_gone = |error: &std::io::Error| error.kind() == ErrorKind::NotFound;
+    let list = match std::fs::read_dir(path) {
+        Err(error) if is_gone(&error) => return Ok(()),
+        list => list.context(|| format!("readdir({path:?})"))?,
+    };
+    for entry in list {
+        let file = entry.context(|| format!("readdir({path:?})"))?.path();
+        match std::fs::remove_file(&file) {
+            Err(error) if is_gone(&error) => {}
+            removed => removed.context(|| format!("unlink({file:?})"))?,
         }
-        _ => Ok(()),
+    }
+    match std::fs::remove_dir(path) {
+        Err(error) if is_gone(&error) => Ok(()),
+        removed => removed.context(|| format!("rmdir({path:?})")),
     }
 }
 
