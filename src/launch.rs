@@ -218,7 +218,7 @@ pub fn start<T>(
         world: &world,
     };
     // Kept until the child is gone where the start fails: its end would hide the reason.
-    let guard = Arc::new(Guard::new().context(|| "clone3(CLONE_VM|CLONE_NEWPID)")?);
+    let guard = Arc::new(Guard::new().context(|| "pipe2(), clone3(CLONE_VM|CLONE_NEWPID)")?);
     let namespace = guard
         .pidfd()
         .try_clone_to_owned()
@@ -235,6 +235,7 @@ pub fn start<T>(
         stdout,
         stderr,
         channel,
+        owner: place.owner,
         guard: guard.clone(),
     };
     let clone = || {
@@ -303,6 +304,7 @@ pub struct Newborn<'a> {
     stdout: OwnedFd,
     stderr: OwnedFd,
     channel: OwnedFd,
+    owner: Option<u32>,
     guard: Arc<Guard>,
 }
 
@@ -381,7 +383,7 @@ impl Newborn<'_> {
         let (mut mount_points, told) = (self.network.mount_points(), self.world);
         mount_points.extend(ground.mount_points());
         mount_points.sort_unstable();
-        let (masked, shares) = (spec.masked.clone(), Shares::of(&spec));
+        let (masked, shares) = (spec.masked.clone(), Shares::of(&spec, self.owner));
         let mut prepared = self.await_birth(names)?;
         let written = ids.write(prepared.pid);
         written.map_err(|error| prepared.first_failure(error))?;
@@ -544,14 +546,17 @@ impl Prepared {
 
 /// What the child is given by the parent, because it may not take it itself, or is slower with it.
 struct Shares {
+    /// Who owns the child's user namespace, if that is not this process's user.
+    owner: Option<u32>,
     limits: Vec<Rlimit>,
     scheduler: Option<Scheduler>,
     io_priority: Option<(i32, i32)>,
 }
 
 impl Shares {
-    fn of(spec: &Spec) -> Shares {
+    fn of(spec: &Spec, owner: Option<u32>) -> Shares {
         Shares {
+            owner,
             limits: spec.rlimits.clone(),
             scheduler: spec.scheduler,
             io_priority: spec.io_priority,
@@ -561,8 +566,7 @@ impl Shares {
     fn give(&self, to: &Prepared) -> Result<()> {
         let (pid, names) = (to.pid.as_raw(), &to.names);
         for limit in &self.limits {
-            process::limit(pid, limit.resource, limit.soft, limit.hard)
-                .context(|| names.limit(limit.name))?;
+            self.limit(pid, limit).context(|| names.limit(limit.name))?;
         }
         if let Some(Scheduler {
             policy,
@@ -578,6 +582,17 @@ impl Shares {
                 .context(|| names.process("ioPriority"))?;
         }
         Ok(())
+    }
+}
+
+impl Shares {
+    /// Root without CAP_SYS_RESOURCE has it in the namespace as the owner of that.
+    fn limit(&self, pid: i32, limit: &Rlimit) -> nix::Result<()> {
+        let set = || process::limit(pid, limit.resource, limit.soft, limit.hard);
+        match (set(), self.owner) {
+            (Err(Errno::EPERM), Some(owner)) => process::as_user(owner, set)?,
+            (set, _) => set,
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! An image's unpacked files as a root: an overlay whose layers are all lower ones.
 //!
 //! The kernel takes no layer from another mount namespace than the caller's, before Linux 6.15 not
-//! even a detached one. So the thread that puts it together has a mount namespace of its own, and what
-//! leaves it is a detached copy.
+//! even a detached one. So a thread puts it together that has a mount namespace of its own and ends with
+//! it: the caller's `stage` stays as it is, and what leaves the namespace is a detached mount.
 
 use super::ground::{map, overlay};
 use crate::error::{Context, Error, Result};
@@ -40,22 +40,27 @@ pub(super) fn lay(
     namespace: Option<BorrowedFd<'_>>,
     stage: &Path,
 ) -> Result<OwnedFd> {
-    let laid = std::thread::scope(|scope| {
-        let apart = || lay_apart(path, compared, needs_devices, namespace, stage);
-        scope.spawn(apart).join()
-    });
-    laid.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("overlay".into())
+            .spawn_scoped(scope, || {
+                leave_mounts()?;
+                lay_here(path, compared, needs_devices, namespace, stage)
+            })
+            .context(|| "clone(thread)")?;
+        let laid = thread.join();
+        laid.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
-/// Moves this thread into a mount namespace of its own.
-fn lay_apart(
+/// Mounts on `stage` for good, in this thread's mount namespace.
+fn lay_here(
     path: &Path,
     compared: [&OwnedFd; 2],
     needs_devices: bool,
     namespace: Option<BorrowedFd<'_>>,
     stage: &Path,
 ) -> Result<OwnedFd> {
-    leave_mounts()?;
     let layers = mount::open_tree_clone_of(reopen(path)?.as_fd())
         .context(|| format!("open_tree({path:?}, OPEN_TREE_CLONE)"))?;
     map(&layers, namespace).map_err(|error| {
@@ -87,14 +92,14 @@ pub fn try_overlay(place: &Path) -> Result<()> {
     let top = place.join(format!(".imrun-doctor-{}", std::process::id()));
     let make = |path: &Path| std::fs::create_dir(path).context(|| format!("mkdir({path:?})"));
     make(&top)?;
-    let tried = (|| {
+    let lay = || {
         for name in ["root", "empty", "stage"] {
             make(&top.join(name))?;
         }
         let [root, empty] = ["root", "empty"].map(|name| reopen(&top.join(name)));
-        let stage = top.join("stage");
-        lay(&top, [&root?, &empty?], false, None, &stage).map(drop)
-    })();
+        lay(&top, [&root?, &empty?], false, None, &top.join("stage")).map(drop)
+    };
+    let tried = lay();
     let removed = files::remove_tree(&top);
     tried.and(removed)
 }
