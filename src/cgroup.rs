@@ -8,17 +8,17 @@ mod limits;
 
 use crate::error::{Context, Error, Result};
 use crate::rootless;
-use crate::sys::guard::Guard;
 use crate::sys::process;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::poll::{PollFd, PollFlags};
-use nix::sys::stat::Mode;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{AccessFlags, access};
-use std::fs::OpenOptions;
-use std::io::ErrorKind;
-use std::os::fd::{AsFd, OwnedFd};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -31,34 +31,48 @@ const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// The parent of all containers' cgroups, beneath the hierarchy's root.
 const PARENT: &str = "imrun";
 
+/// A cgroup that imrun made. A place alone proves nothing: another cgroup can be there by now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// Path beneath the hierarchy's root.
+    pub place: PathBuf,
+    /// Inode number of the directory, which the kernel never gives to a second cgroup.
+    pub inode: u64,
+}
+
 /// One container's processes: those of a cgroup, or, where this host delegates none to its user, those
 /// of its pid namespace, which end with the first of them.
 #[derive(Debug)]
 pub struct Cgroup {
-    path: Option<PathBuf>,
+    made: Option<Directory>,
     init: OnceLock<OwnedFd>,
-    guard: OnceLock<Guard>,
+}
+
+/// The directory of a cgroup, held open: whatever its path leads to later, this is the one.
+#[derive(Debug)]
+struct Directory {
+    path: PathBuf,
+    handle: OwnedFd,
+    made: Made,
 }
 
 impl Cgroup {
-    fn at(path: PathBuf) -> Cgroup {
+    fn of(made: Option<Directory>) -> Cgroup {
         Cgroup {
-            path: Some(path),
+            made,
             init: OnceLock::new(),
-            guard: OnceLock::new(),
         }
     }
 
     /// No cgroup.
     pub fn none() -> Cgroup {
-        Cgroup {
-            path: None,
-            init: OnceLock::new(),
-            guard: OnceLock::new(),
-        }
+        Cgroup::of(None)
     }
 
     /// Makes a container's cgroup, at `place` beneath the hierarchy's root, with its limits.
+    ///
+    /// # Errors
+    /// There is one at that place already: it is another's.
     pub fn create(place: &Path, limits: &Limits) -> Result<Cgroup> {
         let mut path = hierarchy()?;
         limits.check(&path)?;
@@ -69,14 +83,23 @@ impl Cgroup {
         }
         limits.enable(&path)?;
         path.push(place.file_name().unwrap_or_default());
-        std::fs::create_dir(&path).context(|| format!("mkdir({path:?})"))?;
-        let applied = limits.apply(&path);
-        let cgroup = Cgroup::at(path);
+        match std::fs::create_dir(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(foreign(&path)),
+            made => made.context(|| format!("mkdir({path:?})"))?,
+        }
+        let directory = Directory::open(path, place)?;
+        let applied = limits.apply(&directory.path);
+        let cgroup = Cgroup::of(Some(directory));
         match applied {
             Ok(()) => Ok(cgroup),
             // The first error is the one to tell.
             Err(error) => cgroup.remove().and(Err(error)),
         }
+    }
+
+    /// By what another process finds it again; None where there is none.
+    pub fn made(&self) -> Option<&Made> {
+        self.made.as_ref().map(|directory| &directory.made)
     }
 
     /// Without a cgroup, who is killed: the first process of the pid namespace.
@@ -85,30 +108,43 @@ impl Cgroup {
         let _ = self.init.set(init);
     }
 
-    /// The cgroup that an earlier process made at `place`, if it is still there.
-    pub fn existing(place: &Path) -> Result<Option<Cgroup>> {
-        let path = hierarchy()?.join(place);
-        Ok(path.is_dir().then(|| Cgroup::at(path)))
+    /// The cgroup that an earlier process made, if it is still there.
+    pub fn existing(made: &Made) -> Result<Option<Cgroup>> {
+        let path = hierarchy()?.join(&made.place);
+        if !path.is_dir() {
+            return Ok(None);
+        }
+        let directory = Directory::open(path, &made.place)?;
+        Ok((directory.made == *made).then(|| Cgroup::of(Some(directory))))
     }
 
-    fn path(&self) -> Result<&Path> {
+    /// Removes what a process left that died as soon as it had made the cgroup of container `id`, at
+    /// the place that imrun chose: an empty one, by its random name.
+    pub fn remove_empty(id: &str) -> Result<()> {
+        let Some(place) = own_place(id)? else {
+            return Ok(());
+        };
+        let path = hierarchy()?.join(place);
+        match std::fs::remove_dir(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed.context(|| format!("rmdir({path:?})")),
+        }
+    }
+
+    fn directory(&self) -> Result<&Directory> {
         let missing = || Error::unsupported("cgroup", DELEGATED_NONE).hint(DELEGATE);
-        self.path.as_deref().ok_or_else(missing)
+        self.made.as_ref().ok_or_else(missing)
     }
 
     /// The directory, for CLONE_INTO_CGROUP.
-    pub fn open(&self) -> Result<Option<OwnedFd>> {
-        let Some(path) = &self.path else {
-            return Ok(None);
-        };
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let directory = open(path, flags, Mode::empty());
-        directory.map(Some).context(|| format!("open({path:?})"))
+    pub fn handle(&self) -> Option<BorrowedFd<'_>> {
+        self.made.as_ref().map(|directory| directory.handle.as_fd())
     }
 
     /// How many of its processes the kernel killed because memory ran out.
     pub fn oom_kills(&self) -> Result<u64> {
-        self.path.as_deref().map_or(Ok(0), limits::oom_kills)
+        let path = self.made.as_ref().map(|directory| &*directory.path);
+        path.map_or(Ok(0), limits::oom_kills)
     }
 
     /// The processes in it; none where it has just been removed.
@@ -119,17 +155,22 @@ impl Cgroup {
 
     /// One of its files; none where it has just been removed.
     fn read(&self, name: &str) -> Result<Option<String>> {
-        let file = self.path()?.join(name);
-        match std::fs::read_to_string(&file) {
+        let directory = self.directory()?;
+        let read = |mut file: File| {
+            let mut text = String::new();
+            file.read_to_string(&mut text).map(|_| text)
+        };
+        match directory.open_file(name, OFlag::O_RDONLY).and_then(read) {
             Err(error) if is_gone(&error) => Ok(None),
-            text => text.map(Some).context(|| format!("read({file:?})")),
+            text => text.map(Some).context(|| directory.call("read", name)),
         }
     }
 
     /// Lets no process in it run, or lets them run again.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
-        let file = self.path()?.join("cgroup.freeze");
-        std::fs::write(&file, if frozen { "1" } else { "0" }).context(|| format!("write({file:?})"))
+        let directory = self.directory()?;
+        let written = directory.write("cgroup.freeze", if frozen { "1" } else { "0" });
+        written.context(|| directory.call("write", "cgroup.freeze"))
     }
 
     /// Whether it is frozen; one that has just been removed is not.
@@ -138,53 +179,31 @@ impl Cgroup {
         Ok(text.is_some_and(|text| text.trim() == "1"))
     }
 
-    /// From now on every process in it is killed when this process dies, however that comes.
-    pub fn guard(&self) -> Result<()> {
-        let file = self.path()?.join("cgroup.kill");
-        let kill = OpenOptions::new().write(true).open(&file);
-        let kill = kill.context(|| format!("open({file:?})"))?;
-        let guard = Guard::new(kill.as_fd()).context(|| "fork()")?;
-        // There is one only.
-        let _ = self.guard.set(guard);
-        Ok(())
-    }
-
-    /// For poll(2), which says POLLERR when the guard has died itself.
-    pub fn guarded(&self) -> Option<PollFd<'_>> {
-        let guard = self.guard.get()?.alive()?;
-        Some(PollFd::new(guard, PollFlags::empty()))
-    }
-
-    /// The error of that.
-    pub fn unguarded() -> Error {
-        Error::system(
-            "guard",
-            "the process that ends the container with imrun was killed",
-        )
-    }
-
     /// Kills every process in it.
     pub fn kill(&self) -> Result<()> {
-        if self.path.is_none() {
+        let Some(directory) = &self.made else {
             return self.init.get().map_or(Ok(()), kill_init);
-        }
-        let file = self.path()?.join("cgroup.kill");
-        match std::fs::write(&file, "1") {
+        };
+        match directory.write("cgroup.kill", "1") {
             // Not where it is the kernel that has no such file.
-            Err(error) if is_gone(&error) && !self.path()?.is_dir() => Ok(()),
-            written => written.context(|| format!("write({file:?})")),
+            Err(error) if is_gone(&error) && !directory.is_there()? => Ok(()),
+            written => written.context(|| directory.call("write", "cgroup.kill")),
         }
     }
 
     /// Kills what is left in it and removes it.
     pub fn remove(self) -> Result<()> {
         self.kill()?;
-        let Some(path) = &self.path else {
+        let Some(directory) = &self.made else {
             return Ok(());
         };
+        let path = &directory.path;
         // A killed process leaves its cgroup a moment after it was reaped.
         const PATIENCE: u32 = 200;
         for attempt in 0.. {
+            if !directory.is_there()? {
+                break;
+            }
             match nix::unistd::unlinkat(
                 nix::fcntl::AT_FDCWD,
                 path,
@@ -199,6 +218,54 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+impl Directory {
+    /// Opens `path`, which is `place` beneath the hierarchy's root.
+    fn open(path: PathBuf, place: &Path) -> Result<Directory> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let handle = open(&path, flags, Mode::empty()).context(|| format!("open({path:?})"))?;
+        let status = fstat(&handle).context(|| format!("fstat({path:?})"))?;
+        let made = Made {
+            place: place.to_owned(),
+            inode: status.st_ino,
+        };
+        Ok(Directory { path, handle, made })
+    }
+
+    /// Whether its path still leads to it.
+    fn is_there(&self) -> Result<bool> {
+        match self.path.symlink_metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            found => {
+                let found = found.context(|| format!("lstat({:?})", self.path))?;
+                Ok(found.ino() == self.made.inode)
+            }
+        }
+    }
+
+    fn open_file(&self, name: &str, flags: OFlag) -> std::io::Result<File> {
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(openat(&self.handle, name, flags, Mode::empty())?.into())
+    }
+
+    fn write(&self, name: &str, text: &str) -> std::io::Result<()> {
+        self.open_file(name, OFlag::O_WRONLY)?
+            .write_all(text.as_bytes())
+    }
+
+    /// A call on one of its files, for errors.
+    fn call(&self, call: &str, name: &str) -> String {
+        format!("{call}({:?})", self.path.join(name))
+    }
+}
+
+fn foreign(path: &Path) -> Error {
+    Error::usage(
+        format_args!("cgroup {path:?}"),
+        "exists, and this container did not make it",
+    )
+    .hint("another cgroupsPath, or rmdir where it is empty")
 }
 
 /// Whether the cgroup is no more: its directory, or behind a file that was open already.
@@ -293,9 +360,35 @@ mod tests {
 
     #[test]
     fn a_cgroup_that_has_gone_is_not_frozen_and_has_no_process_to_kill() {
-        let gone = Cgroup::at(std::env::temp_dir().join("imrun-no-such-cgroup"));
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("gone");
+        std::fs::create_dir(&path).unwrap();
+        let directory = Directory::open(path.clone(), Path::new("gone")).unwrap();
+        std::fs::remove_dir(&path).unwrap();
+        let gone = Cgroup::of(Some(directory));
         assert_eq!(gone.is_frozen(), Ok(false));
         assert_eq!(gone.processes(), Ok(Vec::new()));
         assert_eq!(gone.kill(), Ok(()));
+    }
+
+    #[test]
+    fn a_cgroup_in_the_place_of_one_that_has_gone_is_neither_killed_nor_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("place");
+        std::fs::create_dir(&path).unwrap();
+        let gone = Cgroup::of(Some(
+            Directory::open(path.clone(), Path::new("place")).unwrap(),
+        ));
+        // Both exist for a moment, so that the file system gives each a number of its own.
+        let other = parent.path().join("other");
+        std::fs::create_dir(&other).unwrap();
+        std::fs::write(other.join("cgroup.kill"), "").unwrap();
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        gone.remove().unwrap();
+        assert_eq!(
+            std::fs::read_to_string(path.join("cgroup.kill")).unwrap(),
+            ""
+        );
     }
 }

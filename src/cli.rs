@@ -27,13 +27,16 @@ mod registry;
 mod run;
 mod values;
 
-use crate::error::{Error, HINT, Result};
+use crate::error::{Context, Error, HINT, Result};
+use crate::files;
 use crate::rootless;
 use crate::store::Store;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use nix::sys::stat::{Mode, umask};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Once;
 
 const EXAMPLES: &str = "Examples:
   imrun import oci:./layout --name app        put an image into the store; prints its digest
@@ -98,17 +101,12 @@ impl Journal {
             true => serde_json::json!({ "level": "error", "msg": text, "time": time }).to_string(),
             false => format!("time={time:?} level=error msg={text:?}"),
         };
-        let open = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.file);
-        let written = open.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+        let written = files::append(&self.file).and_then(|mut file| {
+            file.write_all(format!("{line}\n").as_bytes())
+                .context(|| format!("write({:?})", self.file))
+        });
         if let Err(error) = written {
-            log::warn!(
-                "write({:?}): {}",
-                self.file,
-                crate::error::reason_of(&error)
-            );
+            log::warn!("{error}");
         }
     }
 }
@@ -121,7 +119,11 @@ impl Global {
     }
 
     fn store(&self) -> Store {
-        Store::new(&self.store)
+        // Once for each process, which has one store: a warning about it is not repeated.
+        static CLOSED: Once = Once::new();
+        let store = Store::new(&self.store);
+        CLOSED.call_once(|| store.close_to_others());
+        store
     }
 }
 
@@ -201,6 +203,8 @@ impl Command {
 /// Runs the command; its exit code.
 pub fn main(args: Vec<OsString>) -> u8 {
     warn_on_stderr();
+    // Whatever has no mode of its own gets the usual one, and none follows the caller's.
+    umask(Mode::from_bits_truncate(0o022));
     let mut journal = None;
     let outcome = match init::is_meant(&args) {
         true => init::execute(),
@@ -356,7 +360,6 @@ fn external(global: &Global, words: Vec<OsString>, args: &[OsString]) -> Result<
 
 /// Standard output carries the result alone.
 pub(crate) fn print(text: &str) -> Result<u8> {
-    use crate::error::Context;
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())

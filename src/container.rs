@@ -6,17 +6,19 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod bundle;
+pub mod bundle;
 mod gate;
 mod plan;
 mod subject;
 
 use crate::capabilities::Capabilities;
-use crate::cgroup::{self, Cgroup, Limits};
+use crate::cgroup::{self, Cgroup, Limits, Made};
 use crate::digest::{Digest, hex};
 use crate::error::{Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Result};
 use crate::integrity::Demand;
-use crate::launch::{self, Attachment, Ids, Network, Newborn, Outputs, Prepared, Spec};
+use crate::launch::{
+    self, Attachment, Birthplace, Ids, Network, Newborn, OnMounted, Prepared, Spec,
+};
 use crate::observe::{Observer, OnWrite, Owners, Report};
 use crate::rootfs::Driver;
 use crate::rootless;
@@ -29,9 +31,10 @@ use crate::sys::memory;
 use nix::sys::signalfd::SignalFd;
 use plan::Plan;
 use serde_json::{Value, json};
+use std::cell::OnceCell;
 use std::ffi::{CString, OsString};
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -47,6 +50,15 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long one attempt at it may take: the deadline's error then has the sink's own cause.
 const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// A file of variables. It may be a pipe: it is read before signals are caught, which a wait for it would leave
+/// unanswered.
+pub struct EnvFile {
+    /// Its path.
+    pub name: String,
+    /// All of it.
+    pub bytes: Vec<u8>,
+}
 
 /// What is to be launched, and how: checked, but not yet against the image.
 pub struct Request {
@@ -67,7 +79,7 @@ pub struct Request {
     /// In place of the image's entrypoint; empty: none.
     pub entrypoint: Option<OsString>,
     /// Files of variables, which add to the image's environment and replace what is in it.
-    pub env_files: Vec<PathBuf>,
+    pub env_files: Vec<EnvFile>,
     /// Variables, `NAME=VALUE` or a NAME of imrun's own environment, which come after the files'.
     pub env: Vec<OsString>,
     /// In place of the image's user.
@@ -88,8 +100,6 @@ pub struct Request {
     pub on_write: OnWrite,
     /// What becomes the app's standard input.
     pub stdin: Option<OwnedFd>,
-    /// What becomes of the app's standard output and error.
-    pub outputs: Outputs,
     /// Where lines and records go: to each of them. There is one at least.
     pub sinks: Vec<SinkUrl>,
     /// Bytes that may wait for the sink.
@@ -125,6 +135,7 @@ pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
 /// The same, where `gate` says when the app may start.
 pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result<Outcome> {
     memory::share_heap();
+    keep_out_of_dumps()?;
     cgroup::check(&request.limits)?;
     if rootless::is_ordinary()? {
         launch::seal_ipc()?;
@@ -162,10 +173,11 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
         signals: &signals,
         status,
         gate,
+        made: OnceCell::new(),
     };
     let outcome = launch.run(material);
     // What is left is removed whatever happened; the first error is the one that is told.
-    let left = launch.place.as_deref().map(Cgroup::existing).transpose();
+    let left = launch.made.get().map(Cgroup::existing).transpose();
     let removed = match left.map(Option::flatten) {
         Ok(None) => entry.remove(),
         // By the entry the next command finds it, and tries again.
@@ -180,8 +192,10 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
 struct Launch<'a> {
     request: &'a Request,
     id: String,
-    /// Where its cgroup is, beneath the root of the hierarchy, if there is one.
+    /// Where its cgroup is to be, beneath the root of the hierarchy, if it gets one.
     place: Option<PathBuf>,
+    /// Its cgroup.
+    made: OnceCell<Made>,
     loaded: &'a Loaded,
     entry: &'a Entry,
     signals: &'a SignalFd,
@@ -199,25 +213,19 @@ struct Announced {
     shipper: Shipper,
     /// The launch record's number among the events.
     sequence: u64,
-    /// The host's number of the container's user 0.
-    first_id: u32,
+    ids: Ids,
 }
 
 impl Launch<'_> {
     fn run(&self, material: Material) -> Result<Outcome> {
         let network = self.request.network.attach()?;
         let cgroup = match &self.place {
-            Some(place) => {
-                self.entry.announce_cgroup(place)?;
-                // A launch that its limits forbid is none that the sink should hear of.
-                Cgroup::create(place, &self.request.limits)?
-            }
+            // A launch that its limits forbid is none that the sink should hear of.
+            Some(place) => Cgroup::create(place, &self.request.limits)?,
             None => Cgroup::none(),
         };
-        if self.gate.adopts() {
-            cgroup.guard()?;
-        }
-        let outcome = self.start_in(&cgroup, &network, material);
+        let recorded = self.record(&cgroup);
+        let outcome = recorded.and_then(|()| self.start_in(&cgroup, &network, material));
         let removed = cgroup.remove();
         let (announced, ending, report) = outcome?;
         removed.map_err(|error| error.exit(EXIT_FAILED))?;
@@ -228,6 +236,16 @@ impl Launch<'_> {
         })
     }
 
+    /// Leaves word of a cgroup that was made.
+    fn record(&self, cgroup: &Cgroup) -> Result<()> {
+        let Some(made) = cgroup.made() else {
+            return Ok(());
+        };
+        let made = self.made.get_or_init(|| made.clone());
+        self.entry.record_cgroup(made)?;
+        self.gate.grouped(made)
+    }
+
     /// Returns when the app has ended.
     fn start_in(
         &self,
@@ -235,10 +253,13 @@ impl Launch<'_> {
         network: &Attachment,
         material: Material,
     ) -> Result<(Announced, Ending, Report)> {
-        let directory = cgroup.open()?;
-        let stdin = self.request.stdin.as_ref().map(AsFd::as_fd);
-        let adopted = self.gate.adopts();
-        let outputs = self.request.outputs;
+        let place = Birthplace {
+            network,
+            stdin: self.request.stdin.as_ref().map(AsFd::as_fd),
+            cgroup: cgroup.handle(),
+            adopted: self.gate.adopts(),
+            owner: (!rootless::is_ordinary()?).then(|| self.entry.first_id()),
+        };
         let start = |newborn: Newborn<'_>| {
             let (material, root) = self.mount(material)?;
             let held = material.hold()?;
@@ -250,14 +271,7 @@ impl Launch<'_> {
             let app = self.told(outcome, &announced, cgroup)?;
             Ok((announced, app, held))
         };
-        let (announced, app, _held) = launch::start(
-            network,
-            stdin,
-            directory.as_ref().map(AsFd::as_fd),
-            outputs,
-            adopted,
-            start,
-        )?;
+        let (announced, app, _held) = launch::start(&place, start)?;
         let ended = self.supervise(app, &announced, cgroup);
         let ended = ended.map_err(|error| error.exit(EXIT_FAILED));
         let (ending, report) = self.told(ended, &announced, cgroup)?;
@@ -298,7 +312,7 @@ impl Launch<'_> {
             policy: plan.policy,
             shipper,
             sequence,
-            first_id: ids.first_user(),
+            ids: ids.clone(),
         })
     }
 
@@ -309,20 +323,25 @@ impl Launch<'_> {
             shipper.open().push_record("side-effect", change);
             self.status.event("side-effect", change.clone())?;
         }
+        if let Some(bundle) = bundle.filter(|_| self.request.sinks.iter().all(SinkUrl::is_bare)) {
+            warn_of_left_out(&bundle.changes);
+        }
         Ok(())
     }
 
     fn ids(&self, root: &Mounted, spec: &Spec) -> Result<Ids> {
         let bundle = self.request.bundle.as_ref();
         let owners = crate::unpacked::Owners::own()?;
-        Ok(match bundle.and_then(|bundle| bundle.ids.clone()) {
-            Some((users, groups)) => Ids::mapped(users, groups),
+        let ids = match bundle.and_then(|bundle| bundle.ids.clone()) {
+            // The bundle decides, also of what has no number there.
+            Some((users, groups)) => return Ok(Ids::mapped(users, groups)),
             None if !owners.are_all() => {
                 Ids::of_a_user(crate::unpacked::Owners::ranges()?, spec.uid, spec.gid)
             }
             None if root.can_be_mapped() => Ids::own(self.entry.first_id()),
             None => Ids::of_the_host(),
-        })
+        };
+        ids.with(spec.uid, &[&[spec.gid][..], &spec.groups].concat())
     }
 
     /// Returns when the app runs: prepared, and known to the sink.
@@ -336,17 +355,27 @@ impl Launch<'_> {
         cgroup: &Cgroup,
     ) -> Result<Prepared> {
         let stage = self.entry.path();
-        let prepared = newborn.prepare(spec, root.ground(), stage, ids)?;
+        let acknowledged = || {
+            let deadline = Instant::now() + HANDSHAKE;
+            await_acknowledgement(
+                &announced.shipper,
+                announced.sequence,
+                deadline,
+                self.signals,
+            )
+        };
+        let mounted = |prepared: &Prepared| {
+            acknowledged()?;
+            self.gate.mounted(prepared, stage, self.signals)
+        };
+        let mounted: Option<OnMounted<'_>> = self.gate.has_hooks().then_some(&mounted);
+        let prepared = newborn.prepare(spec, root.ground(), stage, ids, mounted)?;
         let init = prepared.pidfd.try_clone().context(|| "dup(pidfd)")?;
         cgroup.follow(init);
         // The container's own mount is the last: the kernel takes it down when nobody waits for it.
         drop(root);
-        let deadline = Instant::now() + HANDSHAKE;
-        let Announced {
-            shipper, sequence, ..
-        } = announced;
-        await_acknowledgement(shipper, *sequence, deadline, self.signals)?;
-        self.gate.pass(&prepared, cgroup, self.signals)?;
+        acknowledged()?;
+        self.gate.pass(&prepared, self.signals)?;
         prepared.execute(|listener| self.gate.give(listener))?;
         self.gate.passed()?;
         Ok(prepared)
@@ -367,7 +396,7 @@ impl Launch<'_> {
             is_moved: false,
             cgroup,
             owners: Owners::new(self.loaded.image(), &self.request.store),
-            first_id: announced.first_id,
+            ids: &announced.ids,
             shipper,
             status: self.status,
         });
@@ -469,6 +498,21 @@ impl Launch<'_> {
     }
 }
 
+/// Names the places that an app may expect to write to, for who sees the bare lines alone.
+fn warn_of_left_out(changes: &[Value]) {
+    let left_out = changes.iter().filter_map(|change| {
+        let asked = change["asked"].as_str()?;
+        let place = change["path"].as_str()?;
+        // What engines ask for by themselves is in /dev.
+        ([bundle::IN_MEMORY, bundle::WRITABLE].contains(&asked) && !place.starts_with("/dev/"))
+            .then(|| format!("{place:?} ({asked})"))
+    });
+    let left_out: Vec<_> = left_out.collect();
+    if !left_out.is_empty() {
+        log::warn!("mounts: left out: {}", left_out.join(", "));
+    }
+}
+
 /// The exit record of a launch that came to nothing.
 fn tell_failure(announced: &Announced, error: &Error) {
     let shipper = &announced.shipper;
@@ -513,6 +557,18 @@ fn loss(lines: &Counters, settled: &Counters, shipper: &Shipper) -> String {
         text += &format!("; the sink said: {why}");
     }
     text
+}
+
+/// Leaves all memory out of core dumps, from this process on and in the app, which inherits that and cannot write to
+/// its /proc. No limit stops a dump that goes to a socket (core(5), `@`): it has registers and names then, and no
+/// memory.
+fn keep_out_of_dumps() -> Result<()> {
+    const FILTER: &str = "/proc/self/coredump_filter";
+    match std::fs::write(FILTER, "0") {
+        // A kernel that makes no dumps.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        written => written.context(|| format!("write({FILTER:?})")),
+    }
 }
 
 fn host_name() -> Result<String> {

@@ -79,6 +79,10 @@ pub fn examine(store: &Store) -> Result<Vec<Check>> {
         Check::new("landlock", landlock()),
         Check::new("seccomp-notify", seccomp_notification()),
         Check::new("fs-verity", has_verity(directory, &image)),
+        Check::new(
+            "core-dumps",
+            core_pattern().and_then(|text| core_dumps(&text)),
+        ),
     ]);
     checks.extend(integrity(directory, &image));
     Ok(checks)
@@ -252,6 +256,34 @@ fn seccomp_notification() -> Result<String> {
     Ok("SECCOMP_FILTER_FLAG_NEW_LISTENER".to_owned())
 }
 
+/// Where the host sends core dumps (core(5)).
+fn core_pattern() -> Result<String> {
+    const FILE: &str = "/proc/sys/kernel/core_pattern";
+    std::fs::read_to_string(FILE).context(|| format!("read({FILE:?})"))
+}
+
+/// Whether nothing of an app's leaves its container by that way.
+fn core_dumps(pattern: &str) -> Result<String> {
+    let pattern = pattern.trim_end();
+    let program = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+    match pattern.strip_prefix('|') {
+        _ if pattern.starts_with('@') => {
+            let why = "is a socket, which no limit stops: it gets registers, names and the first arguments of an app that crashes, and no memory";
+            Err(Error::unsupported(
+                format_args!("core_pattern {pattern:?}"),
+                why,
+            ))
+        }
+        Some(line) => Ok(format!(
+            "the host's go to {:?}; containers make none",
+            program(line)
+        )),
+        None => Ok(format!(
+            "the host's are files {pattern:?}; containers make none"
+        )),
+    }
+}
+
 fn has_verity(directory: &Path, image: &[u8]) -> Result<String> {
     let file = image_file(directory, image)?;
     crate::sys::verity::enable(file.as_fd()).context(|| "ioctl(FS_IOC_ENABLE_VERITY)")?;
@@ -328,6 +360,24 @@ mod tests {
             assert!(!check.ok && check.why.contains("O_TMPFILE"), "{check:?}");
         }
         assert!(check(&checks, "integrity-hashed").ok);
+    }
+
+    #[test]
+    fn a_core_pattern_is_told_and_only_a_socket_gets_anything() {
+        let file = core_dumps("core.%p\n").unwrap();
+        assert!(file.contains("files \"core.%p\""), "{file}");
+        let piped = core_dumps("|/usr/lib/systemd/systemd-coredump %P %u\n").unwrap();
+        assert!(
+            piped.contains("\"/usr/lib/systemd/systemd-coredump\""),
+            "{piped}"
+        );
+        for socket in ["@/run/dumps", "@@/run/dumps"] {
+            let error = core_dumps(socket).unwrap_err().to_string();
+            assert!(
+                error.contains(socket) && error.contains("no memory"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! From a verified root to a running app: namespaces, mounts, privileges, execve(2).
 //!
 //! ```text
-//! start ─┬─ this thread: clone ──────────── waits with its child until execve ─────────── ends
+//! start ─┬─ another thread: clone ───────── waits with its child until execve ─────────── ends
 //!        │      child:     its own proc, sysfs, cgroup2 ── root, privileges ── waits ── execve
 //!        └─ direct:        what the child is told later ┘                     └ lets it go
 //! ```
 //! [`start`] clones a child that builds what of its world is always the same, while `direct` finds
-//! out the rest in another thread; [`Newborn::prepare`] hands that over and waits until the child
+//! out the rest in this thread; [`Newborn::prepare`] hands that over and waits until the child
 //! stands in front of execve, and [`Prepared::execute`] lets it go.
 #![forbid(unsafe_code)]
 
@@ -16,36 +16,41 @@ mod host_file;
 mod ids;
 mod landlock;
 mod mask;
+mod names;
 mod namespace;
 mod network;
 mod sysctl;
 mod unpacked;
 
 use crate::capabilities::Capabilities;
-use crate::error::{Context, EXIT_FAILED, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::observe::calls;
 use crate::rootless;
 use crate::seccomp::Policy;
+use crate::sys::guard::Guard;
 use crate::sys::process::Pointers;
 use crate::sys::seccomp::Listener;
 use crate::sys::{clone, process, seccomp, socket as descriptors};
 use child::{Cradle, Failure, Step, World};
+use names::Names;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{self, AddressFamily, Shutdown, SockFlag, SockType, shutdown};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub use ground::Ground;
 pub use ids::{IdRange, Ids};
 pub use mask::covers as is_covered;
 pub use namespace::{host_name_of, open_namespace};
 pub use network::{Attachment, NameFile, Network};
-pub use sysctl::seal_ipc;
+pub use sysctl::{Setting, seal_ipc};
 pub use unpacked::try_overlay;
 
 /// Everything that decides how the app starts, checked and in the kernel's own form.
@@ -72,20 +77,52 @@ pub struct Spec {
     pub observed: bool,
     /// The bits that new files would not have.
     pub umask: u32,
-    /// Its resource limits: resource, soft, hard (getrlimit(2)).
-    pub rlimits: Vec<(u32, u64, u64)>,
+    /// Its resource limits.
+    pub rlimits: Vec<Rlimit>,
+    /// How the kernel shares processors with it; as with imrun without.
+    pub scheduler: Option<Scheduler>,
+    /// How the kernel shares disks with it: class and priority (ioprio_set(2)); as with imrun without.
+    pub io_priority: Option<(i32, i32)>,
+    /// The execution domain that system calls tell of (personality(2)).
+    pub personality: u64,
     /// How readily the kernel kills it when memory runs out; as imrun's own without.
     pub oom_score_adj: Option<i32>,
     /// The NIS domain's name in the container.
     pub domainname: Option<CString>,
-    /// Settings of its own namespaces: paths beneath /proc/sys, and values.
-    pub sysctls: Vec<(CString, Vec<u8>)>,
+    /// Settings of its own namespaces, which hold beyond imrun's own.
+    pub sysctls: Vec<Setting>,
     /// Paths in the root that are covered, beyond those that always are; they start with a slash.
     pub masked: Vec<CString>,
     /// Another filter that its calls go through.
     pub filter: Option<Filter>,
     /// How many descriptors of imrun's own, from 3 on, stay open.
     pub descriptors: i32,
+    /// Whether a config.json says all this: errors name its fields then.
+    pub from_bundle: bool,
+}
+
+/// A resource limit (getrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rlimit {
+    /// `RLIMIT_*`
+    pub name: &'static str,
+    /// Its number.
+    pub resource: u32,
+    /// The limit that is enforced.
+    pub soft: u64,
+    /// How far the app may raise that one.
+    pub hard: u64,
+}
+
+/// How the kernel shares processors with a process (sched_setattr(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scheduler {
+    /// `SCHED_*`
+    pub policy: i32,
+    /// `SCHED_FLAG_*`
+    pub flags: u64,
+    /// From 0 to 19.
+    pub nice: i32,
 }
 
 /// A filter that is not imrun's.
@@ -95,15 +132,6 @@ pub struct Filter {
     pub program: Vec<libc::sock_filter>,
     /// Whether it asks about calls: then somebody else gets its listener, and imrun's own has none.
     pub asks: bool,
-}
-
-/// What becomes the app's standard output and error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outputs {
-    /// Pipes that imrun reads.
-    Pipes,
-    /// Imrun's own.
-    Handed,
 }
 
 /// What keeps the app from calls and writes that its mounts and namespaces would let it try.
@@ -135,27 +163,39 @@ impl Walls {
     }
 }
 
-/// Clones the child, and waits with it until it executes the app or is gone; `direct` decides beside
-/// it, in a thread of its own, what becomes of it.
+/// Surroundings of a child.
+pub struct Birthplace<'a> {
+    /// Network that the app sees.
+    pub network: &'a Attachment,
+    /// Pipe of imrun's own that becomes the app's standard input; /dev/null without.
+    pub stdin: Option<BorrowedFd<'a>>,
+    /// Cgroup that the child is born into.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Whether the app's parent is that of this process, who learns how the app ended.
+    pub adopted: bool,
+    /// User of the host who owns the app's user namespace: what the kernel counts for each user
+    /// (inotify instances and the like) is charged to this one. `None`: that of this process.
+    pub owner: Option<u32>,
+}
+
+/// Clones the child in another thread, which waits with it until it executes the app or is gone;
+/// `direct` decides beside it, in this thread, what becomes of it.
 ///
-/// `stdin` is a pipe of imrun's own that becomes the app's standard input; /dev/null without. The
-/// app dies with the thread that calls this, unless it is `adopted`: then its parent is that of this
-/// process, who learns how it ended.
+/// The app ends with the thread that calls this, by its [`Guard`].
 ///
 /// # Errors
 /// `direct`'s, or the failing call; nothing of the image ran, and the child is gone.
-pub fn start<T: Send>(
-    network: &Attachment,
-    stdin: Option<BorrowedFd<'_>>,
-    cgroup: Option<BorrowedFd<'_>>,
-    outputs: Outputs,
-    adopted: bool,
-    direct: impl FnOnce(Newborn<'_>) -> Result<T> + Send,
+pub fn start<T>(
+    place: &Birthplace<'_>,
+    direct: impl FnOnce(Newborn<'_>) -> Result<T>,
 ) -> Result<T> {
-    let ((stdout, child_stdout), (stderr, child_stderr)) = match outputs {
-        Outputs::Pipes => (pipe()?, pipe()?),
-        Outputs::Handed => (handed(1)?, handed(2)?),
-    };
+    let Birthplace {
+        network,
+        stdin,
+        adopted,
+        ..
+    } = *place;
+    let ((stdout, child_stdout), (stderr, child_stderr)) = (pipe()?, pipe()?);
     let (channel, child_channel) = socket::socketpair(
         AddressFamily::Unix,
         SockType::SeqPacket,
@@ -169,7 +209,7 @@ pub fn start<T: Send>(
         own_ipc: !rootless::is_ordinary()?,
         sets_memfd: has_memfd_sysctl()?,
         sets_groups: rootless::may_set_groups()?,
-        adopted,
+        owner: place.owner,
         stdin: stdin.map(|stdin| stdin.as_raw_fd()),
         stdout: child_stdout.as_raw_fd(),
         stderr: child_stderr.as_raw_fd(),
@@ -177,6 +217,12 @@ pub fn start<T: Send>(
         parent_channel: channel.as_raw_fd(),
         world: &world,
     };
+    // Kept until the child is gone where the start fails: its end would hide the reason.
+    let guard = Arc::new(Guard::new().context(|| "clone3(CLONE_VM|CLONE_NEWPID)")?);
+    let namespace = guard
+        .pidfd()
+        .try_clone_to_owned()
+        .context(|| "dup(guard)")?;
     let child_channel = Mutex::new(Some(child_channel));
     let newborn = Newborn {
         birth: &birth,
@@ -189,40 +235,48 @@ pub fn start<T: Send>(
         stdout,
         stderr,
         channel,
+        owner: place.owner,
+        guard: guard.clone(),
     };
-    std::thread::scope(|scope| {
-        let director = std::thread::Builder::new()
-            .name("director".into())
-            .spawn_scoped(scope, || direct(newborn))
-            .context(|| "clone(thread)")?;
-        let cloned = clone_child(network, cgroup, &birth, &cradle);
+    let clone = || {
+        let cloned = clone_child(place, &namespace, &birth, &cradle);
         // Who still waits for a child that was never born, or died at once, sees it by this.
         close(&child_channel);
-        let directed = director
+        cloned
+    };
+    std::thread::scope(|scope| {
+        let cloner = std::thread::Builder::new()
+            .name("cloner".into())
+            .spawn_scoped(scope, clone)
+            .context(|| "clone(thread)")?;
+        let directed = direct(newborn);
+        let cloned = cloner
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         cloned.and(directed)
     })
 }
 
-/// Returns when the child has executed the app, or is gone.
+/// Returns when the child has executed the app, or is gone. What this thread enters is its own alone,
+/// and ends with it.
 fn clone_child(
-    network: &Attachment,
-    cgroup: Option<BorrowedFd<'_>>,
+    place: &Birthplace<'_>,
+    namespace: &OwnedFd,
     birth: &clone::Birth,
     cradle: &Cradle<'_>,
 ) -> Result<()> {
-    let parent = match cradle.adopted {
-        true => libc::CLONE_PARENT as u64,
-        false => 0,
-    };
     let ipc = if cradle.own_ipc { child::IPC } else { 0 };
-    let flags = child::NAMESPACES | ipc | network.clone_flag() | parent;
-    let home = network.enter()?;
-    clone::clone_and_wait(flags, cgroup, birth, child::run, cradle)
-        .map_err(|errno| clone_failed(flags, errno))?;
-    // The app may run already.
-    home.leave().map_err(|error| error.exit(EXIT_FAILED))
+    place.network.enter()?;
+    setns(namespace, CloneFlags::CLONE_NEWPID).context(|| "setns(CLONE_NEWPID)")?;
+    let request = clone::Request {
+        namespaces: child::NAMESPACES | ipc | place.network.clone_flag(),
+        adopted: place.adopted,
+        cgroup: place.cgroup,
+        before: child::before,
+        child: child::run,
+        argument: cradle,
+    };
+    clone::clone_and_wait(&request, birth).map_err(|errno| clone_failed(request.namespaces, errno))
 }
 
 /// Whether this process can set `vm.memfd_noexec`; the filter takes its place where it cannot.
@@ -250,6 +304,8 @@ pub struct Newborn<'a> {
     stdout: OwnedFd,
     stderr: OwnedFd,
     channel: OwnedFd,
+    owner: Option<u32>,
+    guard: Arc<Guard>,
 }
 
 /// A container that stands in front of its execve(2).
@@ -268,25 +324,58 @@ pub struct Prepared {
     pub listener: Option<Listener>,
     /// Whether another process learns how it ended.
     pub adopted: bool,
+    /// Ends the app when it is dropped, or this process dies.
+    pub guard: Arc<Guard>,
     channel: OwnedFd,
-    program: String,
+    names: Names,
 }
+
+/// What poll(2) says of it when the guard is gone: all processes of the container are, too.
+pub fn loss_of(guard: &Guard) -> PollFd<'_> {
+    PollFd::new(guard.pidfd(), PollFlags::POLLIN)
+}
+
+/// The error of that.
+pub fn unguarded() -> Error {
+    Error::system(
+        "guard",
+        "the process that ends the container with imrun was killed",
+    )
+}
+/// What is done when a container's mounts stand, before the child changes to them.
+pub type OnMounted<'a> = &'a dyn Fn(&Prepared) -> Result<()>;
 
 impl Newborn<'_> {
     /// Gives the child its root and all else, and waits until its mounts stand and are proven
     /// read-only.
     ///
     /// `ground` gets the container's ids here; `stage` is a directory of the host that the child, in
-    /// its own mount namespace, mounts the root on before it changes to it.
+    /// its own mount namespace, mounts the root on before it changes to it. The child waits there for
+    /// the end of `mounted`, if that is given.
     ///
     /// # Errors
-    /// The failing call of either process.
-    pub fn prepare(self, spec: Spec, ground: &Ground, stage: &Path, ids: &Ids) -> Result<Prepared> {
-        let (uid, gid) = (ids.user(spec.uid)?, ids.group(spec.gid)?);
-        for pipe in self.ends.into_iter().chain(self.stdin) {
-            give(pipe, uid, gid)?;
+    /// The failing call of either process; `mounted`'s.
+    pub fn prepare(
+        self,
+        spec: Spec,
+        ground: &Ground,
+        stage: &Path,
+        ids: &Ids,
+        mounted: Option<OnMounted<'_>>,
+    ) -> Result<Prepared> {
+        // Refuses those that the container has not.
+        ids.user(spec.uid)?;
+        ids.group(spec.gid)?;
+        let groups = spec.groups.iter().map(|group| ids.group(*group));
+        groups.collect::<Result<Vec<_>>>()?;
+        for (pipe, mode) in [
+            (Some(self.ends[0]), WRITTEN),
+            (Some(self.ends[1]), WRITTEN),
+            (self.stdin, READ),
+        ] {
+            pipe.map_or(Ok(()), |pipe| share(pipe, mode))?;
         }
-        let program = spec.args.strings()[0].to_string_lossy().into_owned();
+        let names = Names::of(&spec);
         let binds = self.network.binds(stage)?;
         let stage_path = stage;
         let stage = CString::new(stage.as_os_str().as_encoded_bytes())
@@ -294,8 +383,8 @@ impl Newborn<'_> {
         let (mut mount_points, told) = (self.network.mount_points(), self.world);
         mount_points.extend(ground.mount_points());
         mount_points.sort_unstable();
-        let (masked, limits) = (spec.masked.clone(), spec.rlimits.clone());
-        let mut prepared = self.await_birth(program)?;
+        let (masked, shares) = (spec.masked.clone(), Shares::of(&spec, self.owner));
+        let mut prepared = self.await_birth(names)?;
         let written = ids.write(prepared.pid);
         written.map_err(|error| prepared.first_failure(error))?;
         // The child shares this memory, which holds the environment, until it executes. Not before: the
@@ -303,7 +392,8 @@ impl Newborn<'_> {
         nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
         if let Some(score) = spec.oom_score_adj {
             let path = format!("/proc/{}/oom_score_adj", prepared.pid);
-            std::fs::write(&path, score.to_string()).context(|| format!("write({path:?})"))?;
+            let written = std::fs::write(&path, score.to_string());
+            written.context(|| prepared.names.process("oomScoreAdj"))?;
         }
         let namespace = ids
             .shifted
@@ -316,6 +406,7 @@ impl Newborn<'_> {
             stage,
             has_root: ids.have_root(),
             has_devices: floor.dev.is_some(),
+            waits: mounted.is_some(),
             targets: binds.iter().map(|bind| bind.target).collect(),
             filter: walls.filter,
         };
@@ -328,21 +419,26 @@ impl Newborn<'_> {
             .chain(binds.iter().map(|bind| bind.mount.as_fd()))
             .collect();
         prepared.signal(child::TOLD, &handed)?;
-        prepared.listener = prepared.await_step(Step::Ready)?.map(Listener::new);
-        // Here and not in the child, who may not raise any, and needs descriptors until now.
-        for (resource, soft, hard) in &limits {
-            process::limit(prepared.pid.as_raw(), *resource, *soft, *hard)
-                .context(|| format!("prlimit({resource}, {soft}, {hard})"))?;
+        if let Some(mounted) = mounted {
+            prepared.await_step(Step::Mounted)?;
+            mounted(&prepared)?;
+            prepared.signal(child::GO, &[])?;
         }
-        assert_read_only(prepared.pid, &mount_points, &masked)?;
+        prepared.listener = prepared.await_step(Step::Ready)?.map(Listener::new);
+        shares.give(&prepared)?;
+        prepared.assert_read_only(&mount_points, &masked)?;
         Ok(prepared)
     }
 
-    fn await_birth(self, program: String) -> Result<Prepared> {
+    fn await_birth(self, names: Names) -> Result<Prepared> {
         let (message, _) = receive(&self.channel)?;
-        let (Some(_), Some((pid, pidfd))) = (message, self.birth.take()) else {
-            return Err(died());
+        let Some(pidfd) = self.birth.take() else {
+            return Err(match message {
+                Some(failure) => Error::system(failure.step.call(), failure.errno.desc()),
+                None => died(),
+            });
         };
+        let pid = process::pid_of(pidfd.as_fd()).context(|| "read(\"/proc/self/fdinfo\")")?;
         // From here on the child's death shows by the end of its channel.
         close(self.child_channel);
         let prepared = Prepared {
@@ -352,8 +448,9 @@ impl Newborn<'_> {
             stderr: self.stderr,
             listener: None,
             adopted: self.adopted,
+            guard: self.guard,
             channel: self.channel,
-            program,
+            names,
         };
         prepared.expect(message, Step::Born)?;
         Ok(prepared)
@@ -420,18 +517,81 @@ impl Prepared {
     }
 
     fn explain(&self, failure: Failure) -> Error {
-        let why = failure.errno.desc();
-        match (failure.step, failure.errno) {
-            (Step::Execute, Errno::ENOENT) => Error::usage(format_args!("entrypoint {:?}", self.program), "is not in the image, or its interpreter is not")
-                .hint("imrun inspect DIGEST shows entrypoint, command and PATH; --entrypoint names another program")
-                .exit(EXIT_NOT_FOUND),
-            (Step::Execute, _) => {
-                Error::usage(format_args!("entrypoint {:?}", self.program), format_args!("cannot be executed: {why}"))
-                    .exit(EXIT_NOT_EXECUTABLE)
-            }
-            (Step::WorkingDirectory, _) => Error::usage("working directory", format_args!("{why}: the image has no such directory, or the user may not enter it"))
-                .hint("--workdir names another one; imrun makes no directory in a root"),
-            (step, _) => Error::system(step.call(), why),
+        self.names.explain(failure)
+    }
+
+    /// Refuses a container whose mount table is not exactly `expected`, and covers, all of it
+    /// read-only; `masked` are the paths that must show nothing.
+    fn assert_read_only(&self, expected: &[&str], masked: &[CString]) -> Result<()> {
+        let path = format!("/proc/{}/mountinfo", self.pid);
+        let table = std::fs::read_to_string(&path).context(|| format!("read({path:?})"))?;
+        check_mounts(&table, expected, &self.covers(masked)?)
+    }
+
+    /// The mounts that cover `masked`.
+    fn covers(&self, masked: &[CString]) -> Result<Vec<u64>> {
+        if masked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let path = format!("/proc/{}/root", self.pid);
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = open(path.as_str(), flags, Mode::empty());
+        let root = root.context(|| format!("open({path:?}, O_PATH)"))?;
+        let cover = |(index, path): (usize, &CString)| {
+            mask::cover_of(root.as_fd(), path, &self.names.masked(index)).transpose()
+        };
+        masked.iter().enumerate().filter_map(cover).collect()
+    }
+}
+
+/// What the child is given by the parent, because it may not take it itself, or is slower with it.
+struct Shares {
+    /// Who owns the child's user namespace, if that is not this process's user.
+    owner: Option<u32>,
+    limits: Vec<Rlimit>,
+    scheduler: Option<Scheduler>,
+    io_priority: Option<(i32, i32)>,
+}
+
+impl Shares {
+    fn of(spec: &Spec, owner: Option<u32>) -> Shares {
+        Shares {
+            owner,
+            limits: spec.rlimits.clone(),
+            scheduler: spec.scheduler,
+            io_priority: spec.io_priority,
+        }
+    }
+
+    fn give(&self, to: &Prepared) -> Result<()> {
+        let (pid, names) = (to.pid.as_raw(), &to.names);
+        for limit in &self.limits {
+            self.limit(pid, limit).context(|| names.limit(limit.name))?;
+        }
+        if let Some(Scheduler {
+            policy,
+            flags,
+            nice,
+        }) = self.scheduler
+        {
+            process::set_scheduler(pid, policy, flags, nice)
+                .context(|| names.process("scheduler"))?;
+        }
+        if let Some((class, priority)) = self.io_priority {
+            process::set_io_priority(pid, class, priority)
+                .context(|| names.process("ioPriority"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Shares {
+    /// Root without CAP_SYS_RESOURCE has it in the namespace as the owner of that.
+    fn limit(&self, pid: i32, limit: &Rlimit) -> nix::Result<()> {
+        let set = || process::limit(pid, limit.resource, limit.soft, limit.hard);
+        match (set(), self.owner) {
+            (Err(Errno::EPERM), Some(owner)) => process::as_user(owner, set)?,
+            (set, _) => set,
         }
     }
 }
@@ -473,23 +633,17 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC).context(|| "pipe2(O_CLOEXEC)")
 }
 
-/// A descriptor of imrun's own for the app, and what there is to read of it: nothing.
-fn handed(number: i32) -> Result<(OwnedFd, OwnedFd)> {
-    let (end, _) = pipe()?;
-    let copy =
-        process::inherited(number).context(|| format!("fcntl({number}, F_DUPFD_CLOEXEC)"))?;
-    Ok((end, copy))
-}
+/// Mode of a pipe that the app writes to.
+const WRITTEN: u32 = 0o222;
+/// Mode of a pipe that the app reads.
+const READ: u32 = 0o444;
 
-/// Lets the container's user open a pipe again, through /dev/stdin or /dev/stdout.
-fn give(pipe: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
-    let status = nix::sys::stat::fstat(pipe).context(|| "fstat(pipe)")?;
-    // What was handed over may be a device, which is not the container's.
-    if status.st_mode & libc::S_IFMT != libc::S_IFIFO {
-        return Ok(());
-    }
-    nix::unistd::fchown(pipe, Some(uid.into()), Some(gid.into()))
-        .context(|| format!("fchown(pipe, {uid}, {gid})"))
+/// Lets the app open its end of a pipe again, through /dev/stdin or /dev/stdout, in the direction that
+/// it has: what it wrote it cannot read back, so that no line is lost. The pipe stays imrun's, and so do
+/// its owner and mode; only to an ordinary user's container it belongs as well.
+fn share(pipe: BorrowedFd<'_>, mode: u32) -> Result<()> {
+    nix::sys::stat::fchmod(pipe, Mode::from_bits_truncate(mode))
+        .context(|| format!("fchmod(pipe, {mode:#o})"))
 }
 
 fn user_namespace(pid: Pid) -> Result<OwnedFd> {
@@ -498,39 +652,34 @@ fn user_namespace(pid: Pid) -> Result<OwnedFd> {
     open(path.as_str(), flags, Mode::empty()).context(|| format!("open({path:?})"))
 }
 
-/// Refuses a container whose mount table is not exactly `expected`, and covers, all of it read-only.
-fn assert_read_only(pid: Pid, expected: &[&str], masked: &[CString]) -> Result<()> {
-    let path = format!("/proc/{pid}/mountinfo");
-    let table = std::fs::read_to_string(&path).context(|| format!("read({path:?})"))?;
-    check_mounts(&table, expected, masked)
-}
-
-/// `table` in the form of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
-fn check_mounts(table: &str, expected: &[&str], masked: &[CString]) -> Result<()> {
-    let covered = |point: &str| {
-        masked
-            .iter()
-            .any(|path| path.to_bytes() == point.as_bytes())
-    };
-    let mut found = Vec::new();
+/// `table` in the form of /proc/PID/mountinfo (proc_pid_mountinfo(5)); `covers` are ids of mounts that
+/// may be there, too, and hide what is beneath them.
+fn check_mounts(table: &str, expected: &[&str], covers: &[u64]) -> Result<()> {
+    let (mut found, mut hiding) = (Vec::new(), Vec::new());
     for line in table.lines() {
-        let mut fields = line.split(' ').skip(4);
-        let (Some(point), Some(options)) = (fields.next(), fields.next()) else {
-            return Err(Error::system(
-                "mountinfo",
-                format_args!("malformed line {line:?}"),
-            ));
+        let fields: Vec<_> = line.split(' ').collect();
+        let [id, _, _, _, point, options, ..] = fields[..] else {
+            let why = format_args!("malformed line {line:?}");
+            return Err(Error::system("mountinfo", why));
         };
         if !options.split(',').any(|option| option == "ro") {
-            return Err(Error::system(
-                format_args!("mount {point:?}"),
-                "is not read-only in the container",
-            ));
+            let what = format_args!("mount {point:?}");
+            return Err(Error::system(what, "is not read-only in the container"));
         }
-        if !mask::covers(point) && !covered(point) {
+        if id.parse().is_ok_and(|id| covers.contains(&id)) {
+            hiding.push(point);
+        } else if !mask::covers(point) {
             found.push(point);
         }
     }
+    let is_hidden = |point: &str| {
+        let beneath = |cover: &&str| Path::new(point).starts_with(cover);
+        hiding.iter().any(beneath) && !expected.contains(&point)
+    };
+    found.retain(|point| !is_hidden(point));
+    // What shows nothing by itself, such as /dev/null, is its own cover.
+    let own = |point: &&str| expected.contains(point) && !found.contains(point);
+    found.extend(hiding.iter().copied().filter(own).collect::<Vec<_>>());
     found.sort_unstable();
     if found != expected {
         return Err(Error::system(
@@ -549,6 +698,22 @@ mod tests {
 30 20 0:30 / / ro,nosuid - erofs none ro
 31 30 0:31 / /proc ro,nosuid,nodev,noexec - proc none rw
 ";
+
+    #[test]
+    fn a_cover_hides_what_is_beneath_it_and_nothing_else_may_be_there() {
+        let with = |lines: &str| format!("{TABLE}{lines}");
+        let cover = "32 30 0:30 /null /a/b ro - erofs none ro\n";
+        let beneath = "33 32 0:30 /null /a/b/c ro - erofs none ro\n";
+        let both = with(&[cover, beneath].concat());
+        check_mounts(&both, &["/", "/proc"], &[32]).unwrap();
+        check_mounts(&both, &["/", "/proc"], &[33]).unwrap_err();
+        check_mounts(&with(cover), &["/", "/proc"], &[]).unwrap_err();
+        // One over a mount of the container's, and one that is such a mount itself.
+        let over = with("34 31 0:30 /empty /proc ro - erofs none ro\n");
+        check_mounts(&over, &["/", "/proc"], &[34]).unwrap();
+        check_mounts(&over, &["/", "/proc"], &[]).unwrap_err();
+        check_mounts(TABLE, &["/", "/proc"], &[30]).unwrap();
+    }
 
     #[test]
     fn a_mount_table_passes_only_when_it_is_the_expected_one_and_all_read_only() {

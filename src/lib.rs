@@ -7,7 +7,7 @@
 //! { main, shim } → cli → { demo, bake, doctor, oci, init }
 //!      → container → { launch, supervise, ship, record, state, status }
 //!      → { rootfs, integrity, cgroup, registry, store, layer, tree, erofs, manifest }
-//!      → { digest, reference, user, env, json, time, tls, verity, seccomp, capabilities, error } → sys (the only `unsafe`)
+//!      → { digest, reference, user, env, json, time, tls, verity, seccomp, capabilities, files, error } → sys (the only `unsafe`)
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -25,6 +25,7 @@ pub mod doctor;
 pub mod env;
 pub mod erofs;
 pub mod error;
+pub mod files;
 pub mod init;
 pub mod integrity;
 pub mod json;

@@ -25,6 +25,7 @@ pub use report::{Effect, Report};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Result};
+use crate::launch::Ids;
 use crate::ship::Shipper;
 use crate::status::Status;
 use crate::sys::seccomp::{Listener, Notification};
@@ -80,8 +81,8 @@ pub struct Observer<'a> {
     pub cgroup: &'a Cgroup,
     /// Layers of paths.
     pub owners: Owners<'a>,
-    /// The host's number of the container's user 0.
-    pub first_id: u32,
+    /// Users of the container, by the host's numbers.
+    pub ids: &'a Ids,
     /// Shipper of the reports.
     pub shipper: &'a Shipper,
     /// Second receiver of the reports.
@@ -315,7 +316,7 @@ impl Observer<'_> {
         let user = scene
             .users()
             .get(1)
-            .map(|user| user.wrapping_sub(self.first_id));
+            .map(|user| self.ids.user_inside(*user).unwrap_or(*user));
         Effect {
             syscall: attempt.call.name,
             path: match (change.is_unread, given) {

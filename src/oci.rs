@@ -1,4 +1,4 @@
-//! The runtime of the OCI runtime specification (1.2): bundles, `create` and `start` apart, and no
+//! The runtime of the OCI runtime specification (1.3): bundles, `create` and `start` apart, and no
 //! daemon.
 //!
 //! ```text
@@ -25,4 +25,4 @@ mod seccomp;
 pub mod state;
 
 /// The specification that is kept to.
-pub const VERSION: &str = "1.2.0";
+pub const VERSION: &str = "1.3.0";

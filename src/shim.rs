@@ -25,6 +25,7 @@ mod pod;
 mod runtime;
 mod serve;
 mod socket;
+mod stdin;
 mod task;
 
 use crate::cli;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOT/ID/lock        locked (flock(2)) for as long as the container's supervisor lives
-//! ROOT/ID/cgroup      where its cgroup is, beneath the hierarchy's root
+//! ROOT/ID/cgroup      its cgroup, as soon as that is made: place beneath the hierarchy's root, inode
 //! ROOT/ID/state.json  what `imrun ps` shows
 //! ROOT/ID/lines       the counters of each sink, a line each: six numbers of twenty digits
 //! ROOT/names/NAME     locked by the container of that name
@@ -14,14 +14,15 @@
 
 mod lines;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Made};
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::rootless;
 use crate::ship::Counters;
 use serde::{Deserialize, Serialize};
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::user::IDS;
@@ -119,9 +120,12 @@ impl Runtime {
     fn with_ids(dir: &Path, ids: &Path) -> Result<Runtime> {
         let (dir, ids, names) = (dir.to_owned(), ids.to_owned(), dir.join("names"));
         for directory in [&dir, &ids, &names] {
-            make_directory(directory)?;
+            files::make_directory(directory)?;
         }
         refuse_foreign(&dir)?;
+        for directory in [Some(&*dir), ids.parent()].into_iter().flatten() {
+            files::close_to_others(directory, depth)?;
+        }
         Ok(Runtime { dir, ids, names })
     }
 
@@ -154,7 +158,7 @@ impl Runtime {
         let building = ids.building(&self.dir);
         // Of an owner that was killed while it made one.
         remove_directory(&building)?;
-        make_directory(&building)?;
+        files::make_directory(&building)?;
         let lock = lock_new(&building.join("lock"))?;
         let dir = self.dir.join(id);
         std::fs::rename(&building, &dir).context(|| format!("rename({building:?}, {dir:?})"))?;
@@ -236,12 +240,7 @@ impl Runtime {
             if locked.is_none() && lock.exists() {
                 continue;
             }
-            // Without one there is no cgroup, or none yet.
-            if let Ok(place) = std::fs::read_to_string(dir.join(CGROUP))
-                && let Some(cgroup) = Cgroup::existing(Path::new(&place))?
-            {
-                cgroup.remove()?;
-            }
+            sweep_cgroup(&id, &dir.join(CGROUP))?;
             remove_directory(&dir)?;
         }
         for name in file_names(&self.dir)? {
@@ -275,20 +274,21 @@ impl Entry {
         FIRST_ID + self.ids.number * IDS
     }
 
-    /// Leaves word of where the container's cgroup is, for who cleans up.
-    pub fn announce_cgroup(&self, place: &Path) -> Result<()> {
+    /// Leaves word of the container's cgroup, for who cleans up. Not before it is made: until then
+    /// there may be another's at its place.
+    pub fn record_cgroup(&self, made: &Made) -> Result<()> {
         let file = self.dir.join(CGROUP);
-        std::fs::write(&file, place.as_os_str().as_encoded_bytes())
-            .context(|| format!("write({file:?})"))
+        let text =
+            serde_json::to_vec(made).map_err(|e| Error::system(format_args!("{file:?}"), e))?;
+        files::replace(&file, &text, files::PRIVATE)
     }
 
     /// Shows the container to `imrun ps`.
     pub fn publish(&self, status: &Status) -> Result<()> {
-        let (new, file) = (self.dir.join("state.new"), self.dir.join("state.json"));
+        let file = self.dir.join("state.json");
         let text =
             serde_json::to_vec(status).map_err(|e| Error::system(format_args!("{file:?}"), e))?;
-        std::fs::write(&new, text).context(|| format!("write({new:?})"))?;
-        std::fs::rename(&new, &file).context(|| format!("rename({new:?}, {file:?})"))
+        files::replace(&file, &text, files::PRIVATE)
     }
 
     /// The file that its counters go to.
@@ -328,6 +328,19 @@ impl Claim {
     }
 }
 
+/// Ends and removes the cgroup that `file` is a record of.
+fn sweep_cgroup(id: &str, file: &Path) -> Result<()> {
+    let bytes = match std::fs::read(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Cgroup::remove_empty(id),
+        bytes => bytes.context(|| format!("read({file:?})"))?,
+    };
+    // A record that was not written to its end is none.
+    let Ok(made) = serde_json::from_slice::<Made>(&bytes) else {
+        return Cgroup::remove_empty(id);
+    };
+    Cgroup::existing(&made)?.map_or(Ok(()), Cgroup::remove)
+}
+
 /// Nobody else has it until the file is dropped. Who looks whether a claim is owned holds it for a
 /// moment, and must not be taken for its owner.
 fn turn(directory: &Path) -> Result<File> {
@@ -356,12 +369,13 @@ fn file_names(directory: &Path) -> Result<Vec<String>> {
     .collect()
 }
 
-fn make_directory(path: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .context(|| format!("mkdir({path:?})"))
+/// How far down imrun's part of the directory is closed to others: files in it are private from the start.
+fn depth(name: &str) -> Option<u32> {
+    let building = name.strip_prefix('.').unwrap_or("-");
+    let own = ["ids", "names", "verified", "oci"].contains(&name)
+        || name.len() == 64
+        || building.bytes().all(|byte| byte.is_ascii_digit());
+    own.then_some(0)
 }
 
 /// Who else could write there could name any process as a container.

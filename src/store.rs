@@ -25,19 +25,25 @@ pub mod verify;
 
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Context, Error, Reason, Result};
+use crate::files;
 use crate::layer::Tee;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag};
 use nix::sys::stat::Mode;
 use nix::unistd::linkat;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The default of `--store`.
 pub const DEFAULT: &str = "/var/lib/imrun";
+
+/// The file that imports and garbage collection lock.
+const LOCK: &str = "lock";
+/// The file that containerd's shims lock while they bring an image in.
+pub(crate) const SHIM_LOCK: &str = "containerd.lock";
 
 /// A store's directory.
 #[derive(Debug, Clone)]
@@ -56,13 +62,29 @@ impl Store {
         &self.path
     }
 
-    /// Makes what is missing of the directories.
+    /// Makes what is missing of the directories, for their owner alone.
     pub fn create(&self) -> Result<()> {
         for directory in ["blobs/sha256", "blobs/sha512", "trees"] {
-            let path = self.path.join(directory);
-            std::fs::create_dir_all(&path).context(|| format!("mkdir({path:?})"))?;
+            files::make_directory(&self.path.join(directory))?;
         }
+        self.close_to_others();
         Ok(())
+    }
+
+    /// Closes a store that others can look into. One that cannot be closed is used all the same: its bytes are
+    /// verified, and its medium may be read-only.
+    pub fn close_to_others(&self) {
+        let depth = |name: &str| match name {
+            "blobs" => Some(2),
+            "trees" => Some(1),
+            // An image says which modes its files have; a disk has its own directory.
+            unpacked::DIRECTORY | "lost+found" => Some(0),
+            refs::FILE | LOCK | SHIM_LOCK => Some(0),
+            _ => None,
+        };
+        if let Err(error) = files::close_to_others(&self.path, depth) {
+            log::warn!("{error}: other users can read the images of this store");
+        }
     }
 
     /// Holds garbage collection off until the lock is dropped.
@@ -83,17 +105,11 @@ impl Store {
     }
 
     fn lock_path(&self) -> PathBuf {
-        self.path.join("lock")
+        self.path.join(LOCK)
     }
 
     fn open_lock(&self) -> Result<File> {
-        let path = self.lock_path();
-        File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .context(|| format!("open({path:?})"))
+        files::open_private(&self.lock_path())
     }
 
     /// Where the blob of that digest is, or would be.
@@ -178,9 +194,12 @@ impl NewFile {
     /// A file without a name, on the file system of `directory`.
     pub(crate) fn beneath(directory: &Path) -> Result<NewFile> {
         let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        let file = nix::fcntl::open(directory, flags, Mode::from_bits_truncate(0o444))
+        let file = nix::fcntl::open(directory, flags, Mode::empty())
             .context(|| format!("open({directory:?}, O_TMPFILE)"))?;
-        Ok(NewFile { file: file.into() })
+        let file = File::from(file);
+        file.set_permissions(Permissions::from_mode(files::PRIVATE))
+            .context(|| format!("fchmod({directory:?}, O_TMPFILE)"))?;
+        Ok(NewFile { file })
     }
 
     /// Writes it to disk and gives it its name, in place of whatever had it.
@@ -225,7 +244,8 @@ fn link(file: &File, path: &Path) -> nix::Result<()> {
 /// Opens a regular file for reading; None when there is none. Links, fifos and devices are refused.
 fn open_regular(path: &Path) -> Result<Option<File>> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file: OwnedFd = match nix::fcntl::open(path, flags, Mode::empty()) {
+    let open = |quietly| nix::fcntl::open(path, flags | quietly, Mode::empty());
+    let file: OwnedFd = match files::quietly(open) {
         Ok(file) => file,
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
         Err(Errno::ELOOP) => {

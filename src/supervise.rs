@@ -10,10 +10,11 @@ pub mod stdin;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, EXIT_STALLED, Result};
-use crate::launch::Prepared;
+use crate::launch::{self, Prepared};
 use crate::ship::{Shipper, Stream};
+use crate::sys::guard::Guard;
 use crate::sys::memory::{self, Program};
-use crate::sys::process::pidfd_send_signal;
+use crate::sys::process::{self, pidfd_send_signal};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -23,10 +24,14 @@ use nix::unistd::Pid;
 use output::Output;
 use report::Report;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long an app has run when it is taken for one that stays.
 const SETTLED: Duration = Duration::from_secs(1);
+
+/// How long an app that ends may take from the end of its output to its own.
+const LINGERING: Duration = Duration::from_millis(50);
 
 /// How long after a stop's timeout lines may still take to reach the sink.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -114,6 +119,7 @@ pub struct Supervisor<'a> {
     app: OwnedFd,
     pid: Pid,
     adopted: bool,
+    guard: Arc<Guard>,
     cgroup: &'a Cgroup,
     shipper: &'a Shipper,
     signals: &'a SignalFd,
@@ -128,6 +134,8 @@ pub struct Supervisor<'a> {
     stalled: bool,
     memory: Memory,
     report: Report<'a>,
+    /// When an app that has closed its standard error is taken for one that goes on without.
+    mute_at: Option<Instant>,
 }
 
 /// What becomes of the memory that the start took.
@@ -157,6 +165,7 @@ impl<'a> Supervisor<'a> {
             app: app.pidfd,
             pid: app.pid,
             adopted: app.adopted,
+            guard: app.guard,
             cgroup,
             shipper,
             signals,
@@ -168,6 +177,7 @@ impl<'a> Supervisor<'a> {
             stalled: false,
             memory: Memory::Keep(Instant::now() + SETTLED),
             report: Report::new(report),
+            mute_at: None,
         })
     }
 
@@ -181,6 +191,9 @@ impl<'a> Supervisor<'a> {
             self.settle()?;
         }
         let ending = self.ending()?;
+        if !self.adopted {
+            self.guard.end();
+        }
         self.finish(ending.drain_until)?;
         Ok(ending)
     }
@@ -198,7 +211,7 @@ impl<'a> Supervisor<'a> {
             PollFd::new(self.shipper.notice(), PollFlags::POLLIN),
             self.outputs[0].poll_fd().unwrap_or_else(none),
             self.outputs[1].poll_fd().unwrap_or_else(none),
-            self.cgroup.guarded().unwrap_or_else(none),
+            launch::loss_of(&self.guard),
         ];
         if let Memory::Give {
             program,
@@ -215,9 +228,7 @@ impl<'a> Supervisor<'a> {
             *done = true;
         }
         match polled {
-            Ok(_) if ready[5] && !ready[0] && self.cgroup.guarded().is_some() => {
-                Err(Cgroup::unguarded())
-            }
+            Ok(_) if ready[5] && !ready[0] => Err(launch::unguarded()),
             Ok(_) | Err(Errno::EINTR) => Ok(ready[0]),
             Err(errno) => Err(errno).context(|| "poll()"),
         }
@@ -234,6 +245,7 @@ impl<'a> Supervisor<'a> {
             .into_iter()
             .chain(self.ends_at)
             .chain(settle)
+            .chain(self.mute_at)
             .chain(self.report.due());
         let times = times.map(|at| at.saturating_duration_since(Instant::now()));
         let stall = (self.policy.on_stall == OnStall::Kill).then_some(STALL_CHECK);
@@ -258,6 +270,10 @@ impl<'a> Supervisor<'a> {
             if output.pump(self.shipper, drop)? {
                 self.report.need();
             }
+        }
+        // Of a container that another process reaps, imrun's standard error is the app's alone.
+        if self.adopted && self.outputs[1].has_just_ended() {
+            self.mute_at = Some(Instant::now() + LINGERING);
         }
         Ok(())
     }
@@ -292,6 +308,10 @@ impl<'a> Supervisor<'a> {
             let kill_at = Instant::now() + self.policy.stop_timeout;
             self.kill_at.get_or_insert(kill_at);
             self.send(self.policy.stop_signal)?;
+        }
+        if self.mute_at.is_some_and(|at| at <= Instant::now()) {
+            self.mute_at = None;
+            process::close_stream(2).context(|| "dup2(/dev/null, 2)")?;
         }
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.kill_at = None;

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod arguments;
+mod call;
 pub mod clone;
 pub mod guard;
 pub mod landlock;

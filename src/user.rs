@@ -6,17 +6,19 @@
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
 
-/// The ids that each container has for its own.
+/// The ids that each container has for its own, from 0 on.
 pub const IDS: u32 = 65_536;
+/// The one number that is no id: the kernel takes it for "leave it as it is" (setresuid(2)).
+pub const NO_ID: u32 = u32::MAX;
 /// Bytes of /etc/passwd or /etc/group that are read.
 pub const MAX_DATABASE: usize = 4 << 20;
 
 /// The ids a process gets, as seen inside the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// Below 65,536.
+    /// The user; below [`NO_ID`], and so are all others.
     pub uid: u32,
-    /// Below 65,536.
+    /// The group.
     pub gid: u32,
     /// The supplementary groups, ascending. As containerd has it, `gid` is always one of them:
     /// else a file that denies the group would admit the process (CVE-2022-36109).
@@ -181,7 +183,7 @@ fn parse_number(what: &str, text: &str) -> Result<Option<u32>> {
     if !text.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(None);
     }
-    // What does not fit 64 bits does not fit the container either.
+    // What does not fit 64 bits does not fit an id either.
     within(what, text.parse().unwrap_or(u64::MAX)).map(Some)
 }
 
@@ -197,8 +199,11 @@ fn field_id(field: &[u8]) -> Option<u64> {
 
 fn within(what: &str, id: u64) -> Result<u32> {
     match u32::try_from(id) {
-        Ok(id) if id < IDS => Ok(id),
-        _ => Err(Error::policy(what, "is beyond the container's 65,536 ids")),
+        Ok(id) if id != NO_ID => Ok(id),
+        _ => Err(Error::policy(
+            what,
+            "is beyond 4294967294, the last id of Linux",
+        )),
     }
 }
 

@@ -20,11 +20,6 @@ use std::time::{Duration, Instant};
 /// Debian's package busybox-static.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// A runtime directory and one bundle.
-struct Bundle {
-    directory: tempfile::TempDir,
-}
-
 /// The test's own bundle. Where none can run, the test says why, and is over.
 macro_rules! bundle {
     ($script:expr) => {
@@ -33,6 +28,20 @@ macro_rules! bundle {
             None => Bundle::new($script),
         }
     };
+}
+
+#[path = "oci/edges.rs"]
+mod edges;
+#[path = "oci/fields.rs"]
+mod fields;
+#[path = "oci/hooks.rs"]
+mod hooks;
+#[path = "oci/run.rs"]
+mod run;
+
+/// A runtime directory and one bundle.
+struct Bundle {
+    directory: tempfile::TempDir,
 }
 
 impl Bundle {
@@ -239,16 +248,21 @@ fn the_app_dies_when_nobody_is_left_to_end_it_with_its_supervisor() {
     for started in [false, true] {
         let (pid, _output) = bundle.waits_or_runs(started);
         let supervisor = supervisor_of(&bundle.path("run/oci/one"), pid);
-        let children = format!("/proc/{supervisor}/task/{supervisor}/children");
-        let guard = std::fs::read_to_string(children).unwrap();
-        kill(
-            Pid::from_raw(guard.trim().parse().unwrap()),
-            Signal::SIGKILL,
-        )
-        .unwrap();
+        kill(guard_of(supervisor), Signal::SIGKILL).unwrap();
         soon("the app outlives its guard", || is_gone(pid));
         bundle.succeeds(&["delete", "one"]);
     }
+}
+
+/// The child of a supervisor that ends the container with it.
+fn guard_of(supervisor: Pid) -> Pid {
+    let children = format!("/proc/{supervisor}/task/{supervisor}/children");
+    let children = std::fs::read_to_string(children).unwrap();
+    let mut pids = children.split_whitespace();
+    let is_guard = |pid: &&str| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() == "imrun-guard\n"
+    };
+    Pid::from_raw(pids.find(is_guard).unwrap().parse().unwrap())
 }
 
 /// The process, other than the app, that has the lock of a container open with its session its own.
@@ -264,7 +278,13 @@ fn supervisor_of(place: &Path, app: i32) -> Pid {
         let holds = files
             .flatten()
             .any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == lock));
-        if holds && pid != app {
+        // The process that has cloned the app is there until the program is executed, in the guard's
+        // namespace.
+        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let is_of_the_host = status
+            .lines()
+            .any(|line| line.starts_with("NSpid:") && line.split_whitespace().count() == 2);
+        if holds && pid != app && is_of_the_host {
             return Pid::from_raw(pid);
         }
     }
@@ -518,17 +538,6 @@ fn settings_of_a_network_that_is_not_its_own_are_made_there() {
     assert_eq!(std::fs::read_to_string(own).unwrap(), before);
 }
 
-#[test]
-fn a_program_that_is_not_there_is_told_to_who_starts_it() {
-    let bundle = bundle!("true");
-    bundle.change(|config| config["process"]["args"] = json!(["nothing"]));
-    let (_, _output) = bundle.create("one");
-    let output = bundle.imrun(&["start", "one"]);
-    assert_eq!(output.status.code(), Some(127), "{output:?}");
-    soon("it is not stopped", || bundle.status("one") == "stopped");
-    bundle.succeeds(&["delete", "one"]);
-}
-
 /// Runs `arguments` in a shell that opens descriptors before it becomes imrun.
 fn with_descriptors(bundle: &Bundle, setup: &str, arguments: &[&str]) -> Output {
     let imrun = bundle.command(arguments);
@@ -642,4 +651,63 @@ fn what_a_container_has_not_is_refused_with_its_reason() {
         line["msg"].as_str().unwrap().contains("process.terminal"),
         "{line}"
     );
+}
+
+#[test]
+fn the_pid_file_replaces_a_symbolic_link_and_what_that_led_to_is_left_alone() {
+    let bundle = bundle!("busybox true");
+    let (victim, pid_file) = (bundle.path("victim"), bundle.path("pid"));
+    for leads_to in [&victim, &bundle.path("pid.new")] {
+        std::fs::write(&victim, "untouched").unwrap();
+        symlink(leads_to, &pid_file).unwrap();
+        symlink(&victim, bundle.path("pid.new")).unwrap();
+        let (pid, _output) = bundle.create("one");
+        assert!(pid > 1 && !pid_file.is_symlink());
+        let mode = pid_file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o644);
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+        bundle.succeeds(&["delete", "--force", "one"]);
+        for path in [&pid_file, &bundle.path("pid.new")] {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_log_of_errors_is_private_and_is_not_written_through_a_symbolic_link() {
+    let bundle = bundle!("busybox true");
+    let (victim, log) = (bundle.path("victim"), bundle.path("log"));
+    let state = ["--log", log.to_str().unwrap(), "state", "none"];
+    bundle.refused(&state, "does not exist");
+    bundle.refused(&state, "does not exist");
+    let lines = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(lines.matches("does not exist").count(), 2, "{lines}");
+    assert_eq!(log.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+    std::fs::remove_file(&log).unwrap();
+    std::fs::write(&victim, "untouched").unwrap();
+    symlink(&victim, &log).unwrap();
+    bundle.refused(&state, "is a symbolic link");
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+}
+
+#[test]
+fn the_state_of_a_created_container_is_its_owners_alone() {
+    fn modes(path: &Path, found: &mut Vec<(String, u32)>) {
+        let metadata = path.symlink_metadata().unwrap();
+        let mode = metadata.permissions().mode() & 0o7777;
+        let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
+        if mode != expected {
+            found.push((path.display().to_string(), mode));
+        }
+        if metadata.is_dir() {
+            let entries = std::fs::read_dir(path).unwrap();
+            entries.for_each(|entry| modes(&entry.unwrap().path(), found));
+        }
+    }
+    let bundle = bundle!("busybox true");
+    let _created = bundle.create("one");
+    let mut found = Vec::new();
+    modes(&bundle.path("run"), &mut found);
+    assert_eq!(found, []);
+    bundle.succeeds(&["delete", "--force", "one"]);
 }

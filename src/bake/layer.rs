@@ -5,7 +5,9 @@
 
 use super::{Definition, File, Owner, WHITEOUT};
 use crate::error::{Context, Error, Result};
+use crate::files;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+use nix::sys::stat::Mode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
@@ -259,7 +261,11 @@ impl Node {
         }
         let executable = located.metadata.mode() & EXECUTE != 0;
         let mode = self.mode.unwrap_or(if executable { 0o755 } else { 0o644 });
-        let content = fs::File::open(located.again()).context(what)?;
+        let open = |quietly| {
+            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+            nix::fcntl::open(&*located.again(), flags | quietly, Mode::empty())
+        };
+        let content = fs::File::from(files::quietly(open).context(what)?);
         let mut content = content.take(size);
         append(
             tar,

@@ -3,13 +3,14 @@
 use super::{Base, Definition, Layer, MAX_DEFINITION, image};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::layer::{Limits, Tee, scan};
 use crate::manifest::{Platform, Seal};
 use crate::store::Store;
 use crate::store::commit::{Parts, add_tree, commit};
 use crate::store::image::Image;
 use crate::verity::Measured;
-use std::io::{BufWriter, Read, Seek, Write};
+use std::io::{BufWriter, Seek, Write};
 use std::path::Path;
 
 /// Bakes the definition in `file`; the manifest's digest.
@@ -75,12 +76,9 @@ pub fn into_store(store: &Store, file: &Path, name: Option<String>, seal: bool) 
 }
 
 fn read(file: &Path) -> Result<Definition> {
-    let mut text = String::new();
-    let opened = std::fs::File::open(file).context(|| format!("open({file:?})"))?;
-    opened
-        .take(MAX_DEFINITION as u64 + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| Error::usage(file.display(), crate::error::reason_of(&error)))?;
+    let bytes = files::read(file, MAX_DEFINITION as u64)?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| Error::usage(file.display(), "is not UTF-8"))?;
     Definition::parse(&file.display().to_string(), &text)
 }
 

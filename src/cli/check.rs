@@ -37,12 +37,13 @@ impl Check {
         if self.run.sink.is_empty() {
             self.run.sink.push("stdio:".into());
         }
+        let given = self.run.read_given(typed)?;
         self.run.close_inherited()?;
         // Standard output carries the result alone.
         let result = process::exchange_stdout()
             .map_err(|errno| Error::system("dup2(2, 1)", errno.desc()))?;
         let time = self.time;
-        let outcome = self.run.launch(global, typed, |request| {
+        let outcome = self.run.launch(global, given, |request| {
             request.on_write = OnWrite::Check;
             request.policy.run_for = Some(time);
         });

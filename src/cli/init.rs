@@ -46,7 +46,8 @@ fn launch(attempt: Attempt) -> Result<u8> {
         }
     };
     let instead_of = attempt.instead_of;
-    let outcome = run.launch(&global, &[], |request| {
+    let given = run.read_given(&[])?;
+    let outcome = run.launch(&global, given, |request| {
         request.masked = init::MASKED.map(Into::into).to_vec();
         request.instead_of = instead_of;
     });

@@ -2,9 +2,10 @@
 
 use super::{Cli, print};
 use crate::error::{Context, Error, Result};
+use crate::files;
 use clap::{Args, CommandFactory, Subcommand};
 use clap_complete::Shell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a build without `manual` has not.
 #[derive(Subcommand)]
@@ -60,10 +61,23 @@ impl Manual {
                 "is no directory",
             ));
         }
-        clap_mangen::generate_to(Cli::command(), &self.directory)
-            .context(|| format!("write({:?})", self.directory))?;
-        Ok(0)
+        let mut command = Cli::command();
+        command.build();
+        write_pages(command, &self.directory).map(|()| 0)
     }
+}
+
+/// Writes the pages of a command and of all beneath it that are shown.
+fn write_pages(command: clap::Command, directory: &Path) -> Result<()> {
+    for below in command.get_subcommands().filter(|one| !one.is_hide_set()) {
+        write_pages(below.clone(), directory)?;
+    }
+    let page = clap_mangen::Man::new(command);
+    let file = directory.join(page.get_filename());
+    let mut text = Vec::new();
+    page.render(&mut text)
+        .context(|| format!("write({file:?})"))?;
+    files::replace(&file, &text, files::PUBLIC)
 }
 
 #[cfg(test)]
@@ -84,6 +98,18 @@ mod tests {
             assert!(page.exists(), "{page:?}");
         }
         assert!(dir.path().join("imrun.1").exists());
+    }
+
+    #[test]
+    fn a_page_is_written_through_no_symbolic_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        std::fs::write(&victim, "untouched").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join("imrun.1")).unwrap();
+        let directory = dir.path().to_owned();
+        Manual { directory }.execute().unwrap();
+        assert_eq!(std::fs::read_to_string(victim).unwrap(), "untouched");
+        assert!(dir.path().join("imrun.1").metadata().unwrap().len() > 100);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{Cli, Global, print};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::observe::OnWrite;
 use crate::oci::container::{self, Creation, Host};
 use crate::oci::features;
@@ -60,7 +61,7 @@ struct OciAlone {
 
 /// What the arguments mean to runc, where that is meant.
 pub fn parse(args: &[OsString]) -> Option<std::result::Result<Cli, clap::Error>> {
-    if let Some(run) = bundle_run(args) {
+    if let Some(run) = Run::meant(args) {
         return Some(Run::try_parse_from(run).map(|run| Cli {
             global: run.global.clone(),
             command: super::Command::RunBundle(Box::new(run)),
@@ -70,16 +71,6 @@ pub fn parse(args: &[OsString]) -> Option<std::result::Result<Cli, clap::Error>>
     let OciAlone { global, command } = OciAlone::try_parse_from(args).ok()?;
     let command = super::Command::Oci(command);
     Some(Ok(Cli { global, command }))
-}
-
-/// The arguments of a `run` that is runc's: global options may stand in front of it.
-fn bundle_run(args: &[OsString]) -> Option<Vec<OsString>> {
-    let at = args.iter().position(|arg| arg == "run")?;
-    let (before, rest) = (&args[1..at], &args[at + 1..]);
-    let meant = before
-        .first()
-        .is_none_or(|first| first.to_string_lossy().starts_with('-'));
-    (meant && Run::is_meant(rest)).then(|| [before, rest].concat())
 }
 
 /// Create a container of a bundle, which waits for `start`
@@ -107,6 +98,8 @@ struct Bundle {
     no_pivot: bool,
     #[arg(long, hide = true)]
     no_new_keyring: bool,
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
     #[arg(long, hide = true, value_name = "PATH")]
     console_socket: Option<PathBuf>,
     #[arg(long, hide = true, value_name = "PATH")]
@@ -116,15 +109,17 @@ struct Bundle {
     preserve_fds: u32,
 }
 
-/// `run --bundle DIR ID`
+/// `run [--bundle DIR] ID`
 #[derive(Parser)]
 #[command(bin_name = "imrun run", no_binary_name = true)]
 pub struct Run {
     #[command(flatten)]
     bundle: Bundle,
-    #[arg(short, long, hide = true)]
+    /// Return when its program was executed
+    #[arg(short, long)]
     detach: bool,
-    #[arg(long, hide = true)]
+    /// Keep what is known of it until `delete`
+    #[arg(long)]
     keep: bool,
     #[command(flatten)]
     pub(super) global: Global,
@@ -190,36 +185,114 @@ impl Create {
 }
 
 impl Run {
-    /// Whether these arguments are runc's, and not those of the launch of an image.
+    /// The arguments of a `run` that is runc's; global options may stand in front of it.
+    fn meant(args: &[OsString]) -> Option<Vec<OsString>> {
+        let Words { operands, .. } = Words::of(&args[1..]);
+        let at = 1 + *operands.first().filter(|at| args[1 + **at] == "run")?;
+        let (before, rest) = (&args[1..at], &args[at + 1..]);
+        Run::is_meant(rest).then(|| [before, rest].concat())
+    }
+
+    /// Whether these arguments are runc's, and not those of the launch of an image: a bundle is named
+    /// before any image, or this is the directory of one, and there is nothing but an id.
     pub fn is_meant(args: &[OsString]) -> bool {
-        let is_image = |arg: &&OsString| {
-            let text = arg.to_string_lossy();
-            text.contains("sha256:") || text.contains("sha512:")
-        };
-        let of_bundle = |arg: &OsString| {
-            arg == "--bundle" || arg == "-b" || arg.to_string_lossy().starts_with("--bundle=")
-        };
-        let own = args.iter().take_while(|arg| !is_image(arg));
-        let alone = |args: &[OsString]| match args {
-            [id] => !id.to_string_lossy().contains([':', '@', '-']),
-            _ => false,
-        };
-        own.into_iter().any(of_bundle)
-            || (alone(args) && std::path::Path::new("config.json").exists())
+        let words = Words::of(args);
+        let first = words.operands.first().copied();
+        let is_id = |at: usize| !args[at].to_string_lossy().contains([':', '@', '/']);
+        match first {
+            Some(at) if !is_id(at) => words.bundle.is_some_and(|bundle| bundle < at),
+            _ if words.bundle.is_some() => true,
+            _ => {
+                words.operands.len() == 1
+                    && !words.has_others
+                    && std::path::Path::new("config.json").exists()
+            }
+        }
     }
 
     /// Returns when the app has ended; its exit code.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let creation = self.bundle.creation()?;
         let host = host(global)?;
-        let id = creation.id.clone();
-        match self.detach {
-            true => {
-                container::create(&host, creation)?;
-                container::start(&host.root, &id).map(|()| 0)
-            }
-            false => container::run(&host, creation),
+        if !self.detach {
+            return container::run(&host, creation, self.keep);
         }
+        let id = creation.id.clone();
+        container::create(&host, creation)?;
+        match container::start(&host.root, &id) {
+            Ok(()) => Ok(0),
+            Err(error) if self.keep => Err(error),
+            // The first error is the one to tell.
+            Err(error) => container::delete(&host.root, &id, true).and(Err(error)),
+        }
+    }
+}
+
+/// Arguments as runc reads them: its options may stand anywhere among the operands.
+#[derive(Default)]
+struct Words {
+    /// The places of those that are neither options nor values of options.
+    operands: Vec<usize>,
+    /// The place of `--bundle`.
+    bundle: Option<usize>,
+    /// Whether there are options that runc does not have.
+    has_others: bool,
+}
+
+impl Words {
+    /// Options with a value, of `run` and before it.
+    const VALUED: [&str; 12] = [
+        "--bundle",
+        "-b",
+        "--pid-file",
+        "--preserve-fds",
+        "--console-socket",
+        "--pidfd-socket",
+        "--image",
+        "--root",
+        "--log",
+        "--log-format",
+        "--store",
+        "--cgroup-manager",
+    ];
+    /// Those without.
+    const FLAGS: [&str; 8] = [
+        "--keep",
+        "--no-pivot",
+        "--no-new-keyring",
+        "--no-subreaper",
+        "--detach",
+        "-d",
+        "--debug",
+        "--systemd-cgroup",
+    ];
+
+    fn of(args: &[OsString]) -> Words {
+        let mut words = Words::default();
+        let mut places = (0..args.len()).peekable();
+        while let Some(at) = places.next() {
+            let arg = args[at].to_string_lossy();
+            let (name, value) = match arg.split_once('=') {
+                Some((name, _)) if arg.starts_with("--") => (name, true),
+                _ => (&*arg, false),
+            };
+            if arg == "--" {
+                words.operands.extend(places);
+                break;
+            } else if !arg.starts_with('-') || arg == "-" {
+                words.operands.push(at);
+            } else if Words::VALUED.contains(&name) {
+                if name == "--bundle" || name == "-b" {
+                    words.bundle = Some(at);
+                }
+                if !value {
+                    places.next();
+                }
+            } else if !Words::FLAGS.contains(&name) {
+                words.has_others = true;
+            }
+        }
+        words
     }
 }
 
@@ -286,7 +359,7 @@ impl Delete {
     /// Returns when nothing is left of it.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let Delete { id, force } = self;
-        container::delete(&global.root, &id, force, global.systemd()).map(|()| 0)
+        container::delete(&global.root, &id, force).map(|()| 0)
     }
 }
 
@@ -385,9 +458,8 @@ impl Spec {
     pub fn execute(self) -> Result<u8> {
         let file = self.bundle.join("config.json");
         let text = format!("{:#}\n", features::example());
-        let open = std::fs::File::create_new(&file);
-        let written =
-            open.and_then(|mut open| std::io::Write::write_all(&mut open, text.as_bytes()));
+        let mut made = files::create_new(&file, files::PUBLIC)?;
+        let written = std::io::Write::write_all(&mut made, text.as_bytes());
         written.context(|| format!("write({file:?})")).map(|()| 0)
     }
 }

@@ -4,11 +4,12 @@ use super::refused::Refused;
 use super::{Global, registry, values};
 use crate::capabilities;
 use crate::cgroup::{Cpus, Limits};
-use crate::container::{self, Outcome, Request, Subject};
+use crate::container::{self, EnvFile, Outcome, Request, Subject};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::integrity::Demand;
-use crate::launch::{Network, Outputs};
+use crate::launch::Network;
 use crate::observe::OnWrite;
 use crate::reference::{ImageArgument, Reference};
 use crate::rootfs::Driver;
@@ -21,7 +22,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const EXAMPLES: &str = "Examples:
@@ -31,6 +32,9 @@ const EXAMPLES: &str = "Examples:
 
 Exit codes: the app's own, 128+n by signal n; 121 imrun failed after the start, 123 the sink stayed
 stalled, 124 lines were lost, 125 refused: nothing of the image ran, 126 cannot be executed, 127 not there.";
+
+/// Bytes of an environment file: more than execve(2) takes of all variables and arguments together.
+const MAX_ENV_FILE: u64 = 8 << 20;
 
 /// Of every command that makes a root.
 #[derive(Args)]
@@ -140,12 +144,23 @@ pub struct Run {
 impl Run {
     /// Launches; the exit code.
     pub fn execute(self, global: &Global, typed: &[OsString]) -> Result<u8> {
+        let given = self.read_given(typed)?;
         self.close_inherited()?;
-        self.launch(global, typed, |_| {})
+        self.launch(global, given, |_| {})
             .map(|outcome| outcome.code)
     }
 
-    /// Nothing but standard input, output, error and the status descriptor came for a reason. To be
+    /// Erases secrets from the command line, and reads what it names: descriptors too (`--env-file <(…)`).
+    pub fn read_given(&self, typed: &[OsString]) -> Result<Given> {
+        // Reading may take a while.
+        erase_secrets(&self.env, &self.sink, typed)?;
+        let env_files = self.env_file.iter().map(|path| read_env_file(path));
+        Ok(Given {
+            env_files: env_files.collect(),
+        })
+    }
+
+    /// Closes all descriptors of the caller's but standard input, output, error and the status descriptor. To be
     /// called before anything is opened.
     pub fn close_inherited(&self) -> Result<()> {
         close_inherited(self.status_fd)
@@ -155,14 +170,16 @@ impl Run {
     pub fn launch(
         self,
         global: &Global,
-        typed: &[OsString],
+        given: Given,
         change: impl FnOnce(&mut Request),
     ) -> Result<Outcome> {
-        erase_secrets(&self.env, &self.sink, typed)?;
         let status = self
             .status_fd
             .map_or_else(|| Ok(Status::default()), Status::to_descriptor)?;
-        let outcome = self.request(global).and_then(|mut request| {
+        let request = given
+            .env_files
+            .and_then(|env_files| self.request(global, env_files));
+        let outcome = request.and_then(|mut request| {
             change(&mut request);
             container::run(&request, &status)
         });
@@ -174,7 +191,7 @@ impl Run {
         outcome
     }
 
-    fn request(self, global: &Global) -> Result<Request> {
+    fn request(self, global: &Global, env_files: Vec<EnvFile>) -> Result<Request> {
         self.refused.check()?;
         let image = digest(global, &self.image)?;
         let network = Network::new(&self.net, self.dns)?;
@@ -194,7 +211,7 @@ impl Run {
             driver: self.root.driver,
             args: self.args,
             entrypoint: self.entrypoint,
-            env_files: self.env_file,
+            env_files,
             env: self.env,
             user: self.user,
             workdir: self.workdir,
@@ -214,7 +231,6 @@ impl Run {
             } else {
                 None
             },
-            outputs: Outputs::Pipes,
             sinks,
             log_buffer: self.log_buffer,
             stop_signal: self.stop_signal,
@@ -230,6 +246,18 @@ impl Run {
             instead_of: None,
         })
     }
+}
+
+/// What the caller gave a launch.
+pub struct Given {
+    /// The files of `--env-file`, or why one cannot be read.
+    env_files: Result<Vec<EnvFile>>,
+}
+
+fn read_env_file(path: &Path) -> Result<EnvFile> {
+    let name = path.display().to_string();
+    let bytes = files::read(path, MAX_ENV_FILE)?;
+    Ok(EnvFile { name, bytes })
 }
 
 /// The digest that an argument is, or has. A tag is no identity: what it means here is only a hint.

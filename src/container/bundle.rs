@@ -2,7 +2,7 @@
 //! without what a read-only container cannot have.
 
 use crate::env::Environment;
-use crate::launch::{Filter, IdRange};
+use crate::launch::{Filter, IdRange, Rlimit, Scheduler, Setting};
 use serde_json::Value;
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -23,11 +23,20 @@ pub struct Process {
     pub cwd: String,
     /// The bits that new files would not have.
     pub umask: Option<u32>,
-    /// Resource, soft, hard.
-    pub rlimits: Vec<(u32, u64, u64)>,
+    /// Its resource limits.
+    pub rlimits: Vec<Rlimit>,
+    /// See [`crate::launch::Spec::scheduler`].
+    pub scheduler: Option<Scheduler>,
+    /// See [`crate::launch::Spec::io_priority`].
+    pub io_priority: Option<(i32, i32)>,
     /// See [`crate::launch::Spec::oom_score_adj`].
     pub oom_score_adj: Option<i32>,
 }
+
+/// A mount that is asked for and left out: a file system in memory.
+pub const IN_MEMORY: &str = "a file system in memory";
+/// A mount that is asked for and left out: a directory of the host that the app could write to.
+pub const WRITABLE: &str = "a writable directory of the host";
 
 /// The process of a bundle, and what surrounds it.
 pub struct Bundle {
@@ -40,7 +49,9 @@ pub struct Bundle {
     /// The NIS domain's name in the container.
     pub domainname: Option<CString>,
     /// See [`crate::launch::Spec::sysctls`].
-    pub sysctls: Vec<(CString, Vec<u8>)>,
+    pub sysctls: Vec<Setting>,
+    /// See [`crate::launch::Spec::personality`].
+    pub personality: u64,
     /// See [`crate::launch::Spec::masked`].
     pub masked: Vec<CString>,
     /// See [`crate::launch::Spec::filter`].

@@ -1,7 +1,7 @@
 //! What the image's config and the request together make of a launch.
 
 use super::subject::{Loaded, Material, Mounted};
-use super::{Bundle, Request};
+use super::{Bundle, EnvFile, Request};
 use crate::env::{self, Contract, Environment};
 use crate::error::{Context, Error, Result};
 use crate::launch::{Attachment, Ids, Spec};
@@ -88,12 +88,16 @@ impl Plan {
             observed: request.on_write != OnWrite::Quiet,
             umask: process.umask.unwrap_or(UMASK),
             rlimits: process.rlimits.clone(),
+            scheduler: process.scheduler,
+            io_priority: process.io_priority,
+            personality: bundle.personality,
             oom_score_adj: process.oom_score_adj,
             domainname: bundle.domainname.clone(),
             sysctls: bundle.sysctls.clone(),
             masked: bundle.masked.clone(),
             filter: bundle.filter.clone(),
             descriptors: bundle.descriptors.len() as i32,
+            from_bundle: true,
         };
         Ok(Plan {
             spec,
@@ -140,12 +144,16 @@ impl Plan {
             observed: request.on_write != OnWrite::Quiet,
             umask: UMASK,
             rlimits: Vec::new(),
+            scheduler: None,
+            io_priority: None,
+            personality: 0,
             oom_score_adj: None,
             domainname: None,
             sysctls: Vec::new(),
             masked: request.masked.clone(),
             filter: None,
             descriptors: 0,
+            from_bundle: false,
         };
         Ok(Plan {
             spec,
@@ -215,15 +223,21 @@ fn sink(url: &SinkUrl) -> Value {
 fn bundle_record(bundle: &Bundle, spec: &Spec) -> Value {
     let text = |text: &CString| text.to_string_lossy().into_owned();
     let sysctls = spec.sysctls.iter().map(
-        |(name, value)| json!({ "path": text(name), "value": String::from_utf8_lossy(value) }),
+        |one| json!({ "path": text(&one.path), "value": String::from_utf8_lossy(&one.value) }),
     );
     let rlimits = spec
         .rlimits
         .iter()
-        .map(|(resource, soft, hard)| json!({ "resource": resource, "soft": soft, "hard": hard }));
+        .map(|limit| json!({ "resource": limit.resource, "soft": limit.soft, "hard": limit.hard }));
+    let scheduler = spec
+        .scheduler
+        .map(|one| json!({ "policy": one.policy, "flags": one.flags, "nice": one.nice }));
     json!({
         "umask": spec.umask,
         "rlimits": rlimits.collect::<Vec<_>>(),
+        "scheduler": scheduler,
+        "ioPriority": spec.io_priority,
+        "personality": spec.personality,
         "oomScoreAdj": spec.oom_score_adj,
         "domainname": spec.domainname.as_ref().map(text),
         "sysctls": sysctls.collect::<Vec<_>>(),
@@ -237,9 +251,8 @@ fn bundle_record(bundle: &Bundle, spec: &Spec) -> Value {
 
 fn configure(request: &Request, environment: &mut Environment) -> Result<()> {
     let own = |name: &OsStr| std::env::var_os(name);
-    for path in &request.env_files {
-        let bytes = std::fs::read(path).context(|| format!("read({path:?})"))?;
-        environment.add_file(&path.display().to_string(), &bytes, own)?;
+    for EnvFile { name, bytes } in &request.env_files {
+        environment.add_file(name, bytes, own)?;
     }
     request
         .env

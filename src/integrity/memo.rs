@@ -21,13 +21,13 @@
 use super::watch::Stamp;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::rootless;
 use crate::store::NewFile;
 use crate::store::image::{Image, Sources};
 use std::fmt::Write as _;
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write as _};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Where memos are, in `verified`; an ordinary user's are in `XDG_RUNTIME_DIR/imrun/verified`. It does not follow `--root`: who may choose a place could choose its memos.
@@ -57,13 +57,12 @@ impl Memos {
         };
         let directory = runtime.join("verified");
         for directory in [&runtime, &directory] {
-            match DirBuilder::new().mode(0o700).create(directory) {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                    return Ok(Err(format!("mkdir({directory:?}): {error}")));
-                }
-                _ => refuse_foreign(directory)?,
+            if let Err(error) = files::make_directory(directory) {
+                return Ok(Err(error.to_string()));
             }
+            refuse_foreign(directory)?;
         }
+        files::close_to_others(&directory, |_| Some(0))?;
         let boot = std::fs::read_to_string(BOOT_ID).context(|| format!("read({BOOT_ID:?})"))?;
         Ok(Ok(Memos { directory, boot }))
     }

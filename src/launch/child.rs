@@ -6,7 +6,7 @@
 //! stage, while those of the ipc namespace belong to the container's.
 
 use super::mask::{self, Covers};
-use super::sysctl::{self, Sysctl};
+use super::sysctl::{self, Setting, Sysctl};
 use super::{Filter, Spec};
 use crate::sys::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::sys::{landlock, network, process, seccomp, socket as descriptors};
@@ -15,8 +15,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::Signal;
-use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stdin, fchdir, pivot_root, setsid};
 use std::convert::Infallible;
@@ -33,6 +32,10 @@ pub(super) const NAMESPACES: u64 =
 /// ([`crate::rootless`]).
 pub(super) const IPC: u64 = libc::CLONE_NEWIPC as u64;
 
+/// The limit of a core dump's size by which there is none: a file would have to be larger, and for a program that
+/// reads dumps from a pipe the kernel takes 1 for "no dump", where 0 means nothing to it (core(5)).
+const NO_CORE: libc::rlim_t = 1;
+
 /// Parent to child: its world is known, the user namespace has its ids, and the root is mapped to
 /// them.
 pub(super) const TOLD: u8 = b't';
@@ -48,8 +51,8 @@ pub(super) struct Cradle<'a> {
     pub sets_memfd: bool,
     /// Whether supplementary groups can be set.
     pub sets_groups: bool,
-    /// Whether its parent is not imrun.
-    pub adopted: bool,
+    /// User of the host who owns its user namespace, if that is not this process's.
+    pub owner: Option<u32>,
     pub stdin: Option<RawFd>,
     pub stdout: RawFd,
     pub stderr: RawFd,
@@ -67,6 +70,8 @@ pub(super) struct World {
     pub has_root: bool,
     /// Whether a mount for /dev comes with [`TOLD`].
     pub has_devices: bool,
+    /// Whether it waits once its mounts stand, before it changes to them.
+    pub waits: bool,
     /// Where the mounts go that come with [`TOLD`], relative to the root.
     pub targets: Vec<&'static CStr>,
     pub filter: Vec<libc::sock_filter>,
@@ -112,6 +117,7 @@ steps! {
     Channel = "send, recv(channel)",
     Signals = "rt_sigaction(SIG_DFL)",
     Session = "setsid()",
+    Owner = "setresuid, setfsuid(owner)",
     CgroupNamespace = "unshare(CLONE_NEWCGROUP)",
     Propagation = "mount(\"/\", MS_REC|MS_PRIVATE)",
     Proc = "fsopen, fsconfig, fsmount(\"proc\")",
@@ -121,8 +127,12 @@ steps! {
     SysctlSem = "write(\"/proc/sys/kernel/sem\")",
     SysctlQueues = "write(\"/proc/sys/fs/mqueue/queues_max\")",
     SysctlUserNamespaces = "write(\"/proc/sys/user/max_user_namespaces\")",
+    SysctlInotifyInstances = "write(\"/proc/sys/user/max_inotify_instances\")",
+    SysctlInotifyWatches = "write(\"/proc/sys/user/max_inotify_watches\")",
     SysctlMemfd = "write(\"/proc/sys/vm/memfd_noexec\")",
-    Sysctl = "write(linux.sysctl)",
+    Sysctl = "write",
+    SysctlRead = "read",
+    SysctlKept = "read, compare",
     SysctlPorts = "write(\"/proc/sys/net/ipv4/ip_unprivileged_port_start\")",
     ProcReadOnly = "mount_setattr(proc, MOUNT_ATTR_RDONLY)",
     Sysfs = "fsopen, fsconfig, fsmount(\"sysfs\")",
@@ -137,7 +147,8 @@ steps! {
     Covers = "openat2(\"/dev/null\", O_PATH)",
     CoverProc = "move_mount(/dev/null, /proc)",
     CoverSysfs = "move_mount(/dev/null, /sys)",
-    Masked = "openat2, move_mount(linux.maskedPaths)",
+    Masked = "openat2, move_mount",
+    Mounted = "mounted",
     Bind = "move_mount(\"/etc\")",
     EnterRoot = "fchdir(root)",
     Pivot = "pivot_root(\".\", \".\")",
@@ -147,15 +158,15 @@ steps! {
     Domainname = "setdomainname()",
     LoopbackSocket = "socket(AF_INET)",
     Loopback = "ioctl(\"lo\", SIOCSIFFLAGS)",
+    Personality = "personality()",
     Stdin = "open(\"/dev/null\")",
     Stdio = "dup2()",
-    CoreLimit = "setrlimit(RLIMIT_CORE, 0)",
+    CoreLimit = "setrlimit(RLIMIT_CORE, 1)",
     Bounding = "prctl(PR_CAPBSET_DROP)",
     Ids = "setgroups, setresgid, setresuid()",
     KeepCapabilities = "prctl(PR_SET_KEEPCAPS)",
     Capabilities = "capset()",
     NoNewPrivileges = "prctl(PR_SET_NO_NEW_PRIVS)",
-    ParentDeath = "prctl(PR_SET_PDEATHSIG, SIGKILL)",
     WorkingDirectory = "chdir()",
     CloseRange = "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)",
     KeepOpen = "fcntl(F_SETFD, 0)",
@@ -169,19 +180,22 @@ steps! {
 pub(super) struct Failure {
     pub step: Step,
     pub errno: Errno,
+    /// Which element of a list the step was about, from 0.
+    pub index: u32,
 }
 
 impl Failure {
     /// Bytes of a message.
-    pub const SIZE: usize = 5;
+    pub const SIZE: usize = 9;
 
     fn encode(self) -> [u8; Self::SIZE] {
         let [a, b, c, d] = (self.errno as i32).to_ne_bytes();
-        [self.step as u8, a, b, c, d]
+        let [e, f, g, h] = self.index.to_ne_bytes();
+        [self.step as u8, a, b, c, d, e, f, g, h]
     }
 
     /// The inverse of `encode`; a child of this very program wrote it.
-    pub fn decode([step, a, b, c, d]: [u8; Self::SIZE]) -> Failure {
+    pub fn decode([step, a, b, c, d, e, f, g, h]: [u8; Self::SIZE]) -> Failure {
         let step = Step::ALL
             .get(usize::from(step))
             .copied()
@@ -189,17 +203,52 @@ impl Failure {
         Failure {
             step,
             errno: Errno::from_raw(i32::from_ne_bytes([a, b, c, d])),
+            index: u32::from_ne_bytes([e, f, g, h]),
         }
     }
 }
 
-trait At<T> {
-    fn at(self, step: Step) -> Result<T, Failure>;
+trait At<T>: Sized {
+    /// The step that fails.
+    fn at(self, step: Step) -> Result<T, Failure> {
+        self.at_element(step, 0)
+    }
+
+    /// The same, and the element of a list that it is about.
+    fn at_element(self, step: Step, index: usize) -> Result<T, Failure>;
 }
 
 impl<T> At<T> for nix::Result<T> {
-    fn at(self, step: Step) -> Result<T, Failure> {
-        self.map_err(|errno| Failure { step, errno })
+    fn at_element(self, step: Step, index: usize) -> Result<T, Failure> {
+        self.map_err(|errno| Failure {
+            step,
+            errno,
+            index: index as u32,
+        })
+    }
+}
+
+/// Runs in the process that clones the child; says whether it is to be cloned. That process has all
+/// rights of imrun's, and ends with the clone.
+pub(super) fn before(cradle: &Cradle<'_>) -> bool {
+    let Err(failure) = prepare_clone(cradle) else {
+        return true;
+    };
+    // Nobody is left to tell when this fails: the parent is gone, and sees nothing.
+    let _ = send(cradle, failure);
+    false
+}
+
+fn prepare_clone(cradle: &Cradle<'_>) -> Result<(), Failure> {
+    if cradle.sets_memfd {
+        // Of the guard's pid namespace: what is nested in it cannot be laxer.
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let proc = open(c"/proc", flags, Mode::empty()).at(Step::SysctlMemfd)?;
+        set_sysctls(&proc, &sysctl::HOST_USER)?;
+    }
+    match cradle.owner {
+        Some(owner) => process::set_effective_user(owner).at(Step::Owner),
+        None => Ok(()),
     }
 }
 
@@ -264,6 +313,7 @@ fn told(step: Step) -> Failure {
     Failure {
         step,
         errno: Errno::from_raw(0),
+        index: 0,
     }
 }
 
@@ -317,9 +367,6 @@ fn mount_views(cradle: &Cradle<'_>) -> Result<Views, Failure> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     nix::mount::mount(none, c"/", none, private, none).at(Step::Propagation)?;
     let proc = mount_new(c"proc", 0, Step::Proc)?;
-    if cradle.sets_memfd {
-        set_sysctls(&proc, &sysctl::HOST_USER)?;
-    }
     let sysfs = match cradle.own_network {
         true => Some(mount_new(c"sysfs", RDONLY, Step::Sysfs)?),
         false => None,
@@ -375,8 +422,13 @@ fn enter_root(
     for (target, bind) in world.targets.iter().zip(handed.binds.iter().flatten()) {
         attach_bind(root, bind, target)?;
     }
-    for path in &world.spec.masked {
-        covers.put_in(root, path).at(Step::Masked)?;
+    for (index, path) in world.spec.masked.iter().enumerate() {
+        let put = covers.put_in(root, path);
+        put.at_element(Step::Masked, index)?;
+    }
+    if world.waits {
+        send(cradle, told(Step::Mounted))?;
+        let [] = await_message(cradle, GO)?;
     }
     fchdir(root).at(Step::EnterRoot)?;
     pivot_root(c".", c".").at(Step::Pivot)?;
@@ -394,15 +446,26 @@ fn mount_new(fstype: &CStr, attributes: mount::Attributes, step: Step) -> Result
 /// Through this one procfs alone are sysctls written, so that no mount in an image can redirect
 /// them; then it becomes read-only.
 fn configure(proc: &OwnedFd, cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
-    for (path, value) in &spec.sysctls {
-        sysctl::set(proc.as_fd(), path, value).at(Step::Sysctl)?;
-    }
     if cradle.own_ipc {
         set_sysctls(proc, &sysctl::IPC)?;
     }
     set_sysctls(proc, &sysctl::USER)?;
+    if cradle.owner.is_none() {
+        set_sysctls(proc, &sysctl::SHARED_USER)?;
+    }
     if cradle.own_network {
         set_sysctls(proc, &sysctl::NETWORK)?;
+    }
+    // After imrun's own: what a bundle asks for is what the app sees.
+    for (index, Setting { path, value, .. }) in spec.sysctls.iter().enumerate() {
+        let set = sysctl::set(proc.as_fd(), path, value);
+        set.at_element(Step::Sysctl, index)?;
+    }
+    for (index, Setting { path, value, .. }) in spec.sysctls.iter().enumerate() {
+        let holds = sysctl::holds(proc.as_fd(), path, value);
+        if !holds.at_element(Step::SysctlRead, index)? {
+            return Err(Errno::EIO).at_element(Step::SysctlKept, index);
+        }
     }
     mount::set_attributes(proc.as_fd(), RDONLY).at(Step::ProcReadOnly)
 }
@@ -438,8 +501,9 @@ fn connect_stdio(cradle: &Cradle<'_>) -> Result<(), Failure> {
 }
 
 fn drop_privileges(cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).at(Step::CoreLimit)?;
+    setrlimit(Resource::RLIMIT_CORE, NO_CORE, NO_CORE).at(Step::CoreLimit)?;
     umask(Mode::from_bits_truncate(spec.umask));
+    process::set_personality(spec.personality).at(Step::Personality)?;
     let capabilities = spec.capabilities.bits();
     bound_capabilities(capabilities)?;
     // Else a user other than 0 would have none left to be given.
@@ -448,12 +512,9 @@ fn drop_privileges(cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
     process::set_ids(spec.uid, spec.gid, groups).at(Step::Ids)?;
     process::set_capabilities(capabilities).at(Step::Capabilities)?;
     nix::sys::prctl::set_no_new_privs().at(Step::NoNewPrivileges)?;
-    // A change of credentials clears it, so it comes after the last one.
-    if !cradle.adopted {
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).at(Step::ParentDeath)?;
-    }
-    exit_if_orphaned(cradle)?;
     enter_working_directory(&spec.workdir).at(Step::WorkingDirectory)?;
+    // Who creates a container hears of it, and not only who starts it.
+    try_candidates(spec, process::find_executable)?;
     process::close_on_exec_from(3).at(Step::CloseRange)?;
     process::keep_open(3..3 + spec.descriptors).at(Step::KeepOpen)
 }
@@ -467,16 +528,6 @@ fn bound_capabilities(keep: u64) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// The parent may have died before its death was asked to be told.
-fn exit_if_orphaned(cradle: &Cradle<'_>) -> Result<(), Failure> {
-    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    match socket::recv(cradle.channel, &mut [0], flags) {
-        Ok(0) => process::exit(i32::from(crate::error::EXIT_REFUSED)),
-        Err(Errno::EAGAIN) => Ok(()),
-        other => other.at(Step::Channel).map(drop),
-    }
 }
 
 /// No descriptor of this process's is a way to it (/proc/self/fd), and the kernel gives a path that
@@ -494,23 +545,26 @@ fn enter_working_directory(path: &CStr) -> nix::Result<()> {
     }
 }
 
-/// Tries the candidates as execvp(3) does: the first one that is there decides.
 fn execute(spec: &Spec) -> Failure {
+    let execute = |path: &CStr| Err::<Infallible, _>(process::execve(path, &spec.args, &spec.env));
+    match try_candidates(spec, execute) {
+        Err(failure) => failure,
+        Ok(never) => match never {},
+    }
+}
+
+/// Tries the candidates as execvp(3) does: the first one that is there decides.
+fn try_candidates<T>(
+    spec: &Spec,
+    mut attempt: impl FnMut(&CStr) -> nix::Result<T>,
+) -> Result<T, Failure> {
     let mut worst = Errno::ENOENT;
     for path in &spec.candidates {
-        match process::execve(path, &spec.args, &spec.env) {
-            Errno::ENOENT | Errno::ENOTDIR => {}
-            Errno::EACCES => worst = Errno::EACCES,
-            errno => {
-                return Failure {
-                    step: Step::Execute,
-                    errno,
-                };
-            }
+        match attempt(path) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(Errno::EACCES) => worst = Errno::EACCES,
+            decided => return decided.at(Step::Execute),
         }
     }
-    Failure {
-        step: Step::Execute,
-        errno: worst,
-    }
+    Err(worst).at(Step::Execute)
 }

@@ -1,33 +1,30 @@
-//! A file with the host's names, bound read-only over a placeholder of the image.
+//! A file with the host's names: a copy, bound read-only over a placeholder of the image.
+//!
+//! Never the host's own file: an app could lock that, and would read edits that the launch record does
+//! not name.
 
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result, reason_of};
+use crate::files;
 use crate::sys::mount;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use std::ffi::{CStr, OsStr};
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// More than any resolver reads.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// A file of the host, or one that is made in its place.
+/// The content of a file of the host's, or of one that is made in its place.
 pub(super) struct HostFile {
-    origin: Origin,
-    /// Of its bytes, when it was opened.
+    bytes: Vec<u8>,
+    /// Of its bytes.
     pub digest: Digest,
-}
-
-enum Origin {
-    /// Open as O_PATH: what was checked is what is bound, whatever happens to its name.
-    Host(OwnedFd, PathBuf),
-    /// Its bytes.
-    Made(String),
 }
 
 /// A detached mount and where it goes.
@@ -38,10 +35,11 @@ pub(super) struct Bind {
 }
 
 impl HostFile {
-    /// Opens a file of the host, through the links that lead to it, and hashes it.
+    /// Reads a file of the host, through the links that lead to it.
     ///
     /// # Errors
-    /// Anything but a regular file; `hint` says what can be done instead.
+    /// Anything but a regular file that holds as much as its size says; `hint` says what can be done
+    /// instead.
     pub fn open(path: &Path, hint: &str) -> Result<HostFile> {
         let refuse = |why: &dyn std::fmt::Display| {
             Error::unsupported(format_args!("{path:?}"), why).hint(hint)
@@ -49,66 +47,55 @@ impl HostFile {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let handle = open(path, flags, Mode::empty()).map_err(|errno| refuse(&errno.desc()))?;
         // Only an inode that was looked at is opened: to open a device or a fifo can do things.
-        let metadata = File::from(handle.try_clone().context(|| "dup()")?)
-            .metadata()
-            .context(|| format!("fstat({path:?})"))?;
+        let filesystem = fstatfs(&handle).context(|| format!("fstatfs({path:?})"))?;
+        let handle = File::from(handle);
+        let metadata = handle.metadata().context(|| format!("fstat({path:?})"))?;
         if !metadata.is_file() {
             return Err(refuse(&"is not a regular file"));
         }
-        let mut bytes = Vec::new();
-        File::open(format!("/proc/self/fd/{}", handle.as_raw_fd()))
-            .and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut bytes))
-            .map_err(|error| refuse(&reason_of(&error)))?;
-        if bytes.len() as u64 > MAX_SIZE {
+        let size = metadata.len();
+        if size > MAX_SIZE {
             return Err(refuse(&format_args!("is larger than {MAX_SIZE} bytes")));
         }
-        Ok(HostFile {
-            digest: Digest::sha256(&bytes),
-            origin: Origin::Host(handle, path.to_owned()),
-        })
+        // The kernel makes its content up when it is read, and may never come to an end.
+        if filesystem.filesystem_type() == PROC_SUPER_MAGIC {
+            return Err(refuse(&"is not a stored file"));
+        }
+        let mut bytes = Vec::new();
+        File::open(format!("/proc/self/fd/{}", handle.as_raw_fd()))
+            .and_then(|file| file.take(size + 1).read_to_end(&mut bytes))
+            .map_err(|error| refuse(&reason_of(&error)))?;
+        if bytes.len() as u64 != size {
+            return Err(refuse(&"does not hold as many bytes as its size says"));
+        }
+        Ok(HostFile::made(bytes))
     }
 
-    /// A file with that text.
-    pub fn made(text: String) -> HostFile {
+    /// A file of these bytes.
+    pub fn made(bytes: Vec<u8>) -> HostFile {
         HostFile {
-            digest: Digest::sha256(text.as_bytes()),
-            origin: Origin::Made(text),
+            digest: Digest::sha256(&bytes),
+            bytes,
         }
     }
 
-    /// A read-only mount of it, for `target`; a file that is made goes into the directory `stage`.
+    /// A read-only mount of a copy of it, for `target`. The copy is made in the directory `stage`, which
+    /// is imrun's alone, and goes with that.
     pub fn bind(&self, target: &'static CStr, stage: &Path) -> Result<Bind> {
-        let written;
-        let (handle, path) = match &self.origin {
-            Origin::Host(handle, path) => (handle, path.clone()),
-            Origin::Made(text) => {
-                let name = Path::new(OsStr::from_bytes(target.to_bytes()));
-                let path = stage.join(name.file_name().expect("a target is a file"));
-                written = write(&path, text)?;
-                (&written, path)
-            }
-        };
-        let mount = mount::open_tree_clone_of(handle.as_fd())
+        /// Everybody in the container may read it.
+        const MODE: u32 = 0o444;
+        let name = Path::new(OsStr::from_bytes(target.to_bytes()));
+        let path = stage.join(name.file_name().expect("a target is a file"));
+        let mut file = files::create_new(&path, MODE)?;
+        file.write_all(&self.bytes)
+            .context(|| format!("write({path:?})"))?;
+        let mount = mount::open_tree_clone_of(file.as_fd())
             .context(|| format!("open_tree({path:?}, OPEN_TREE_CLONE)"))?;
         let attributes = mount::RDONLY | mount::NOSUID | mount::NODEV | mount::NOEXEC;
         mount::set_attributes(mount.as_fd(), attributes)
             .context(|| format!("mount_setattr({path:?}, MOUNT_ATTR_RDONLY)"))?;
         Ok(Bind { mount, target })
     }
-}
-
-/// Makes a file that everybody may read; it is there for nobody but this container.
-fn write(path: &Path, text: &str) -> Result<OwnedFd> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
-        .context(|| format!("open({path:?}, O_CREAT|O_EXCL)"))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.set_permissions(Permissions::from_mode(0o444)))
-        .context(|| format!("write({path:?})"))?;
-    Ok(file.into())
 }
 
 #[cfg(test)]
@@ -152,5 +139,18 @@ mod tests {
         HostFile::open(&path, "hint").unwrap();
         file.set_len(MAX_SIZE + 1).unwrap();
         assert!(HostFile::open(&path, "hint").is_err());
+    }
+
+    #[test]
+    fn what_the_kernel_makes_up_is_refused_and_never_read() {
+        // To read the first would wait for messages, and take them away from others.
+        for path in [
+            "/proc/kmsg",
+            "/proc/self/mounts",
+            "/sys/kernel/uevent_seqnum",
+        ] {
+            let error = HostFile::open(Path::new(path), "hint").err().unwrap();
+            assert!(error.what.contains(path), "{error}");
+        }
     }
 }

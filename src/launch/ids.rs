@@ -1,9 +1,16 @@
 //! Which of the host's users and groups those of a container are.
 
 use crate::error::{Context, Error, Result};
-use crate::user::IDS;
+use crate::user::{IDS, NO_ID};
 use nix::unistd::Pid;
 use std::fmt::Write as _;
+use std::ops::Range;
+
+/// Ids that nobody has: neither Debian (policy, 9.2.2) nor systemd (UIDS-GIDS.md) gives them to a user
+/// or a service. What the host has for them goes to ids beyond the container's own.
+const SPARE: Range<u32> = 60_578..61_184;
+/// The most ranges that the kernel maps (user_namespaces(7)).
+const MAX_RANGES: usize = 340;
 
 /// So many ids that follow one another (user_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +50,19 @@ impl Ids {
             groups,
             shifted: true,
         }
+    }
+
+    /// The same, and further ones that the app has as its user or its groups: each takes the place of one
+    /// that nobody has ([`SPARE`]), so that the container needs no more ids of the host.
+    ///
+    /// # Errors
+    /// There is no place for them.
+    pub fn with(self, user: u32, groups: &[u32]) -> Result<Ids> {
+        Ok(Ids {
+            users: extended(self.users, &[user], "user")?,
+            groups: extended(self.groups, groups, "group")?,
+            ..self
+        })
     }
 
     /// Those that an ordinary user has to give ([`Owners::ranges`]): where it is one alone, the
@@ -96,20 +116,22 @@ impl Ids {
         self.shifted
     }
 
-    /// What a user's number in the container is short of its number on the host, modulo 2^32.
-    pub fn first_user(&self) -> u32 {
-        let user_0 = |range: &IdRange| range.outside.wrapping_sub(range.inside);
-        self.users.first().map_or(0, user_0)
+    /// The container's number of a user of the host, if it has one.
+    pub fn user_inside(&self, outside: u32) -> Option<u32> {
+        let holds =
+            |range: &&IdRange| outside >= range.outside && outside - range.outside < range.count;
+        let range = self.users.iter().find(holds)?;
+        range.inside.checked_add(outside - range.outside)
     }
 
     /// The host's number of a user of the container.
     pub(super) fn user(&self, id: u32) -> Result<u32> {
-        outside(&self.users, id).ok_or_else(|| missing("user", id))
+        outside(&self.users, id).ok_or_else(|| beyond("user", id))
     }
 
     /// The host's number of a group of the container.
     pub(super) fn group(&self, id: u32) -> Result<u32> {
-        outside(&self.groups, id).ok_or_else(|| missing("group", id))
+        outside(&self.groups, id).ok_or_else(|| beyond("group", id))
     }
 
     /// Gives them to the user namespace of `pid`, which has none yet.
@@ -140,6 +162,61 @@ fn same(counts: &[u32]) -> Vec<IdRange> {
     ranges
 }
 
+/// `ranges` with those of `wanted` that are in none of them.
+fn extended(ranges: Vec<IdRange>, wanted: &[u32], kind: &str) -> Result<Vec<IdRange>> {
+    let is_missing = |id: &u32| outside(&ranges, *id).is_none();
+    let mut missing: Vec<_> = wanted.iter().copied().filter(is_missing).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    let (Some(first), count) = (missing.first().copied(), missing.len() as u32) else {
+        return Ok(ranges);
+    };
+    let refuse = || beyond(kind, first);
+    if missing.contains(&NO_ID) {
+        return Err(beyond(kind, NO_ID));
+    }
+    let is_free = |start: &u32| {
+        let place = *start..start + count;
+        place.end <= SPARE.end && !wanted.iter().any(|id| place.contains(id))
+    };
+    let place = SPARE.clone().find(is_free).ok_or_else(refuse)?;
+    let fits = |range: &IdRange| {
+        range.inside <= place && place + count <= range.inside.saturating_add(range.count)
+    };
+    let split = ranges.iter().position(fits).ok_or_else(refuse)?;
+    let mut all = ranges;
+    let IdRange {
+        inside,
+        outside,
+        count: whole,
+    } = all.remove(split);
+    let before = place - inside;
+    let range = |inside, outside, count| IdRange {
+        inside,
+        outside,
+        count,
+    };
+    let rest = whole - before - count;
+    all.push(range(inside, outside, before));
+    all.push(range(place + count, outside + before + count, rest));
+    for (id, host) in missing.into_iter().zip(outside + before..) {
+        match all.last_mut() {
+            Some(last)
+                if last.inside.checked_add(last.count) == Some(id)
+                    && last.outside + last.count == host =>
+            {
+                last.count += 1;
+            }
+            _ => all.push(range(id, host, 1)),
+        }
+    }
+    all.retain(|range| range.count > 0);
+    match all.len() <= MAX_RANGES {
+        true => Ok(all),
+        false => Err(refuse()),
+    }
+}
+
 fn table(ranges: &[IdRange]) -> String {
     let mut text = String::new();
     for range in ranges {
@@ -156,13 +233,45 @@ fn outside(ranges: &[IdRange], id: u32) -> Option<u32> {
     range.outside.checked_add(id - range.inside)
 }
 
-fn missing(kind: &str, id: u32) -> Error {
+fn beyond(kind: &str, id: u32) -> Error {
     Error::policy(format_args!("{kind} {id}"), "is beyond the container's ids")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_beyond_the_containers_own_takes_the_place_of_one_that_nobody_has() {
+        let groups = [1_000_680_000, 5, 60_578, 1_000_680_001, 70_000];
+        let ids = Ids::own(524_288).with(1_000_680_000, &groups).unwrap();
+        assert_eq!(ids.user(1_000_680_000).unwrap(), 524_288 + 60_578);
+        assert_eq!(ids.user_inside(524_288 + 60_578), Some(1_000_680_000));
+        assert_eq!(ids.user(60_578).unwrap_err().what, "user 60578");
+        for usual in [0, 1000, 60_577, 60_579, 65_534] {
+            assert_eq!(ids.user(usual).unwrap(), 524_288 + usual);
+        }
+        // 60578 is asked for as a group, and stays.
+        assert_eq!(
+            table(&ids.groups),
+            "0 524288 60579\n60582 584870 4954\n70000 584867 1\n1000680000 584868 2\n"
+        );
+        assert_eq!(Ids::own(9).with(65_535, &[0]).unwrap(), Ids::own(9));
+    }
+
+    #[test]
+    fn what_has_no_place_or_is_no_id_is_refused() {
+        let far = |count: u32| (0..count).map(|n| 100_000 + 2 * n).collect::<Vec<_>>();
+        Ids::own(524_288).with(0, &far(338)).unwrap();
+        let error = Ids::own(524_288).with(0, &far(339)).unwrap_err();
+        assert_eq!(error.what, "group 100000");
+        // Of a few ids none is spare.
+        let few = Ids::of_a_user([vec![1, 1000], vec![1, 1000]], 0, 0);
+        assert_eq!(few.with(70_000, &[]).unwrap_err().what, "user 70000");
+        // A container without a user namespace's range has all there are.
+        let all = Ids::of_the_host();
+        assert_eq!(all.clone().with(4_294_967_294, &[70_000]).unwrap(), all);
+    }
 
     #[test]
     fn ranges_of_a_user_are_mapped_one_by_one() {
@@ -187,7 +296,10 @@ mod tests {
             (0, 0)
         );
         assert!(alone.user(0).is_err() && !alone.have_root());
-        assert_eq!(0u32.wrapping_sub(alone.first_user()), 1000);
+        assert_eq!(
+            (alone.user_inside(0), alone.user_inside(1)),
+            (Some(1000), None)
+        );
         let top = IdRange {
             inside: 0,
             outside: u32::MAX,

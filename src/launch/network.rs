@@ -2,11 +2,11 @@
 
 use super::host_file::{Bind, HostFile};
 use super::namespace::open_namespace;
-use super::sysctl;
+use super::sysctl::{self, Setting};
 use crate::error::{Context, Error, Reason, Result};
 use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
@@ -68,9 +68,6 @@ pub struct Network {
     names: Source,
     sysctls: Vec<Setting>,
 }
-
-/// A path beneath /proc, and its value.
-pub type Setting = (CString, Vec<u8>);
 
 /// Where the files with names are from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,7 +166,7 @@ impl Network {
         };
         let resolv_conf = match dns.is_empty() {
             true => HostFile::open(Path::new(RESOLV_CONF), "--dns ADDRESS takes its place")?,
-            false => HostFile::made(resolv_conf(dns)),
+            false => HostFile::made(resolv_conf(dns).into_bytes()),
         };
         let hint = "the host needs a hosts file: hosts(5)";
         let hosts = HostFile::open(Path::new(HOSTS), hint)?;
@@ -195,9 +192,6 @@ pub struct Attachment {
     sysctls: Vec<Setting>,
 }
 
-/// The way back from another network namespace.
-pub(super) struct Home(Option<File>);
-
 impl Attachment {
     /// For the launch record: the mode, the namespace's path, the digests of the files with names.
     pub fn record(&self) -> Value {
@@ -209,7 +203,7 @@ impl Attachment {
         for (name, file) in &self.names {
             record[name.key()] = json!(file.digest);
         }
-        for (path, value) in &self.sysctls {
+        for Setting { path, value, .. } in &self.sysctls {
             let value = String::from_utf8_lossy(value);
             record["sysctls"][&*path.to_string_lossy()] = json!(value);
         }
@@ -240,33 +234,26 @@ impl Attachment {
             .collect()
     }
 
-    /// The files with names, to be mounted in the root; `stage` is a directory for what is made.
+    /// Copies of the files with names, to be mounted in the root, made in the directory `stage`.
     pub(super) fn binds(&self, stage: &Path) -> Result<Vec<Bind>> {
         let bind = |(name, file): &(NameFile, HostFile)| file.bind(name.target(), stage);
         self.names.iter().map(bind).collect()
     }
 
     /// Moves this thread into the namespace that it names, if it does: a child that is cloned there
-    /// stays. Other threads are where they were; this one goes back by [`Home::leave`]. On the way it
-    /// sets what is to be set there.
-    pub(super) fn enter(&self) -> Result<Home> {
+    /// stays. Other threads are where they were. On the way it sets what is to be set there.
+    pub(super) fn enter(&self) -> Result<()> {
         let Some(namespace) = &self.namespace else {
-            return Ok(Home(None));
+            return Ok(());
         };
         let path = "/proc/thread-self/ns/net";
         let home = File::open(path).context(|| format!("open({path:?})"))?;
         if !self.sysctls.is_empty() && is_same(namespace, &home)? {
             let why = "a container does not set what is the host's own network";
-            return Err(Error::policy("linux.sysctl", why));
+            return Err(Error::policy(Setting::field(&self.sysctls[0].name), why));
         }
-        set_namespace(namespace)?;
-        let set = |(path, value): &Setting| sysctl::set_here(path, value);
-        let set = self.sysctls.iter().try_for_each(set);
-        let home = Home(Some(home));
-        match set {
-            Ok(()) => Ok(home),
-            Err(error) => home.leave().and(Err(error)),
-        }
+        setns(namespace, CloneFlags::CLONE_NEWNET).context(|| "setns(CLONE_NEWNET)")?;
+        self.sysctls.iter().try_for_each(sysctl::set_here)
     }
 }
 
@@ -275,16 +262,6 @@ fn is_same(one: &File, other: &File) -> Result<bool> {
     let pair = inode(one).and_then(|one| Ok((one, inode(other)?)));
     let (one, other) = pair.context(|| "fstat(network namespace)")?;
     Ok(one == other)
-}
-
-impl Home {
-    pub(super) fn leave(self) -> Result<()> {
-        self.0.as_ref().map_or(Ok(()), set_namespace)
-    }
-}
-
-fn set_namespace(namespace: &File) -> Result<()> {
-    setns(namespace, CloneFlags::CLONE_NEWNET).context(|| "setns(CLONE_NEWNET)")
 }
 
 fn open_network(path: &Path) -> Result<File> {

@@ -14,10 +14,9 @@ use crate::container::{Bundle, Subject};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::json::{self, Node};
-use crate::launch::NameFile;
+use crate::launch::{NameFile, Setting};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +34,7 @@ pub struct Config {
     /// `none`, `host` or `ns:PATH`.
     pub network: String,
     /// Settings of a network that is not its own.
-    pub network_sysctls: Vec<(CString, Vec<u8>)>,
+    pub network_sysctls: Vec<Setting>,
     /// The uts namespace whose name it takes over.
     pub uts: Option<PathBuf>,
     /// The ipc namespace that it asks for, and does not get.
@@ -103,7 +102,7 @@ impl Config {
     pub fn parse(bytes: &[u8], reading: &Reading<'_>) -> Result<Config> {
         let document = json::parse(WHAT, bytes)?;
         let root = Node::root(WHAT, &document);
-        check_version(root.need("ociVersion")?.text()?)?;
+        let minor = minor_version(root.need("ociVersion")?.text()?)?;
         let mut changes = Changes::default();
         let annotations = match root.get("annotations")? {
             Some(annotations) => annotations.text_map()?,
@@ -114,7 +113,7 @@ impl Config {
         let (process, capabilities) = process::read(&root.need("process")?, &mut changes)?;
         let linux = linux::read(&root, reading, &mut changes)?;
         let limits = limits::read(&root, reading.controllers, &mut changes)?;
-        let hooks = hooks::read(&root)?;
+        let hooks = hooks::read(&root, minor)?;
         let (filter, agent) = match linux.seccomp {
             Some(Seccomp { filter, agent }) => (Some(filter), agent),
             None => (None, None),
@@ -139,8 +138,9 @@ impl Config {
             bundle: Bundle {
                 process,
                 descriptors: Vec::new(),
-                hostname: text(&root, "hostname")?,
+                hostname: linux.hostname,
                 domainname: linux.domainname,
+                personality: linux.personality,
                 sysctls,
                 masked: linux.masked,
                 filter,
@@ -158,12 +158,15 @@ pub(super) fn text(node: &Node<'_>, key: &str) -> Result<Option<String>> {
     Ok(text.filter(|text| !text.is_empty()).map(str::to_owned))
 }
 
-fn check_version(version: &str) -> Result<()> {
-    match version.split('.').next() {
-        Some("1") => Ok(()),
+/// The second number of a version 1.MINOR.PATCH (semver.org): those of the first one are compatible.
+fn minor_version(version: &str) -> Result<u64> {
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Vec<Option<u64>> = core.split('.').map(|part| part.parse().ok()).collect();
+    match numbers[..] {
+        [Some(1), Some(minor), Some(_)] => Ok(minor),
         _ => Err(Error::unsupported(
             format_args!("{WHAT} `ociVersion` {version:?}"),
-            "is none of 1.x",
+            "is no version 1.MINOR.PATCH",
         )),
     }
 }

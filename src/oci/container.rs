@@ -1,39 +1,39 @@
 //! What the commands do to containers.
 
 use super::config::{Config, Reading};
-use super::door::{self, Door};
-use super::hooks;
+use super::door::{self, AppIdentity, Door};
 use super::preserved::Preserved;
 use super::scope::Scope;
 use super::state::{App, Known, Phase, Place};
 use crate::capabilities::{self, Capabilities};
-use crate::cgroup::{self, Cgroup};
-use crate::container::{self, Request, Subject};
+use crate::cgroup;
+use crate::container::{self, Process, Request, Subject};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::integrity::Demand;
-use crate::launch::{self, Network, Outputs};
+use crate::launch::{self, Network};
 use crate::observe::OnWrite;
 use crate::rootless;
-use crate::ship::{Acknowledgement, SinkUrl};
+use crate::ship::SinkUrl;
 use crate::state::Runtime;
 use crate::status::Status;
 use crate::store::Store;
 use crate::supervise::{OnStall, Policy, stdin};
-use crate::sys::process;
+use crate::sys::process::{self, Identity};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{SFlag, fstat};
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of a config.json that are read.
-const MAX_CONFIG: u64 = 8 << 20;
+pub const MAX_CONFIG: u64 = 8 << 20;
 /// How long a supervisor may take to clean up behind its container: the drain, and then some.
 const CLEANUP: Duration = Duration::from_secs(20);
 
@@ -54,12 +54,6 @@ pub struct Host {
 }
 
 impl Host {
-    /// Whether the caller's own descriptors are all that output goes to. Then the app gets them: who
-    /// reads their other ends does not wait for imrun when the app has ended.
-    fn shows_all(&self) -> bool {
-        self.sinks.iter().all(is_stdio)
-    }
-
     /// The capabilities of `IMRUN_CAP_ADD`: names between spaces or commas.
     pub fn capabilities(names: &str) -> Result<Capabilities> {
         let names = names.split([' ', ',']).filter(|name| !name.is_empty());
@@ -71,10 +65,6 @@ impl Host {
         };
         names.map(parse).collect()
     }
-}
-
-fn is_stdio(sink: &SinkUrl) -> bool {
-    sink.acknowledgement() == Acknowledgement::Unshipped
 }
 
 /// What is to be created.
@@ -102,16 +92,7 @@ struct Draft<'a> {
 
 fn read_config(bundle: &Path, systemd: bool, quiet: bool, image: Option<Digest>) -> Result<Config> {
     let file = bundle.join("config.json");
-    let mut bytes = Vec::new();
-    File::open(&file)
-        .and_then(|open| open.take(MAX_CONFIG + 1).read_to_end(&mut bytes))
-        .context(|| format!("read({file:?})"))?;
-    if bytes.len() as u64 > MAX_CONFIG {
-        return Err(Error::usage(
-            format_args!("{file:?}"),
-            format_args!("is larger than {MAX_CONFIG} bytes"),
-        ));
-    }
+    let bytes = files::read(&file, MAX_CONFIG)?;
     let controllers = cgroup::controllers(&cgroup::hierarchy()?)?;
     let reading = Reading {
         directory: bundle,
@@ -137,14 +118,14 @@ impl<'a> Draft<'a> {
             .context(|| format!("realpath({:?})", creation.bundle))?;
         let quiet = host.on_write == OnWrite::Quiet;
         let mut config = read_config(&bundle, host.systemd, quiet, creation.image)?;
-        // Where its cgroup is must be known without asking its supervisor.
         let asked = config.bundle.cgroup.as_deref();
         match config.scope.as_ref().and(asked).and_then(Scope::place) {
             Some(place) => config.bundle.cgroup = Some(place),
             None => config.scope = None,
         }
-        let default = cgroup::place(&container::new_id()?);
-        let cgroup = config.bundle.cgroup.get_or_insert(default).clone();
+        if let Some(path) = config.network.strip_prefix("ns:") {
+            namespace("network", Path::new(path), CloneFlags::CLONE_NEWNET)?;
+        }
         if let Some(path) = &config.ipc {
             namespace("ipc", path, CloneFlags::CLONE_NEWIPC)?;
         }
@@ -166,9 +147,11 @@ impl<'a> Draft<'a> {
             },
             bundle,
             created: crate::time::now(),
-            cgroup,
+            cgroup: None,
+            supervisor: None,
             app: None,
             started: false,
+            poststop: config.hooks.poststop.clone(),
         };
         Ok(Draft {
             host,
@@ -200,10 +183,14 @@ impl<'a> Draft<'a> {
             preserved,
             ..
         } = self.creation;
-        let agent = agent.as_ref();
-        let door = Door::new(
-            self.place, &hooks, agent, self.known, pid_file, preserved, from,
-        );
+        let (agent, capabilities) = (agent.as_ref(), capabilities.and(self.host.capabilities));
+        let known = Known {
+            supervisor: Some(App::of(std::process::id() as i32)?),
+            ..self.known
+        };
+        self.place.write(&known)?;
+        let door = Door::new(self.place, &hooks, agent, known, pid_file, preserved, from)
+            .with_app(identity(&bundle.process, capabilities));
         let request = (|| {
             if let Some((scope, place)) = scope.zip(bundle.cgroup.as_deref()) {
                 scope.enter(place)?;
@@ -223,15 +210,11 @@ impl<'a> Draft<'a> {
                 workdir: None,
                 hostname: None,
                 name: Some(id),
-                capabilities: capabilities.and(self.host.capabilities),
+                capabilities,
                 network: Network::with_files(&network, names)?.with_sysctls(network_sysctls),
                 limits,
                 on_write: self.host.on_write,
                 stdin: given_stdin()?,
-                outputs: match self.host.shows_all() {
-                    true => Outputs::Handed,
-                    false => Outputs::Pipes,
-                },
                 sinks: self.host.sinks.clone(),
                 log_buffer: 1 << 20,
                 stop_signal: None,
@@ -251,15 +234,27 @@ impl<'a> Draft<'a> {
             .and_then(|request| container::run_behind(&request, &Status::default(), &door))
             .map(|outcome| outcome.code);
         if let Err(error) = &outcome {
-            if !door.was_created() {
-                self.place.remove()?;
-            }
+            door.abandon()?;
             // Who hears of it there tells it on.
             if door.tell(&Err(error.clone())) {
                 return Ok(error.exit);
             }
         }
         outcome
+    }
+}
+
+/// As whom the app runs.
+fn identity(process: &Process, capabilities: Capabilities) -> AppIdentity {
+    let owned = |(name, value): (&OsStr, &OsStr)| (name.to_owned(), value.to_owned());
+    AppIdentity {
+        identity: Identity::User {
+            uid: process.uid,
+            gid: process.gid,
+            groups: process.groups.clone(),
+            capabilities: capabilities.bits(),
+        },
+        env: process.env.iter().map(owned).collect(),
     }
 }
 
@@ -320,7 +315,7 @@ fn supervise(
     if let Err(errno) = nix::unistd::setsid() {
         log::warn!("setsid(): {}", errno.desc());
     }
-    if !host.sinks.iter().any(is_stdio) && !stdin_is_pipe().is_ok_and(|pipe| pipe) {
+    if !host.sinks.iter().any(SinkUrl::is_bare) && !stdin_is_pipe().is_ok_and(|pipe| pipe) {
         // Whoever reads the caller's pipes sees their end: there is nothing to be kept of it.
         if let Err(errno) = process::close_stdio() {
             log::warn!("dup2(/dev/null): {}", errno.desc());
@@ -332,17 +327,20 @@ fn supervise(
     })
 }
 
-/// Creates, starts, watches over and deletes a container; the app's exit code.
-pub fn run(host: &Host, creation: Creation) -> Result<u8> {
+/// Creates, starts, watches over and deletes a container, unless it is to be kept; the app's exit code.
+pub fn run(host: &Host, creation: Creation, keep: bool) -> Result<u8> {
     refuse_ordinary_users()?;
     Runtime::open(&host.root)?.sweep()?;
     let place = Place::of(&host.root, &creation.id)?;
     let draft = Draft::new(host, creation, &place)?;
-    let (hooks, known) = (draft.config.hooks.clone(), draft.known.clone());
+    let known = draft.known.clone();
     let lock = place.make()?;
     let code = place.write(&known).and_then(|()| draft.launch(None));
     drop(lock);
-    after(&place, &known, &hooks)?;
+    // What was never created is gone already.
+    if !keep && place.exists() {
+        forget(&place, &known)?;
+    }
     code
 }
 
@@ -381,8 +379,7 @@ pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
             false => Err(unfit(&known, phase, "kill")),
         };
     };
-    let cgroup = Cgroup::existing(&known.cgroup)?;
-    match (all, cgroup) {
+    match (all, known.existing_cgroup()?) {
         (true, Some(cgroup)) if signal == libc::SIGKILL => cgroup.kill(),
         (true, Some(cgroup)) => cgroup
             .processes()?
@@ -409,7 +406,7 @@ fn send(app: App, signal: i32) -> Result<()> {
 }
 
 /// Forgets a container that has ended; one that has not only with `force`, or before its start.
-pub fn delete(root: &Path, id: &str, force: bool, systemd: bool) -> Result<()> {
+pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
     let (place, known, phase) = match find(root, id) {
         Ok(found) => found,
         Err(_) if force && !Place::of(root, id)?.has_supervisor()? => {
@@ -420,8 +417,9 @@ pub fn delete(root: &Path, id: &str, force: bool, systemd: bool) -> Result<()> {
     match phase {
         Phase::Stopped => {}
         Phase::Created => kill(root, id, libc::SIGKILL, true)?,
+        Phase::Creating if force => end_creation(&place, &known)?,
         _ if force => {
-            let cgroup = Cgroup::existing(&known.cgroup)?;
+            let cgroup = known.existing_cgroup()?;
             cgroup.map_or(Ok(()), |cgroup| cgroup.kill())?;
         }
         _ => return Err(unfit(&known, phase, "delete").hint("--force kills it first")),
@@ -434,26 +432,33 @@ pub fn delete(root: &Path, id: &str, force: bool, systemd: bool) -> Result<()> {
     }
     // Of supervisors that were killed.
     Runtime::open(root)?.sweep()?;
-    let hooks = match read_config(&known.bundle, systemd, true, None) {
-        Ok(config) => config.hooks,
-        Err(error) => {
-            log::warn!("{error}: no poststop hooks are run");
-            hooks::Hooks::default()
-        }
+    forget(&place, &known)
+}
+
+/// Ends a container that is being created, by ending who creates it: that one knows what it has made.
+fn end_creation(place: &Place, known: &Known) -> Result<()> {
+    let deadline = Instant::now() + CLEANUP;
+    let mut supervisor = known.supervisor;
+    // For a moment it is there, and has not said who it is.
+    while supervisor.is_none() && place.has_supervisor()? && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+        supervisor = place.read()?.supervisor;
+    }
+    let Some(supervisor) = supervisor else {
+        return Ok(());
     };
-    after(&place, &known, &hooks)
+    send(supervisor, libc::SIGTERM)?;
+    if place.await_supervisor(CLEANUP / 2)? {
+        return Ok(());
+    }
+    // Of a hook that does not end, say. The kernel ends the container with it.
+    send(supervisor, libc::SIGKILL)
 }
 
 /// Forgets a container, and runs what its bundle has for then.
-fn after(place: &Place, known: &Known, hooks: &hooks::Hooks) -> Result<()> {
+fn forget(place: &Place, known: &Known) -> Result<()> {
     place.remove()?;
-    let state = known.document(Phase::Stopped);
-    for hook in &hooks.poststop {
-        let hook = std::slice::from_ref(hook);
-        if let Err(error) = hooks::run("poststop", hook, &state, None) {
-            log::warn!("{error}");
-        }
-    }
+    known.run_poststop();
     Ok(())
 }
 
@@ -464,7 +469,7 @@ pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
         true => phase == Phase::Running,
         false => phase == Phase::Paused,
     };
-    match Cgroup::existing(&known.cgroup)? {
+    match known.existing_cgroup()? {
         Some(cgroup) if fits => cgroup.freeze(frozen),
         _ => Err(unfit(
             &known,
@@ -477,7 +482,7 @@ pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
 /// The processes of a container, by the host's numbers.
 pub fn processes(root: &Path, id: &str) -> Result<Vec<i32>> {
     let (_, known, _) = find(root, id)?;
-    let cgroup = Cgroup::existing(&known.cgroup)?;
+    let cgroup = known.existing_cgroup()?;
     cgroup.map_or(Ok(Vec::new()), |cgroup| cgroup.processes())
 }
 

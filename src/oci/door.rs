@@ -1,24 +1,26 @@
 //! Keeps a created container waiting until it is started.
 
 use super::VERSION;
-use super::hooks::{self, Hooks};
+use super::hooks::{self, Hooks, Inside};
 use super::preserved::Preserved;
 use super::seccomp::Agent;
 use super::state::{App, Known, Phase, Place};
-use crate::cgroup::Cgroup;
+use crate::cgroup::Made;
 use crate::container::Gate;
-use crate::error::{Context, Error, Result};
-use crate::launch::Prepared;
+use crate::error::{Context, EXIT_FAILED, Error, Result};
+use crate::files;
+use crate::launch::{self, Prepared};
 use crate::supervise::signals;
-use crate::sys::process::Namespaces;
+use crate::sys::process::{self, Identity};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The way from a container that is created to one that runs.
@@ -26,10 +28,17 @@ pub(super) struct Door<'a> {
     place: &'a Place,
     hooks: &'a Hooks,
     agent: Option<&'a Agent>,
+    app: Option<AppIdentity>,
     pid_file: Option<PathBuf>,
     /// Where `start` comes in; without, the container starts as soon as it is created.
     listener: Option<UnixListener>,
     inner: Mutex<Inner>,
+}
+
+/// As whom the app runs, and with which environment.
+pub(super) struct AppIdentity {
+    pub identity: Identity,
+    pub env: Vec<(OsString, OsString)>,
 }
 
 struct Inner {
@@ -56,6 +65,7 @@ impl<'a> Door<'a> {
             place,
             hooks,
             agent,
+            app: None,
             pid_file,
             listener,
             inner: Mutex::new(Inner {
@@ -67,14 +77,30 @@ impl<'a> Door<'a> {
         }
     }
 
+    /// Hooks that are run in front of the app are run as it is.
+    pub fn with_app(self, app: AppIdentity) -> Door<'a> {
+        Door {
+            app: Some(app),
+            ..self
+        }
+    }
+
     /// Nothing can go wrong while it is held.
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the container was ever created.
-    pub fn was_created(&self) -> bool {
-        self.inner().created
+    /// Forgets a container that was not created. Where hooks have seen it, those of its end are run.
+    pub fn abandon(&self) -> Result<()> {
+        let inner = self.inner();
+        if inner.created {
+            return Ok(());
+        }
+        self.place.remove()?;
+        if inner.known.app.is_some() {
+            inner.known.run_poststop();
+        }
+        Ok(())
     }
 
     /// Tells who waits how it went. Who went away meanwhile hears nothing.
@@ -90,22 +116,20 @@ impl<'a> Door<'a> {
         self.inner().known.document(phase)
     }
 
+    /// The state as the container sees it: the app is the first of its processes.
+    fn state_inside(&self, phase: Phase) -> Value {
+        let mut state = self.state(phase);
+        state["pid"] = json!(1);
+        state
+    }
+
     fn created(&self, app: &Prepared, signals: &SignalFd) -> Result<()> {
         let pid = app.pid.as_raw();
         self.inner().known.app = Some(App::of(pid)?);
-        let creating = self.state(Phase::Creating);
-        hooks::run("prestart", &self.hooks.prestart, &creating, None)?;
-        hooks::run("createRuntime", &self.hooks.create_runtime, &creating, None)?;
-        let inside = Some((app.pidfd.as_fd(), Namespaces::Surroundings));
-        hooks::run(
-            "createContainer",
-            &self.hooks.create_container,
-            &creating,
-            inside,
-        )?;
         signals::refuse(signals)?;
         if let Some(file) = &self.pid_file {
-            write_pid(file, pid)?;
+            // Who waits for the file reads it at once.
+            files::replace(file, pid.to_string().as_bytes(), files::PUBLIC)?;
         }
         self.place.write(&self.inner().known)?;
         self.inner().created = true;
@@ -116,16 +140,14 @@ impl<'a> Door<'a> {
         &self,
         listener: &UnixListener,
         app: &Prepared,
-        cgroup: &Cgroup,
         signals: &SignalFd,
     ) -> Result<()> {
         loop {
-            let none = || PollFd::new(app.pidfd.as_fd(), PollFlags::empty());
             let mut set = [
                 PollFd::new(listener.as_fd(), PollFlags::POLLIN),
                 PollFd::new(app.pidfd.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-                cgroup.guarded().unwrap_or_else(none),
+                launch::loss_of(&app.guard),
             ];
             match poll(&mut set, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
@@ -139,7 +161,7 @@ impl<'a> Door<'a> {
                 ));
             }
             if unguarded {
-                return Err(Cgroup::unguarded());
+                return Err(launch::unguarded());
             }
             signals::refuse(signals)?;
             if start {
@@ -156,7 +178,34 @@ impl Gate for Door<'_> {
         self.listener.is_some()
     }
 
-    fn pass(&self, app: &Prepared, cgroup: &Cgroup, signals: &SignalFd) -> Result<()> {
+    fn grouped(&self, made: &Made) -> Result<()> {
+        self.inner().known.cgroup = Some(made.clone());
+        self.place.write(&self.inner().known)
+    }
+
+    fn has_hooks(&self) -> bool {
+        self.hooks.of_creation()
+    }
+
+    fn mounted(&self, app: &Prepared, root: &Path, signals: &SignalFd) -> Result<()> {
+        let hooks = self.hooks;
+        self.inner().known.app = Some(App::of(app.pid.as_raw())?);
+        let creating = self.state(Phase::Creating);
+        hooks::run("prestart", &hooks.prestart, &creating, None)?;
+        hooks::run("createRuntime", &hooks.create_runtime, &creating, None)?;
+        let mut creating = self.state_inside(Phase::Creating);
+        creating["rootfs"] = json!(root);
+        let inside = Inside {
+            process: app.pidfd.as_fd(),
+            identity: &Identity::Caller,
+            env: None,
+        };
+        let list = &hooks.create_container;
+        hooks::run("createContainer", list, &creating, Some(inside))?;
+        signals::refuse(signals)
+    }
+
+    fn pass(&self, app: &Prepared, signals: &SignalFd) -> Result<()> {
         self.created(app, signals)?;
         if let Some(listener) = &self.listener {
             if !self.tell(&Ok(())) {
@@ -165,10 +214,17 @@ impl Gate for Door<'_> {
                     "went away before it knew of its container",
                 ));
             }
-            self.await_start(listener, app, cgroup, signals)?;
+            self.await_start(listener, app, signals)?;
         }
-        let inside = Some((app.pidfd.as_fd(), Namespaces::All));
-        let state = self.state(Phase::Created);
+        let inside = self
+            .app
+            .as_ref()
+            .map(|AppIdentity { identity, env }| Inside {
+                process: app.pidfd.as_fd(),
+                identity,
+                env: Some(env),
+            });
+        let state = self.state_inside(Phase::Created);
         hooks::run(
             "startContainer",
             &self.hooks.start_container,
@@ -193,12 +249,16 @@ impl Gate for Door<'_> {
     }
 
     fn passed(&self) -> Result<()> {
+        // Who reads it sees the end of the app's, not of the supervisor's.
+        process::close_stream(1).context(|| "dup2(/dev/null, 1)")?;
         self.inner().known.started = true;
         self.inner().preserved.close();
         self.place.write(&self.inner().known)?;
         let state = self.state(Phase::Running);
-        if let Err(error) = hooks::run("poststart", &self.hooks.poststart, &state, None) {
-            log::warn!("{error}");
+        match hooks::run("poststart", &self.hooks.poststart, &state, None) {
+            Err(error) if self.hooks.poststart_is_strict => return Err(error.exit(EXIT_FAILED)),
+            Err(error) => log::warn!("{error}"),
+            Ok(()) => {}
         }
         self.tell(&Ok(()));
         Ok(())
@@ -238,12 +298,4 @@ pub(super) fn outcome(from: UnixStream) -> Result<()> {
         Some(hint) => error.hint(hint),
         None => error,
     })
-}
-
-/// Whole or not at all: who waits for the file reads it at once.
-fn write_pid(file: &std::path::Path, pid: i32) -> Result<()> {
-    let mut new = file.as_os_str().to_owned();
-    new.push(".new");
-    std::fs::write(&new, pid.to_string()).context(|| format!("write({new:?})"))?;
-    std::fs::rename(&new, file).context(|| format!("rename({new:?}, {file:?})"))
 }

@@ -32,6 +32,7 @@ pub fn features() -> Value {
             "apparmor": { "enabled": false },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },
+            "netDevices": { "enabled": false },
             "mountExtensions": { "idmap": { "enabled": false } }
         },
         "annotations": { "dev.imrun.version": env!("CARGO_PKG_VERSION") },

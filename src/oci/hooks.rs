@@ -4,22 +4,28 @@
 use super::config::wrong;
 use crate::error::{Context, Error, Result};
 use crate::json::Node;
-use crate::sys::process::{self, Namespaces};
+use crate::sys::process::{self, Identity};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// The first minor version of the specification in which a `poststart` hook that fails ends the start.
+const STRICT: u64 = 3;
+
 /// A program to be run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     path: String,
     args: Vec<String>,
-    env: Vec<(String, String)>,
+    /// Without, that of whoever runs it.
+    env: Option<Vec<(String, String)>>,
     timeout: Option<Duration>,
 }
 
@@ -30,17 +36,28 @@ pub struct Hooks {
     pub prestart: Vec<Hook>,
     /// The same; after all of `prestart`.
     pub create_runtime: Vec<Hook>,
-    /// The same, but with the container's network, ipc and uts namespaces.
+    /// The same, but in the container's namespaces: its mounts stand, and the host's are still there.
     pub create_container: Vec<Hook>,
     /// In the container, in front of the app.
     pub start_container: Vec<Hook>,
     /// When the app runs.
     pub poststart: Vec<Hook>,
+    /// Whether one of those that fails ends the container: from version 1.3 of the specification on.
+    pub poststart_is_strict: bool,
     /// When the container was deleted.
     pub poststop: Vec<Hook>,
 }
 
-pub(super) fn read(root: &Node<'_>) -> Result<Hooks> {
+impl Hooks {
+    /// Whether there are some for when the container's mounts stand.
+    pub fn of_creation(&self) -> bool {
+        let lists = [&self.prestart, &self.create_runtime, &self.create_container];
+        lists.into_iter().any(|list| !list.is_empty())
+    }
+}
+
+/// `minor` is the second number of the document's version.
+pub(super) fn read(root: &Node<'_>, minor: u64) -> Result<Hooks> {
     let Some(hooks) = root.get("hooks")? else {
         return Ok(Hooks::default());
     };
@@ -54,6 +71,7 @@ pub(super) fn read(root: &Node<'_>) -> Result<Hooks> {
         create_container: read("createContainer")?,
         start_container: read("startContainer")?,
         poststart: read("poststart")?,
+        poststart_is_strict: minor >= STRICT,
         poststop: read("poststop")?,
     })
 }
@@ -63,14 +81,12 @@ fn hook(node: &Node<'_>) -> Result<Hook> {
     if !path.starts_with('/') {
         return Err(node.error("has a path that is not absolute"));
     }
-    let env = match node.get("env")? {
-        Some(env) => env.texts()?,
-        None => Vec::new(),
-    };
     let pair = |entry: String| match entry.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(wrong("hooks", "an environment entry has no name")),
     };
+    let env = node.get("env")?.map(|env| env.texts()).transpose()?;
+    let env = env.map(|env| env.into_iter().map(pair).collect::<Result<_>>());
     let timeout = match node.get("timeout")? {
         Some(timeout) => match timeout.integer()? {
             seconds @ 1.. => Some(Duration::from_secs(seconds as u64)),
@@ -84,42 +100,47 @@ fn hook(node: &Node<'_>) -> Result<Hook> {
             Some(args) => args.texts()?,
             None => Vec::new(),
         },
-        env: env.into_iter().map(pair).collect::<Result<_>>()?,
+        env: env.transpose()?,
         timeout,
     })
 }
 
-/// Runs hooks one after the other; `inside` are the namespaces of a process that they are run in.
+/// A container that hooks are run in.
+#[derive(Clone, Copy)]
+pub struct Inside<'a> {
+    /// Refers to a process of it.
+    pub process: BorrowedFd<'a>,
+    /// As whom they are run.
+    pub identity: &'a Identity,
+    /// The environment of those that have none of their own; imrun's own without.
+    pub env: Option<&'a [(OsString, OsString)]>,
+}
+
+/// Runs hooks one after the other, among the host's namespaces or inside a container.
 ///
 /// # Errors
 /// The first one's that fails.
-pub fn run(
-    kind: &str,
-    hooks: &[Hook],
-    state: &Value,
-    inside: Option<(BorrowedFd<'_>, Namespaces)>,
-) -> Result<()> {
+pub fn run(kind: &str, hooks: &[Hook], state: &Value, inside: Option<Inside<'_>>) -> Result<()> {
     hooks
         .iter()
         .try_for_each(|hook| hook.run(kind, state, inside))
 }
 
 impl Hook {
-    fn run(
-        &self,
-        kind: &str,
-        state: &Value,
-        inside: Option<(BorrowedFd<'_>, Namespaces)>,
-    ) -> Result<()> {
+    fn run(&self, kind: &str, state: &Value, inside: Option<Inside<'_>>) -> Result<()> {
         let what = || format!("{kind} hook {:?}", self.path);
         let mut command = Command::new(&self.path);
         if let [name, rest @ ..] = &self.args[..] {
             command.arg0(name).args(rest);
         }
-        command.env_clear().envs(self.env.iter().cloned());
+        match (&self.env, inside.and_then(|inside| inside.env)) {
+            (Some(own), _) => drop(command.env_clear().envs(own.iter().cloned())),
+            (None, Some(env)) => drop(command.env_clear().envs(env.iter().cloned())),
+            (None, None) => {}
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::null());
-        if let Some((process, namespaces)) = inside {
-            process::enter_before_exec(&mut command, process, namespaces)
+        if let Some(inside) = inside {
+            process::enter_before_exec(&mut command, inside.process, inside.identity.clone())
                 .context(|| "dup(pidfd)")?;
         }
         let mut child = command.spawn().context(what)?;

@@ -6,7 +6,7 @@ use super::scope::Scope;
 use super::seccomp::{self, Seccomp};
 use crate::error::Result;
 use crate::json::Node;
-use crate::launch::{IdRange, is_covered};
+use crate::launch::{IdRange, Setting, is_covered};
 use std::ffi::CString;
 use std::path::{Component, Path, PathBuf};
 
@@ -19,9 +19,11 @@ pub(super) struct Linux {
     pub cgroup: Option<PathBuf>,
     pub scope: Option<Scope>,
     /// All are the network's.
-    pub sysctls: Vec<(CString, Vec<u8>)>,
+    pub sysctls: Vec<Setting>,
+    pub personality: u64,
     pub masked: Vec<CString>,
     pub seccomp: Option<Seccomp>,
+    pub hostname: Option<String>,
     pub domainname: Option<CString>,
 }
 
@@ -38,6 +40,17 @@ const DEVICES: [&str; 8] = [
     "/dev/console",
 ];
 
+/// What is not done: the key, and why.
+const REFUSED: [(&str, &str); 4] = [
+    ("intelRdt", "the host decides how its caches are shared"),
+    ("memoryPolicy", "the host decides where its memory is"),
+    (
+        "netDevices",
+        "imrun moves no device of the host's into a container",
+    ),
+    ("timeOffsets", "a container has the host's clocks"),
+];
+
 /// What leads to one process namespace for all of a pod, in CRI's own words also where nothing is said.
 const OWN_PROCESSES: &str =
     "a pod has shareProcessNamespace: false; for crictl, namespace_options has pid: 1";
@@ -45,11 +58,7 @@ const OWN_PROCESSES: &str =
 pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes) -> Result<Linux> {
     let linux = root.need("linux")?;
     let namespaces = Namespaces::read(&linux, changes)?;
-    for (key, why) in [
-        ("intelRdt", "the host decides how its caches are shared"),
-        ("personality", "a container has the host's"),
-        ("timeOffsets", "a container has the host's clock"),
-    ] {
+    for (key, why) in REFUSED {
         if let Some(node) = linux.get(key)?
             && !node.is_nothing()
         {
@@ -68,7 +77,9 @@ pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes
             .get("seccomp")?
             .map(|node| seccomp::read(&node, reading.quiet))
             .transpose()?,
-        domainname: text(root, "domainname")?
+        personality: personality(&linux)?,
+        hostname: uts_name(root, &linux, "hostname")?,
+        domainname: uts_name(root, &linux, "domainname")?
             .map(|name| CString::new(name).map_err(|_| wrong("domainname", "has a NUL byte")))
             .transpose()?,
         ids: ids(&linux, namespaces.user)?,
@@ -98,7 +109,11 @@ impl Namespaces {
         }
         for (kind, path) in &seen {
             match (*kind, path) {
-                ("pid" | "mount" | "user" | "cgroup" | "time", Some(_)) => {
+                ("time", _) => {
+                    let why = "imrun makes none: a container has the host's clocks";
+                    return Err(refuse("linux.namespaces, time", why));
+                }
+                ("pid" | "mount" | "user" | "cgroup", Some(_)) => {
                     let why = "a container shares none of its own with others";
                     let error = refuse(format_args!("linux.namespaces, {kind}"), why);
                     return Err(match *kind {
@@ -108,7 +123,10 @@ impl Namespaces {
                 }
                 // Nothing can be kept in one.
                 ("ipc", Some(path)) => changes.add("linux.namespaces, ipc", path, "its own"),
-                ("pid" | "mount" | "user" | "cgroup" | "time" | "ipc" | "network" | "uts", _) => {}
+                ("uts", Some(path)) => {
+                    changes.add("linux.namespaces, uts", path, "its own, of the same name");
+                }
+                ("pid" | "mount" | "user" | "cgroup" | "ipc" | "network" | "uts", _) => {}
                 (kind, _) => {
                     return Err(wrong("linux.namespaces", format_args!("{kind:?} is none")));
                 }
@@ -116,11 +134,8 @@ impl Namespaces {
         }
         for kind in ["pid", "ipc"] {
             if !seen.contains_key(kind) {
-                changes.add(
-                    &format!("linux.namespaces, {kind}"),
-                    "the host's",
-                    "its own",
-                );
+                let field = format!("linux.namespaces, {kind}");
+                changes.add(&field, "the host's", "its own");
             }
         }
         Ok(Namespaces {
@@ -223,6 +238,45 @@ fn slice_path(text: &str) -> Result<(PathBuf, Option<Scope>)> {
     Ok((path, Some(Scope { slice, unit })))
 }
 
+/// The names of a container's uts namespace, which are also sysctls.
+fn uts_name(root: &Node<'_>, linux: &Node<'_>, field: &str) -> Result<Option<String>> {
+    let named = text(root, field)?;
+    let settings = linux
+        .get("sysctl")?
+        .map_or(Ok(Default::default()), |node| node.text_map())?;
+    let key = format!("kernel.{field}");
+    let set = settings
+        .get(&key)
+        .or_else(|| settings.get(&key.replace('.', "/")));
+    match (named, set) {
+        (Some(named), Some(set)) if named != *set => {
+            let why = format_args!("is {set:?}, and `{field}` is {named:?}");
+            Err(wrong(format_args!("linux.sysctl {key:?}"), why))
+        }
+        (named, set) => Ok(named.or(set.cloned())),
+    }
+}
+
+/// The execution domain (personality(2)).
+fn personality(linux: &Node<'_>) -> Result<u64> {
+    const LINUX32: u64 = 8; // PER_LINUX32, linux/personality.h
+    let Some(node) = linux.get("personality")?.filter(|node| !node.is_nothing()) else {
+        return Ok(0);
+    };
+    if node.get("flags")?.is_some_and(|flags| !flags.is_nothing()) {
+        let why = "the specification has none, and those of Linux take protections away";
+        return Err(refuse("linux.personality, flags", why));
+    }
+    match node.need("domain")?.text()? {
+        "LINUX" => Ok(0),
+        "LINUX32" => Ok(LINUX32),
+        other => {
+            let why = format_args!("{other:?} is neither LINUX nor LINUX32");
+            Err(wrong("linux.personality, domain", why))
+        }
+    }
+}
+
 fn refuse_devices(linux: &Node<'_>) -> Result<()> {
     let list = linux.get("devices")?;
     for node in list.map_or(Ok(Vec::new()), |list| list.list())? {
@@ -255,43 +309,41 @@ fn check_propagation(linux: &Node<'_>) -> Result<()> {
     }
 }
 
-/// Those of namespaces that are the container's own; what imrun sets itself stays.
+/// Those of the network. Those of the uts namespace are read by [`uts_name`].
 fn sysctls(
     linux: &Node<'_>,
     namespaces: &Namespaces,
     changes: &mut Changes,
-) -> Result<Vec<(CString, Vec<u8>)>> {
+) -> Result<Vec<Setting>> {
     let Some(node) = linux.get("sysctl")? else {
         return Ok(Vec::new());
     };
+    let field = |name: &str| format!("linux.sysctl {name:?}");
     let mut sysctls = Vec::new();
     for (name, value) in node.text_map()? {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
         if !name.bytes().all(plain) || name.contains("..") {
-            return Err(wrong(
-                format_args!("linux.sysctl.{name}"),
-                "is no sysctl's name",
-            ));
+            return Err(wrong(field(&name), "is no sysctl's name"));
         }
         let path = match name.contains('/') {
             true => name.clone(),
             false => name.replace('.', "/"),
         };
+        let of_uts = ["kernel/hostname", "kernel/domainname"];
         let of_ipc = ["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"];
         if of_ipc.iter().any(|start| path.starts_with(start)) {
-            changes.add(
-                &format!("linux.sysctl.{name}"),
-                value,
-                "0: nothing is kept in memory",
-            );
+            changes.add(&field(&name), value, "0: nothing is kept in memory");
         } else if path.starts_with("net/") && namespaces.network != "host" {
-            let path = CString::new(format!("sys/{path}")).expect("the name is plain");
-            sysctls.push((path, value.into_bytes()));
+            sysctls.push(Setting {
+                path: CString::new(format!("sys/{path}")).expect("the name is plain"),
+                value: value.into_bytes(),
+                name,
+            });
         } else if path.starts_with("net/") {
-            changes.add(&format!("linux.sysctl.{name}"), value, "as the host has it");
-        } else {
+            changes.add(&field(&name), value, "as the host has it");
+        } else if !of_uts.contains(&path.as_str()) {
             let why = "is the host's, or none that a container could set";
-            return Err(refuse(format_args!("linux.sysctl.{name}"), why));
+            return Err(refuse(field(&name), why));
         }
     }
     Ok(sysctls)
@@ -304,12 +356,14 @@ fn masked(linux: &Node<'_>) -> Result<Vec<CString>> {
     for node in list.map_or(Ok(Vec::new()), |list| list.list())? {
         let path = node.text()?;
         let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
-        if !path.starts_with('/') || !Path::new(path).components().all(plain) || path == "/" {
-            return Err(node.error("is no absolute path without dots"));
+        let wrong = |why| wrong(format_args!("linux.maskedPaths {path:?}"), why);
+        let components = || Path::new(path).components();
+        if !path.starts_with('/') || !components().all(plain) || components().count() < 2 {
+            return Err(wrong("is no absolute path without dots"));
         }
-        let path: PathBuf = Path::new(path).components().collect();
+        let path: PathBuf = components().collect();
         let path = path.to_str().expect("it was text").to_owned();
-        let path_string = CString::new(path.as_str()).map_err(|_| node.error("has a NUL byte"))?;
+        let path_string = CString::new(path.as_str()).map_err(|_| wrong("has a NUL byte"))?;
         if !is_covered(&path) && !masked.contains(&path_string) {
             masked.push(path_string);
         }

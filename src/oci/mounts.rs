@@ -2,6 +2,7 @@
 //! which nothing of the host's comes.
 
 use super::config::{Changes, Reading, refuse};
+use crate::container::bundle;
 use crate::error::Result;
 use crate::json::Node;
 use crate::launch::NameFile;
@@ -101,7 +102,7 @@ impl<'a> Mount<'a> {
             return Ok(Fate::Own);
         }
         match self.kind {
-            "tmpfs" | "ramfs" => Ok(Fate::Absent("a file system in memory")),
+            "tmpfs" | "ramfs" => Ok(Fate::Absent(bundle::IN_MEMORY)),
             "devpts" => Ok(Fate::Absent("terminals")),
             "mqueue" => Ok(Fate::Absent("message queues")),
             kind => Err(refuse(
@@ -134,7 +135,7 @@ impl<'a> Mount<'a> {
         }
         let writable = !self.has("ro") && !self.has("rro");
         if writable && (reading.is_directory)(&reading.directory.join(self.source)) {
-            return Ok(Fate::Absent("a writable directory of the host"));
+            return Ok(Fate::Absent(bundle::WRITABLE));
         }
         let error = refuse(
             format_args!("mounts, {:?}", self.destination),
@@ -143,15 +144,14 @@ impl<'a> Mount<'a> {
                 self.source
             ),
         );
-        Err(error.hint(
-            match self
-                .destination
-                .starts_with("/var/run/secrets/kubernetes.io")
-            {
-                true => "automountServiceAccountToken: false",
-                false => "bake files into the image, configure by environment variables",
-            },
-        ))
+        Err(error.hint(match self.destination.to_str() {
+            Some(path) if path.starts_with("/var/run/secrets/kubernetes.io") => {
+                "automountServiceAccountToken: false"
+            }
+            // Podman adds an entry for a user whom the image does not know.
+            Some("/etc/passwd" | "/etc/group") => "podman run --passwd=false makes no such file; bake the user into the image, or run by numbers",
+            _ => "bake files into the image, configure by environment variables",
+        }))
     }
 
     /// Kubernetes lets a pod choose where it is, and the host's side is always here.

@@ -4,22 +4,12 @@ use super::config::{Changes, refuse, text, wrong};
 use crate::capabilities::{self, Capabilities};
 use crate::container::Process;
 use crate::env::Environment;
-use crate::error::Result;
+use crate::error::{Reason, Result};
 use crate::json::Node;
+use crate::launch::{Rlimit, Scheduler};
+use crate::user::NO_ID;
+use std::collections::BTreeSet;
 use std::ffi::CString;
-
-/// What is not done: the key, and why.
-const REFUSED: [(&str, &str); 3] = [
-    (
-        "scheduler",
-        "the host decides how its processors are shared",
-    ),
-    ("ioPriority", "the host decides how its disks are shared"),
-    (
-        "execCPUAffinity",
-        "nothing is executed in a running container",
-    ),
-];
 
 /// What config.json says of the program, and the capabilities that it may have at most.
 pub(super) fn read(node: &Node<'_>, changes: &mut Changes) -> Result<(Process, Capabilities)> {
@@ -29,11 +19,6 @@ pub(super) fn read(node: &Node<'_>, changes: &mut Changes) -> Result<(Process, C
         return Err(refuse("process.terminal", "a container has no terminal")
             .hint("leave out -t; its output goes to the sink"));
     }
-    for (key, why) in REFUSED {
-        if node.get(key)?.is_some() {
-            return Err(refuse(format_args!("process.{key}"), why));
-        }
-    }
     for key in ["apparmorProfile", "selinuxLabel"] {
         if let Some(profile) = text(node, key)? {
             changes.add(&format!("process.{key}"), profile, "imrun's own walls");
@@ -41,18 +26,26 @@ pub(super) fn read(node: &Node<'_>, changes: &mut Changes) -> Result<(Process, C
     }
     let user = node.need("user")?;
     let groups = match user.get("additionalGids")? {
-        Some(groups) => groups.list()?.iter().map(number).collect::<Result<_>>()?,
+        Some(groups) => groups.list()?.iter().map(id).collect::<Result<_>>()?,
         None => Vec::new(),
     };
     let process = Process {
         args: arguments(node)?,
         env: environment(node)?,
-        uid: optional(&user, "uid")?.unwrap_or(0),
-        gid: optional(&user, "gid")?.unwrap_or(0),
+        uid: user.get("uid")?.map_or(Ok(0), |node| id(&node))?,
+        gid: user.get("gid")?.map_or(Ok(0), |node| id(&node))?,
         groups,
         cwd: node.need("cwd")?.text()?.to_owned(),
-        umask: optional(&user, "umask")?,
+        umask: user.get("umask")?.map(|node| number(&node)).transpose()?,
         rlimits: rlimits(node)?,
+        scheduler: node
+            .get("scheduler")?
+            .map(|node| scheduler(&node))
+            .transpose()?,
+        io_priority: node
+            .get("ioPriority")?
+            .map(|node| io_priority(&node))
+            .transpose()?,
         oom_score_adj: oom_score_adj(node)?,
     };
     Ok((process, bound(node)?))
@@ -63,8 +56,12 @@ pub(super) fn number(node: &Node<'_>) -> Result<u32> {
     u32::try_from(node.size()?).map_err(|_| node.error("is beyond 2^32 - 1"))
 }
 
-fn optional(node: &Node<'_>, key: &str) -> Result<Option<u32>> {
-    node.get(key)?.map(|node| number(&node)).transpose()
+/// The number of a user or a group.
+fn id(node: &Node<'_>) -> Result<u32> {
+    match number(node)? {
+        NO_ID => Err(node.error("is beyond 4294967294, the last id of Linux")),
+        id => Ok(id),
+    }
 }
 
 fn arguments(node: &Node<'_>) -> Result<Vec<CString>> {
@@ -106,25 +103,32 @@ const RESOURCES: [(&str, u32); 16] = [
     ("RLIMIT_STACK", libc::RLIMIT_STACK),
 ];
 
-fn rlimits(node: &Node<'_>) -> Result<Vec<(u32, u64, u64)>> {
-    let mut limits: Vec<(u32, u64, u64)> = Vec::new();
+fn rlimits(node: &Node<'_>) -> Result<Vec<Rlimit>> {
+    let mut limits: Vec<Rlimit> = Vec::new();
     let list = node.get("rlimits")?;
     for limit in list.map_or(Ok(Vec::new()), |list| list.list())? {
         let name = limit.need("type")?;
-        let (_, resource) = *RESOURCES
+        let text = name.text()?;
+        let (name, resource) = *RESOURCES
             .iter()
-            .find(|(known, _)| name.text().is_ok_and(|name| name == *known))
-            .ok_or_else(|| name.error("is no resource that Linux limits"))?;
+            .find(|(known, _)| text == *known)
+            .ok_or_else(|| name.error(format_args!("{text:?} is no resource that Linux limits")))?;
         let (soft, hard) = (limit.need("soft")?.word()?, limit.need("hard")?.word()?);
+        let wrong = |why| Err(wrong(format_args!("process.rlimits {name}"), why));
         if soft > hard {
-            return Err(limit.error("has a soft limit above its hard one"));
+            return wrong("has a soft limit above its hard one");
         }
-        if limits.iter().any(|(other, ..)| *other == resource) {
-            return Err(limit.error("is given twice"));
+        if limits.iter().any(|other| other.resource == resource) {
+            return wrong("is given twice");
         }
         // A core dump is a file, or runs a program of the host: there are none.
         if resource != libc::RLIMIT_CORE {
-            limits.push((resource, soft, hard));
+            limits.push(Rlimit {
+                name,
+                resource,
+                soft,
+                hard,
+            });
         }
     }
     Ok(limits)
@@ -141,17 +145,100 @@ fn oom_score_adj(node: &Node<'_>) -> Result<Option<i32>> {
     }
 }
 
-/// The bounding set, as far as any container can have it: an app never has more.
+/// What the kernel lets a process without privileges have: the policies of ordinary programs, and a
+/// nice value that takes nothing from others.
+fn scheduler(node: &Node<'_>) -> Result<Scheduler> {
+    let refuse = |what: &str| {
+        let why =
+            "an ordinary process may not have it: the host decides how its processors are shared";
+        Err(refuse(format_args!("process.scheduler, {what}"), why))
+    };
+    let policy = match node.need("policy")?.text()? {
+        "SCHED_OTHER" => libc::SCHED_OTHER,
+        "SCHED_BATCH" => libc::SCHED_BATCH,
+        "SCHED_IDLE" => libc::SCHED_IDLE,
+        other => return refuse(other),
+    };
+    for key in ["priority", "runtime", "deadline", "period"] {
+        if node.get(key)?.is_some_and(|node| !node.is_nothing()) {
+            return refuse(key);
+        }
+    }
+    let mut flags = 0;
+    let list = node
+        .get("flags")?
+        .map_or(Ok(Vec::new()), |list| list.texts())?;
+    for flag in list {
+        match flag.as_str() {
+            "SCHED_FLAG_RESET_ON_FORK" => flags |= libc::SCHED_FLAG_RESET_ON_FORK as u64,
+            other => return refuse(other),
+        }
+    }
+    let nice = node.get("nice")?.map_or(Ok(0), |node| node.integer())?;
+    match i32::try_from(nice) {
+        Ok(nice @ 0..=19) => Ok(Scheduler {
+            policy,
+            flags,
+            nice,
+        }),
+        _ => refuse(&format!("nice {nice}")),
+    }
+}
+
+/// Class and priority, but for the class that an ordinary process may not have.
+fn io_priority(node: &Node<'_>) -> Result<(i32, i32)> {
+    // linux/ioprio.h
+    let class = match node.need("class")?.text()? {
+        "IOPRIO_CLASS_BE" => 2,
+        "IOPRIO_CLASS_IDLE" => 3,
+        other => {
+            let why =
+                "an ordinary process may not have it: the host decides how its disks are shared";
+            return Err(refuse(format_args!("process.ioPriority, {other}"), why));
+        }
+    };
+    let priority = node.get("priority")?.map_or(Ok(0), |node| node.integer())?;
+    match i32::try_from(priority) {
+        Ok(priority @ 0..=7) => Ok((class, priority)),
+        _ => Err(wrong(
+            "process.ioPriority",
+            "has a priority that is not within 0 and 7",
+        )),
+    }
+}
+
+/// The bounding set, as far as any container can have it: an app never has more. Of what Linux does not
+/// have the caller is warned.
 fn bound(node: &Node<'_>) -> Result<Capabilities> {
+    const SETS: [&str; 5] = [
+        "bounding",
+        "effective",
+        "inheritable",
+        "permitted",
+        "ambient",
+    ];
     let Some(sets) = node.get("capabilities")? else {
         return Ok(Capabilities::default());
     };
-    let Some(bounding) = sets.get("bounding")? else {
-        return Ok(Capabilities::default());
-    };
-    let names = bounding.texts()?;
-    Ok(names
-        .iter()
-        .filter_map(|name| capabilities::parse(name).ok())
-        .collect())
+    let (mut bound, mut unknown) = (Vec::new(), BTreeSet::new());
+    for set in SETS {
+        let names = sets
+            .get(set)?
+            .map_or(Ok(Vec::new()), |names| names.texts())?;
+        for name in names {
+            match capabilities::parse(&name) {
+                Ok(capability) if set == "bounding" => bound.push(capability),
+                Err(error) if error.reason == Reason::Usage => {
+                    unknown.insert(name);
+                }
+                _ => {}
+            }
+        }
+    }
+    for name in unknown {
+        log::warn!(
+            "config.json `process.capabilities`: {name:?} is none that Linux has, and is left out"
+        );
+    }
+    Ok(bound.into_iter().collect())
 }

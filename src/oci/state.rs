@@ -8,14 +8,17 @@
 //! What the supervisor has beside it is that of every container: `crate::state`.
 
 use super::VERSION;
+use super::hooks::{self, Hook};
+use crate::cgroup::{Cgroup, Made};
 use crate::error::{Context, Error, Result};
+use crate::files;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -36,12 +39,17 @@ pub struct Known {
     pub rootfs: String,
     /// RFC 3339, UTC.
     pub created: String,
-    /// Where the cgroup is, beneath the hierarchy's root.
-    pub cgroup: PathBuf,
+    /// The cgroup, once it is made.
+    pub cgroup: Option<Made>,
+    /// The process that creates and watches over it, once there is one.
+    pub supervisor: Option<App>,
     /// The app's process.
     pub app: Option<App>,
     /// Whether its program was executed.
     pub started: bool,
+    /// What is run when it was deleted, as its config.json said when it was created.
+    #[serde(default)]
+    pub poststop: Vec<Hook>,
 }
 
 /// A process, whoever has its number later.
@@ -105,6 +113,12 @@ impl Phase {
 }
 
 impl Known {
+    /// The container's cgroup, if it is made and still there.
+    pub fn existing_cgroup(&self) -> Result<Option<Cgroup>> {
+        let existing = self.cgroup.as_ref().map(Cgroup::existing);
+        Ok(existing.transpose()?.flatten())
+    }
+
     /// `state`'s result (runtime-spec, runtime.md).
     pub fn document(&self, phase: Phase) -> Value {
         let mut document = json!({
@@ -121,6 +135,16 @@ impl Known {
             document["pid"] = json!(app.pid);
         }
         document
+    }
+
+    /// Runs what its bundle has for when it was deleted. One that fails keeps none of the others.
+    pub fn run_poststop(&self) {
+        let state = self.document(Phase::Stopped);
+        for hook in self.poststop.chunks(1) {
+            if let Err(error) = hooks::run("poststop", hook, &state, None) {
+                log::warn!("{error}");
+            }
+        }
     }
 }
 
@@ -147,18 +171,16 @@ impl Place {
         })
     }
 
+    /// Whether it is there.
+    pub fn exists(&self) -> bool {
+        self.dir.exists()
+    }
+
     /// Makes it, and locks it for this process and those that it forks.
     pub fn make(&self) -> Result<File> {
         let parent = self.dir.parent().expect("it is within ROOT/oci");
-        let builder = |recursive| {
-            let mut builder = DirBuilder::new();
-            builder.recursive(recursive).mode(0o700);
-            builder
-        };
-        builder(true)
-            .create(parent)
-            .context(|| format!("mkdir({parent:?})"))?;
-        match builder(false).create(&self.dir) {
+        files::make_directory(parent)?;
+        match DirBuilder::new().mode(0o700).create(&self.dir) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let id = self.dir.file_name().unwrap_or_default();
                 Err(
@@ -169,12 +191,7 @@ impl Place {
             made => made.context(|| format!("mkdir({:?})", self.dir)),
         }?;
         let file = self.dir.join("lock");
-        let lock = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&file);
-        let lock = lock.context(|| format!("open({file:?})"))?;
+        let lock = files::create_new(&file, files::PRIVATE)?;
         lock.lock().context(|| format!("flock({file:?})"))?;
         Ok(lock)
     }
@@ -204,18 +221,18 @@ impl Place {
 
     /// Replaces its file.
     pub fn write(&self, known: &Known) -> Result<()> {
-        let (new, file) = (self.dir.join("state.new"), self.dir.join("state.json"));
+        let file = self.dir.join("state.json");
         let text = serde_json::to_vec(known)
             .map_err(|error| Error::system(format_args!("{file:?}"), error))?;
-        std::fs::write(&new, text).context(|| format!("write({new:?})"))?;
-        std::fs::rename(&new, &file).context(|| format!("rename({new:?}, {file:?})"))
+        files::replace(&file, &text, files::PRIVATE)
     }
 
     /// What its processes are doing.
     pub fn phase(&self, known: &Known) -> Result<Phase> {
         let frozen = || {
-            let cgroup = crate::cgroup::Cgroup::existing(&known.cgroup)?;
-            cgroup.map_or(Ok(false), |cgroup| cgroup.is_frozen())
+            known
+                .existing_cgroup()?
+                .map_or(Ok(false), |cgroup| cgroup.is_frozen())
         };
         Ok(match known.app {
             None if self.has_supervisor()? => Phase::Creating,
@@ -264,9 +281,13 @@ impl Place {
 
     /// Where the supervisor waits for `start`.
     pub fn listen(&self) -> Result<UnixListener> {
-        // The directory is its owner's alone, and so is what is in it.
         let (_directory, path) = self.socket()?;
-        UnixListener::bind(&path).context(|| format!("bind({:?})", self.dir.join("socket")))
+        let socket = self.dir.join("socket");
+        let listener = UnixListener::bind(&path).context(|| format!("bind({socket:?})"))?;
+        // Nobody else enters the directory meanwhile.
+        std::fs::set_permissions(&path, Permissions::from_mode(files::PRIVATE))
+            .context(|| format!("chmod({socket:?})"))?;
+        Ok(listener)
     }
 
     /// Reaches the supervisor.

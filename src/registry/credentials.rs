@@ -3,11 +3,11 @@
 //! Source: containers-auth.json(5); the Docker command line's config.json. Fields and helpers are
 //! read by docker_credential; which file, and which of its entries, is decided here.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
+use crate::files;
 use docker_credential::{CredentialRetrievalError as Failure, DockerCredential};
 use serde_json::Value;
 use std::ffi::OsString;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The name by which Docker's files know its own registry.
@@ -31,14 +31,8 @@ pub enum Credentials {
 pub fn find(registry: &str, repository: &str) -> Result<Option<Credentials>> {
     let uid = nix::unistd::getuid().as_raw();
     for file in files(|name| std::env::var_os(name), uid) {
-        let bytes = match std::fs::read(&file) {
-            Ok(bytes) => bytes,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
-            {
-                continue;
-            }
-            Err(error) => return Err(error).context(|| format!("read({file:?})")),
+        let Some(bytes) = files::read_if_there(&file, MAX_FILE as u64)? else {
+            continue;
         };
         if let Some(found) = in_file(&file, &bytes, registry, repository)? {
             return Ok(Some(found));

@@ -30,6 +30,8 @@ pub struct Record {
     pub snapshot: String,
     /// What CRI says of it, in JSON; empty where it is not CRI's.
     pub cri: Vec<u8>,
+    /// Its specification, in JSON: what its bundle's config.json was made of.
+    pub spec: Vec<u8>,
 }
 
 impl Containerd {
@@ -38,13 +40,14 @@ impl Containerd {
         let what = format!("container {id}");
         let answer = self.about(CONTAINER, &[id], &what)?;
         let answer = answer.ok_or_else(|| missing(&what))?;
-        // GetContainerResponse.container; Container.image, snapshotter, snapshot_key
+        // GetContainerResponse.container; Container.image, snapshotter, snapshot_key, spec (an Any)
         let container = part(&answer, &[1], &what)?;
         Ok(Record {
             image: string(&container, &[3], &what)?,
             snapshotter: string(&container, &[6], &what)?,
             snapshot: string(&container, &[7], &what)?,
             cri: extension(&container, CRI, &what)?,
+            spec: part(&container, &[5, 2], &what)?,
         })
     }
 

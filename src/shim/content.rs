@@ -14,6 +14,7 @@ use super::meant::Meant;
 use crate::cli::print;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::manifest::{Descriptor, MAX_DOCUMENT, Platform};
 use crate::reference::Reference;
 use crate::registry::Settings;
@@ -111,13 +112,8 @@ fn stored(store: &Store, meant: &Meant, target: &Descriptor) -> Result<Option<bo
 }
 
 fn alone(store: &Store) -> Result<Flock<File>> {
-    let path = store.path().join("containerd.lock");
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .context(|| format!("open({path:?})"))?;
-    Flock::lock(file, FlockArg::LockExclusive)
+    let path = store.path().join(store::SHIM_LOCK);
+    Flock::lock(files::open_private(&path)?, FlockArg::LockExclusive)
         .map_err(|(_, errno)| errno)
         .context(|| format!("flock({path:?})"))
 }

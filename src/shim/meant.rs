@@ -2,21 +2,71 @@
 //! may have got another meaning since; but the image that was meant then can be known again:
 //!
 //! - CRI keeps the digest of its config, and gives every image that digest as a name.
-//! - Any container's snapshot lies on one that is named by the image's layers.
+//! - Any container's snapshot lies on one that is named by the image's layers, or on a copy of that with the owners
+//!   of a user namespace, whose name is made of both.
 //!
-//! Source: containerd, internal/cri/store/container/metadata.go, client/container_opts.go; image-spec,
-//! config.md, Layer ChainID.
+//! Source: containerd, internal/cri/store/container/metadata.go, client/container_opts.go,
+//! client/snapshotter_opts_unix.go, and container_opts_unix.go of 1.7; image-spec, config.md, Layer ChainID.
 
 use super::containerd::{Containerd, Record};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// What tells an image from all others that its name ever meant.
 enum Mark {
     Config(Digest),
-    /// What the snapshot lies on.
-    Layers(String),
+    /// The name of what the snapshot lies on, and the ids that its owners may have been mapped to.
+    Layers(String, Option<Mapped>),
+}
+
+/// Ids of a user namespace, as containerd 2 writes them into what it hashes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Mapped {
+    uid_map: Vec<Range>,
+    gid_map: Vec<Range>,
+}
+
+/// A `LinuxIDMapping` (runtime-spec, specs-go/config.go).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Range {
+    #[serde(rename = "containerID")]
+    container: u32,
+    #[serde(rename = "hostID")]
+    host: u32,
+    size: u32,
+}
+
+impl Mapped {
+    /// Those of a container's specification, if it has some.
+    fn of(record: &Record) -> Option<Mapped> {
+        let spec: Value = serde_json::from_slice(&record.spec).ok()?;
+        let map = |key: &str| {
+            let mut map = Vec::<Range>::deserialize(&spec["linux"][key]).ok()?;
+            map.sort_by_key(|range| range.container);
+            Some(map)
+        };
+        Some(Mapped {
+            uid_map: map("uidMappings")?,
+            gid_map: map("gidMappings")?,
+        })
+    }
+
+    /// The name of the copy of a snapshot in containerd 2: the digest of a document about both.
+    fn copy_of(&self, parent: &str) -> String {
+        #[derive(Serialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Copy<'a> {
+            parent: &'a str,
+            #[serde(rename = "IDMap")]
+            map: &'a Mapped,
+        }
+        let copy = Copy { parent, map: self };
+        let text = serde_json::to_vec(&copy).expect("numbers and text are JSON");
+        Digest::sha256(&text).to_string()
+    }
 }
 
 /// The image that a container was created from.
@@ -41,7 +91,10 @@ impl Meant {
                 let why = "it has no snapshot, which would tell what its image was";
                 return Err(Error::digest(what, why));
             }
-            (None, snapshot) => Mark::Layers(containerd.parent(&record.snapshotter, snapshot)?),
+            (None, snapshot) => {
+                let parent = containerd.parent(&record.snapshotter, snapshot)?;
+                Mark::Layers(parent, Mapped::of(&record))
+            }
         };
         Ok(Meant {
             name: record.image,
@@ -53,7 +106,7 @@ impl Meant {
     pub fn names(&self) -> Vec<String> {
         match &self.mark {
             Mark::Config(config) => vec![self.name.clone(), config.to_string()],
-            Mark::Layers(_) => vec![self.name.clone()],
+            Mark::Layers(..) => vec![self.name.clone()],
         }
     }
 
@@ -61,10 +114,14 @@ impl Meant {
     pub fn is(&self, config: &Digest, diff_ids: &[Digest]) -> bool {
         match &self.mark {
             Mark::Config(meant) => meant == config,
-            Mark::Layers(parent) => {
-                let rest = parent.strip_prefix(&chain_id(diff_ids));
-                // With other owners a copy of the layers has their numbers behind the name.
+            Mark::Layers(parent, mapped) => {
+                let layers = chain_id(diff_ids);
+                let rest = parent.strip_prefix(&layers);
+                // containerd 1 writes the first ids behind the name of a copy.
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+                    || mapped
+                        .as_ref()
+                        .is_some_and(|ids| ids.copy_of(&layers) == *parent)
             }
         }
     }
@@ -95,6 +152,7 @@ mod tests {
             snapshotter: "overlayfs".into(),
             snapshot: "app".into(),
             cri: cri.into(),
+            spec: Vec::new(),
         }
     }
 
@@ -122,12 +180,41 @@ mod tests {
         assert_eq!(by_config.names(), [by_config.name.clone(), a.to_string()]);
         // printf "$A $B" | sha256sum
         let chain = "sha256:51c0c8ace48498d6f5fee6b0592cc06f2da0f3cbe09c5a34a97dce85c3889676";
-        let by_layers = meant(Mark::Layers(chain.into()));
+        let by_layers = meant(Mark::Layers(chain.into(), None));
         assert!(by_layers.is(&a, &[a, b]));
         assert!(!by_layers.is(&a, &[b, a]) && !by_layers.is(&a, &[a]));
         assert!(!by_layers.is(&a, &[]));
-        assert!(meant(Mark::Layers(String::new())).is(&a, &[]));
-        assert!(meant(Mark::Layers(format!("{a}-1000-1000"))).is(&b, &[a]));
-        assert!(!meant(Mark::Layers(format!("{a}0"))).is(&b, &[a]));
+        let by_name = |name: String| meant(Mark::Layers(name, None));
+        assert!(by_name(String::new()).is(&a, &[]));
+        assert!(by_name(format!("{a}-1000-1000")).is(&b, &[a]));
+        assert!(!by_name(format!("{a}0")).is(&b, &[a]));
+    }
+
+    #[test]
+    fn a_copy_with_the_owners_of_a_user_namespace_is_known_by_its_name_in_containerd_2() {
+        let layer = Digest::sha256(b"layer");
+        let other = Digest::sha256(b"other");
+        let range = |host: u32| format!(r#"{{"containerID":0,"hostID":{host},"size":65536}}"#);
+        let spec = |host: u32| {
+            let map = range(host);
+            format!(r#"{{"linux":{{"uidMappings":[{map}],"gidMappings":[{map}]}}}}"#)
+        };
+        // As Go's json.Marshal writes it: client/snapshotter_opts_unix.go, remappedSnapshot.ID.
+        let map = range(100_000);
+        let document =
+            format!(r#"{{"Parent":"{layer}","IDMap":{{"UidMap":[{map}],"GidMap":[{map}]}}}}"#);
+        let copy = Digest::sha256(document.as_bytes()).to_string();
+        let of = |spec: String| {
+            let record = Record {
+                spec: spec.into(),
+                ..record("")
+            };
+            meant(Mark::Layers(copy.clone(), Mapped::of(&record)))
+        };
+        assert!(of(spec(100_000)).is(&other, &[layer]));
+        assert!(!of(spec(100_000)).is(&other, &[other]));
+        assert!(!of(spec(100_001)).is(&other, &[layer]));
+        assert!(!of("{}".into()).is(&other, &[layer]));
+        assert!(!of(String::new()).is(&other, &[layer]));
     }
 }

@@ -5,6 +5,7 @@
 
 use super::events::{self, Events};
 use super::runtime::Streams;
+use super::stdin::Stdin;
 use crate::error::{Context, Error, Result};
 use containerd_shim_protos::events::task::TaskExit;
 use containerd_shim_protos::protobuf::MessageField;
@@ -12,7 +13,6 @@ use nix::errno::Errno;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -38,8 +38,8 @@ pub struct Container {
     pub bundle: PathBuf,
     /// What containerd has for its streams.
     pub streams: Streams,
-    /// Keeps its standard input open.
-    pub stdin: Option<File>,
+    /// Its standard input, if it has one.
+    pub stdin: Option<Stdin>,
     /// The app's process.
     pub pid: i32,
     /// How it ended, if it has.
@@ -59,6 +59,8 @@ pub struct Pod {
 #[derive(Default)]
 struct Inner {
     containers: BTreeMap<String, Container>,
+    /// Containers that are being created, by name; whether their standard input has come to its end.
+    creating: BTreeMap<String, bool>,
     /// Commands that somebody waits for; while there are any, all ends are kept.
     waiting: usize,
     ended: HashMap<i32, Exit>,
@@ -80,11 +82,27 @@ impl Drop for Attention<'_> {
     }
 }
 
+/// A container that is being created. Creation is over when it is dropped, whatever came of it.
+pub struct Creation<'a> {
+    pod: &'a Pod,
+    id: String,
+}
+
+impl Drop for Creation<'_> {
+    fn drop(&mut self) {
+        self.pod.inner().creating.remove(&self.id);
+    }
+}
+
 impl Pod {
-    /// An empty one.
-    pub fn new(events: Events) -> Pod {
+    /// An empty one, which was made for container `first`.
+    pub fn new(events: Events, first: &str) -> Pod {
+        let inner = Inner {
+            creating: [(first.to_owned(), false)].into(),
+            ..Inner::default()
+        };
         Pod {
-            inner: Mutex::default(),
+            inner: Mutex::new(inner),
             changed: Condvar::new(),
             events,
         }
@@ -129,14 +147,54 @@ impl Pod {
         }
     }
 
+    /// Begins to create a container. A client may ask for it, and close its standard input, before it is there.
+    pub fn begin(&self, id: &str) -> Creation<'_> {
+        self.inner().creating.entry(id.to_owned()).or_default();
+        Creation {
+            pod: self,
+            id: id.to_owned(),
+        }
+    }
+
+    /// Whether a container is being created.
+    pub fn is_creating(&self, id: &str) -> bool {
+        self.inner().creating.contains_key(id)
+    }
+
+    /// Closes a container's standard input, now or as soon as the container is there.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn close_stdin(&self, id: &str) -> Result<()> {
+        let mut guard = self.inner();
+        let inner = &mut *guard;
+        match (inner.containers.get_mut(id), inner.creating.get_mut(id)) {
+            (Some(container), _) => container.stdin.iter_mut().for_each(Stdin::close),
+            (None, Some(closed)) => *closed = true,
+            (None, None) => return Err(missing(id)),
+        }
+        Ok(())
+    }
+
     /// Adds a container that was created under `attention`.
-    pub fn add(&self, id: &str, mut container: Container, _attention: &Attention<'_>) {
+    pub fn add(
+        &self,
+        creation: Creation<'_>,
+        mut container: Container,
+        _attention: &Attention<'_>,
+    ) {
+        let id = &creation.id;
         let mut inner = self.inner();
+        if inner.creating.get(id) == Some(&true) {
+            container.stdin.iter_mut().for_each(Stdin::close);
+        }
         container.exit = inner.ended.remove(&container.pid);
         if let Some(exit) = container.exit {
             self.tell(id, container.pid, exit);
         }
         inner.containers.insert(id.to_owned(), container);
+        drop(inner);
+        drop(creation);
     }
 
     /// Does something with a container.
@@ -154,6 +212,15 @@ impl Pod {
         let mut inner = self.inner();
         inner.containers.remove(id);
         !inner.containers.is_empty()
+    }
+
+    /// Begins the start of a container, whose standard input is read from here on; its process.
+    pub fn starts(&self, id: &str) -> Result<i32> {
+        self.with(id, |container| {
+            container.stdin.as_mut().map_or(Ok(()), Stdin::start)?;
+            container.starting = true;
+            Ok(container.pid)
+        })?
     }
 
     /// Ends the start of a container: `begin` tells of it, then comes the end, if it has ended already.
@@ -267,4 +334,72 @@ fn said(child: &mut Child) -> Result<(String, String)> {
 
 fn missing(id: &str) -> Error {
     Error::usage(format_args!("container {id:?}"), "container does not exist")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody listens where its events go.
+    fn pod() -> Pod {
+        let address = "unix:///nowhere".to_owned();
+        Pod::new(Events::new("test", address).unwrap(), "first")
+    }
+
+    /// A container, what keeps its standard input's fifo, and what its app reads.
+    fn container() -> (Container, tempfile::TempDir, std::io::PipeReader) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stdin");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let stdin = Stdin::new(path.to_str().unwrap()).unwrap();
+        let (stdin, app) = stdin.unwrap();
+        let container = Container {
+            bundle: PathBuf::new(),
+            streams: Streams::default(),
+            stdin: Some(stdin),
+            pid: 1,
+            exit: None,
+            starting: false,
+        };
+        (container, dir, app)
+    }
+
+    #[test]
+    fn a_standard_input_that_is_closed_while_its_container_is_created_is_closed() {
+        let pod = pod();
+        // The shim is started for the first container: it may be asked for before it is created.
+        assert!(pod.is_creating("first") && !pod.is_creating("second"));
+        pod.close_stdin("first").unwrap();
+        for id in ["first", "second"] {
+            let (container, _fifo, mut app) = container();
+            let attention = pod.attention();
+            let creation = pod.begin(id);
+            pod.close_stdin(id).unwrap();
+            pod.add(creation, container, &attention);
+            assert!(!pod.is_creating(id));
+            pod.starts(id).unwrap();
+            assert_eq!(app.read(&mut [0]).unwrap(), 0, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_standard_input_ends_when_it_is_closed() {
+        let pod = pod();
+        let (container, _fifo, mut app) = container();
+        let attention = pod.attention();
+        pod.add(pod.begin("first"), container, &attention);
+        pod.starts("first").unwrap();
+        pod.close_stdin("first").unwrap();
+        assert_eq!(app.read(&mut [0]).unwrap(), 0);
+        pod.close_stdin("first").unwrap();
+    }
+
+    #[test]
+    fn a_container_whose_creation_failed_is_not_there() {
+        let pod = pod();
+        drop(pod.begin("first"));
+        let error = pod.close_stdin("first").unwrap_err();
+        assert!(error.why.ends_with("does not exist"), "{error}");
+        assert!(!pod.is_creating("first"));
+    }
 }

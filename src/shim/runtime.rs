@@ -2,6 +2,7 @@
 
 use super::flags::Flags;
 use super::pod::Pod;
+use super::stdin::Stdin;
 use super::{IMAGE, IMRUN, events, socket};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
@@ -67,7 +68,7 @@ impl Runtime {
         }
     }
 
-    /// Creates a container; its process, and an end of its standard input that keeps it open.
+    /// Creates a container; its process, and what becomes its standard input.
     pub fn create(
         &self,
         pod: &Pod,
@@ -75,9 +76,9 @@ impl Runtime {
         bundle: &Path,
         image: &Digest,
         streams: &Streams,
-    ) -> Result<(i32, Option<File>)> {
+    ) -> Result<(i32, Option<Stdin>)> {
         let (log, pid) = (bundle.join(LOG), bundle.join(PID));
-        let stdin = Stdin::open(&streams.stdin)?;
+        let (stdin, reader) = Stdin::new(&streams.stdin)?.unzip();
         let mut command = imrun(&self.root, &log);
         command
             .args(["create", "--image", &image.to_string(), "--bundle"])
@@ -85,7 +86,7 @@ impl Runtime {
             .arg("--pid-file")
             .arg(&pid)
             .arg(id)
-            .stdin(stdin.as_ref().map_or(Ok(Stdio::null()), Stdin::reader)?)
+            .stdin(reader.map_or_else(Stdio::null, Stdio::from))
             .stdout(output(&streams.stdout)?)
             .stderr(output(&streams.stderr)?);
         let (code, ..) = pod.run(&mut command)?;
@@ -97,7 +98,7 @@ impl Runtime {
             .trim()
             .parse()
             .map_err(|error| Error::system(format_args!("{pid:?}"), error))?;
-        Ok((pid, stdin.map(|stdin| stdin.writer)))
+        Ok((pid, stdin))
     }
 
     /// Forgets a container, and runs its last hooks.
@@ -170,7 +171,7 @@ pub fn clean_up(flags: &Flags) -> Result<()> {
         true => std::env::current_dir().context(|| "getcwd()")?,
         false => flags.bundle.clone(),
     };
-    container::delete(&root(&flags.namespace), &flags.id, true, false)?;
+    container::delete(&root(&flags.namespace), &flags.id, true)?;
     socket::remove_stale(&bundle)?;
     let pid = std::fs::read_to_string(bundle.join(PID)).unwrap_or_default();
     let response = DeleteResponse {
@@ -185,40 +186,15 @@ pub fn clean_up(flags: &Flags) -> Result<()> {
         .map_err(|error| Error::system("write(standard output)", error))
 }
 
-/// A fifo that an app reads from. It ends when nobody has it open for writing.
-struct Stdin {
-    reader: File,
-    writer: File,
-}
-
-impl Stdin {
-    fn open(path: &str) -> Result<Option<Stdin>> {
-        if path.is_empty() {
-            return Ok(None);
-        }
-        let both = fifo(path)?;
-        let end = |write: bool| {
-            let open = OpenOptions::new().read(!write).write(write).open(path);
-            open.context(|| format!("open({path:?})"))
-        };
-        let (reader, writer) = (end(false)?, end(true)?);
-        drop(both);
-        Ok(Some(Stdin { reader, writer }))
-    }
-
-    fn reader(&self) -> Result<Stdio> {
-        let reader = self.reader.try_clone().context(|| "dup(stdin)")?;
-        Ok(reader.into())
-    }
-}
-
 /// Where output goes that is not shipped. Under any other sink whoever reads it sees its end at once,
 /// and nothing of it is stored.
 fn output(path: &str) -> Result<Stdio> {
     let shown = std::env::var("IMRUN_SINK").is_ok_and(|sinks| sinks.contains("stdio:"));
-    // Loggers that containerd could start for it (binary://, file://) get nothing.
-    if path.is_empty() || (path.contains("://") && !shown) {
+    if path.is_empty() {
         return Ok(Stdio::null());
+    }
+    if let Some(logger) = logger(path) {
+        return refuse_logger(logger, shown).map(|()| Stdio::null());
     }
     let both = fifo(path)?;
     let writer = OpenOptions::new().write(true).open(path);
@@ -230,8 +206,28 @@ fn output(path: &str) -> Result<Stdio> {
     })
 }
 
+/// The program or file that a client wants output to go to (containerd's log URIs: `binary://`, `file://`), without
+/// its parameters, which may be secret.
+fn logger(path: &str) -> Option<&str> {
+    let uri = path.split('?').next().unwrap_or_default();
+    uri.contains("://").then_some(uri)
+}
+
+/// Output has one way out of a container. Where that is a sink, the logger gets nothing; where the caller is to see
+/// the output, it would see nothing.
+fn refuse_logger(logger: &str, shown: bool) -> Result<()> {
+    let why =
+        "a container's output goes to the sink: imrun starts no logger and writes no log file";
+    if shown {
+        let error = Error::policy(format_args!("logger {logger:?}"), why);
+        return Err(error.hint("leave the log URI out (nerdctl: do not detach), or set IMRUN_SINK"));
+    }
+    log::warn!("logger {logger:?}: {why}");
+    Ok(())
+}
+
 /// Open for both, it waits for nobody.
-fn fifo(path: &str) -> Result<File> {
+pub(super) fn fifo(path: &str) -> Result<File> {
     use std::os::unix::fs::FileTypeExt;
     let open = OpenOptions::new()
         .read(true)
@@ -246,5 +242,29 @@ fn fifo(path: &str) -> Result<File> {
             Error::policy(format_args!("{path:?}"), "is no fifo of containerd's")
                 .hint("output goes to the sink, never to a file"),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logger_is_refused_by_name_where_output_is_shown_and_its_parameters_are_not_told() {
+        for uri in [
+            "binary:///usr/bin/logger?key=secret",
+            "file:///var/log/app.log",
+        ] {
+            let name = logger(uri).unwrap();
+            let error = refuse_logger(name, true).unwrap_err();
+            assert_eq!(error.reason, crate::error::Reason::Policy);
+            assert!(
+                error.what.contains(name) && !error.what.contains("secret"),
+                "{error}"
+            );
+            refuse_logger(name, false).unwrap();
+        }
+        assert_eq!(logger("/run/containerd/fifo/1/app-stdout"), None);
+        assert_eq!(logger(""), None);
     }
 }

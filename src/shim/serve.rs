@@ -25,7 +25,7 @@ pub fn serve(flags: Flags) -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     let events = std::env::var("TTRPC_ADDRESS")
         .map_err(|_| Error::usage("TTRPC_ADDRESS", "is not set: containerd sets it"))?;
-    let pod = Arc::new(Pod::new(Events::new(&flags.namespace, events)?));
+    let pod = Arc::new(Pod::new(Events::new(&flags.namespace, events)?, &flags.id));
     let reaper = pod.clone();
     std::thread::Builder::new()
         .name("reaper".into())

@@ -3,7 +3,9 @@
 use super::flags::Flags;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::json::{self, Node};
+use crate::oci::container::MAX_CONFIG;
 use nix::sys::stat::{Mode, umask};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -34,7 +36,7 @@ pub fn start(flags: &Flags) -> Result<()> {
         return remove(&socket).and(Err(error));
     }
     let address = format!("unix://{}", socket.display());
-    std::fs::write(ADDRESS, &address).context(|| format!("write({ADDRESS:?})"))?;
+    files::replace(Path::new(ADDRESS), address.as_bytes(), files::PRIVATE)?;
     std::io::stdout()
         .write_all(address.as_bytes())
         .context(|| "write(standard output)")
@@ -42,7 +44,7 @@ pub fn start(flags: &Flags) -> Result<()> {
 
 /// The pod's name in a bundle, where it has one.
 fn sandbox(config: &Path) -> Result<Option<String>> {
-    let bytes = std::fs::read(config).context(|| format!("read({config:?})"))?;
+    let bytes = files::read(config, MAX_CONFIG)?;
     let document = json::parse("config.json", &bytes)?;
     let annotations = Node::root("config.json", &document).get("annotations")?;
     Ok(annotations

@@ -73,6 +73,7 @@ impl Service {
 
     fn create_container(&self, request: &CreateTaskRequest) -> Result<i32> {
         let (id, bundle) = (&request.id, PathBuf::from(&request.bundle));
+        let creation = self.pod.begin(id);
         check(request)?;
         let attention = self.pod.attention();
         // What containerd has unpacked for it (request.rootfs) is never mounted.
@@ -94,15 +95,12 @@ impl Service {
             exit: None,
             starting: false,
         };
-        self.pod.add(id, container, &attention);
+        self.pod.add(creation, container, &attention);
         Ok(pid)
     }
 
     fn start_container(&self, id: &str) -> Result<i32> {
-        let pid = self.pod.with(id, |container| {
-            container.starting = true;
-            container.pid
-        })?;
+        let pid = self.pod.starts(id)?;
         let started = start(&self.runtime.root, id);
         let begin = || {
             if started.is_ok() {
@@ -148,6 +146,14 @@ impl Service {
     }
 
     fn state_of(&self, id: &str) -> Result<StateResponse> {
+        if self.pod.is_creating(id) {
+            // Who closes its standard input asks for it first.
+            return Ok(StateResponse {
+                id: id.to_owned(),
+                status: EnumOrUnknown::new(Status::CREATED),
+                ..StateResponse::default()
+            });
+        }
         let phase = || {
             let place = Place::of(&self.runtime.root, id)?;
             place.phase(&place.read()?)
@@ -190,7 +196,8 @@ impl Service {
     /// Where a container's cgroup is.
     fn cgroup(&self, id: &str) -> Result<PathBuf> {
         let known = Place::of(&self.runtime.root, id)?.read()?;
-        Ok(crate::cgroup::hierarchy()?.join(known.cgroup))
+        let none = || Error::usage(format_args!("container {id:?}"), "has no cgroup yet");
+        Ok(crate::cgroup::hierarchy()?.join(known.cgroup.ok_or_else(none)?.place))
     }
 }
 
@@ -321,10 +328,9 @@ impl Task for Service {
     }
 
     fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> Answer<Empty> {
-        let closed = self.pod.with(&request.id, |container| {
-            drop(container.stdin.take_if(|_| request.stdin));
-        });
-        closed.map_err(refusal)?;
+        if request.stdin {
+            self.pod.close_stdin(&request.id).map_err(refusal)?;
+        }
         Ok(Empty::default())
     }
 

@@ -4,6 +4,7 @@
 //! flight count too. The supervisor's side never waits, but for a deadline.
 
 use super::event::{Batch, Event, Stream, line_cost, record_cost};
+use super::frame::{Ending, Frame};
 use super::notice::Notice;
 use super::sink::Failure;
 use crate::time::nanoseconds;
@@ -97,6 +98,8 @@ pub struct Buffer {
     settled: Condvar,
     notice: Arc<Notice>,
     capacity: usize,
+    /// Whether its sink shows the bare bytes.
+    bare: bool,
 }
 
 #[derive(Debug, Default)]
@@ -202,7 +205,13 @@ impl Buffer {
             settled: Condvar::new(),
             notice,
             capacity,
+            bare: false,
         }
+    }
+
+    /// The same, for a sink that shows the bare bytes.
+    pub fn bare(self) -> Buffer {
+        Buffer { bare: true, ..self }
     }
 
     /// Opens the buffer for events that were read or made at this moment.
@@ -385,6 +394,13 @@ impl Open<'_> {
             true => Pushed::Taken(self.state.push_line(stream, bytes, partial)),
             false => Pushed::Full,
         }
+    }
+
+    /// Queues a frame if there is room for it. A last line without a newline is a line, but where the
+    /// bare bytes are shown.
+    pub fn push_frame(&mut self, stream: Stream, frame: Frame<'_>) -> Pushed {
+        let goes_on = frame.partial() || self.buffer.bare && frame.ending == Ending::End;
+        self.push_line(stream, frame.bytes, goes_on)
     }
 
     /// Gives up `lines` lines that there was no room for. Their sequence numbers stay unused, so

@@ -30,8 +30,8 @@ impl Channel {
     /// Starts the thread, which connects as soon as there is something to ship.
     pub fn start(url: SinkUrl, sink: Box<dyn Sink>, buffer: Buffer) -> Result<Channel> {
         let channel = Channel {
+            buffer: Arc::new(if url.is_bare() { buffer.bare() } else { buffer }),
             url,
-            buffer: Arc::new(buffer),
         };
         let work = Work {
             sink,
@@ -47,6 +47,11 @@ impl Channel {
             .spawn(move || work.run())
             .context(|| format!("clone(stack of {STACK} bytes) for the shipper"))?;
         Ok(channel)
+    }
+
+    /// Whether its sink shows the bare bytes.
+    pub fn is_bare(&self) -> bool {
+        self.url.is_bare()
     }
 
     /// A failure as an error that names the sink.

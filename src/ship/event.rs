@@ -21,6 +21,9 @@ impl Stream {
     }
 }
 
+/// The kind of the record that says of a sink of bare bytes that no more of a `stream` comes.
+pub(super) const STREAM_END: &str = "stream-end";
+
 /// One thing to ship.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Event<'a> {

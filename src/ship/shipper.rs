@@ -2,11 +2,13 @@
 
 use super::buffer::{self, Buffer, Counters, Pushed};
 use super::channel::Channel;
-use super::event::{Origin, Stream};
+use super::event::{Origin, STREAM_END, Stream};
+use super::frame::Frame;
 use super::notice::Notice;
 use super::sink::Sink;
 use super::url::SinkUrl;
 use crate::error::{Error, Result};
+use serde_json::json;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,7 +60,8 @@ impl Shipper {
     ) -> Result<Shipper> {
         let notice = Arc::new(Notice::new()?);
         let start = |(url, sink)| {
-            Channel::start(url, sink, Buffer::new(options.buffer, Arc::clone(&notice)))
+            let buffer = Buffer::new(options.buffer, Arc::clone(&notice));
+            Channel::start(url, sink, buffer)
         };
         Ok(Shipper {
             channels: sinks.into_iter().map(start).collect::<Result<_>>()?,
@@ -81,6 +84,15 @@ impl Shipper {
             .iter_mut()
             .map(|one| one.force_record(kind, fields.clone()));
         sequences.max().unwrap_or_default()
+    }
+
+    /// Tells sinks that show the bare bytes that no more of them come: who reads them sees the end.
+    pub fn end_stream(&self, stream: Stream) {
+        let bare = self.channels.iter().filter(|one| one.is_bare());
+        for one in bare {
+            let mut buffer = one.buffer.open();
+            buffer.force_record(STREAM_END, json!({ "stream": stream.as_str() }));
+        }
     }
 
     /// Readable when room became free that was asked for, when the first event was acknowledged,
@@ -186,11 +198,21 @@ impl Open<'_> {
         pushed.last().unwrap_or(Pushed::Full)
     }
 
-    /// Queues a line for those sinks that have room for it, and counts it as dropped for the
+    /// Queues a frame for every sink if there is room in each buffer, or for none.
+    pub fn push_frame(&mut self, stream: Stream, frame: Frame<'_>) -> Pushed {
+        if !self.has_room(frame.bytes.len()) {
+            return Pushed::Full;
+        }
+        let pushed = self.0.iter_mut().map(|one| one.push_frame(stream, frame));
+        // There is room, and all buffers are locked.
+        pushed.last().unwrap_or(Pushed::Full)
+    }
+
+    /// Queues a frame for those sinks that have room for it, and counts it as dropped for the
     /// others. Its sequence number stays unused there, so that the receiver sees the gap.
-    pub fn push_or_drop(&mut self, stream: Stream, bytes: &[u8], partial: bool) {
+    pub fn push_or_drop(&mut self, stream: Stream, frame: Frame<'_>) {
         for one in &mut self.0 {
-            if one.push_line(stream, bytes, partial) == Pushed::Full {
+            if one.push_frame(stream, frame) == Pushed::Full {
                 one.drop_lines(1);
             }
         }

@@ -3,11 +3,12 @@
 //! Nothing is shipped, and the launch record says so. A regular file is refused, because it would
 //! be a log on the machine, and a socket, because `/dev/stdout` cannot be opened there.
 
-use super::event::{Batch, Body, Stream};
+use super::event::{Batch, Body, STREAM_END, Stream};
 use super::sink::{Delivery, Failure, FailureKind, Sink};
 use crate::error::{Context, Error, Result, reason_of};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
+use serde_json::Value;
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,8 +16,9 @@ use std::time::Duration;
 
 /// Two descriptors that can be written to.
 pub struct Stdio {
-    stdout: File,
-    stderr: File,
+    /// Until the app's stream has ended.
+    stdout: Option<File>,
+    stderr: Option<File>,
 }
 
 impl Stdio {
@@ -35,15 +37,31 @@ impl Stdio {
         check("stdout", &stdout)?;
         check("stderr", &stderr)?;
         Ok(Stdio {
-            stdout: stdout.into(),
-            stderr: stderr.into(),
+            stdout: Some(stdout.into()),
+            stderr: Some(stderr.into()),
         })
     }
 
-    fn write(&mut self, stream: Stream, bytes: &[u8]) -> std::result::Result<(), Failure> {
-        let file = match stream {
+    fn file(&mut self, stream: Stream) -> &mut Option<File> {
+        match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
+        }
+    }
+
+    /// Closes the descriptor of the stream that a record says has ended.
+    fn end(&mut self, fields: &Value) {
+        let ended = [Stream::Stdout, Stream::Stderr]
+            .into_iter()
+            .find(|stream| fields["stream"] == stream.as_str());
+        if let Some(stream) = ended {
+            *self.file(stream) = None;
+        }
+    }
+
+    fn write(&mut self, stream: Stream, bytes: &[u8]) -> std::result::Result<(), Failure> {
+        let Some(file) = self.file(stream) else {
+            return Ok(());
         };
         write(file, bytes).map_err(|error| {
             let why = format!("write to {}: {}", stream.as_str(), reason_of(&error));
@@ -57,22 +75,26 @@ impl Sink for Stdio {
         let mut text = Vec::new();
         let mut of = Stream::Stdout;
         for event in batch.iter() {
-            let Body::Line {
-                stream,
-                bytes,
-                partial,
-            } = event.body
-            else {
-                continue;
-            };
-            if stream != of {
-                self.write(of, &text)?;
-                text.clear();
-                of = stream;
-            }
-            text.extend_from_slice(bytes);
-            if !partial {
-                text.push(b'\n');
+            match event.body {
+                Body::Line {
+                    stream,
+                    bytes,
+                    partial,
+                } => {
+                    if stream != of {
+                        self.write(of, &std::mem::take(&mut text))?;
+                        of = stream;
+                    }
+                    text.extend_from_slice(bytes);
+                    if !partial {
+                        text.push(b'\n');
+                    }
+                }
+                Body::Record { kind, fields } if kind == STREAM_END => {
+                    self.write(of, &std::mem::take(&mut text))?;
+                    self.end(fields);
+                }
+                Body::Record { .. } => {}
             }
         }
         self.write(of, &text)

@@ -8,7 +8,8 @@ use super::sink::{Acknowledgement, Sink};
 use super::stream::Streamed;
 use super::syslog::{self, Syslog};
 use super::{es, forward, otlp, stdio};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
+use crate::files;
 use crate::tls;
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -18,6 +19,9 @@ use std::time::Duration;
 
 const KNOWN: &str = "es+http, es+https, otlp+http, otlp+https, syslog+tcp, syslog+tls, syslog+udp, \
      forward+tcp, forward+tls, json+tcp, json+tls (SCHEME://HOST:PORT), stdio:";
+
+/// Bytes of a file with a header's value.
+const MAX_AUTHORIZATION: u64 = 64 << 10;
 
 /// How a sink is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +142,11 @@ impl SinkUrl {
         }
     }
 
+    /// Whether it shows the app's bare bytes on imrun's own streams, and nothing else.
+    pub fn is_bare(&self) -> bool {
+        self.acknowledgement() == Acknowledgement::Unshipped
+    }
+
     /// The sink itself, not yet connected.
     pub(super) fn sink(&self, origin: &Origin, timeout: Duration) -> Result<Box<dyn Sink>> {
         let peer = || {
@@ -166,14 +175,16 @@ impl SinkUrl {
             let key = self.api_key.as_ref().map(|key| format!("ApiKey {key}"));
             return Ok(key.or_else(|| self.credentials.as_ref().map(basic)));
         };
-        let text = std::fs::read_to_string(file).context(|| format!("read({file:?})"))?;
+        let bytes = files::read_regular(file, MAX_AUTHORIZATION)?;
+        let wrong = || {
+            let why = "is not one line of text, such as: ApiKey KEY";
+            Error::usage(format_args!("{file:?}"), why)
+        };
+        let text = String::from_utf8(bytes).map_err(|_| wrong())?;
         let text = text.trim_end_matches(['\r', '\n']);
         match !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             true => Ok(Some(text.to_owned())),
-            false => Err(Error::usage(
-                format_args!("{file:?}"),
-                "is not one line of text, such as: ApiKey KEY",
-            )),
+            false => Err(wrong()),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::Sink;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::ship::Counters;
 use crate::time::digits;
 use std::fs::File;
@@ -26,7 +27,7 @@ pub struct Lines {
 impl Lines {
     /// Makes the file, empty.
     pub(super) fn create(path: PathBuf) -> Result<Lines> {
-        let file = File::create(&path).context(|| format!("open({path:?}, O_CREAT)"))?;
+        let file = files::create_new(&path, files::PRIVATE)?;
         Ok(Lines {
             path,
             file,

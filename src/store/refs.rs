@@ -6,13 +6,14 @@
 use super::Store;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 
-const FILE: &str = "refs.log";
+pub(super) const FILE: &str = "refs.log";
 const FORGOTTEN: &str = "-";
 /// Longer than any line: a name has at most 4 KiB.
 const MAX_LINE: u64 = 8192;
@@ -98,12 +99,7 @@ impl Store {
     /// Makes `name` mean `digest`, or nothing. The caller holds the store's lock.
     pub fn set_ref(&self, name: &str, digest: Option<&Digest>) -> Result<()> {
         let path = self.path.join(FILE);
-        let file = File::options()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&path);
-        let file = file.context(|| format!("open({path:?})"))?;
+        let file = files::open_private(&path)?;
         let mut file = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| errno)
             .context(|| format!("flock({path:?})"))?;

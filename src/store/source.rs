@@ -2,6 +2,7 @@
 //! file or a stream.
 
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::layer;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
@@ -9,7 +10,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
@@ -126,10 +127,13 @@ impl Source {
 }
 
 fn open_beneath(directory: &OwnedFd, name: &str) -> Result<Extent> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = match openat2(directory, name, how) {
+    let open = |quietly| {
+        let how = OpenHow::new()
+            .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | quietly)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        openat2(directory, name, how)
+    };
+    let file = match files::quietly(open) {
         Ok(file) => File::from(file),
         Err(nix::errno::Errno::EXDEV) => {
             return Err(Error::digest(
@@ -209,6 +213,10 @@ impl Archive {
     /// What is compressed or cannot be read at any offset is first copied, uncompressed.
     fn open(what: &str, mut file: File, spool: impl FnOnce() -> Result<File>) -> Result<Archive> {
         let metadata = file.metadata().context(|| format!("fstat({what})"))?;
+        let kind = metadata.file_type();
+        if !kind.is_file() && !kind.is_fifo() && !kind.is_socket() {
+            return Err(Error::usage(what, "is neither a file nor a pipe"));
+        }
         let mut magic = [0; 4];
         let compression = match metadata.is_file() {
             true => {
@@ -330,12 +338,31 @@ fn copy(
     spool: impl FnOnce() -> Result<File>,
 ) -> Result<File> {
     let mut reader = layer::decoder(compression, BufReader::new(reader))?;
+    let mut first = [0; layer::BLOCK as usize];
+    let length = read_up_to(&mut reader, &mut first).context(|| format!("read({what})"))?;
+    // What is no archive may have no end.
+    if !starts_archive(&first[..length]) {
+        return Err(Error::digest(what, "is not a tar archive"));
+    }
     let mut file = spool()?;
-    io::copy(&mut reader, &mut file)
-        .and_then(|_| file.flush())
+    let limit = layer::Limits::default().bytes;
+    let mut bounded = first[..length].chain(reader).take(limit + 1);
+    let copied = io::copy(&mut bounded, &mut file).context(|| format!("copy({what})"))?;
+    if copied > limit {
+        let why = format_args!("is larger than {limit} bytes");
+        return Err(Error::policy(what, why));
+    }
+    file.flush()
         .and_then(|()| file.rewind())
         .context(|| format!("copy({what})"))?;
     Ok(file)
+}
+
+/// Whether a block is the header of an archive's first member.
+fn starts_archive(block: &[u8]) -> bool {
+    let mut archive = tar::Archive::new(block);
+    let mut entries = archive.entries().into_iter().flatten();
+    matches!(entries.next(), Some(Ok(_)))
 }
 
 /// A member's name without `.`, `..` and a leading slash; None when it climbs out of the archive.

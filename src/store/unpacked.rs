@@ -17,20 +17,21 @@ use super::Store;
 use super::image::Image;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::rootless;
 use crate::unpacked::{self, Model, Owners, Still, compare, list, write};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::sys::stat::Mode;
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const DIRECTORY: &str = "roots";
+pub(super) const DIRECTORY: &str = "roots";
 const ROOT: &str = "root";
 const EMPTY: &str = "empty";
 const REPAIR: &str =
@@ -244,14 +245,9 @@ fn refuse_shared(roots: &Path) -> Result<()> {
 }
 
 fn make_directory(path: &Path) -> Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        made => made.map_err(|error| {
-            let why = crate::error::reason_of(&error);
-            Error::system(format_args!("mkdir({path:?})"), why)
-                .hint("the driver overlay unpacks an image in its store at the first launch")
-        }),
-    }
+    files::make_directory(path).map_err(|error| {
+        error.hint("the driver overlay unpacks an image in its store at the first launch")
+    })
 }
 
 fn open_directory(path: &Path) -> Result<File> {

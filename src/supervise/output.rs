@@ -13,6 +13,10 @@ pub(super) struct Output {
     stream: Stream,
     file: Option<File>,
     framer: Framer,
+    /// The app has closed it, and the shipper knows.
+    ended: bool,
+    /// Nobody has asked about that.
+    unasked: bool,
     /// A frame waits for room in the buffer.
     pub full: bool,
     /// There is something to read.
@@ -26,6 +30,8 @@ impl Output {
             stream,
             file: Some(pipe.into()),
             framer: Framer::new(),
+            ended: false,
+            unasked: false,
             full: false,
             ready: false,
         })
@@ -62,17 +68,29 @@ impl Output {
     fn offer(&mut self, shipper: &Shipper, drop: bool) {
         let stream = self.stream;
         let mut buffer = shipper.open();
-        self.full = !self.framer.frames(|frame| match drop {
+        let full = !self.framer.frames(|frame| match drop {
             true => {
-                buffer.push_or_drop(stream, frame.bytes, frame.partial());
+                buffer.push_or_drop(stream, frame);
                 true
             }
-            false => buffer.push_line(stream, frame.bytes, frame.partial()) != Pushed::Full,
+            false => buffer.push_frame(stream, frame) != Pushed::Full,
         });
+        std::mem::drop(buffer);
+        self.full = full;
+        if self.file.is_none() && !self.full && !self.ended {
+            (self.ended, self.unasked) = (true, true);
+            shipper.end_stream(stream);
+        }
+    }
+
+    /// Whether it has ended since this was asked.
+    pub fn has_just_ended(&mut self) -> bool {
+        std::mem::take(&mut self.unasked)
     }
 
     /// The last line may have no newline; there is no time left to wait for room.
     pub fn end(&mut self, shipper: &Shipper) {
+        self.file = None;
         self.framer.finish();
         self.offer(shipper, true);
     }

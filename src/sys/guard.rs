@@ -1,69 +1,109 @@
-//! A process that does one thing when this one dies, however that comes.
+//! A process whose death ends all processes of its pid namespace.
+//!
+//! It is the first process of that namespace, in which a container's own is nested. The kernel kills
+//! it when this process dies (PR_SET_PDEATHSIG), and all others when it is gone (pid_namespaces(7)).
+//! So no container outlives its supervisor, whoever is killed and in whatever order. The app's own
+//! PR_SET_PDEATHSIG would not do: the kernel forgets it when another thread than the first one
+//! executes a program.
 
-use super::{check, memory};
+use super::clone::{CLONE_PIDFD, Stack, clone3};
+use super::{call, check};
 use nix::Result;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use nix::fcntl::OFlag;
+use std::ffi::c_void;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Writes "1" to a file when this process is gone; dropping it lets it do so at once.
+/// The first process of a pid namespace; dropping it ends the namespace.
 #[derive(Debug)]
 pub struct Guard {
-    // Closed by the kernel when this process dies.
-    alive: Option<OwnedFd>,
     pid: libc::pid_t,
+    pidfd: OwnedFd,
+    /// Closed by the kernel when this process dies, also before it could be told of that.
+    _alive: OwnedFd,
+    _stack: Stack,
 }
 
 impl Guard {
-    /// Forks it. `file` is open for writing.
-    pub fn new(file: BorrowedFd<'_>) -> Result<Guard> {
-        let (end, alive) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        // SAFETY: the child makes system calls alone but for the heap's own functions, whose locks
-        // fork(3) takes care of.
-        match check(unsafe { libc::fork() }.into())? {
-            0 => wait_and_write(end.as_raw_fd(), file.as_raw_fd()),
-            pid => Ok(Guard {
-                alive: Some(alive),
-                pid: pid as libc::pid_t,
-            }),
-        }
+    /// Makes one, which ends with the thread that calls this. It shares this process's memory.
+    pub fn new() -> Result<Guard> {
+        let (end, alive) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        let stack = Stack::new()?;
+        let flags = (libc::CLONE_VM | libc::CLONE_NEWPID) as u64;
+        let mut args = stack.arguments(flags | CLONE_PIDFD);
+        let mut pidfd: RawFd = -1;
+        args.pidfd = &raw mut pidfd as u64;
+        args.exit_signal = libc::SIGCHLD as u64;
+        let number = end.as_raw_fd() as usize as *const c_void;
+        // SAFETY: the stack is unmapped when the process is gone; it is given the number it expects.
+        let pid = check(unsafe { clone3(&args, watch, number) })? as libc::pid_t;
+        // SAFETY: the kernel has just made this descriptor for the caller.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        Ok(Guard {
+            pid,
+            pidfd,
+            _alive: alive,
+            _stack: stack,
+        })
+    }
+
+    /// Refers to the process, and so to its pid namespace; readable when it is gone.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 }
 
 impl Guard {
-    /// The end that it waits at: an error there (POLLERR) says that it is gone.
-    pub fn alive(&self) -> Option<BorrowedFd<'_>> {
-        self.alive.as_ref().map(AsFd::as_fd)
+    /// Ends a namespace whose other processes were all reaped, and waits for its end.
+    pub fn end(&self) {
+        self.kill_and_wait(0);
+    }
+
+    fn kill_and_wait(&self, flags: libc::c_int) {
+        // It may be gone already.
+        let _ = super::process::pidfd_send_signal(self.pidfd(), libc::SIGKILL);
+        // SAFETY: a child of this process, which nobody else waits for; the status is not asked for.
+        unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), flags) };
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        drop(self.alive.take());
-        // SAFETY: a child of this process, which nobody else waits for; the status is not asked for.
-        unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), 0) };
+        // Its end takes until the last process of the namespace is reaped, perhaps by another process.
+        // Killed, it uses its stack no more.
+        self.kill_and_wait(libc::WNOHANG);
     }
 }
 
-fn wait_and_write(end: i32, file: i32) -> ! {
-    // SAFETY: this process is alone, owns all its descriptors, and never returns.
+/// Its whole life. The thread-local storage is that of a thread that runs: no call of the C library,
+/// which would set errno there.
+extern "C" fn watch(end: *const c_void) -> ! {
+    let end = end as usize;
+    let mut byte = 0u8;
+    // SAFETY: this process owns all its descriptors, and reads into its own stack. Signals without a
+    // handler do nothing to the first process of a pid namespace.
     unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
-        // Of the caller's nothing is held, neither a session nor a pipe. The copies go where neither
-        // of the two can be.
-        libc::setsid();
-        let (end, file) = (
-            libc::fcntl(end, libc::F_DUPFD, 3),
-            libc::fcntl(file, libc::F_DUPFD, 3),
+        call::raw(
+            libc::SYS_prctl,
+            [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0],
         );
-        libc::dup2(end, 0);
-        libc::dup2(file, 1);
-        libc::syscall(libc::SYS_close_range, 2, u32::MAX, 0);
-        // What cannot be given back is kept.
-        let _kept = memory::forget_heap();
-        let mut byte = 0u8;
-        libc::read(0, (&raw mut byte).cast(), 1);
-        libc::write(1, c"1".as_ptr().cast(), 1);
-        libc::_exit(0)
+        call::raw(
+            libc::SYS_prctl,
+            [
+                libc::PR_SET_NAME as usize,
+                c"imrun-guard".as_ptr() as usize,
+                0,
+            ],
+        );
+        // Of the caller's nothing is held.
+        call::raw(libc::SYS_close_range, [0, end - 1, 0]);
+        call::raw(libc::SYS_close_range, [end + 1, u32::MAX as usize, 0]);
+        loop {
+            // An end of file, or the descriptor is not there: this process is gone.
+            if call::raw(libc::SYS_read, [end, &raw mut byte as usize, 1])
+                != -(libc::EINTR as isize)
+            {
+                call::raw(libc::SYS_exit_group, [0, 0, 0]);
+            }
+        }
     }
 }

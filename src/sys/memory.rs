@@ -93,26 +93,6 @@ pub fn trim_heap() {
     }
 }
 
-/// Gives back what a forked process has inherited and will not use: the program's pages, and the heap
-/// behind the thread's own block, which a static glibc puts first in it.
-///
-/// # Safety
-/// This process has one thread, and uses nothing on the heap from here on.
-pub(super) unsafe fn forget_heap() -> Result<()> {
-    const PAGE: usize = 4096;
-    /// Of a heap; where the block is elsewhere, it is farther away from the heap's end.
-    const MOST: usize = 1 << 28;
-    Program::find()?.release()?;
-    // SAFETY: both tell an address.
-    let (block, end) = unsafe { (libc::pthread_self() as usize, libc::sbrk(0) as usize) };
-    let start = (block / PAGE + 2) * PAGE;
-    if (start + 1..start + MOST).contains(&end) {
-        // SAFETY: the caller uses nothing there; the kernel puts zeros in its place.
-        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
-    }
-    Ok(())
-}
-
 /// The address ranges of the program's code, and of the constants in front of it; not of what the
 /// loader relocated and then made read-only, which lies behind (proc_pid_maps(5)).
 fn program(maps: &str) -> Vec<(usize, usize)> {

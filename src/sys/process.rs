@@ -14,35 +14,94 @@ use std::process::Command;
 /// Sets of capabilities as three pairs of 32-bit words (_LINUX_CAPABILITY_VERSION_3, linux/capability.h).
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
-/// Which namespaces of a process another one enters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Namespaces {
-    /// Network, ipc and uts.
-    Surroundings,
-    /// The user's and the mounts' too.
-    All,
+/// As whom a command is executed in a container.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// As the same user of the host, whom the container does not know, with all capabilities in its user
+    /// namespace and none elsewhere.
+    Caller,
+    /// As a user of the container, who gains nothing by executing anything.
+    User {
+        /// In the container.
+        uid: u32,
+        /// In the container.
+        gid: u32,
+        /// The supplementary groups, in the container.
+        groups: Vec<u32>,
+        /// A bit for each capability's number.
+        capabilities: u64,
+    },
 }
 
-/// Lets a command be executed in namespaces of the process that `pidfd` refers to.
+impl Identity {
+    fn assume(&self) -> Result<()> {
+        // CAP_LAST_CAP of linux/capability.h.
+        const ALL: u64 = (1 << 41) - 1;
+        match self {
+            Identity::Caller => set_capabilities(ALL),
+            Identity::User {
+                uid,
+                gid,
+                groups,
+                capabilities,
+            } => {
+                nix::sys::prctl::set_keepcaps(true)?;
+                set_ids(*uid, *gid, Some(groups))?;
+                set_capabilities(*capabilities)?;
+                nix::sys::prctl::set_no_new_privs()
+            }
+        }
+    }
+}
+
+/// Lets a command be executed in all namespaces of the process that `pidfd` refers to.
 pub fn enter_before_exec(
     command: &mut Command,
     pidfd: BorrowedFd<'_>,
-    namespaces: Namespaces,
+    identity: Identity,
 ) -> std::io::Result<()> {
-    let surroundings = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    let flags = match namespaces {
-        Namespaces::Surroundings => surroundings,
-        Namespaces::All => surroundings | libc::CLONE_NEWUSER | libc::CLONE_NEWNS,
-    };
+    let namespaces = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
     let pidfd = pidfd.try_clone_to_owned()?;
     let enter = move || {
         // SAFETY: plain integers.
-        let result = unsafe { libc::setns(pidfd.as_raw_fd(), flags) };
-        check(result.into()).map(drop).map_err(Into::into)
+        check(unsafe { libc::setns(pidfd.as_raw_fd(), namespaces) }.into())?;
+        split_off()?;
+        identity.assume()?;
+        // A change of credentials clears it, so it comes last.
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+        Ok(())
     };
-    // SAFETY: the closure makes one system call, and neither allocates nor locks.
+    // SAFETY: the closure makes system calls alone, and neither allocates nor locks.
     unsafe { command.pre_exec(enter) };
     Ok(())
+}
+
+/// Goes on in a child of this process, as only a child is in the process namespace that was entered. The
+/// process itself ends as the child does.
+fn split_off() -> Result<()> {
+    // SAFETY: this process has one thread, and the child goes on with a copy of its memory.
+    let child = check(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) })?;
+    if child == 0 {
+        return Ok(());
+    }
+    // Who waits until the program was executed sees it by the end of a pipe.
+    // SAFETY: nothing is used any more but the child's number.
+    unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
+    let mut status = 0;
+    // SAFETY: the pointer is valid.
+    let mut wait =
+        || check(unsafe { libc::waitpid(child as libc::pid_t, &raw mut status, 0) }.into());
+    while wait() == Err(Errno::EINTR) {}
+    match libc::WIFEXITED(status) {
+        true => exit(libc::WEXITSTATUS(status)),
+        false => exit(128 + libc::WTERMSIG(status)),
+    }
 }
 
 /// Splits this process in two: the new one, or None in the new one.
@@ -64,6 +123,13 @@ pub fn close_stdio() -> Result<()> {
     let flags = nix::fcntl::OFlag::O_RDWR | nix::fcntl::OFlag::O_CLOEXEC;
     let null = nix::fcntl::open(c"/dev/null", flags, nix::sys::stat::Mode::empty())?;
     (0..3).try_for_each(|number| dup2(null.as_raw_fd(), number))
+}
+
+/// Lets one standard stream lead nowhere.
+pub fn close_stream(number: RawFd) -> Result<()> {
+    let flags = nix::fcntl::OFlag::O_RDWR | nix::fcntl::OFlag::O_CLOEXEC;
+    let null = nix::fcntl::open(c"/dev/null", flags, nix::sys::stat::Mode::empty())?;
+    dup2(null.as_raw_fd(), number)
 }
 
 /// Ends this process at once: no destructors, no buffers.
@@ -120,6 +186,27 @@ pub fn set_ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<()> {
     Ok(())
 }
 
+/// Makes `uid` the effective user of this one thread, whose rights to files stay those of its real
+/// user: a user namespace that it makes belongs to `uid`.
+pub fn set_effective_user(uid: u32) -> Result<()> {
+    const SAME: u32 = u32::MAX;
+    // SAFETY: plain integers.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, SAME, uid, SAME) })?;
+    // SAFETY: getuid(2) always succeeds.
+    let real = unsafe { libc::getuid() };
+    // It tells no error, and the user that it was before; a second call tells what the first did.
+    let set = || {
+        // SAFETY: plain integers.
+        unsafe { libc::syscall(libc::SYS_setfsuid, real) }
+    };
+    set();
+    if set() == libc::c_long::from(real) {
+        Ok(())
+    } else {
+        Err(Errno::EPERM)
+    }
+}
+
 /// The NIS domain's name of this uts namespace.
 pub fn set_domain_name(name: &CStr) -> Result<()> {
     // SAFETY: the pointer is valid for as many bytes as the length says.
@@ -172,6 +259,65 @@ fn ambient(operation: libc::c_int, capability: u32) -> Result<()> {
         )
     })
     .map(drop)
+}
+
+/// The execution domain that system calls tell of (personality(2)).
+pub fn set_personality(persona: libc::c_ulong) -> Result<()> {
+    // SAFETY: a plain integer.
+    check(unsafe { libc::personality(persona) }.into()).map(drop)
+}
+
+/// Whether this process may execute the file `path`, as execve(2) would find out.
+pub fn find_executable(path: &CStr) -> Result<()> {
+    let (directory, flags) = (libc::AT_FDCWD, libc::AT_EACCESS);
+    // SAFETY: the path is a C string; nothing else is passed that leads to memory.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_faccessat2,
+            directory,
+            path.as_ptr(),
+            libc::X_OK,
+            flags,
+        )
+    })?;
+    match nix::sys::stat::stat(path)?.st_mode & libc::S_IFMT {
+        libc::S_IFREG => Ok(()),
+        _ => Err(Errno::EACCES),
+    }
+}
+
+/// Sets how the kernel shares processors with process `pid` (sched_setattr(2)).
+pub fn set_scheduler(pid: i32, policy: i32, flags: u64, nice: i32) -> Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        // Of policies that are not set here: priority; runtime, deadline, period.
+        priority: u32,
+        times: [u64; 3],
+    }
+    let attributes = Attributes {
+        size: size_of::<Attributes>() as u32,
+        policy: policy as u32,
+        flags,
+        nice,
+        priority: 0,
+        times: [0; 3],
+    };
+    // SAFETY: the kernel reads as many bytes as the structure says that it has.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const attributes, 0) })
+        .map(drop)
+}
+
+/// Sets how the kernel shares disks with process `pid` (ioprio_set(2)): a class and a priority in it.
+pub fn set_io_priority(pid: i32, class: i32, priority: i32) -> Result<()> {
+    const PROCESS: i32 = 1; // IOPRIO_WHO_PROCESS, linux/ioprio.h
+    const CLASS_SHIFT: i32 = 13; // IOPRIO_CLASS_SHIFT
+    let value = class << CLASS_SHIFT | priority;
+    // SAFETY: plain integers.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, pid, value) }).map(drop)
 }
 
 /// Marks every descriptor from `first` up close-on-exec.
@@ -256,6 +402,17 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// The id, in the pid namespace of /proc, of the process that `pidfd` refers to (pidfd_open(2)).
+pub fn pid_of(pidfd: BorrowedFd<'_>) -> std::io::Result<nix::unistd::Pid> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+    let pid = pid
+        .and_then(|pid| pid.trim().parse().ok())
+        .filter(|pid| *pid > 0);
+    pid.map(nix::unistd::Pid::from_raw)
+        .ok_or_else(|| Errno::ESRCH.into())
+}
+
 /// Copies descriptor `number` of the thread `tid`, close-on-exec: the same open file (pidfd_getfd(2)).
 ///
 /// Before Linux 6.9 it is that of the thread's process, which differs where the thread has called
@@ -319,6 +476,22 @@ pub fn unprivileged<T>(work: impl FnOnce() -> T) -> Result<T> {
     set(held)?;
     // Gaining capabilities makes it what /proc/sys/fs/suid_dumpable says.
     nix::sys::prctl::set_dumpable(false)?;
+    Ok(done)
+}
+
+/// Does `work` in this thread with `uid` in the place of root as the effective user, who has all
+/// capabilities in the user namespaces that belong to him and none elsewhere.
+///
+/// # Errors
+/// The user cannot be changed, or changed back.
+pub fn as_user<T>(uid: u32, work: impl FnOnce() -> T) -> Result<T> {
+    const SAME: libc::uid_t = libc::uid_t::MAX;
+    // SAFETY: plain integers.
+    let become_user =
+        |uid: libc::uid_t| check(unsafe { libc::syscall(libc::SYS_setresuid, SAME, uid, SAME) });
+    become_user(uid)?;
+    let done = work();
+    become_user(0)?;
     Ok(done)
 }
 

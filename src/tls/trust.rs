@@ -1,7 +1,8 @@
 //! What a host's settings mean to rustls.
 
 use super::Settings;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
+use crate::files;
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
@@ -9,6 +10,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
 use std::sync::Arc;
+
+/// Bytes of a file of certificates or a key: many times what all public authorities take.
+const MAX_FILE: u64 = 8 << 20;
 
 impl Settings {
     /// For a connection of one's own.
@@ -59,7 +63,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 }
 
 pub(super) fn read(file: &Path) -> Result<Vec<u8>> {
-    std::fs::read(file).context(|| format!("read({file:?})"))
+    files::read_regular(file, MAX_FILE)
 }
 
 pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {

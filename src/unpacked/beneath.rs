@@ -1,5 +1,6 @@
 //! Names in open directories: the only way in which files are reached here.
 
+use crate::files;
 use crate::layer::PATH_LIMIT;
 use nix::Result;
 use nix::dir::Dir;
@@ -52,7 +53,8 @@ fn split_off(path: &[u8]) -> (&[u8], &[u8]) {
 
 /// Opens a regular file for reading; a fifo that has taken its place does not hold this process up.
 pub(super) fn open_file(directory: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
-    open_with(directory, name, READ | OFlag::O_NONBLOCK, Mode::empty())
+    let flags = READ | OFlag::O_NONBLOCK;
+    files::quietly(|quietly| open_with(directory, name, flags | quietly, Mode::empty()))
 }
 
 /// All names in a directory, sorted by their bytes.

@@ -10,8 +10,8 @@ const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\n\
     words:x:five:5::/:\n\
     words:x:6:6::/six:\n\
     nohome:x:8:8:::\n\
-    far:x:70000:1::/:\n\
-    fargroup:x:9:70000::/:\n";
+    far:x:4294967295:1::/:\n\
+    fargroup:x:9:4294967295::/:\n";
 
 const GROUP: &[u8] = b"root:x:0:root\n\
     wheel:x:10:root,app\n\
@@ -21,7 +21,7 @@ const GROUP: &[u8] = b"root:x:0:root\n\
     video:x:44:pulse,app\n\
     1000:x:3:app2\n\
     empty:x:12\n\
-    far:x:70000:member\n";
+    far:x:4294967295:member\n";
 
 fn resolve(user: &str) -> Result<User> {
     User::resolve(user, Some(PASSWD), Some(GROUP))
@@ -40,7 +40,8 @@ fn users_and_groups_are_found_by_name_and_by_number() {
         ("4242", 4242, 0, &[0], None),
         ("4242:video", 4242, 44, &[44], None),
         ("4242:empty", 4242, 12, &[12], None),
-        ("65535:65535", 65535, 65535, &[65535], None),
+        ("1000680000:65536", 1_000_680_000, 65_536, &[65_536], None),
+        ("4294967294", 4_294_967_294, 0, &[0], None),
         ("words", 6, 6, &[6], Some("/six")),
         ("nohome", 8, 8, &[8], None),
         ("007", 7, 7, &[7], Some("/seven")),
@@ -60,22 +61,22 @@ fn a_number_is_never_looked_up_as_a_name() {
     let passwd = b"1001:x:0:0::/root:\n99999:x:0:0::/:\n";
     let user = User::resolve("1001", Some(passwd), None).unwrap();
     assert_eq!((user.uid, user.gid, user.home), (1001, 0, None));
-    assert!(User::resolve("99999", Some(passwd), None).is_err());
+    let far = User::resolve("99999", Some(passwd), None).unwrap();
+    assert_eq!((far.uid, far.gid, far.home), (99_999, 0, None));
     let group = b"55:x:0:\n";
     assert_eq!(User::resolve("1:55", None, Some(group)).unwrap().gid, 55);
 }
 
 #[test]
-fn ids_beyond_the_containers_are_refused_by_name() {
+fn numbers_that_are_no_ids_are_refused_by_name() {
     for (user, what) in [
-        ("65536", "user 65536"),
+        ("4294967295", "user 4294967295"),
         ("4294967296", "user 4294967296"),
-        ("2147483648:0", "user 2147483648"),
         (
             "99999999999999999999999999",
             "user 99999999999999999999999999",
         ),
-        ("0:65536", "group 65536"),
+        ("0:4294967295", "group 4294967295"),
         ("far", "user far"),
         ("fargroup", "the group of user fargroup"),
         ("0:far", "group far"),
@@ -83,7 +84,7 @@ fn ids_beyond_the_containers_are_refused_by_name() {
         let error = resolve(user).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("{what}: is beyond the container's 65,536 ids")
+            format!("{what}: is beyond 4294967294, the last id of Linux")
         );
     }
     let member = User::resolve("member", Some(b"member:x:1:1::/:"), Some(GROUP));
@@ -140,7 +141,7 @@ proptest! {
     fn arbitrary_databases_never_panic(user in "[a-c0-9:]{0,6}", text in "([a-c0-9:,\n]{0,12}:?){0,12}", bytes: Vec<u8>) {
         let _ = User::resolve(&user, Some(text.as_bytes()), Some(&bytes));
         if let Ok(user) = User::resolve(&user, Some(&bytes), Some(text.as_bytes())) {
-            prop_assert!(user.uid < IDS && user.groups.iter().all(|gid| *gid < IDS));
+            prop_assert!(user.uid < NO_ID && user.groups.iter().all(|gid| *gid < NO_ID));
         }
     }
 }

@@ -213,7 +213,7 @@ fn cve_2025_47290_no_path_of_a_layer_becomes_a_path_of_the_host() {
 #[test]
 fn cve_2024_40635_a_user_number_that_does_not_fit_is_refused() {
     let host = host!();
-    for user in ["4294967296", "2147483648", "65536", "-1", "0:4294967295"] {
+    for user in ["4294967296", "4294967295", "-1", "0:4294967295"] {
         let output = host
             .launch(&[&format!("--user={user}")], &["memfd"])
             .output()

@@ -139,7 +139,7 @@ fn every_mount_is_read_only_and_there_are_no_others() {
 fn the_app_has_no_privileges_and_cannot_gain_any() {
     let host = host!();
     for user in ["0", "app"] {
-        let look = "grep -E '^(Cap|NoNewPrivs)' /proc/self/status | tr -d '\\t'; ulimit -c; umask";
+        let look = "grep -E '^(Cap|NoNewPrivs)' /proc/self/status | tr -d '\\t'; umask";
         let app = host
             .launch()
             .options(["-u", user])
@@ -149,8 +149,21 @@ fn the_app_has_no_privileges_and_cannot_gain_any() {
         let none = "0000000000000000";
         let capabilities =
             ["Inh", "Prm", "Eff", "Bnd", "Amb"].map(|set| format!("Cap{set}:{none}\n"));
-        app.prints(&format!("{}NoNewPrivs:1\n0\n0022\n", capabilities.concat()));
+        app.prints(&format!("{}NoNewPrivs:1\n0022\n", capabilities.concat()));
     }
+}
+
+#[test]
+fn the_app_has_the_limit_that_stops_a_piped_core_dump_and_no_memory_in_any() {
+    let host = host!();
+    // Blocks of 512 bytes: the limit is a single one.
+    let look = "grep 'core file' /proc/self/limits | tr -s ' '; cat /proc/self/coredump_filter";
+    let raise = "ulimit -c unlimited 2>&1; echo 3f >/proc/self/coredump_filter";
+    let script = format!("{raise}; {look}");
+    let app = host.launch().script(&script).run().exits(0);
+    let shown = app.out;
+    assert!(shown.contains("Max core file size 1 1 bytes"), "{shown}");
+    assert!(shown.ends_with("00000000\n"), "{shown}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod configuration;
 mod exit_codes;
+mod given;
 mod isolation;
 mod logs;
 mod record;

@@ -20,6 +20,8 @@ fn users_and_groups_are_those_of_the_images_own_files() {
         ("4000", "4000 0 0"),
         ("4000:4001", "4000 4001 4001"),
         ("65535:65535", "65535 65535 65535"),
+        ("1000680000:70000", "1000680000 70000 70000"),
+        ("4294967294", "4294967294 0 0"),
     ];
     for (user, ids) in table {
         let app = host
@@ -51,10 +53,10 @@ fn the_images_user_counts_unless_another_is_typed() {
 fn a_user_or_group_that_does_not_fit_is_refused_by_name() {
     let host = host!();
     let table = [
-        ("65536", "user 65536"),
+        ("4294967295", "user 4294967295"),
         ("4294967296", "user 4294967296"),
         ("18446744073709551616", "user 18446744073709551616"),
-        ("0:65536", "group 65536"),
+        ("0:4294967295", "group 4294967295"),
         ("app:huge", "group huge"),
         ("nobody", "user \"nobody\""),
         ("app:nobody", "group \"nobody\""),
@@ -69,10 +71,10 @@ fn a_user_or_group_that_does_not_fit_is_refused_by_name() {
             .script("echo ran");
         app.run().refused(named);
     }
-    let image = host.bake_busybox("user = \"65536\"");
+    let image = host.bake_busybox("user = \"4294967295\"");
     host.launch_of(&image)
         .run()
-        .refused("user 65536")
+        .refused("user 4294967295")
         .because("policy");
 }
 

@@ -7,6 +7,7 @@ mod collect;
 mod import;
 mod layouts;
 mod mount;
+mod private;
 mod seal;
 mod tamper;
 

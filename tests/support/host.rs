@@ -266,7 +266,7 @@ fn fill_busybox(top: &Path) {
     write(
         "etc/group",
         0o644,
-        b"root:x:0:\napp:x:1001:\nlogs:x:2000:app\nhuge:x:65536:\n",
+        b"root:x:0:\napp:x:1001:\nlogs:x:2000:app\nhuge:x:4294967295:\n",
     );
 }
 

@@ -81,7 +81,11 @@ fn a_bundle_is_read_and_what_it_cannot_have_is_listed() {
         (5, 6, &[6, 7][..])
     );
     assert_eq!(bundle.process.env.get("A").unwrap(), "b");
-    assert_eq!(bundle.process.rlimits, [(libc::RLIMIT_NOFILE, 512, 1024)]);
+    let limit = bundle.process.rlimits[0];
+    assert_eq!(
+        (limit.name, limit.resource, limit.soft, limit.hard),
+        ("RLIMIT_NOFILE", libc::RLIMIT_NOFILE, 512, 1024)
+    );
     assert_eq!(bundle.process.oom_score_adj, Some(-5));
     assert_eq!(bundle.cgroup.as_deref(), Some(Path::new("default/one")));
     assert_eq!(bundle.masked, [c"/proc/special".to_owned()]);
@@ -177,6 +181,24 @@ fn what_no_container_has_is_refused_by_its_name() {
         ),
         (
             "/linux",
+            "namespaces",
+            json!([{ "type": "time" }]),
+            "linux.namespaces, time",
+        ),
+        (
+            "/linux",
+            "timeOffsets",
+            json!({ "boottime": { "secs": 1 } }),
+            "linux.timeOffsets",
+        ),
+        (
+            "/linux",
+            "netDevices",
+            json!({ "eth0": {} }),
+            "linux.netDevices",
+        ),
+        (
+            "/linux",
             "devices",
             json!([{ "path": "/dev/fuse" }]),
             "/dev/fuse",
@@ -190,8 +212,8 @@ fn what_no_container_has_is_refused_by_its_name() {
         (
             "/linux",
             "personality",
-            json!({ "domain": "LINUX32" }),
-            "personality",
+            json!({ "domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"] }),
+            "linux.personality, flags",
         ),
         (
             "/linux",
@@ -236,7 +258,16 @@ fn what_makes_no_sense_is_refused() {
             "rlimits",
             json!([{ "type": "RLIMIT_AS", "soft": 2, "hard": 1 }]),
         ),
+        ("", "ociVersion", json!("1.2")),
+        ("", "ociVersion", json!("invalid")),
         ("/process", "user", json!({ "uid": 4_294_967_296_u64 })),
+        ("/process", "user", json!({ "gid": 4_294_967_295_u64 })),
+        ("/linux", "personality", json!({ "domain": "BSD" })),
+        (
+            "/process",
+            "ioPriority",
+            json!({ "class": "IOPRIO_CLASS_BE", "priority": 8 }),
+        ),
         ("/linux", "cgroupsPath", json!("/a/../../b")),
         ("/linux", "namespaces", json!([{ "type": "net" }])),
         (
@@ -413,7 +444,11 @@ fn settings_of_the_network_go_where_the_network_is() {
         list.extend((!network.is_null()).then_some(network));
         read(&document).unwrap()
     };
-    let setting = [(c"sys/net/ipv4/ip_forward".to_owned(), b"1".to_vec())];
+    let setting = [Setting {
+        name: "net.ipv4.ip_forward".into(),
+        path: c"sys/net/ipv4/ip_forward".to_owned(),
+        value: b"1".to_vec(),
+    }];
     let own = read(json!({ "type": "network" }));
     assert_eq!(own.bundle.sysctls, setting);
     assert!(own.network_sysctls.is_empty());
@@ -422,7 +457,7 @@ fn settings_of_the_network_go_where_the_network_is() {
     assert!(given.bundle.sysctls.is_empty());
     let host = read(Value::Null);
     assert!(host.network_sysctls.is_empty() && host.bundle.sysctls.is_empty());
-    assert!(changed(&host).contains(&"linux.sysctl.net.ipv4.ip_forward".to_owned()));
+    assert!(changed(&host).contains(&"linux.sysctl \"net.ipv4.ip_forward\"".to_owned()));
 }
 
 #[test]
@@ -561,4 +596,99 @@ proptest! {
         prop_assert!(cgroup.components().all(normal));
         prop_assert!(bundle.filter.is_none_or(|filter| filter.program.len() <= 4096));
     }
+}
+
+#[test]
+fn what_an_ordinary_process_may_have_of_processors_and_disks_is_taken() {
+    let scheduler = |value: Value| read(&with("/process", "scheduler", value));
+    let taken = |value: Value| {
+        let found = scheduler(value).unwrap().bundle.process.scheduler.unwrap();
+        (found.policy, found.flags, found.nice)
+    };
+    assert_eq!(taken(json!({ "policy": "SCHED_OTHER" })), (0, 0, 0));
+    assert_eq!(
+        taken(json!({ "policy": "SCHED_BATCH", "nice": 5, "priority": 0,
+            "flags": ["SCHED_FLAG_RESET_ON_FORK"] })),
+        (libc::SCHED_BATCH, 1, 5)
+    );
+    for (value, name) in [
+        (json!({ "policy": "SCHED_RR", "priority": 1 }), "SCHED_RR"),
+        (json!({ "policy": "SCHED_OTHER", "nice": -1 }), "nice -1"),
+        (json!({ "policy": "SCHED_OTHER", "runtime": 1 }), "runtime"),
+        (
+            json!({ "policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_RECLAIM"] }),
+            "SCHED_FLAG_RECLAIM",
+        ),
+    ] {
+        let Err(error) = scheduler(value) else {
+            panic!("{name} was taken");
+        };
+        assert_eq!(error.reason, Reason::Policy);
+        assert!(error.what.contains(name), "{error}");
+    }
+    let io = |class: &str| {
+        read(&with(
+            "/process",
+            "ioPriority",
+            json!({ "class": class, "priority": 7 }),
+        ))
+    };
+    let taken = io("IOPRIO_CLASS_IDLE").unwrap().bundle.process.io_priority;
+    assert_eq!(taken, Some((3, 7)));
+    let Err(error) = io("IOPRIO_CLASS_RT") else {
+        panic!("a real-time class was taken");
+    };
+    assert!(error.what.contains("IOPRIO_CLASS_RT"), "{error}");
+}
+
+#[test]
+fn names_of_the_uts_namespace_are_sysctls_too() {
+    let named = |sysctl: Value, hostname: Value| {
+        let mut document = with("/linux", "sysctl", sysctl);
+        document["hostname"] = hostname;
+        read(&document).map(|config| (config.bundle.hostname, config.bundle.domainname))
+    };
+    let both = json!({ "kernel.hostname": "a", "kernel/domainname": "b.c" });
+    let (hostname, domainname) = named(both.clone(), Value::Null).unwrap();
+    assert_eq!(hostname.as_deref(), Some("a"));
+    assert_eq!(domainname.as_deref(), Some(c"b.c"));
+    named(both.clone(), json!("a")).unwrap();
+    let error = named(both, json!("other")).err().unwrap();
+    assert!(error.what.contains("kernel.hostname"), "{error}");
+}
+
+#[test]
+fn an_execution_domain_is_linux_of_either_width() {
+    let domain = |value: Value| {
+        let config = read(&with("/linux", "personality", value)).unwrap();
+        config.bundle.personality
+    };
+    assert_eq!(domain(Value::Null), 0);
+    assert_eq!(domain(json!({ "domain": "LINUX", "flags": [] })), 0);
+    assert_eq!(domain(json!({ "domain": "LINUX32" })), 8);
+}
+
+#[test]
+fn a_hook_that_fails_after_the_start_ends_the_container_from_version_1_3_on() {
+    let strict = |version: &str| {
+        let mut document = with("", "hooks", json!({ "poststart": [{ "path": "/hook" }] }));
+        document["ociVersion"] = json!(version);
+        read(&document).unwrap().hooks.poststart_is_strict
+    };
+    assert!(!strict("1.0.2-dev") && !strict("1.2.1"));
+    assert!(strict("1.3.0") && strict("1.3.0-rc.1") && strict("1.10.0"));
+}
+
+#[test]
+fn errors_name_the_element_that_is_wrong() {
+    let limit = json!([{ "type": "RLIMIT_NOFILE", "soft": 2, "hard": 1 }]);
+    let error = refusal("/process", "rlimits", limit);
+    assert_eq!(error.what, "config.json `process.rlimits RLIMIT_NOFILE`");
+    let error = refusal("/linux", "maskedPaths", json!(["/proc/../etc"]));
+    assert_eq!(
+        error.what,
+        "config.json `linux.maskedPaths \"/proc/../etc\"`"
+    );
+    let error = refusal("/linux", "sysctl", json!({ "vm.swappiness": "1" }));
+    assert_eq!(error.what, "config.json `linux.sysctl \"vm.swappiness\"`");
 }

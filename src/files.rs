@@ -1,0 +1,19 @@
+//! Files: those that the caller names are read within bounds and written whole, and imrun's own are private.
+//!
+//! No mode follows the umask, and nothing is read or written that is not what its name was meant for.
+#![forbid(unsafe_code)]
+
+mod private;
+mod read;
+mod write;
+
+pub use private::{close_to_others, make_directory, open_private};
+pub use read::{quietly, read, read_if_there, read_regular};
+pub use write::{append, create_new, replace};
+
+/// Mode of imrun's own directories.
+const DIRECTORY: u32 = 0o700;
+/// Mode of imrun's own files.
+pub const PRIVATE: u32 = 0o600;
+/// Mode of files that imrun writes for its caller, which hold no secret.
+pub const PUBLIC: u32 = 0o644;

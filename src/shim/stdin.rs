@@ -1,0 +1,141 @@
+//! The standard input of a container: a fifo of containerd's.
+//!
+//! A client that has no more to say calls CloseIO, but clients know the call's target only when Create has returned.
+//! So nobody reads the fifo before the container is started: until then a client's first write waits, and with it the
+//! end of what it has to say. From then on a thread copies what the fifo gives into the pipe that the app reads.
+
+use super::runtime::fifo;
+use crate::error::{Context, Error, Result};
+use std::fs::{File, OpenOptions};
+use std::io::{PipeReader, PipeWriter};
+use std::os::unix::fs::FileTypeExt;
+use std::thread;
+
+/// Bytes of the copying thread's stack.
+const STACK: usize = 64 << 10;
+
+/// The standard input of a container. It ends for the app when no client has the fifo open, and it was closed here
+/// or dropped.
+#[derive(Debug)]
+pub struct Stdin {
+    path: String,
+    /// Until the container is started.
+    pipe: Option<PipeWriter>,
+    /// Keeps the fifo open while no client does.
+    writer: Option<File>,
+    closed: bool,
+}
+
+impl Stdin {
+    /// The standard input that comes from a fifo, and what the app reads; None where there is no fifo.
+    pub fn new(path: &str) -> Result<Option<(Stdin, PipeReader)>> {
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let found = std::fs::metadata(path).context(|| format!("stat({path:?})"))?;
+        if !found.file_type().is_fifo() {
+            return Err(Error::policy(
+                format_args!("{path:?}"),
+                "is no fifo of containerd's",
+            ));
+        }
+        let (reader, pipe) = std::io::pipe().context(|| "pipe2(O_CLOEXEC)")?;
+        let stdin = Stdin {
+            path: path.to_owned(),
+            pipe: Some(pipe),
+            writer: None,
+            closed: false,
+        };
+        Ok(Some((stdin, reader)))
+    }
+
+    /// Copies from here on what clients write.
+    pub fn start(&mut self) -> Result<()> {
+        let Some(mut pipe) = self.pipe.take() else {
+            return Ok(());
+        };
+        let path = &self.path;
+        // With both ends open, neither of the others waits.
+        let both = fifo(path)?;
+        let end =
+            |options: &mut OpenOptions| options.open(path).context(|| format!("open({path:?})"));
+        let mut reader = end(OpenOptions::new().read(true))?;
+        if !self.closed {
+            self.writer = Some(end(OpenOptions::new().write(true))?);
+        }
+        drop(both);
+        let copy = move || match std::io::copy(&mut reader, &mut pipe) {
+            // The app reads no more.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+            Err(error) => log::warn!("copy(standard input): {}", crate::error::reason_of(&error)),
+            Ok(_) => {}
+        };
+        let thread = thread::Builder::new()
+            .name("stdin".into())
+            .stack_size(STACK);
+        thread.spawn(copy).map(drop).context(|| "clone(thread)")
+    }
+
+    /// Keeps it open no longer.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.writer = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::stat::Mode;
+    use std::io::{Read, Write};
+    use std::path::PathBuf;
+
+    fn fifo() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stdin");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        (dir, path)
+    }
+
+    /// A client that writes one text and is gone.
+    fn client(path: &std::path::Path, text: &'static str) -> thread::JoinHandle<()> {
+        let path = path.to_owned();
+        thread::spawn(move || {
+            let mut fifo = OpenOptions::new().write(true).open(path).unwrap();
+            fifo.write_all(text.as_bytes()).unwrap();
+        })
+    }
+
+    #[test]
+    fn what_clients_write_reaches_the_app_and_ends_when_it_is_closed() {
+        let (_dir, path) = fifo();
+        let (mut stdin, mut app) = Stdin::new(path.to_str().unwrap()).unwrap().unwrap();
+        let first = client(&path, "one ");
+        assert!(!first.is_finished(), "nobody reads yet");
+        stdin.start().unwrap();
+        first.join().unwrap();
+        // Between two clients it stays open.
+        client(&path, "two").join().unwrap();
+        stdin.close();
+        let mut text = String::new();
+        app.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "one two");
+    }
+
+    #[test]
+    fn one_that_was_closed_before_the_start_ends_at_once() {
+        let (_dir, path) = fifo();
+        let (mut stdin, mut app) = Stdin::new(path.to_str().unwrap()).unwrap().unwrap();
+        stdin.close();
+        stdin.start().unwrap();
+        assert_eq!(app.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn only_a_fifo_is_read_and_without_one_there_is_none() {
+        assert!(Stdin::new("").unwrap().is_none());
+        for path in ["/dev/zero", "/etc/passwd"] {
+            assert!(Stdin::new(path).unwrap_err().why.contains("no fifo"));
+        }
+    }
+}

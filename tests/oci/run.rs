@@ -1,0 +1,103 @@
+//! `run` takes runc's forms, and is told apart from the launch of an image.
+
+use super::{Bundle, skip, soon};
+use std::process::{Command, Output};
+
+impl Bundle {
+    /// A command that is given in the bundle's directory.
+    fn here(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(arguments);
+        command.current_dir(self.dir());
+        command
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+}
+
+#[test]
+fn run_is_a_bundles_by_its_directory_or_by_its_name_wherever_options_stand() {
+    let bundle = bundle!("echo ran");
+    let (dir, pid) = (bundle.dir().to_owned(), bundle.path("pid"));
+    let pid = pid.to_str().unwrap();
+    for form in [
+        &["run", "one"][..],
+        &["run", "A-b.c+d_9"],
+        &["run", "-b", &dir, "one"],
+        &["run", "one", "--bundle", &dir],
+        &["run", "--pid-file", pid, "--no-pivot", "one"],
+        &[
+            "run",
+            "one",
+            "--no-new-keyring",
+            "--preserve-fds",
+            "0",
+            "--pid-file",
+            pid,
+        ],
+        &["--systemd-cgroup", "--log-format", "json", "run", "one"],
+        &["run", "--", "one"],
+    ] {
+        let output = bundle.here(form).output().unwrap();
+        assert_eq!(text(&output), "ran\n", "{form:?}");
+        assert!(output.status.success(), "{form:?}");
+    }
+    assert!(std::fs::read_to_string(pid).unwrap().parse::<i32>().is_ok());
+    // The value of an option is no command.
+    let output = bundle
+        .here(&["--log", "run", "state", "none"])
+        .output()
+        .unwrap();
+    assert!(text(&output).contains("does not exist"), "{output:?}");
+}
+
+#[test]
+fn run_is_an_images_where_what_follows_is_no_bare_id() {
+    let bundle = bundle!("echo ran");
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    for (arguments, why) in [
+        (&["run", "busybox:latest"][..], "is a name"),
+        (&["run", "one", "sh", "-c", "true"], "is a name"),
+        (&["run", &digest, "--bundle", "x"], &digest),
+        (&["run", "--user", "5", "one"], "is a name"),
+    ] {
+        let output = bundle.here(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(125), "{arguments:?}: {output:?}");
+        assert!(text(&output).contains(why), "{arguments:?}: {output:?}");
+    }
+    let bare = ["run", "one"];
+    let output = bundle.command(&bare).current_dir("/").output().unwrap();
+    assert!(text(&output).contains("is a name"), "{output:?}");
+}
+
+#[test]
+fn a_container_that_is_kept_is_known_until_it_is_deleted() {
+    let bundle = bundle!("exit 3");
+    let output = bundle.here(&["run", "--keep", "one"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert_eq!(bundle.status("one"), "stopped");
+    bundle.succeeds(&["delete", "one"]);
+    assert_eq!(bundle.succeeds(&["list", "--quiet"]), "");
+    // One that never was is not kept.
+    std::fs::remove_file(bundle.path("rootfs/bin/sh")).unwrap();
+    let output = bundle.here(&["run", "--keep", "two"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(127), "{output:?}");
+    assert_eq!(bundle.succeeds(&["list", "--quiet"]), "");
+}
+
+#[test]
+fn run_detached_returns_when_the_program_was_executed() {
+    let bundle = bundle!("exec busybox sleep 100");
+    let (_output, end) = std::io::pipe().unwrap();
+    let mut command = bundle.here(&["run", "--detach", "one"]);
+    let status = command
+        .stdout(end.try_clone().unwrap())
+        .stderr(end)
+        .status();
+    assert!(status.unwrap().success());
+    assert_eq!(bundle.status("one"), "running");
+    bundle.succeeds(&["kill", "one", "KILL"]);
+    soon("it does not stop", || bundle.status("one") == "stopped");
+    bundle.succeeds(&["delete", "one"]);
+}
