@@ -87,7 +87,15 @@ impl Cgroup {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(foreign(&path)),
             made => made.context(|| format!("mkdir({path:?})"))?,
         }
-        let directory = Directory::open(path, place)?;
+        let opened = Directory::open(path.clone(), place);
+        let directory = match opened {
+            Ok(directory) => directory,
+            // Nothing else knows of it. The first error is the one to tell.
+            Err(error) => {
+                let removed = std::fs::remove_dir(&path).context(|| format!("rmdir({path:?})"));
+                return removed.and(Err(error));
+            }
+        };
         let applied = limits.apply(&directory.path);
         let cgroup = Cgroup::of(Some(directory));
         match applied {

@@ -218,7 +218,7 @@ pub fn start<T>(
         world: &world,
     };
     // Kept until the child is gone where the start fails: its end would hide the reason.
-    let guard = Arc::new(Guard::new().context(|| "clone3(CLONE_VM|CLONE_NEWPID)")?);
+    let guard = Arc::new(Guard::new().context(|| "pipe2(), clone3(CLONE_VM|CLONE_NEWPID)")?);
     let namespace = guard
         .pidfd()
         .try_clone_to_owned()

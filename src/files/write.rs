@@ -46,7 +46,7 @@ fn create_beside(path: &Path, mode: u32) -> Result<(PathBuf, File)> {
             // Left by a killed process that had the same number, or put there by somebody else.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             created => {
-                let file = created.context(|| format!("open({beside:?}, O_CREAT|O_EXCL)"))?;
+                let file = created.context(|| call(&beside))?;
                 return Ok((beside, file));
             }
         }
@@ -55,7 +55,12 @@ fn create_beside(path: &Path, mode: u32) -> Result<(PathBuf, File)> {
 
 /// Makes a file that must not be there yet.
 pub fn create_new(path: &Path, mode: u32) -> Result<File> {
-    try_create(path, mode).context(|| format!("open({path:?}, O_CREAT|O_EXCL)"))
+    try_create(path, mode).context(|| call(path))
+}
+
+/// What [`try_create`] does, for errors.
+fn call(path: &Path) -> String {
+    format!("open, fchmod({path:?}, O_CREAT|O_EXCL)")
 }
 
 /// O_EXCL never follows a symbolic link, whatever it leads to.
@@ -65,7 +70,10 @@ pub(super) fn try_create(path: &Path, mode: u32) -> std::io::Result<File> {
         .create_new(true)
         .mode(mode)
         .open(path)?;
-    file.set_permissions(Permissions::from_mode(mode))?;
+    if let Err(error) = file.set_permissions(Permissions::from_mode(mode)) {
+        // The first error is the one to tell.
+        return std::fs::remove_file(path).and(Err(error));
+    }
     Ok(file)
 }
 
@@ -77,7 +85,7 @@ pub(super) fn try_create(path: &Path, mode: u32) -> std::io::Result<File> {
 pub fn append(path: &Path) -> Result<File> {
     match try_create(path, PRIVATE) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error).context(|| format!("open({path:?}, O_CREAT|O_EXCL)")),
+        Err(error) => return Err(error).context(|| call(path)),
         // What was just made is opened as any other, for O_APPEND.
         Ok(_) => {}
     }

@@ -121,14 +121,7 @@ impl Ground {
 
     /// A detached mount that no container has, with the owners that the files have.
     pub fn lay_alone(&self, stage: &Path) -> Result<OwnedFd> {
-        let laid = std::thread::scope(|scope| {
-            let thread = scope.spawn(|| self.lay(None, stage));
-            thread.join()
-        });
-        match laid
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?
-            .root
-        {
+        match self.lay(None, stage)?.root {
             Root::Given(root) => root.try_clone_to_owned().context(|| "dup(root)"),
             Root::Made(root) => Ok(root),
         }

@@ -1,11 +1,12 @@
 //! An image's unpacked files as a root: an overlay whose layers are all lower ones.
 //!
 //! The kernel takes no layer from another mount namespace than the caller's, before Linux 6.15 not
-//! even a detached one. So the thread that puts it together has a mount namespace of its own, and what
-//! leaves it is a detached copy.
+//! even a detached one. So a thread puts it together that has a mount namespace of its own and ends with
+//! it: the caller's `stage` stays as it is, and what leaves the namespace is a detached mount.
 
 use super::ground::{map, overlay};
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::sys::mount::{self, NOEXEC, NOSUID, RDONLY};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
@@ -30,7 +31,8 @@ pub(super) const DEVICES: [&str; 6] = [
 /// A detached mount of what is in the directories `root` and `empty` beneath `path`, which must still
 /// be those that were `compared`.
 ///
-/// Moves this thread into a mount namespace of its own.
+/// What is attached to `stage` meanwhile is seen by a thread alone that ends with this: who removes the stage later
+/// removes nothing of the image's.
 pub(super) fn lay(
     path: &Path,
     compared: [&OwnedFd; 2],
@@ -38,7 +40,27 @@ pub(super) fn lay(
     namespace: Option<BorrowedFd<'_>>,
     stage: &Path,
 ) -> Result<OwnedFd> {
-    leave_mounts()?;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("overlay".into())
+            .spawn_scoped(scope, || {
+                leave_mounts()?;
+                lay_here(path, compared, needs_devices, namespace, stage)
+            })
+            .context(|| "clone(thread)")?;
+        let laid = thread.join();
+        laid.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Mounts on `stage` for good, in this thread's mount namespace.
+fn lay_here(
+    path: &Path,
+    compared: [&OwnedFd; 2],
+    needs_devices: bool,
+    namespace: Option<BorrowedFd<'_>>,
+    stage: &Path,
+) -> Result<OwnedFd> {
     let layers = mount::open_tree_clone_of(reopen(path)?.as_fd())
         .context(|| format!("open_tree({path:?}, OPEN_TREE_CLONE)"))?;
     map(&layers, namespace).map_err(|error| {
@@ -70,19 +92,15 @@ pub fn try_overlay(place: &Path) -> Result<()> {
     let top = place.join(format!(".imrun-doctor-{}", std::process::id()));
     let make = |path: &Path| std::fs::create_dir(path).context(|| format!("mkdir({path:?})"));
     make(&top)?;
-    let tried = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            for name in ["root", "empty", "stage"] {
-                make(&top.join(name))?;
-            }
-            let [root, empty] = ["root", "empty"].map(|name| reopen(&top.join(name)));
-            let stage = top.join("stage");
-            lay(&top, [&root?, &empty?], false, None, &stage).map(drop)
-        });
-        thread.join()
-    });
-    let removed = std::fs::remove_dir_all(&top).context(|| format!("rmdir({top:?})"));
-    let tried = tried.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let lay = || {
+        for name in ["root", "empty", "stage"] {
+            make(&top.join(name))?;
+        }
+        let [root, empty] = ["root", "empty"].map(|name| reopen(&top.join(name)));
+        lay(&top, [&root?, &empty?], false, None, &top.join("stage")).map(drop)
+    };
+    let tried = lay();
+    let removed = files::remove_tree(&top);
     tried.and(removed)
 }
 
