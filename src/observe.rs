@@ -81,7 +81,7 @@ pub struct Observer<'a> {
     pub cgroup: &'a Cgroup,
     /// Layers of paths.
     pub owners: Owners<'a>,
-    /// Host's users that those of the container are.
+    /// Users of the container, by the host's numbers.
     pub ids: &'a Ids,
     /// Shipper of the reports.
     pub shipper: &'a Shipper,
