@@ -28,8 +28,18 @@ struct Row {
 impl Row {
     fn parse(line: &str) -> Option<Row> {
         let words: Vec<_> = line.split('\t').map(str::to_owned).collect();
-        let [name, outcome, expected, strict, call, place, argument, strictly, is_of_process, why] =
-            words.try_into().ok()?;
+        let [
+            name,
+            outcome,
+            expected,
+            strict,
+            call,
+            place,
+            argument,
+            strictly,
+            is_of_process,
+            why,
+        ] = words.try_into().ok()?;
         let told = [call, place, argument, outcome.clone()];
         Some(Row {
             name,
@@ -91,20 +101,32 @@ fn told(event: &Value) -> Told {
     let word = |name: &str| event[name].as_str();
     let place = word("resolved").or(word("path")).unwrap_or("-");
     let argument = word("argument").unwrap_or("-");
-    let words = [word("syscall").unwrap(), place, argument, word("errno").unwrap()];
+    let words = [
+        word("syscall").unwrap(),
+        place,
+        argument,
+        word("errno").unwrap(),
+    ];
     words.map(str::to_owned)
 }
 
 /// What was told, each thing once.
 fn reported(output: &Output) -> Vec<Told> {
     let effects = events(output, "side-effect");
-    effects.iter().filter(|event| event["count"] == 1).map(told).collect()
+    effects
+        .iter()
+        .filter(|event| event["count"] == 1)
+        .map(told)
+        .collect()
 }
 
 /// Fails with every row that did not come out as it should.
 #[track_caller]
 fn assert_outcomes(rows: &[Row], strict: bool) {
-    let wrong: Vec<_> = rows.iter().filter(|row| !row.is_as_expected(strict)).collect();
+    let wrong: Vec<_> = rows
+        .iter()
+        .filter(|row| !row.is_as_expected(strict))
+        .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
@@ -112,8 +134,15 @@ fn assert_outcomes(rows: &[Row], strict: bool) {
 fn print_table(rows: &[Row]) {
     println!("{:<50} {:<12} {:<8}  why", "tried", "outcome", "reported");
     for row in rows {
-        let reported = if row.told(false).is_some() { "yes" } else { "no" };
-        println!("{:<50} {:<12} {reported:<8}  {}", row.name, row.outcome, row.why);
+        let reported = if row.told(false).is_some() {
+            "yes"
+        } else {
+            "no"
+        };
+        println!(
+            "{:<50} {:<12} {reported:<8}  {}",
+            row.name, row.outcome, row.why
+        );
     }
     let count = |wanted: &dyn Fn(&&Row) -> bool| rows.iter().filter(wanted).count();
     println!(
@@ -140,12 +169,28 @@ fn every_way_to_change_something_ends_as_its_row_says() {
 
     let reported = reported(&output);
     let expected: Vec<_> = rows.iter().filter_map(|row| row.told(false)).collect();
-    let missing: Vec<_> = expected.iter().filter(|told| !reported.contains(told)).collect();
-    let surplus: Vec<_> = reported.iter().filter(|told| !expected.contains(told)).collect();
-    assert!(missing.is_empty() && surplus.is_empty(), "not reported: {missing:#?}\nnot tried: {surplus:#?}");
+    let missing: Vec<_> = expected
+        .iter()
+        .filter(|told| !reported.contains(told))
+        .collect();
+    let surplus: Vec<_> = reported
+        .iter()
+        .filter(|told| !expected.contains(told))
+        .collect();
+    assert!(
+        missing.is_empty() && surplus.is_empty(),
+        "not reported: {missing:#?}\nnot tried: {surplus:#?}"
+    );
     let exit = &events(&output, "exit")[0]["sideEffects"];
-    assert_eq!(exit["attempts"], expected.len(), "each attempt is counted once");
-    let unread = expected.iter().filter(|told| told[1] == "unreadable").count();
+    assert_eq!(
+        exit["attempts"],
+        expected.len(),
+        "each attempt is counted once"
+    );
+    let unread = expected
+        .iter()
+        .filter(|told| told[1] == "unreadable")
+        .count();
     assert_eq!(exit["unread"], unread);
 }
 
@@ -268,7 +313,11 @@ fn no_call_that_another_thread_changes_is_refused_and_lives() {
             match output.status.code() {
                 Some(122) => assert_eq!(text, "", "{race}"),
                 // The other thread was never seen to change it.
-                code => assert_eq!((code, &*text), (Some(0), &*format!("{attempt}: 0\n")), "{output:?}"),
+                code => assert_eq!(
+                    (code, &*text),
+                    (Some(0), &*format!("{attempt}: 0\n")),
+                    "{output:?}"
+                ),
             }
         }
     }
@@ -289,7 +338,11 @@ fn a_check_does_not_miss_what_another_thread_changes() {
         let refused = !String::from_utf8_lossy(&output.stderr).contains(&refused);
         let seen = report["attempts"].as_u64().unwrap() > 0;
         assert!(seen || !refused, "{race}: {output:?}");
-        assert_eq!(output.status.code(), Some(i32::from(seen)), "{race}: {output:?}");
+        assert_eq!(
+            output.status.code(),
+            Some(i32::from(seen)),
+            "{race}: {output:?}"
+        );
     }
 }
 
