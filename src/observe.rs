@@ -28,6 +28,7 @@ use crate::error::{Context, Result};
 use crate::launch::Ids;
 use crate::ship::Shipper;
 use crate::status::Status;
+use crate::supervise::Relay;
 use crate::sys::seccomp::{Listener, Notification};
 use attempt::{Attempt, Change, StandIn, Verdict, flag_names};
 use calls::{Action, Call};
@@ -83,6 +84,8 @@ pub struct Observer<'a> {
     pub owners: Owners<'a>,
     /// Users of the container, by the host's numbers.
     pub ids: &'a Ids,
+    /// What an exit of the app waits for.
+    pub relay: Option<&'a Relay>,
     /// Shipper of the reports.
     pub shipper: &'a Shipper,
     /// Second receiver of the reports.
@@ -162,6 +165,9 @@ impl Observer<'_> {
             Err(Errno::ENOENT | Errno::EINTR) => return Ok(()),
             Err(errno) => return Err(errno).context(|| "ioctl(SECCOMP_IOCTL_NOTIF_RECV)"),
         };
+        if let Some(relay) = self.relay.filter(|_| told.number == calls::EXIT) {
+            relay.hold(told.pid, self.shipper)?;
+        }
         let Some(call) = calls::of(told.number) else {
             return self.proceed(&told);
         };
