@@ -36,7 +36,7 @@ use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use subject::{Loaded, Material, Mounted};
 
@@ -364,11 +364,17 @@ impl Launch<'_> {
                 self.signals,
             )
         };
-        let mounted = |prepared: &Prepared| {
-            acknowledged()?;
-            self.gate.mounted(prepared, stage, self.signals)
+        // Where hooks look for it.
+        let place = match self.loaded {
+            Loaded::Directory(path) if path != Path::new("/") => path,
+            _ => stage,
         };
-        let mounted: Option<OnMounted<'_>> = self.gate.has_hooks().then_some(&mounted);
+        let work = |prepared: &Prepared| {
+            acknowledged()?;
+            self.gate.mounted(prepared, place, self.signals)
+        };
+        let hooks = OnMounted { place, work: &work };
+        let mounted = self.gate.has_hooks().then_some(hooks);
         let prepared = newborn.prepare(spec, root.ground(), stage, ids, mounted)?;
         let init = prepared.pidfd.try_clone().context(|| "dup(pidfd)")?;
         cgroup.follow(init);

@@ -353,7 +353,12 @@ pub fn unguarded() -> Error {
     )
 }
 /// What is done when a container's mounts stand, before the child changes to them.
-pub type OnMounted<'a> = &'a dyn Fn(&Prepared) -> Result<()>;
+pub struct OnMounted<'a> {
+    /// The directory that the root is mounted on meanwhile, in the child's own mount namespace.
+    pub place: &'a Path,
+    /// The child waits for the end of it.
+    pub work: &'a dyn Fn(&Prepared) -> Result<()>,
+}
 
 impl Newborn<'_> {
     /// Gives the child its root and all else, and waits until its mounts stand and are proven
@@ -387,9 +392,9 @@ impl Newborn<'_> {
         }
         let names = Names::of(&spec);
         let binds = self.network.binds(stage)?;
-        let stage_path = stage;
-        let stage = CString::new(stage.as_os_str().as_encoded_bytes())
-            .map_err(|_| Error::usage(format_args!("{stage:?}"), "has a NUL byte"))?;
+        let place = mounted.as_ref().map_or(stage, |mounted| mounted.place);
+        let place = CString::new(place.as_os_str().as_encoded_bytes())
+            .map_err(|_| Error::usage(format_args!("{place:?}"), "has a NUL byte"))?;
         let (mut mount_points, told) = (self.network.mount_points(), self.world);
         mount_points.extend(ground.mount_points());
         mount_points.sort_unstable();
@@ -409,16 +414,12 @@ impl Newborn<'_> {
             .shifted
             .then(|| user_namespace(prepared.pid))
             .transpose()?;
-        let floor = ground.lay(namespace.as_ref().map(AsFd::as_fd), stage_path)?;
-        let walls = Walls::new(
-            floor.root(),
-            floor.devices(),
-            spec.observed,
-            spec.observed && spec.relayed && prepared.adopted,
-        )?;
+        let floor = ground.lay(namespace.as_ref().map(AsFd::as_fd), stage)?;
+        let relayed = spec.observed && spec.relayed && prepared.adopted;
+        let walls = Walls::new(floor.root(), floor.devices(), spec.observed, relayed)?;
         let world = World {
             spec,
-            stage,
+            stage: place,
             has_root: ids.have_root(),
             has_devices: floor.dev.is_some(),
             waits: mounted.is_some(),
@@ -436,7 +437,7 @@ impl Newborn<'_> {
         prepared.signal(child::TOLD, &handed)?;
         if let Some(mounted) = mounted {
             prepared.await_step(Step::Mounted)?;
-            mounted(&prepared)?;
+            (mounted.work)(&prepared)?;
             prepared.signal(child::GO, &[])?;
         }
         prepared.listener = prepared.await_step(Step::Ready)?.map(Listener::new);

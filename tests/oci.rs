@@ -632,7 +632,7 @@ fn what_a_container_has_not_is_refused_with_its_reason() {
     );
     bundle.refused(
         &["create", "--bundle", bundle.dir(), "../one"],
-        "is not 1 to 255",
+        "expected 1 to 255",
     );
     let log = bundle.path("log.json");
     let global = [

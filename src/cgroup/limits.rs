@@ -25,6 +25,8 @@ pub struct Limits {
     pub pids: Option<u64>,
     /// What else its cgroup is told.
     pub settings: Vec<Setting>,
+    /// Whether a config.json asks for them: errors name its fields then.
+    pub from_bundle: bool,
 }
 
 /// A line for a file of a cgroup, such as `0-3` for `cpuset.cpus`.
@@ -109,20 +111,29 @@ impl Limits {
     }
 
     fn asked(&self) -> Vec<Setting> {
-        let setting = |option: &str, file: &str, value| Setting {
-            option: option.into(),
+        let setting = |option: &str, field: &str, file: &str, value| Setting {
+            option: match self.from_bundle {
+                true => format!("config.json `linux.resources.{field}`"),
+                false => option.into(),
+            },
             file: file.into(),
             value,
         };
-        let memory = self
-            .memory
-            .map(|bytes| setting("--memory", "memory.max", bytes.to_string()));
-        let cpus = self
-            .cpus
-            .map(|Cpus(quota)| setting("--cpus", "cpu.max", format!("{quota} {PERIOD}")));
-        let pids = self
-            .pids
-            .map(|number| setting("--pids", "pids.max", number.to_string()));
+        let memory = |bytes: u64| {
+            let value = bytes.to_string();
+            setting("--memory", "memory.limit", "memory.max", value)
+        };
+        let cpus = |Cpus(quota)| {
+            let value = format!("{quota} {PERIOD}");
+            setting("--cpus", "cpu.quota", "cpu.max", value)
+        };
+        let pids = |number: u64| {
+            let value = number.to_string();
+            setting("--pids", "pids.limit", "pids.max", value)
+        };
+        let memory = self.memory.map(memory);
+        let cpus = self.cpus.map(cpus);
+        let pids = self.pids.map(pids);
         let options = [memory, cpus, pids].into_iter().flatten();
         options.chain(self.settings.iter().cloned()).collect()
     }
@@ -143,10 +154,9 @@ impl Limits {
             return Ok(());
         }
         if let Some(bytes) = self.memory.filter(|bytes| *bytes < MIN_MEMORY) {
-            return Err(Error::usage(
-                format_args!("--memory {bytes}"),
-                "is less than 6M, with which nothing can start",
-            ));
+            let what = format_args!("{} {bytes}", asked[0].option);
+            let why = "is less than 6M, with which nothing can start";
+            return Err(Error::usage(what, why));
         }
         let available = controllers(root)?;
         let is_missing =
@@ -262,6 +272,7 @@ mod tests {
             cpus: Some("1.5".parse().unwrap()),
             pids: Some(100),
             settings: Vec::new(),
+            from_bundle: false,
         }
     }
 
@@ -345,6 +356,12 @@ mod tests {
             ..all()
         };
         assert_eq!(cpus.check(dir.path()).unwrap_err().what, "--cpus");
+        let bundle = Limits {
+            from_bundle: true,
+            ..cpus.clone()
+        };
+        let error = bundle.check(dir.path()).unwrap_err();
+        assert_eq!(error.what, "config.json `linux.resources.cpu.quota`");
         let pids = Limits { cpus: None, ..cpus };
         pids.check(dir.path()).unwrap();
         Limits::default()

@@ -224,6 +224,7 @@ impl Run {
                 cpus: self.cpus,
                 pids: self.pids,
                 settings: Vec::new(),
+                from_bundle: false,
             },
             on_write: self.on_write,
             stdin: if self.interactive {

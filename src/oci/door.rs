@@ -195,10 +195,12 @@ impl Gate for Door<'_> {
         hooks::run("createRuntime", &hooks.create_runtime, &creating, None)?;
         let mut creating = self.state_inside(Phase::Creating);
         creating["rootfs"] = json!(root);
+        let bundle = self.inner().known.bundle.clone();
         let inside = Inside {
             process: app.pidfd.as_fd(),
             identity: &Identity::Caller,
             env: None,
+            directory: &bundle,
         };
         let list = &hooks.create_container;
         hooks::run("createContainer", list, &creating, Some(inside))?;
@@ -223,6 +225,7 @@ impl Gate for Door<'_> {
                 process: app.pidfd.as_fd(),
                 identity,
                 env: Some(env),
+                directory: Path::new("/"),
             });
         let state = self.state_inside(Phase::Created);
         hooks::run(

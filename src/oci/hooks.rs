@@ -9,10 +9,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -114,6 +115,8 @@ pub struct Inside<'a> {
     pub identity: &'a Identity,
     /// The environment of those that have none of their own; imrun's own without.
     pub env: Option<&'a [(OsString, OsString)]>,
+    /// Their working directory.
+    pub directory: &'a Path,
 }
 
 /// Runs hooks one after the other, among the host's namespaces or inside a container.
@@ -139,9 +142,16 @@ impl Hook {
             (None, None) => {}
         }
         command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let bundle = Path::new(state["bundle"].as_str().unwrap_or("/"));
         if let Some(inside) = inside {
-            process::enter_before_exec(&mut command, inside.process, inside.identity.clone())
+            let directory = CString::new(inside.directory.as_os_str().as_encoded_bytes())
+                .map_err(|_| Error::usage(what(), "its working directory has a NUL byte"))?;
+            let identity = inside.identity.clone();
+            process::enter_before_exec(&mut command, inside.process, identity, directory)
                 .context(|| "dup(pidfd)")?;
+        } else if bundle.is_dir() {
+            // At the end of a container it may be gone.
+            command.current_dir(bundle);
         }
         let mut child = command.spawn().context(what)?;
         if let Some(mut stdin) = child.stdin.take() {

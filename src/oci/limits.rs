@@ -1,6 +1,6 @@
 //! `linux.resources` of config.json, in the words of version 2 of cgroups.
 
-use super::config::{Changes, refuse, text, wrong};
+use super::config::{Changes, WHAT, refuse, text, wrong};
 use crate::cgroup::{Cpus, Limits, Setting};
 use crate::error::Result;
 use crate::json::Node;
@@ -24,7 +24,10 @@ pub(super) fn read(
     let mut reader = Reader {
         controllers,
         changes,
-        limits: Limits::default(),
+        limits: Limits {
+            from_bundle: true,
+            ..Limits::default()
+        },
     };
     if let Some(memory) = resources.get("memory")? {
         reader.memory(&memory)?;
@@ -76,7 +79,7 @@ impl Reader<'_> {
             return Err(wrong(place(key), "is not one line"));
         }
         self.limits.settings.push(Setting {
-            option: place(key),
+            option: format!("{WHAT} `{}`", place(key)),
             file: file.into(),
             value,
         });

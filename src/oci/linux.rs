@@ -59,8 +59,9 @@ pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes
     let linux = root.need("linux")?;
     let namespaces = Namespaces::read(&linux, changes)?;
     for (key, why) in REFUSED {
+        // A policy without a mode is none.
         if let Some(node) = linux.get(key)?
-            && !node.is_nothing()
+            && (key == "memoryPolicy" || !node.is_nothing())
         {
             return Err(refuse(format_args!("linux.{key}"), why));
         }
@@ -340,7 +341,8 @@ fn sysctls(
                 name,
             });
         } else if path.starts_with("net/") {
-            changes.add(&field(&name), value, "as the host has it");
+            let why = "is the host's: the container has no network namespace of its own";
+            return Err(refuse(field(&name), why));
         } else if !of_uts.contains(&path.as_str()) {
             let why = "is the host's, or none that a container could set";
             return Err(refuse(field(&name), why));

@@ -162,8 +162,8 @@ impl Place {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
         if id.is_empty() || id.len() > 255 || id == "." || id == ".." || !id.bytes().all(plain) {
             return Err(Error::usage(
-                format_args!("container {id:?}"),
-                "is not 1 to 255 letters, digits, '_', '+', '-' and '.'",
+                format_args!("container ID {id:?}"),
+                "invalid character or length: expected 1 to 255 letters, digits, '_', '+', '-' and '.'",
             ));
         }
         Ok(Place {

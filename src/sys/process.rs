@@ -54,11 +54,13 @@ impl Identity {
     }
 }
 
-/// Lets a command be executed in all namespaces of the process that `pidfd` refers to.
+/// Lets a command be executed in all namespaces of the process that `pidfd` refers to, in a working
+/// directory that is there.
 pub fn enter_before_exec(
     command: &mut Command,
     pidfd: BorrowedFd<'_>,
     identity: Identity,
+    directory: std::ffi::CString,
 ) -> std::io::Result<()> {
     let namespaces = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
@@ -71,6 +73,7 @@ pub fn enter_before_exec(
     let enter = move || {
         // SAFETY: plain integers.
         check(unsafe { libc::setns(pidfd.as_raw_fd(), namespaces) }.into())?;
+        nix::unistd::chdir(directory.as_c_str())?;
         split_off()?;
         identity.assume()?;
         // A change of credentials clears it, so it comes last.

@@ -70,7 +70,7 @@ fn a_hook_of_creation_runs_in_the_containers_namespaces_before_the_root_is_enter
         &format!(
             "state=$(cat); root=$(echo \"$state\" | jq -r .rootfs); \
              test $(echo \"$state\" | jq -r .pid) = 1 && test -e {dir}/config.json && \
-             test -e $root/bin/busybox && test -d $root/proc/1 && test ! -e $root/config.json && \
+             test -e $root/bin/busybox && test -d rootfs/proc/1 && test $(pwd) = {dir} && test ! -e $root/config.json && \
              for kind in {NAMESPACES}; do readlink /proc/self/ns/$kind; done >{}",
             log.display()
         ),
