@@ -69,6 +69,15 @@ pub fn without_sealed() -> bool {
     unpacked
 }
 
+/// Whether this test is over, because the images here are mounted as they are.
+pub fn without_unpacked() -> bool {
+    let mounted = !skip::is_unpacked();
+    if mounted {
+        skip::skip("images are not unpacked here: IMRUN_DRIVER=overlay has them unpacked");
+    }
+    mounted
+}
+
 /// Whether this host can launch; says so where it cannot.
 pub fn can_launch() -> bool {
     let busybox = || {
