@@ -172,12 +172,12 @@ impl Observer<'_> {
             return self.proceed(&told);
         };
         let scene = Scene::new(told.pid);
-        let attempt = Attempt::read(call, &told, &scene, self.is_strict());
+        let attempt = Attempt::read(call, &told, &scene);
         let attempt = match attempt {
             Ok(attempt) => attempt,
             Err(unread) => return self.add_unread(report, None, call, &scene, unread, &told),
         };
-        if attempt.names_device() {
+        if !self.is_strict() && attempt.names_device() {
             return self.proceed(&told);
         }
         let spelling = if self.is_moved {
