@@ -355,7 +355,7 @@ impl Newborn<'_> {
     /// The failing call of either process; `mounted`'s.
     pub fn prepare(
         self,
-        spec: Spec,
+        mut spec: Spec,
         ground: &Ground,
         stage: &Path,
         ids: &Ids,
@@ -373,6 +373,7 @@ impl Newborn<'_> {
         ] {
             pipe.map_or(Ok(()), |pipe| share(pipe, mode))?;
         }
+        let shares = Shares::split_from(&mut spec)?;
         let names = Names::of(&spec);
         let binds = self.network.binds(stage)?;
         let stage_path = stage;
@@ -381,7 +382,7 @@ impl Newborn<'_> {
         let (mut mount_points, told) = (self.network.mount_points(), self.world);
         mount_points.extend(ground.mount_points());
         mount_points.sort_unstable();
-        let (masked, shares) = (spec.masked.clone(), Shares::of(&spec));
+        let masked = spec.masked.clone();
         let mut prepared = self.await_birth(names)?;
         let written = ids.write(prepared.pid);
         written.map_err(|error| prepared.first_failure(error))?;
@@ -544,18 +545,28 @@ impl Prepared {
 
 /// What the child is given by the parent, because it may not take it itself, or is slower with it.
 struct Shares {
+    /// Those beyond this process's own, which root alone may raise. Others the child takes: where root has not all
+    /// capabilities, it may not set those of a process of another user.
     limits: Vec<Rlimit>,
     scheduler: Option<Scheduler>,
     io_priority: Option<(i32, i32)>,
 }
 
 impl Shares {
-    fn of(spec: &Spec) -> Shares {
-        Shares {
-            limits: spec.rlimits.clone(),
+    /// Leaves what the child takes by itself.
+    fn split_from(spec: &mut Spec) -> Result<Shares> {
+        let (mut own, mut limits) = (Vec::new(), Vec::new());
+        for limit in spec.rlimits.drain(..) {
+            let call = || format!("getrlimit({})", limit.name);
+            let is_own = limit.hard <= process::hard_limit(limit.resource).context(call)?;
+            if is_own { &mut own } else { &mut limits }.push(limit);
+        }
+        spec.rlimits = own;
+        Ok(Shares {
+            limits,
             scheduler: spec.scheduler,
             io_priority: spec.io_priority,
-        }
+        })
     }
 
     fn give(&self, to: &Prepared) -> Result<()> {

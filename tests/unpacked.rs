@@ -890,6 +890,30 @@ fn no_way_that_a_launch_ends_changes_what_is_unpacked() {
     launch().script("true").run().exits(0);
 }
 
+/// Set-user-ID programs of images are in there.
+#[test]
+fn unpacked_files_are_used_only_where_their_owner_alone_can_enter() {
+    let host = match support::host::Host::new() {
+        Ok(host) => host,
+        Err(why) => return support::skip::skip(why),
+    };
+    if support::skip::without_root("a directory is given to somebody else") {
+        return;
+    }
+    let launch = || {
+        host.launch()
+            .options(["--driver", "overlay"])
+            .script("echo ran")
+            .run()
+    };
+    launch().exits(0).prints("ran\n");
+    let roots = host.path("store/roots");
+    std::os::unix::fs::chown(&roots, Some(1000), None).unwrap();
+    launch().refused("store/roots").because("policy");
+    std::os::unix::fs::chown(&roots, Some(0), None).unwrap();
+    launch().exits(0).prints("ran\n");
+}
+
 /// All that is in a directory, sorted.
 fn names_below(directory: &Path, names: &mut Vec<PathBuf>) {
     let list = fs::read_dir(directory).unwrap();

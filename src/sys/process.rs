@@ -222,6 +222,18 @@ pub fn limit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
         .map(drop)
 }
 
+/// How far this process may raise its resource limit (`RLIMIT_*`).
+pub fn hard_limit(resource: u32) -> Result<u64> {
+    let mut limit = libc::rlimit64 {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let none = std::ptr::null::<libc::rlimit64>();
+    // SAFETY: the kernel writes one structure; EINVAL says that it has no such resource.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, none, &raw mut limit) })?;
+    Ok(limit.rlim_max)
+}
+
 /// Takes a capability out of the bounding set; EINVAL says that the kernel has none of that number.
 pub fn drop_bounding(capability: i32) -> Result<()> {
     // SAFETY: plain integers.
