@@ -370,10 +370,11 @@ pub(crate) fn print(text: &str) -> Result<u8> {
 
 /// Says on standard error what went wrong.
 pub(crate) fn tell(error: &Error) {
-    eprintln!("imrun: {error}");
-    if let Some(hint) = &error.hint {
-        eprintln!("hint: {hint}");
-    }
+    let hint = error.hint.as_deref();
+    let hint = hint.map_or(String::new(), |hint| format!("hint: {hint}\n"));
+    // In one write: who shares standard error does not come in between.
+    let text = format!("imrun: {error}\n{hint}");
+    eprint!("{text}");
 }
 
 /// Warnings, on standard error.
@@ -393,7 +394,8 @@ impl log::Log for Stderr {
             _ => return,
         };
         // Whoever read them may be gone: a warning is no reason to end.
-        let _unread = writeln!(std::io::stderr(), "{who}: {}", record.args());
+        let line = format!("{who}: {}\n", record.args());
+        let _unread = std::io::stderr().write_all(line.as_bytes());
     }
 
     fn flush(&self) {}

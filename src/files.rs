@@ -5,10 +5,12 @@
 
 mod private;
 mod read;
+mod remove;
 mod write;
 
 pub use private::{close_to_others, make_directory, open_private};
 pub use read::{quietly, read, read_if_there, read_regular};
+pub use remove::remove_tree;
 pub use write::{append, create_new, replace};
 
 /// Mode of imrun's own directories.

@@ -235,6 +235,7 @@ pub fn start<T>(
         stdout,
         stderr,
         channel,
+        owner: place.owner,
         guard: guard.clone(),
     };
     let clone = || {
@@ -303,6 +304,7 @@ pub struct Newborn<'a> {
     stdout: OwnedFd,
     stderr: OwnedFd,
     channel: OwnedFd,
+    owner: Option<u32>,
     guard: Arc<Guard>,
 }
 
@@ -355,7 +357,7 @@ impl Newborn<'_> {
     /// The failing call of either process; `mounted`'s.
     pub fn prepare(
         self,
-        mut spec: Spec,
+        spec: Spec,
         ground: &Ground,
         stage: &Path,
         ids: &Ids,
@@ -373,7 +375,6 @@ impl Newborn<'_> {
         ] {
             pipe.map_or(Ok(()), |pipe| share(pipe, mode))?;
         }
-        let shares = Shares::split_from(&mut spec)?;
         let names = Names::of(&spec);
         let binds = self.network.binds(stage)?;
         let stage_path = stage;
@@ -382,7 +383,7 @@ impl Newborn<'_> {
         let (mut mount_points, told) = (self.network.mount_points(), self.world);
         mount_points.extend(ground.mount_points());
         mount_points.sort_unstable();
-        let masked = spec.masked.clone();
+        let (masked, shares) = (spec.masked.clone(), Shares::of(&spec, self.owner));
         let mut prepared = self.await_birth(names)?;
         let written = ids.write(prepared.pid);
         written.map_err(|error| prepared.first_failure(error))?;
@@ -545,35 +546,27 @@ impl Prepared {
 
 /// What the child is given by the parent, because it may not take it itself, or is slower with it.
 struct Shares {
-    /// Those beyond this process's own, which root alone may raise. Others the child takes: where root has not all
-    /// capabilities, it may not set those of a process of another user.
+    /// Who owns the child's user namespace, if that is not this process's user.
+    owner: Option<u32>,
     limits: Vec<Rlimit>,
     scheduler: Option<Scheduler>,
     io_priority: Option<(i32, i32)>,
 }
 
 impl Shares {
-    /// Leaves what the child takes by itself.
-    fn split_from(spec: &mut Spec) -> Result<Shares> {
-        let (mut own, mut limits) = (Vec::new(), Vec::new());
-        for limit in spec.rlimits.drain(..) {
-            let call = || format!("getrlimit({})", limit.name);
-            let is_own = limit.hard <= process::hard_limit(limit.resource).context(call)?;
-            if is_own { &mut own } else { &mut limits }.push(limit);
-        }
-        spec.rlimits = own;
-        Ok(Shares {
-            limits,
+    fn of(spec: &Spec, owner: Option<u32>) -> Shares {
+        Shares {
+            owner,
+            limits: spec.rlimits.clone(),
             scheduler: spec.scheduler,
             io_priority: spec.io_priority,
-        })
+        }
     }
 
     fn give(&self, to: &Prepared) -> Result<()> {
         let (pid, names) = (to.pid.as_raw(), &to.names);
         for limit in &self.limits {
-            process::limit(pid, limit.resource, limit.soft, limit.hard)
-                .context(|| names.limit(limit.name))?;
+            self.limit(pid, limit).context(|| names.limit(limit.name))?;
         }
         if let Some(Scheduler {
             policy,
@@ -589,6 +582,17 @@ impl Shares {
                 .context(|| names.process("ioPriority"))?;
         }
         Ok(())
+    }
+}
+
+impl Shares {
+    /// Root without CAP_SYS_RESOURCE has it in the namespace as the owner of that.
+    fn limit(&self, pid: i32, limit: &Rlimit) -> nix::Result<()> {
+        let set = || process::limit(pid, limit.resource, limit.soft, limit.hard);
+        match (set(), self.owner) {
+            (Err(Errno::EPERM), Some(owner)) => process::as_user(owner, set)?,
+            (set, _) => set,
+        }
     }
 }
 

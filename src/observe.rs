@@ -5,8 +5,8 @@
 //! to its error, and counts and reports it. It never waits for the sink: what there is no room for
 //! is lost to the log and still counted.
 //!
-//! Where a verdict counts (`--on-write kill`, `imrun check`), no call goes on because of what it
-//! names: imrun makes it in the kernel's place ([`stand_in`]).
+//! Under `--on-write kill` and `imrun check`, no call continues because of what it names: imrun makes it
+//! in the kernel's place ([`stand_in`]).
 #![forbid(unsafe_code)]
 
 mod advice;
@@ -49,7 +49,7 @@ pub enum OnWrite {
     Kill,
     /// The call fails, and nobody looks.
     Quiet,
-    /// As `Report`, but that the report rests on nothing that the app can change meanwhile.
+    /// The call fails, and is reported; the report rests on nothing that the app can change meanwhile.
     #[value(skip)]
     Check,
 }
@@ -66,26 +66,26 @@ impl OnWrite {
     }
 }
 
-/// How long the observer keeps what it made to find a path's layer.
+/// Time for which the observer keeps the tree of the image's layers.
 const REST: u16 = 1000; // ms
 
 /// Watches over the calls of one container.
 pub struct Observer<'a> {
-    /// Of the container's filter.
+    /// Listener of the container's filter.
     pub listener: Listener,
-    /// What becomes of an attempt.
+    /// Treatment of attempts.
     pub on_write: OnWrite,
-    /// Whether some process may have another root directory than the container's.
+    /// True if a process may have another root directory than the container's.
     pub is_moved: bool,
     /// The container's cgroup.
     pub cgroup: &'a Cgroup,
-    /// Which layer a path comes from.
+    /// Layers of paths.
     pub owners: Owners<'a>,
-    /// Which of the host's users those of the container are.
+    /// Users of the container, by the host's numbers.
     pub ids: &'a Ids,
-    /// Where reports go.
+    /// Shipper of the reports.
     pub shipper: &'a Shipper,
-    /// And here.
+    /// Second receiver of the reports.
     pub status: &'a Status,
 }
 
@@ -204,7 +204,7 @@ impl Observer<'_> {
         }
     }
 
-    /// Whether no verdict may rest on what another thread can change.
+    /// Returns true if no verdict may rest on something that another thread can change.
     fn is_strict(&self) -> bool {
         matches!(self.on_write, OnWrite::Kill | OnWrite::Check)
     }

@@ -41,7 +41,7 @@ mod url;
 
 pub use buffer::{Counters, Pushed};
 pub use event::{Batch, Body, Event, Origin, Stream};
-pub use frame::{Frame, Framer};
+pub use frame::{Ending, Frame, Framer};
 pub use shipper::{Open, Options, Shipper};
 pub use sink::{Acknowledgement, Delivery, Failure, FailureKind, Rejection, Sink};
 pub use url::{Protocol, Scheme, SinkUrl, Transport};

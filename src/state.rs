@@ -145,7 +145,7 @@ impl Runtime {
             }),
             Err(error) => {
                 // The first error is the one to tell.
-                let removed = remove_directory(&ids.building(&self.dir));
+                let removed = files::remove_tree(&ids.building(&self.dir));
                 let mut claims = [Some(ids.claim), name].into_iter().flatten();
                 let given_back = claims.try_for_each(Claim::give_back);
                 removed.and(given_back).and(Err(error))
@@ -157,7 +157,7 @@ impl Runtime {
     fn make_entry(&self, id: &str, ids: &Ids) -> Result<(PathBuf, File)> {
         let building = ids.building(&self.dir);
         // Of an owner that was killed while it made one.
-        remove_directory(&building)?;
+        files::remove_tree(&building)?;
         files::make_directory(&building)?;
         let lock = lock_new(&building.join("lock"))?;
         let dir = self.dir.join(id);
@@ -241,14 +241,14 @@ impl Runtime {
                 continue;
             }
             sweep_cgroup(&id, &dir.join(CGROUP))?;
-            remove_directory(&dir)?;
+            files::remove_tree(&dir)?;
         }
         for name in file_names(&self.dir)? {
             let Some(number) = name.strip_prefix('.') else {
                 continue;
             };
             if let Some(owner) = Claim::take(self.ids.join(number))? {
-                remove_directory(&self.dir.join(&name))?;
+                files::remove_tree(&self.dir.join(&name))?;
                 owner.give_back()?;
             }
         }
@@ -303,7 +303,7 @@ impl Entry {
 
     /// Removes the entry and gives the ids and the name back.
     pub fn remove(self) -> Result<()> {
-        remove_directory(&self.dir)?;
+        files::remove_tree(&self.dir)?;
         self.ids.claim.give_back()?;
         self.name.map_or(Ok(()), Claim::give_back)
     }
@@ -385,27 +385,6 @@ fn refuse_foreign(directory: &Path) -> Result<()> {
     }
     let why = "is not a directory of this user's that nobody else can write to";
     Err(Error::policy(format_args!("{directory:?}"), why).hint("--root names another one"))
-}
-
-/// Removes a directory of files alone. What is beneath a directory in it is not imrun's: something may be
-/// mounted there.
-fn remove_directory(path: &Path) -> Result<()> {
-    let is_gone = |error: &std::io::Error| error.kind() == ErrorKind::NotFound;
-    let list = match std::fs::read_dir(path) {
-        Err(error) if is_gone(&error) => return Ok(()),
-        list => list.context(|| format!("readdir({path:?})"))?,
-    };
-    for entry in list {
-        let file = entry.context(|| format!("readdir({path:?})"))?.path();
-        match std::fs::remove_file(&file) {
-            Err(error) if is_gone(&error) => {}
-            removed => removed.context(|| format!("unlink({file:?})"))?,
-        }
-    }
-    match std::fs::remove_dir(path) {
-        Err(error) if is_gone(&error) => Ok(()),
-        removed => removed.context(|| format!("rmdir({path:?})")),
-    }
 }
 
 fn lock_new(path: &Path) -> Result<File> {

@@ -30,6 +30,8 @@ macro_rules! bundle {
     };
 }
 
+#[path = "oci/edges.rs"]
+mod edges;
 #[path = "oci/fields.rs"]
 mod fields;
 #[path = "oci/hooks.rs"]
@@ -246,16 +248,21 @@ fn the_app_dies_when_nobody_is_left_to_end_it_with_its_supervisor() {
     for started in [false, true] {
         let (pid, _output) = bundle.waits_or_runs(started);
         let supervisor = supervisor_of(&bundle.path("run/oci/one"), pid);
-        let children = format!("/proc/{supervisor}/task/{supervisor}/children");
-        let guard = std::fs::read_to_string(children).unwrap();
-        kill(
-            Pid::from_raw(guard.trim().parse().unwrap()),
-            Signal::SIGKILL,
-        )
-        .unwrap();
+        kill(guard_of(supervisor), Signal::SIGKILL).unwrap();
         soon("the app outlives its guard", || is_gone(pid));
         bundle.succeeds(&["delete", "one"]);
     }
+}
+
+/// The child of a supervisor that ends the container with it.
+fn guard_of(supervisor: Pid) -> Pid {
+    let children = format!("/proc/{supervisor}/task/{supervisor}/children");
+    let children = std::fs::read_to_string(children).unwrap();
+    let mut pids = children.split_whitespace();
+    let is_guard = |pid: &&str| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() == "imrun-guard\n"
+    };
+    Pid::from_raw(pids.find(is_guard).unwrap().parse().unwrap())
 }
 
 /// The process, other than the app, that has the lock of a container open with its session its own.
@@ -271,7 +278,13 @@ fn supervisor_of(place: &Path, app: i32) -> Pid {
         let holds = files
             .flatten()
             .any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == lock));
-        if holds && pid != app {
+        // The process that has cloned the app is there until the program is executed, in the guard's
+        // namespace.
+        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let is_of_the_host = status
+            .lines()
+            .any(|line| line.starts_with("NSpid:") && line.split_whitespace().count() == 2);
+        if holds && pid != app && is_of_the_host {
             return Pid::from_raw(pid);
         }
     }

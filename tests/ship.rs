@@ -8,7 +8,7 @@ mod support {
 }
 
 use imrun::error::{Error, Reason};
-use imrun::ship::{Options, Origin, Pushed, Shipper, Stream};
+use imrun::ship::{Ending, Frame, Options, Origin, Pushed, Shipper, Stream};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -397,6 +397,13 @@ fn a_stalled_sink_fills_the_buffer_and_a_notice_tells_when_there_is_room() {
     assert_eq!(shipper.stalled(), None);
 }
 
+fn whole_line(bytes: &[u8]) -> Frame<'_> {
+    Frame {
+        bytes,
+        ending: Ending::Newline,
+    }
+}
+
 #[test]
 fn dropped_lines_are_counted_and_leave_a_gap() {
     let bulk = Bulk::start(Answer::Well);
@@ -411,7 +418,7 @@ fn dropped_lines_are_counted_and_leave_a_gap() {
     for _ in 0..5 {
         shipper
             .open()
-            .push_or_drop(Stream::Stderr, &[b'x'; 1000], false);
+            .push_or_drop(Stream::Stderr, whole_line(&[b'x'; 1000]));
     }
     // The exit record is taken although there is no room.
     let exit = shipper.push_record("exit", json!({ "dropped": 5 }));
@@ -659,7 +666,7 @@ fn the_slowest_of_several_sinks_sets_the_pace_and_under_drop_loses_alone() {
     for _ in 0..5 {
         shipper
             .open()
-            .push_or_drop(Stream::Stderr, &[b'x'; 1000], false);
+            .push_or_drop(Stream::Stderr, whole_line(&[b'x'; 1000]));
     }
     bulk.answer(Answer::Well);
     let counters = shipper.drain(later());

@@ -254,6 +254,11 @@ fn main() {
             }
         }
         match name.as_str() {
+            // Another thread than the first executes a program: the kernel forgets what the first has asked for.
+            "exec_in_thread" => {
+                let exec = || std::os::unix::process::CommandExt::exec(std::process::Command::new("/probe").arg("wait"));
+                panic!("{:?}", std::thread::spawn(exec).join());
+            }
             "ways" | "harmless" => {
                 ways::try_all(name == "harmless");
                 continue;

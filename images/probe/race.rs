@@ -26,7 +26,7 @@ impl Text {
     }
 }
 
-/// How often `attempt` came back with EROFS while `change` was called with true and false by turns.
+/// Counts the calls of `attempt` that fail with EROFS while `change` is called with true and false by turns.
 fn count(change: impl Fn(bool) + Sync, attempt: impl Fn() -> Attempt) -> usize {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -65,7 +65,7 @@ fn open(path: c_long) -> Attempt {
     sys(3, &[file])
 }
 
-/// How often a call of that kind was refused with EROFS.
+/// Counts the calls of a race that fail with EROFS.
 pub fn refusals(what: &str) -> usize {
     match what {
         "device" => by_name(b"/dev/null", 8, b'k', open),

@@ -1,7 +1,7 @@
 //! Every way to change something, one row for each: what is tried, what the kernel should say, whether
 //! imrun should tell of it, and why what is allowed or not told may be so.
 //!
-//! What exists is /probe, /home, a directory, and /link, which leads to /probe.
+//! The image has /probe, the directory /home, and the link /link to /probe.
 
 mod descriptors;
 mod files;
@@ -31,18 +31,18 @@ pub const NOEXEC_SEAL: c_long = 8;
 
 /// Descriptors that the rows share, all open for reading alone.
 pub struct Lab {
-    /// Of /probe.
+    /// Descriptor of /probe.
     pub file: c_long,
-    /// Of /home.
+    /// Descriptor of /home.
     pub home: c_long,
 }
 
-/// What imrun should tell of a way.
+/// The report that imrun should make of a way.
 #[derive(Clone, Copy)]
 enum Tells {
     /// An attempt: call, place and argument.
     Always(&'static str, &'static str, &'static str),
-    /// An attempt where nothing is exempt for what it names: under `kill` and `check`.
+    /// An attempt under `kill` and `check` alone: call and place.
     Strictly(&'static str, &'static str),
     Never,
 }
@@ -53,10 +53,10 @@ pub struct Way {
     name: &'static str,
     /// `ok` or an errno; several where kernels, drivers or hosts differ.
     outcome: &'static str,
-    /// The same where nothing is exempt for what it names.
+    /// The same under `kill` and `check`, where no call passes for its name alone.
     strict: &'static str,
     tells: Tells,
-    /// Whether it is about the process alone, so that it does not end a container under `kill`.
+    /// True if it would change the process alone: it does not end a container under `kill`.
     is_of_process: bool,
     why: &'static str,
     attempt: fn(&Lab) -> Attempt,
@@ -103,7 +103,7 @@ pub const fn allowed(name: &'static str, why: &'static str, attempt: Try) -> Way
 }
 
 impl Way {
-    /// With what the call is given beside its names.
+    /// Adds the argument that imrun reports.
     pub const fn with(mut self, argument: &'static str) -> Way {
         if let Tells::Always(syscall, place, _) = self.tells {
             self.tells = Tells::Always(syscall, place, argument);
@@ -111,19 +111,19 @@ impl Way {
         self
     }
 
-    /// About the process alone.
+    /// Marks it as a change of the process alone.
     pub const fn of_process(mut self) -> Way {
         self.is_of_process = true;
         self
     }
 
-    /// With another outcome where nothing is exempt for what it names.
+    /// Sets the outcome under `kill` and `check`.
     pub const fn strictly(mut self, outcome: &'static str) -> Way {
         self.strict = outcome;
         self
     }
 
-    /// Told where nothing is exempt for what it names.
+    /// Makes it reported under `kill` and `check` alone.
     pub const fn strictly_told(mut self, syscall: &'static str, place: &'static str) -> Way {
         self.tells = Tells::Strictly(syscall, place);
         self

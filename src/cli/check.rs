@@ -14,7 +14,7 @@ const EXAMPLES: &str = "Examples:
   imrun check sha256:…                        run it for 10 seconds
   imrun check --for 1m -e MODE=test app@sha256:… serve
 
-Exit codes: 0 it changed nothing, 1 it tried to, 125 it was not started. The app's own output goes to
+Exit codes: 0 it tried to change nothing, 1 it tried to, 125 it was not started. The app's own output goes to
 standard error, unless --sink names another place.";
 
 /// Launch an image for a while, and list what it tried to change

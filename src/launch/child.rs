@@ -159,7 +159,6 @@ steps! {
     LoopbackSocket = "socket(AF_INET)",
     Loopback = "ioctl(\"lo\", SIOCSIFFLAGS)",
     Personality = "personality()",
-    Limit = "setrlimit()",
     Stdin = "open(\"/dev/null\")",
     Stdio = "dup2()",
     CoreLimit = "setrlimit(RLIMIT_CORE, 1)",
@@ -285,10 +284,6 @@ fn start(cradle: &Cradle<'_>) -> Result<Infallible, Failure> {
             .at(Step::Seccomp)
             .map(|()| None)?,
     };
-    // A limit of descriptors is for the app: none is opened any more.
-    for (index, limit) in world.spec.rlimits.iter().enumerate() {
-        process::limit(0, limit.resource, limit.soft, limit.hard).at_element(Step::Limit, index)?;
-    }
     // All but this is done while the sink makes up its mind.
     match listener {
         Some(listener) => send_with(cradle, told(Step::Ready), &[listener.as_fd()])?,

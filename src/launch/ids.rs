@@ -9,8 +9,9 @@ use std::ops::Range;
 /// Ids that nobody has: neither Debian (policy, 9.2.2) nor systemd (UIDS-GIDS.md) gives them to a user
 /// or a service. What the host has for them goes to ids beyond the container's own.
 const SPARE: Range<u32> = 60_578..61_184;
-/// The most ranges that the kernel maps (user_namespaces(7)).
-const MAX_RANGES: usize = 340;
+/// Bytes that a table of ids may have: less than a page (user_namespaces(7)), and at that length no more
+/// than the 340 ranges that the kernel maps.
+const MAX_TABLE: usize = 4095;
 
 /// So many ids that follow one another (user_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,7 +212,7 @@ fn extended(ranges: Vec<IdRange>, wanted: &[u32], kind: &str) -> Result<Vec<IdRa
         }
     }
     all.retain(|range| range.count > 0);
-    match all.len() <= MAX_RANGES {
+    match table(&all).len() <= MAX_TABLE {
         true => Ok(all),
         false => Err(refuse()),
     }
@@ -262,8 +263,9 @@ mod tests {
     #[test]
     fn what_has_no_place_or_is_no_id_is_refused() {
         let far = |count: u32| (0..count).map(|n| 100_000 + 2 * n).collect::<Vec<_>>();
-        Ids::own(524_288).with(0, &far(338)).unwrap();
-        let error = Ids::own(524_288).with(0, &far(339)).unwrap_err();
+        let ids = Ids::own(524_288).with(0, &far(250)).unwrap();
+        assert!(ids.groups.len() == 252 && table(&ids.groups).len() < 4096);
+        let error = Ids::own(524_288).with(0, &far(260)).unwrap_err();
         assert_eq!(error.what, "group 100000");
         // Of a few ids none is spare.
         let few = Ids::of_a_user([vec![1, 1000], vec![1, 1000]], 0, 0);

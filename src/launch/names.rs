@@ -13,8 +13,6 @@ pub(super) struct Names {
     program: String,
     sysctls: Vec<String>,
     masked: Vec<String>,
-    /// Those that the child takes by itself.
-    limits: Vec<&'static str>,
 }
 
 impl Names {
@@ -28,7 +26,6 @@ impl Names {
                 .iter()
                 .map(|path| path.to_string_lossy().into_owned())
                 .collect(),
-            limits: spec.rlimits.iter().map(|limit| limit.name).collect(),
         }
     }
 
@@ -83,10 +80,6 @@ impl Names {
                 Error::system(sysctl(), format_args!("{call}: {why}"))
             }
             Step::Masked => Error::system(self.masked(index), format_args!("{call}: {why}")),
-            Step::Limit => Error::system(
-                self.limit(self.limits.get(index).copied().unwrap_or_default()),
-                why,
-            ),
             Step::Personality => Error::system(self.field("linux.personality", call), why),
             Step::Domainname => Error::system(self.field("domainname", call), why),
             Step::Ids => Error::system(self.field("process.user", call), why),

@@ -6,6 +6,7 @@
 
 use super::ground::{map, overlay};
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::sys::mount::{self, NOEXEC, NOSUID, RDONLY};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
@@ -29,6 +30,9 @@ pub(super) const DEVICES: [&str; 6] = [
 
 /// A detached mount of what is in the directories `root` and `empty` beneath `path`, which must still
 /// be those that were `compared`.
+///
+/// What is attached to `stage` meanwhile is seen by a thread alone that ends with this: who removes the stage later
+/// removes nothing of the image's.
 pub(super) fn lay(
     path: &Path,
     compared: [&OwnedFd; 2],
@@ -96,7 +100,7 @@ pub fn try_overlay(place: &Path) -> Result<()> {
         lay(&top, [&root?, &empty?], false, None, &top.join("stage")).map(drop)
     };
     let tried = lay();
-    let removed = std::fs::remove_dir_all(&top).context(|| format!("rmdir({top:?})"));
+    let removed = files::remove_tree(&top);
     tried.and(removed)
 }
 

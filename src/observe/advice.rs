@@ -1,4 +1,4 @@
-//! What makes well-known programs stop writing.
+//! Settings with which well-known programs stop writing.
 
 use super::report::Effect;
 
@@ -7,15 +7,15 @@ use super::report::Effect;
 pub struct Advice {
     /// The start of the program's file name; empty: any.
     program: &'static str,
-    /// What it tried.
+    /// Its attempt.
     what: What,
-    /// What to do.
+    /// The setting.
     pub does: &'static str,
-    /// Where that is written.
+    /// Documentation of the setting.
     source: &'static str,
 }
 
-/// What an attempt has to be about for a piece of advice to fit.
+/// The attempts that a piece of advice fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
     /// A path that has this in it.
@@ -264,13 +264,13 @@ const TABLE: &[Advice] = &[
     about_what(
         "",
         What::Ids,
-        "no app can change its user or groups (EPERM), and many end without a word: start it as that user (--user), with no user to change to in its configuration",
+        "setuid, setgid and setgroups always fail (EPERM), and many daemons then end without a word: start the program as its user (--user), and take the change of user out of its configuration",
         "docs/side-effects.md",
     ),
     about_what(
         "",
         What::Call(&["chroot"]),
-        "no app can change its root (EPERM): switch it off in the configuration; the container is one already",
+        "chroot always fails (EPERM): switch it off in the program's configuration; the container has a root of its own",
         "docs/side-effects.md",
     ),
 ];
@@ -286,7 +286,7 @@ const IDS: [&str; 7] = [
     "setgroups",
 ];
 
-/// What to do about an attempt, if that is known.
+/// Returns the advice on an attempt, if there is some.
 pub fn about(effect: &Effect) -> Option<&'static Advice> {
     let program = effect.executable.as_deref().unwrap_or_default();
     let program = program.rsplit('/').next().unwrap_or_default();
@@ -304,7 +304,7 @@ impl What {
         }
     }
 
-    /// Whether what fits `other` fits this as well.
+    /// Returns true if all that fits `other` fits this as well.
     #[cfg(test)]
     fn covers(self, other: What) -> bool {
         match (self, other) {

@@ -1,4 +1,4 @@
-//! What a call would have changed, and what the kernel says to it.
+//! Judges an attempt: the change that a call would have made, and the errno that the kernel gives it.
 
 use super::calls::{Action, Call, Subject};
 use super::ioctls;
@@ -16,31 +16,31 @@ pub struct Attempt<'a> {
     /// Which call.
     pub call: &'static Call,
     arguments: [u64; 6],
-    /// Who made it.
+    /// The thread that made it.
     pub scene: &'a Scene,
-    /// What it names, as the app wrote it; None of a call that names nothing.
+    /// The name that it gives, as the app wrote it; None if it gives none.
     pub name: Option<Vec<u8>>,
     /// Its other name, where it has two.
     other: Option<Vec<u8>>,
     /// The bytes of a socket's address.
     address: Vec<u8>,
-    /// Whether nothing is let pass for its name alone, which another thread may change meanwhile.
+    /// True if no call may pass for its name alone, which another thread may change meanwhile.
     strict: bool,
 }
 
-/// What a call comes to.
+/// The verdict on a call.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It would change something: it is refused, and told.
+    /// The call would change something. The kernel refuses it, and imrun reports it.
     Change(Change),
-    /// It changes nothing, whatever another thread does meanwhile.
+    /// The call changes nothing, whatever another thread does meanwhile.
     Harmless,
-    /// It changes nothing while names and descriptors stay what they are; and what is done in the
-    /// kernel's place where that is not relied on.
+    /// The call changes nothing as long as names and descriptors stay the same. Where imrun does not
+    /// rely on that, it does this in the kernel's place.
     Exempt(StandIn),
 }
 
-/// What imrun does in place of the kernel, which would look at names and descriptors again.
+/// Action that imrun takes in place of the kernel, which would read names and descriptors again.
 #[derive(Debug)]
 pub enum StandIn {
     /// The call fails.
@@ -58,24 +58,24 @@ pub enum StandIn {
 /// A change that a call would have made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
-    /// What it would have changed, where it says.
+    /// Place that it would have changed, if it names one.
     pub place: Option<Place>,
-    /// The call's other name, where it has two.
+    /// Place of the call's second name, if it has two.
     pub other: Option<PathBuf>,
-    /// What else the call was given: a request of ioctl(2), ids.
+    /// Other argument of the call: a request of ioctl(2), ids.
     pub argument: Option<String>,
-    /// What it fails with. It is what imrun expects: only the kernel knows, and a user's rights or
-    /// the app's own filter can make it another.
+    /// Errno that imrun expects the call to fail with. Only the kernel knows: a filter of the app's own
+    /// can make it another.
     pub errno: Option<Errno>,
-    /// Whether what the call names could not be read.
+    /// True if imrun could not read the name or the descriptor.
     pub is_unread: bool,
-    /// Whether it is about the process alone, and no file system.
+    /// True if it would change the process alone, and no file system.
     pub is_of_process: bool,
-    /// Whether the same words mean something else to another process.
+    /// True if the same words name something else for another process.
     pub is_personal: bool,
 }
 
-/// A call as it is written: the same words from the same directories are the same attempt.
+/// The words of a call: the same words from the same directories are the same attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Spelling {
     number: u32,
@@ -107,7 +107,7 @@ impl<'a> Attempt<'a> {
         Ok(attempt)
     }
 
-    /// Of a call whose names were not read.
+    /// Makes the attempt of a call whose names were not read.
     pub fn without_names(
         call: &'static Call,
         told: &Notification,
@@ -165,14 +165,14 @@ impl<'a> Attempt<'a> {
         self.arguments[1] as i64
     }
 
-    /// Whether it names a device that is there to be written to.
+    /// Returns true if it names a device that is meant to be written to, and names are enough.
     pub fn names_device(&self) -> bool {
         let is_open_to_all = self.call.action != Action::Forbidden;
         !self.strict && is_open_to_all && self.name.as_deref().is_some_and(is_device)
     }
 
-    /// How the call is written; None of one that says what it is about by a descriptor, or not at all,
-    /// and of one that depends on what else it points to.
+    /// Returns the words of the call; None if it names its object by a descriptor or not at all, or if
+    /// the verdict depends on other memory that it points to.
     pub fn spelling(&self) -> Option<Spelling> {
         if self.call.number() == libc::SYS_utimensat && self.arguments[2] != 0 {
             return None;
@@ -181,7 +181,9 @@ impl<'a> Attempt<'a> {
         let names = [&self.name, &self.other];
         let mut spelling = Spelling {
             number: self.call.number() as u32,
-            flags: self.flags().unwrap_or_else(|| self.call.at_flags(&self.arguments)),
+            flags: self
+                .flags()
+                .unwrap_or_else(|| self.call.at_flags(&self.arguments)),
             names: [None, None],
         };
         for ((subject, name), place) in subjects.into_iter().zip(names).zip(&mut spelling.names) {
@@ -201,7 +203,10 @@ impl<'a> Attempt<'a> {
         Some(spelling)
     }
 
-    /// What the call comes to.
+    /// Judges the call.
+    ///
+    /// # Errors
+    /// A name or a descriptor that the verdict needs cannot be read.
     pub fn judge(&self) -> Read<Verdict> {
         match self.call.action {
             Action::Keep(errno) => Ok(self.keep(errno)),
@@ -236,7 +241,7 @@ impl<'a> Attempt<'a> {
         flags as i32 & libc::IPC_CREAT != 0 || self.arguments[0] as i32 == libc::IPC_PRIVATE
     }
 
-    /// What no container may do, whether or not it names something that can be found.
+    /// Judges a call that no container may make, whether or not its object can be found.
     fn forbidden(&self) -> Read<Verdict> {
         let names_something = match self.call.subject {
             Subject::Nothing => false,
@@ -300,8 +305,8 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Whether an open fails for the user's rights: outside the root they are looked at before the mount
-    /// is, unless it is to make something.
+    /// Returns true if an open fails for the user's rights. Outside the root the kernel checks them before
+    /// the mount, unless the open makes something.
     fn is_denied(&self, place: &Place, flags: i32) -> bool {
         let Some(rights) = place.rights else {
             return false;
@@ -310,9 +315,10 @@ impl<'a> Attempt<'a> {
             return false;
         }
         if is_of_ipc_namespace(&place.path) {
-            // What imrun sees there is another namespace's.
-            let root = self.scene.mapped("uid_map", 0);
-            return root != self.scene.users().get(1).copied();
+            // What imrun sees there is another namespace's. Without a root it is imrun's (rootless).
+            let own = nix::unistd::geteuid().as_raw();
+            let root = self.scene.mapped("uid_map", 0).unwrap_or(own);
+            return self.scene.users().get(1) != Some(&root);
         }
         !self.scene.may(access(flags), rights)
     }
@@ -369,49 +375,41 @@ impl<'a> Attempt<'a> {
             return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENOENT)));
         }
         let target = self.target()?;
-        if !self.strict && is_device(target.place.path.as_os_str().as_bytes()) {
-            return Ok(Verdict::Exempt(StandIn::Fail(Errno::EROFS)));
+        if let Some(errno) = self.spares(&target.place) {
+            return Ok(Verdict::Exempt(StandIn::Fail(errno)));
         }
         let request = match self.call.number() {
             libc::SYS_ioctl => ioctls::of(self.arguments[1]),
             _ => None,
         };
-        let errno = match (target.place.found, self.call.name) {
+        let errno = match (target.place.found, request) {
             (Found::NoWay(errno), _) => errno,
             (Found::Nothing, _) => Errno::ENOENT,
-            // There is nothing to be made shorter.
-            (Found::Directory, "truncate") => {
-                return Ok(Verdict::Exempt(StandIn::Fail(Errno::EISDIR)));
-            }
-            (Found::Stream, "truncate") => {
-                return Ok(Verdict::Exempt(StandIn::Fail(Errno::EINVAL)));
-            }
-            // What is in no file system can be given other attributes, though not while another thread
-            // could put a file into its place.
-            (Found::Outside, name) => {
-                let errno = if name == "ioctl" {
-                    Errno::ENOTTY
-                } else {
-                    Errno::EPERM
-                };
-                return Ok(Verdict::Exempt(StandIn::Fail(errno)));
-            }
-            _ => match request {
-                Some(request) => request.errno(self.scene, &target, self.arguments[2])?,
-                None => Errno::EROFS,
-            },
+            (_, Some(request)) => request.errno(self.scene, &target, self.arguments[2])?,
+            (_, None) => Errno::EROFS,
         };
-        let verdict = self.told(Some(target), errno)?;
-        Ok(match (verdict, request) {
-            (Verdict::Change(change), Some(request)) => Verdict::Change(Change {
-                argument: Some(request.name.into()),
-                ..change
-            }),
-            (verdict, _) => verdict,
-        })
+        let mut verdict = self.told(Some(target), errno)?;
+        if let Verdict::Change(change) = &mut verdict {
+            change.argument = request.map(|request| request.name.into());
+        }
+        Ok(verdict)
     }
 
-    /// Whether it is utimensat(2) that leaves both times as they are.
+    /// Returns the errno of a change of attributes that spares all file systems.
+    fn spares(&self, place: &Place) -> Option<Errno> {
+        match (place.found, self.call.name) {
+            // They cannot be made shorter anywhere.
+            (Found::Directory, "truncate") => Some(Errno::EISDIR),
+            (Found::Stream, "truncate") => Some(Errno::EINVAL),
+            // Another thread could put a file in its place before the kernel looks.
+            (Found::Outside, "ioctl") => Some(Errno::ENOTTY),
+            (Found::Outside, _) => Some(Errno::EPERM),
+            _ if !self.strict && is_device(place.path.as_os_str().as_bytes()) => Some(Errno::EROFS),
+            _ => None,
+        }
+    }
+
+    /// Returns true for utimensat(2) that leaves both times as they are.
     fn touches_nothing(&self) -> Read<bool> {
         if self.call.number() != libc::SYS_utimensat || self.arguments[2] == 0 {
             return Ok(false);
@@ -442,7 +440,7 @@ impl<'a> Attempt<'a> {
         self.told(Some(target), errno)
     }
 
-    /// The verdict on a change that fails with `errno`, unless its other name makes that another.
+    /// Returns the verdict on a change that fails with `errno`, unless its second name makes that another.
     fn told(&self, target: Option<Target>, errno: Errno) -> Read<Verdict> {
         let other = self.other_target()?;
         let missing = match (
@@ -470,7 +468,7 @@ impl<'a> Attempt<'a> {
         }))
     }
 
-    /// Whether there is an empty name, or none.
+    /// Returns true if the name is empty, or there is none.
     fn is_nameless(&self) -> bool {
         self.name.as_ref().is_none_or(Vec::is_empty)
     }
@@ -508,7 +506,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// What makes this change the same as another one.
+    /// Returns what two equal attempts have in common.
     pub fn key(&self, change: &Change) -> Key {
         let what = match (change.is_unread, &change.place) {
             (true, _) => What::Unread,
@@ -526,7 +524,7 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Of the image, whose superblock is read-only and not the mount alone.
+/// Returns true for the image's own files: their superblock is read-only, not the mount alone.
 fn in_root(path: &Path) -> bool {
     mount(path) == "/"
 }
@@ -538,9 +536,12 @@ fn mount(path: &Path) -> &'static str {
     other.unwrap_or("/")
 }
 
-/// Whether a sysctl belongs to the root of the ipc namespace.
+/// Returns true for a sysctl that belongs to the root of the ipc namespace.
 fn is_of_ipc_namespace(path: &Path) -> bool {
-    let name = path.strip_prefix("/proc/sys/kernel").ok().and_then(Path::to_str);
+    let name = path
+        .strip_prefix("/proc/sys/kernel")
+        .ok()
+        .and_then(Path::to_str);
     let objects = ["shm", "msg", "sem"];
     path.starts_with("/proc/sys/fs/mqueue")
         || name.is_some_and(|name| objects.iter().any(|object| name.starts_with(object)))
@@ -560,14 +561,14 @@ fn is_device(path: &[u8]) -> bool {
     names.contains(&path)
 }
 
-/// What an open comes to.
+/// The outcome of an open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Opened {
-    /// It would change something, and fails.
+    /// The open would change something, and fails.
     Fails(Errno),
-    /// It fails on a file system that can be written to as well.
+    /// The open fails on a writable file system as well.
     ChangesNothing(Errno),
-    /// It works.
+    /// The open works.
     Goes,
 }
 
@@ -593,7 +594,7 @@ fn opened(flags: i32, place: &Place) -> Opened {
     }
 }
 
-/// What an open's flags ask of a file's mode: 4 to read, 2 to write.
+/// Returns the bits of a file's mode that an open needs: 4 to read, 2 to write.
 pub fn access(flags: i32) -> u32 {
     match flags & libc::O_ACCMODE {
         libc::O_RDONLY => 4,

@@ -16,34 +16,34 @@ use std::sync::LazyLock;
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
     number: c_long,
-    /// As its manual page has it.
+    /// Name, as in its manual page.
     pub name: &'static str,
-    /// What it does to what it names.
+    /// Effect on the object that it names.
     pub action: Action,
-    /// What it would change.
+    /// Object that it would change.
     pub subject: Subject,
     /// The other name of it, where there are two.
     pub other: Option<Subject>,
 }
 
-/// How a call names what it is about.
+/// The way in which a call names its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
-    /// By a path, from the working directory.
+    /// Path from the working directory.
     Path(usize),
-    /// By a path, from the directory that a descriptor is of.
+    /// Path from the directory of a descriptor.
     At(usize, usize),
-    /// By a descriptor.
+    /// Descriptor.
     Descriptor(usize),
-    /// By a socket's address and its length.
+    /// Socket address and its length.
     Address(usize, usize),
-    /// By the name of a message queue.
+    /// Name of a message queue.
     Queue(usize),
-    /// It does not.
+    /// The call names nothing.
     Nothing,
 }
 
-/// What a call does.
+/// The effect of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Opens a file, as its flags say.
@@ -56,7 +56,7 @@ pub enum Action {
     Change,
     /// Changes the bytes of an open file.
     Write,
-    /// What no container may do: it fails with EPERM whatever the root is.
+    /// Does what no container may do: it fails with EPERM whatever the root is.
     Forbidden,
     /// Makes or removes something in the kernel's memory, where there is no room for any: fails with
     /// this errno.
@@ -67,7 +67,7 @@ pub enum Action {
     ChangeRoot,
 }
 
-/// Where the flags of an open(2) are.
+/// The place of the flags of an open(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flags {
     /// In this argument.
@@ -221,7 +221,7 @@ const CALLS: &[Call] = &[
     ),
 ];
 
-/// Those that newer architectures never had.
+/// Calls that newer architectures never had.
 #[cfg(target_arch = "x86_64")]
 const OLD: &[Call] = &[
     call(libc::SYS_open, "open", Open(Flags::Argument(1)), Path(0)),
@@ -263,7 +263,8 @@ pub fn watched() -> impl Iterator<Item = (u32, Watch)> {
     })
 }
 
-/// What is left to the kernel alone cannot change anything: an open for reading, another ioctl.
+/// Conditions under which the filter asks. All other calls of the number change nothing: an open for
+/// reading, another ioctl.
 fn watches(call: &Call) -> Vec<Watch> {
     let bits = |argument, mask: c_int, value: c_int| Condition {
         argument,
@@ -299,7 +300,7 @@ impl Call {
         }
     }
 
-    /// Whether this kernel is too old to have it: then it fails with ENOSYS.
+    /// Returns true if this kernel is too old to have it: then it fails with ENOSYS.
     pub fn is_missing(&self) -> bool {
         static MISSING: LazyLock<Vec<c_long>> = LazyLock::new(|| {
             // The last number of Linux 5.19 is 450; since then all architectures count alike.
@@ -321,18 +322,18 @@ impl Call {
         arguments[place] as c_int
     }
 
-    /// Whether an empty name, or none, stands for the descriptor beside it.
+    /// Returns true if an empty name, or none, stands for the descriptor beside it.
     pub fn takes_no_name(&self, arguments: &[u64; 6]) -> bool {
         self.action == Forbidden || self.at_flags(arguments) & libc::AT_EMPTY_PATH != 0
     }
 
-    /// Whether a null pointer stands for the descriptor beside it, or for nothing.
+    /// Returns true if a null pointer stands for the descriptor beside it, or for nothing.
     pub fn takes_null(&self, arguments: &[u64; 6]) -> bool {
         let touches = self.number == libc::SYS_utimensat || self.name == "futimesat";
         touches || self.takes_no_name(arguments)
     }
 
-    /// Whether it is about a symbolic link itself, not what that leads to.
+    /// Returns true if its object is a symbolic link itself, not the link's target.
     pub fn spares_links(&self, arguments: &[u64; 6]) -> bool {
         if self.at_flags(arguments) & libc::AT_SYMLINK_NOFOLLOW != 0 {
             return true;

@@ -6,34 +6,37 @@ use nix::sys::stat::fstat;
 use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, fstatfs};
 use std::os::fd::AsFd;
 
+/// The file system of tree images (linux/magic.h).
+pub const EROFS_SUPER_MAGIC: FsType = FsType(0xe0f5_e1e2);
+
 /// A request.
 #[derive(Debug)]
 pub struct Request {
     /// Its number.
     pub number: u32,
-    /// As its header has it.
+    /// Name, as in its header.
     pub name: &'static str,
     fails: Fails,
 }
 
-/// What the kernel looks at first, and so what the request fails with (Linux, fs/ioctl.c).
+/// The check that the kernel makes first, which decides the errno (Linux, fs/ioctl.c).
 #[derive(Debug, Clone, Copy)]
 enum Fails {
     /// The mount: EROFS.
     Mount,
     /// The caller's capabilities: EPERM.
     Capabilities,
-    /// What else it is given, then the descriptor, which is open for reading alone: EBADF.
+    /// The other descriptor, then its own, which is open for reading alone: EBADF.
     Share,
-    /// The same, where the other file is in a structure.
+    /// The same, with the other descriptor in a structure.
     ShareRange,
-    /// Whether the file system can do that at all, then each file's mount.
+    /// The file system's ability, then each file's mount.
     Dedupe,
     /// The range, then the descriptor.
     Allocate,
-    /// Whether the file system knows the request.
+    /// The file system's list of requests.
     Known,
-    /// A 64-bit kernel does not know it: ENOTTY.
+    /// The kernel's list of requests: a 64-bit kernel does not know this one, ENOTTY.
     Foreign,
 }
 
@@ -47,7 +50,7 @@ const fn request(number: u32, name: &'static str, fails: Fails) -> Request {
 
 use Fails::{Allocate, Capabilities, Dedupe, Foreign, Known, Mount, Share, ShareRange};
 
-/// Of linux/fs.h, linux/falloc.h, linux/fscrypt.h, linux/fsverity.h and linux/msdos_fs.h.
+/// Source: linux/fs.h, linux/falloc.h, linux/fscrypt.h, linux/fsverity.h and linux/msdos_fs.h.
 pub const REQUESTS: &[Request] = &[
     request(0x4008_6602, "FS_IOC_SETFLAGS", Mount),
     request(0x401c_5820, "FS_IOC_FSSETXATTR", Mount),
@@ -81,7 +84,7 @@ pub fn of(number: u64) -> Option<&'static Request> {
 }
 
 impl Request {
-    /// What it fails with on something that is in a file system; `argument` is its third one.
+    /// Returns the errno of the request on an object of a file system; `argument` is the call's third.
     pub fn errno(&self, scene: &Scene, target: &Target, argument: u64) -> Read<Errno> {
         let found = target.place.found;
         Ok(match self.fails {
@@ -112,9 +115,8 @@ impl Request {
     }
 }
 
-/// Of what only some file systems know, and those of images do not.
+/// Errno of a request that only some file systems know, and those of images do not.
 fn unknown(target: &Target) -> Errno {
-    const EROFS_SUPER_MAGIC: FsType = FsType(0xe0f5_e1e2);
     let images = [EROFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC];
     match images.iter().any(|kind| is_on(target, *kind)) {
         true => Errno::ENOTTY,

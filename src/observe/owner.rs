@@ -1,4 +1,4 @@
-//! Which layer a path comes from.
+//! Finds the layer that a path comes from.
 
 use crate::error::Result;
 use crate::store::Store;
@@ -16,7 +16,7 @@ pub struct Owners<'a> {
 }
 
 impl<'a> Owners<'a> {
-    /// Of that image, if it is one.
+    /// Makes the owners of an image's paths; without an image there are none.
     pub fn new(image: Option<&'a Image>, store: &'a Store) -> Owners<'a> {
         Owners {
             image,
@@ -48,7 +48,7 @@ impl<'a> Owners<'a> {
         }))
     }
 
-    /// Whether there is nothing to forget.
+    /// Returns true if there is nothing to forget.
     pub fn is_at_rest(&self) -> bool {
         self.tree.is_none()
     }

@@ -9,18 +9,18 @@ const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
 const CAP_SYS_CHROOT: u32 = 18;
 
-/// Whose ids a call sets, and how.
+/// The ids that a call sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ids {
-    /// The users: as many arguments.
+    /// User ids, in so many arguments.
     Users(usize),
-    /// The groups: as many arguments.
+    /// Group ids, in so many arguments.
     Groups(usize),
     /// The supplementary groups.
     Supplementary,
 }
 
-/// What a call that sets ids fails with; None where the ids are the thread's own already.
+/// Returns the errno of a call that sets ids; None if the thread may set them.
 pub fn refused(scene: &Scene, ids: Ids, arguments: &[u64; 6]) -> Option<Errno> {
     let (held, map, capability, count) = match ids {
         Ids::Users(count) => (scene.users(), "uid_map", CAP_SETUID, count),
@@ -45,7 +45,7 @@ pub fn refused(scene: &Scene, ids: Ids, arguments: &[u64; 6]) -> Option<Errno> {
     errno
 }
 
-/// The ids that anybody may set at that place, of the real, effective and saved one (setreuid(2)).
+/// Returns the ids that anybody may set at that place, of the real, effective and saved one (setreuid(2)).
 fn own(held: &[u32], count: usize, place: usize) -> impl Iterator<Item = u32> {
     let [real, effective, saved] = [held.first(), held.get(1), held.get(2)];
     let allowed = match (count, place) {
@@ -56,7 +56,7 @@ fn own(held: &[u32], count: usize, place: usize) -> impl Iterator<Item = u32> {
     allowed.into_iter().flatten().copied()
 }
 
-/// The ids as a call was given them; -1 is one that stays.
+/// Returns the ids of a call as text; -1 is one that stays.
 pub fn written(ids: Ids, arguments: &[u64; 6]) -> String {
     let count = match ids {
         Ids::Users(count) | Ids::Groups(count) => count,
@@ -66,7 +66,7 @@ pub fn written(ids: Ids, arguments: &[u64; 6]) -> String {
     words.collect::<Vec<_>>().join(",")
 }
 
-/// Whether the thread may change its root directory.
+/// Returns true if the thread may change its root directory.
 pub fn may_change_root(scene: &Scene) -> bool {
     scene.is_capable(CAP_SYS_CHROOT)
 }

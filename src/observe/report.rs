@@ -1,4 +1,4 @@
-//! What an app tried, each thing once with a count.
+//! The attempts of an app, each different one once with a count.
 
 use super::advice;
 use super::attempt::Spelling;
@@ -9,9 +9,9 @@ use std::path::PathBuf;
 
 /// More different attempts than these are only counted.
 const LISTED: usize = 1000;
-/// More spellings than these are not remembered: their calls are looked into each time.
+/// Maximum number of calls whose words are remembered; others are judged each time.
 const SPELLINGS: usize = 4000;
-/// The path of an attempt that named something, of which it could not be read what.
+/// Path that is reported of an attempt whose object imrun could not read.
 pub const UNREADABLE: &str = "unreadable";
 /// More than these are not named on standard error.
 const NAMED: usize = 5;
@@ -21,11 +21,11 @@ const NAMED: usize = 5;
 pub struct Effect {
     /// The call, as its manual page has it.
     pub syscall: &'static str,
-    /// As the app gave it.
+    /// Path as the app gave it, or [`UNREADABLE`].
     pub path: Option<String>,
     /// In the root, without links.
     pub resolved: Option<String>,
-    /// What the call fails with, by name.
+    /// Errno of the call, by name.
     pub errno: String,
     /// The program that the thread executes.
     pub executable: Option<String>,
@@ -52,31 +52,31 @@ impl Effect {
     }
 }
 
-/// What makes two attempts the same.
+/// The properties that two equal attempts share.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
     /// The call.
     pub number: u32,
     /// The flags of an open.
     pub flags: i32,
-    /// What it would have changed.
+    /// Object that it would have changed.
     pub what: What,
-    /// Where the call's other name leads.
+    /// Place of the call's second name.
     pub other: Option<PathBuf>,
-    /// What else the call was given.
+    /// Other argument of the call.
     pub argument: Option<String>,
-    /// What it fails with.
+    /// Errno that it fails with.
     pub errno: Option<i32>,
 }
 
-/// What an attempt is about.
+/// The object of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum What {
     /// A place in the container.
     Place(PathBuf),
-    /// What has a name and no place; empty: nothing.
+    /// A name without a place; empty if there is none.
     Name(Vec<u8>),
-    /// It could not be read.
+    /// An object that imrun could not read.
     Unread,
 }
 
@@ -87,18 +87,18 @@ pub struct Report {
     places: HashMap<Key, usize>,
     spellings: HashMap<Spelling, usize>,
     attempts: u64,
-    /// How many of them named something that could not be read.
+    /// Number of attempts whose object imrun could not read.
     unread: u64,
-    /// Whether the container was killed at the first one.
+    /// True if the container was killed at the first one.
     pub killed: bool,
 }
 
-/// What a count has come to.
+/// The result of counting an attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// It is new: look closer, and add it.
+    /// The attempt is new: look closer, and add it.
     New,
-    /// The one at this place of the list, so many times; that is worth an event.
+    /// The attempt at this place of the list was made so many times: report it again.
     Often(usize, u64),
     /// Counted, and nothing to tell.
     Again,
@@ -139,7 +139,7 @@ impl Report {
         place
     }
 
-    /// Remembers how the attempt of a key is written, if it is listed.
+    /// Remembers the words of the attempt with that key, if it is listed.
     pub fn remember(&mut self, spelling: Spelling, key: &Key) {
         if let Some(place) = self.places.get(key)
             && self.spellings.len() < SPELLINGS
@@ -148,12 +148,12 @@ impl Report {
         }
     }
 
-    /// Forgets how attempts are written: from now on the same words may lead elsewhere.
+    /// Forgets the words of attempts: from now on the same words may lead elsewhere.
     pub fn forget_spellings(&mut self) {
         self.spellings.clear();
     }
 
-    /// Where the attempt that is written like this is listed.
+    /// Returns the place in the list of the attempt with these words.
     pub fn find(&self, spelling: &Spelling) -> Option<usize> {
         self.spellings.get(spelling).copied()
     }
@@ -163,17 +163,17 @@ impl Report {
         &self.effects[place].0
     }
 
-    /// Whether nothing was tried.
+    /// Returns true if nothing was tried.
     pub fn is_clean(&self) -> bool {
         self.attempts == 0
     }
 
-    /// How many attempts there were, repeated ones too.
+    /// Returns the number of attempts, repeated ones included.
     pub fn attempts(&self) -> u64 {
         self.attempts
     }
 
-    /// How many of them named something that could not be read.
+    /// Returns the number of attempts whose object imrun could not read.
     pub fn unread(&self) -> u64 {
         self.unread
     }
@@ -211,12 +211,12 @@ impl Report {
             let _ = write!(line, " and {} more", names.len() - NAMED);
         }
         if self.unread > 0 {
-            let _ = write!(line, "; {} named what imrun could not read", self.unread);
+            let _ = write!(line, "; {} unreadable", self.unread);
         }
         Some(line)
     }
 
-    /// What would make the app stop it, each piece once.
+    /// Returns the advice that fits, each piece once.
     pub fn advice(&self) -> Vec<&'static str> {
         let mut pieces = Vec::new();
         for (effect, _) in &self.effects {
@@ -278,10 +278,7 @@ mod tests {
         assert_eq!(report.count(&key("/b")), Seen::Again);
         assert_eq!((report.attempts(), report.unread()), (5, 1));
         let line = report.line().unwrap();
-        assert!(
-            line.ends_with("; 1 named what imrun could not read"),
-            "{line}"
-        );
+        assert!(line.ends_with("; 1 unreadable"), "{line}");
     }
 
     #[test]

@@ -16,9 +16,6 @@ use std::path::{Path, PathBuf};
 const PATH_MAX: usize = libc::PATH_MAX as usize;
 /// No page is smaller.
 const PAGE: u64 = 4096;
-// linux/capability.h
-const CAP_DAC_OVERRIDE: u32 = 1;
-
 /// A thread in a container.
 pub struct Scene {
     pid: i32,
@@ -27,38 +24,41 @@ pub struct Scene {
     status: OnceCell<String>,
 }
 
-/// What a call names cannot be read, and what the kernel then says to it where it cannot either.
+/// A name or a descriptor that cannot be read, with the errno that the kernel gives if it cannot read it
+/// either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unread(pub Errno);
 
-/// What was read of a thread.
+/// Result of reading something of a thread.
 pub type Read<T> = Result<T, Unread>;
 
-/// Where a path leads.
+/// The target of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// Without links, dots or double slashes, as far as it exists; from the container's root.
     pub path: PathBuf,
-    /// How much of it exists.
+    /// The part of the path that exists.
     pub nearest: PathBuf,
-    /// What is there.
+    /// Kind of object that is there.
     pub found: Found,
     /// Its owner, group and mode; none of what is not there, and of what is [`Found::Outside`].
     pub rights: Option<Rights>,
 }
 
-/// What a name or a descriptor leads to.
+/// The object that a name or a descriptor leads to.
 #[derive(Debug)]
 pub struct Target {
-    /// Where that is.
+    /// Its place.
     pub place: Place,
     /// Refers to it (O_PATH); None of what is not there.
     pub handle: Option<OwnedFd>,
-    /// Whether the name leads elsewhere for another process, as /proc/self does.
+    /// True if the name leads elsewhere for another process, as /proc/self does.
     pub personal: bool,
+    /// True if a link of another process in /proc leads to it, which not everybody may follow.
+    pub is_anothers: bool,
 }
 
-/// Who may do what with an inode (inode(7)).
+/// Owner, group and mode of an inode (inode(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rights {
     owner: u32,
@@ -66,7 +66,7 @@ pub struct Rights {
     mode: u32,
 }
 
-/// What a path leads to.
+/// The kind of object that a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// A directory.
@@ -75,7 +75,7 @@ pub enum Found {
     Link,
     /// A device, a fifo or a socket: to write to it changes no file system.
     Stream,
-    /// What is in no file system that has a name: a pipe, a socket, memory.
+    /// An object of no named file system: a pipe, a socket, memory.
     Outside,
     /// A regular file.
     File,
@@ -86,7 +86,7 @@ pub enum Found {
 }
 
 impl Scene {
-    /// Of the thread `pid`.
+    /// Makes the scene of the thread `pid`.
     pub fn new(pid: i32) -> Scene {
         Scene {
             pid,
@@ -138,7 +138,7 @@ impl Scene {
         bytes.try_into().map_err(|_| Unread(Errno::EFAULT))
     }
 
-    /// What `/proc/PID/NAME` leads to, as the container sees it.
+    /// Returns the target of `/proc/PID/NAME`, as the container sees it.
     fn link(&self, name: &str) -> nix::Result<PathBuf> {
         readlink(format!("/proc/{}/{name}", self.pid).as_str()).map(Into::into)
     }
@@ -169,7 +169,7 @@ impl Scene {
         }
     }
 
-    /// What a descriptor is of.
+    /// Returns the object of a descriptor.
     pub fn descriptor(&self, number: RawFd) -> Read<Target> {
         let path = format!("/proc/{}/fd/{number}", self.pid);
         let handle = open(
@@ -227,7 +227,7 @@ impl Scene {
         self.numbers("Gid:")
     }
 
-    /// Whether the thread has a capability in its user namespace.
+    /// Returns true if the thread has a capability in its user namespace.
     pub fn is_capable(&self, capability: u32) -> bool {
         let held = self.status("CapEff:");
         let held = held.and_then(|digits| u64::from_str_radix(digits, 16).ok());
@@ -250,8 +250,8 @@ impl Scene {
         })
     }
 
-    /// Whether the thread's user may read (4), write (2) and search (1), by the bits of the mode alone,
-    /// whatever the mount says.
+    /// Returns true if the thread's user may read (4), write (2) and search (1), by the bits of the mode
+    /// alone: neither the mount nor a capability counts.
     pub fn may(&self, bits: u32, rights: Rights) -> bool {
         let everybody = bits << 6 | bits << 3 | bits;
         if rights.mode & everybody == everybody {
@@ -267,7 +267,7 @@ impl Scene {
             () if groups() => 3,
             () => 0,
         };
-        rights.mode >> shift & bits == bits || self.is_capable(CAP_DAC_OVERRIDE)
+        rights.mode >> shift & bits == bits
     }
 
     /// The thread's name; None when it is gone.
@@ -283,7 +283,7 @@ impl Scene {
 }
 
 impl Target {
-    /// What a descriptor of imrun's own (O_PATH) refers to.
+    /// Returns the object of a descriptor of imrun's own (O_PATH).
     pub fn of(handle: OwnedFd) -> nix::Result<Target> {
         let path = path_of(handle.as_fd())?;
         let status = fstat(&handle)?;
@@ -301,12 +301,13 @@ impl Target {
             place,
             handle: Some(handle),
             personal: false,
+            is_anothers: false,
         })
     }
 }
 
 impl Rights {
-    /// Of an inode.
+    /// Returns the rights of an inode.
     pub fn of(status: &FileStat) -> Rights {
         Rights {
             owner: status.st_uid,
@@ -316,18 +317,18 @@ impl Rights {
     }
 }
 
-/// Where a descriptor of imrun's own leads, as the container sees it.
+/// Returns the path of a descriptor of imrun's own, as the container sees it.
 pub fn path_of(handle: BorrowedFd<'_>) -> nix::Result<PathBuf> {
     readlink(format!("/proc/self/fd/{}", handle.as_raw_fd()).as_str()).map(Into::into)
 }
 
-/// Whether an inode is a file that no directory has: memory that memfd_create(2) made. Nothing can be
-/// unlinked in a container.
+/// Returns true for a file without a name: memory that memfd_create(2) made. No file of a container can
+/// be unlinked.
 pub fn is_memory(status: &FileStat) -> bool {
     status.st_nlink == 0 && kind(status) == Found::File
 }
 
-/// What an inode is, when it was found by a name.
+/// Returns the kind of an inode that was found by a name.
 pub fn kind(status: &FileStat) -> Found {
     match SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFDIR => Found::Directory,
@@ -337,8 +338,8 @@ pub fn kind(status: &FileStat) -> Found {
     }
 }
 
-/// Whether a path is of what a process lets others know of itself: its name, how readily it is killed
-/// when memory runs out, how exact its timers are. To set one changes no file system.
+/// Returns true for the files by which a process sets its name, its badness when memory runs out and the
+/// slack of its timers. Setting one changes no file system.
 pub fn is_trait_of_a_process(path: &Path) -> bool {
     let Ok(rest) = path.strip_prefix("/proc") else {
         return false;
@@ -393,10 +394,6 @@ mod tests {
         let (user, group) = (me().users()[3], me().groups()[3]);
         let rights = |owner, group, mode| Rights { owner, group, mode };
         let other = u32::MAX - 7;
-        if me().is_capable(CAP_DAC_OVERRIDE) {
-            assert!(me().may(6, rights(other, other, 0)));
-            return;
-        }
         assert!(me().may(6, rights(user, group, 0o600)));
         assert!(!me().may(2, rights(user, group, 0o466)));
         assert!(!me().may(4, rights(other, group, 0o404)));

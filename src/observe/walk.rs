@@ -1,4 +1,4 @@
-//! Where a path leads in a container, followed name by name as path_resolution(7) has it.
+//! Resolves a path of an app, name by name (path_resolution(7)).
 //!
 //! The kernel cannot be asked for all of it: the links of /proc mean something else to imrun than to
 //! the thread whose path it is.
@@ -13,22 +13,26 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-/// As many links are followed at most (MAXSYMLINKS).
+/// Maximum number of links in a path (MAXSYMLINKS).
 const LINKS: u32 = 40;
+/// Maximum number of names. A path has 2,048 at most, but its links can have more.
+const STEPS: u32 = 4096;
 
 /// A walk that has come so far.
 struct Walk<'a> {
     scene: &'a Scene,
     /// A directory, without links.
     here: PathBuf,
-    /// Who may search it.
+    /// Its owner, group and mode.
     rights: Rights,
     /// The names that follow, the last one first.
     rest: Vec<OsString>,
     links: u32,
-    /// Whether a link as the last name is followed.
+    steps: u32,
+    /// True if a link as the last name is followed.
     follow: bool,
     personal: bool,
+    is_anothers: bool,
 }
 
 /// Follows `name` from the directory `start`; a link as its last part too where `follow` says so.
@@ -48,13 +52,16 @@ pub fn walk(scene: &Scene, start: &Path, name: &[u8], follow: bool) -> Read<Targ
         rights: Rights::of(&status),
         rest: Vec::new(),
         links: 0,
+        steps: 0,
         follow: follow || name.ends_with(b"/"),
         personal: false,
+        is_anothers: false,
     };
     walk.prepend(Path::new(OsStr::from_bytes(name)));
     let target = walk.run()?;
     Ok(Target {
         personal: walk.personal,
+        is_anothers: walk.is_anothers,
         ..target
     })
 }
@@ -90,6 +97,10 @@ impl Walk<'_> {
     /// Goes on to `name`; Some where the walk ends there.
     fn step(&mut self, name: &OsStr) -> Read<Option<Target>> {
         let path = self.here.join(name);
+        self.steps += 1;
+        if self.steps > STEPS {
+            return Ok(Some(self.stop(path, Errno::ELOOP)));
+        }
         if !self.scene.may(1, self.rights) {
             return Ok(Some(self.stop(path, Errno::EACCES)));
         }
@@ -126,6 +137,7 @@ impl Walk<'_> {
             place,
             handle: None,
             personal: false,
+            is_anothers: false,
         }
     }
 
@@ -141,8 +153,9 @@ impl Walk<'_> {
                 self.prepend(&own);
                 return Ok(None);
             }
-            if is_of_a_process(&path) {
+            if let Some(process) = owner(&path) {
                 self.personal = true;
+                self.is_anothers |= self.scene.own_process().as_deref() != Some(process);
                 return self.follow_process(path);
             }
         }
@@ -183,15 +196,15 @@ impl Walk<'_> {
     }
 }
 
-/// Whether a link in /proc is of a process: those of /proc itself lead to paths.
-fn is_of_a_process(path: &Path) -> bool {
+/// The number of the process whose a link in /proc is; None of those that lead to paths.
+fn owner(path: &Path) -> Option<&str> {
     let mut names = path.iter().skip(2);
-    let process = names.next().unwrap_or_default();
-    let is_number = process.as_bytes().iter().all(u8::is_ascii_digit);
-    is_number && names.next().is_some()
+    let process = names.next()?.to_str()?;
+    let is_number = process.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && names.next().is_some()).then_some(process)
 }
 
-/// What is at a path without links, from the container's root.
+/// Opens a path without links from the container's root (O_PATH).
 fn lookup(scene: &Scene, path: &Path) -> nix::Result<(OwnedFd, FileStat)> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW)
@@ -218,6 +231,7 @@ fn found(path: PathBuf, handle: OwnedFd, status: &FileStat) -> Target {
         place,
         handle: Some(handle),
         personal: false,
+        is_anothers: false,
     }
 }
 
@@ -232,6 +246,7 @@ fn no_way(path: PathBuf, nearest: &Path, errno: Errno) -> Target {
         place,
         handle: None,
         personal: false,
+        is_anothers: false,
     }
 }
 
@@ -241,7 +256,7 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::symlink;
 
-    /// Where `name` leads from a directory of this process, relative to that.
+    /// Follows `name` from a directory of this process; the target relative to that.
     fn lead(top: &Path, name: &str, follow: bool) -> (String, Found) {
         let scene = Scene::new(std::process::id() as i32);
         let place = walk(&scene, top, name.as_bytes(), follow).unwrap().place;
@@ -314,5 +329,16 @@ mod tests {
         assert_eq!(new.found, Found::Nothing);
         let missing = through("/proc/self/fd/987654".into()).place.found;
         assert_eq!(missing, Found::Nothing);
+        let init = through("/proc/1/root/dev/null".into());
+        assert!(init.is_anothers || init.place.found == Found::NoWay(Errno::EACCES));
+        assert!(!through("/proc/self/root/dev/null".into()).is_anothers);
+    }
+
+    #[test]
+    fn a_path_that_goes_round_in_circles_comes_to_an_end() {
+        let (_dir, top) = directory();
+        symlink("sub/../".repeat(400), top.join("long")).unwrap();
+        let found = lead(&top, &"long/".repeat(30), true).1;
+        assert_eq!(found, Found::NoWay(Errno::ELOOP));
     }
 }

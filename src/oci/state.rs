@@ -305,12 +305,7 @@ impl Place {
 
     /// Forgets the container.
     pub fn remove(&self) -> Result<()> {
-        match std::fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).context(|| format!("rmdir({:?})", self.dir))
-            }
-            _ => Ok(()),
-        }
+        files::remove_tree(&self.dir)
     }
 }
 

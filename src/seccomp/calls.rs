@@ -148,7 +148,7 @@ fn special() -> [(libc::c_long, Rule); 9] {
             libc::SYS_ioctl,
             all_but(&[libc::TIOCSTI as i32, TIOCLINUX], 1, DENY),
         ),
-        // Without it the app would outlive imrun.
+        // The thread that cloned the app ends as soon as the app runs: one that asks for that would die of it.
         (
             libc::SYS_prctl,
             all_but(&[libc::PR_SET_PDEATHSIG], 0, Answer::Errno(0)),

@@ -101,7 +101,7 @@ fn decide(rule: &Rule) -> Vec<sock_filter> {
     code
 }
 
-/// Whether two conditions compare the lower half of one argument, and nothing else.
+/// Returns true if both conditions compare the lower half of one argument, and nothing else.
 fn is_choice(one: &Condition, next: &Condition) -> bool {
     let half = u64::from(u32::MAX);
     let is_half = |condition: &Condition| condition.mask == half && condition.value <= half;

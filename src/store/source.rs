@@ -94,7 +94,9 @@ impl Source {
                 })
             }
             Location::Archive(path, format, name) => {
-                let file = File::open(path).context(|| format!("open({path:?})"))?;
+                let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+                let opened = files::quietly(|quietly| open(path, flags | quietly, Mode::empty()));
+                let file = File::from(opened.context(|| format!("open({path:?})"))?);
                 let what = path.display().to_string();
                 let archive = Archive::open(&what, file, spool)?;
                 Ok(Source {

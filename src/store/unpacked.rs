@@ -287,7 +287,7 @@ fn remove_unused(path: &Path) -> Result<u64> {
 /// The bytes that its files took.
 fn remove(path: &Path) -> Result<u64> {
     let size = size(path).context(|| format!("readdir({path:?})"))?;
-    std::fs::remove_dir_all(path).context(|| format!("rmdir({path:?})"))?;
+    files::remove_tree(path)?;
     Ok(size)
 }
 

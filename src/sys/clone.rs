@@ -112,9 +112,14 @@ pub fn clone_and_wait<T: Sync>(request: &Request<'_, T>, birth: &Birth) -> Resul
         // SAFETY: a child of this process, which nobody else waits for; the outcome says how it ended.
         check(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }.into())?;
     }
-    match outcome.load(Ordering::Acquire) {
-        0 => Ok(()),
-        errno => Err(Errno::from_raw(errno)),
+    match Errno::from_raw(outcome.load(Ordering::Acquire)) {
+        Errno::UnknownErrno => Ok(()),
+        killed @ Errno::ECHILD => {
+            // A child that it has cloned runs on, on its own stack.
+            std::mem::forget(stacks);
+            Err(killed)
+        }
+        errno => Err(errno),
     }
 }
 

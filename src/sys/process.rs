@@ -11,6 +11,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+/// Sets of capabilities as three pairs of 32-bit words (_LINUX_CAPABILITY_VERSION_3, linux/capability.h).
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
 /// As whom a command is executed in a container.
 #[derive(Debug, Clone)]
 pub enum Identity {
@@ -222,18 +225,6 @@ pub fn limit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
         .map(drop)
 }
 
-/// How far this process may raise its resource limit (`RLIMIT_*`).
-pub fn hard_limit(resource: u32) -> Result<u64> {
-    let mut limit = libc::rlimit64 {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    let none = std::ptr::null::<libc::rlimit64>();
-    // SAFETY: the kernel writes one structure; EINVAL says that it has no such resource.
-    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, none, &raw mut limit) })?;
-    Ok(limit.rlim_max)
-}
-
 /// Takes a capability out of the bounding set; EINVAL says that the kernel has none of that number.
 pub fn drop_bounding(capability: i32) -> Result<()> {
     // SAFETY: plain integers.
@@ -244,9 +235,8 @@ pub fn drop_bounding(capability: i32) -> Result<()> {
 /// Sets the permitted, effective, inheritable and ambient sets, a bit for each capability's number:
 /// a program that is executed afterwards has these, whatever its user.
 pub fn set_capabilities(set: u64) -> Result<()> {
-    const VERSION_3: u32 = 0x2008_0522; // linux/capability.h
     ambient(libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
-    let header = [VERSION_3, 0];
+    let header = [CAPABILITY_VERSION_3, 0];
     let (low, high) = (set as u32, (set >> 32) as u32);
     let sets = [low, low, low, high, high, high];
     // SAFETY: version 3 reads a header of two and sets of six 32-bit words.
@@ -423,7 +413,7 @@ pub fn pid_of(pidfd: BorrowedFd<'_>) -> std::io::Result<nix::unistd::Pid> {
         .ok_or_else(|| Errno::ESRCH.into())
 }
 
-/// A copy of descriptor `number` of the thread `tid`, close-on-exec: the same open file (pidfd_getfd(2)).
+/// Copies descriptor `number` of the thread `tid`, close-on-exec: the same open file (pidfd_getfd(2)).
 ///
 /// Before Linux 6.9 it is that of the thread's process, which differs where the thread has called
 /// unshare(2) with CLONE_FILES.
@@ -447,21 +437,59 @@ pub fn descriptor_of(
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Does `work` in this thread without any capability over namespaces of the host: root's effective
-/// user becomes an ordinary one meanwhile (capabilities(7)). An ordinary user has none anyway.
+/// Runs `work` with no effective capability in this thread. The owner of a user namespace keeps his rights
+/// in that (capabilities(7)).
+///
+/// # Errors
+/// The capabilities cannot be given up, or taken up again.
+pub fn unprivileged<T>(work: impl FnOnce() -> T) -> Result<T> {
+    let header = [CAPABILITY_VERSION_3, 0];
+    let mut held = [0u32; 6];
+    // SAFETY: version 3 writes sets of six 32-bit words behind a header of two.
+    check(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), held.as_mut_ptr()) })?;
+    let [
+        _,
+        permitted,
+        inheritable,
+        _,
+        permitted_high,
+        inheritable_high,
+    ] = held;
+    let none = [
+        0,
+        permitted,
+        inheritable,
+        0,
+        permitted_high,
+        inheritable_high,
+    ];
+    // SAFETY: version 3 reads a header of two and sets of six 32-bit words.
+    let set = |sets: [u32; 6]| unsafe {
+        check(libc::syscall(
+            libc::SYS_capset,
+            header.as_ptr(),
+            sets.as_ptr(),
+        ))
+    };
+    set(none)?;
+    let done = work();
+    set(held)?;
+    // Gaining capabilities makes it what /proc/sys/fs/suid_dumpable says.
+    nix::sys::prctl::set_dumpable(false)?;
+    Ok(done)
+}
+
+/// Does `work` in this thread with `uid` in the place of root as the effective user, who has all
+/// capabilities in the user namespaces that belong to him and none elsewhere.
 ///
 /// # Errors
 /// The user cannot be changed, or changed back.
-pub fn unprivileged<T>(work: impl FnOnce() -> T) -> Result<T> {
-    const NOBODY: libc::uid_t = 65_534;
+pub fn as_user<T>(uid: u32, work: impl FnOnce() -> T) -> Result<T> {
     const SAME: libc::uid_t = libc::uid_t::MAX;
-    if !nix::unistd::geteuid().is_root() {
-        return Ok(work());
-    }
     // SAFETY: plain integers.
     let become_user =
         |uid: libc::uid_t| check(unsafe { libc::syscall(libc::SYS_setresuid, SAME, uid, SAME) });
-    become_user(NOBODY)?;
+    become_user(uid)?;
     let done = work();
     become_user(0)?;
     Ok(done)

@@ -210,25 +210,37 @@ fn abstract_sockets_of_the_host_cannot_be_reached_in_its_network_either() {
     host.expect(&["--net", "host"], &[(attempt.as_str(), "EPERM")]);
 }
 
+/// The child of an imrun that is not its guard.
+fn app_of(imrun: u32) -> i32 {
+    let tasks = std::fs::read_dir(format!("/proc/{imrun}/task")).unwrap();
+    let children = tasks
+        .map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap())
+        .collect::<String>();
+    let comm = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+    let mut apps = children
+        .split_whitespace()
+        .filter(|pid| comm(pid) != "imrun-guard\n");
+    apps.next().unwrap().parse().unwrap()
+}
+
 #[test]
-fn an_app_that_clears_its_parent_death_signal_dies_with_imrun_all_the_same() {
+fn an_app_dies_with_imrun_though_it_clears_its_parent_death_signal_or_another_thread_executes() {
     let host = host!();
-    for user in USERS {
-        let mut imrun = host
-            .launch(user, &["clear_pdeathsig", "wait"])
-            .spawn()
-            .unwrap();
+    let ways = [
+        ["clear_pdeathsig", "wait"],
+        ["clear_pdeathsig", "exec_in_thread"],
+    ];
+    for (user, way) in USERS
+        .into_iter()
+        .flat_map(|user| ways.map(|way| (user, way)))
+    {
+        let mut imrun = host.launch(user, &way).spawn().unwrap();
         let mut lines = BufReader::new(imrun.stdout.take().unwrap())
             .lines()
             .map(|line| line.unwrap());
         assert_eq!(lines.next().unwrap(), "clear_pdeathsig: ok");
         assert_eq!(lines.next().unwrap(), "waiting");
-        let children = format!("/proc/{0}/task/{0}/children", imrun.id());
-        let app: i32 = std::fs::read_to_string(children)
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
+        let app = app_of(imrun.id());
         let app = imrun::sys::process::pidfd_open(app).unwrap();
         kill(Pid::from_raw(imrun.id() as i32), Signal::SIGKILL).unwrap();
         let mut set = [PollFd::new(app.as_fd(), PollFlags::POLLIN)];

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Output;
 
-/// What is told of an attempt: call, place, argument and errno.
+/// Report of an attempt: call, place, argument and errno.
 type Told = [String; 4];
 
 /// One way, as the probe tried it.
@@ -16,10 +16,10 @@ struct Row {
     name: String,
     outcome: String,
     expected: String,
-    /// What is expected where nothing is exempt for what it names.
+    /// Expected outcome under `kill` and `check`.
     strict: String,
     told: Option<Told>,
-    /// Whether it is told only where nothing is exempt.
+    /// True if it is reported under `kill` and `check` alone.
     strictly: bool,
     is_of_process: bool,
     why: String,
@@ -53,13 +53,13 @@ impl Row {
         })
     }
 
-    /// Whether it came out as it should.
+    /// Returns true if the outcome is the expected one.
     fn is_as_expected(&self, strict: bool) -> bool {
         let expected = if strict { &self.strict } else { &self.expected };
         expected.split('|').any(|outcome| outcome == self.outcome)
     }
 
-    /// What should be told of it.
+    /// Returns the expected report.
     fn told(&self, strict: bool) -> Option<&Told> {
         self.told.as_ref().filter(|_| strict || !self.strictly)
     }
@@ -110,7 +110,7 @@ fn told(event: &Value) -> Told {
     words.map(str::to_owned)
 }
 
-/// What was told, each thing once.
+/// Returns the reports, each different one once.
 fn reported(output: &Output) -> Vec<Told> {
     let effects = events(output, "side-effect");
     effects
@@ -130,7 +130,7 @@ fn assert_outcomes(rows: &[Row], strict: bool) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// What is tried, refused, reported, allowed and why; `cargo test … -- --nocapture` shows it.
+/// Prints what is tried, refused, reported, allowed and why; `cargo test … -- --nocapture` shows it.
 fn print_table(rows: &[Row]) {
     println!("{:<50} {:<12} {:<8}  why", "tried", "outcome", "reported");
     for row in rows {
@@ -343,6 +343,39 @@ fn a_check_does_not_miss_what_another_thread_changes() {
             Some(i32::from(seen)),
             "{race}: {output:?}"
         );
+    }
+}
+
+#[test]
+fn a_check_is_not_clean_when_it_could_not_read_what_was_tried() {
+    let host = host!();
+    let image = image(&host);
+    for (way, syscall, errno) in [
+        ("open a name that cannot be read", "open", "EFAULT"),
+        ("ftruncate what is not open", "ftruncate", "EBADF"),
+    ] {
+        let attempt = format!("way:{way}");
+        let output = host
+            .imrun(["check", "--json", "--sink", "stdio:", &image, &attempt])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            (&report["attempts"], &report["unread"]),
+            (&1.into(), &1.into())
+        );
+        let effect = &report["sideEffects"][0];
+        assert_eq!(
+            told(effect),
+            [syscall, "unreadable", "-", errno].map(str::to_owned)
+        );
+        assert_eq!(effect["resolved"], Value::Null);
+        let output = host
+            .launch_of(&image, &["--on-write", "kill"], &[&attempt])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(122), "{output:?}");
     }
 }
 

@@ -89,7 +89,7 @@ fn crun_2262_no_call_that_fails_is_passed_over() {
         (libc::SYS_setsid, "setsid("),
         (libc::SYS_setgroups, "setresuid("),
         (libc::SYS_setresgid, "setresuid("),
-        (libc::SYS_setresuid, "setresuid("),
+        (libc::SYS_setresuid, "setresuid"),
         (libc::SYS_capset, "capset("),
         (libc::SYS_prctl, "prctl("),
         (libc::SYS_landlock_add_rule, "landlock_add_rule("),

@@ -31,6 +31,15 @@ fn an_app_that_a_signal_ended_gives_128_and_its_number() {
 }
 
 #[test]
+fn an_unpacked_image_outlives_launches_that_end_well_and_launches_that_fail() {
+    let host = host!();
+    for (program, code) in [("true", 0), ("nosuch", 127), ("false", 1), ("true", 0)] {
+        let launch = host.launch().options(["--driver", "overlay"]);
+        launch.app([program]).run().of(program).exits(code);
+    }
+}
+
+#[test]
 fn a_digest_that_the_store_has_not_is_125_and_named() {
     let host = host!();
     let refused = host.launch_of(ZERO).run().refused(ZERO).because("digest");

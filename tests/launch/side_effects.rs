@@ -54,6 +54,89 @@ fn what_is_meant_to_be_written_is_no_side_effect() {
 }
 
 #[test]
+fn one_name_in_three_directories_is_three_attempts_and_so_is_another_second_path() {
+    let host = host!();
+    let script = "exec 2>/dev/null; for place in /home /etc /; do cd $place; { echo x > y; }; { echo x > y; }; done
+        mv /bin/sh /home/a; mv /bin/sh /home/b";
+    let app = host.launch().script(script).run();
+    let places = effects(&app).into_iter().map(|event| {
+        let word = |name: &str| event[name].as_str().unwrap_or_default();
+        (word("path"), word("resolved"), word("other"))
+    });
+    let places: Vec<_> = places.collect();
+    for place in [
+        ("y", "/home/y", ""),
+        ("y", "/etc/y", ""),
+        ("y", "/y", ""),
+        ("/bin/sh", "/bin/sh", "/home/a"),
+        ("/bin/sh", "/bin/sh", "/home/b"),
+    ] {
+        let told = places.iter().filter(|told| **told == place).count();
+        assert_eq!(told, 1, "{place:?} in {places:?}");
+    }
+}
+
+#[test]
+fn a_link_of_the_image_to_the_apps_own_output_is_no_side_effect() {
+    let host = host!();
+    let definition = r#"
+        [[file]]
+        source = "log"
+        path = "/var/log"
+    "#;
+    std::fs::create_dir_all(host.path("log")).unwrap();
+    std::os::unix::fs::symlink("/dev/stdout", host.path("log/access.log")).unwrap();
+    let image = host.bake_busybox(definition);
+    for how in ["report", "kill"] {
+        let script = "echo line >> /var/log/access.log; echo x > /proc/self/root/dev/null; mkdir -p /var/log";
+        let app = host
+            .launch_of(&image)
+            .options(["--on-write", how])
+            .script(script);
+        let app = app.run().exits(0).prints("line\n");
+        assert!(effects(&app).is_empty(), "{app:?}");
+    }
+}
+
+#[test]
+fn a_program_that_may_not_become_another_user_is_told_of_and_lives() {
+    let host = host!();
+    let script = "su app -c true 2>/dev/null; chroot /home true 2>/dev/null; echo lived";
+    for how in ["report", "kill"] {
+        let app = host.launch().options(["--on-write", how]).script(script);
+        let app = app.run().exits(0).prints("lived\n");
+        let told: Vec<_> = effects(&app)
+            .iter()
+            .map(|event| {
+                (
+                    event["syscall"].as_str().unwrap(),
+                    event["errno"].as_str().unwrap(),
+                )
+            })
+            .collect();
+        assert!(told.contains(&("setgroups", "EPERM")), "{app:?}");
+        assert!(told.contains(&("chroot", "EPERM")), "{app:?}");
+        assert!(
+            app.err
+                .contains("hint: setuid, setgid and setgroups always fail (EPERM)"),
+            "{app:?}"
+        );
+    }
+}
+
+#[test]
+fn the_name_of_a_thread_is_no_side_effect() {
+    let host = host!();
+    let script = "exec 2>/dev/null; for file in comm oom_score_adj timerslack_ns task/1/comm; do { echo 1 > /proc/self/$file; }; done; echo lived";
+    for how in ["report", "kill"] {
+        let app = host.launch().options(["--on-write", how]).script(script);
+        let app = app.run().exits(0).prints("lived\n");
+        assert!(effects(&app).is_empty(), "{app:?}");
+        assert!(!app.err.contains("side effects"), "{app:?}");
+    }
+}
+
+#[test]
 fn repeats_are_one_attempt_with_a_count() {
     let host = host!();
     let script =

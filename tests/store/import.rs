@@ -8,6 +8,7 @@ use imrun::manifest::Platform;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::process::{Command, Stdio};
 
 const ALL: [Packing; 3] = [Packing::Plain, Packing::Gzip, Packing::Zstd];
 
@@ -194,6 +195,33 @@ fn an_archive_is_read_from_a_pipe_as_well() {
     let digest = host.imrun_reading(["import", "-"], read).exits(0).line();
     writer.join().unwrap().unwrap();
     assert_eq!(manifest["digest"], digest);
+}
+
+#[test]
+fn what_is_no_archive_is_refused_whether_or_not_it_has_an_end() {
+    let host = host!();
+    let device = host.imrun(["import", "oci-archive:/dev/zero"]);
+    device
+        .refused("/dev/zero")
+        .says("is neither a file nor a pipe");
+    let directory = format!("docker-archive:{}", host.path("").display());
+    let directory = host.imrun(["import", &directory]);
+    directory.refused("is neither a file nor a pipe");
+    let endless = |program: &str, argument: &str| {
+        let mut source = Command::new(program)
+            .arg(argument)
+            .stdout(Stdio::piped())
+            .spawn();
+        let source = source.as_mut().unwrap();
+        let refused = host.imrun_reading(["import", "-"], source.stdout.take().unwrap());
+        refused
+            .refused("standard input")
+            .says("is not a tar archive");
+        source.kill().unwrap();
+        source.wait().unwrap();
+    };
+    endless("cat", "/dev/zero");
+    endless("yes", "x");
 }
 
 #[test]

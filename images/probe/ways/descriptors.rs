@@ -124,7 +124,7 @@ const BYTES: &[Way] = &[
 ];
 
 const OWN_MEMORY: &str = "the app's own memory";
-/// What is done in the kernel's place is done to nothing but lengths.
+/// Under `kill` and `check` imrun changes nothing of memory and pipes but their lengths.
 const NOT_STRICTLY: &str = "EPERM";
 
 const MEMORY: &[Way] = &[

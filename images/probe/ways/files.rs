@@ -46,7 +46,7 @@ const NEW: &[Way] = &[
     told("creat", "EROFS", "creat", N, |_| sys(85, &[text(NEWFILE), MODE])),
 ];
 
-/// By the links of /proc.
+/// Through the links of /proc.
 const LINKS: &[Way] = &[
     told("open a file's descriptor for writing", "EROFS", "open", P, |lab| open(link_to(lab.file), RDWR)),
     told("open it by /dev/fd", "EROFS", "open", P, |lab| {
@@ -65,7 +65,7 @@ const LINKS: &[Way] = &[
     told("open a descriptor that is none", "ENOENT", "open", "/proc/1/fd/999", |_| open(c"/proc/self/fd/999", WRONLY)),
 ];
 
-/// Where other systems let programs write.
+/// Directories and devices that programs can write to on other systems.
 const ELSEWHERE: &[Way] = &[
     told("open in /tmp", "ENOENT", "openat", "/tmp/x", |_| sys(257, &[HERE, text(c"/tmp/x"), WRONLY | CREAT, MODE])),
     told("open in /var/tmp", "ENOENT", "open", "/var/tmp/x", |_| open(c"/var/tmp/x", WRONLY | CREAT)),

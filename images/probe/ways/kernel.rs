@@ -171,7 +171,7 @@ write_ways! { SYSFS:
     "/sys/none" "ENOENT" "/sys/none";
 }
 
-/// What the kernel keeps by a key or a name.
+/// Objects that the kernel keeps by a key or a name.
 const OBJECTS: &[Way] = &[
     told("shmget", "ENOSPC", "shmget", "-", |_| sys(29, &[0, 4096, 0o1600])),
     told("shmget SHM_HUGETLB", "ENOSPC|EPERM|ENOMEM", "shmget", "-", |_| sys(29, &[0, 2 << 20, 0o5600])),

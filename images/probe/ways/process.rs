@@ -49,11 +49,11 @@ const CAPABILITIES: &[Way] = &[
     refused("prctl PR_SET_SECUREBITS", "EPERM", NO_CAPABILITY, |_| sys(157, &[28, 1])),
     refused("prctl PR_SET_NO_NEW_PRIVS to 0", "EINVAL", "it cannot be taken back", |_| sys(157, &[38, 0, 0, 0, 0])),
     refused("prctl PR_SET_MM", "EPERM|EINVAL", NO_CAPABILITY, |_| sys(157, &[35, 8, 0, 0, 0])),
-    allowed("prctl PR_SET_PDEATHSIG", "it seems to be set, and stays", |_| {
+    allowed("prctl PR_SET_PDEATHSIG", "it seems to be set, and is not: imrun's guard ends the app", |_| {
         let mut signal: c_int = 0;
-        sys(157, &[1, 0])?;
+        sys(157, &[1, 15])?;
         sys(157, &[2, address(&mut signal)])?;
-        if signal == 9 { Ok(0) } else { failed(22) }
+        if signal == 0 { Ok(0) } else { failed(22) }
     }),
     refused("seccomp, a second listener", "EBUSY|ok", "the container's filter has the one that there can be", |_| {
         let allow = [0x7fff_0000_0000_0006u64];

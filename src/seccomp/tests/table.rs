@@ -22,7 +22,7 @@ struct Row {
     cases: Vec<(Vec<Test>, Answer)>,
 }
 
-/// What a case asks of an argument.
+/// A condition of a case on an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Test {
     Equals(usize, u32),

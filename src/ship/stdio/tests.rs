@@ -85,3 +85,21 @@ fn a_full_pipe_that_does_not_block_is_waited_for() {
     writing.join().unwrap();
     assert_eq!(read.len(), expected);
 }
+
+#[test]
+fn a_stream_that_has_ended_is_closed_behind_its_last_bytes() {
+    let (mut stdout, to_stdout) = std::io::pipe().unwrap();
+    let (mut stderr, to_stderr) = std::io::pipe().unwrap();
+    let mut sink = Stdio::new(to_stdout.into(), to_stderr.into()).unwrap();
+    let mut batch = lines(&[(Stream::Stdout, b"unfinished", true)]);
+    batch.push_record(0, 3, STREAM_END, serde_json::json!({ "stream": "stdout" }));
+    batch.push_line(0, 4, Stream::Stderr, b"more", false);
+    sink.send(&batch).unwrap();
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "unfinished");
+    drop(sink);
+    text.clear();
+    stderr.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "more\n");
+}
