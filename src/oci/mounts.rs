@@ -164,3 +164,6 @@ impl<'a> Mount<'a> {
         matches!(parts[..], ["/", .., "pods", _, "containers", _, _])
     }
 }
+
+#[cfg(test)]
+mod tests;

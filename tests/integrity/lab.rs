@@ -216,8 +216,12 @@ impl Lab {
         let status = self.path("status");
         fs::write(&status, "").unwrap();
         let mut command = self.command(script, level, words);
-        let output = command.stdin(Stdio::null()).output().unwrap();
-        let events = fs::read_to_string(&status).unwrap();
+        self.outcome(command.stdin(Stdio::null()).output().unwrap())
+    }
+
+    /// What a launch came to that wrote to the lab's status file.
+    pub fn outcome(&self, output: std::process::Output) -> Outcome {
+        let events = fs::read_to_string(self.path("status")).unwrap();
         Outcome {
             code: output.status.code().unwrap(),
             out: String::from_utf8(output.stdout).unwrap(),
