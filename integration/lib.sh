@@ -262,10 +262,10 @@ stale_claims() {
     done
 }
 
-# traces: all that a launch could leave: mounts, loop devices, cgroups, claimed ids, runtime state, processes.
+# traces: all that a launch could leave: mounts, loop devices, cgroups, claimed ids, runtime state, processes. Mounts and loop
+# devices of other containers than this suite's come and go.
 traces() {
-    findmnt -rno TARGET,SOURCE,FSTYPE
-    losetup -ln -O NAME,BACK-FILE
+    { findmnt -rno TARGET,SOURCE,FSTYPE; losetup -ln -O NAME,BACK-FILE; } | grep -F -e "$scratch" -e "$runtime" || true
     empty_cgroups
     stale_claims
     find "$runtime" -mindepth 1

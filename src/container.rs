@@ -26,7 +26,7 @@ use crate::ship::{Counters, Origin, Shipper, SinkUrl};
 use crate::state::{Entry, Runtime};
 use crate::status::Status;
 use crate::store::Store;
-use crate::supervise::{Ending, Policy, Supervisor, await_acknowledgement, signals};
+use crate::supervise::{Ending, Policy, Relay, Supervisor, await_acknowledgement, signals};
 use crate::sys::memory;
 use nix::sys::signalfd::SignalFd;
 use plan::Plan;
@@ -396,6 +396,11 @@ impl Launch<'_> {
         let pid = app.pid.as_raw();
         let mut lines = self.entry.lines()?;
         let (shipper, policy) = (&announced.shipper, announced.policy);
+        let is_bare = self.request.sinks.iter().all(SinkUrl::is_bare);
+        let relay = (app.adopted && is_bare)
+            .then(|| Relay::of(&app))
+            .transpose()?;
+        let relay = relay.as_ref();
         let observer = app.listener.take().map(|listener| Observer {
             listener,
             on_write: self.request.on_write,
@@ -403,6 +408,7 @@ impl Launch<'_> {
             cgroup,
             owners: Owners::new(self.loaded.image(), &self.request.store),
             ids: &announced.ids,
+            relay,
             shipper,
             status: self.status,
         });
@@ -411,8 +417,16 @@ impl Launch<'_> {
             let started = json!({ "id": self.id, "launch": announced.launch, "pid": pid });
             self.status.event("started", started)?;
             let report = || lines.write(shipper.each().map(|(_, lines)| lines));
-            Supervisor::new(app, cgroup, shipper, self.signals, policy, Box::new(report))
-                .and_then(Supervisor::watch)
+            Supervisor::new(
+                app,
+                cgroup,
+                shipper,
+                self.signals,
+                policy,
+                relay,
+                Box::new(report),
+            )
+            .and_then(Supervisor::watch)
         })
     }
 

@@ -370,3 +370,6 @@ fn hash(
     });
     Ok((verified, made.map_or_else(Memo::None, |()| Memo::Made)))
 }
+
+#[cfg(all(test, feature = "import"))]
+mod tests;

@@ -26,7 +26,7 @@ use crate::capabilities::Capabilities;
 use crate::error::{Context, Error, Result};
 use crate::observe::calls;
 use crate::rootless;
-use crate::seccomp::Policy;
+use crate::seccomp::{Policy, Watch};
 use crate::sys::guard::Guard;
 use crate::sys::process::Pointers;
 use crate::sys::seccomp::Listener;
@@ -75,6 +75,8 @@ pub struct Spec {
     pub capabilities: Capabilities,
     /// Whether its filter asks about calls that would change a file system.
     pub observed: bool,
+    /// Whether its exit waits until its output was passed on, where another process reaps it.
+    pub relayed: bool,
     /// The bits that new files would not have.
     pub umask: u32,
     /// Its resource limits.
@@ -141,7 +143,12 @@ struct Walls {
 }
 
 impl Walls {
-    fn new(root: BorrowedFd<'_>, dev: BorrowedFd<'_>, observed: bool) -> Result<Walls> {
+    fn new(
+        root: BorrowedFd<'_>,
+        dev: BorrowedFd<'_>,
+        observed: bool,
+        relayed: bool,
+    ) -> Result<Walls> {
         seccomp::knows(libc::SECCOMP_RET_KILL_PROCESS).map_err(|errno| {
             Error::unsupported(
                 "seccomp",
@@ -155,6 +162,9 @@ impl Walls {
         }
         if observed {
             policy = policy.watch(calls::watched());
+        }
+        if relayed {
+            policy = policy.watch([(calls::EXIT, Watch::Always)]);
         }
         Ok(Walls {
             ruleset: landlock::ruleset(root, dev)?,
@@ -405,7 +415,8 @@ impl Newborn<'_> {
             .then(|| user_namespace(prepared.pid))
             .transpose()?;
         let floor = ground.lay(namespace.as_ref().map(AsFd::as_fd), stage)?;
-        let walls = Walls::new(floor.root(), floor.devices(), spec.observed)?;
+        let relayed = spec.observed && spec.relayed && prepared.adopted;
+        let walls = Walls::new(floor.root(), floor.devices(), spec.observed, relayed)?;
         let world = World {
             spec,
             stage: place,

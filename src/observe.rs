@@ -28,6 +28,7 @@ use crate::error::{Context, Result};
 use crate::launch::Ids;
 use crate::ship::Shipper;
 use crate::status::Status;
+use crate::supervise::Relay;
 use crate::sys::seccomp::{Listener, Notification};
 use attempt::{Attempt, Change, StandIn, Verdict, flag_names};
 use calls::{Action, Call};
@@ -81,8 +82,10 @@ pub struct Observer<'a> {
     pub cgroup: &'a Cgroup,
     /// Layers of paths.
     pub owners: Owners<'a>,
-    /// Host's users that those of the container are.
+    /// Users of the container, by the host's numbers.
     pub ids: &'a Ids,
+    /// What an exit of the app waits for.
+    pub relay: Option<&'a Relay>,
     /// Shipper of the reports.
     pub shipper: &'a Shipper,
     /// Second receiver of the reports.
@@ -162,16 +165,19 @@ impl Observer<'_> {
             Err(Errno::ENOENT | Errno::EINTR) => return Ok(()),
             Err(errno) => return Err(errno).context(|| "ioctl(SECCOMP_IOCTL_NOTIF_RECV)"),
         };
+        if let Some(relay) = self.relay.filter(|_| told.number == calls::EXIT) {
+            relay.hold(told.pid, self.shipper)?;
+        }
         let Some(call) = calls::of(told.number) else {
             return self.proceed(&told);
         };
         let scene = Scene::new(told.pid);
-        let attempt = Attempt::read(call, &told, &scene, self.is_strict());
+        let attempt = Attempt::read(call, &told, &scene);
         let attempt = match attempt {
             Ok(attempt) => attempt,
             Err(unread) => return self.add_unread(report, None, call, &scene, unread, &told),
         };
-        if attempt.names_device() {
+        if !self.is_strict() && attempt.names_device() {
             return self.proceed(&told);
         }
         let spelling = if self.is_moved {

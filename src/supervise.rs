@@ -4,6 +4,7 @@
 
 mod end;
 mod output;
+mod relay;
 mod report;
 pub mod signals;
 pub mod stdin;
@@ -11,7 +12,7 @@ pub mod stdin;
 use crate::cgroup::Cgroup;
 use crate::error::{Context, EXIT_STALLED, Result};
 use crate::launch::{self, Prepared};
-use crate::ship::{Shipper, Stream};
+use crate::ship::{Framer, Shipper, Stream};
 use crate::sys::guard::Guard;
 use crate::sys::memory::{self, Program};
 use crate::sys::process::{self, pidfd_send_signal};
@@ -22,6 +23,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use output::Output;
+pub use relay::Relay;
 use report::Report;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -125,6 +127,7 @@ pub struct Supervisor<'a> {
     signals: &'a SignalFd,
     policy: Policy,
     outputs: [Output; 2],
+    relay: Option<&'a Relay>,
     /// When an app that runs for a time is stopped.
     ends_at: Option<Instant>,
     /// When an app that is being stopped is killed.
@@ -155,11 +158,13 @@ impl<'a> Supervisor<'a> {
         shipper: &'a Shipper,
         signals: &'a SignalFd,
         policy: Policy,
+        relay: Option<&'a Relay>,
         report: Box<dyn FnMut() -> Result<()> + 'a>,
     ) -> Result<Supervisor<'a>> {
+        let framer = || relay.map_or_else(Framer::new, |_| Framer::hasty());
         let outputs = [
-            Output::new(Stream::Stdout, app.stdout)?,
-            Output::new(Stream::Stderr, app.stderr)?,
+            Output::new(Stream::Stdout, app.stdout, framer())?,
+            Output::new(Stream::Stderr, app.stderr, framer())?,
         ];
         Ok(Supervisor {
             app: app.pidfd,
@@ -171,6 +176,7 @@ impl<'a> Supervisor<'a> {
             signals,
             policy,
             outputs,
+            relay,
             ends_at: policy.run_for.map(|time| Instant::now() + time),
             kill_at: None,
             stop_at: None,
@@ -262,6 +268,7 @@ impl<'a> Supervisor<'a> {
             return Err(error);
         }
         let drop = self.policy.on_stall == OnStall::Drop;
+        let mut turn = self.relay.map(Relay::turn);
         for output in self
             .outputs
             .iter_mut()
@@ -271,6 +278,10 @@ impl<'a> Supervisor<'a> {
                 self.report.need();
             }
         }
+        if let Some(turn) = &mut turn {
+            **turn = self.outputs.iter().any(|output| output.full);
+        }
+        std::mem::drop(turn);
         // Of a container that another process reaps, imrun's standard error is the app's alone.
         if self.adopted && self.outputs[1].has_just_ended() {
             self.mute_at = Some(Instant::now() + LINGERING);

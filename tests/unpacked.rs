@@ -533,8 +533,7 @@ fn a_hole_of_a_tebibyte_costs_nothing_and_a_byte_in_it_is_found() {
     header.set_mode(0o644);
     tar.append_data(&mut header, "huge", &*map).unwrap();
     let image = Image::new(&[tar.into_inner().unwrap()]).unwrap();
-    // Without root, who is given what cannot be asked here.
-    if !nix::unistd::geteuid().is_root() {
+    if support::skip::without_root("a file of a terabyte is not given to an ordinary user") {
         return;
     }
     image.unpack().unwrap();
@@ -857,6 +856,75 @@ fn an_image_that_is_forgotten_leaves_no_files() {
     fs::create_dir_all(host.path("store/roots/.new-1-0/root/a")).unwrap();
     host.imrun(["gc"]).exits(0);
     assert_eq!(left(), 0);
+}
+
+/// imrun mounts the layers for a moment where it later removes its own files.
+#[test]
+fn no_way_that_a_launch_ends_changes_what_is_unpacked() {
+    let host = match support::host::Host::new() {
+        Ok(host) => host,
+        Err(why) => return support::skip::skip(why),
+    };
+    let launch = || host.launch().options(["--driver", "overlay"]);
+    launch().script("true").run().exits(0);
+    let unpacked = || {
+        let mut files = Vec::new();
+        names_below(&host.path("store/roots"), &mut files);
+        files
+    };
+    let before = unpacked();
+    assert!(before.len() > 100, "{before:?}");
+    launch().app(["/none"]).run().exits(127);
+    launch()
+        .sink("es+http://127.0.0.1:1")
+        .script("true")
+        .run()
+        .exits(125);
+    launch().script("kill -KILL 1; exit 3").run();
+    launch().script("exit 3").run().exits(3);
+    let app = launch().interactive().script("echo up; read line").spawn();
+    app.signal(nix::sys::signal::Signal::SIGKILL);
+    app.wait();
+    host.sweep();
+    assert_eq!(unpacked(), before);
+    launch().script("true").run().exits(0);
+}
+
+/// Set-user-ID programs of images are in there.
+#[test]
+fn unpacked_files_are_used_only_where_their_owner_alone_can_enter() {
+    let host = match support::host::Host::new() {
+        Ok(host) => host,
+        Err(why) => return support::skip::skip(why),
+    };
+    if support::skip::without_root("a directory is given to somebody else") {
+        return;
+    }
+    let launch = || {
+        host.launch()
+            .options(["--driver", "overlay"])
+            .script("echo ran")
+            .run()
+    };
+    launch().exits(0).prints("ran\n");
+    let roots = host.path("store/roots");
+    std::os::unix::fs::chown(&roots, Some(1000), None).unwrap();
+    launch().refused("store/roots").because("policy");
+    std::os::unix::fs::chown(&roots, Some(0), None).unwrap();
+    launch().exits(0).prints("ran\n");
+}
+
+/// All that is in a directory, sorted.
+fn names_below(directory: &Path, names: &mut Vec<PathBuf>) {
+    let list = fs::read_dir(directory).unwrap();
+    let mut paths: Vec<PathBuf> = list.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.symlink_metadata().unwrap().is_dir() {
+            names_below(&path, names);
+        }
+        names.push(path);
+    }
 }
 
 #[test]

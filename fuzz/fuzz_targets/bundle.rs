@@ -1,18 +1,22 @@
 //! config.json of a bundle from arbitrary bytes: no panic, and no cgroup beside the hierarchy.
+//!
+//! The first byte says how it is read.
 #![no_main]
 
 use imrun::oci::config::{Config, Reading};
 use libfuzzer_sys::fuzz_target;
 use std::path::{Component, Path};
 
-fuzz_target!(|input: (&[u8], bool, bool)| {
-    let (bytes, systemd, quiet) = input;
+fuzz_target!(|data: &[u8]| {
+    let Some((how, bytes)) = data.split_first() else {
+        return;
+    };
     let reading = Reading {
         directory: Path::new("/bundle"),
-        systemd,
+        systemd: how & 1 != 0,
         controllers: &["memory".to_owned()],
         image: None,
-        quiet,
+        quiet: how & 2 != 0,
         is_directory: &|path| path.ends_with("directory"),
     };
     if let Ok(config) = Config::parse(bytes, &reading) {

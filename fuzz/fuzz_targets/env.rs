@@ -1,12 +1,17 @@
 //! Environment files, contracts and users from arbitrary bytes: what is taken suits execve(2).
+//!
+//! The first line is a contract, the second one a user, the rest a file.
 #![no_main]
 
 use imrun::env::{Contract, Environment, MAX_ENTRY};
-use imrun::user::{IDS, User};
+use imrun::user::{NO_ID, User};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (&[u8], &str, &str)| {
-    let (bytes, label, user) = input;
+fuzz_target!(|data: &[u8]| {
+    let mut parts = data.splitn(3, |byte| *byte == b'\n');
+    let mut text = || String::from_utf8_lossy(parts.next().unwrap_or_default());
+    let (label, user) = (text(), text());
+    let bytes = parts.next().unwrap_or_default();
     let mut environment = Environment::new();
     let _ = environment.add_file("fuzz", bytes, |_| Some("of the caller".into()));
     let names: Vec<_> = environment.iter().map(|(name, _)| name).collect();
@@ -19,10 +24,10 @@ fuzz_target!(|input: (&[u8], &str, &str)| {
             .iter()
             .all(|entry| entry.as_bytes().len() <= MAX_ENTRY)
     );
-    if let Ok(contract) = Contract::parse(label) {
+    if let Ok(contract) = Contract::parse(&label) {
         let _ = contract.check(&environment);
     }
-    if let Ok(user) = User::resolve(user, Some(bytes), Some(bytes)) {
-        assert!(user.uid < IDS && user.gid < IDS && user.groups.contains(&user.gid));
+    if let Ok(user) = User::resolve(&user, Some(bytes), Some(bytes)) {
+        assert!(user.uid != NO_ID && user.gid != NO_ID && user.groups.contains(&user.gid));
     }
 });

@@ -5,7 +5,10 @@ use imrun::manifest::Platform;
 use imrun::reference::{ImageArgument, Reference};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| {
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
     let _ = text.parse::<ImageArgument>();
     if let Ok(reference) = text.parse::<Reference>() {
         let normal = reference.to_string();

@@ -1,13 +1,19 @@
 //! What a registry sends in headers, and files of credentials, from arbitrary text: nothing but what
 //! can be sent comes out.
+//!
+//! The first line is a header, the rest a file.
 #![no_main]
 
 use imrun::registry::{challenge, credentials, location, range};
 use libfuzzer_sys::fuzz_target;
 use std::path::Path;
 
-fuzz_target!(|input: (&str, &[u8])| {
-    let (text, file) = input;
+fuzz_target!(|data: &[u8]| {
+    let end = data.iter().position(|byte| *byte == b'\n');
+    let (line, file) = data.split_at(end.unwrap_or(data.len()));
+    let Ok(text) = std::str::from_utf8(line) else {
+        return;
+    };
     for challenge in challenge::parse(text).unwrap_or_default() {
         assert!(!challenge.scheme.is_empty());
         assert_eq!(challenge.scheme, challenge.scheme.to_ascii_lowercase());

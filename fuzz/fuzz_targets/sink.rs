@@ -6,7 +6,10 @@ use libfuzzer_sys::fuzz_target;
 
 const SECRET: &str = "hunter2";
 
-fuzz_target!(|text: &str| {
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
     let _ = text.parse::<SinkUrl>();
     if text.contains(SECRET) {
         return;

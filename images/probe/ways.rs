@@ -41,10 +41,8 @@ pub struct Lab {
 #[derive(Clone, Copy)]
 enum Tells {
     /// An attempt: call, place and argument.
-    Always(&'static str, &'static str, &'static str),
-    /// An attempt under `kill` and `check` alone: call and place.
-    Strictly(&'static str, &'static str),
-    Never,
+    Attempt(&'static str, &'static str, &'static str),
+    Nothing,
 }
 
 /// One way.
@@ -76,7 +74,7 @@ pub const fn told(
         name,
         outcome,
         strict: outcome,
-        tells: Tells::Always(syscall, place, "-"),
+        tells: Tells::Attempt(syscall, place, "-"),
         is_of_process: false,
         why: "",
         attempt,
@@ -91,7 +89,7 @@ pub const fn refused(
     attempt: Try,
 ) -> Way {
     Way {
-        tells: Tells::Never,
+        tells: Tells::Nothing,
         why,
         ..told(name, outcome, "", "", attempt)
     }
@@ -105,8 +103,8 @@ pub const fn allowed(name: &'static str, why: &'static str, attempt: Try) -> Way
 impl Way {
     /// Adds the argument that imrun reports.
     pub const fn with(mut self, argument: &'static str) -> Way {
-        if let Tells::Always(syscall, place, _) = self.tells {
-            self.tells = Tells::Always(syscall, place, argument);
+        if let Tells::Attempt(syscall, place, _) = self.tells {
+            self.tells = Tells::Attempt(syscall, place, argument);
         }
         self
     }
@@ -122,12 +120,6 @@ impl Way {
         self.strict = outcome;
         self
     }
-
-    /// Makes it reported under `kill` and `check` alone.
-    pub const fn strictly_told(mut self, syscall: &'static str, place: &'static str) -> Way {
-        self.tells = Tells::Strictly(syscall, place);
-        self
-    }
 }
 
 fn ways() -> impl Iterator<Item = &'static Way> {
@@ -141,15 +133,14 @@ fn lab() -> Lab {
 }
 
 /// Tries them all, or those alone that never end a container; a line of fields with tabs between them
-/// for each: name, outcome, expected, expected where nothing is exempt, call, place and argument to be
-/// told (`-`: none), whether that is so only there, whether it is of the process, why.
+/// for each: name, outcome, expected, expected under `kill` and `check`, call, place and argument to be
+/// told (`-`: none), whether it is of the process, why.
 pub fn try_all(harmless: bool) {
     let lab = lab();
     for way in ways() {
-        let (told, strictly) = match way.tells {
-            Tells::Always(call, place, argument) => ([call, place, argument], false),
-            Tells::Strictly(call, place) => ([call, place, "-"], true),
-            Tells::Never => (["-"; 3], false),
+        let told = match way.tells {
+            Tells::Attempt(call, place, argument) => [call, place, argument],
+            Tells::Nothing => ["-"; 3],
         };
         if harmless && told[0] != "-" && !way.is_of_process {
             continue;
@@ -159,11 +150,10 @@ pub fn try_all(harmless: bool) {
             Err(error) => errno(&error),
         };
         let is_of_process = way.is_of_process.to_string();
-        let strictly = strictly.to_string();
         let fields = [
             &[way.name, &outcome, way.outcome, way.strict][..],
             &told,
-            &[&strictly, &is_of_process, way.why],
+            &[&is_of_process, way.why],
         ];
         println!("{}", fields.concat().join("\t"));
     }
@@ -180,7 +170,7 @@ pub fn try_one(name: &str) -> Attempt {
 pub fn try_changes() {
     let lab = lab();
     for way in ways().filter(|way| !way.outcome.contains('|')) {
-        if let Tells::Always(call, place, _) = way.tells {
+        if let Tells::Attempt(call, place, _) = way.tells {
             let outcome = (way.attempt)(&lab);
             let errno = outcome.map_or_else(|error| error.raw_os_error().unwrap(), |_| 0);
             println!("{call} {errno} {place}");

@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn nothing_is_written_even_where_a_mount_would_let_it() {
         if landlock::version().is_err() {
-            return;
+            return eprintln!("skipped: there is no Landlock here");
         }
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
@@ -113,10 +113,45 @@ mod tests {
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
+    /// No descriptor that is open for writing is needed for it.
+    #[test]
+    fn a_file_is_not_truncated_by_its_path() {
+        if landlock::version().map_or(0, |version| version) < 3 {
+            return eprintln!("skipped: Landlock knows no truncation here");
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "x").unwrap();
+        let outcome = restricted("/", || nix::unistd::truncate(file.path(), 0));
+        assert_eq!(outcome, Err(Errno::EACCES));
+        assert_eq!(fs::read(file.path()).unwrap(), b"x");
+    }
+
+    #[test]
+    fn no_signal_and_no_abstract_socket_reaches_out_of_the_container() {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+        if landlock::version().map_or(0, |version| version) < 6 {
+            return eprintln!("skipped: Landlock knows no scopes here");
+        }
+        let mut child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+        let name = format!("imrun-test-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(name).unwrap();
+        let _listener = UnixListener::bind_addr(&address).unwrap();
+        let (killed, connected) = restricted("/", || {
+            let killed = nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM);
+            (killed, UnixStream::connect_addr(&address).map(drop))
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(killed, Err(Errno::EPERM));
+        assert_eq!(connected.unwrap_err().kind(), PermissionDenied);
+    }
+
     #[test]
     fn devices_and_pipes_are_written_and_programs_of_the_root_run() {
         if landlock::version().is_err() {
-            return;
+            return eprintln!("skipped: there is no Landlock here");
         }
         restricted("/", || {
             fs::write("/dev/null", "x").unwrap();

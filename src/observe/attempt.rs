@@ -24,8 +24,6 @@ pub struct Attempt<'a> {
     other: Option<Vec<u8>>,
     /// The bytes of a socket's address.
     address: Vec<u8>,
-    /// True if no call may pass for its name alone, which another thread may change meanwhile.
-    strict: bool,
 }
 
 /// The verdict on a call.
@@ -88,14 +86,8 @@ impl<'a> Attempt<'a> {
     ///
     /// # Errors
     /// The thread's memory cannot be read: it passed a wrong pointer, or is gone.
-    pub fn read(
-        call: &'static Call,
-        told: &Notification,
-        scene: &'a Scene,
-        strict: bool,
-    ) -> Read<Attempt<'a>> {
+    pub fn read(call: &'static Call, told: &Notification, scene: &'a Scene) -> Read<Attempt<'a>> {
         let mut attempt = Attempt::without_names(call, told, scene);
-        attempt.strict = strict;
         if let Subject::Address(place, length) = call.subject {
             attempt.address = attempt.read_address(place, length)?;
         }
@@ -120,7 +112,6 @@ impl<'a> Attempt<'a> {
             name: None,
             other: None,
             address: Vec::new(),
-            strict: false,
         }
     }
 
@@ -165,10 +156,10 @@ impl<'a> Attempt<'a> {
         self.arguments[1] as i64
     }
 
-    /// Returns true if it names a device that is meant to be written to, and names are enough.
+    /// Returns true if it names a device that is meant to be written to.
     pub fn names_device(&self) -> bool {
         let is_open_to_all = self.call.action != Action::Forbidden;
-        !self.strict && is_open_to_all && self.name.as_deref().is_some_and(is_device)
+        is_open_to_all && self.name.as_deref().is_some_and(is_device)
     }
 
     /// Returns the words of the call; None if it names its object by a descriptor or not at all, or if
@@ -353,8 +344,8 @@ impl<'a> Attempt<'a> {
             return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENOENT)));
         }
         let target = self.target()?;
-        if !self.strict && is_device(target.place.path.as_os_str().as_bytes()) {
-            return Ok(Verdict::Exempt(StandIn::Fail(Errno::EROFS)));
+        if is_device(target.place.path.as_os_str().as_bytes()) {
+            return Ok(Verdict::Exempt(StandIn::Fail(Errno::EACCES)));
         }
         let errno = match target.place.found {
             Found::NoWay(errno) => errno,
@@ -404,7 +395,7 @@ impl<'a> Attempt<'a> {
             // Another thread could put a file in its place before the kernel looks.
             (Found::Outside, "ioctl") => Some(Errno::ENOTTY),
             (Found::Outside, _) => Some(Errno::EPERM),
-            _ if !self.strict && is_device(place.path.as_os_str().as_bytes()) => Some(Errno::EROFS),
+            _ if is_device(place.path.as_os_str().as_bytes()) => Some(Errno::EACCES),
             _ => None,
         }
     }

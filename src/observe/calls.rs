@@ -254,6 +254,9 @@ fn all() -> impl Iterator<Item = &'static Call> {
     CALLS.iter().chain(OLD)
 }
 
+/// The call by which a process ends. It changes nothing: it is asked about where it is to wait.
+pub const EXIT: u32 = libc::SYS_exit_group as u32;
+
 /// The numbers that the filter asks about, and when.
 pub fn watched() -> impl Iterator<Item = (u32, Watch)> {
     all().flat_map(|call| {

@@ -149,7 +149,7 @@ impl<'a> Mount<'a> {
                 "automountServiceAccountToken: false"
             }
             // Podman adds an entry for a user whom the image does not know.
-            Some("/etc/passwd" | "/etc/group") => "podman run --passwd=false makes no such file; bake the user into the image, or run by numbers",
+            Some("/etc/passwd" | "/etc/group") => "podman run --passwd=false leaves it out; bake the user into the image, or run by numbers",
             _ => "bake files into the image, configure by environment variables",
         }))
     }
@@ -164,3 +164,6 @@ impl<'a> Mount<'a> {
         matches!(parts[..], ["/", .., "pods", _, "containers", _, _])
     }
 }
+
+#[cfg(test)]
+mod tests;

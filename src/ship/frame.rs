@@ -49,6 +49,8 @@ pub struct Framer {
     /// Up to here, from `start`, there is no newline.
     searched: usize,
     ended: bool,
+    /// Bytes do not wait for the end of their line.
+    hasty: bool,
 }
 
 impl Default for Framer {
@@ -66,6 +68,15 @@ impl Framer {
             end: 0,
             searched: 0,
             ended: false,
+            hasty: false,
+        }
+    }
+
+    /// A framer that has seen nothing, and that lets no byte wait for the end of its line.
+    pub fn hasty() -> Framer {
+        Framer {
+            hasty: true,
+            ..Framer::new()
         }
     }
 
@@ -123,7 +134,13 @@ impl Framer {
         if bytes.len() > LINE_MAX {
             return Some((split(bytes), Ending::Split));
         }
-        (self.ended && !bytes.is_empty()).then_some((bytes.len(), Ending::End))
+        let ending = if self.ended {
+            Ending::End
+        } else {
+            Ending::Split
+        };
+        let is_due = self.ended || self.hasty;
+        (is_due && !bytes.is_empty()).then_some((bytes.len(), ending))
     }
 }
 

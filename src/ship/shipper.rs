@@ -126,6 +126,14 @@ impl Shipper {
         Ok(())
     }
 
+    /// Whether each sink has everything, or said no to it.
+    pub fn is_drained(&self) -> bool {
+        self.channels.iter().all(|one| {
+            let counters = one.buffer.counters();
+            counters.pending == 0 && counters.pending_records == 0
+        })
+    }
+
     /// Why a sink failed for good, if one did.
     pub fn failure(&self) -> Option<Error> {
         self.channels

@@ -24,12 +24,13 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub fn new(stream: Stream, pipe: OwnedFd) -> Result<Output> {
+    /// `framer` has seen nothing yet.
+    pub fn new(stream: Stream, pipe: OwnedFd, framer: Framer) -> Result<Output> {
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(|| "fcntl(pipe, O_NONBLOCK)")?;
         Ok(Output {
             stream,
             file: Some(pipe.into()),
-            framer: Framer::new(),
+            framer,
             ended: false,
             unasked: false,
             full: false,

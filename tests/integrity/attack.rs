@@ -1,6 +1,6 @@
 //! One byte changed, in every way and every file: refused at the next launch, at every level.
 
-use super::lab::{Image, Lab, can_launch};
+use super::lab::{Image, Lab, can_launch, without_unpacked};
 use super::skip::is_unpacked;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::stat::{UtimensatFlags, utimensat};
@@ -308,7 +308,7 @@ fn a_tree_image_that_was_changed_is_refused_however_it_was_changed() {
 
 #[test]
 fn an_unpacked_file_that_was_changed_is_refused_however_it_was_changed() {
-    if is_unpacked() {
+    if !without_unpacked() {
         attack_in_every_way(|_| "/data", true);
     }
 }
@@ -335,11 +335,16 @@ fn a_dirty_page_is_written_without_a_new_ctime_until_it_is_synced() {
         (metadata.ctime(), metadata.ctime_nsec())
     };
     let mapping = Mapping::new(named.path());
-    mapping.flip(1);
-    let dirty = ctime();
-    mapping.flip(1);
-    assert_eq!(ctime(), dirty, "this kernel tells: the rule may be relaxed");
+    // Anybody's sync(2) between the two writes cleans the page: then the second one tells.
+    let untold = (0..50).any(|_| {
+        mapping.flip(1);
+        let dirty = ctime();
+        mapping.flip(1);
+        ctime() == dirty
+    });
+    assert!(untold, "this kernel tells: the rule may be relaxed");
     named.as_file().sync_all().unwrap();
+    let clean = ctime();
     mapping.flip(1);
-    assert_ne!(ctime(), dirty);
+    assert_ne!(ctime(), clean);
 }

@@ -69,6 +69,15 @@ pub fn without_sealed() -> bool {
     unpacked
 }
 
+/// Whether this test is over, because the images here are mounted as they are.
+pub fn without_unpacked() -> bool {
+    let mounted = !skip::is_unpacked();
+    if mounted {
+        skip::skip("images are not unpacked here: IMRUN_DRIVER=overlay has them unpacked");
+    }
+    mounted
+}
+
 /// Whether this host can launch; says so where it cannot.
 pub fn can_launch() -> bool {
     let busybox = || {
@@ -207,8 +216,12 @@ impl Lab {
         let status = self.path("status");
         fs::write(&status, "").unwrap();
         let mut command = self.command(script, level, words);
-        let output = command.stdin(Stdio::null()).output().unwrap();
-        let events = fs::read_to_string(&status).unwrap();
+        self.outcome(command.stdin(Stdio::null()).output().unwrap())
+    }
+
+    /// What a launch came to that wrote to the lab's status file.
+    pub fn outcome(&self, output: std::process::Output) -> Outcome {
+        let events = fs::read_to_string(self.path("status")).unwrap();
         Outcome {
             code: output.status.code().unwrap(),
             out: String::from_utf8(output.stdout).unwrap(),

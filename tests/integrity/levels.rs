@@ -109,26 +109,54 @@ fn a_sealed_launch_leaves_no_loop_device_behind() {
         return;
     }
     let lab = Lab::new();
-    // The names of imrun's own copies: other tests may have some at this moment.
-    let script = "cat /proc/self/mountinfo";
-    lab.launch("sealed", &["sh", "-c", script])
-        .holds("sealed", "none");
+    let mut child = lab
+        .command(
+            "true",
+            "sealed",
+            &["sh", "-c", "cat /proc/self/mountinfo; echo; read x"],
+        )
+        .spawn()
+        .unwrap();
+    // Held open to the end: who reads no more ends the container.
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mounts: Vec<_> = lines
+        .by_ref()
+        .map(Result::unwrap)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let names = loops_of_root(&mounts);
+    // By their files, for a device that is free again is soon another container's.
+    let own: Vec<_> = loops()
+        .into_iter()
+        .filter(|(name, _)| names.contains(name))
+        .collect();
+    assert!(own.len() == names.len() && !own.is_empty(), "{mounts:#?}");
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert!(child.wait().unwrap().success());
     let mut tries = 0;
-    while memory_loops() > 0 {
+    while loops().iter().any(|device| own.contains(device)) {
         tries += 1;
-        assert!(tries < 1000, "a loop device over a memfd stays");
+        assert!(tries < 1000, "a loop device over a memfd stays: {own:?}");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 
-/// Loop devices whose file is a copy in memory.
-fn memory_loops() -> usize {
-    let devices = fs::read_dir("/sys/block")
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let file = |device: std::path::PathBuf| fs::read_to_string(device.join("loop/backing_file"));
-    devices
-        .filter_map(|device| file(device).ok())
-        .filter(|file| file.contains("memfd:imrun"))
-        .count()
+/// The loop devices that the root of a mount table is made of: its source and its further devices.
+fn loops_of_root(mounts: &[String]) -> Vec<String> {
+    let root = mounts.iter().find(|line| line.contains(" / / ")).unwrap();
+    let words = root
+        .split([' ', ',', '='])
+        .filter(|word| word.starts_with("/dev/loop"));
+    words.map(str::to_owned).collect()
+}
+
+/// The loop devices that are in use, each with its file.
+fn loops() -> Vec<(String, String)> {
+    let mut command = std::process::Command::new("losetup");
+    command.args(["--list", "--noheadings", "-O", "NAME,BACK-MAJ:MIN,BACK-INO"]);
+    let device = |line: &str| {
+        let (name, file) = line.trim().split_once(' ').unwrap();
+        (name.to_owned(), file.trim().to_owned())
+    };
+    run(command).lines().map(device).collect()
 }

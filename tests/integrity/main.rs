@@ -11,6 +11,7 @@
 mod attack;
 mod lab;
 mod levels;
+mod meanwhile;
 mod memos;
 #[path = "../support/skip.rs"]
 mod skip;

@@ -1,7 +1,6 @@
 //! What hides a change of unpacked files, or comes between their comparison and their mount.
 
-use super::lab::{IMRUN, Lab, can_launch};
-use super::skip;
+use super::lab::{IMRUN, Lab, can_launch, without_unpacked};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 fn is_over() -> bool {
-    !skip::is_unpacked() || !can_launch()
+    without_unpacked() || !can_launch()
 }
 
 /// A copy with everything, inode numbers apart.

@@ -19,8 +19,6 @@ struct Row {
     /// Expected outcome under `kill` and `check`.
     strict: String,
     told: Option<Told>,
-    /// True if it is reported under `kill` and `check` alone.
-    strictly: bool,
     is_of_process: bool,
     why: String,
 }
@@ -36,7 +34,6 @@ impl Row {
             call,
             place,
             argument,
-            strictly,
             is_of_process,
             why,
         ] = words.try_into().ok()?;
@@ -47,7 +44,6 @@ impl Row {
             expected,
             strict,
             told: (told[0] != "-").then_some(told),
-            strictly: strictly == "true",
             is_of_process: is_of_process == "true",
             why,
         })
@@ -57,11 +53,6 @@ impl Row {
     fn is_as_expected(&self, strict: bool) -> bool {
         let expected = if strict { &self.strict } else { &self.expected };
         expected.split('|').any(|outcome| outcome == self.outcome)
-    }
-
-    /// Returns the expected report.
-    fn told(&self, strict: bool) -> Option<&Told> {
-        self.told.as_ref().filter(|_| strict || !self.strictly)
     }
 }
 
@@ -134,7 +125,7 @@ fn assert_outcomes(rows: &[Row], strict: bool) {
 fn print_table(rows: &[Row]) {
     println!("{:<50} {:<12} {:<8}  why", "tried", "outcome", "reported");
     for row in rows {
-        let reported = if row.told(false).is_some() {
+        let reported = if row.told.as_ref().is_some() {
             "yes"
         } else {
             "no"
@@ -149,7 +140,7 @@ fn print_table(rows: &[Row]) {
         "{} tried, {} refused, {} reported, {} allowed",
         rows.len(),
         count(&|row| row.outcome != "ok"),
-        count(&|row| row.told(false).is_some()),
+        count(&|row| row.told.as_ref().is_some()),
         count(&|row| row.outcome == "ok"),
     );
 }
@@ -168,7 +159,7 @@ fn every_way_to_change_something_ends_as_its_row_says() {
     assert_eq!(rows.iter().filter(unexplained).count(), 0);
 
     let reported = reported(&output);
-    let expected: Vec<_> = rows.iter().filter_map(|row| row.told(false)).collect();
+    let expected: Vec<_> = rows.iter().filter_map(|row| row.told.as_ref()).collect();
     let missing: Vec<_> = expected
         .iter()
         .filter(|told| !reported.contains(told))
@@ -207,7 +198,7 @@ fn a_check_counts_each_way_where_its_row_says() {
     assert!(rows.len() >= 320, "{}: {output:?}", rows.len());
     assert_outcomes(&rows, true);
     let mut expected = BTreeMap::new();
-    for told in rows.iter().filter_map(|row| row.told(true)) {
+    for told in rows.iter().filter_map(|row| row.told.as_ref()) {
         *expected.entry(told.clone()).or_insert(0) += 1;
     }
     // Opens with other flags are told apart.
@@ -241,7 +232,7 @@ fn the_errno_that_is_reported_is_the_one_that_any_user_gets() {
     let output = try_some(&host, &["-u", "1000:1000"], &["ways"]);
     let rows = rows(&output.stdout);
     let reported = reported(&output);
-    let expected = rows.iter().filter_map(|row| row.told(false));
+    let expected = rows.iter().filter_map(|row| row.told.as_ref());
     let missing: Vec<_> = expected.filter(|told| !reported.contains(told)).collect();
     assert!(missing.is_empty(), "{missing:#?} are not in {reported:#?}");
 }
@@ -254,7 +245,7 @@ fn what_is_no_attempt_to_change_a_file_ends_no_container() {
     let rows = rows(&output.stdout);
     assert!(rows.len() >= 150, "{}", rows.len());
     assert_outcomes(&rows, true);
-    let expected: Vec<_> = rows.iter().filter_map(|row| row.told(true)).collect();
+    let expected: Vec<_> = rows.iter().filter_map(|row| row.told.as_ref()).collect();
     assert_eq!(reported(&output).iter().collect::<Vec<_>>(), expected);
 }
 
@@ -265,7 +256,7 @@ fn every_way_that_is_reported_of_a_file_ends_the_container_where_that_is_asked_f
     let rows = rows(&try_some(&host, &["--on-write", "quiet"], &["ways"]).stdout);
     let attempts: Vec<_> = rows
         .iter()
-        .filter(|row| row.told(true).is_some() && !row.is_of_process)
+        .filter(|row| row.told.as_ref().is_some() && !row.is_of_process)
         .collect();
     assert!(attempts.len() > 200, "{}", attempts.len());
     for row in attempts {

@@ -47,6 +47,23 @@ fn a_kernel_without_landlock_stops_the_launch_and_the_hint_names_the_setting() {
     }
 }
 
+/// A call may also do nothing, and say that it did: what the kernel's own table of mounts shows decides.
+#[test]
+fn a_mount_table_that_is_not_the_expected_one_stops_the_launch() {
+    let host = host!();
+    for (number, what) in [
+        (libc::SYS_mount_setattr, "is not read-only in the container"),
+        // The host's root is still there, and writable.
+        (
+            libc::SYS_umount2,
+            "mount \"/\": is not read-only in the container",
+        ),
+    ] {
+        let output = launch_without(&host, &[], number, 0);
+        assert_refused(&output, 125, what);
+    }
+}
+
 #[test]
 fn crun_2262_no_call_that_fails_is_passed_over() {
     let host = host!();
@@ -72,7 +89,7 @@ fn crun_2262_no_call_that_fails_is_passed_over() {
         (libc::SYS_setsid, "setsid("),
         (libc::SYS_setgroups, "setresuid("),
         (libc::SYS_setresgid, "setresuid("),
-        (libc::SYS_setresuid, "setresuid("),
+        (libc::SYS_setresuid, "setresuid"),
         (libc::SYS_capset, "capset("),
         (libc::SYS_prctl, "prctl("),
         (libc::SYS_landlock_add_rule, "landlock_add_rule("),

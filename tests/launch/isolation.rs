@@ -1,11 +1,13 @@
 //! The machine that the app sees cannot be changed, and is not the host.
 
 use crate::host;
-use crate::support::skip::without_root;
+use crate::support::host::IMRUN;
+use crate::support::skip::{skip, without_root};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 
 /// Tries to change everything, and tells what did not fail for the right reason.
 const WRITE_EVERYWHERE: &str = r#"
@@ -78,6 +80,89 @@ fn a_read_only_mount_cannot_be_made_writable_nor_another_one_added() {
             .run()
             .exits(0)
             .prints("");
+    }
+}
+
+/// What a mount does not let anybody do: the app has no setuid programs, no devices but those of the root, and runs
+/// nothing that is not in it.
+#[test]
+fn the_options_of_every_mount_are_exactly_these() {
+    let host = host!();
+    let table = |options: &[&str]| {
+        let launch = host
+            .launch()
+            .options(options)
+            .app(["cat", "/proc/self/mountinfo"]);
+        launch.run().exits(0).out
+    };
+    // The device nodes of an ordinary user's root are mounts of their own.
+    let ordinary = !nix::unistd::geteuid().is_root();
+    let root = if ordinary {
+        "ro,nosuid,nodev"
+    } else {
+        "ro,nosuid"
+    };
+    let closed = "ro,nosuid,nodev,noexec";
+    let expected = |point: &str| match point {
+        "/" => root,
+        "/proc" | "/sys" | "/sys/fs/cgroup" | "/etc/hosts" | "/etc/resolv.conf" => closed,
+        _ if point.starts_with("/dev/") && ordinary => "ro,nosuid,noexec",
+        // A cover is a piece of the root.
+        _ => root,
+    };
+    for (options, count) in [(&[][..], 4), (&["--net", "host"], 5)] {
+        let table = table(options);
+        let mut seen = 0;
+        for line in table.lines() {
+            let fields: Vec<_> = line.split(' ').collect();
+            let (point, options) = (fields[4], fields[5].split(','));
+            // How owners are mapped and access times kept is no promise.
+            let options: Vec<_> = options
+                .filter(|word| !["relatime", "idmapped"].contains(word))
+                .collect();
+            assert_eq!(options.join(","), expected(point), "{line}");
+            seen += usize::from(expected(point) == closed || point == "/");
+        }
+        assert_eq!(seen, count, "{table}");
+    }
+}
+
+/// Its marks in the layers are those of somebody else's overlay: followed, they would show other files.
+#[test]
+fn an_overlay_follows_no_marks_in_its_layers() {
+    let host = host!();
+    let mut strace = Command::new("strace");
+    if strace.arg("-V").stdout(Stdio::null()).status().is_err() {
+        return skip("strace is not installed");
+    }
+    let trace = host.path("trace");
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-qq", "-e", "trace=fsconfig", "-o"])
+        .arg(&trace);
+    command.arg(IMRUN).arg("--store").arg(host.path("store"));
+    command.arg("--root").arg(host.path("root"));
+    command.args([
+        "run",
+        "--sink",
+        "stdio:",
+        "--driver",
+        "overlay",
+        host.busybox(),
+        "true",
+    ]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let trace = fs::read_to_string(trace).unwrap();
+    let set: Vec<_> = trace
+        .lines()
+        .filter(|line| line.ends_with(" = 0"))
+        .collect();
+    for option in ["\"redirect_dir\", \"nofollow\"", "\"metacopy\", \"off\""] {
+        assert!(
+            set.iter().any(|line| line.contains(option)),
+            "{option}: {trace}"
+        );
     }
 }
 

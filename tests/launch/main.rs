@@ -13,6 +13,7 @@ mod refused;
 mod side_effects;
 mod status;
 mod supervision;
+mod unacknowledged;
 mod user;
 
 #[allow(dead_code, reason = "other tests use the rest")]

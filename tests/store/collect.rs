@@ -5,6 +5,7 @@ use crate::support::host::Host;
 use crate::support::layout::{Layout, Packing, program, tar};
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 /// Imports an image of these layers under its own digest.
 fn import(host: &Host, layers: &[&[u8]]) -> String {
@@ -116,6 +117,55 @@ fn what_a_running_container_needs_stays_until_it_ends() {
         .prints(&format!("{}  /bin/busybox\n", program.hex()));
     free(&host, &["gc"]);
     assert_eq!(host.blobs().len(), 0);
+}
+
+/// A command that waits for a lock: somebody else has the store's.
+fn waiting(host: &Host, words: &[&str]) -> Child {
+    let mut command = Command::new(crate::support::host::IMRUN);
+    command.arg("--store").arg(host.path("store"));
+    command.arg("--root").arg(host.path("root")).args(words);
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let waiter = child.id().to_string();
+    // As proc_locks(5) has it: "1: -> FLOCK ADVISORY WRITE PID DEVICE:INODE 0 EOF".
+    let waits = || {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        let mut lines = locks
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        lines.any(|words| words[1] == "->" && words[5] == waiter)
+    };
+    while !waits() {
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "{words:?} does not wait: {ended:?}");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    child
+}
+
+/// What an import has stored belongs to nobody before its manifest is there.
+#[test]
+fn gc_waits_for_an_import_and_an_import_for_gc() {
+    let host = host!();
+    let layout = Layout::new(host.path("layout"));
+    layout.publish_image(&[&program()], Packing::Plain);
+    host.import(layout.source());
+    let layer = format!("store/blobs/sha256/{}", "0".repeat(64));
+    let layer = host.write(&layer, "of nobody so far");
+    let lock = fs::File::open(host.path("store/lock")).unwrap();
+    lock.lock_shared().unwrap();
+    let mut gc = waiting(&host, &["gc"]);
+    assert!(layer.exists());
+    lock.unlock().unwrap();
+    assert!(gc.wait().unwrap().success());
+    assert!(!layer.exists());
+    // An import shares the lock with others, and with gc not.
+    lock.lock_shared().unwrap();
+    host.import(layout.source());
+    lock.unlock().unwrap();
+    lock.lock().unwrap();
+    let mut import = waiting(&host, &["import", &layout.source()]);
+    lock.unlock().unwrap();
+    assert!(import.wait().unwrap().success());
 }
 
 #[test]

@@ -10,12 +10,17 @@ fn listener() -> (TcpListener, String) {
     (listener, address)
 }
 
-/// A peer whose certificate nobody has given out.
-fn distrustful(address: &str, timeout: Duration) -> Peer {
+fn certificates() -> tempfile::TempDir {
     let directory = tempfile::TempDir::new().unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates");
     let mut script = std::process::Command::new(script);
     assert!(script.arg(directory.path()).status().unwrap().success());
+    directory
+}
+
+/// A peer whose certificate nobody has given out.
+fn distrustful(address: &str, timeout: Duration) -> Peer {
+    let directory = certificates();
     let settings = Settings {
         ca: Some(directory.path().join("ca.pem")),
         client: None,
@@ -62,6 +67,54 @@ fn a_connection_that_was_closed_is_replaced() {
     }
     peer.connected(Some(kept)).unwrap();
     listener.accept().unwrap();
+}
+
+/// A server that shakes hands, ends the session, and keeps its socket open.
+#[cfg(feature = "tls")]
+fn end_a_session(listener: &TcpListener, directory: &std::path::Path) -> TcpStream {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let provider = rustls::crypto::ring::default_provider();
+    let config = rustls::ServerConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth();
+    let chain = CertificateDer::pem_file_iter(directory.join("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(directory.join("server.key")).unwrap();
+    let config = config.with_single_cert(chain.map(Result::unwrap).collect(), key);
+    let mut session = rustls::ServerConnection::new(config.unwrap().into()).unwrap();
+    let (mut socket, _) = listener.accept().unwrap();
+    while session.is_handshaking() {
+        session.complete_io(&mut socket).unwrap();
+    }
+    session.send_close_notify();
+    while session.wants_write() {
+        session.write_tls(&mut socket).unwrap();
+    }
+    socket
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn a_session_that_its_peer_ends_is_closed_though_the_socket_is_open() {
+    let (listener, address) = listener();
+    let (_, port) = address.rsplit_once(':').unwrap();
+    let directory = certificates();
+    let settings = Settings {
+        ca: Some(directory.path().join("ca.pem")),
+        client: None,
+    };
+    let peer = Peer::new(&format!("localhost:{port}"), Some(&settings), PATIENCE).unwrap();
+    let (_socket, mut connection) = std::thread::scope(|scope| {
+        let server = scope.spawn(|| end_a_session(&listener, directory.path()));
+        let connection = peer.connected(None).unwrap();
+        (server.join().unwrap(), connection)
+    });
+    assert_eq!(
+        connection.read(&mut [0; 16], PATIENCE).unwrap(),
+        Incoming::Closed
+    );
+    assert!(connection.closed().unwrap());
 }
 
 #[test]

@@ -96,6 +96,27 @@ fn bytes_to_a_peer_that_has_closed_are_not_delivered() {
     assert_eq!(failure.why, "Connection refused");
 }
 
+/// Its kernel has acknowledged all, but it has left: nobody knows whether it stored them.
+#[test]
+fn bytes_to_a_peer_that_has_read_them_and_left_are_not_delivered() {
+    let (mut sink, listener) = sink(PATIENCE);
+    let line = batch(b"line\n");
+    sink.send(&line).unwrap();
+    let (mut reader, _) = listener.accept().unwrap();
+    reader.read_exact(&mut [0; 5]).unwrap();
+    drop(reader);
+    let connection = sink.connection.as_mut().unwrap();
+    while !connection.closed().unwrap() {
+        std::thread::yield_now();
+    }
+    assert_eq!(connection.acknowledged().unwrap(), connection.written());
+    let failure = sink.settle(&line, None).unwrap_err();
+    assert_eq!(
+        (failure.kind, &*failure.why),
+        (FailureKind::Again, "closed the connection")
+    );
+}
+
 #[test]
 fn a_peer_that_talks_is_not_listened_to() {
     let (mut sink, listener) = sink(PATIENCE);

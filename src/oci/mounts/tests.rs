@@ -1,0 +1,149 @@
+use super::*;
+use crate::json;
+use serde_json::{Value, json};
+
+/// What becomes of one mount: a file of names and its source, what is told to be absent, both of them nothing for what
+/// every container has, or the error.
+fn fate(mount: &Value) -> std::result::Result<String, String> {
+    let reading = Reading {
+        directory: Path::new("/bundle"),
+        systemd: false,
+        controllers: &[],
+        image: None,
+        quiet: false,
+        is_directory: &|path| path == Path::new("/bundle/data") || path == Path::new("/data"),
+    };
+    let text = json!({ "mounts": [mount] }).to_string();
+    let document = json::parse("config.json", text.as_bytes()).unwrap();
+    let mut changes = Changes::default();
+    let read = read(
+        &Node::root("config.json", &document),
+        &reading,
+        &mut changes,
+    );
+    let names = read.map_err(|error| error.to_string())?;
+    let names = names
+        .iter()
+        .map(|(name, source)| format!("{name:?} of {}", source.display()));
+    let absent = changes
+        .0
+        .iter()
+        .map(|change| format!("no {}", change["asked"].as_str().unwrap()));
+    Ok(names.chain(absent).collect::<Vec<_>>().join(", "))
+}
+
+fn of_kind(kind: &str, place: &str) -> std::result::Result<String, String> {
+    fate(&json!({ "destination": place, "type": kind, "source": kind }))
+}
+
+#[test]
+fn each_file_system_of_the_containers_own_is_taken_at_its_own_place_alone() {
+    let own = [
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("cgroup", "/sys/fs/cgroup"),
+        ("cgroup2", "/sys/fs/cgroup"),
+        ("tmpfs", "/dev"),
+    ];
+    for (kind, place) in own {
+        assert_eq!(of_kind(kind, place).unwrap(), "", "{kind} at {place}");
+        for other in own.map(|(_, place)| place).into_iter().chain(["/other"]) {
+            let is_own = own.contains(&(kind, other));
+            let taken = of_kind(kind, other);
+            let absent = taken.as_ref().is_ok_and(|taken| !taken.is_empty());
+            match kind {
+                _ if is_own => {}
+                // One in memory is left out wherever it is.
+                "tmpfs" => assert!(absent, "{other}: {taken:?}"),
+                _ => assert!(taken.is_err(), "{kind} at {other}: {taken:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_could_be_written_is_left_out_by_its_kind_and_any_other_kind_is_refused() {
+    for (kind, told) in [
+        ("tmpfs", bundle::IN_MEMORY),
+        ("ramfs", bundle::IN_MEMORY),
+        ("devpts", "terminals"),
+        ("mqueue", "message queues"),
+    ] {
+        assert_eq!(of_kind(kind, "/x").unwrap(), format!("no {told}"));
+    }
+    for kind in [
+        "",
+        "none",
+        "ext4",
+        "overlay",
+        "nfs",
+        "fuse",
+        "hugetlbfs",
+        "bpf",
+        "debugfs",
+        "tracefs",
+    ] {
+        let error = of_kind(kind, "/x").unwrap_err();
+        assert!(error.contains("\"/x\"") && error.contains(kind), "{error}");
+    }
+}
+
+#[test]
+fn a_bind_is_one_by_its_kind_or_by_either_option() {
+    for bind in [
+        json!({ "type": "bind" }),
+        json!({ "options": ["bind"] }),
+        json!({ "options": ["rbind"] }),
+        json!({ "type": "none", "options": ["rbind", "ro"] }),
+        // What it is says the option, not the kind beside it.
+        json!({ "type": "proc", "options": ["bind"] }),
+    ] {
+        let mut mount = bind.clone();
+        mount["destination"] = json!("/etc/hosts");
+        mount["source"] = json!("hosts");
+        assert_eq!(fate(&mount).unwrap(), "Hosts of /bundle/hosts", "{bind}");
+        mount["destination"] = json!("/etc/app.conf");
+        let error = fate(&mount).unwrap_err();
+        assert!(error.contains("/etc/app.conf"), "{bind}: {error}");
+    }
+}
+
+#[test]
+fn a_bind_of_the_hosts_is_the_containers_own_only_at_the_very_same_place() {
+    let bind = |source: &str, place: &str, options: &[&str]| {
+        fate(&json!({ "destination": place, "type": "bind", "source": source, "options": options }))
+    };
+    for place in ["/proc", "/sys", "/sys/fs/cgroup", "/dev"] {
+        assert_eq!(bind(place, place, &["rbind"]).unwrap(), "", "{place}");
+        assert!(bind("/etc", place, &["ro"]).is_err(), "{place}");
+    }
+    for place in ["/run/.containerenv", "/.dockerenv", "/dev/termination-log"] {
+        assert_eq!(bind("x", place, &[]).unwrap(), "no a file of the engine's");
+    }
+    let log = "/var/lib/kubelet/pods/1/containers/app/2";
+    assert_eq!(
+        bind(log, "/log", &["rw"]).unwrap(),
+        "no a file of the engine's"
+    );
+    for other in [
+        "/var/lib/kubelet/pods/1/volumes/app/2",
+        "var/pods/1/containers/a/b",
+    ] {
+        assert!(bind(other, "/log", &["rw"]).is_err(), "{other}");
+    }
+    let memory = "no memory that is shared as files";
+    assert_eq!(bind("/x", "/dev/shm", &["ro"]).unwrap(), memory);
+    // A directory is left out where it could be written, and refused where it would be read.
+    assert_eq!(
+        bind("data", "/data", &[]).unwrap(),
+        format!("no {}", bundle::WRITABLE)
+    );
+    assert_eq!(
+        bind("/data", "/data", &["rw"]).unwrap(),
+        format!("no {}", bundle::WRITABLE)
+    );
+    for read_only in ["ro", "rro"] {
+        assert!(bind("data", "/data", &[read_only]).is_err(), "{read_only}");
+    }
+    assert!(bind("file", "/data", &["rw"]).is_err());
+}

@@ -1,0 +1,104 @@
+//! Before the sink has acknowledged the launch record the app does not run. It is asked beside the sink, by a
+//! connection that the app would make: a sink that refuses would not show what the app says.
+
+use crate::host;
+use crate::support::bulk::{Answer, Bulk};
+use crate::support::host::Host;
+use crate::support::launch::Launch;
+use crate::support::outcome::Outcome;
+use std::io::ErrorKind;
+use std::net::TcpListener;
+
+/// Where an app with the host's network tells that it runs.
+struct Beside(TcpListener);
+
+impl Beside {
+    fn new() -> Beside {
+        Beside(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// A launch whose app connects, and does nothing else.
+    fn launch<'a>(&self, host: &'a Host, sink: &str) -> Launch<'a> {
+        let port = self.0.local_addr().unwrap().port();
+        let launch = host.launch().options(["--net", "host"]).sink(sink);
+        launch.script(&format!("nc 127.0.0.1 {port} </dev/null"))
+    }
+
+    /// How many connections there were: the kernel keeps them for who accepts.
+    fn connections(&self) -> usize {
+        self.0.set_nonblocking(true).unwrap();
+        let accept = || match self.0.accept() {
+            Ok(_) => true,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            Err(error) => panic!("{error}"),
+        };
+        std::iter::from_fn(|| accept().then_some(())).count()
+    }
+
+    /// imrun has ended: nothing of the image ran, and nobody was told that it did.
+    fn saw_nothing(&self, outcome: Outcome) {
+        let outcome = outcome.exits(125);
+        let started = |event: &serde_json::Value| event["event"] == "started";
+        assert!(!outcome.events.iter().any(started), "{outcome:?}");
+        assert_eq!(outcome.event("refused")["code"], 125);
+        assert_eq!(self.connections(), 0, "the app ran: {outcome:?}");
+    }
+}
+
+#[test]
+fn an_app_with_the_hosts_network_would_be_seen_beside_the_sink() {
+    let (host, beside) = (host!(), Beside::new());
+    let bulk = Bulk::start(Answer::Well);
+    let mut app = beside
+        .launch(&host, &format!("es+http://{}", bulk.address()))
+        .spawn();
+    app.event("started");
+    let (connection, _) = beside.0.accept().unwrap();
+    drop(connection);
+    app.wait().exits(0);
+}
+
+#[test]
+fn while_no_sink_answers_the_app_does_nothing_until_imrun_gives_up() {
+    let host = host!();
+    // Connections are made, and nobody ever reads from them.
+    let sink = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = sink.local_addr().unwrap();
+    // Those that acknowledge; all wait at once.
+    let launches = ["es+http", "otlp+http", "forward+tcp"].map(|protocol| {
+        let beside = Beside::new();
+        let running = beside
+            .launch(&host, &format!("{protocol}://{address}"))
+            .spawn();
+        (beside, running)
+    });
+    for (beside, running) in launches {
+        beside.saw_nothing(running.wait());
+    }
+}
+
+#[test]
+fn a_sink_that_answers_with_a_refusal_keeps_the_app_from_running() {
+    let host = host!();
+    let answers = [
+        Answer::Status(401),
+        Answer::Status(403),
+        Answer::Item(400, "imrun: launch"),
+    ];
+    for answer in answers {
+        let (bulk, beside) = (Bulk::start(answer), Beside::new());
+        let sink = format!("es+http://{}", bulk.address());
+        beside.saw_nothing(beside.launch(&host, &sink).run());
+    }
+}
+
+#[test]
+fn one_sink_of_two_that_refuses_keeps_the_app_from_running() {
+    let (host, beside) = (host!(), Beside::new());
+    let (good, bad) = (Bulk::start(Answer::Well), Bulk::start(Answer::Status(401)));
+    let [first, second] = [good, bad].map(|bulk| (format!("es+http://{}", bulk.address()), bulk));
+    for (one, other) in [(&first, &second), (&second, &first)] {
+        let launch = beside.launch(&host, &one.0);
+        beside.saw_nothing(launch.options(["--sink", &other.0]).run());
+    }
+}
