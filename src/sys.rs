@@ -15,6 +15,7 @@ pub mod loop_device;
 pub mod memory;
 pub mod mount;
 pub mod network;
+pub mod open;
 pub mod probe;
 pub mod process;
 pub mod seccomp;

@@ -6,7 +6,8 @@
 use super::{Definition, File, Owner, WHITEOUT};
 use crate::error::{Context, Error, Result};
 use crate::files;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+use crate::sys::open::openat2;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, readlinkat};
 use nix::sys::stat::Mode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -7,8 +7,9 @@
 
 use crate::error::{Context, Error, Result};
 use crate::sys::mount;
+use crate::sys::open::openat2;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::{FileStat, SFlag, fstat, makedev};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

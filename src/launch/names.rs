@@ -75,6 +75,10 @@ impl Names {
                         .hint("--workdir names another one; imrun makes no directory in a root"),
                 }
             }
+            Step::AttachProc if self.from_bundle => not_a_directory("/proc", why),
+            Step::Covers | Step::AttachSysfs | Step::AttachCgroupfs if self.from_bundle => {
+                not_a_directory("/sys", why)
+            }
             Step::SysctlKept => Error::system(sysctl(), NOT_KEPT),
             Step::Sysctl | Step::SysctlRead => {
                 Error::system(sysctl(), format_args!("{call}: {why}"))
@@ -115,3 +119,9 @@ impl Names {
 
 const HINT: &str =
     "imrun inspect DIGEST shows entrypoint, command and PATH; --entrypoint names another program";
+
+/// A root that is a directory may have anything there. The words are runc's.
+fn not_a_directory(point: &str, why: &str) -> Error {
+    let why = format_args!("{point} must be mounted on ordinary directory: {why}");
+    Error::system("config.json `root.path`", why)
+}

@@ -4,8 +4,9 @@
 //! the thread whose path it is.
 
 use super::scene::{Found, Place, Read, Rights, Scene, Target, Unread, kind, path_of};
+use crate::sys::open::openat2;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use std::ffi::{OsStr, OsString};

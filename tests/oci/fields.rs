@@ -284,3 +284,19 @@ fn a_working_directory_that_is_not_there_is_named() {
     let bundle = bundle!("echo ran");
     bundle.refuses("/process", "cwd", json!("/nowhere"));
 }
+
+#[test]
+fn a_link_in_the_root_where_the_runtimes_own_file_systems_go_is_named() {
+    let bundle = bundle!("echo ran");
+    for point in ["proc", "sys"] {
+        let link = bundle.path("rootfs").join(point);
+        symlink("bin", &link).unwrap();
+        let (code, text) = bundle.run();
+        assert_eq!(code, Some(125), "{text}");
+        assert!(
+            text.contains(&format!("`root.path`: /{point} must be mounted")),
+            "{text}"
+        );
+        std::fs::remove_file(link).unwrap();
+    }
+}
