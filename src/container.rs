@@ -14,7 +14,9 @@ mod subject;
 use crate::capabilities::Capabilities;
 use crate::cgroup::{self, Cgroup, Limits, Made};
 use crate::digest::{Digest, hex};
-use crate::error::{Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Result};
+use crate::error::{
+    Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Reason, Result,
+};
 use crate::integrity::Demand;
 use crate::launch::{
     self, Attachment, Birthplace, Ids, Network, Newborn, OnMounted, Prepared, Spec,
@@ -430,7 +432,8 @@ impl Launch<'_> {
         })
     }
 
-    /// Tells the sink of a failure, if it knows of the launch.
+    /// Tells the sink of a failure, if it knows of the launch or may be about to: what fails in the child
+    /// can come before the acknowledgement.
     fn told<T>(&self, outcome: Result<T>, announced: &Announced, cgroup: &Cgroup) -> Result<T> {
         outcome.map_err(|error| {
             let error = match cgroup.oom_kills() {
@@ -438,7 +441,12 @@ impl Launch<'_> {
                 Ok(1..) => error.hint("memory ran out: --memory gives it more"),
                 _ => error,
             };
-            if announced.shipper.is_settled(announced.sequence) {
+            let shipper = &announced.shipper;
+            let is_known = shipper.is_settled(announced.sequence);
+            // Neither a sink that said no nor one that whoever stops the launch would wait for.
+            let may_be =
+                shipper.failure().is_none() && error.reason != Reason::Sink && error.exit < 128;
+            if is_known || may_be {
                 tell_failure(announced, &error);
             }
             error

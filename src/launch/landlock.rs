@@ -72,7 +72,7 @@ mod tests {
     use nix::sys::stat::Mode;
     use std::fs::{self, OpenOptions};
     use std::io::ErrorKind::PermissionDenied;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     /// The host's own root has the device nodes, too. A thread is restricted, not this process.
     fn restricted<T: Send>(root: &'static str, attempt: impl FnOnce() -> T + Send) -> T {
@@ -133,7 +133,10 @@ mod tests {
         if landlock::version().map_or(0, |version| version) < 6 {
             return eprintln!("skipped: Landlock knows no scopes here");
         }
-        let mut child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let mut sleep = Command::new("/bin/sleep");
+        // Whoever reads the tests' output does not wait for it where one fails.
+        sleep.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = sleep.arg("1000").spawn().unwrap();
         let pid = nix::unistd::Pid::from_raw(child.id() as i32);
         let name = format!("imrun-test-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(name).unwrap();

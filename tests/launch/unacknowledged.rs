@@ -21,7 +21,7 @@ impl Beside {
     fn launch<'a>(&self, host: &'a Host, sink: &str) -> Launch<'a> {
         let port = self.0.local_addr().unwrap().port();
         let launch = host.launch().options(["--net", "host"]).sink(sink);
-        launch.script(&format!("nc 127.0.0.1 {port} </dev/null"))
+        launch.script(&format!("nc -w 1 127.0.0.1 {port} </dev/null; true"))
     }
 
     /// How many connections there were: the kernel keeps them for who accepts.

@@ -14,7 +14,7 @@ const IOCTLS: &[Way] = &[
     told("ioctl FS_IOC32_SETVERSION", "ENOTTY", "ioctl", P, |lab| on(lab.file, 0x4004_7602, &[1])).with("FS_IOC32_SETVERSION"),
     told("ioctl FS_IOC_SETFSLABEL", "ENOTTY", "ioctl", P, |lab| on(lab.file, 0x4100_9432, &[0; 32])).with("FS_IOC_SETFSLABEL"),
     told("ioctl FICLONE", "EBADF", "ioctl", P, |lab| sys(16, &[lab.file, 0x4004_9409, lab.file])).with("FICLONE"),
-    told("ioctl FICLONE of memory", "EXDEV", "ioctl", P, |lab| sys(16, &[lab.file, 0x4004_9409, memory()?])).with("FICLONE"),
+    told("ioctl FICLONE of memory", "EXDEV|EINVAL", "ioctl", P, |lab| sys(16, &[lab.file, 0x4004_9409, memory()?])).with("FICLONE"),
     told("ioctl FICLONE of a directory", "EISDIR", "ioctl", "/home", |lab| {
         sys(16, &[lab.home, 0x4004_9409, lab.file])
     })

@@ -120,7 +120,7 @@ const SCHEDULING: &[Way] = &[
         let attributes = [48 | 6 << 32, 0u64, 0, 1_000_000, 10_000_000, 10_000_000];
         sys(314, &[0, address(&attributes), 0])
     }),
-    refused("setpriority -5", "EACCES|EPERM", NO_CAPABILITY, |_| sys(141, &[0, 0, -5])),
+    refused("setpriority -20", "EACCES|EPERM", NO_CAPABILITY, |_| sys(141, &[0, 0, -20])),
     allowed("setpriority 19", "an app may do less", |_| sys(141, &[0, 0, 19])),
     refused("ioprio_set, real time", "EPERM", NO_CAPABILITY, |_| sys(251, &[1, 0, 1 << 13])),
     allowed("sched_setaffinity", "within the container's cpus", |_| sys(203, &[0, 8, address(&u64::MAX)])),

@@ -27,6 +27,27 @@ fn noticed(buffer: &Buffer) -> bool {
 }
 
 #[test]
+fn an_event_is_settled_when_all_before_it_are_and_not_with_those_behind_it() {
+    let buffer = buffer(1 << 20);
+    for _ in 0..3 {
+        push(&buffer, 10);
+    }
+    let batch = buffer.take().unwrap();
+    assert_eq!(batch.first(), Some(1));
+    // The second one is to be sent again.
+    let first = batch.iter().next().unwrap();
+    let mut settlement = Settlement {
+        unsettled: Some(2),
+        freed: first.body.cost(),
+        ..Settlement::default()
+    };
+    settlement.acknowledged.add(&first);
+    buffer.settle(settlement);
+    assert!(buffer.is_settled(1) && !buffer.is_settled(2));
+    assert!(!buffer.wait_settled(3, Instant::now()));
+}
+
+#[test]
 fn a_million_empty_lines_do_not_fit() {
     let buffer = buffer(1 << 20);
     let taken = (0..1_000_000)

@@ -2,6 +2,8 @@ use super::super::event::Stream;
 use super::*;
 use crate::ship::FailureKind;
 use serde_json::json;
+use std::io::Write as _;
+use std::net::{Shutdown, TcpListener};
 
 fn origin() -> Origin {
     Origin {
@@ -18,6 +20,26 @@ fn ack(chunk: &str) -> Vec<u8> {
     msgpack::map(&mut bytes, 1);
     pair(&mut bytes, "ack", chunk);
     bytes
+}
+
+#[test]
+fn a_batch_is_settled_by_the_acknowledgement_of_its_own_chunk_alone() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let url: SinkUrl = format!("forward+tcp://{address}").parse().unwrap();
+    let peer = Peer::new(&address, None, Duration::from_secs(60)).unwrap();
+    let mut batch = Batch::default();
+    batch.push_line(0, 1, Stream::Stdout, b"line", false);
+    // Another chunk's, or none from a peer that leaves.
+    for answer in [ack("another"), Vec::new()] {
+        let mut sink = Forward::new(&url, peer.clone(), &origin());
+        sink.send(&batch).unwrap();
+        let (mut theirs, _) = listener.accept().unwrap();
+        theirs.write_all(&answer).unwrap();
+        theirs.shutdown(Shutdown::Write).unwrap();
+        let failure = sink.settle(&batch, None).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Again, "{failure:?}");
+    }
 }
 
 #[test]
