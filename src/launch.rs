@@ -378,18 +378,8 @@ impl Newborn<'_> {
         ids: &Ids,
         mounted: Option<OnMounted<'_>>,
     ) -> Result<Prepared> {
-        // Refuses those that the container has not.
-        ids.user(spec.uid)?;
-        ids.group(spec.gid)?;
-        let groups = spec.groups.iter().map(|group| ids.group(*group));
-        groups.collect::<Result<Vec<_>>>()?;
-        for (pipe, mode) in [
-            (Some(self.ends[0]), WRITTEN),
-            (Some(self.ends[1]), WRITTEN),
-            (self.stdin, READ),
-        ] {
-            pipe.map_or(Ok(()), |pipe| share(pipe, mode))?;
-        }
+        ids.refuse_others(&spec)?;
+        self.share_pipes()?;
         let names = Names::of(&spec);
         let binds = self.network.binds(stage)?;
         let place = mounted.as_ref().map_or(stage, |mounted| mounted.place);
@@ -400,16 +390,8 @@ impl Newborn<'_> {
         mount_points.sort_unstable();
         let (masked, shares) = (spec.masked.clone(), Shares::of(&spec, self.owner));
         let mut prepared = self.await_birth(names)?;
-        let written = ids.write(prepared.pid);
-        written.map_err(|error| prepared.first_failure(error))?;
-        // The child shares this memory, which holds the environment, until it executes. Not before: the
-        // files of /proc/PID then belong to the host's root, and no other user could map ids.
-        nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
-        if let Some(score) = spec.oom_score_adj {
-            let path = format!("/proc/{}/oom_score_adj", prepared.pid);
-            let written = std::fs::write(&path, score.to_string());
-            written.context(|| prepared.names.process("oomScoreAdj"))?;
-        }
+        prepared.map_ids(ids)?;
+        prepared.set_oom_score(spec.oom_score_adj)?;
         let namespace = ids
             .shifted
             .then(|| user_namespace(prepared.pid))
@@ -435,15 +417,23 @@ impl Newborn<'_> {
             .chain(binds.iter().map(|bind| bind.mount.as_fd()))
             .collect();
         prepared.signal(child::TOLD, &handed)?;
-        if let Some(mounted) = mounted {
-            prepared.await_step(Step::Mounted)?;
-            (mounted.work)(&prepared)?;
-            prepared.signal(child::GO, &[])?;
-        }
+        prepared.await_hooks(mounted)?;
         prepared.listener = prepared.await_step(Step::Ready)?.map(Listener::new);
         shares.give(&prepared)?;
         prepared.assert_read_only(&mount_points, &masked)?;
         Ok(prepared)
+    }
+
+    /// Gives the pipes modes that let the app open them again, for what it has them for.
+    fn share_pipes(&self) -> Result<()> {
+        for (pipe, mode) in [
+            (Some(self.ends[0]), WRITTEN),
+            (Some(self.ends[1]), WRITTEN),
+            (self.stdin, READ),
+        ] {
+            pipe.map_or(Ok(()), |pipe| share(pipe, mode))?;
+        }
+        Ok(())
     }
 
     fn await_birth(self, names: Names) -> Result<Prepared> {
@@ -493,6 +483,34 @@ impl Prepared {
             None => Ok(()), // closed on exec
             Some(failure) => Err(self.explain(failure)),
         }
+    }
+
+    /// Gives the child's user namespace its ids.
+    fn map_ids(&self, ids: &Ids) -> Result<()> {
+        let written = ids.write(self.pid);
+        written.map_err(|error| self.first_failure(error))?;
+        // The child shares this memory, which holds the environment, until it executes. Not before: the
+        // files of /proc/PID then belong to the host's root, and no other user could map ids.
+        nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")
+    }
+
+    fn set_oom_score(&self, score: Option<i32>) -> Result<()> {
+        let Some(score) = score else {
+            return Ok(());
+        };
+        let path = format!("/proc/{}/oom_score_adj", self.pid);
+        let written = std::fs::write(&path, score.to_string());
+        written.context(|| self.names.process("oomScoreAdj"))
+    }
+
+    /// Does what there is to be done when the container's mounts stand.
+    fn await_hooks(&self, mounted: Option<OnMounted<'_>>) -> Result<()> {
+        let Some(mounted) = mounted else {
+            return Ok(());
+        };
+        self.await_step(Step::Mounted)?;
+        (mounted.work)(self)?;
+        self.signal(child::GO, &[])
     }
 
     fn signal(&self, message: u8, descriptors: &[BorrowedFd<'_>]) -> Result<()> {

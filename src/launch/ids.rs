@@ -1,5 +1,6 @@
 //! Which of the host's users and groups those of a container are.
 
+use super::Spec;
 use crate::error::{Context, Error, Result};
 use crate::user::{IDS, NO_ID};
 use nix::unistd::Pid;
@@ -125,6 +126,23 @@ impl Ids {
         range.inside.checked_add(outside - range.outside)
     }
 
+    /// Refuses a user or a group that the container does not have.
+    pub(super) fn refuse_others(&self, spec: &Spec) -> Result<()> {
+        let mut groups = [spec.gid].into_iter().chain(spec.groups.iter().copied());
+        let refused = self
+            .user(spec.uid)
+            .err()
+            .or_else(|| groups.find_map(|id| self.group(id).err()));
+        match refused {
+            None => Ok(()),
+            Some(error) if spec.from_bundle => Err(Error {
+                what: format!("config.json `process.user`, {}", error.what),
+                ..error
+            }),
+            Some(error) => Err(error),
+        }
+    }
+
     /// The host's number of a user of the container.
     pub(super) fn user(&self, id: u32) -> Result<u32> {
         outside(&self.users, id).ok_or_else(|| beyond("user", id))
@@ -181,40 +199,53 @@ fn extended(ranges: Vec<IdRange>, wanted: &[u32], kind: &str) -> Result<Vec<IdRa
         place.end <= SPARE.end && !wanted.iter().any(|id| place.contains(id))
     };
     let place = SPARE.clone().find(is_free).ok_or_else(refuse)?;
-    let fits = |range: &IdRange| {
-        range.inside <= place && place + count <= range.inside.saturating_add(range.count)
-    };
-    let split = ranges.iter().position(fits).ok_or_else(refuse)?;
     let mut all = ranges;
-    let IdRange {
-        inside,
-        outside,
-        count: whole,
-    } = all.remove(split);
-    let before = place - inside;
-    let range = |inside, outside, count| IdRange {
-        inside,
-        outside,
-        count,
-    };
-    let rest = whole - before - count;
-    all.push(range(inside, outside, before));
-    all.push(range(place + count, outside + before + count, rest));
-    for (id, host) in missing.into_iter().zip(outside + before..) {
-        match all.last_mut() {
-            Some(last)
-                if last.inside.checked_add(last.count) == Some(id)
-                    && last.outside + last.count == host =>
-            {
-                last.count += 1;
-            }
-            _ => all.push(range(id, host, 1)),
-        }
+    let spare = take(&mut all, place, count).ok_or_else(refuse)?;
+    for (id, host) in missing.into_iter().zip(spare..) {
+        append(&mut all, id, host);
     }
-    all.retain(|range| range.count > 0);
     match table(&all).len() <= MAX_TABLE {
         true => Ok(all),
         false => Err(refuse()),
+    }
+}
+
+/// Takes `count` ids from `first` on out of one of the ranges; the first of those that the host has for
+/// them.
+fn take(ranges: &mut Vec<IdRange>, first: u32, count: u32) -> Option<u32> {
+    let fits = |range: &IdRange| {
+        range.inside <= first && first + count <= range.inside.saturating_add(range.count)
+    };
+    let whole = ranges.remove(ranges.iter().position(fits)?);
+    let before = first - whole.inside;
+    let spare = whole.outside + before;
+    ranges.push(IdRange {
+        count: before,
+        ..whole
+    });
+    ranges.push(IdRange {
+        inside: first + count,
+        outside: spare + count,
+        count: whole.count - before - count,
+    });
+    ranges.retain(|range| range.count > 0);
+    Some(spare)
+}
+
+/// Adds one id, to the last range where it follows that one.
+fn append(ranges: &mut Vec<IdRange>, inside: u32, outside: u32) {
+    match ranges.last_mut() {
+        Some(last)
+            if last.inside.checked_add(last.count) == Some(inside)
+                && last.outside + last.count == outside =>
+        {
+            last.count += 1;
+        }
+        _ => ranges.push(IdRange {
+            inside,
+            outside,
+            count: 1,
+        }),
     }
 }
 

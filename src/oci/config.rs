@@ -104,10 +104,8 @@ impl Config {
         let root = Node::root(WHAT, &document);
         let minor = minor_version(root.need("ociVersion")?.text()?)?;
         let mut changes = Changes::default();
-        let annotations = match root.get("annotations")? {
-            Some(annotations) => annotations.text_map()?,
-            None => BTreeMap::new(),
-        };
+        let annotations = root.get("annotations")?.map(|node| node.text_map());
+        let annotations = annotations.transpose()?.unwrap_or_default();
         let subject = subject(&root, &annotations, reading, &mut changes)?;
         let names = mounts::read(&root, reading, &mut changes)?;
         let (process, capabilities) = process::read(&root.need("process")?, &mut changes)?;

@@ -7,6 +7,7 @@ use super::seccomp::{self, Seccomp};
 use crate::error::Result;
 use crate::json::Node;
 use crate::launch::{IdRange, Setting, is_covered};
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Component, Path, PathBuf};
 
@@ -99,7 +100,26 @@ struct Namespaces {
 
 impl Namespaces {
     fn read(linux: &Node<'_>, changes: &mut Changes) -> Result<Namespaces> {
-        let mut seen = std::collections::BTreeMap::new();
+        let seen = Namespaces::list(linux)?;
+        Namespaces::check(&seen, changes)?;
+        Ok(Namespaces {
+            network: match seen.get("network") {
+                None => "host".into(),
+                Some(None) => "none".into(),
+                Some(Some(path)) => format!("ns:{path}"),
+            },
+            uts: match seen.get("uts") {
+                None => Some("/proc/self/ns/uts".into()),
+                Some(path) => path.as_ref().map(PathBuf::from),
+            },
+            ipc: seen.get("ipc").cloned().flatten().map(PathBuf::from),
+            user: seen.contains_key("user"),
+        })
+    }
+
+    /// Kinds, and the paths of those that others have made.
+    fn list<'a>(linux: &Node<'a>) -> Result<BTreeMap<&'a str, Option<String>>> {
+        let mut seen = BTreeMap::new();
         let list = linux.get("namespaces")?;
         for node in list.map_or(Ok(Vec::new()), |list| list.list())? {
             let kind = node.need("type")?.text()?;
@@ -108,7 +128,12 @@ impl Namespaces {
                 return Err(node.error(format_args!("names {kind:?} a second time")));
             }
         }
-        for (kind, path) in &seen {
+        Ok(seen)
+    }
+
+    /// Refuses what no container has, and lists what becomes something else.
+    fn check(seen: &BTreeMap<&str, Option<String>>, changes: &mut Changes) -> Result<()> {
+        for (kind, path) in seen {
             match (*kind, path) {
                 ("time", _) => {
                     let why = "imrun makes none: a container has the host's clocks";
@@ -139,19 +164,7 @@ impl Namespaces {
                 changes.add(&field, "the host's", "its own");
             }
         }
-        Ok(Namespaces {
-            network: match seen.get("network") {
-                None => "host".into(),
-                Some(None) => "none".into(),
-                Some(Some(path)) => format!("ns:{path}"),
-            },
-            uts: match seen.get("uts") {
-                None => Some("/proc/self/ns/uts".into()),
-                Some(path) => path.as_ref().map(PathBuf::from),
-            },
-            ipc: seen.get("ipc").cloned().flatten().map(PathBuf::from),
-            user: seen.contains_key("user"),
-        })
+        Ok(())
     }
 }
 

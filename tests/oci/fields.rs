@@ -156,6 +156,21 @@ fn ids_beyond_65535_are_the_apps_own_and_unprivileged_on_the_host() {
 }
 
 #[test]
+fn an_id_that_the_bundles_own_mappings_lack_is_refused_by_its_field() {
+    let bundle = bundle!("echo ran");
+    bundle.change(|config| {
+        let map = json!([{ "containerID": 0, "hostID": 1_000_000_000, "size": 10 }]);
+        config["linux"]["uidMappings"] = map.clone();
+        config["linux"]["gidMappings"] = map;
+    });
+    let user = json!({ "uid": 5, "gid": 5, "additionalGids": [70_000] });
+    let text = bundle.refuses("/process", "user", user);
+    assert!(text.contains("process.user`, group 70000"), "{text}");
+    bundle.change(|config| config["process"]["user"] = json!({ "uid": 9, "gid": 9 }));
+    assert_eq!(bundle.run(), (Some(0), "ran\n".to_owned()));
+}
+
+#[test]
 fn a_masked_path_masks_what_it_leads_to_inside_the_root() {
     let bundle = bundle!(
         "exec 2>/dev/null; for file in /secret/f /other/g /hidden/*; do busybox cat $file; done; \
