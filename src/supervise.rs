@@ -197,10 +197,13 @@ impl<'a> Supervisor<'a> {
             self.settle()?;
         }
         let ending = self.ending()?;
-        if !self.adopted {
-            self.guard.end();
-        }
+        // It ends while the last lines are shipped.
+        self.guard.kill();
+        let reaped = (!self.adopted).then(|| Arc::clone(&self.guard));
         self.finish(ending.drain_until)?;
+        if let Some(guard) = reaped {
+            guard.end();
+        }
         Ok(ending)
     }
 

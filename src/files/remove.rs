@@ -22,7 +22,7 @@ const READ: OFlag = OFlag::O_RDONLY
 pub fn remove_tree(path: &Path) -> Result<()> {
     match try_remove(path) {
         Err(Errno::ENOENT) => Ok(()),
-        removed => removed.context(|| format!("rmdir({path:?})")),
+        removed => removed.context(|| format!("openat2, rmdir({path:?})")),
     }
 }
 

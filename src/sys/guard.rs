@@ -53,14 +53,19 @@ impl Guard {
 }
 
 impl Guard {
+    /// Ends a namespace; its end takes a moment.
+    pub fn kill(&self) {
+        // It may be gone already.
+        let _ = super::process::pidfd_send_signal(self.pidfd(), libc::SIGKILL);
+    }
+
     /// Ends a namespace whose other processes were all reaped, and waits for its end.
     pub fn end(&self) {
         self.kill_and_wait(0);
     }
 
     fn kill_and_wait(&self, flags: libc::c_int) {
-        // It may be gone already.
-        let _ = super::process::pidfd_send_signal(self.pidfd(), libc::SIGKILL);
+        self.kill();
         // SAFETY: a child of this process, which nobody else waits for; the status is not asked for.
         unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), flags) };
     }
