@@ -282,7 +282,7 @@ fn is_gone(error: &std::io::Error) -> bool {
 }
 
 /// Where the cgroup of container `id` is, where nobody says otherwise.
-pub fn place(id: &str) -> PathBuf {
+fn place(id: &str) -> PathBuf {
     Path::new(PARENT).join(id)
 }
 

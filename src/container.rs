@@ -605,7 +605,7 @@ fn host_name() -> Result<String> {
 }
 
 /// 64 random hex digits.
-pub fn new_id() -> Result<String> {
+fn new_id() -> Result<String> {
     let mut bytes = [0; 32];
     let mut random = File::open("/dev/urandom").context(|| "open(\"/dev/urandom\")")?;
     random

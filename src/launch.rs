@@ -16,9 +16,11 @@ mod host_file;
 mod ids;
 mod landlock;
 mod mask;
+mod mount_table;
 mod names;
 mod namespace;
 mod network;
+mod shares;
 mod sysctl;
 mod unpacked;
 
@@ -40,6 +42,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{self, AddressFamily, Shutdown, SockFlag, SockType, shutdown};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
+use shares::Shares;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -50,6 +53,7 @@ pub use ids::{IdRange, Ids};
 pub use mask::covers as is_covered;
 pub use namespace::{host_name_of, open_namespace};
 pub use network::{Attachment, NameFile, Network};
+pub use shares::{Rlimit, Scheduler};
 pub use sysctl::{Setting, seal_ipc};
 pub use unpacked::try_overlay;
 
@@ -101,30 +105,6 @@ pub struct Spec {
     pub descriptors: i32,
     /// Whether a config.json says all this: errors name its fields then.
     pub from_bundle: bool,
-}
-
-/// A resource limit (getrlimit(2)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rlimit {
-    /// `RLIMIT_*`
-    pub name: &'static str,
-    /// Its number.
-    pub resource: u32,
-    /// The limit that is enforced.
-    pub soft: u64,
-    /// How far the app may raise that one.
-    pub hard: u64,
-}
-
-/// How the kernel shares processors with a process (sched_setattr(2)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scheduler {
-    /// `SCHED_*`
-    pub policy: i32,
-    /// `SCHED_FLAG_*`
-    pub flags: u64,
-    /// From 0 to 19.
-    pub nice: i32,
 }
 
 /// A filter that is not imrun's.
@@ -352,6 +332,7 @@ pub fn unguarded() -> Error {
         "the process that ends the container with imrun was killed",
     )
 }
+
 /// What is done when a container's mounts stand, before the child changes to them.
 pub struct OnMounted<'a> {
     /// The directory that the root is mounted on meanwhile, in the child's own mount namespace.
@@ -559,7 +540,7 @@ impl Prepared {
     fn assert_read_only(&self, expected: &[&str], masked: &[CString]) -> Result<()> {
         let path = format!("/proc/{}/mountinfo", self.pid);
         let table = std::fs::read_to_string(&path).context(|| format!("read({path:?})"))?;
-        check_mounts(&table, expected, &self.covers(masked)?)
+        mount_table::check(&table, expected, &self.covers(masked)?)
     }
 
     /// The mounts that cover `masked`.
@@ -575,58 +556,6 @@ impl Prepared {
             mask::cover_of(root.as_fd(), path, &self.names.masked(index)).transpose()
         };
         masked.iter().enumerate().filter_map(cover).collect()
-    }
-}
-
-/// What the child is given by the parent, because it may not take it itself, or is slower with it.
-struct Shares {
-    /// Who owns the child's user namespace, if that is not this process's user.
-    owner: Option<u32>,
-    limits: Vec<Rlimit>,
-    scheduler: Option<Scheduler>,
-    io_priority: Option<(i32, i32)>,
-}
-
-impl Shares {
-    fn of(spec: &Spec, owner: Option<u32>) -> Shares {
-        Shares {
-            owner,
-            limits: spec.rlimits.clone(),
-            scheduler: spec.scheduler,
-            io_priority: spec.io_priority,
-        }
-    }
-
-    fn give(&self, to: &Prepared) -> Result<()> {
-        let (pid, names) = (to.pid.as_raw(), &to.names);
-        for limit in &self.limits {
-            self.limit(pid, limit).context(|| names.limit(limit.name))?;
-        }
-        if let Some(Scheduler {
-            policy,
-            flags,
-            nice,
-        }) = self.scheduler
-        {
-            process::set_scheduler(pid, policy, flags, nice)
-                .context(|| names.process("scheduler"))?;
-        }
-        if let Some((class, priority)) = self.io_priority {
-            process::set_io_priority(pid, class, priority)
-                .context(|| names.process("ioPriority"))?;
-        }
-        Ok(())
-    }
-}
-
-impl Shares {
-    /// Root without CAP_SYS_RESOURCE has it in the namespace as the owner of that.
-    fn limit(&self, pid: i32, limit: &Rlimit) -> nix::Result<()> {
-        let set = || process::limit(pid, limit.resource, limit.soft, limit.hard);
-        match (set(), self.owner) {
-            (Err(Errno::EPERM), Some(owner)) => process::as_user(owner, set)?,
-            (set, _) => set,
-        }
     }
 }
 
@@ -684,85 +613,4 @@ fn user_namespace(pid: Pid) -> Result<OwnedFd> {
     let path = format!("/proc/{pid}/ns/user");
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     open(path.as_str(), flags, Mode::empty()).context(|| format!("open({path:?})"))
-}
-
-/// `table` in the form of /proc/PID/mountinfo (proc_pid_mountinfo(5)); `covers` are ids of mounts that
-/// may be there, too, and hide what is beneath them.
-fn check_mounts(table: &str, expected: &[&str], covers: &[u64]) -> Result<()> {
-    let (mut found, mut hiding) = (Vec::new(), Vec::new());
-    for line in table.lines() {
-        let fields: Vec<_> = line.split(' ').collect();
-        let [id, _, _, _, point, options, ..] = fields[..] else {
-            let why = format_args!("malformed line {line:?}");
-            return Err(Error::system("mountinfo", why));
-        };
-        if !options.split(',').any(|option| option == "ro") {
-            let what = format_args!("mount {point:?}");
-            return Err(Error::system(what, "is not read-only in the container"));
-        }
-        if id.parse().is_ok_and(|id| covers.contains(&id)) {
-            hiding.push(point);
-        } else if !mask::covers(point) {
-            found.push(point);
-        }
-    }
-    let is_hidden = |point: &str| {
-        let beneath = |cover: &&str| Path::new(point).starts_with(cover);
-        hiding.iter().any(beneath) && !expected.contains(&point)
-    };
-    found.retain(|point| !is_hidden(point));
-    // What shows nothing by itself, such as /dev/null, is its own cover.
-    let own = |point: &&str| expected.contains(point) && !found.contains(point);
-    found.extend(hiding.iter().copied().filter(own).collect::<Vec<_>>());
-    found.sort_unstable();
-    if found != expected {
-        return Err(Error::system(
-            "mount table",
-            format_args!("has {found:?}, not {expected:?}"),
-        ));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TABLE: &str = "\
-30 20 0:30 / / ro,nosuid - erofs none ro
-31 30 0:31 / /proc ro,nosuid,nodev,noexec - proc none rw
-";
-
-    #[test]
-    fn a_cover_hides_what_is_beneath_it_and_nothing_else_may_be_there() {
-        let with = |lines: &str| format!("{TABLE}{lines}");
-        let cover = "32 30 0:30 /null /a/b ro - erofs none ro\n";
-        let beneath = "33 32 0:30 /null /a/b/c ro - erofs none ro\n";
-        let both = with(&[cover, beneath].concat());
-        check_mounts(&both, &["/", "/proc"], &[32]).unwrap();
-        check_mounts(&both, &["/", "/proc"], &[33]).unwrap_err();
-        check_mounts(&with(cover), &["/", "/proc"], &[]).unwrap_err();
-        // One over a mount of the container's, and one that is such a mount itself.
-        let over = with("34 31 0:30 /empty /proc ro - erofs none ro\n");
-        check_mounts(&over, &["/", "/proc"], &[34]).unwrap();
-        check_mounts(&over, &["/", "/proc"], &[]).unwrap_err();
-        check_mounts(TABLE, &["/", "/proc"], &[30]).unwrap();
-    }
-
-    #[test]
-    fn a_mount_table_passes_only_when_it_is_the_expected_one_and_all_read_only() {
-        check_mounts(TABLE, &["/", "/proc"], &[]).unwrap();
-        let extra = check_mounts(TABLE, &["/"], &[]).unwrap_err();
-        assert_eq!(extra.what, "mount table");
-        let missing = check_mounts(TABLE, &["/", "/proc", "/sys"], &[]).unwrap_err();
-        assert_eq!(missing.what, "mount table");
-        let writable = TABLE.replace("/proc ro", "/proc rw");
-        assert!(
-            check_mounts(&writable, &["/", "/proc"], &[])
-                .unwrap_err()
-                .what
-                .contains("/proc")
-        );
-        assert!(check_mounts("garbage", &[], &[]).is_err());
-    }
 }

@@ -166,7 +166,8 @@ impl Observer<'_> {
             Err(errno) => return Err(errno).context(|| "ioctl(SECCOMP_IOCTL_NOTIF_RECV)"),
         };
         if let Some(relay) = self.relay.filter(|_| told.number == calls::EXIT) {
-            relay.hold(told.pid, self.shipper)?;
+            let process = || Scene::new(told.pid).process();
+            relay.hold(told.pid, process, self.shipper)?;
         }
         let Some(call) = calls::of(told.number) else {
             return self.proceed(&told);

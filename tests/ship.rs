@@ -77,11 +77,18 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+fn whole_line(bytes: &[u8]) -> Frame<'_> {
+    Frame {
+        bytes,
+        ending: Ending::Newline,
+    }
+}
+
 /// Pushes as a supervisor does under `--on-stall block`.
 fn push(shipper: &Shipper, text: &str) {
     while shipper
         .open()
-        .push_line(Stream::Stdout, text.as_bytes(), false)
+        .push_frame(Stream::Stdout, whole_line(text.as_bytes()))
         == Pushed::Full
     {
         wait_for_notice(shipper);
@@ -99,7 +106,7 @@ fn fill(shipper: &Shipper) -> u64 {
     let fits = |_: &u64| {
         shipper
             .open()
-            .push_line(Stream::Stderr, &[b'x'; 1000], false)
+            .push_frame(Stream::Stderr, whole_line(&[b'x'; 1000]))
             != Pushed::Full
     };
     (0..).take_while(fits).count() as u64
@@ -133,9 +140,11 @@ fn a_line_and_a_record_arrive_under_their_common_names() {
     let bulk = Bulk::start(Answer::Well);
     let shipper = es(&bulk);
     launch(&shipper);
-    shipper
-        .open()
-        .push_line(Stream::Stderr, b"caf\xc3\xa9 \"\0\" \xff\r", true);
+    let piece = Frame {
+        bytes: b"caf\xc3\xa9 \"\0\" \xff\r",
+        ending: Ending::Split,
+    };
+    shipper.open().push_frame(Stream::Stderr, piece);
     assert_eq!(shipper.drain(later()).acknowledged, 1);
     let documents = bulk.documents();
     let mut line = documents[1].source.clone();
@@ -397,13 +406,6 @@ fn a_stalled_sink_fills_the_buffer_and_a_notice_tells_when_there_is_room() {
     assert_eq!(shipper.stalled(), None);
 }
 
-fn whole_line(bytes: &[u8]) -> Frame<'_> {
-    Frame {
-        bytes,
-        ending: Ending::Newline,
-    }
-}
-
 #[test]
 fn dropped_lines_are_counted_and_leave_a_gap() {
     let bulk = Bulk::start(Answer::Well);
@@ -590,7 +592,7 @@ fn a_tcp_receiver_that_reads_nothing_stalls_the_sink_and_loses_nothing() {
     let line = [b'x'; 60_000];
     let mut taken = 0;
     while taken < 1000 && shipper.stalled().unwrap_or_default() < Duration::from_millis(500) {
-        match shipper.open().push_line(Stream::Stdout, &line, false) {
+        match shipper.open().push_frame(Stream::Stdout, whole_line(&line)) {
             Pushed::Taken(_) => taken += 1,
             Pushed::Full => std::thread::yield_now(),
         }

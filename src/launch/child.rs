@@ -2,8 +2,8 @@
 //!
 //! It allocates nothing and takes no lock, for it shares its memory with imrun and may be killed at
 //! any moment. The order of the steps is the kernel's: proc and sysfs can be mounted only while the
-//! old root is still visible; the pid namespace's sysctl belongs to the host's root, and so may the
-//! stage, while those of the ipc namespace belong to the container's.
+//! old root is still visible; the stage belongs to the host's root, whose rights to files the child has
+//! until then, while the sysctls of the ipc namespace belong to the container's.
 
 use super::mask::{self, Covers};
 use super::sysctl::{self, Setting, Sysctl};

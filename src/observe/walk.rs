@@ -40,11 +40,8 @@ struct Walk<'a> {
 pub fn walk(scene: &Scene, start: &Path, name: &[u8], follow: bool) -> Read<Target> {
     if !start.is_absolute() {
         // A descriptor of a pipe, or a directory that nobody can reach any more.
-        return Ok(no_way(
-            start.join(OsStr::from_bytes(name)),
-            start,
-            Errno::ENOTDIR,
-        ));
+        let path = start.join(OsStr::from_bytes(name));
+        return Ok(absent(path, start, Found::NoWay(Errno::ENOTDIR)));
     }
     let (_, status) = lookup(scene, start).map_err(Unread)?;
     let mut walk = Walk {
@@ -125,21 +122,12 @@ impl Walk<'_> {
     fn stop(&self, path: PathBuf, errno: Errno) -> Target {
         let rest = self.rest.iter().rev();
         let whole = rest.fold(path, |path, name| path.join(name));
-        if errno != Errno::ENOENT || !self.rest.is_empty() {
-            return no_way(whole, &self.here, errno);
-        }
-        let place = Place {
-            path: whole,
-            nearest: self.here.clone(),
-            found: Found::Nothing,
-            rights: None,
+        let found = if errno != Errno::ENOENT || !self.rest.is_empty() {
+            Found::NoWay(errno)
+        } else {
+            Found::Nothing
         };
-        Target {
-            place,
-            handle: None,
-            personal: false,
-            is_anothers: false,
-        }
+        absent(whole, &self.here, found)
     }
 
     fn follow_link(&mut self, path: PathBuf, link: &OwnedFd) -> Read<Option<Target>> {
@@ -236,11 +224,12 @@ fn found(path: PathBuf, handle: OwnedFd, status: &FileStat) -> Target {
     }
 }
 
-fn no_way(path: PathBuf, nearest: &Path, errno: Errno) -> Target {
+/// Makes the target of a name that leads to no object; `found` says why.
+fn absent(path: PathBuf, nearest: &Path, found: Found) -> Target {
     let place = Place {
         path,
         nearest: nearest.to_owned(),
-        found: Found::NoWay(errno),
+        found,
         rights: None,
     };
     Target {

@@ -193,19 +193,6 @@ impl Open<'_> {
         rooms.fold(true, |all, room| all & room)
     }
 
-    /// Queues a line for every sink if there is room in each buffer, or for none.
-    pub fn push_line(&mut self, stream: Stream, bytes: &[u8], partial: bool) -> Pushed {
-        if !self.has_room(bytes.len()) {
-            return Pushed::Full;
-        }
-        let pushed = self
-            .0
-            .iter_mut()
-            .map(|one| one.push_line(stream, bytes, partial));
-        // There is room, and all buffers are locked.
-        pushed.last().unwrap_or(Pushed::Full)
-    }
-
     /// Queues a frame for every sink if there is room in each buffer, or for none.
     pub fn push_frame(&mut self, stream: Stream, frame: Frame<'_>) -> Pushed {
         if !self.has_room(frame.bytes.len()) {

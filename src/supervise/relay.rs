@@ -41,9 +41,15 @@ impl Relay {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when all output of the app was passed on, if `thread` is one of the app's first process.
-    pub fn hold(&self, thread: i32, shipper: &Shipper) -> Result<()> {
-        if thread != self.app && process_of(thread) != Some(self.app) {
+    /// Returns when all output of the app was passed on, if `thread` is one of the app's first process;
+    /// `process` is asked for its process where the thread's own number does not say so.
+    pub fn hold(
+        &self,
+        thread: i32,
+        process: impl FnOnce() -> Option<i32>,
+        shipper: &Shipper,
+    ) -> Result<()> {
+        if thread != self.app && process() != Some(self.app) {
             return Ok(());
         }
         let deadline = Instant::now() + PATIENCE;
@@ -66,11 +72,4 @@ impl Relay {
         };
         Ok(!*waits && !set.iter().any(readable))
     }
-}
-
-/// The process of a thread (proc_pid_status(5)); None where it is gone.
-fn process_of(thread: i32) -> Option<i32> {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    let process = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
-    process.trim().parse().ok()
 }

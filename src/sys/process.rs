@@ -123,9 +123,7 @@ pub fn fork() -> Result<Option<nix::unistd::Pid>> {
 
 /// Lets standard input, output and error lead nowhere.
 pub fn close_stdio() -> Result<()> {
-    let flags = nix::fcntl::OFlag::O_RDWR | nix::fcntl::OFlag::O_CLOEXEC;
-    let null = nix::fcntl::open(c"/dev/null", flags, nix::sys::stat::Mode::empty())?;
-    (0..3).try_for_each(|number| dup2(null.as_raw_fd(), number))
+    (0..3).try_for_each(close_stream)
 }
 
 /// Lets one standard stream lead nowhere.

@@ -1,5 +1,5 @@
 use super::super::event::Stream;
-use super::super::{Options, Pushed, Shipper};
+use super::super::{Ending, Frame, Options, Pushed, Shipper};
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -7,6 +7,10 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+const LINE: Frame<'static> = Frame {
+    bytes: b"x",
+    ending: Ending::Newline,
+};
 
 /// Follows a script, then takes everything.
 struct Scripted {
@@ -127,7 +131,7 @@ proptest! {
         shipper.wait_acknowledged(launch, Instant::now() + PATIENCE).unwrap();
         shipper.begin_drain();
         for _ in 0..lines {
-            while shipper.open().push_line(Stream::Stdout, b"x", false) == Pushed::Full {
+            while shipper.open().push_frame(Stream::Stdout, LINE) == Pushed::Full {
                 std::thread::yield_now();
             }
         }
@@ -154,7 +158,7 @@ fn a_refusal_ends_a_launch_but_not_a_container() {
     shipper
         .wait_acknowledged(launch, Instant::now() + PATIENCE)
         .unwrap();
-    shipper.open().push_line(Stream::Stdout, b"x", false);
+    shipper.open().push_frame(Stream::Stdout, LINE);
     assert_eq!(shipper.drain(Instant::now() + PATIENCE).acknowledged, 1);
     assert_eq!(*arrived.lock().unwrap(), [1, 2]);
 
