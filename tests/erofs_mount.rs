@@ -4,10 +4,10 @@
 //! missing and counts as skipped.
 #![allow(unsafe_code, clippy::unwrap_used)]
 
-use imrun::digest::Algorithm;
-use imrun::erofs::{self, Device};
-use imrun::layer::{Layer, Limits, Tee, scan};
-use imrun::tree::{Tree, merge, synthesise};
+use imrun::base::digest::Algorithm;
+use imrun::image::erofs::{self, Device};
+use imrun::image::layer::{Layer, Limits, Tee, scan};
+use imrun::image::tree::{Tree, merge, synthesise};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
@@ -234,7 +234,7 @@ fn a_file_over_4_gib_is_read_to_its_end() {
     let tar = File::open(path).unwrap();
     let layer = scan(BufReader::with_capacity(1 << 20, &tar), &Limits::default()).unwrap();
     let device = Device {
-        digest: imrun::digest::Digest::sha256(b"not hashed here"),
+        digest: imrun::base::digest::Digest::sha256(b"not hashed here"),
         size: layer.size,
     };
     let image = write_image(scratch.path(), &merge([layer]).unwrap(), &[device]);

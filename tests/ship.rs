@@ -7,8 +7,8 @@ mod support {
     pub mod server;
 }
 
-use imrun::error::{Error, Reason};
-use imrun::ship::{Ending, Frame, Options, Origin, Pushed, Shipper, Stream};
+use imrun::base::error::{Error, Reason};
+use imrun::logs::{Ending, Frame, Options, Origin, Pushed, Shipper, Stream};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -551,7 +551,7 @@ fn a_tcp_receiver_that_is_killed_loses_at_most_what_its_kernel_had_taken() {
 fn tcp_cannot_tell_what_a_receiver_never_read_so_its_word_is_called_transport() {
     let mut lines = Lines::start();
     let shipper = json_lines(lines.address());
-    let url: imrun::ship::SinkUrl = format!("json+tcp://{}", lines.address()).parse().unwrap();
+    let url: imrun::logs::SinkUrl = format!("json+tcp://{}", lines.address()).parse().unwrap();
     assert_eq!(url.acknowledgement().as_str(), "transport");
     launch(&shipper);
     lines.wait("the launch record", |lines| lines.len() == 1);

@@ -15,15 +15,15 @@ mod support {
     pub mod skip;
 }
 
-use imrun::digest::Digest;
-use imrun::erofs::{self, Device};
-use imrun::ids::Owners;
-use imrun::layer::{Limits, scan};
-use imrun::rootfs;
+use imrun::base::digest::Digest;
+use imrun::base::ids::Owners;
+use imrun::base::sys::{mount, xattr};
+use imrun::image::erofs::{self, Device};
+use imrun::image::layer::{Limits, scan};
+use imrun::image::tree::{Tree, merge, synthesise};
+use imrun::image::unpacked::{Model, compare, write};
+use imrun::runtime::rootfs;
 use imrun::store::image::Sources;
-use imrun::sys::{mount, xattr};
-use imrun::tree::{Tree, merge, synthesise};
-use imrun::unpacked::{Model, compare, write};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use proptest::prelude::*;
@@ -201,7 +201,7 @@ impl Image {
         File::open(self.path("root")).unwrap()
     }
 
-    fn unpack(&self) -> imrun::error::Result<()> {
+    fn unpack(&self) -> imrun::base::error::Result<()> {
         write(&self.model(), self.top().as_fd())
     }
 

@@ -1,7 +1,7 @@
 //! What a sink answers, from arbitrary bytes: HTTP, `_bulk`, OTLP, acknowledgements of the forward protocol.
 #![no_main]
 
-use imrun::ship::answers::{bulk, forward, http, otlp};
+use imrun::logs::answers::{bulk, forward, http, otlp};
 use libfuzzer_sys::fuzz_target;
 
 const EVENTS: usize = 3;

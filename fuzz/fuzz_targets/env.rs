@@ -3,8 +3,8 @@
 //! The first line is a contract, the second one a user, the rest a file.
 #![no_main]
 
-use imrun::env::{Contract, Environment, MAX_ENTRY};
-use imrun::user::{NO_ID, User};
+use imrun::runtime::env::{Contract, Environment, MAX_ENTRY};
+use imrun::runtime::user::{NO_ID, User};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -2,8 +2,8 @@
 //! canonical form.
 #![no_main]
 
-use imrun::json;
-use imrun::manifest::{Config, Document, Platform, archive, layout};
+use imrun::base::json;
+use imrun::image::manifest::{Config, Document, Platform, archive, layout};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

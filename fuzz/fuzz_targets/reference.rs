@@ -1,8 +1,8 @@
 //! Image names and platforms from arbitrary text: what is taken is its own normal form.
 #![no_main]
 
-use imrun::manifest::Platform;
-use imrun::reference::{ImageArgument, Reference};
+use imrun::image::manifest::Platform;
+use imrun::image::reference::{ImageArgument, Reference};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,7 +1,7 @@
 //! URLs of sinks from arbitrary text: what is shown of one has no credentials, and is a URL again.
 #![no_main]
 
-use imrun::ship::SinkUrl;
+use imrun::logs::SinkUrl;
 use libfuzzer_sys::fuzz_target;
 
 const SECRET: &str = "hunter2";

@@ -3,7 +3,7 @@
 //! An odd first byte makes every block's checksum right, so that mutations get past it.
 #![no_main]
 
-use imrun::layer::{Limits, scan};
+use imrun::image::layer::{Limits, scan};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -3,10 +3,10 @@
 //! Four bytes make an entry: kind, name, target, size; a zero byte for the kind starts a layer.
 #![no_main]
 
-use imrun::digest::Digest;
-use imrun::erofs::{Device, write};
-use imrun::layer::{Entry, Kind, Layer, Meta};
-use imrun::tree::{merge, synthesise};
+use imrun::base::digest::Digest;
+use imrun::image::erofs::{Device, write};
+use imrun::image::layer::{Entry, Kind, Layer, Meta};
+use imrun::image::tree::{merge, synthesise};
 use libfuzzer_sys::fuzz_target;
 
 const NAMES: [&str; 16] = [

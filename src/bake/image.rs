@@ -1,11 +1,11 @@
 //! The config and the manifest of a definition, in canonical JSON.
 
 use super::Definition;
-use crate::digest::Digest;
-use crate::env::Environment;
-use crate::error::{Error, Result};
-use crate::json;
-use crate::manifest::{self, Config, Platform, Seal};
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Result};
+use crate::base::json;
+use crate::image::manifest::{self, Config, Platform, Seal};
+use crate::runtime::env::Environment;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::ffi::CString;

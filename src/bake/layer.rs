@@ -4,9 +4,9 @@
 //! directory: no symlink, magic link or `..` leads out of it.
 
 use super::{Definition, File, Owner, WHITEOUT};
-use crate::error::{Context, Error, Result};
-use crate::files;
-use crate::sys::open::openat2;
+use crate::base::error::{Context, Error, Result};
+use crate::base::files;
+use crate::base::sys::open::openat2;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, readlinkat};
 use nix::sys::stat::Mode;
 use std::collections::{BTreeMap, BTreeSet};

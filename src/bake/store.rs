@@ -1,15 +1,15 @@
 //! A definition into the store: its layer, its documents, its tree image.
 
 use super::{Base, Definition, Layer, MAX_DEFINITION, image};
-use crate::digest::{Algorithm, Digest};
-use crate::error::{Context, Error, Result};
-use crate::files;
-use crate::layer::{Limits, Tee, scan};
-use crate::manifest::{Platform, Seal};
+use crate::base::digest::{Algorithm, Digest};
+use crate::base::error::{Context, Error, Result};
+use crate::base::files;
+use crate::image::layer::{Limits, Tee, scan};
+use crate::image::manifest::{Platform, Seal};
+use crate::image::verity::Measured;
 use crate::store::Store;
 use crate::store::commit::{Parts, add_tree, commit};
 use crate::store::image::Image;
-use crate::verity::Measured;
 use std::io::{BufWriter, Seek, Write};
 use std::path::Path;
 
@@ -87,7 +87,7 @@ fn add_layer(
     definition: &Definition,
     directory: &Path,
     measure: bool,
-) -> Result<(Digest, crate::layer::Layer, Option<Digest>)> {
+) -> Result<(Digest, crate::image::layer::Layer, Option<Digest>)> {
     let mut new = store.new_file()?;
     let mut out = BufWriter::new(&new.file);
     definition.layer(directory, &mut out)?;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::manifest::{Config, Document, Manifest, Platform};
+use crate::image::manifest::{Config, Document, Manifest, Platform};
 use proptest::prelude::*;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

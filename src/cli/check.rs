@@ -2,9 +2,9 @@
 
 use super::run::Run;
 use super::{Global, print, values};
-use crate::error::{Error, Result};
-use crate::observe::{OnWrite, Report};
-use crate::sys::process;
+use crate::base::error::{Error, Result};
+use crate::base::sys::process;
+use crate::runtime::observe::{OnWrite, Report};
 use clap::Args;
 use serde_json::{Value, json};
 use std::ffi::OsString;

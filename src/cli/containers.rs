@@ -1,9 +1,9 @@
 //! `imrun ps`, `imrun stop`.
 
 use super::{Global, print, values};
-use crate::error::{Context, Error, Result};
-use crate::state::Runtime;
-use crate::sys::process;
+use crate::base::error::{Context, Error, Result};
+use crate::base::sys::process;
+use crate::runtime::state::Runtime;
 use clap::Args;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;

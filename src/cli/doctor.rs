@@ -1,8 +1,8 @@
 //! `imrun doctor`.
 
 use super::{Global, print};
-use crate::doctor;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::runtime::doctor;
 use clap::Args;
 
 /// Show what this host can do, and why not what it cannot

@@ -2,13 +2,15 @@
 
 use super::run::{Root, digest};
 use super::{Global, print};
-use crate::container;
-use crate::error::{Context, Error, Result};
-use crate::integrity::Level;
-use crate::state::Runtime;
+use crate::base::error::{Context, Error, Result};
+use crate::base::sys;
+use crate::image::verity;
+use crate::runtime::container;
+use crate::runtime::integrity;
+use crate::runtime::integrity::Level;
+use crate::runtime::state::Runtime;
 use crate::store::image::Image;
 use crate::store::{Store, collect, refs};
-use crate::{integrity, sys, verity};
 use clap::Args;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::statfs::OVERLAYFS_SUPER_MAGIC;

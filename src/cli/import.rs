@@ -1,9 +1,9 @@
 //! The commands that put images into the store: import, bake, and the demonstration of both.
 
 use super::{Global, print};
-use crate::error::{Error, Result};
-use crate::manifest::Platform;
-use crate::parallel::processors;
+use crate::base::error::{Error, Result};
+use crate::base::parallel::processors;
+use crate::image::manifest::Platform;
 use crate::store::import::{Found, Options, Step};
 use crate::store::source::{Location, Source};
 use clap::{Args, Subcommand};
@@ -33,7 +33,7 @@ impl Command {
         match self {
             Command::Import(import) => import.execute(global),
             Command::Bake(bake) => bake.execute(global),
-            Command::Demo => crate::demo::run(),
+            Command::Demo => crate::cli::demo::run(),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! `imrun init`: the first process of an appliance (docs/appliance.md).
 
 use super::{RunAlone, tell, wrong_usage};
-use crate::error::{Error, Result};
-use crate::init::{self, Attempt};
-use crate::status::Status;
+use crate::appliance::{self, Attempt};
+use crate::base::error::{Error, Result};
+use crate::runtime::status::Status;
 use clap::Parser;
 use std::ffi::OsString;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub fn execute() -> Result<u8> {
         )
         .hint("imrun run launches an image on a host"));
     }
-    Ok(init::run(&|attempt| {
+    Ok(appliance::run(&|attempt| {
         launch(attempt).unwrap_or_else(|error| {
             tell(&error);
             error.exit
@@ -48,7 +48,7 @@ fn launch(attempt: Attempt) -> Result<u8> {
     let instead_of = attempt.instead_of;
     let given = run.read_given(&[])?;
     let outcome = run.launch(&global, given, |request| {
-        request.masked = init::MASKED.map(Into::into).to_vec();
+        request.masked = appliance::MASKED.map(Into::into).to_vec();
         request.instead_of = instead_of;
     });
     outcome.map(|outcome| outcome.code)

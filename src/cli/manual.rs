@@ -1,8 +1,8 @@
 //! `imrun completions`, `imrun manual`: what packages of imrun install beside it.
 
 use super::{Cli, print};
-use crate::error::{Context, Error, Result};
-use crate::files;
+use crate::base::error::{Context, Error, Result};
+use crate::base::files;
 use clap::{Args, CommandFactory, Subcommand};
 use clap_complete::Shell;
 use std::path::{Path, PathBuf};
@@ -116,7 +116,7 @@ mod tests {
     fn pages_go_into_a_directory_that_is_there() {
         let directory = PathBuf::from("/nowhere");
         let error = Manual { directory }.execute().unwrap_err();
-        assert_eq!(error.exit, crate::error::EXIT_REFUSED);
+        assert_eq!(error.exit, crate::base::error::EXIT_REFUSED);
     }
 
     #[test]

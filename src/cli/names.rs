@@ -1,8 +1,8 @@
 //! The commands about what names mean: history, rollback.
 
 use super::{Global, print, run};
-use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Result};
 use crate::store::Store;
 use crate::store::image::Image;
 use crate::store::refs::Change;

@@ -1,7 +1,7 @@
 //! In a build without bundles: `run` is the launch of an image, and nothing else.
 
 use super::{Cli, Global};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use std::ffi::OsString;
 
 /// `run --bundle DIR ID`: there is none.

@@ -1,14 +1,14 @@
 //! The commands of the OCI runtime, as runc has them.
 
 use super::{Cli, Global, print};
-use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
-use crate::files;
-use crate::observe::OnWrite;
+use crate::base::digest::Digest;
+use crate::base::error::{Context, Error, Result};
+use crate::base::files;
 use crate::oci::container::{self, Creation, Host};
 use crate::oci::features;
 use crate::oci::preserved::Preserved;
-use crate::supervise::signals;
+use crate::runtime::observe::OnWrite;
+use crate::runtime::supervise::signals;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::Value;
 use std::ffi::OsString;

@@ -1,7 +1,7 @@
 //! What users of docker and podman will try, and imrun does not do: each refusal says why, and
 //! what to do instead.
 
-use crate::error::Error;
+use crate::base::error::Error;
 use clap::Args;
 
 /// Options of `docker run` that are recognised in order to be refused.

@@ -2,10 +2,10 @@
 
 use super::progress::Progress;
 use super::{Global, print, values};
-use crate::digest::Digest;
-use crate::error::{Error, Reason, Result};
-use crate::manifest::Platform;
-use crate::reference::Reference;
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Reason, Result};
+use crate::image::manifest::Platform;
+use crate::image::reference::Reference;
 use crate::registry::pull::{Remote, THREADS};
 use crate::registry::{Settings, push};
 use crate::store::Store;

@@ -2,21 +2,21 @@
 
 use super::refused::Refused;
 use super::{Global, registry, values};
-use crate::capabilities;
-use crate::cgroup::{Cpus, Limits};
-use crate::container::{self, EnvFile, Outcome, Request, Subject};
-use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
-use crate::files;
-use crate::integrity::Demand;
-use crate::launch::Network;
-use crate::observe::OnWrite;
-use crate::reference::{ImageArgument, Reference};
-use crate::rootfs::Driver;
-use crate::ship::SinkUrl;
-use crate::status::Status;
-use crate::supervise::{OnStall, Policy, signals, stdin};
-use crate::sys::{arguments, process};
+use crate::base::digest::Digest;
+use crate::base::error::{Context, Error, Result};
+use crate::base::files;
+use crate::base::sys::{arguments, process};
+use crate::image::reference::{ImageArgument, Reference};
+use crate::logs::SinkUrl;
+use crate::runtime::capabilities;
+use crate::runtime::cgroup::{Cpus, Limits};
+use crate::runtime::container::{self, EnvFile, Outcome, Request, Subject};
+use crate::runtime::integrity::Demand;
+use crate::runtime::launch::Network;
+use crate::runtime::observe::OnWrite;
+use crate::runtime::rootfs::Driver;
+use crate::runtime::status::Status;
+use crate::runtime::supervise::{OnStall, Policy, signals, stdin};
 use clap::{Args, Parser};
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -184,7 +184,7 @@ impl Run {
             container::run(&request, &status)
         });
         if let Err(error) = &outcome
-            && error.exit != crate::error::EXIT_FAILED
+            && error.exit != crate::base::error::EXIT_FAILED
         {
             status.refused(error)?;
         }

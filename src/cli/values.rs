@@ -1,8 +1,8 @@
 //! Values as they are typed: durations, sizes.
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
-pub use crate::time::duration;
+pub use crate::base::time::duration;
 
 /// `512`, `64K`, `1M`, `2G`: bytes.
 pub fn size(text: &str) -> Result<usize> {

@@ -5,22 +5,22 @@ use super::door::{self, AppIdentity, Door};
 use super::preserved::Preserved;
 use super::scope::Scope;
 use super::state::{App, Known, Phase, Place};
-use crate::capabilities::{self, Capabilities};
-use crate::cgroup;
-use crate::container::{self, Process, Request, Subject};
-use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
-use crate::files;
-use crate::ids;
-use crate::integrity::Demand;
-use crate::launch::{self, Network};
-use crate::observe::OnWrite;
-use crate::ship::SinkUrl;
-use crate::state::Runtime;
-use crate::status::Status;
+use crate::base::digest::Digest;
+use crate::base::error::{Context, Error, Result};
+use crate::base::files;
+use crate::base::ids;
+use crate::base::sys::process::{self, Identity};
+use crate::logs::SinkUrl;
+use crate::runtime::capabilities::{self, Capabilities};
+use crate::runtime::cgroup;
+use crate::runtime::container::{self, Process, Request, Subject};
+use crate::runtime::integrity::Demand;
+use crate::runtime::launch::{self, Network};
+use crate::runtime::observe::OnWrite;
+use crate::runtime::state::Runtime;
+use crate::runtime::status::Status;
+use crate::runtime::supervise::{OnStall, Policy, stdin};
 use crate::store::Store;
-use crate::supervise::{OnStall, Policy, stdin};
-use crate::sys::process::{self, Identity};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{SFlag, fstat};
@@ -146,7 +146,7 @@ impl<'a> Draft<'a> {
                 Subject::Directory(path) => path.display().to_string(),
             },
             bundle,
-            created: crate::time::now(),
+            created: crate::base::time::now(),
             cgroup: None,
             supervisor: None,
             app: None,
@@ -201,7 +201,7 @@ impl<'a> Draft<'a> {
                 subject,
                 bundle: Some(bundle),
                 integrity: Demand::Auto,
-                driver: crate::rootfs::Driver::Auto,
+                driver: crate::runtime::rootfs::Driver::Auto,
                 args: Vec::new(),
                 entrypoint: None,
                 env_files: Vec::new(),

@@ -5,13 +5,13 @@ use super::hooks::{self, Hooks, Inside};
 use super::preserved::Preserved;
 use super::seccomp::Agent;
 use super::state::{App, Known, Phase, Place};
-use crate::cgroup::Made;
-use crate::container::Gate;
-use crate::error::{Context, EXIT_FAILED, Error, Result};
-use crate::files;
-use crate::launch::{self, Prepared};
-use crate::supervise::signals;
-use crate::sys::process::{self, Identity};
+use crate::base::error::{Context, EXIT_FAILED, Error, Result};
+use crate::base::files;
+use crate::base::sys::process::{self, Identity};
+use crate::runtime::cgroup::Made;
+use crate::runtime::container::Gate;
+use crate::runtime::launch::{self, Prepared};
+use crate::runtime::supervise::signals;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
@@ -296,7 +296,7 @@ pub(super) fn outcome(from: UnixStream) -> Result<()> {
     let exit = message["exit"]
         .as_u64()
         .and_then(|exit| exit.try_into().ok());
-    let error = Error::system(what, why).exit(exit.unwrap_or(crate::error::EXIT_REFUSED));
+    let error = Error::system(what, why).exit(exit.unwrap_or(crate::base::error::EXIT_REFUSED));
     Err(match part("hint") {
         Some(hint) => error.hint(hint),
         None => error,

@@ -13,7 +13,7 @@ pub fn features() -> Value {
         "mountOptions": ["bind", "rbind", "ro", "rw", "rro", "nosuid", "nodev", "noexec"],
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
-            "capabilities": crate::capabilities::names(),
+            "capabilities": crate::runtime::capabilities::names(),
             "cgroup": { "v1": false, "v2": true, "systemd": true, "systemdUser": false, "rdma": false },
             "seccomp": {
                 "enabled": true,

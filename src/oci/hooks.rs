@@ -2,9 +2,9 @@
 //! are run at a container's turns, with its state on their standard input.
 
 use super::config::wrong;
-use crate::error::{Context, Error, Result};
-use crate::json::Node;
-use crate::sys::process::{self, Identity};
+use crate::base::error::{Context, Error, Result};
+use crate::base::json::Node;
+use crate::base::sys::process::{self, Identity};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};

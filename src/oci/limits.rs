@@ -1,9 +1,9 @@
 //! `linux.resources` of config.json, in the words of version 2 of cgroups.
 
 use super::config::{Changes, WHAT, refuse, text, wrong};
-use crate::cgroup::{Cpus, Limits, Setting};
-use crate::error::Result;
-use crate::json::Node;
+use crate::base::error::Result;
+use crate::base::json::Node;
+use crate::runtime::cgroup::{Cpus, Limits, Setting};
 
 /// The kernel's period of `cpu.max`, in microseconds.
 const PERIOD: u64 = 100_000;

@@ -2,10 +2,10 @@
 //! which nothing of the host's comes.
 
 use super::config::{Changes, Reading, refuse};
-use crate::container::bundle;
-use crate::error::Result;
-use crate::json::Node;
-use crate::launch::NameFile;
+use crate::base::error::Result;
+use crate::base::json::Node;
+use crate::runtime::container::bundle;
+use crate::runtime::launch::NameFile;
 use std::path::{Path, PathBuf};
 
 /// One entry of `mounts`.

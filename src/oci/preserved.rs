@@ -3,9 +3,9 @@
 //!
 //! Only what is no way to a file: a connection or a pipe that the host has opened for the app.
 
-use crate::env::Environment;
-use crate::error::{Context, Error, Result};
-use crate::sys::process;
+use crate::base::error::{Context, Error, Result};
+use crate::base::sys::process;
+use crate::runtime::env::Environment;
 use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
 use std::ffi::OsStr;

@@ -1,13 +1,13 @@
 //! `process` of config.json.
 
 use super::config::{Changes, refuse, text, wrong};
-use crate::capabilities::{self, Capabilities};
-use crate::container::Process;
-use crate::env::Environment;
-use crate::error::{Reason, Result};
-use crate::json::Node;
-use crate::launch::{Rlimit, Scheduler};
-use crate::user::NO_ID;
+use crate::base::error::{Reason, Result};
+use crate::base::json::Node;
+use crate::runtime::capabilities::{self, Capabilities};
+use crate::runtime::container::Process;
+use crate::runtime::env::Environment;
+use crate::runtime::launch::{Rlimit, Scheduler};
+use crate::runtime::user::NO_ID;
 use std::collections::BTreeSet;
 use std::ffi::CString;
 

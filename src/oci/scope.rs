@@ -9,8 +9,8 @@
 //! Source: systemd, docs/CGROUP_DELEGATION.md; org.freedesktop.systemd1(5), StartTransientUnit; D-Bus
 //! specification, Message Protocol and Authentication Protocol.
 
-use crate::cgroup;
-use crate::error::{Context, Error, Result};
+use crate::base::error::{Context, Error, Result};
+use crate::runtime::cgroup;
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

@@ -2,11 +2,11 @@
 
 use super::config::{refuse, text, wrong};
 use super::process::number;
-use crate::error::{Context, Error, Result};
-use crate::json::Node;
-use crate::launch::Filter;
-use crate::seccomp::{Case, Comparison, Profile, Test, number_of};
-use crate::sys::socket;
+use crate::base::error::{Context, Error, Result};
+use crate::base::json::Node;
+use crate::base::sys::socket;
+use crate::runtime::launch::Filter;
+use crate::runtime::seccomp::{Case, Comparison, Profile, Test, number_of};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -5,13 +5,13 @@
 //! ROOT/oci/ID/state.json  what was asked for, and the app's process
 //! ROOT/oci/ID/socket      where the supervisor waits for `start` (0600)
 //! ```
-//! What the supervisor has beside it is that of every container: `crate::state`.
+//! What the supervisor has beside it is that of every container: `crate::runtime::state`.
 
 use super::VERSION;
 use super::hooks::{self, Hook};
-use crate::cgroup::{Cgroup, Made};
-use crate::error::{Context, Error, Result};
-use crate::files;
+use crate::base::error::{Context, Error, Result};
+use crate::base::files;
+use crate::runtime::cgroup::{Cgroup, Made};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

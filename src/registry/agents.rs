@@ -1,8 +1,8 @@
 //! One HTTP agent for each server, with the timeouts, roots and proxy that belong to it.
 
 use super::{Settings, endpoint, proxy};
-use crate::error::{Error, Result};
-use crate::tls;
+use crate::base::error::{Error, Result};
+use crate::base::tls;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -91,7 +91,7 @@ fn sorted(directory: &Path) -> Result<Vec<PathBuf>> {
     let unreadable = |error: std::io::Error| {
         Error::system(
             format_args!("readdir({directory:?})"),
-            crate::error::reason_of(&error),
+            crate::base::error::reason_of(&error),
         )
     };
     let entries = std::fs::read_dir(directory).map_err(unreadable)?;

@@ -3,8 +3,8 @@
 use super::agents::Agents;
 use super::retry::{self, Again, Retries};
 use super::{Settings, endpoint, location};
-use crate::error::{Error, Reason, Result, reason_of};
-use crate::reference::Reference;
+use crate::base::error::{Error, Reason, Result, reason_of};
+use crate::image::reference::Reference;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::sync::{Arc, Mutex};

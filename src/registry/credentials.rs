@@ -3,8 +3,8 @@
 //! Source: containers-auth.json(5); the Docker command line's config.json. Fields and helpers are
 //! read by docker_credential; which file, and which of its entries, is decided here.
 
-use crate::error::{Error, Result};
-use crate::files;
+use crate::base::error::{Error, Result};
+use crate::base::files;
 use docker_credential::{CredentialRetrievalError as Failure, DockerCredential};
 use serde_json::Value;
 use std::ffi::OsString;

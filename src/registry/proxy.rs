@@ -1,7 +1,7 @@
 //! The proxy that the environment names: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, each
 //! also in lower case.
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use ureq::Proxy;
 use ureq::http::Uri;
 

@@ -3,12 +3,12 @@
 use super::Settings;
 use super::client::{Client, Exchange, header_of};
 use super::transfer::Transfer;
-use crate::digest::{Algorithm, Digest};
-use crate::error::{Error, Result};
-use crate::manifest::{
+use crate::base::digest::{Algorithm, Digest};
+use crate::base::error::{Error, Result};
+use crate::image::manifest::{
     DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, MAX_DOCUMENT, OCI_INDEX, OCI_MANIFEST,
 };
-use crate::reference::Reference;
+use crate::image::reference::Reference;
 use crate::store::Store;
 use crate::store::import::{Origin, Packed, Root};
 use std::io::Read;

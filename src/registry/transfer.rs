@@ -3,8 +3,8 @@
 use super::client::{Client, Exchange, Failure, broken, header_of, refuse_page, too_slow};
 use super::range;
 use super::retry::{Again, Retries};
-use crate::error::Error;
-use crate::manifest::Descriptor;
+use crate::base::error::Error;
+use crate::image::manifest::Descriptor;
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 use ureq::http::{Method, Response, header};
@@ -124,7 +124,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Checks the head of an answer; the offset that its body begins at.
-    fn begin(&mut self, response: &Response<Body>) -> crate::error::Result<u64> {
+    fn begin(&mut self, response: &Response<Body>) -> crate::base::error::Result<u64> {
         if response.status() == 206 {
             check_range(&self.what, response, self.offset, self.descriptor.size)?;
             return Ok(self.offset);
@@ -140,7 +140,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Waits, and lets the next read begin where this one broke off.
-    fn recover(&mut self, mut failure: Failure) -> crate::error::Result<()> {
+    fn recover(&mut self, mut failure: Failure) -> crate::base::error::Result<()> {
         if self.offset - self.failed_at >= PROGRESS {
             self.retries.reset();
         }
@@ -176,7 +176,7 @@ fn check_range(
     response: &Response<Body>,
     offset: u64,
     size: u64,
-) -> crate::error::Result<()> {
+) -> crate::base::error::Result<()> {
     let range = header_of(response, header::CONTENT_RANGE).and_then(range::parse);
     match range {
         Some(range)

@@ -3,10 +3,10 @@
 //! Source: containerd, api/services/{containers,images,snapshots,content}/v1/*.proto.
 
 use super::grpc::{Answers, Peer};
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::manifest::Descriptor;
-use crate::ship::protobuf::{Field, Value, bytes, fields};
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Result};
+use crate::image::manifest::Descriptor;
+use crate::logs::protobuf::{Field, Value, bytes, fields};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
@@ -184,7 +184,7 @@ impl Read for Content {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ship::protobuf::{message, number};
+    use crate::logs::protobuf::{message, number};
 
     #[test]
     fn parts_of_answers_are_found_by_their_fields() {

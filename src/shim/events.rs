@@ -3,8 +3,8 @@
 //! One thread publishes, in order. While containerd is away, events wait: it finds the shim again
 //! when it is back, and asks for states, but CRI learns of an end by its event alone.
 
-use crate::error::{Context as _, Error, Result};
-use crate::sys::memory::{self, Program};
+use crate::base::error::{Context as _, Error, Result};
+use crate::base::sys::memory::{self, Program};
 use containerd_shim_protos::events::task::{
     TaskCreate, TaskDelete, TaskExit, TaskOOM, TaskPaused, TaskResumed, TaskStart,
 };

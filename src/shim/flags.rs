@@ -1,6 +1,6 @@
 //! The arguments that containerd gives a shim, in the manner of Go's flag package.
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use std::ffi::OsString;
 use std::path::PathBuf;
 

@@ -2,7 +2,7 @@
 //!
 //! Source: grpc/grpc, doc/PROTOCOL-HTTP2.md.
 
-use crate::error::{Context, Error, Result};
+use crate::base::error::{Context, Error, Result};
 use bytes::{Buf, Bytes, BytesMut};
 use h2::RecvStream;
 use h2::client::{Builder, ResponseFuture};

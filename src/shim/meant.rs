@@ -9,8 +9,8 @@
 //! client/snapshotter_opts_unix.go, and container_opts_unix.go of 1.7; image-spec, config.md, Layer ChainID.
 
 use super::containerd::{Containerd, Record};
-use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

@@ -5,7 +5,7 @@
 //! Source: containerd/cgroups, cgroup2/manager.go; Linux, Documentation/admin-guide/cgroup-v2.rst.
 
 use super::events::any;
-use crate::error::{Context, Result};
+use crate::base::error::{Context, Result};
 use containerd_shim_protos::cgroups_v2::metrics::{
     CPUStat, IOEntry, IOStat, MemoryEvents, MemoryStat, Metrics, PidsStat,
 };

@@ -3,7 +3,7 @@
 //! Source: Linux, Documentation/admin-guide/cgroup-v2.rst, memory.events.
 
 use super::pod::Pod;
-use crate::error::{Context, Result};
+use crate::base::error::{Context, Result};
 use containerd_shim_protos::events::task::TaskOOM;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};

@@ -6,7 +6,7 @@
 use super::events::{self, Events};
 use super::runtime::Streams;
 use super::stdin::Stdin;
-use crate::error::{Context, Error, Result};
+use crate::base::error::{Context, Error, Result};
 use containerd_shim_protos::events::task::TaskExit;
 use containerd_shim_protos::protobuf::MessageField;
 use nix::errno::Errno;

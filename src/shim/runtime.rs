@@ -4,8 +4,8 @@ use super::flags::Flags;
 use super::pod::Pod;
 use super::stdin::Stdin;
 use super::{IMAGE, IMRUN, events, socket};
-use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
+use crate::base::digest::Digest;
+use crate::base::error::{Context, Error, Result};
 use crate::oci::container;
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::{Message, MessageField};
@@ -257,7 +257,7 @@ mod tests {
         ] {
             let name = logger(uri).unwrap();
             let error = refuse_logger(name, true).unwrap_err();
-            assert_eq!(error.reason, crate::error::Reason::Policy);
+            assert_eq!(error.reason, crate::base::error::Reason::Policy);
             assert!(
                 error.what.contains(name) && !error.what.contains("secret"),
                 "{error}"

@@ -1,10 +1,10 @@
 //! `start`: finds the shim of a pod, or leaves one behind.
 
 use super::flags::Flags;
-use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
-use crate::files;
-use crate::json::{self, Node};
+use crate::base::digest::Digest;
+use crate::base::error::{Context, Error, Result};
+use crate::base::files;
+use crate::base::json::{self, Node};
 use crate::oci::container::MAX_CONFIG;
 use nix::sys::stat::{Mode, umask};
 use std::fs::{File, OpenOptions};
@@ -140,7 +140,8 @@ fn is_fifo(file: &File) -> Result<bool> {
 
 /// What a shim was started with.
 pub fn listener() -> Result<OwnedFd> {
-    let listener = crate::sys::process::inherited(0).context(|| "fcntl(0, F_DUPFD_CLOEXEC)")?;
+    let listener =
+        crate::base::sys::process::inherited(0).context(|| "fcntl(0, F_DUPFD_CLOEXEC)")?;
     let status = nix::sys::stat::fstat(&listener).context(|| "fstat(0)")?;
     if status.st_mode & libc::S_IFMT != libc::S_IFSOCK {
         return Err(Error::usage("standard input", "is no socket")

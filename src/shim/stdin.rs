@@ -5,7 +5,7 @@
 //! end of what it has to say. From then on a thread copies what the fifo gives into the pipe that the app reads.
 
 use super::runtime::fifo;
-use crate::error::{Context, Error, Result};
+use crate::base::error::{Context, Error, Result};
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, PipeWriter};
 use std::os::unix::fs::FileTypeExt;
@@ -67,7 +67,10 @@ impl Stdin {
         let copy = move || match std::io::copy(&mut reader, &mut pipe) {
             // The app reads no more.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-            Err(error) => log::warn!("copy(standard input): {}", crate::error::reason_of(&error)),
+            Err(error) => log::warn!(
+                "copy(standard input): {}",
+                crate::base::error::reason_of(&error)
+            ),
             Ok(_) => {}
         };
         let thread = thread::Builder::new()

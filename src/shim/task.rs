@@ -5,7 +5,7 @@ use super::metrics;
 use super::oom::Watch;
 use super::pod::{Container, Pod};
 use super::runtime::{Runtime, Streams};
-use crate::error::{Error, Reason, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::oci::container::{freeze, kill, processes, start};
 use crate::oci::state::Place;
 use containerd_shim_protos::Task;
@@ -197,7 +197,7 @@ impl Service {
     fn cgroup(&self, id: &str) -> Result<PathBuf> {
         let known = Place::of(&self.runtime.root, id)?.read()?;
         let none = || Error::usage(format_args!("container {id:?}"), "has no cgroup yet");
-        Ok(crate::cgroup::hierarchy()?.join(known.cgroup.ok_or_else(none)?.place))
+        Ok(crate::runtime::cgroup::hierarchy()?.join(known.cgroup.ok_or_else(none)?.place))
     }
 }
 

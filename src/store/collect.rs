@@ -2,8 +2,8 @@
 
 use super::Store;
 use super::image::Image;
-use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
+use crate::base::digest::Digest;
+use crate::base::error::{Context, Error, Result};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

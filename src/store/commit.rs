@@ -3,12 +3,13 @@
 
 use super::image::{devices, merge};
 use super::{Store, open_regular};
-use crate::digest::{Algorithm, Digest};
-use crate::error::{Context, Error, Reason, Result};
-use crate::layer::Layer;
-use crate::parallel::in_parallel;
-use crate::verity::Measured;
-use crate::{erofs, verity};
+use crate::base::digest::{Algorithm, Digest};
+use crate::base::error::{Context, Error, Reason, Result};
+use crate::base::parallel::in_parallel;
+use crate::image::erofs;
+use crate::image::layer::Layer;
+use crate::image::verity;
+use crate::image::verity::Measured;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;

@@ -1,14 +1,15 @@
 //! One image of the store: the chain from its digest to the bytes of its layers.
 
 use super::Store;
-use crate::digest::{Digest, Hasher};
-use crate::error::{Context, Error, Reason, Result};
-use crate::layer::{self, Dropped, Layer, Tee};
-use crate::manifest::{Config, Document, MAX_INDEX_DEPTH, Manifest, Platform, Seal};
-use crate::parallel::in_parallel;
-use crate::tree::Tree;
-use crate::verity::Measured;
-use crate::{erofs, tree};
+use crate::base::digest::{Digest, Hasher};
+use crate::base::error::{Context, Error, Reason, Result};
+use crate::base::parallel::in_parallel;
+use crate::image::erofs;
+use crate::image::layer::{self, Dropped, Layer, Tee};
+use crate::image::manifest::{Config, Document, MAX_INDEX_DEPTH, Manifest, Platform, Seal};
+use crate::image::tree;
+use crate::image::tree::Tree;
+use crate::image::verity::Measured;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};

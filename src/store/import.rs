@@ -4,15 +4,15 @@ use super::commit::{Parts, add_tree, commit, open_stored};
 use super::image::{expect, scan_stored};
 use super::source::{Format, Source, sniff};
 use super::{NewFile, Store};
-use crate::digest::{Algorithm, Digest};
-use crate::error::{Context, Error, Reason, Result, reason_of};
-use crate::layer::{self, Compression, Layer, Tee};
-use crate::manifest::{
+use crate::base::digest::{Algorithm, Digest};
+use crate::base::error::{Context, Error, Reason, Result, reason_of};
+use crate::base::parallel::on_threads;
+use crate::image::layer::{self, Compression, Layer, Tee};
+use crate::image::manifest::{
     self, Config, Descriptor, Document, LayerKind, MAX_INDEX_DEPTH, Manifest, Platform, Seal,
     archive, layout,
 };
-use crate::parallel::on_threads;
-use crate::verity::Measured;
+use crate::image::verity::Measured;
 use std::io::{self, Read, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
 

@@ -4,9 +4,9 @@
 //! `-` forgets the name. An image that was given no name is its own: its digest.
 
 use super::Store;
-use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
-use crate::files;
+use crate::base::digest::Digest;
+use crate::base::error::{Context, Error, Result};
+use crate::base::files;
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -104,7 +104,7 @@ impl Store {
             .map_err(|(_, errno)| errno)
             .context(|| format!("flock({path:?})"))?;
         let digest = digest.map_or(FORGOTTEN.into(), Digest::to_string);
-        let line = format!("{}\t{name}\t{digest}\n", crate::time::now());
+        let line = format!("{}\t{name}\t{digest}\n", crate::base::time::now());
         cut_torn_line(&file)
             .and_then(|()| file.write_all(line.as_bytes()))
             .and_then(|()| file.sync_all())

@@ -1,9 +1,9 @@
 //! Where an image is imported from: an OCI layout or a `docker save` archive, as a directory, a
 //! file or a stream.
 
-use crate::error::{Context, Error, Result};
-use crate::files;
-use crate::layer;
+use crate::base::error::{Context, Error, Result};
+use crate::base::files;
+use crate::image::layer;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 use std::collections::HashMap;

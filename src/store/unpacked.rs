@@ -15,12 +15,12 @@ mod mend;
 
 use super::Store;
 use super::image::Image;
-use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
-use crate::files;
-use crate::ids::Owners;
-use crate::paths;
-use crate::unpacked::{self, Model, Still, compare, list, write};
+use crate::base::digest::Digest;
+use crate::base::error::{Context, Error, Result};
+use crate::base::files;
+use crate::base::ids::Owners;
+use crate::base::paths;
+use crate::image::unpacked::{self, Model, Still, compare, list, write};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::sys::stat::Mode;

@@ -2,8 +2,8 @@
 
 use super::Store;
 use super::image::Image;
-use crate::digest::{Algorithm, Digest};
-use crate::error::{Context, Error, Result};
+use crate::base::digest::{Algorithm, Digest};
+use crate::base::error::{Context, Error, Result};
 use std::collections::BTreeSet;
 
 /// One object that was verified, and what is wrong with it.

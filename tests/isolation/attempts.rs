@@ -204,7 +204,7 @@ fn abstract_sockets_of_the_host_cannot_be_reached_in_its_network_either() {
         UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     let attempt = format!("abstract:{name}");
     host.expect(&[], &[(attempt.as_str(), "ECONNREFUSED")]);
-    if imrun::sys::landlock::version().unwrap() < 6 {
+    if imrun::base::sys::landlock::version().unwrap() < 6 {
         return crate::skip::skip("this kernel's Landlock has no scopes");
     }
     host.expect(&["--net", "host"], &[(attempt.as_str(), "EPERM")]);
@@ -241,12 +241,12 @@ fn an_app_dies_with_imrun_though_it_clears_its_parent_death_signal_or_another_th
         assert_eq!(lines.next().unwrap(), "clear_pdeathsig: ok");
         assert_eq!(lines.next().unwrap(), "waiting");
         let app = app_of(imrun.id());
-        let app = imrun::sys::process::pidfd_open(app).unwrap();
+        let app = imrun::base::sys::process::pidfd_open(app).unwrap();
         kill(Pid::from_raw(imrun.id() as i32), Signal::SIGKILL).unwrap();
         let mut set = [PollFd::new(app.as_fd(), PollFlags::POLLIN)];
         let ended = poll(&mut set, PollTimeout::from(10_000u16)) == Ok(1);
         // Nothing is to be left behind by a test that fails, either.
-        let _ = imrun::sys::process::pidfd_send_signal(app.as_fd(), libc::SIGKILL);
+        let _ = imrun::base::sys::process::pidfd_send_signal(app.as_fd(), libc::SIGKILL);
         assert!(ended, "the app outlived imrun");
         imrun.wait().unwrap();
     }

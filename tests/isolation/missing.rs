@@ -2,7 +2,7 @@
 
 use crate::host::{Host, assert_refused};
 use crate::skip::is_unpacked;
-use imrun::seccomp::{Answer, Policy, Rule};
+use imrun::runtime::seccomp::{Answer, Policy, Rule};
 use std::collections::BTreeMap;
 use std::process::Output;
 
@@ -19,7 +19,7 @@ fn launch_without(host: &Host, options: &[&str], number: libc::c_long, errno: i3
         let filtered = scope.spawn(|| {
             // Which an ordinary user needs for it.
             nix::sys::prctl::set_no_new_privs().unwrap();
-            imrun::sys::seccomp::install(&policy.compile()).unwrap();
+            imrun::base::sys::seccomp::install(&policy.compile()).unwrap();
             launch.output().unwrap()
         });
         filtered.join()

@@ -231,7 +231,7 @@ fn hmac(key: &str, text: &str) -> Value {
     use hmac::{Hmac, KeyInit, Mac};
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key.as_bytes()).unwrap();
     mac.update(text.as_bytes());
-    json!(imrun::digest::hex(&mac.finalize().into_bytes()))
+    json!(imrun::base::digest::hex(&mac.finalize().into_bytes()))
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::support::bulk::{Answer, Bulk};
 use crate::support::host::Host;
 use crate::support::launch::Launch;
 use crate::support::skip::{is_unpacked, skip};
-use imrun::digest::Digest;
+use imrun::base::digest::Digest;
 use serde_json::{Value, json};
 use std::fs;
 
@@ -114,7 +114,7 @@ fn the_id_is_the_digest_of_the_canonical_record() {
     let (record, id) = record(host.launch().app(["true"]));
     assert_eq!(
         id,
-        Digest::sha256(imrun::json::canonical(&record).as_bytes()).to_string()
+        Digest::sha256(imrun::base::json::canonical(&record).as_bytes()).to_string()
     );
 }
 

@@ -186,7 +186,10 @@ fn what_the_app_left_running_ends_with_it() {
     let mut app = host.launch().interactive().script(script).spawn();
     app.expect_line("up");
     let id = app.event("started")["id"].as_str().unwrap().to_owned();
-    let cgroup = imrun::cgroup::hierarchy().unwrap().join("imrun").join(id);
+    let cgroup = imrun::runtime::cgroup::hierarchy()
+        .unwrap()
+        .join("imrun")
+        .join(id);
     let processes = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
     assert!(processes.lines().count() >= 3, "{processes}");
     app.wait().exits(1);
@@ -208,7 +211,10 @@ fn a_container_dies_with_its_imrun_and_the_next_command_sweeps() {
         let mut app = up(host.launch(), DEAF);
         let started = app.event("started");
         let id = started["id"].as_str().unwrap();
-        let cgroup = imrun::cgroup::hierarchy().unwrap().join("imrun").join(id);
+        let cgroup = imrun::runtime::cgroup::hierarchy()
+            .unwrap()
+            .join("imrun")
+            .join(id);
         let processes = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
         app.signal(Signal::SIGKILL);
         app.wait().exits(137);
@@ -265,7 +271,7 @@ fn a_launch_that_fails_on_its_way_leaves_no_cgroup() {
         let sink = format!("es+http://{}", bulk.address());
         let launch = host.launch().sink(sink).options(options);
         launch.app(["/none"]).run().exits(code);
-        let parent = imrun::cgroup::hierarchy().unwrap().join("imrun");
+        let parent = imrun::runtime::cgroup::hierarchy().unwrap().join("imrun");
         // A launch that fails early may never have told its id: the host looks for leftovers, too.
         for document in bulk.documents() {
             let id = document.source["container.id"].as_str().unwrap();

@@ -19,7 +19,7 @@ struct Foreign {
 
 impl Foreign {
     fn new(name: &str) -> Foreign {
-        let path = imrun::cgroup::hierarchy().unwrap().join(name);
+        let path = imrun::runtime::cgroup::hierarchy().unwrap().join(name);
         std::fs::create_dir(&path).unwrap();
         let member = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
         std::fs::write(path.join("cgroup.procs"), member.id().to_string()).unwrap();

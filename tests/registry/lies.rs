@@ -3,7 +3,7 @@
 use crate::support::layout::{Packing, on};
 use crate::support::registry::Fault;
 use crate::{Served, assert_empty, assert_whole, host, imrun, pull};
-use imrun::manifest::Platform;
+use imrun::image::manifest::Platform;
 
 /// What is asked for: a part of a request's line, by what it is for.
 fn target(served: &Served, what: &str) -> String {

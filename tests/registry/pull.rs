@@ -3,7 +3,7 @@
 use crate::support::layout::{self, Layout, Packing, on, program, tar};
 use crate::support::registry::{Fault, Registry};
 use crate::{Served, assert_whole, host, imrun, pull};
-use imrun::manifest::Platform;
+use imrun::image::manifest::Platform;
 use std::fs;
 
 #[test]

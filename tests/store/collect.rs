@@ -111,7 +111,7 @@ fn what_a_running_container_needs_stays_until_it_ends() {
     assert_eq!(free(&host, &["gc"]), 0);
     assert_eq!((host.blobs(), size(&host)), all);
     app.say("\n");
-    let program = imrun::digest::Digest::sha256(&fs::read("/bin/busybox").unwrap());
+    let program = imrun::base::digest::Digest::sha256(&fs::read("/bin/busybox").unwrap());
     app.wait()
         .exits(0)
         .prints(&format!("{}  /bin/busybox\n", program.hex()));

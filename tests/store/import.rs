@@ -3,8 +3,8 @@
 use crate::host;
 use crate::support::host::Host;
 use crate::support::layout::{self, CONFIG, Layout, MANIFEST, Packing, named, on, program, tar};
-use imrun::digest::{Algorithm, Digest};
-use imrun::manifest::Platform;
+use imrun::base::digest::{Algorithm, Digest};
+use imrun::image::manifest::Platform;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::{self, File};

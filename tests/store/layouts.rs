@@ -9,8 +9,8 @@ use crate::support::layout::{
     self, CONFIG, INDEX, LAYER, Layout, MANIFEST, Packing, gzip, named, on, tar,
 };
 use crate::support::outcome::Outcome;
-use imrun::digest::Digest;
-use imrun::manifest::Platform;
+use imrun::base::digest::Digest;
+use imrun::image::manifest::Platform;
 use nix::sys::stat::{Mode, SFlag, mknod};
 use serde_json::{Value, json};
 use std::fs;

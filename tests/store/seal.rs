@@ -36,7 +36,7 @@ fn files(host: &Host, manifest: &Value) -> Vec<PathBuf> {
     let trees = trees.map(|entry| entry.unwrap().path());
     let tree = manifest["annotations"][TREE].as_str().unwrap();
     let mine = |path: &PathBuf| {
-        imrun::digest::Digest::sha256(&fs::read(path).unwrap()).to_string() == tree
+        imrun::base::digest::Digest::sha256(&fs::read(path).unwrap()).to_string() == tree
     };
     files.extend(trees.filter(mine));
     files
@@ -146,7 +146,7 @@ fn verify_finds_a_false_seal_and_a_launch_that_hashes_has_no_use_for_it() {
         let mut false_one = manifest.clone();
         *false_one.pointer_mut(place).unwrap() = json!(format!("sha256:{}", "0".repeat(64)));
         let bytes = false_one.to_string();
-        let digest = imrun::digest::Digest::sha256(bytes.as_bytes()).to_string();
+        let digest = imrun::base::digest::Digest::sha256(bytes.as_bytes()).to_string();
         fs::write(host.blob(&digest), bytes).unwrap();
         let verified = host.imrun(["verify", &digest]).of(place).exits(1);
         assert!(verified.out.contains("DIFFERS"), "{verified:?}");

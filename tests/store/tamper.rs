@@ -3,7 +3,7 @@
 use crate::host;
 use crate::support::host::Host;
 use crate::support::layout::{Layout, Packing, on, program, tar};
-use imrun::manifest::Platform;
+use imrun::image::manifest::Platform;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -44,11 +44,11 @@ impl Victim {
             ),
             (
                 "layer",
-                blob(&imrun::digest::Digest::sha256(&layers[0]).to_string()),
+                blob(&imrun::base::digest::Digest::sha256(&layers[0]).to_string()),
             ),
             (
                 "layer",
-                blob(&imrun::digest::Digest::sha256(&layers[1]).to_string()),
+                blob(&imrun::base::digest::Digest::sha256(&layers[1]).to_string()),
             ),
             ("tree image", tree),
         ];

@@ -1,7 +1,7 @@
 //! A receiver of the bulk API that can be told to misbehave.
 
 use super::server::{PATIENCE, Server};
-use imrun::demo::receiver::{Document, bulk_answer, parse, read_request, respond};
+use imrun::cli::demo::receiver::{Document, bulk_answer, parse, read_request, respond};
 use std::collections::HashSet;
 use std::io::{BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};

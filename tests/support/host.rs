@@ -210,7 +210,7 @@ impl Host {
 
     /// The cgroups of the containers that were started here.
     fn cgroups(&self) -> Vec<String> {
-        let parent = imrun::cgroup::hierarchy().unwrap().join("imrun");
+        let parent = imrun::runtime::cgroup::hierarchy().unwrap().join("imrun");
         let launches = 0..self.launches.load(Ordering::Relaxed);
         let events = launches.flat_map(|number| events(&self.path(&format!("status-{number}"))));
         let ids = events.filter_map(|event| Some(parent.join(event["id"].as_str()?)));

@@ -3,7 +3,7 @@
 use super::host::{Host, IMRUN};
 use super::outcome::Outcome;
 use super::server::PATIENCE;
-use imrun::sys::process::pidfd_open;
+use imrun::base::sys::process::pidfd_open;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

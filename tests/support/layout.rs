@@ -1,6 +1,6 @@
 //! OCI layouts and `docker save` directories, made by hand: right, or wrong in one place.
 
-use imrun::digest::{Algorithm, Digest};
+use imrun::base::digest::{Algorithm, Digest};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write as _;
@@ -121,7 +121,7 @@ impl Layout {
 /// The config of an image of these layers, for this host.
 pub fn config(tars: &[&[u8]]) -> Value {
     let diff_ids: Vec<_> = tars.iter().map(|tar| Digest::sha256(tar)).collect();
-    let host = imrun::manifest::Platform::host();
+    let host = imrun::image::manifest::Platform::host();
     json!({
         "os": host.os,
         "architecture": host.architecture,

@@ -2,7 +2,7 @@
 
 use super::layout::{INDEX, Layout, MANIFEST};
 use super::server::{PATIENCE, Server};
-use imrun::digest::Digest;
+use imrun::base::digest::Digest;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};

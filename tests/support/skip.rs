@@ -17,7 +17,7 @@ pub fn skip(why: &str) {
 #[allow(dead_code)] // not every suite asks
 pub fn is_unpacked() -> bool {
     let demanded = std::env::var("IMRUN_DRIVER").is_ok_and(|driver| driver == "overlay");
-    demanded || !nix::unistd::geteuid().is_root() || !imrun::rootfs::is_known()
+    demanded || !nix::unistd::geteuid().is_root() || !imrun::runtime::rootfs::is_known()
 }
 
 /// Whether the test is over because an ordinary user runs it, and why that matters.
@@ -33,13 +33,13 @@ pub fn without_root(why: &str) -> bool {
 /// Why this host cannot launch, if it cannot.
 pub fn missing() -> Option<&'static str> {
     let is_root = nix::unistd::geteuid().is_root();
-    if !is_root && imrun::sys::probe::try_namespaces(libc::CLONE_NEWUSER as u64).is_err() {
+    if !is_root && imrun::base::sys::probe::try_namespaces(libc::CLONE_NEWUSER as u64).is_err() {
         return Some("launching takes root or user namespaces");
     }
-    if is_root && imrun::cgroup::hierarchy().is_err() {
+    if is_root && imrun::runtime::cgroup::hierarchy().is_err() {
         return Some("no cgroup2 is mounted");
     }
-    if imrun::sys::landlock::version().is_err() {
+    if imrun::base::sys::landlock::version().is_err() {
         return Some("this kernel has no Landlock");
     }
     None

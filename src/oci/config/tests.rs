@@ -1,5 +1,5 @@
 use super::*;
-use crate::error::Reason;
+use crate::base::error::Reason;
 use proptest::prelude::*;
 
 /// A bundle's config.json as containerd writes it, as far as it matters.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::json;
+use crate::base::json;
 use serde_json::{Value, json};
 
 /// What becomes of one mount: a file of names and its source, what is told to be absent, both of them nothing for what

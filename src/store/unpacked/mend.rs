@@ -1,11 +1,11 @@
 //! An import repairs what it finds damaged.
 
 use super::{Store, remove_unused, unique};
-use crate::digest::Digest;
-use crate::error::{Context, Reason, Result};
-use crate::ids::Owners;
-use crate::tree::Tree;
-use crate::unpacked::Model;
+use crate::base::digest::Digest;
+use crate::base::error::{Context, Reason, Result};
+use crate::base::ids::Owners;
+use crate::image::tree::Tree;
+use crate::image::unpacked::Model;
 
 impl Store {
     /// Throws away what is unpacked of an image and differs from it.

@@ -1,0 +1,127 @@
+//! Finds the store: a directory of the initramfs, or a file system of a block device, which is
+//! mounted read-only.
+
+use super::machine;
+use super::superblock::{self, Superblock};
+use super::words::Place;
+use crate::base::error::{Context, Error, Result};
+use nix::mount::{MsFlags, mount};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Where it is mounted.
+const STORE: &str = "/run/store";
+/// How long a device may take to show up.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked for.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// The store's directory.
+pub fn find(place: &Place) -> Result<PathBuf> {
+    let (device, found) = match place {
+        Place::Path(path) if !path.starts_with("/dev") => {
+            let named = format_args!("imrun.store={}", path.display()).to_string();
+            return match path.is_dir() {
+                true => Ok(path.clone()),
+                false => Err(Error::usage(named, "the initramfs has no such directory")),
+            };
+        }
+        Place::Path(path) => awaited(|| at(path))?.ok_or_else(|| {
+            Error::system(path.display(), format_args!("is not there after {PATIENCE:?}"))
+                .hint("the initramfs needs the modules of its bus and driver: docs/appliance.md")
+        })?,
+        Place::Label(label) => awaited(|| labelled(label))?.ok_or_else(|| {
+            Error::system(format_args!("LABEL={label}"), format_args!("no block device has it after {PATIENCE:?}"))
+                .hint("e2label or mkfs.erofs -L give a file system one, sgdisk a partition; the initramfs needs the disk's modules")
+        })?,
+    };
+    attach(&device, &found)
+}
+
+/// What `look` finds, sooner or later.
+fn awaited<T>(look: impl Fn() -> Result<Option<T>>) -> Result<Option<T>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = look()?;
+        if found.is_some() || Instant::now() >= deadline {
+            return Ok(found);
+        }
+        std::thread::sleep(INTERVAL);
+    }
+}
+
+fn at(path: &Path) -> Result<Option<(PathBuf, Superblock)>> {
+    let Ok(metadata) = std::fs::metadata(path) else {
+        return Ok(None);
+    };
+    if !metadata.file_type().is_block_device() {
+        return Err(Error::usage(path.display(), "is no block device"));
+    }
+    let found = examine(path).context(|| format!("read({path:?})"))?;
+    let found = found.ok_or_else(|| {
+        Error::unsupported(path.display(), "has neither ext4 nor EROFS nor squashfs")
+    })?;
+    Ok(Some((path.into(), found)))
+}
+
+fn labelled(label: &str) -> Result<Option<(PathBuf, Superblock)>> {
+    const DEVICES: &str = "/sys/class/block";
+    let list = std::fs::read_dir(DEVICES).context(|| format!("read({DEVICES:?})"))?;
+    let mut matches = Vec::new();
+    for entry in list {
+        let entry = entry.context(|| format!("read({DEVICES:?})"))?;
+        let path = Path::new("/dev").join(entry.file_name());
+        // A drive without a medium, a loop device without a file: neither is the one.
+        let Ok(Some(found)) = examine(&path) else {
+            continue;
+        };
+        if found.label == label || partition_name(&entry.path()).as_deref() == Some(label) {
+            matches.push((path, found));
+        }
+    }
+    if let [(one, _), (other, _), ..] = &matches[..] {
+        return Err(Error::usage(
+            format_args!("LABEL={label}"),
+            format_args!("is on {} and on {}", one.display(), other.display()),
+        ));
+    }
+    Ok(matches.pop())
+}
+
+fn examine(path: &Path) -> std::io::Result<Option<Superblock>> {
+    let mut bytes = Vec::with_capacity(superblock::SIZE);
+    let device = File::open(path)?.take(superblock::SIZE as u64);
+    { device }.read_to_end(&mut bytes)?;
+    Ok(superblock::read(&bytes))
+}
+
+/// Of a GPT (Linux, block/partitions/core.c).
+fn partition_name(directory: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(directory.join("uevent")).ok()?;
+    let mut lines = text.lines();
+    lines.find_map(|line| line.strip_prefix("PARTNAME=").map(String::from))
+}
+
+fn attach(device: &Path, found: &Superblock) -> Result<PathBuf> {
+    let kind = found.kind.to_string_lossy();
+    machine::directory(STORE)?;
+    let flags = MsFlags::MS_RDONLY
+        .union(MsFlags::MS_NOSUID)
+        .union(MsFlags::MS_NODEV)
+        .union(MsFlags::MS_NOEXEC);
+    // Read-only means the device too: no journal is played back.
+    let data = (found.kind == c"ext4").then_some("noload");
+    mount(Some(device), STORE, Some(found.kind), flags, data).map_err(|errno| {
+        let error = Error::system(format_args!("mount({device:?}, {kind:?})"), errno.desc());
+        match errno {
+            nix::errno::Errno::ENODEV => {
+                error.hint("the initramfs needs the file system's module: docs/appliance.md")
+            }
+            _ => error,
+        }
+    })?;
+    Ok(STORE.into())
+}

@@ -1,0 +1,174 @@
+//! What a kernel leaves to its first process: file systems, modules, names.
+
+use super::words;
+use crate::base::error::{Context, Error, Result};
+use nix::errno::Errno;
+use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::unistd::{chdir, chroot};
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// Where the initramfs has modules, and the file that lists them, a name a line, in the order of
+/// loading.
+const MODULES: &str = "/modules";
+
+/// Type, mount point, options.
+const FILE_SYSTEMS: [(&str, &str, MsFlags); 4] = [
+    ("proc", "/proc", CLOSED),
+    ("sysfs", "/sys", CLOSED),
+    (
+        "devtmpfs",
+        "/dev",
+        MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
+    ),
+    ("cgroup2", "/sys/fs/cgroup", CLOSED),
+];
+
+const CLOSED: MsFlags = MsFlags::MS_NOSUID
+    .union(MsFlags::MS_NODEV)
+    .union(MsFlags::MS_NOEXEC);
+
+/// Makes the initramfs a root that can be left (pivot_root(2) refuses the kernel's own), and mounts
+/// what imrun needs. None of it is ever an app's.
+pub fn mount_all() -> Result<()> {
+    const RAMFS: libc::c_long = 0x8584_58f6;
+    let found = statfs("/").context(|| "statfs(\"/\")")?.filesystem_type();
+    if found != TMPFS_MAGIC && found.0 != RAMFS {
+        return Err(Error::unsupported("/", "is no initramfs")
+            .hint("imrun init is the init of an initramfs: docs/appliance.md"));
+    }
+    let none = None::<&str>;
+    directory("/mnt")?;
+    mount(Some("/"), "/mnt", none, MsFlags::MS_BIND, none).context(|| "mount(\"/\", MS_BIND)")?;
+    chdir("/mnt").context(|| "chdir(\"/mnt\")")?;
+    mount(Some("."), "/", none, MsFlags::MS_MOVE, none).context(|| "mount(\"/\", MS_MOVE)")?;
+    chroot(".").context(|| "chroot(\".\")")?;
+    for (kind, point, flags) in FILE_SYSTEMS {
+        directory(point)?;
+        mount(Some(kind), point, Some(kind), flags, none)
+            .context(|| format!("mount({kind:?}, {point:?})"))?;
+    }
+    Ok(())
+}
+
+/// Makes a directory, unless it is there.
+pub fn directory(path: &str) -> Result<()> {
+    std::fs::create_dir_all(path).context(|| format!("mkdir({path:?})"))
+}
+
+/// Loads the modules of the initramfs, with what the command line has for them.
+pub fn load_modules(line: &[u8]) -> Result<()> {
+    let order = Path::new(MODULES).join("order");
+    let list = match std::fs::read_to_string(&order) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        list => list.context(|| format!("read({order:?})"))?,
+    };
+    for name in list.lines() {
+        let path = Path::new(MODULES).join(name);
+        let file = File::open(&path).context(|| format!("open({path:?})"))?;
+        let parameters = words::module_parameters(line, module_of(name));
+        let parameters = CString::new(parameters)
+            .map_err(|_| Error::usage("kernel command line", "has a NUL byte"))?;
+        match finit_module(file.as_fd(), &parameters, ModuleInitFlags::empty()) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            // A driver without its device is none that is missed.
+            Err(Errno::ENODEV) => {}
+            Err(errno) => return Err(errno).context(|| format!("finit_module({path:?})")),
+        }
+    }
+    Ok(())
+}
+
+/// `12-virtio_net.ko` is virtio_net, numbered for who lists a directory.
+fn module_of(name: &str) -> &str {
+    let name = name.strip_suffix(".ko").unwrap_or(name);
+    match name.split_once('-') {
+        Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => rest,
+        _ => name,
+    }
+}
+
+/// Settings and files that a launch expects of its host. The machine is the app's alone: it may
+/// listen on any port.
+pub fn settle() -> Result<()> {
+    for (setting, value) in [
+        ("/proc/sys/kernel/dmesg_restrict", "1"),
+        ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
+    ] {
+        std::fs::write(setting, value).context(|| format!("write({setting:?})"))?;
+    }
+    directory("/etc")?;
+    file("/etc/hosts", || Ok("127.0.0.1 localhost\n".into()))?;
+    file("/etc/resolv.conf", || {
+        // What a kernel that asked for its address was told (ipconfig.c).
+        Ok(std::fs::read_to_string("/proc/net/pnp").unwrap_or_default())
+    })?;
+    file("/etc/machine-id", machine_id)
+}
+
+/// Makes a file, unless it is there.
+pub fn file(path: &str, text: impl FnOnce() -> Result<String>) -> Result<()> {
+    if Path::new(path).exists() {
+        return Ok(());
+    }
+    std::fs::write(path, text()?).context(|| format!("write({path:?})"))
+}
+
+/// By the machine's own number, so that it is the same after the next boot; where it has none, by
+/// the boot's.
+fn machine_id() -> Result<String> {
+    const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+    let own = std::fs::read_to_string("/sys/class/dmi/id/product_uuid");
+    if let Some(id) = own.ok().and_then(|text| digits(&text)) {
+        return Ok(id);
+    }
+    let boot = std::fs::read_to_string(BOOT).context(|| format!("read({BOOT:?})"))?;
+    digits(&boot).ok_or_else(|| Error::system(BOOT, "is no UUID"))
+}
+
+/// The 32 digits of a UUID that is not one for all machines.
+fn digits(text: &str) -> Option<String> {
+    let id: String = text.trim().chars().filter(|c| *c != '-').collect();
+    let id = id.to_ascii_lowercase();
+    let first = id.chars().next()?;
+    let is_id = id.len() == 32 && id.chars().all(|c| c.is_ascii_hexdigit());
+    (is_id && !id.chars().all(|c| c == first)).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_that_every_machine_could_have_is_none() {
+        let own = "4C4C4544-0042-3510-8053-C7C04F4A5931\n";
+        assert_eq!(
+            digits(own).unwrap(),
+            "4c4c45440042351080 53c7c04f4a5931".replace(' ', "")
+        );
+        for text in [
+            "",
+            "Not Settable",
+            "00000000-0000-0000-0000-000000000000",
+            "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
+        ] {
+            assert_eq!(digits(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_module_is_named_without_its_number() {
+        for (name, module) in [
+            ("12-virtio_net.ko", "virtio_net"),
+            ("i6300esb.ko", "i6300esb"),
+            ("8021q.ko", "8021q"),
+            ("crc32c-intel.ko", "crc32c-intel"),
+        ] {
+            assert_eq!(module_of(name), module);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Gives the machine the address that `ip=` says, where the kernel has not done so.
+
+use super::address::{self, Address};
+use super::machine;
+use crate::base::error::{Context, Error, Result};
+use crate::base::sys::network;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const DEVICES: &str = "/sys/class/net";
+/// How long an interface may take to show up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a kernel says what it was told, that understands `ip=` itself (Linux, net/ipv4/ipconfig.c).
+const KERNELS_OWN: &str = "/proc/net/pnp";
+
+/// Loopback, and the address that `ip=` says.
+pub fn configure(words: Option<&[u8]>) -> Result<()> {
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .context(|| "socket(AF_INET)")?;
+    network::loopback_up(socket.as_fd()).context(|| "ioctl(\"lo\", SIOCSIFFLAGS)")?;
+    let address = match words {
+        Some(value) if !Path::new(KERNELS_OWN).exists() => address::parse(value)?,
+        _ => None,
+    };
+    match address {
+        Some(address) => set(socket.as_fd(), &address),
+        None => Ok(()),
+    }
+}
+
+fn set(socket: BorrowedFd<'_>, address: &Address) -> Result<()> {
+    if let Some(name) = &address.host_name {
+        nix::unistd::sethostname(name).context(|| format!("sethostname({name:?})"))?;
+    }
+    if let Some(text) = servers(address) {
+        machine::directory("/etc")?;
+        std::fs::write(RESOLV_CONF, text).context(|| format!("write({RESOLV_CONF:?})"))?;
+    }
+    let device = device(address)?;
+    let call = |name: &str| format!("ioctl({device:?}, {name})");
+    let (ours, mask) = (address.address, address.netmask);
+    network::set_address(socket, &device, ours).context(|| call("SIOCSIFADDR"))?;
+    network::set_netmask(socket, &device, mask).context(|| call("SIOCSIFNETMASK"))?;
+    network::up(socket, &device).context(|| call("SIOCSIFFLAGS"))?;
+    if let Some(gateway) = address.gateway {
+        network::add_default_route(socket, gateway)
+            .context(|| format!("ioctl(SIOCADDRT, {gateway})"))?;
+    }
+    Ok(())
+}
+
+fn servers(address: &Address) -> Option<String> {
+    let mut text = String::new();
+    for server in &address.servers {
+        writeln!(text, "nameserver {server}").expect("a string takes all that is written");
+    }
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// The one that is named, or the first by name that is not loopback; they are awaited.
+fn device(address: &Address) -> Result<String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = match &address.device {
+            Some(name) => Some(name.clone()).filter(|name| Path::new(DEVICES).join(name).exists()),
+            None => first()?,
+        };
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        if Instant::now() >= deadline {
+            let name = address.device.as_deref().unwrap_or("ip=");
+            return Err(Error::system(
+                name,
+                format_args!("there is no network interface for it after {PATIENCE:?}"),
+            )
+            .hint("the initramfs needs the modules of its bus and driver: docs/appliance.md"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn first() -> Result<Option<String>> {
+    let list = std::fs::read_dir(DEVICES).context(|| format!("read({DEVICES:?})"))?;
+    let names =
+        list.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+    let names: std::io::Result<Vec<_>> = names.collect();
+    let names = names.context(|| format!("read({DEVICES:?})"))?;
+    Ok(names.into_iter().filter(|name| name != "lo").min())
+}

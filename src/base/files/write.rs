@@ -1,0 +1,188 @@
+//! Writes files for others, and through no symbolic link.
+
+use super::PRIVATE;
+use crate::base::error::{Context, Error, Result};
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Writes a file whole, in place of the one of that name: who reads it sees all of it or none. A symbolic link is
+/// replaced, and what it leads to is left alone.
+///
+/// # Errors
+/// The name leads to something that is not a regular file, such as a device.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(Error::usage(
+            format_args!("{path:?}"),
+            "is not a regular file, and would be replaced by one",
+        ));
+    }
+    let (beside, mut file) = create_beside(path, mode)?;
+    let written = file
+        .write_all(bytes)
+        .context(|| format!("write({beside:?})"))
+        .and_then(|()| {
+            std::fs::rename(&beside, path).context(|| format!("rename({beside:?}, {path:?})"))
+        });
+    if written.is_err() {
+        // The first error is the one to tell.
+        return std::fs::remove_file(&beside)
+            .context(|| format!("unlink({beside:?})"))
+            .and(written);
+    }
+    written
+}
+
+/// Makes a file with a name of its own in the directory of `path`.
+fn create_beside(path: &Path, mode: u32) -> Result<(PathBuf, File)> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let beside = path.with_file_name(format!(".imrun-{}-{number}", std::process::id()));
+        match try_create(&beside, mode) {
+            // Left by a killed process that had the same number, or put there by somebody else.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            created => {
+                let file = created.context(|| call(&beside))?;
+                return Ok((beside, file));
+            }
+        }
+    }
+}
+
+/// Makes a file that must not be there yet.
+pub fn create_new(path: &Path, mode: u32) -> Result<File> {
+    try_create(path, mode).context(|| call(path))
+}
+
+/// What [`try_create`] does, for errors.
+fn call(path: &Path) -> String {
+    format!("open, fchmod({path:?}, O_CREAT|O_EXCL)")
+}
+
+/// O_EXCL never follows a symbolic link, whatever it leads to.
+pub(super) fn try_create(path: &Path, mode: u32) -> std::io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
+    if let Err(error) = file.set_permissions(Permissions::from_mode(mode)) {
+        // The first error is the one to tell.
+        return std::fs::remove_file(path).and(Err(error));
+    }
+    Ok(file)
+}
+
+/// Opens a file that is written to its end, made private where it is not there. A pipe without a reader is not
+/// waited for.
+///
+/// # Errors
+/// A symbolic link, or what is neither a regular file nor a pipe.
+pub fn append(path: &Path) -> Result<File> {
+    match try_create(path, PRIVATE) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error).context(|| call(path)),
+        // What was just made is opened as any other, for O_APPEND.
+        Ok(_) => {}
+    }
+    let wrong = |why| Error::usage(format_args!("{path:?}"), why);
+    let opened = OpenOptions::new()
+        .append(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path);
+    let file = match opened {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(wrong(
+                "is a symbolic link, and nothing is written through one",
+            ));
+        }
+        opened => opened.context(|| format!("open({path:?}, O_APPEND|O_NOFOLLOW)"))?,
+    };
+    let kind = file.metadata().context(|| format!("fstat({path:?})"))?;
+    match kind.is_file() || kind.file_type().is_fifo() {
+        true => Ok(file),
+        false => Err(wrong("is neither a regular file nor a pipe")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn mode(path: &Path) -> u32 {
+        path.symlink_metadata().unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_its_mode_is_the_one_that_was_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        for (text, wanted) in [("17", 0o644), ("1", 0o600)] {
+            replace(&path, text.as_bytes(), wanted).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(mode(&path), wanted);
+        }
+        let left = std::fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(left, 1, "something was left beside it");
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_symbolic_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("victim"), "untouched").unwrap();
+        for name in ["pid", "log", "new"] {
+            symlink("victim", path(name)).unwrap();
+        }
+        replace(&path("pid"), b"17", 0o644).unwrap();
+        let error = append(&path("log")).unwrap_err();
+        assert!(error.why.contains("symbolic link"), "{error}");
+        assert!(create_new(&path("new"), 0o644).is_err());
+        let text = |name| std::fs::read_to_string(path(name)).unwrap();
+        assert_eq!(text("victim"), "untouched");
+        assert_eq!(text("pid"), "17");
+        assert!(!path("pid").is_symlink());
+        // One that leads nowhere makes nothing.
+        symlink("nowhere", path("dangling")).unwrap();
+        assert!(append(&path("dangling")).is_err());
+        assert!(create_new(&path("dangling"), 0o644).is_err());
+        assert!(!path("nowhere").exists());
+    }
+
+    #[test]
+    fn a_device_or_a_directory_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("/dev/null", dir.path().join("null")).unwrap();
+        for path in [Path::new("/dev/null"), &dir.path().join("null"), dir.path()] {
+            let error = replace(path, b"17", 0o644).unwrap_err();
+            assert!(error.why.contains("not a regular file"), "{error}");
+        }
+        assert!(append(Path::new("/dev/null")).is_err());
+    }
+
+    #[test]
+    fn what_is_appended_comes_behind_what_is_there_and_the_file_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for line in ["one\n", "two\n"] {
+            append(&path).unwrap().write_all(line.as_bytes()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        assert_eq!(mode(&path), 0o600);
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = append(&fifo).unwrap_err();
+        assert!(error.what.contains("O_APPEND"), "nobody reads it: {error}");
+        let reader = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&fifo);
+        append(&fifo).unwrap().write_all(b"x").unwrap();
+        drop(reader);
+    }
+}

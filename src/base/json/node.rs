@@ -1,0 +1,168 @@
+//! Reading a parsed document member by member, with errors that say where.
+
+use crate::base::error::{Error, Result};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+/// A value inside a document, and the way that led to it.
+#[derive(Debug, Clone)]
+pub struct Node<'a> {
+    what: &'a str,
+    path: String,
+    value: &'a Value,
+}
+
+impl<'a> Node<'a> {
+    /// The whole document; `what` names it in errors.
+    pub fn root(what: &'a str, value: &'a Value) -> Node<'a> {
+        Node {
+            what,
+            path: String::new(),
+            value,
+        }
+    }
+
+    /// An error about this value: "`layers[2].size` WHY".
+    pub fn error(&self, why: impl Display) -> Error {
+        match self.path.as_str() {
+            "" => Error::digest(self.what, why),
+            path => Error::digest(self.what, format_args!("`{path}` {why}")),
+        }
+    }
+
+    /// The name of the whole document.
+    pub fn what(&self) -> &'a str {
+        self.what
+    }
+
+    /// The members of an object.
+    pub fn object(&self) -> Result<&'a Map<String, Value>> {
+        self.value
+            .as_object()
+            .ok_or_else(|| self.error("is not an object"))
+    }
+
+    /// Whether an object has the key at all, be it with a null.
+    pub fn has(&self, key: &str) -> bool {
+        self.value.get(key).is_some()
+    }
+
+    /// A member that may be absent; null is absent, as Docker writes it.
+    pub fn get(&self, key: &str) -> Result<Option<Node<'a>>> {
+        let value = self.object()?.get(key).filter(|value| !value.is_null());
+        Ok(value.map(|value| self.member(key, value)))
+    }
+
+    /// A member that must be there.
+    pub fn need(&self, key: &str) -> Result<Node<'a>> {
+        self.get(key)?
+            .ok_or_else(|| self.error(format_args!("lacks {key:?}")))
+    }
+
+    /// Every member of an object.
+    pub fn members(&self) -> Result<Vec<(&'a str, Node<'a>)>> {
+        let members = self.object()?.iter();
+        Ok(members
+            .map(|(key, value)| (key.as_str(), self.member(key, value)))
+            .collect())
+    }
+
+    /// The elements of an array.
+    pub fn list(&self) -> Result<Vec<Node<'a>>> {
+        let list = self
+            .value
+            .as_array()
+            .ok_or_else(|| self.error("is not an array"))?;
+        Ok(list
+            .iter()
+            .enumerate()
+            .map(|(index, value)| self.element(index, value))
+            .collect())
+    }
+
+    /// A string.
+    pub fn text(&self) -> Result<&'a str> {
+        self.value
+            .as_str()
+            .ok_or_else(|| self.error("is not a string"))
+    }
+
+    /// A boolean.
+    pub fn truth(&self) -> Result<bool> {
+        self.value
+            .as_bool()
+            .ok_or_else(|| self.error("is neither true nor false"))
+    }
+
+    /// A size in bytes: a whole number from 0 to 2^63 - 1 (OCI descriptor.md: an int64).
+    pub fn size(&self) -> Result<u64> {
+        let size = self
+            .value
+            .as_u64()
+            .filter(|size| i64::try_from(*size).is_ok());
+        size.ok_or_else(|| self.error("is not a whole number from 0 to 2^63 - 1"))
+    }
+
+    /// A whole number from 0 to 2^64 - 1.
+    pub fn word(&self) -> Result<u64> {
+        self.value
+            .as_u64()
+            .ok_or_else(|| self.error("is not a whole number from 0 to 2^64 - 1"))
+    }
+
+    /// A whole number from -2^63 to 2^63 - 1.
+    pub fn integer(&self) -> Result<i64> {
+        self.value
+            .as_i64()
+            .ok_or_else(|| self.error("is not a whole number from -2^63 to 2^63 - 1"))
+    }
+
+    /// Whether it says nothing: an empty string, list or object, or 0.
+    pub fn is_nothing(&self) -> bool {
+        match self.value {
+            Value::Null => true,
+            Value::Bool(value) => !value,
+            Value::Number(number) => number.as_i64() == Some(0),
+            Value::String(text) => text.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            Value::Object(object) => object.is_empty(),
+        }
+    }
+
+    /// An array of strings.
+    pub fn texts(&self) -> Result<Vec<String>> {
+        self.list()?
+            .iter()
+            .map(|node| Ok(node.text()?.to_string()))
+            .collect()
+    }
+
+    /// An object of strings.
+    pub fn text_map(&self) -> Result<BTreeMap<String, String>> {
+        let members = self.members()?.into_iter();
+        members
+            .map(|(key, node)| Ok((key.to_string(), node.text()?.to_string())))
+            .collect()
+    }
+
+    fn member(&self, key: &str, value: &'a Value) -> Node<'a> {
+        let path = match self.path.as_str() {
+            "" => key.to_string(),
+            path => format!("{path}.{key}"),
+        };
+        Node {
+            what: self.what,
+            path,
+            value,
+        }
+    }
+
+    fn element(&self, index: usize, value: &'a Value) -> Node<'a> {
+        Node {
+            what: self.what,
+            path: format!("{}[{index}]", self.path),
+            value,
+        }
+    }
+}

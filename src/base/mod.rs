@@ -1,0 +1,14 @@
+//! What everything rests on: errors, system calls, digests, files, time, TLS.
+//!
+//! [`sys`] alone has `unsafe` code.
+
+pub mod digest;
+pub mod error;
+pub mod files;
+pub mod ids;
+pub mod json;
+pub mod parallel;
+pub mod paths;
+pub mod sys;
+pub mod time;
+pub mod tls;

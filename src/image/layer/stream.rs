@@ -1,0 +1,153 @@
+//! The tar as a stream of blocks with a position and a budget.
+
+use super::header::{Header, SIZE};
+use super::{BLOCK, refuse, too_much};
+use crate::base::error::{Error, Result, reason_of};
+use std::io::{self, BufRead};
+
+pub(super) struct Stream<R> {
+    inner: R,
+    position: u64,
+    limit: u64,
+}
+
+impl<R: BufRead> Stream<R> {
+    pub(super) fn new(inner: R, limit: u64) -> Self {
+        Stream {
+            inner,
+            position: 0,
+            limit,
+        }
+    }
+
+    /// Bytes read so far.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next header, `None` at the end blocks. One zero block may stand for two, since
+    /// nothing of the tree can be lost behind it.
+    pub(super) fn header(&mut self) -> Result<Option<Header>> {
+        let Some(block) = self.block()? else {
+            return Err(refuse("the tar ends without its end blocks"));
+        };
+        if block.is_zero() {
+            return match self.block()? {
+                Some(second) if !second.is_zero() => Err(refuse(
+                    "a lone zero block, with more entries behind it that some would read",
+                )),
+                _ => Ok(None),
+            };
+        }
+        block.verify()?;
+        Ok(Some(block))
+    }
+
+    /// The next 512 bytes, `None` where the stream ends before the first of them.
+    pub(super) fn block(&mut self) -> Result<Option<Header>> {
+        if self.fill()?.is_empty() {
+            return Ok(None);
+        }
+        let mut block = [0; SIZE];
+        let mut filled = 0;
+        while filled < SIZE {
+            let available = self.some()?;
+            let count = available.len().min(SIZE - filled);
+            block[filled..filled + count].copy_from_slice(&available[..count]);
+            self.consume(count);
+            filled += count;
+        }
+        Ok(Some(Header(block)))
+    }
+
+    /// Hands `size` bytes to `take` in pieces, without copying them.
+    pub(super) fn pieces(&mut self, size: u64, mut take: impl FnMut(&[u8])) -> Result<()> {
+        self.afford(size)?;
+        let mut left = size;
+        while left > 0 {
+            let available = self.some()?;
+            let count = usize::try_from(left).map_or(available.len(), |n| n.min(available.len()));
+            take(&available[..count]);
+            self.consume(count);
+            left -= count as u64;
+        }
+        Ok(())
+    }
+
+    /// Skips `size` bytes.
+    pub(super) fn skip(&mut self, size: u64) -> Result<()> {
+        self.pieces(size, |_| ())
+    }
+
+    /// Skips to the next block.
+    pub(super) fn align(&mut self) -> Result<()> {
+        self.skip(self.position.next_multiple_of(BLOCK) - self.position)
+    }
+
+    /// Reads on to the end of the stream: it belongs to the digest, not to the tree.
+    pub(super) fn drain(&mut self) -> Result<()> {
+        loop {
+            let count = self.fill()?.len();
+            if count == 0 {
+                return Ok(());
+            }
+            self.consume(count);
+        }
+    }
+
+    /// Refuses a size beyond the budget before a byte of it is read.
+    fn afford(&self, size: u64) -> Result<()> {
+        match self.position.checked_add(size) {
+            Some(end) if end <= self.limit => Ok(()),
+            _ => Err(self.over_budget()),
+        }
+    }
+
+    fn over_budget(&self) -> Error {
+        too_much(format_args!(
+            "the layer has more than {} bytes uncompressed",
+            self.limit
+        ))
+    }
+
+    fn some(&mut self) -> Result<&[u8]> {
+        let available = self.inner.fill_buf().map_err(read_error)?;
+        if available.is_empty() {
+            return Err(refuse("the tar ends in the middle of it"));
+        }
+        Ok(available)
+    }
+
+    fn fill(&mut self) -> Result<&[u8]> {
+        if self.position > self.limit {
+            return Err(self.over_budget());
+        }
+        self.inner.fill_buf().map_err(read_error)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.inner.consume(count);
+        self.position += count as u64;
+    }
+}
+
+/// The decoders' errors have no number; those of the system do. An error of imrun's own, such as
+/// that of a transfer, stays what it is.
+fn read_error(error: io::Error) -> Error {
+    if let Some(own) = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>())
+    {
+        return own.clone();
+    }
+    match error.raw_os_error() {
+        Some(_) => Error::system(
+            "",
+            format_args!("read or write of the layer: {}", reason_of(&error)),
+        ),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            refuse("the compressed stream is truncated")
+        }
+        None => refuse(format_args!("the compressed stream is damaged: {error}")),
+    }
+}

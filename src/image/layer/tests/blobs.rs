@@ -1,0 +1,116 @@
+//! Compressed blobs, and what passes through a tee.
+
+use super::*;
+use crate::base::digest::{Algorithm, Digest};
+use crate::base::error::Result;
+use std::io::{BufReader, Read, Write};
+
+fn gzip(data: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn unpack(compression: Compression, blob: &[u8]) -> Result<Layer> {
+    let decoder = decoder(compression, blob)?;
+    scan(BufReader::new(decoder), &Limits::default())
+}
+
+type Compress = fn(&[u8]) -> Vec<u8>;
+
+fn compressors() -> [(Compression, Compress); 2] {
+    [
+        (Compression::Gzip, gzip),
+        (Compression::Zstd, |data| zstd::encode_all(data, 3).unwrap()),
+    ]
+}
+
+/// Content that does not compress, so that a blob has many bytes to cut and change.
+fn noise() -> Vec<u8> {
+    let noise: Vec<u8> = (0..100u32)
+        .flat_map(|n| Digest::sha256(&n.to_le_bytes()).as_bytes().to_vec())
+        .collect();
+    Tar::new().file("noise", &noise).end()
+}
+
+#[test]
+fn several_gzip_members_and_zstd_frames_are_one_stream() {
+    let tar = noise();
+    for (compression, compress) in compressors() {
+        let (front, back) = tar.split_at(700);
+        let blob = [compress(front), compress(b""), compress(back)].concat();
+        assert_eq!(
+            unpack(compression, &blob).unwrap(),
+            unpack(Compression::None, &tar).unwrap()
+        );
+    }
+}
+
+#[test]
+fn trailing_garbage_truncation_and_damage_of_a_blob_are_refused() {
+    let tar = noise();
+    for (compression, compress) in compressors() {
+        let blob = compress(&tar);
+        for garbage in [&b"x"[..], &[0; 512], b"\x1f\x8b", b"\x28\xb5\x2f\xfd"] {
+            let error = unpack(compression, &[&blob, garbage].concat()).unwrap_err();
+            assert!(error.why.contains("compressed stream"), "{error}");
+        }
+        for length in (0..blob.len()).step_by(7).chain(blob.len() - 8..blob.len()) {
+            assert!(
+                unpack(compression, &blob[..length]).is_err(),
+                "{compression:?} {length}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_wrong_gzip_checksum_is_refused() {
+    let blob = gzip(&noise());
+    for back in 1..=8 {
+        let mut wrong = blob.clone();
+        let at = wrong.len() - back;
+        wrong[at] ^= 1;
+        let error = unpack(Compression::Gzip, &wrong).unwrap_err();
+        assert!(error.why.contains("checksum"), "{error}");
+    }
+}
+
+#[test]
+fn a_zstd_window_over_the_limit_is_refused() {
+    for (log, taken) in [(27, true), (28, false)] {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(log).unwrap();
+        encoder.write_all(&noise()).unwrap();
+        let blob = encoder.finish().unwrap();
+        assert_eq!(unpack(Compression::Zstd, &blob).is_ok(), taken, "{log}");
+    }
+}
+
+#[test]
+fn a_tee_hashes_and_keeps_every_byte() {
+    let mut tar = Tar::new().file("f", &vec![3; 1_000_000]).end();
+    tar.extend(vec![5; 700_000]);
+    let mut kept = Vec::new();
+    let mut tee = Tee::new(&tar[..], Algorithm::Sha256, Some(&mut kept));
+    let layer = scan(&mut tee, &Limits::default()).unwrap();
+    assert_eq!(tee.finish(), (Digest::sha256(&tar), tar.len() as u64));
+    assert_eq!((kept, layer.size), (tar.clone(), tar.len() as u64));
+    let mut read = Vec::new();
+    Tee::new(&tar[..], Algorithm::Sha512, None)
+        .read_to_end(&mut read)
+        .unwrap();
+    assert_eq!(read, tar);
+}
+
+#[test]
+fn a_write_that_fails_is_a_system_error() {
+    let mut full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let tar = Tar::new().file("f", b"").end();
+    let tee = Tee::new(&tar[..], Algorithm::Sha256, Some(&mut full));
+    let error = scan(tee, &Limits::default()).unwrap_err();
+    assert_eq!(error.reason, Reason::System);
+}

@@ -1,0 +1,325 @@
+//! Image documents: indexes, manifests and what they point at.
+//!
+//! Bytes come in that the caller has hashed already, and small values of our own go out. The
+//! types of oci-spec are not used: they take unknown algorithms, other media types and ambiguous
+//! documents, all of which must be refused here. Source: OCI image specification 1.1; Docker
+//! image manifest version 2, schema 2.
+
+pub mod archive;
+mod config;
+mod index;
+pub mod layout;
+mod platform;
+mod seal;
+
+pub use config::Config;
+pub use index::{Index, MAX_INDEX_DEPTH};
+pub use platform::Platform;
+pub use seal::Seal;
+
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Result};
+use crate::base::json::{self, Node};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Bytes of a document (4 MiB, the limit that registries keep); larger ones are refused unread.
+pub const MAX_DOCUMENT: usize = 4 << 20;
+
+/// OCI image index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// OCI image manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// OCI image config.
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// OCI uncompressed layer.
+pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// Docker manifest list.
+pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Docker manifest, schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker image config.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+
+/// A pointer to a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descriptor {
+    /// What the blob is.
+    pub media_type: String,
+    /// The blob's identity.
+    pub digest: Digest,
+    /// The blob's length in bytes, below 2^63.
+    pub size: u64,
+    /// In an index: what the image runs on.
+    pub platform: Option<Platform>,
+    /// Set where the blob is a manifest of something else than an image.
+    pub artifact_type: Option<String>,
+    /// Free-form notes.
+    pub annotations: BTreeMap<String, String>,
+    /// Other places of the blob, of use to nobody here: nothing is ever fetched from them.
+    pub urls: Vec<String>,
+}
+
+impl Descriptor {
+    fn read(node: &Node) -> Result<Descriptor> {
+        let digest = node.need("digest")?;
+        Ok(Descriptor {
+            media_type: node.need("mediaType")?.text()?.to_string(),
+            digest: read_digest(&digest)?,
+            size: node.need("size")?.size()?,
+            platform: node
+                .get("platform")?
+                .as_ref()
+                .map(Platform::read)
+                .transpose()?,
+            artifact_type: read_text(node, "artifactType")?,
+            annotations: read_annotations(node)?,
+            urls: read_texts(node, "urls")?,
+        })
+    }
+
+    /// Refuses a blob of another length; to be asked before a byte of it is hashed.
+    pub fn expect_size(&self, what: &str, size: u64) -> Result<()> {
+        if size == self.size {
+            return Ok(());
+        }
+        let why = format_args!("is {size} bytes long, its descriptor says {}", self.size);
+        Err(Error::digest(format_args!("{what} {}", self.digest), why))
+    }
+}
+
+/// What a manifest digest can name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a launch has one of these")]
+pub enum Document {
+    /// One image for several platforms.
+    Index(Index),
+    /// One image.
+    Manifest(Manifest),
+}
+
+impl Document {
+    /// Reads an index or a manifest.
+    ///
+    /// `media_type` is the one of the descriptor or response header that led here, if any: the
+    /// document's own must be the same. Where neither has one, the members decide.
+    pub fn parse(what: &str, bytes: &[u8], media_type: Option<&str>) -> Result<Document> {
+        let value = read_json(what, bytes)?;
+        let root = Node::root(what, &value);
+        refuse_ambiguity(&root)?;
+        match kind(&root, media_type)? {
+            Kind::Index => Ok(Document::Index(Index::read(&root)?)),
+            Kind::Manifest => Ok(Document::Manifest(Manifest::read(&root)?)),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Index,
+    Manifest,
+}
+
+/// A document that one client takes for an index and another for a manifest has two meanings
+/// under one digest (CVE-2021-41190).
+fn refuse_ambiguity(root: &Node) -> Result<()> {
+    root.object()?;
+    let version = root.get("schemaVersion")?;
+    let of_schema_1 = ["fsLayers", "signatures"]
+        .into_iter()
+        .any(|key| root.has(key));
+    if of_schema_1
+        || version
+            .as_ref()
+            .is_some_and(|version| version.size().ok() == Some(1))
+    {
+        return Err(schema_1(root));
+    }
+    if root.need("schemaVersion")?.size().ok() != Some(2) {
+        return Err(root.error("`schemaVersion` is not 2"));
+    }
+    for key in ["layers", "config"] {
+        if root.has("manifests") && root.has(key) {
+            let why = format_args!(
+                "has both \"manifests\" and {key:?}: it could be an index or a manifest"
+            );
+            return Err(root.error(why));
+        }
+    }
+    Ok(())
+}
+
+fn schema_1(root: &Node) -> Error {
+    let why = "is a Docker schema 1 manifest, which does not name its layers' content";
+    Error::policy(root.what(), why)
+        .hint("push the image again with a current tool, which writes schema 2 or OCI")
+}
+
+fn kind(root: &Node, expected: Option<&str>) -> Result<Kind> {
+    let own = root.get("mediaType")?.map(|node| node.text()).transpose()?;
+    if let (Some(own), Some(expected)) = (own, expected)
+        && own != expected
+    {
+        return Err(root.error(format_args!(
+            "`mediaType` is {own:?}, but {expected:?} was promised"
+        )));
+    }
+    match own.or(expected) {
+        Some(OCI_INDEX | DOCKER_INDEX) => Ok(Kind::Index),
+        Some(OCI_MANIFEST | DOCKER_MANIFEST) => Ok(Kind::Manifest),
+        Some(other) if other.starts_with("application/vnd.docker.distribution.manifest.v1+") => {
+            Err(schema_1(root))
+        }
+        Some(other) => Err(root.error(format_args!(
+            "is neither an index nor a manifest, but {other:?}"
+        ))),
+        None if root.has("manifests") => Ok(Kind::Index),
+        None => Ok(Kind::Manifest),
+    }
+}
+
+/// One image: its config and its layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// The image config.
+    pub config: Descriptor,
+    /// The layers, lowest first; each has a `LayerKind`.
+    pub layers: Vec<Descriptor>,
+    /// Free-form notes.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    fn read(root: &Node) -> Result<Manifest> {
+        let config = Descriptor::read(&root.need("config")?)?;
+        if !matches!(config.media_type.as_str(), OCI_CONFIG | DOCKER_CONFIG) {
+            return Err(artifact(root, &config.media_type)?);
+        }
+        let mut layers = Vec::new();
+        for node in root.need("layers")?.list()? {
+            let layer = Descriptor::read(&node)?;
+            if LayerKind::of(&layer.media_type).is_none() {
+                return Err(node.error(format_args!(
+                    "is no layer that imrun knows: {:?}",
+                    layer.media_type
+                )));
+            }
+            layers.push(layer);
+        }
+        Ok(Manifest {
+            config,
+            layers,
+            annotations: read_annotations(root)?,
+        })
+    }
+}
+
+fn artifact(root: &Node, config: &str) -> Result<Error> {
+    let kind = read_text(root, "artifactType")?.unwrap_or_else(|| config.to_string());
+    let why = format_args!("is an artifact ({kind}), not an image: it has no image config");
+    Ok(Error::policy(root.what(), why))
+}
+
+/// The bytes of a manifest of plain tars: a config and layers, each with its size, made from
+/// `base` if there is one, and sealed if there is a seal for them.
+///
+/// Canonical JSON: the same image has the same digest wherever it is made.
+pub fn write(
+    config: (Digest, u64),
+    layers: &[(Digest, u64)],
+    base: Option<Digest>,
+    seal: Option<&Seal>,
+) -> Vec<u8> {
+    // Says which manifest an image was made from (OCI annotations.md).
+    const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+    let descriptor = |media_type: &str, (digest, size): (Digest, u64)| json!({ "mediaType": media_type, "digest": digest, "size": size });
+    let layer = |(number, layer): (usize, &(Digest, u64))| {
+        let mut layer = descriptor(OCI_LAYER, *layer);
+        if let Some(seal) = seal {
+            layer["annotations"] = seal.of_layer(number);
+        }
+        layer
+    };
+    let mut manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": descriptor(OCI_CONFIG, config),
+        "layers": layers.iter().enumerate().map(layer).collect::<Vec<_>>(),
+    });
+    let base = base.map(|base| (BASE_DIGEST.to_string(), json!(base)));
+    let seal = seal.into_iter().flat_map(Seal::of_manifest);
+    let annotations: serde_json::Map<_, _> = base.into_iter().chain(seal).collect();
+    if !annotations.is_empty() {
+        manifest["annotations"] = annotations.into();
+    }
+    json::canonical(&manifest).into_bytes()
+}
+
+/// How a layer's tar is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerKind {
+    /// As it is: the blob's digest is the diff_id.
+    Tar,
+    /// By gzip.
+    Gzip,
+    /// By zstd.
+    Zstd,
+}
+
+impl LayerKind {
+    /// The kind by media type, `None` for what is no layer.
+    ///
+    /// "Nondistributable" and "foreign" layers are ordinary ones whose blob must be there: their
+    /// `urls` are never followed.
+    pub fn of(media_type: &str) -> Option<LayerKind> {
+        match media_type {
+            OCI_LAYER
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar"
+            | "application/vnd.docker.image.rootfs.diff.tar"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar" => Some(LayerKind::Tar),
+            "application/vnd.oci.image.layer.v1.tar+gzip"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+            | "application/vnd.docker.image.rootfs.diff.tar.gzip"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Some(LayerKind::Gzip),
+            "application/vnd.oci.image.layer.v1.tar+zstd"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
+            | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Some(LayerKind::Zstd),
+            _ => None,
+        }
+    }
+}
+
+fn read_json(what: &str, bytes: &[u8]) -> Result<Value> {
+    if bytes.len() > MAX_DOCUMENT {
+        let why = format_args!(
+            "is {} bytes long, more than the {MAX_DOCUMENT} that are read",
+            bytes.len()
+        );
+        return Err(Error::digest(what, why));
+    }
+    json::parse(what, bytes)
+}
+
+fn read_digest(node: &Node) -> Result<Digest> {
+    let text = node.text()?;
+    text.parse()
+        .map_err(|e: Error| node.error(format_args!("is {text:?}: {}", e.why)))
+}
+
+/// A string that may be absent; the empty string is absent, as Docker writes it.
+fn read_text(node: &Node, key: &str) -> Result<Option<String>> {
+    let text = node.get(key)?.map(|node| node.text()).transpose()?;
+    Ok(text.filter(|text| !text.is_empty()).map(str::to_string))
+}
+
+fn read_texts(node: &Node, key: &str) -> Result<Vec<String>> {
+    node.get(key)?.map_or(Ok(Vec::new()), |node| node.texts())
+}
+
+fn read_annotations(node: &Node) -> Result<BTreeMap<String, String>> {
+    node.get("annotations")?
+        .map_or(Ok(BTreeMap::new()), |node| node.text_map())
+}
+
+#[cfg(test)]
+mod tests;

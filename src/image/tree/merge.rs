@@ -1,0 +1,280 @@
+//! Layers on top of each other, as one tree.
+//!
+//! Source: OCI image specification 1.1, layer.md, "Applying Changesets"; where it is silent,
+//! what containerd and Docker do.
+
+use super::resolve::{Resolution, Stop};
+use super::{Content, Dirent, Inode, InodeId, Tree};
+use crate::base::error::{Error, Result};
+use crate::image::layer::{Entry, Kind, Layer, Meta, split};
+
+/// Directories below each other. Through symlinks a tree could else be deeper than any path is long.
+const DEPTH: usize = 2048;
+/// Entries of all layers, and inodes in a tree: one long name makes two thousand parents.
+const INODES: usize = 1 << 22;
+
+/// Merges an image's layers, the lowest first. Errors name the layer, from 0, and the path.
+pub fn merge(layers: impl IntoIterator<Item = Layer>) -> Result<Tree> {
+    let mut merger = Merger {
+        tree: Tree::new(),
+        layer: 0,
+        recent: None,
+    };
+    let (mut devices, mut entries) = (0, 0);
+    for (index, layer) in layers.into_iter().enumerate() {
+        merger.layer = u16::try_from(index)
+            .map_err(|_| Error::policy("image", "it has more than 65,536 layers"))?;
+        devices += layer.dropped.devices;
+        entries += layer.entries.len();
+        if entries > INODES {
+            return Err(Error::policy(
+                "image",
+                format_args!("it has more than {INODES} entries"),
+            ));
+        }
+        merger.apply(layer)?;
+    }
+    let mut tree = merger.tree;
+    tree.check_mount_points()?;
+    if devices > 0 {
+        tree.drop_devices();
+    }
+    Ok(tree)
+}
+
+struct Merger {
+    tree: Tree,
+    layer: u16,
+    /// The last parent resolved: most entries stand beside the one before them. Names that are
+    /// only added cannot change what it means; any that is replaced or removed forgets it.
+    recent: Option<(Box<[u8]>, InodeId)>,
+}
+
+impl Merger {
+    fn apply(&mut self, layer: Layer) -> Result<()> {
+        self.hide(&layer.entries);
+        self.recent = None;
+        for entry in layer.entries {
+            let Entry { path, meta, kind } = entry;
+            self.insert(&path, meta, kind).map_err(|mut error| {
+                error.what = format!("layer {}: {}", self.layer, String::from_utf8_lossy(&path));
+                error
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whiteouts and opaque markers concern the layers below only, so they come before any entry.
+    fn hide(&mut self, entries: &[Entry]) {
+        let markers = || {
+            entries
+                .iter()
+                .filter(|e| matches!(e.kind, Kind::Whiteout | Kind::Opaque))
+        };
+        if markers().next().is_none() {
+            return;
+        }
+        let own = entries
+            .iter()
+            .filter(|entry| matches!(entry.kind, Kind::Directory));
+        let mut own: Vec<&[u8]> = own.map(|entry| &*entry.path).collect();
+        own.sort_unstable();
+        for marker in markers() {
+            match marker.kind {
+                Kind::Opaque => {
+                    if let Some(directory) = self.hiding(&marker.path, &own) {
+                        self.tree.clear(directory);
+                    }
+                }
+                _ => {
+                    let (parent, name) = split(&marker.path);
+                    if let Some(directory) = self.hiding(parent, &own) {
+                        self.tree.remove(directory, name);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The lower directory that a marker is in. A symlink on the way is followed, unless this
+    /// layer has a directory in its place: then nothing below shows there anyway.
+    fn hiding(&self, path: &[u8], own: &[&[u8]]) -> Option<InodeId> {
+        let mut directory = self.tree.root;
+        let ends = path
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'/')
+            .map(|(at, _)| at);
+        for end in ends.chain([path.len()]).filter(|end| *end > 0) {
+            let prefix = &path[..end];
+            let unfollowed = self.tree.child(directory.inode, split(prefix).1)?;
+            let replaced = own.binary_search(&prefix).is_ok();
+            directory = match self.tree.inode(unfollowed.inode).content {
+                Content::Directory(_) => unfollowed,
+                Content::Symlink(_) if !replaced => self.tree.lookup(prefix, true)?,
+                _ => return None,
+            };
+        }
+        self.tree.children(directory.inode).map(|_| directory.inode)
+    }
+
+    fn insert(&mut self, path: &[u8], meta: Meta, kind: Kind) -> Result<()> {
+        let layer = self.layer;
+        let content = match kind {
+            Kind::Whiteout | Kind::Opaque => return Ok(()),
+            Kind::Directory => return self.insert_directory(path, meta),
+            Kind::HardLink(target) => return self.insert_link(path, &target),
+            Kind::File { size, offset } => Content::File {
+                layer,
+                size,
+                offset,
+            },
+            Kind::Sparse(file) => Content::Sparse { layer, file },
+            Kind::Symlink(target) => Content::Symlink(target),
+            Kind::Fifo => Content::Fifo,
+            Kind::Device => Content::Dropped,
+        };
+        let (parent, name) = split(path);
+        let parent = self.parent(parent)?;
+        self.insert_inode(parent, name, Inode::new(meta, content))?;
+        Ok(())
+    }
+
+    /// A directory over a directory replaces its attributes only; over anything else, itself.
+    fn insert_directory(&mut self, path: &[u8], meta: Meta) -> Result<()> {
+        let layer = Some(self.layer);
+        if path.is_empty() {
+            self.tree.root.layer = layer;
+            self.tree.inodes[InodeId::ROOT.index()].meta = meta;
+            return Ok(());
+        }
+        let (parent, name) = split(path);
+        let parent = self.parent(parent)?;
+        let inode = match self.tree.child(parent, name) {
+            Some(entry) if self.tree.children(entry.inode).is_some() => {
+                if let Content::Directory(children) = &mut self.tree.inodes[parent.index()].content
+                    && let Some(entry) = children.get_mut(name)
+                {
+                    entry.layer = layer;
+                }
+                entry.inode
+            }
+            _ => self.insert_inode(parent, name, Inode::directory())?.inode,
+        };
+        self.tree.inodes[inode.index()].meta = meta;
+        Ok(())
+    }
+
+    /// Another name for what the merged tree has so far. The link's own attributes are those of
+    /// the inode it names, which its first entry has set: they are not taken from here.
+    fn insert_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
+        let (parent, name) = split(path);
+        let parent = self.parent(parent)?;
+        let shown = String::from_utf8_lossy(target);
+        let Some(entry) = self.tree.lookup(target, false) else {
+            return Err(refuse(format_args!(
+                "a hard link to {shown}, which is not there"
+            )));
+        };
+        match self.tree.inode(entry.inode).content {
+            Content::Directory(_) => {
+                return Err(refuse(format_args!("a hard link to {shown}, a directory")));
+            }
+            Content::Dropped => self.tree.dropped_links += 1,
+            _ => {}
+        }
+        self.put(parent, name, entry.inode);
+        Ok(())
+    }
+
+    fn insert_inode(&mut self, parent: InodeId, name: &[u8], inode: Inode) -> Result<Dirent> {
+        if self.tree.capacity() >= INODES {
+            return Err(Error::policy(
+                "",
+                format_args!("the image has more than {INODES} inodes"),
+            ));
+        }
+        let inode = self.tree.add(inode);
+        Ok(self.put(parent, name, inode))
+    }
+
+    fn put(&mut self, parent: InodeId, name: &[u8], inode: InodeId) -> Dirent {
+        if self.tree.child(parent, name).is_some() {
+            self.recent = None;
+        }
+        let entry = Dirent {
+            inode,
+            layer: Some(self.layer),
+        };
+        self.tree.put(parent, name, entry);
+        entry
+    }
+
+    /// The directory that an entry is in: symlinks are followed inside the root, what is missing
+    /// is made, and a lower layer's file gives way.
+    fn parent(&mut self, path: &[u8]) -> Result<InodeId> {
+        if let Some((recent, inode)) = &self.recent
+            && **recent == *path
+        {
+            return Ok(*inode);
+        }
+        let mut way = Resolution::new(&self.tree, path);
+        loop {
+            let name = match way.advance(&self.tree) {
+                Stop::End => break,
+                Stop::Missing(name) => name,
+                Stop::Blocked(_, entry) if entry.layer == Some(self.layer) => {
+                    return Err(refuse("its parent is a file of the same layer"));
+                }
+                Stop::Blocked(name, _) => name,
+                Stop::Loop => return Err(refuse("more than 40 symlinks lead to its parent")),
+            };
+            if way.depth() > DEPTH {
+                return Err(Error::policy(
+                    "",
+                    format_args!("more than {DEPTH} directories deep"),
+                ));
+            }
+            let directory = way.directory().inode;
+            way.enter(self.insert_inode(directory, way.name(name), Inode::directory())?);
+        }
+        let inode = way.directory().inode;
+        self.recent = Some((path.into(), inode));
+        Ok(inode)
+    }
+}
+
+impl Tree {
+    /// The runtime mounts here; a symlink would send the mount elsewhere.
+    fn check_mount_points(&self) -> Result<()> {
+        for name in ["dev", "proc", "sys"] {
+            if let Some(entry) = self.child(InodeId::ROOT, name.as_bytes())
+                && self.children(entry.inode).is_none()
+            {
+                return Err(Error::policy(
+                    format_args!("/{name}"),
+                    "it is no directory in the image",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away all names of devices.
+    fn drop_devices(&mut self) {
+        let dropped: Vec<bool> = self
+            .inodes
+            .iter()
+            .map(|inode| matches!(inode.content, Content::Dropped))
+            .collect();
+        for inode in &mut self.inodes {
+            if let Content::Directory(children) = &mut inode.content {
+                children.retain(|_, entry| !dropped[entry.inode.index()]);
+            }
+        }
+    }
+}
+
+fn refuse(why: impl std::fmt::Display) -> Error {
+    Error::digest("", why)
+}

@@ -1,0 +1,215 @@
+//! The thread that owns one sink, and the buffer in front of it.
+
+use super::backoff::Backoff;
+use super::buffer::{Buffer, Settlement};
+use super::event::Batch;
+use super::sink::{Delivery, Failure, FailureKind, Rejection, Sink};
+use super::url::SinkUrl;
+use crate::base::error::{Context, Error, Result};
+use nix::sys::signal::SigSet;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+// Name resolution, TLS and JSON need some; the default of 2 MiB would do no harm but on small hosts.
+const STACK: usize = 256 * 1024;
+
+/// How long the sink is listened to before there may be something new to send.
+const SLICE: Duration = Duration::from_millis(2);
+
+/// One sink with all that is its own.
+#[derive(Debug)]
+pub struct Channel {
+    /// Where it ships to.
+    pub url: SinkUrl,
+    /// What waits for it.
+    pub buffer: Arc<Buffer>,
+}
+
+impl Channel {
+    /// Starts the thread, which connects as soon as there is something to ship.
+    pub fn start(url: SinkUrl, sink: Box<dyn Sink>, buffer: Buffer) -> Result<Channel> {
+        let channel = Channel {
+            buffer: Arc::new(if url.is_bare() { buffer.bare() } else { buffer }),
+            url,
+        };
+        let work = Work {
+            sink,
+            buffer: Arc::clone(&channel.buffer),
+            waiting: VecDeque::new(),
+            flight: VecDeque::new(),
+            backoff: Backoff::new(),
+            warned: false,
+        };
+        std::thread::Builder::new()
+            .name("shipper".into())
+            .stack_size(STACK)
+            .spawn(move || work.run())
+            .context(|| format!("clone(stack of {STACK} bytes) for the shipper"))?;
+        Ok(channel)
+    }
+
+    /// Whether its sink shows the bare bytes.
+    pub fn is_bare(&self) -> bool {
+        self.url.is_bare()
+    }
+
+    /// A failure as an error that names the sink.
+    pub fn error(&self, failure: Option<Failure>) -> Error {
+        let what = format!("sink {}", self.url.to_string().trim_end_matches(':'));
+        let hint = "is it running, and is the URL right? --sink stdio: shows the output here";
+        match failure {
+            Some(failure) => Error::sink(what, failure.why).hint(failure.hint.unwrap_or(hint)),
+            None => Error::sink(what, "no acknowledgement before the deadline").hint(hint),
+        }
+    }
+}
+
+impl Drop for Channel {
+    /// Leaves the thread behind: it ends by itself, unless it hangs in a dead network.
+    fn drop(&mut self) {
+        self.buffer.close();
+    }
+}
+
+/// What the thread owns.
+struct Work {
+    sink: Box<dyn Sink>,
+    buffer: Arc<Buffer>,
+    /// To be sent again, before anything new.
+    waiting: VecDeque<Batch>,
+    /// Sent, and not settled.
+    flight: VecDeque<Batch>,
+    backoff: Backoff,
+    /// Whether a rejection was told of.
+    warned: bool,
+}
+
+impl Work {
+    fn run(mut self) {
+        // Signals are the supervisor's: one that this thread took would not be seen there.
+        SigSet::all()
+            .thread_block()
+            .expect("SIG_BLOCK with a valid set cannot fail");
+        while self.step() {}
+    }
+
+    /// Sends a batch or settles one. Returns whether to go on.
+    fn step(&mut self) -> bool {
+        if self.flight.len() < self.sink.window() {
+            if let Some(batch) = self.next() {
+                let sent = self.sink.send(&batch);
+                self.flight.push_back(batch);
+                return match sent {
+                    Ok(()) => true,
+                    Err(failure) => self.failed(failure),
+                };
+            }
+            if self.flight.is_empty() {
+                return false;
+            }
+        }
+        let wait = (self.flight.len() < self.sink.window()).then_some(SLICE);
+        match self.sink.settle(&self.flight[0], wait) {
+            Ok(None) => true,
+            Ok(Some(delivery)) => self.settle(delivery),
+            Err(failure) => self.failed(failure),
+        }
+    }
+
+    /// What to send now; waits for it where nothing is in flight, and then has none only when the
+    /// buffer is closed.
+    fn next(&mut self) -> Option<Batch> {
+        let again = self.waiting.pop_front();
+        again.or_else(|| match self.flight.is_empty() {
+            true => self.buffer.take(),
+            false => self.buffer.try_take(),
+        })
+    }
+
+    /// Enters what was delivered of the oldest batch. Returns whether to go on.
+    fn settle(&mut self, delivery: Delivery) -> bool {
+        if let Some(rejection) = delivery.rejected.first() {
+            if !self.buffer.has_started() {
+                let why = format!("refused the first record: {}", rejection.why);
+                self.buffer.fail(Failure::new(FailureKind::Refused, why));
+                return false;
+            }
+            if !std::mem::replace(&mut self.warned, true) {
+                log::warn!("sink: refuses a line for good: {}", rejection.why);
+            }
+        }
+        let mut batch = self.flight.pop_front().expect("one was settled");
+        let mut settlement = settlement(&batch, &delivery);
+        let progress = settlement.freed > 0;
+        batch.keep(&delivery.again);
+        let left = [Some(&batch), self.flight.front(), self.waiting.front()];
+        settlement.unsettled = left.into_iter().flatten().find_map(Batch::first);
+        self.buffer.settle(settlement);
+        match batch.is_empty() {
+            true => self.buffer.recycle(batch),
+            false => self.waiting.push_front(batch),
+        }
+        if progress {
+            self.backoff = Backoff::new();
+        }
+        progress || self.buffer.pause(self.backoff.next())
+    }
+
+    /// Puts back what was in flight. Returns whether to go on.
+    fn failed(&mut self, failure: Failure) -> bool {
+        let ends_it = match failure.kind {
+            FailureKind::Broken => true,
+            FailureKind::Refused => !self.buffer.has_started(),
+            FailureKind::Again | FailureKind::TooLarge => false,
+        };
+        if ends_it {
+            self.buffer.fail(failure);
+            return false;
+        }
+        if failure.kind == FailureKind::TooLarge && self.flight[0].len() == 1 {
+            let why = failure.why;
+            return self.settle(Delivery {
+                rejected: vec![Rejection { index: 0, why }],
+                again: Vec::new(),
+            });
+        }
+        if failure.kind == FailureKind::TooLarge {
+            let second = self.flight[0].halve();
+            self.flight
+                .insert(1, second.expect("it has two events or more"));
+        }
+        let lines = |batch: &Batch| batch.iter().filter(|event| event.body.is_line()).count();
+        let again: usize = self.flight.iter().map(lines).sum();
+        while let Some(batch) = self.flight.pop_back() {
+            self.waiting.push_front(batch);
+        }
+        self.buffer.retry(failure, again as u64);
+        self.buffer.pause(self.backoff.next())
+    }
+}
+
+/// Sums up what became of a batch that was sent.
+fn settlement(sent: &Batch, delivery: &Delivery) -> Settlement {
+    let mut sum = Settlement::default();
+    let mut rejected = delivery.rejected.iter().peekable();
+    let mut again = delivery.again.iter().peekable();
+    for (index, event) in sent.iter().enumerate() {
+        if again.next_if_eq(&&index).is_some() {
+            sum.again += u64::from(event.body.is_line());
+            continue;
+        }
+        sum.freed += event.body.cost();
+        match rejected.next_if(|rejection| rejection.index == index) {
+            Some(rejection) => {
+                sum.rejected.add(&event);
+                sum.why = Some(rejection.why.clone());
+            }
+            None => sum.acknowledged.add(&event),
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests;

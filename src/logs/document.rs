@@ -1,0 +1,126 @@
+//! An event as a JSON object.
+//!
+//! The names are those of the Elastic Common Schema 9 (`@timestamp`, `message`, `container.*`,
+//! `host.name`, `event.*`), which has none for the output stream: `log.iostream` is OpenTelemetry's
+//! (semantic conventions, general logs attributes). imrun's own are under `imrun.`. Names are
+//! written with dots, not nested: both mean the same to Elasticsearch.
+
+use super::escape::{append_lossy, append_number, append_string};
+use super::event::{Body, Event, Origin, Stream};
+use super::parse;
+use crate::base::time::Clock;
+use serde_json::Value;
+
+/// Writes the events of one launch. What all of them share is encoded once.
+pub struct Documents {
+    clock: Clock,
+    /// From the container's id on, without the closing brace.
+    identity: Vec<u8>,
+    launch: Vec<u8>,
+    /// What follows the sequence number of a line: its dataset and both of the above.
+    line: Vec<u8>,
+    parse: bool,
+}
+
+impl Documents {
+    /// For the events of this origin; with `parse`, a line that is a JSON object gives its members.
+    pub fn new(origin: &Origin, parse: bool) -> Documents {
+        let mut identity = Vec::new();
+        member(&mut identity, "container.id", &origin.container_id);
+        if let Some(name) = &origin.container_name {
+            member(&mut identity, "container.name", name);
+        }
+        identity.extend_from_slice(b",\"container.image.hash.all\":[");
+        append_string(&mut identity, &origin.image_digest);
+        identity.push(b']');
+        member(&mut identity, "host.name", &origin.host_name);
+        let mut launch = Vec::new();
+        member(&mut launch, "imrun.launch_id", &origin.launch_id);
+        let dataset = b",\"event.dataset\":\"imrun.output\"";
+        Documents {
+            clock: Clock::default(),
+            line: [&dataset[..], &identity, &launch].concat(),
+            identity,
+            launch,
+            parse,
+        }
+    }
+
+    /// Appends an event as one JSON object, without a newline. A line that is not UTF-8 has U+FFFD
+    /// where it is not, which is all that JSON can say.
+    pub fn append(&mut self, to: &mut Vec<u8>, event: &Event<'_>) {
+        to.extend_from_slice(b"{\"@timestamp\":\"");
+        to.extend_from_slice(self.clock.rfc3339(event.time));
+        match event.body {
+            Body::Line {
+                stream,
+                bytes,
+                partial,
+            } => self.append_line(to, event.sequence, stream, bytes, partial),
+            Body::Record { kind, fields } => self.append_record(to, event.sequence, kind, fields),
+        }
+        to.push(b'}');
+    }
+
+    fn append_line(
+        &self,
+        to: &mut Vec<u8>,
+        sequence: u64,
+        stream: Stream,
+        bytes: &[u8],
+        partial: bool,
+    ) {
+        let object = parse::whole_line(self.parse, bytes, partial);
+        to.extend_from_slice(b"\",\"message\":\"");
+        match object.as_ref().and_then(parse::Object::message) {
+            Some(message) => append_lossy(to, message.as_bytes()),
+            None => append_lossy(to, bytes),
+        }
+        to.extend_from_slice(match stream {
+            Stream::Stdout => b"\",\"log.iostream\":\"stdout\",\"event.sequence\":",
+            Stream::Stderr => b"\",\"log.iostream\":\"stderr\",\"event.sequence\":",
+        });
+        append_number(to, sequence);
+        to.extend_from_slice(&self.line);
+        if partial {
+            to.extend_from_slice(b",\"imrun.partial\":true");
+        }
+        for (name, value) in object.iter().flat_map(parse::Object::members) {
+            to.push(b',');
+            append_string(to, name);
+            to.push(b':');
+            to.extend_from_slice(value.get().as_bytes());
+        }
+    }
+
+    fn append_record(&self, to: &mut Vec<u8>, sequence: u64, kind: &str, fields: &Value) {
+        to.extend_from_slice(b"\",\"message\":\"imrun: ");
+        append_lossy(to, kind.as_bytes());
+        to.extend_from_slice(b"\",\"event.sequence\":");
+        append_number(to, sequence);
+        to.extend_from_slice(b",\"event.dataset\":\"imrun.");
+        append_lossy(to, kind.as_bytes());
+        to.push(b'"');
+        to.extend_from_slice(&self.identity);
+        // A name that came twice would make the document invalid.
+        if fields.get("launch_id").is_none() {
+            to.extend_from_slice(&self.launch);
+        }
+        for (name, value) in fields.as_object().into_iter().flatten() {
+            to.extend_from_slice(b",\"imrun.");
+            append_lossy(to, name.as_bytes());
+            to.extend_from_slice(b"\":");
+            serde_json::to_writer(&mut *to, value).expect("a value is JSON");
+        }
+    }
+}
+
+fn member(to: &mut Vec<u8>, name: &str, value: &str) {
+    to.push(b',');
+    append_string(to, name);
+    to.push(b':');
+    append_string(to, value);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! The supervisor's handle on all sinks of a launch.
+
+use super::buffer::{self, Buffer, Counters, Pushed};
+use super::channel::Channel;
+use super::event::{Origin, STREAM_END, Stream};
+use super::frame::Frame;
+use super::notice::Notice;
+use super::sink::Sink;
+use super::url::SinkUrl;
+use crate::base::error::{Error, Result};
+use serde_json::json;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How to ship.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Bytes that may wait for each sink, events in flight included (`--log-buffer`).
+    pub buffer: usize,
+    /// How long one attempt to connect, or to deliver a batch, may take.
+    pub timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            buffer: 1024 * 1024,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Ships the events of one launch to each of its sinks. All calls return at once, but for those
+/// with a deadline.
+///
+/// Each sink has a buffer, a thread and counters of its own, and all have the same events under the
+/// same sequence numbers.
+#[derive(Debug)]
+pub struct Shipper {
+    channels: Vec<Channel>,
+    notice: Arc<Notice>,
+}
+
+impl Shipper {
+    /// Starts a thread for each sink; there is at least one. Fails where a sink cannot be used
+    /// whatever happens (`stdio:` to a regular file, a file of the URL that is not there), or
+    /// without resources.
+    pub fn start(urls: &[SinkUrl], origin: &Origin, options: Options) -> Result<Shipper> {
+        let sinks = urls.iter().map(|url| {
+            let sink = url.sink(origin, options.timeout)?;
+            Ok((url.clone(), sink))
+        });
+        Self::with_sinks(sinks.collect::<Result<_>>()?, options)
+    }
+
+    pub(super) fn with_sinks(
+        sinks: Vec<(SinkUrl, Box<dyn Sink>)>,
+        options: Options,
+    ) -> Result<Shipper> {
+        let notice = Arc::new(Notice::new()?);
+        let start = |(url, sink)| {
+            let buffer = Buffer::new(options.buffer, Arc::clone(&notice));
+            Channel::start(url, sink, buffer)
+        };
+        Ok(Shipper {
+            channels: sinks.into_iter().map(start).collect::<Result<_>>()?,
+            notice,
+        })
+    }
+
+    /// Opens the buffers for lines that were read at this moment. They are locked meanwhile, so
+    /// this is for as long as one read's lines take.
+    pub fn open(&self) -> Open<'_> {
+        Open(self.channels.iter().map(|one| one.buffer.open()).collect())
+    }
+
+    /// Queues one of the few records that each launch has (launch, exit), room or not, and returns
+    /// its sequence number. `fields` is an object.
+    pub fn push_record(&self, kind: &'static str, fields: serde_json::Value) -> u64 {
+        let mut open = self.open();
+        let sequences = open
+            .0
+            .iter_mut()
+            .map(|one| one.force_record(kind, fields.clone()));
+        sequences.max().unwrap_or_default()
+    }
+
+    /// Tells sinks that show the bare bytes that no more of them come: who reads them sees the end.
+    pub fn end_stream(&self, stream: Stream) {
+        let bare = self.channels.iter().filter(|one| one.is_bare());
+        for one in bare {
+            let mut buffer = one.buffer.open();
+            buffer.force_record(STREAM_END, json!({ "stream": stream.as_str() }));
+        }
+    }
+
+    /// Readable when room became free that was asked for, when the first event was acknowledged,
+    /// when a sink failed for good, and when all is settled after [`Shipper::begin_drain`].
+    pub fn notice(&self) -> BorrowedFd<'_> {
+        self.notice.as_fd()
+    }
+
+    /// Makes the notice unreadable until the next one; then ask what there is to know.
+    pub fn clear_notice(&self) -> Result<()> {
+        self.notice.clear().map(|_| ())
+    }
+
+    /// Whether every sink has acknowledged (or rejected) everything up to `sequence`.
+    pub fn is_settled(&self, sequence: u64) -> bool {
+        let mut channels = self.channels.iter();
+        channels.all(|one| one.buffer.is_settled(sequence))
+    }
+
+    /// Waits until every sink has acknowledged everything up to `sequence`. Fails at once where
+    /// somebody said no (nobody listens, wrong password), and when the deadline passes.
+    pub fn wait_acknowledged(&self, sequence: u64, deadline: Instant) -> Result<()> {
+        if let Some(error) = self.failure() {
+            return Err(error);
+        }
+        for one in &self.channels {
+            if !one.buffer.wait_settled(sequence, deadline) {
+                return Err(one.error(one.buffer.last_failure()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether each sink has everything, or said no to it.
+    pub fn is_drained(&self) -> bool {
+        self.channels.iter().all(|one| {
+            let counters = one.buffer.counters();
+            counters.pending == 0 && counters.pending_records == 0
+        })
+    }
+
+    /// Why a sink failed for good, if one did.
+    pub fn failure(&self) -> Option<Error> {
+        self.channels
+            .iter()
+            .find_map(|one| one.buffer.failed().map(|failure| one.error(Some(failure))))
+    }
+
+    /// How long something has waited for a sink without any progress; none when nothing waits.
+    pub fn stalled(&self) -> Option<Duration> {
+        let stalls = self.channels.iter().map(|one| one.buffer.stalled());
+        stalls.max().flatten()
+    }
+
+    /// The numbers so far, of the sink that has acknowledged the fewest.
+    pub fn counters(&self) -> Counters {
+        let each = self.channels.iter().map(|one| one.buffer.counters());
+        each.min_by_key(|counters| counters.acknowledged)
+            .unwrap_or_default()
+    }
+
+    /// Each sink with its numbers.
+    pub fn each(&self) -> impl Iterator<Item = (&SinkUrl, Counters)> {
+        let channels = self.channels.iter();
+        channels.map(|one| (&one.url, one.buffer.counters()))
+    }
+
+    /// A sink's words about the last event that it refused for good.
+    pub fn last_rejection(&self) -> Option<String> {
+        let mut channels = self.channels.iter();
+        channels.find_map(|one| one.buffer.last_rejection())
+    }
+
+    /// Hurries the shippers: a wait between attempts is cut short. Does not wait.
+    pub fn begin_drain(&self) {
+        self.channels.iter().for_each(|one| one.buffer.drain());
+    }
+
+    /// Waits until everything is settled, a sink failed for good or the deadline passed. More can
+    /// be pushed afterwards (the exit record, with these counters) and drained again.
+    pub fn drain(&self, deadline: Instant) -> Counters {
+        self.begin_drain();
+        for one in &self.channels {
+            one.buffer.wait_drained(deadline);
+        }
+        self.counters()
+    }
+}
+
+/// The buffers of all sinks, while their owner puts events into them.
+pub struct Open<'a>(Vec<buffer::Open<'a>>);
+
+impl Open<'_> {
+    /// Whether a line of `size` bytes would be taken now; a notice follows where it would not.
+    pub fn has_room(&mut self, size: usize) -> bool {
+        // Each is asked: the notice is to come from all that have none.
+        let rooms = self.0.iter_mut().map(|one| one.has_room(size));
+        rooms.fold(true, |all, room| all & room)
+    }
+
+    /// Queues a frame for every sink if there is room in each buffer, or for none.
+    pub fn push_frame(&mut self, stream: Stream, frame: Frame<'_>) -> Pushed {
+        if !self.has_room(frame.bytes.len()) {
+            return Pushed::Full;
+        }
+        let pushed = self.0.iter_mut().map(|one| one.push_frame(stream, frame));
+        // There is room, and all buffers are locked.
+        pushed.last().unwrap_or(Pushed::Full)
+    }
+
+    /// Queues a frame for those sinks that have room for it, and counts it as dropped for the
+    /// others. Its sequence number stays unused there, so that the receiver sees the gap.
+    pub fn push_or_drop(&mut self, stream: Stream, frame: Frame<'_>) {
+        for one in &mut self.0 {
+            if one.push_frame(stream, frame) == Pushed::Full {
+                one.drop_lines(1);
+            }
+        }
+    }
+
+    /// Queues a record of which the app can cause any number (side effects), for those sinks that
+    /// have room for it; counts it as lost for the others.
+    pub fn push_record(&mut self, kind: &'static str, fields: &serde_json::Value) -> Pushed {
+        let pushed = self
+            .0
+            .iter_mut()
+            .map(|one| one.push_record(kind, fields.clone()));
+        pushed.fold(Pushed::Full, |one, other| match other {
+            Pushed::Taken(_) => other,
+            Pushed::Full => one,
+        })
+    }
+}

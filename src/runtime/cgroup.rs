@@ -1,0 +1,402 @@
+//! A cgroup (version 2) for each container: it groups, it limits, and it kills all that is in it at
+//! once.
+//!
+//! Source: Linux, Documentation/admin-guide/cgroup-v2.rst.
+#![forbid(unsafe_code)]
+
+mod limits;
+
+use crate::base::error::{Context, Error, Result};
+use crate::base::ids;
+use crate::base::sys::process;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::unistd::{AccessFlags, access};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+pub use limits::{Cpus, Limits, Setting, controllers};
+
+/// Where hosts mount the version 2 hierarchy: alone, or beside version 1.
+const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
+/// The parent of all containers' cgroups, beneath the hierarchy's root.
+const PARENT: &str = "imrun";
+
+/// A cgroup that imrun made. A place alone proves nothing: another cgroup can be there by now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// Path beneath the hierarchy's root.
+    pub place: PathBuf,
+    /// Inode number of the directory, which the kernel never gives to a second cgroup.
+    pub inode: u64,
+}
+
+/// One container's processes: those of a cgroup, or, where this host delegates none to its user, those
+/// of its pid namespace, which end with the first of them.
+#[derive(Debug)]
+pub struct Cgroup {
+    made: Option<Directory>,
+    init: OnceLock<OwnedFd>,
+}
+
+/// The directory of a cgroup, held open: whatever its path leads to later, this is the one.
+#[derive(Debug)]
+struct Directory {
+    path: PathBuf,
+    handle: OwnedFd,
+    made: Made,
+}
+
+impl Cgroup {
+    fn of(made: Option<Directory>) -> Cgroup {
+        Cgroup {
+            made,
+            init: OnceLock::new(),
+        }
+    }
+
+    /// No cgroup.
+    pub fn none() -> Cgroup {
+        Cgroup::of(None)
+    }
+
+    /// Makes a container's cgroup, at `place` beneath the hierarchy's root, with its limits.
+    ///
+    /// # Errors
+    /// There is one at that place already: it is another's.
+    pub fn create(place: &Path, limits: &Limits) -> Result<Cgroup> {
+        let mut path = hierarchy()?;
+        limits.check(&path)?;
+        for parent in place.parent().into_iter().flat_map(Path::components) {
+            limits.enable(&path)?;
+            path.push(parent);
+            make_directory(&path)?;
+        }
+        limits.enable(&path)?;
+        path.push(place.file_name().unwrap_or_default());
+        match std::fs::create_dir(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(foreign(&path)),
+            made => made.context(|| format!("mkdir({path:?})"))?,
+        }
+        let opened = Directory::open(path.clone(), place);
+        let directory = match opened {
+            Ok(directory) => directory,
+            // Nothing else knows of it. The first error is the one to tell.
+            Err(error) => {
+                let removed = std::fs::remove_dir(&path).context(|| format!("rmdir({path:?})"));
+                return removed.and(Err(error));
+            }
+        };
+        let applied = limits.apply(&directory.path);
+        let cgroup = Cgroup::of(Some(directory));
+        match applied {
+            Ok(()) => Ok(cgroup),
+            // The first error is the one to tell.
+            Err(error) => cgroup.remove().and(Err(error)),
+        }
+    }
+
+    /// By what another process finds it again; None where there is none.
+    pub fn made(&self) -> Option<&Made> {
+        self.made.as_ref().map(|directory| &directory.made)
+    }
+
+    /// Without a cgroup, who is killed: the first process of the pid namespace.
+    pub fn follow(&self, init: OwnedFd) {
+        // There is one only.
+        let _ = self.init.set(init);
+    }
+
+    /// The cgroup that an earlier process made, if it is still there.
+    pub fn existing(made: &Made) -> Result<Option<Cgroup>> {
+        let path = hierarchy()?.join(&made.place);
+        if !path.is_dir() {
+            return Ok(None);
+        }
+        let directory = Directory::open(path, &made.place)?;
+        Ok((directory.made == *made).then(|| Cgroup::of(Some(directory))))
+    }
+
+    /// Removes what a process left that died as soon as it had made the cgroup of container `id`, at
+    /// the place that imrun chose: an empty one, by its random name.
+    pub fn remove_empty(id: &str) -> Result<()> {
+        let Some(place) = own_place(id)? else {
+            return Ok(());
+        };
+        let path = hierarchy()?.join(place);
+        match std::fs::remove_dir(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed.context(|| format!("rmdir({path:?})")),
+        }
+    }
+
+    fn directory(&self) -> Result<&Directory> {
+        let missing = || Error::unsupported("cgroup", DELEGATED_NONE).hint(DELEGATE);
+        self.made.as_ref().ok_or_else(missing)
+    }
+
+    /// The directory, for CLONE_INTO_CGROUP.
+    pub fn handle(&self) -> Option<BorrowedFd<'_>> {
+        self.made.as_ref().map(|directory| directory.handle.as_fd())
+    }
+
+    /// How many of its processes the kernel killed because memory ran out.
+    pub fn oom_kills(&self) -> Result<u64> {
+        let path = self.made.as_ref().map(|directory| &*directory.path);
+        path.map_or(Ok(0), limits::oom_kills)
+    }
+
+    /// The processes in it; none where it has just been removed.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        let text = self.read("cgroup.procs")?.unwrap_or_default();
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    }
+
+    /// One of its files; none where it has just been removed.
+    fn read(&self, name: &str) -> Result<Option<String>> {
+        let directory = self.directory()?;
+        let read = |mut file: File| {
+            let mut text = String::new();
+            file.read_to_string(&mut text).map(|_| text)
+        };
+        match directory.open_file(name, OFlag::O_RDONLY).and_then(read) {
+            Err(error) if is_gone(&error) => Ok(None),
+            text => text.map(Some).context(|| directory.call("read", name)),
+        }
+    }
+
+    /// Lets no process in it run, or lets them run again.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        let directory = self.directory()?;
+        let written = directory.write("cgroup.freeze", if frozen { "1" } else { "0" });
+        written.context(|| directory.call("write", "cgroup.freeze"))
+    }
+
+    /// Whether it is frozen; one that has just been removed is not.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let text = self.read("cgroup.freeze")?;
+        Ok(text.is_some_and(|text| text.trim() == "1"))
+    }
+
+    /// Kills every process in it.
+    pub fn kill(&self) -> Result<()> {
+        let Some(directory) = &self.made else {
+            return self.init.get().map_or(Ok(()), kill_init);
+        };
+        match directory.write("cgroup.kill", "1") {
+            // Not where it is the kernel that has no such file.
+            Err(error) if is_gone(&error) && !directory.is_there()? => Ok(()),
+            written => written.context(|| directory.call("write", "cgroup.kill")),
+        }
+    }
+
+    /// Kills what is left in it and removes it.
+    pub fn remove(self) -> Result<()> {
+        self.kill()?;
+        let Some(directory) = &self.made else {
+            return Ok(());
+        };
+        let path = &directory.path;
+        // A killed process leaves its cgroup a moment after it was reaped.
+        const PATIENCE: u32 = 200;
+        for attempt in 0.. {
+            if !directory.is_there()? {
+                break;
+            }
+            match nix::unistd::unlinkat(
+                nix::fcntl::AT_FDCWD,
+                path,
+                nix::unistd::UnlinkatFlags::RemoveDir,
+            ) {
+                Ok(()) | Err(Errno::ENOENT) => break,
+                Err(Errno::EBUSY) if attempt < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(5))
+                }
+                Err(errno) => return Err(errno).context(|| format!("rmdir({path:?})")),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Directory {
+    /// Opens `path`, which is `place` beneath the hierarchy's root.
+    fn open(path: PathBuf, place: &Path) -> Result<Directory> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let handle = open(&path, flags, Mode::empty()).context(|| format!("open({path:?})"))?;
+        let status = fstat(&handle).context(|| format!("fstat({path:?})"))?;
+        let made = Made {
+            place: place.to_owned(),
+            inode: status.st_ino,
+        };
+        Ok(Directory { path, handle, made })
+    }
+
+    /// Whether its path still leads to it.
+    fn is_there(&self) -> Result<bool> {
+        match self.path.symlink_metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            found => {
+                let found = found.context(|| format!("lstat({:?})", self.path))?;
+                Ok(found.ino() == self.made.inode)
+            }
+        }
+    }
+
+    fn open_file(&self, name: &str, flags: OFlag) -> std::io::Result<File> {
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(openat(&self.handle, name, flags, Mode::empty())?.into())
+    }
+
+    fn write(&self, name: &str, text: &str) -> std::io::Result<()> {
+        self.open_file(name, OFlag::O_WRONLY)?
+            .write_all(text.as_bytes())
+    }
+
+    /// A call on one of its files, for errors.
+    fn call(&self, call: &str, name: &str) -> String {
+        format!("{call}({:?})", self.path.join(name))
+    }
+}
+
+fn foreign(path: &Path) -> Error {
+    Error::usage(
+        format_args!("cgroup {path:?}"),
+        "exists, and this container did not make it",
+    )
+    .hint("another cgroupsPath, or rmdir where it is empty")
+}
+
+/// Whether the cgroup is no more: its directory, or behind a file that was open already.
+fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
+}
+
+/// Where the cgroup of container `id` is, where nobody says otherwise.
+fn place(id: &str) -> PathBuf {
+    Path::new(PARENT).join(id)
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(error).context(|| format!("mkdir({path:?})"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn kill_init(init: &OwnedFd) -> Result<()> {
+    match process::pidfd_send_signal(init.as_fd(), libc::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno).context(|| "pidfd_send_signal(SIGKILL)"),
+    }
+}
+
+const DELEGATED_NONE: &str = "this host delegates no cgroup to this user";
+const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes imrun …";
+
+/// Where the cgroup of container `id` is to be, beneath the hierarchy's root; None where this host
+/// delegates none to its user.
+pub fn own_place(id: &str) -> Result<Option<PathBuf>> {
+    match ids::is_ordinary()? {
+        true => Ok(delegated()?.map(|parent| parent.join(place(id)))),
+        false => Ok(Some(place(id))),
+    }
+}
+
+/// Refuses limits that this host cannot hold a container to.
+pub fn check(limits: &Limits) -> Result<()> {
+    if !ids::is_ordinary()? {
+        return limits.check(&hierarchy()?);
+    }
+    match (delegated()?, limits.first()) {
+        (Some(parent), _) => limits.check(&hierarchy()?.join(parent)),
+        (None, None) => Ok(()),
+        (None, Some(option)) => Err(Error::unsupported(option, DELEGATED_NONE).hint(DELEGATE)),
+    }
+}
+
+/// The highest cgroup above this process's own, or that itself, which this user may divide; beneath the
+/// hierarchy's root.
+pub fn delegated() -> Result<Option<PathBuf>> {
+    let Ok(hierarchy) = hierarchy() else {
+        return Ok(None);
+    };
+    let path = "/proc/self/cgroup";
+    let text = std::fs::read_to_string(path).context(|| format!("read({path:?})"))?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    let Some(own) = own.map(Path::new) else {
+        return Ok(None);
+    };
+    let may_write = |path: &Path| access(path, AccessFlags::W_OK).is_ok();
+    let divisible = |place: &&Path| {
+        let directory = hierarchy.join(place);
+        may_write(&directory) && may_write(&directory.join("cgroup.procs"))
+    };
+    let found = own.ancestors().take_while(divisible).last();
+    Ok(found.map(Path::to_owned))
+}
+
+/// The mount point of the version 2 hierarchy.
+pub fn hierarchy() -> Result<PathBuf> {
+    MOUNTS
+        .into_iter()
+        .find(|path| statfs(*path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC))
+        .map(PathBuf::from)
+        .ok_or_else(|| {
+            Error::unsupported(
+                "cgroup2",
+                format_args!("is mounted at neither {} nor {}", MOUNTS[0], MOUNTS[1]),
+            )
+            .hint("mount -t cgroup2 none /sys/fs/cgroup")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_that_has_gone_is_not_frozen_and_has_no_process_to_kill() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("gone");
+        std::fs::create_dir(&path).unwrap();
+        let directory = Directory::open(path.clone(), Path::new("gone")).unwrap();
+        std::fs::remove_dir(&path).unwrap();
+        let gone = Cgroup::of(Some(directory));
+        assert_eq!(gone.is_frozen(), Ok(false));
+        assert_eq!(gone.processes(), Ok(Vec::new()));
+        assert_eq!(gone.kill(), Ok(()));
+    }
+
+    #[test]
+    fn a_cgroup_in_the_place_of_one_that_has_gone_is_neither_killed_nor_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("place");
+        std::fs::create_dir(&path).unwrap();
+        let gone = Cgroup::of(Some(
+            Directory::open(path.clone(), Path::new("place")).unwrap(),
+        ));
+        // Both exist for a moment, so that the file system gives each a number of its own.
+        let other = parent.path().join("other");
+        std::fs::create_dir(&other).unwrap();
+        std::fs::write(other.join("cgroup.kill"), "").unwrap();
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        gone.remove().unwrap();
+        assert_eq!(
+            std::fs::read_to_string(path.join("cgroup.kill")).unwrap(),
+            ""
+        );
+    }
+}

@@ -1,0 +1,441 @@
+//! What a container may use of memory, processors and process ids.
+//!
+//! Source: Linux, Documentation/admin-guide/cgroup-v2.rst (`memory.max`, `cpu.max`, `pids.max`).
+
+use crate::base::error::{Context, Error, Result};
+use serde_json::{Value, json};
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+use std::str::FromStr;
+
+/// The period of `cpu.max`, in microseconds: the kernel's default.
+const PERIOD: u64 = 100_000;
+/// The kernel refuses a smaller quota, in microseconds (kernel/sched/core.c, min_cfs_quota_period).
+const MIN_QUOTA: u64 = 1_000;
+
+/// Resource limits; none by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory, page cache included; there is no swap beyond them.
+    pub memory: Option<u64>,
+    /// Processor time.
+    pub cpus: Option<Cpus>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// What else its cgroup is told.
+    pub settings: Vec<Setting>,
+    /// Whether a config.json asks for them: errors name its fields then.
+    pub from_bundle: bool,
+}
+
+/// A line for a file of a cgroup, such as `0-3` for `cpuset.cpus`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Where it was asked for.
+    pub option: String,
+    /// `CONTROLLER.NAME`.
+    pub file: String,
+    /// The line.
+    pub value: String,
+}
+
+impl Setting {
+    /// What is before the first dot of its file.
+    pub fn controller(&self) -> &str {
+        self.file.split('.').next().unwrap_or_default()
+    }
+}
+
+/// So many processors' time, in microseconds of each [`PERIOD`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cpus(u64);
+
+impl Cpus {
+    /// So many microseconds of each `period` of as many; None where the kernel would not take it.
+    pub fn of_quota(quota: u64, period: u64) -> Option<Cpus> {
+        let quota = quota.checked_mul(PERIOD)?.checked_div(period)?;
+        (quota >= MIN_QUOTA).then_some(Cpus(quota))
+    }
+}
+
+impl FromStr for Cpus {
+    type Err = Error;
+
+    /// A decimal number of processors: `2`, `0.5`. As fine as 0.00001, at least 0.01.
+    fn from_str(text: &str) -> Result<Self> {
+        const DIGITS: usize = 5; // PERIOD = 10^5
+        let wrong = || {
+            Error::usage(
+                format_args!("--cpus {text}"),
+                "is no number of processors from 0.01, such as 2 or 0.5",
+            )
+        };
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole) || !digits(fraction) || fraction.len() > DIGITS {
+            return Err(wrong());
+        }
+        let quota: u64 = format!("{whole}{fraction:0<DIGITS$}")
+            .parse()
+            .map_err(|_| wrong())?;
+        match quota {
+            MIN_QUOTA.. => Ok(Cpus(quota)),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// Bytes; Docker's minimum, too. Until the app is executed the child shares imrun's memory, and the
+/// kernel kills all who share one when it runs out.
+const MIN_MEMORY: u64 = 6 << 20;
+
+impl Limits {
+    /// For the launch record: `memory` in bytes, `cpus`, `pids`, files with their lines; only what was
+    /// asked for.
+    pub fn record(&self) -> Value {
+        let mut record = json!({});
+        if let Some(bytes) = self.memory {
+            record["memory"] = json!(bytes);
+        }
+        if let Some(Cpus(quota)) = self.cpus {
+            record["cpus"] = json!(quota as f64 / PERIOD as f64);
+        }
+        if let Some(number) = self.pids {
+            record["pids"] = json!(number);
+        }
+        for Setting { file, value, .. } in &self.settings {
+            record[file] = json!(value);
+        }
+        record
+    }
+
+    fn asked(&self) -> Vec<Setting> {
+        let setting = |option: &str, field: &str, file: &str, value| Setting {
+            option: match self.from_bundle {
+                true => format!("config.json `linux.resources.{field}`"),
+                false => option.into(),
+            },
+            file: file.into(),
+            value,
+        };
+        let memory = |bytes: u64| {
+            let value = bytes.to_string();
+            setting("--memory", "memory.limit", "memory.max", value)
+        };
+        let cpus = |Cpus(quota)| {
+            let value = format!("{quota} {PERIOD}");
+            setting("--cpus", "cpu.quota", "cpu.max", value)
+        };
+        let pids = |number: u64| {
+            let value = number.to_string();
+            setting("--pids", "pids.limit", "pids.max", value)
+        };
+        let memory = self.memory.map(memory);
+        let cpus = self.cpus.map(cpus);
+        let pids = self.pids.map(pids);
+        let options = [memory, cpus, pids].into_iter().flatten();
+        options.chain(self.settings.iter().cloned()).collect()
+    }
+
+    /// The option of one that was asked for.
+    pub(super) fn first(&self) -> Option<String> {
+        self.asked()
+            .into_iter()
+            .next()
+            .map(|setting| setting.option)
+    }
+
+    /// Refuses a limit that nothing can start under, and one whose controller the hierarchy at `root`
+    /// does not have.
+    pub(super) fn check(&self, root: &Path) -> Result<()> {
+        let asked = self.asked();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        if let Some(bytes) = self.memory.filter(|bytes| *bytes < MIN_MEMORY) {
+            let what = format_args!("{} {bytes}", asked[0].option);
+            let why = "is less than 6M, with which nothing can start";
+            return Err(Error::usage(what, why));
+        }
+        let available = controllers(root)?;
+        let is_missing =
+            |setting: &&Setting| !available.iter().any(|name| name == setting.controller());
+        match asked.iter().find(is_missing) {
+            None => Ok(()),
+            Some(setting) => Err(Error::unsupported(
+                &setting.option,
+                format_args!(
+                    "the cgroup2 hierarchy {} has no {} controller",
+                    root.display(),
+                    setting.controller()
+                ),
+            )
+            .hint("version 1 has it where that is mounted too: boot with systemd.unified_cgroup_hierarchy=1, or cgroup_no_v1=all")),
+        }
+    }
+
+    /// Hands the controllers that are needed down from `directory` to its children.
+    pub(super) fn enable(&self, directory: &Path) -> Result<()> {
+        let file = directory.join("cgroup.subtree_control");
+        let asked = self.asked();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let enabled = std::fs::read_to_string(&file).context(|| format!("read({file:?})"))?;
+        let is_new = |setting: &Setting| {
+            !enabled
+                .split_whitespace()
+                .any(|one| one == setting.controller())
+        };
+        for setting in asked.into_iter().filter(is_new) {
+            write(&file, &format!("+{}", setting.controller())).map_err(|error| {
+                error.hint("processes in a cgroup between the root and the container's keep its controllers to themselves")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Sets the limits of the cgroup `directory`, before anything is in it.
+    pub(super) fn apply(&self, directory: &Path) -> Result<()> {
+        for setting in self.asked() {
+            write(&directory.join(setting.file), &setting.value)?;
+        }
+        let swap = directory.join("memory.swap.max");
+        // A kernel that was built without swap has no such file, and nothing to limit.
+        if self.memory.is_some() && swap.exists() {
+            write(&swap, "0")?;
+        }
+        Ok(())
+    }
+}
+
+/// The controllers that the cgroup `directory` has and may hand down.
+pub fn controllers(directory: &Path) -> Result<Vec<String>> {
+    let file = directory.join("cgroup.controllers");
+    let text = std::fs::read_to_string(&file).context(|| format!("read({file:?})"))?;
+    Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
+/// How many processes of the cgroup `directory` the kernel killed because memory ran out; 0 where
+/// the memory controller is not enabled.
+pub(super) fn oom_kills(directory: &Path) -> Result<u64> {
+    let file = directory.join("memory.events");
+    let text = match std::fs::read_to_string(&file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+        text => text.context(|| format!("read({file:?})"))?,
+    };
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count
+        .and_then(|count| count.parse().ok())
+        .ok_or_else(|| Error::system(format_args!("{file:?}"), "has no count oom_kill"))
+}
+
+/// Writes a file that must be there: nothing can be created in a cgroup.
+fn write(file: &Path, value: &str) -> Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .open(file)
+        .and_then(|mut open| open.write_all(value.as_bytes()))
+        .context(|| format!("write({file:?}, {value:?})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::Reason;
+    use std::fs;
+
+    /// A directory with the files that a cgroup with these controllers has.
+    fn cgroup(controllers: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("cgroup.controllers"), controllers).unwrap();
+        for file in [
+            "cgroup.subtree_control",
+            "memory.max",
+            "memory.swap.max",
+            "cpu.max",
+            "pids.max",
+        ] {
+            fs::write(dir.path().join(file), "").unwrap();
+        }
+        dir
+    }
+
+    fn read(dir: &tempfile::TempDir, file: &str) -> String {
+        fs::read_to_string(dir.path().join(file)).unwrap()
+    }
+
+    fn all() -> Limits {
+        Limits {
+            memory: Some(64 << 20),
+            cpus: Some("1.5".parse().unwrap()),
+            pids: Some(100),
+            settings: Vec::new(),
+            from_bundle: false,
+        }
+    }
+
+    #[test]
+    fn cpus_are_decimal_numbers_of_processors() {
+        for (text, quota) in [
+            ("1", 100_000),
+            ("0.5", 50_000),
+            ("0.01", 1_000),
+            ("2.00001", 200_001),
+            ("16.0", 1_600_000),
+        ] {
+            assert_eq!(text.parse::<Cpus>().unwrap(), Cpus(quota), "{text}");
+        }
+        for wrong in [
+            "",
+            ".",
+            "0",
+            "0.0",
+            "0.009",
+            "-1",
+            "+1",
+            "1.",
+            ".5",
+            "1e3",
+            "1.000001",
+            "1,5",
+            "99999999999999999999",
+        ] {
+            assert!(wrong.parse::<Cpus>().is_err(), "{wrong:?} was taken");
+        }
+    }
+
+    #[test]
+    fn limits_are_written_and_swap_is_closed() {
+        let dir = cgroup("cpuset cpu io memory pids");
+        all().check(dir.path()).unwrap();
+        all().apply(dir.path()).unwrap();
+        assert_eq!(read(&dir, "memory.max"), "67108864");
+        assert_eq!(read(&dir, "memory.swap.max"), "0");
+        assert_eq!(read(&dir, "cpu.max"), "150000 100000");
+        assert_eq!(read(&dir, "pids.max"), "100");
+    }
+
+    #[test]
+    fn what_is_not_limited_is_not_written() {
+        let dir = cgroup("memory pids");
+        let limits = Limits {
+            pids: Some(7),
+            ..Limits::default()
+        };
+        limits.check(dir.path()).unwrap();
+        limits.enable(dir.path()).unwrap();
+        limits.apply(dir.path()).unwrap();
+        assert_eq!(read(&dir, "cgroup.subtree_control"), "+pids");
+        assert_eq!(read(&dir, "pids.max"), "7");
+        assert_eq!(
+            read(&dir, "memory.max") + &read(&dir, "memory.swap.max"),
+            ""
+        );
+    }
+
+    #[test]
+    fn a_kernel_without_swap_needs_no_limit_of_it() {
+        let dir = cgroup("cpu memory pids");
+        fs::remove_file(dir.path().join("memory.swap.max")).unwrap();
+        all().apply(dir.path()).unwrap();
+        assert!(!dir.path().join("memory.swap.max").exists());
+    }
+
+    #[test]
+    fn a_missing_controller_is_refused_by_the_name_of_the_option() {
+        let dir = cgroup("hugetlb pids\n");
+        let error = all().check(dir.path()).unwrap_err();
+        assert_eq!((error.reason, error.exit), (Reason::Unsupported, 125));
+        assert_eq!(error.what, "--memory");
+        assert!(error.why.contains("no memory controller"), "{error}");
+        assert!(error.hint.is_some());
+        let cpus = Limits {
+            memory: None,
+            ..all()
+        };
+        assert_eq!(cpus.check(dir.path()).unwrap_err().what, "--cpus");
+        let bundle = Limits {
+            from_bundle: true,
+            ..cpus.clone()
+        };
+        let error = bundle.check(dir.path()).unwrap_err();
+        assert_eq!(error.what, "config.json `linux.resources.cpu.quota`");
+        let pids = Limits { cpus: None, ..cpus };
+        pids.check(dir.path()).unwrap();
+        Limits::default()
+            .check(&dir.path().join("nowhere"))
+            .unwrap();
+    }
+
+    #[test]
+    fn less_memory_than_a_start_takes_is_refused() {
+        let dir = cgroup("cpu memory pids");
+        let limits = |bytes| Limits {
+            memory: Some(bytes),
+            ..Limits::default()
+        };
+        limits(MIN_MEMORY).check(dir.path()).unwrap();
+        let error = limits(MIN_MEMORY - 1).check(dir.path()).unwrap_err();
+        assert_eq!((error.reason, error.exit), (Reason::Usage, 125));
+        assert!(error.what.starts_with("--memory"), "{error}");
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_written_names_its_file() {
+        let dir = cgroup("cpu memory pids");
+        fs::remove_file(dir.path().join("pids.max")).unwrap();
+        let error = all().apply(dir.path()).unwrap_err();
+        assert!(error.what.contains("pids.max"), "{error}");
+        assert!(!dir.path().join("pids.max").exists(), "nothing is created");
+    }
+
+    #[test]
+    fn oom_kills_are_counted_where_there_is_a_memory_controller() {
+        let dir = cgroup("");
+        assert_eq!(oom_kills(dir.path()).unwrap(), 0);
+        let events = dir.path().join("memory.events");
+        fs::write(
+            &events,
+            "low 0\nhigh 0\nmax 31\noom 4\noom_kill 3\noom_group_kill 0\n",
+        )
+        .unwrap();
+        assert_eq!(oom_kills(dir.path()).unwrap(), 3);
+        fs::write(&events, "low 0\n").unwrap();
+        assert!(oom_kills(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_setting_is_written_to_its_file_and_needs_its_controller() {
+        let dir = cgroup("cpuset pids");
+        fs::write(dir.path().join("cpuset.cpus"), "").unwrap();
+        let limits = |file: &str| Limits {
+            settings: vec![Setting {
+                option: "cpus".into(),
+                file: file.into(),
+                value: "0-1".into(),
+            }],
+            ..Limits::default()
+        };
+        let cpus = limits("cpuset.cpus");
+        cpus.check(dir.path()).unwrap();
+        cpus.enable(dir.path()).unwrap();
+        cpus.apply(dir.path()).unwrap();
+        assert_eq!(read(&dir, "cpuset.cpus"), "0-1");
+        assert_eq!(read(&dir, "cgroup.subtree_control"), "+cpuset");
+        assert_eq!(cpus.record(), json!({ "cpuset.cpus": "0-1" }));
+        let error = limits("io.weight").check(dir.path()).unwrap_err();
+        assert_eq!(error.what, "cpus");
+        assert!(error.why.contains("no io controller"), "{error}");
+    }
+
+    #[test]
+    fn the_record_has_what_was_asked_for() {
+        assert_eq!(
+            all().record(),
+            json!({ "memory": 67_108_864, "cpus": 1.5, "pids": 100 })
+        );
+        assert_eq!(Limits::default().record(), json!({}));
+    }
+}

@@ -1,0 +1,326 @@
+//! A container's users and groups, as those of the host.
+#![forbid(unsafe_code)]
+
+use crate::base::error::{Context, Error, Result};
+use crate::runtime::user::{IDS, NO_ID};
+use nix::unistd::Pid;
+use std::fmt::Write as _;
+use std::ops::Range;
+
+/// Ids that nobody has: neither Debian (policy, 9.2.2) nor systemd (UIDS-GIDS.md) gives them to a user
+/// or a service. What the host has for them goes to ids beyond the container's own.
+const SPARE: Range<u32> = 60_578..61_184;
+/// Bytes that a table of ids may have: less than a page (user_namespaces(7)), and at that length no more
+/// than the 340 ranges that the kernel maps.
+const MAX_TABLE: usize = 4095;
+
+/// So many ids that follow one another (user_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    /// The first, in the container.
+    pub inside: u32,
+    /// The first, on the host.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// The ids of one container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ids {
+    users: Vec<IdRange>,
+    groups: Vec<IdRange>,
+    /// Whether the owners of the root's files are mapped in the same way.
+    pub shifted: bool,
+}
+
+impl Ids {
+    /// A range of the host's ids that nobody else has.
+    pub fn own(first: u32) -> Ids {
+        let range = IdRange {
+            inside: 0,
+            outside: first,
+            count: IDS,
+        };
+        Ids::mapped(vec![range], vec![range])
+    }
+
+    /// What a bundle says.
+    pub fn mapped(users: Vec<IdRange>, groups: Vec<IdRange>) -> Ids {
+        Ids {
+            users,
+            groups,
+            shifted: true,
+        }
+    }
+
+    /// The same, and further ones that the app has as its user or its groups: each takes the place of one
+    /// that nobody has ([`SPARE`]), so that the container needs no more ids of the host.
+    ///
+    /// # Errors
+    /// There is no place for them.
+    pub fn with(self, user: u32, groups: &[u32]) -> Result<Ids> {
+        Ok(Ids {
+            users: extended(self.users, &[user], "user")?,
+            groups: extended(self.groups, groups, "group")?,
+            ..self
+        })
+    }
+
+    /// Those that an ordinary user has to give ([`Owners::ranges`]): where it is one alone, the
+    /// container's user is it; where there are more, the container's are the same.
+    ///
+    /// [`Owners::ranges`]: crate::base::ids::Owners::ranges
+    pub fn of_a_user([users, groups]: [Vec<u32>; 2], uid: u32, gid: u32) -> Ids {
+        if users == [1] && groups == [1] {
+            return Ids::alone(uid, gid);
+        }
+        Ids {
+            users: same(&users),
+            groups: same(&groups),
+            shifted: false,
+        }
+    }
+
+    fn alone(uid: u32, gid: u32) -> Ids {
+        Ids::unshifted((uid, 1), (gid, 1))
+    }
+
+    /// From the host's 0 on: the first of them in the container, and how many. The files' owners stay.
+    fn unshifted(users: (u32, u32), groups: (u32, u32)) -> Ids {
+        let range = |(inside, count)| {
+            vec![IdRange {
+                inside,
+                outside: 0,
+                count,
+            }]
+        };
+        Ids {
+            users: range(users),
+            groups: range(groups),
+            shifted: false,
+        }
+    }
+
+    /// Whether the container has a user 0 and a group 0.
+    pub fn have_root(&self) -> bool {
+        self.user(0).is_ok() && self.group(0).is_ok()
+    }
+
+    /// The host's own, in a user namespace all the same: for a root whose file system cannot map
+    /// its owners.
+    pub fn of_the_host() -> Ids {
+        Ids::unshifted((0, u32::MAX), (0, u32::MAX))
+    }
+
+    /// Whether the owners of the root's files are mapped in the same way.
+    pub fn shifted(&self) -> bool {
+        self.shifted
+    }
+
+    /// The container's number of a user of the host, if it has one.
+    pub fn user_inside(&self, outside: u32) -> Option<u32> {
+        let holds =
+            |range: &&IdRange| outside >= range.outside && outside - range.outside < range.count;
+        let range = self.users.iter().find(holds)?;
+        range.inside.checked_add(outside - range.outside)
+    }
+
+    /// The host's number of a user of the container.
+    pub fn user(&self, id: u32) -> Result<u32> {
+        outside(&self.users, id).ok_or_else(|| beyond("user", id))
+    }
+
+    /// The host's number of a group of the container.
+    pub fn group(&self, id: u32) -> Result<u32> {
+        outside(&self.groups, id).ok_or_else(|| beyond("group", id))
+    }
+
+    /// Gives them to the user namespace of `pid`, which has none yet.
+    pub fn write(&self, pid: Pid) -> Result<()> {
+        for (file, ranges) in [("uid_map", &self.users), ("gid_map", &self.groups)] {
+            let path = format!("/proc/{pid}/{file}");
+            std::fs::write(&path, table(ranges)).context(|| format!("write({path:?})"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Each range as it is, up to the last id that a container may have.
+fn same(counts: &[u32]) -> Vec<IdRange> {
+    let mut first = 0;
+    let range = |count: &u32| {
+        let count = (*count).min(IDS - first);
+        let range = IdRange {
+            inside: first,
+            outside: first,
+            count,
+        };
+        first += count;
+        range
+    };
+    let mut ranges: Vec<_> = counts.iter().map(range).collect();
+    ranges.retain(|range| range.count > 0);
+    ranges
+}
+
+/// `ranges` with those of `wanted` that are in none of them.
+fn extended(ranges: Vec<IdRange>, wanted: &[u32], kind: &str) -> Result<Vec<IdRange>> {
+    let is_missing = |id: &u32| outside(&ranges, *id).is_none();
+    let mut missing: Vec<_> = wanted.iter().copied().filter(is_missing).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    let (Some(first), count) = (missing.first().copied(), missing.len() as u32) else {
+        return Ok(ranges);
+    };
+    let refuse = || beyond(kind, first);
+    if missing.contains(&NO_ID) {
+        return Err(beyond(kind, NO_ID));
+    }
+    let is_free = |start: &u32| {
+        let place = *start..start + count;
+        place.end <= SPARE.end && !wanted.iter().any(|id| place.contains(id))
+    };
+    let place = SPARE.clone().find(is_free).ok_or_else(refuse)?;
+    let mut all = ranges;
+    let spare = take(&mut all, place, count).ok_or_else(refuse)?;
+    for (id, host) in missing.into_iter().zip(spare..) {
+        append(&mut all, id, host);
+    }
+    match table(&all).len() <= MAX_TABLE {
+        true => Ok(all),
+        false => Err(refuse()),
+    }
+}
+
+/// Takes `count` ids from `first` on out of one of the ranges; the first of those that the host has for
+/// them.
+fn take(ranges: &mut Vec<IdRange>, first: u32, count: u32) -> Option<u32> {
+    let fits = |range: &IdRange| {
+        range.inside <= first && first + count <= range.inside.saturating_add(range.count)
+    };
+    let whole = ranges.remove(ranges.iter().position(fits)?);
+    let before = first - whole.inside;
+    let spare = whole.outside + before;
+    ranges.push(IdRange {
+        count: before,
+        ..whole
+    });
+    ranges.push(IdRange {
+        inside: first + count,
+        outside: spare + count,
+        count: whole.count - before - count,
+    });
+    ranges.retain(|range| range.count > 0);
+    Some(spare)
+}
+
+/// Adds one id, to the last range where it follows that one.
+fn append(ranges: &mut Vec<IdRange>, inside: u32, outside: u32) {
+    match ranges.last_mut() {
+        Some(last)
+            if last.inside.checked_add(last.count) == Some(inside)
+                && last.outside + last.count == outside =>
+        {
+            last.count += 1;
+        }
+        _ => ranges.push(IdRange {
+            inside,
+            outside,
+            count: 1,
+        }),
+    }
+}
+
+fn table(ranges: &[IdRange]) -> String {
+    let mut text = String::new();
+    for range in ranges {
+        writeln!(text, "{} {} {}", range.inside, range.outside, range.count)
+            .expect("a string takes all that is written");
+    }
+    text
+}
+
+fn outside(ranges: &[IdRange], id: u32) -> Option<u32> {
+    let range = ranges
+        .iter()
+        .find(|range| id >= range.inside && id - range.inside < range.count)?;
+    range.outside.checked_add(id - range.inside)
+}
+
+fn beyond(kind: &str, id: u32) -> Error {
+    Error::policy(format_args!("{kind} {id}"), "is beyond the container's ids")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_beyond_the_containers_own_takes_the_place_of_one_that_nobody_has() {
+        let groups = [1_000_680_000, 5, 60_578, 1_000_680_001, 70_000];
+        let ids = Ids::own(524_288).with(1_000_680_000, &groups).unwrap();
+        assert_eq!(ids.user(1_000_680_000).unwrap(), 524_288 + 60_578);
+        assert_eq!(ids.user_inside(524_288 + 60_578), Some(1_000_680_000));
+        assert_eq!(ids.user(60_578).unwrap_err().what, "user 60578");
+        for usual in [0, 1000, 60_577, 60_579, 65_534] {
+            assert_eq!(ids.user(usual).unwrap(), 524_288 + usual);
+        }
+        // 60578 is asked for as a group, and stays.
+        assert_eq!(
+            table(&ids.groups),
+            "0 524288 60579\n60582 584870 4954\n70000 584867 1\n1000680000 584868 2\n"
+        );
+        assert_eq!(Ids::own(9).with(65_535, &[0]).unwrap(), Ids::own(9));
+    }
+
+    #[test]
+    fn what_has_no_place_or_is_no_id_is_refused() {
+        let far = |count: u32| (0..count).map(|n| 100_000 + 2 * n).collect::<Vec<_>>();
+        let ids = Ids::own(524_288).with(0, &far(250)).unwrap();
+        assert!(ids.groups.len() == 252 && table(&ids.groups).len() < 4096);
+        let error = Ids::own(524_288).with(0, &far(260)).unwrap_err();
+        assert_eq!(error.what, "group 100000");
+        // Of a few ids none is spare.
+        let few = Ids::of_a_user([vec![1, 1000], vec![1, 1000]], 0, 0);
+        assert_eq!(few.with(70_000, &[]).unwrap_err().what, "user 70000");
+        // A container without a user namespace's range has all there are.
+        let all = Ids::of_the_host();
+        assert_eq!(all.clone().with(4_294_967_294, &[70_000]).unwrap(), all);
+    }
+
+    #[test]
+    fn ranges_of_a_user_are_mapped_one_by_one() {
+        let ids = Ids::of_a_user([vec![1, 65_536, 65_536], vec![1, 9]], 77, 8);
+        assert_eq!(table(&ids.users), "0 0 1\n1 1 65535\n");
+        assert_eq!(table(&ids.groups), "0 0 1\n1 1 9\n");
+        let alone = Ids::of_a_user([vec![1], vec![1]], 77, 8);
+        assert_eq!(alone, Ids::alone(77, 8));
+    }
+
+    #[test]
+    fn an_id_is_looked_up_in_its_range_and_refused_beyond_all() {
+        let ids = Ids::own(524_288);
+        assert_eq!(ids.user(0).unwrap(), 524_288);
+        assert_eq!(ids.group(65_535).unwrap(), 589_823);
+        assert_eq!(ids.user(65_536).unwrap_err().what, "user 65536");
+        assert_eq!(Ids::of_the_host().user(70_000).unwrap(), 70_000);
+        assert_eq!(table(&ids.users), "0 524288 65536\n");
+        let alone = Ids::alone(1000, 100);
+        assert_eq!(
+            (alone.user(1000).unwrap(), alone.group(100).unwrap()),
+            (0, 0)
+        );
+        assert!(alone.user(0).is_err() && !alone.have_root());
+        assert_eq!(
+            (alone.user_inside(0), alone.user_inside(1)),
+            (Some(1000), None)
+        );
+        let top = IdRange {
+            inside: 0,
+            outside: u32::MAX,
+            count: 2,
+        };
+        assert!(Ids::mapped(vec![top], vec![top]).user(1).is_err());
+    }
+}

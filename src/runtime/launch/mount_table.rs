@@ -1,0 +1,86 @@
+//! The mount table of a prepared container, compared with the one that it is to have.
+
+use super::mask;
+use crate::base::error::{Error, Result};
+use std::path::Path;
+
+/// `table` in the form of /proc/PID/mountinfo (proc_pid_mountinfo(5)); `covers` are ids of mounts that
+/// may be there, too, and hide what is beneath them.
+pub(super) fn check(table: &str, expected: &[&str], covers: &[u64]) -> Result<()> {
+    let (mut found, mut hiding) = (Vec::new(), Vec::new());
+    for line in table.lines() {
+        let fields: Vec<_> = line.split(' ').collect();
+        let [id, _, _, _, point, options, ..] = fields[..] else {
+            let why = format_args!("malformed line {line:?}");
+            return Err(Error::system("mountinfo", why));
+        };
+        if !options.split(',').any(|option| option == "ro") {
+            let what = format_args!("mount {point:?}");
+            return Err(Error::system(what, "is not read-only in the container"));
+        }
+        if id.parse().is_ok_and(|id| covers.contains(&id)) {
+            hiding.push(point);
+        } else if !mask::covers(point) {
+            found.push(point);
+        }
+    }
+    let is_hidden = |point: &str| {
+        let beneath = |cover: &&str| Path::new(point).starts_with(cover);
+        hiding.iter().any(beneath) && !expected.contains(&point)
+    };
+    found.retain(|point| !is_hidden(point));
+    // What shows nothing by itself, such as /dev/null, is its own cover.
+    let own = |point: &&str| expected.contains(point) && !found.contains(point);
+    found.extend(hiding.iter().copied().filter(own).collect::<Vec<_>>());
+    found.sort_unstable();
+    if found != expected {
+        return Err(Error::system(
+            "mount table",
+            format_args!("has {found:?}, not {expected:?}"),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "\
+30 20 0:30 / / ro,nosuid - erofs none ro
+31 30 0:31 / /proc ro,nosuid,nodev,noexec - proc none rw
+";
+
+    #[test]
+    fn a_cover_hides_what_is_beneath_it_and_nothing_else_may_be_there() {
+        let with = |lines: &str| format!("{TABLE}{lines}");
+        let cover = "32 30 0:30 /null /a/b ro - erofs none ro\n";
+        let beneath = "33 32 0:30 /null /a/b/c ro - erofs none ro\n";
+        let both = with(&[cover, beneath].concat());
+        check(&both, &["/", "/proc"], &[32]).unwrap();
+        check(&both, &["/", "/proc"], &[33]).unwrap_err();
+        check(&with(cover), &["/", "/proc"], &[]).unwrap_err();
+        // One over a mount of the container's, and one that is such a mount itself.
+        let over = with("34 31 0:30 /empty /proc ro - erofs none ro\n");
+        check(&over, &["/", "/proc"], &[34]).unwrap();
+        check(&over, &["/", "/proc"], &[]).unwrap_err();
+        check(TABLE, &["/", "/proc"], &[30]).unwrap();
+    }
+
+    #[test]
+    fn a_mount_table_passes_only_when_it_is_the_expected_one_and_all_read_only() {
+        check(TABLE, &["/", "/proc"], &[]).unwrap();
+        let extra = check(TABLE, &["/"], &[]).unwrap_err();
+        assert_eq!(extra.what, "mount table");
+        let missing = check(TABLE, &["/", "/proc", "/sys"], &[]).unwrap_err();
+        assert_eq!(missing.what, "mount table");
+        let writable = TABLE.replace("/proc ro", "/proc rw");
+        assert!(
+            check(&writable, &["/", "/proc"], &[])
+                .unwrap_err()
+                .what
+                .contains("/proc")
+        );
+        assert!(check("garbage", &[], &[]).is_err());
+    }
+}

@@ -1,0 +1,127 @@
+//! What the user calls the parts of a launch: errors of the child are told in these words.
+
+use super::Spec;
+use super::child::{Failure, Step};
+use super::sysctl::{NOT_KEPT, Setting};
+use crate::base::error::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error};
+use nix::errno::Errno;
+
+/// What is told of a launch when it fails.
+pub(super) struct Names {
+    /// Whether a config.json asked for it, and not a command line and an image.
+    from_bundle: bool,
+    program: String,
+    sysctls: Vec<String>,
+    masked: Vec<String>,
+}
+
+impl Names {
+    pub fn of(spec: &Spec) -> Names {
+        Names {
+            from_bundle: spec.from_bundle,
+            program: spec.args.strings()[0].to_string_lossy().into_owned(),
+            sysctls: spec.sysctls.iter().map(|one| one.name.clone()).collect(),
+            masked: spec
+                .masked
+                .iter()
+                .map(|path| path.to_string_lossy().into_owned())
+                .collect(),
+        }
+    }
+
+    /// A field of config.json, or what it is called where there is none.
+    fn field(&self, field: &str, otherwise: &str) -> String {
+        match self.from_bundle {
+            true => format!("config.json `{field}`"),
+            false => otherwise.to_owned(),
+        }
+    }
+
+    /// The paths that are covered on demand: the name in errors.
+    pub fn masked(&self, index: usize) -> String {
+        let path = self.masked.get(index).map_or("", String::as_str);
+        self.field(
+            &format!("linux.maskedPaths {path:?}"),
+            &format!("masked path {path:?}"),
+        )
+    }
+
+    /// The name of a resource limit.
+    pub fn limit(&self, resource: &str) -> String {
+        self.field(&format!("process.rlimits {resource}"), resource)
+    }
+
+    /// Any other field of `process`.
+    pub fn process(&self, field: &str) -> String {
+        self.field(&format!("process.{field}"), field)
+    }
+
+    /// The error of a step that failed.
+    pub fn explain(&self, failure: Failure) -> Error {
+        let (call, why) = (failure.step.call(), failure.errno.desc());
+        let index = failure.index as usize;
+        let sysctl = || Setting::field(self.sysctls.get(index).map_or("", String::as_str));
+        match failure.step {
+            Step::Execute => self.explain_execute(failure.errno),
+            Step::WorkingDirectory => {
+                let what = self.field("process.cwd", "working directory");
+                let why = format_args!(
+                    "{why}: the image has no such directory, or the user may not enter it"
+                );
+                let error = Error::usage(what, why);
+                match self.from_bundle {
+                    true => error.hint("imrun makes no directory in a root"),
+                    false => error
+                        .hint("--workdir names another one; imrun makes no directory in a root"),
+                }
+            }
+            Step::AttachProc if self.from_bundle => not_a_directory("/proc", why),
+            Step::Covers | Step::AttachSysfs | Step::AttachCgroupfs if self.from_bundle => {
+                not_a_directory("/sys", why)
+            }
+            Step::SysctlKept => Error::system(sysctl(), NOT_KEPT),
+            Step::Sysctl | Step::SysctlRead => {
+                Error::system(sysctl(), format_args!("{call}: {why}"))
+            }
+            Step::Masked => Error::system(self.masked(index), format_args!("{call}: {why}")),
+            Step::Personality => Error::system(self.field("linux.personality", call), why),
+            Step::Domainname => Error::system(self.field("domainname", call), why),
+            Step::Ids => Error::system(self.field("process.user", call), why),
+            _ => Error::system(call, why),
+        }
+    }
+
+    /// Engines know these words of runc's, and map them to exit codes.
+    fn explain_execute(&self, errno: Errno) -> Error {
+        let program = &self.program;
+        let what = format!("{} {program:?}", self.field("process.args", "entrypoint"));
+        match (errno, program.contains('/')) {
+            (Errno::ENOENT, true) => Error::usage(what, "no such file or directory")
+                .hint(match self.from_bundle {
+                    true => "the root does not have it, or not its interpreter",
+                    false => HINT,
+                })
+                .exit(EXIT_NOT_FOUND),
+            (Errno::ENOENT, false) => Error::usage(what, "executable file not found in $PATH")
+                .hint(match self.from_bundle {
+                    true => "PATH is that of process.env",
+                    false => HINT,
+                })
+                .exit(EXIT_NOT_FOUND),
+            (errno, _) => {
+                let why = errno.desc().to_lowercase();
+                Error::usage(what, format_args!("cannot be executed: {why}"))
+                    .exit(EXIT_NOT_EXECUTABLE)
+            }
+        }
+    }
+}
+
+const HINT: &str =
+    "imrun inspect DIGEST shows entrypoint, command and PATH; --entrypoint names another program";
+
+/// A root that is a directory may have anything there. The words are runc's.
+fn not_a_directory(point: &str, why: &str) -> Error {
+    let why = format_args!("{point} must be mounted on ordinary directory: {why}");
+    Error::system("config.json `root.path`", why)
+}

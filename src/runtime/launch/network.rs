@@ -1,0 +1,318 @@
+//! Which network a container sees, and the host's names that come with it.
+
+use super::host_file::{Bind, HostFile};
+use super::namespace::open_namespace;
+use super::sysctl::{self, Setting};
+use crate::base::error::{Context, Error, Reason, Result};
+use nix::sched::{CloneFlags, setns};
+use serde_json::{Value, json};
+use std::ffi::CStr;
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
+
+/// A file with names that is bound over a placeholder of the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameFile {
+    /// `/etc/resolv.conf`
+    ResolvConf,
+    /// `/etc/hosts`
+    Hosts,
+    /// `/etc/hostname`
+    Hostname,
+}
+
+impl NameFile {
+    /// The file of that path, if it is one.
+    pub fn of(path: &Path) -> Option<NameFile> {
+        let all = [NameFile::ResolvConf, NameFile::Hosts, NameFile::Hostname];
+        all.into_iter().find(|file| Path::new(file.path()) == path)
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            NameFile::ResolvConf => RESOLV_CONF,
+            NameFile::Hosts => HOSTS,
+            NameFile::Hostname => "/etc/hostname",
+        }
+    }
+
+    fn target(self) -> &'static CStr {
+        match self {
+            NameFile::ResolvConf => c"etc/resolv.conf",
+            NameFile::Hosts => c"etc/hosts",
+            NameFile::Hostname => c"etc/hostname",
+        }
+    }
+
+    /// Its key in the launch record.
+    fn key(self) -> &'static str {
+        match self {
+            NameFile::ResolvConf => "resolvConf",
+            NameFile::Hosts => "hosts",
+            NameFile::Hostname => "hostname",
+        }
+    }
+}
+/// More name servers are ignored (resolv.conf(5), MAXNS).
+const MAX_DNS: usize = 3;
+
+/// `--net` and `--dns`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    mode: Mode,
+    names: Source,
+    sysctls: Vec<Setting>,
+}
+
+/// Where the files with names are from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    /// The host's, where the network is; other name servers, if any.
+    Host(Vec<IpAddr>),
+    /// These and no others.
+    Files(Vec<(NameFile, PathBuf)>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Mode {
+    /// A namespace of its own with nothing but loopback.
+    None,
+    /// The host's.
+    Host,
+    /// One that somebody made before.
+    Namespace(PathBuf),
+}
+
+impl Network {
+    /// `mode` is `none`, `host` or `ns:PATH`; the name servers take the place of the host's.
+    pub fn new(mode: &str, dns: Vec<IpAddr>) -> Result<Network> {
+        let parsed = match mode {
+            "none" => Mode::None,
+            "host" => Mode::Host,
+            _ => match mode.strip_prefix("ns:").filter(|path| !path.is_empty()) {
+                Some(path) => Mode::Namespace(path.into()),
+                None => {
+                    return Err(Error::usage(
+                        format_args!("--net {mode}"),
+                        "is none of none, host and ns:PATH",
+                    ));
+                }
+            },
+        };
+        if parsed == Mode::None && !dns.is_empty() {
+            return Err(
+                Error::usage("--dns", "a container has no network to ask it through")
+                    .hint("--net host, or --net ns:PATH"),
+            );
+        }
+        if dns.len() > MAX_DNS {
+            return Err(Error::usage(
+                "--dns",
+                format_args!("more than {MAX_DNS} are never asked (resolv.conf(5))"),
+            ));
+        }
+        Ok(Network {
+            mode: parsed,
+            names: Source::Host(dns),
+            sysctls: Vec::new(),
+        })
+    }
+
+    /// `mode` as in [`Network::new`]; the files are what somebody else has made for the container.
+    pub fn with_files(mode: &str, files: Vec<(NameFile, PathBuf)>) -> Result<Network> {
+        Ok(Network {
+            names: Source::Files(files),
+            ..Network::new(mode, Vec::new())?
+        })
+    }
+
+    /// What a namespace is set to that somebody else has made for the container.
+    pub fn with_sysctls(self, sysctls: Vec<Setting>) -> Network {
+        Network { sysctls, ..self }
+    }
+
+    /// Opens what it has of the host's: the namespace, the files with names.
+    ///
+    /// # Errors
+    /// A path that is no network namespace; a resolv.conf or hosts file that cannot be read.
+    pub fn attach(&self) -> Result<Attachment> {
+        let namespace = match &self.mode {
+            Mode::Namespace(path) => Some(open_network(path)?),
+            Mode::None | Mode::Host => None,
+        };
+        Ok(Attachment {
+            mode: self.mode.clone(),
+            namespace,
+            names: self.names()?,
+            sysctls: self.sysctls.clone(),
+        })
+    }
+
+    fn names(&self) -> Result<Vec<(NameFile, HostFile)>> {
+        let dns = match (&self.names, &self.mode) {
+            (Source::Files(files), _) => {
+                let open = |(name, path): &(NameFile, PathBuf)| {
+                    Ok((*name, HostFile::open(path, "it is the source of a mount")?))
+                };
+                return files.iter().map(open).collect();
+            }
+            (Source::Host(_), Mode::None) => return Ok(Vec::new()),
+            (Source::Host(dns), _) => dns,
+        };
+        let resolv_conf = match dns.is_empty() {
+            true => HostFile::open(Path::new(RESOLV_CONF), "--dns ADDRESS takes its place")?,
+            false => HostFile::made(resolv_conf(dns).into_bytes()),
+        };
+        let hint = "the host needs a hosts file: hosts(5)";
+        let hosts = HostFile::open(Path::new(HOSTS), hint)?;
+        Ok(vec![
+            (NameFile::ResolvConf, resolv_conf),
+            (NameFile::Hosts, hosts),
+        ])
+    }
+}
+
+fn resolv_conf(servers: &[IpAddr]) -> String {
+    servers
+        .iter()
+        .map(|server| format!("nameserver {server}\n"))
+        .collect()
+}
+
+/// A network that was opened, for one launch.
+pub struct Attachment {
+    mode: Mode,
+    namespace: Option<File>,
+    names: Vec<(NameFile, HostFile)>,
+    sysctls: Vec<Setting>,
+}
+
+impl Attachment {
+    /// For the launch record: the mode, the namespace's path, the digests of the files with names.
+    pub fn record(&self) -> Value {
+        let mut record = match &self.mode {
+            Mode::None => json!({ "mode": "none" }),
+            Mode::Host => json!({ "mode": "host" }),
+            Mode::Namespace(path) => json!({ "mode": "ns", "path": path.to_string_lossy() }),
+        };
+        for (name, file) in &self.names {
+            record[name.key()] = json!(file.digest);
+        }
+        for Setting { path, value, .. } in &self.sysctls {
+            let value = String::from_utf8_lossy(value);
+            record["sysctls"][&*path.to_string_lossy()] = json!(value);
+        }
+        record
+    }
+
+    /// Whether the container's user namespace owns it. A sysfs shows the network namespace that its
+    /// mounter owns; without one the kernel refuses it.
+    pub(super) fn owned(&self) -> bool {
+        self.mode == Mode::None
+    }
+
+    pub(super) fn clone_flag(&self) -> u64 {
+        match self.owned() {
+            true => libc::CLONE_NEWNET as u64,
+            false => 0,
+        }
+    }
+
+    /// The mount points of a container.
+    pub(super) fn mount_points(&self) -> Vec<&'static str> {
+        let sysfs = self.owned().then_some("/sys");
+        let names = self.names.iter().map(|(name, _)| name.path());
+        ["/", "/proc", "/sys/fs/cgroup"]
+            .into_iter()
+            .chain(sysfs)
+            .chain(names)
+            .collect()
+    }
+
+    /// Copies of the files with names, to be mounted in the root, made in the directory `stage`.
+    pub(super) fn binds(&self, stage: &Path) -> Result<Vec<Bind>> {
+        let bind = |(name, file): &(NameFile, HostFile)| file.bind(name.target(), stage);
+        self.names.iter().map(bind).collect()
+    }
+
+    /// Moves this thread into the namespace that it names, if it does: a child that is cloned there
+    /// stays. Other threads are where they were. On the way it sets what is to be set there.
+    pub(super) fn enter(&self) -> Result<()> {
+        let Some(namespace) = &self.namespace else {
+            return Ok(());
+        };
+        let path = "/proc/thread-self/ns/net";
+        let home = File::open(path).context(|| format!("open({path:?})"))?;
+        if !self.sysctls.is_empty() && is_same(namespace, &home)? {
+            let why = "a container does not set what is the host's own network";
+            return Err(Error::policy(Setting::field(&self.sysctls[0].name), why));
+        }
+        setns(namespace, CloneFlags::CLONE_NEWNET).context(|| "setns(CLONE_NEWNET)")?;
+        self.sysctls.iter().try_for_each(sysctl::set_here)
+    }
+}
+
+fn is_same(one: &File, other: &File) -> Result<bool> {
+    let inode = |file: &File| file.metadata().map(|status| (status.dev(), status.ino()));
+    let pair = inode(one).and_then(|one| Ok((one, inode(other)?)));
+    let (one, other) = pair.context(|| "fstat(network namespace)")?;
+    Ok(one == other)
+}
+
+fn open_network(path: &Path) -> Result<File> {
+    let what = format!("--net ns:{}", path.display());
+    let open = open_namespace(&what, path, CloneFlags::CLONE_NEWNET);
+    open.map_err(|error| match error.reason {
+        Reason::Usage => error.hint("ip netns add NAME makes /run/netns/NAME"),
+        _ => error,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_none_host_and_a_namespace_by_its_path() {
+        for (text, mode) in [
+            ("none", Mode::None),
+            ("host", Mode::Host),
+            ("ns:/run/netns/a", Mode::Namespace("/run/netns/a".into())),
+        ] {
+            assert_eq!(Network::new(text, Vec::new()).unwrap().mode, mode);
+        }
+        for wrong in ["", "bridge", "ns:", "ns", "container:x", "None"] {
+            let error = Network::new(wrong, Vec::new()).unwrap_err();
+            assert_eq!(error.reason, Reason::Usage, "{wrong:?} was taken");
+        }
+    }
+
+    #[test]
+    fn name_servers_need_a_network_and_are_three_at_most() {
+        let server: IpAddr = "192.0.2.1".parse().unwrap();
+        assert_eq!(
+            Network::new("none", vec![server]).unwrap_err().what,
+            "--dns"
+        );
+        assert_eq!(
+            Network::new("host", vec![server; 4]).unwrap_err().what,
+            "--dns"
+        );
+        Network::new("host", vec![server; 3]).unwrap();
+        Network::new("ns:/n", vec![server]).unwrap();
+    }
+
+    #[test]
+    fn name_servers_stand_a_line_each() {
+        let servers = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        assert_eq!(
+            resolv_conf(&servers),
+            "nameserver 192.0.2.1\nnameserver 2001:db8::1\n"
+        );
+    }
+}

@@ -1,0 +1,693 @@
+//! Judges an attempt: the change that a call would have made, and the errno that the kernel gives it.
+
+use super::calls::{Action, Call, Subject};
+use super::ioctls;
+use super::privilege;
+use super::report::{Key, What};
+use super::scene::{Found, Place, Read, Scene, Target, Unread, is_trait_of_a_process};
+use super::walk::walk;
+use crate::base::sys::seccomp::Notification;
+use nix::errno::Errno;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// A call as it was made, with what its pointers lead to.
+pub struct Attempt<'a> {
+    /// Which call.
+    pub call: &'static Call,
+    arguments: [u64; 6],
+    /// The thread that made it.
+    pub scene: &'a Scene,
+    /// The name that it gives, as the app wrote it; None if it gives none.
+    pub name: Option<Vec<u8>>,
+    /// Its other name, where it has two.
+    other: Option<Vec<u8>>,
+    /// The bytes of a socket's address.
+    address: Vec<u8>,
+}
+
+/// The verdict on a call.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The call would change something. The kernel refuses it, and imrun reports it.
+    Change(Change),
+    /// The call changes nothing, whatever another thread does meanwhile.
+    Harmless,
+    /// The call changes nothing as long as names and descriptors stay the same. Where imrun does not
+    /// rely on that, it does this in the kernel's place.
+    Exempt(StandIn),
+}
+
+/// Action that imrun takes in place of the kernel, which would read names and descriptors again.
+#[derive(Debug)]
+pub enum StandIn {
+    /// The call fails.
+    Fail(Errno),
+    /// The call works, and does nothing.
+    Succeed,
+    /// The app gets a descriptor of what was found.
+    Open(Target),
+    /// The app's descriptor is made shorter or longer.
+    Truncate,
+    /// The app's socket gets this address, which is no path.
+    Bind(Vec<u8>),
+}
+
+/// A change that a call would have made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Place that it would have changed, if it names one.
+    pub place: Option<Place>,
+    /// Place of the call's second name, if it has two.
+    pub other: Option<PathBuf>,
+    /// Other argument of the call: a request of ioctl(2), ids.
+    pub argument: Option<String>,
+    /// Errno that imrun expects the call to fail with. Only the kernel knows: a filter of the app's own
+    /// can make it another.
+    pub errno: Option<Errno>,
+    /// True if imrun could not read the name or the descriptor.
+    pub is_unread: bool,
+    /// True if it would change the process alone, and no file system.
+    pub is_of_process: bool,
+    /// True if the same words name something else for another process.
+    pub is_personal: bool,
+}
+
+/// The words of a call: the same words from the same directories are the same attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Spelling {
+    number: u32,
+    flags: i32,
+    names: [Option<(PathBuf, Vec<u8>)>; 2],
+}
+
+impl<'a> Attempt<'a> {
+    /// Reads what the call names.
+    ///
+    /// # Errors
+    /// The thread's memory cannot be read: it passed a wrong pointer, or is gone.
+    pub fn read(call: &'static Call, told: &Notification, scene: &'a Scene) -> Read<Attempt<'a>> {
+        let mut attempt = Attempt::without_names(call, told, scene);
+        if let Subject::Address(place, length) = call.subject {
+            attempt.address = attempt.read_address(place, length)?;
+        }
+        attempt.name = attempt.read_name(call.subject)?;
+        attempt.other = match call.other {
+            Some(other) => attempt.read_name(other)?,
+            None => None,
+        };
+        Ok(attempt)
+    }
+
+    /// Makes the attempt of a call whose names were not read.
+    pub fn without_names(
+        call: &'static Call,
+        told: &Notification,
+        scene: &'a Scene,
+    ) -> Attempt<'a> {
+        Attempt {
+            call,
+            arguments: told.arguments,
+            scene,
+            name: None,
+            other: None,
+            address: Vec::new(),
+        }
+    }
+
+    fn read_name(&self, subject: Subject) -> Read<Option<Vec<u8>>> {
+        let place = match subject {
+            Subject::Path(place) | Subject::At(_, place) | Subject::Queue(place) => place,
+            Subject::Address(..) => return Ok(Some(socket_path(&self.address))),
+            Subject::Descriptor(_) | Subject::Nothing => return Ok(None),
+        };
+        match self.arguments[place] {
+            0 if self.call.takes_null(&self.arguments) => Ok(None),
+            0 => Err(Unread(Errno::EFAULT)),
+            address => self.scene.string(address).map(Some),
+        }
+    }
+
+    fn read_address(&self, place: usize, length: usize) -> Read<Vec<u8>> {
+        const LONGEST: usize = size_of::<libc::sockaddr_storage>();
+        let length = self.arguments[length] as u32 as usize;
+        if length > LONGEST {
+            return Err(Unread(Errno::EINVAL));
+        }
+        let bytes = self.scene.bytes(self.arguments[place], length)?;
+        match bytes.len() == length {
+            true => Ok(bytes),
+            false => Err(Unread(Errno::EFAULT)),
+        }
+    }
+
+    /// The flags of an open.
+    pub fn flags(&self) -> Option<i32> {
+        self.call.open_flags(&self.arguments)
+    }
+
+    /// The descriptor of a call whose first argument that is.
+    pub fn descriptor(&self) -> i32 {
+        self.arguments[0] as i32
+    }
+
+    /// The length of a truncation.
+    pub fn length(&self) -> i64 {
+        self.arguments[1] as i64
+    }
+
+    /// Returns true if it names a device that is meant to be written to.
+    pub fn names_device(&self) -> bool {
+        let is_open_to_all = self.call.action != Action::Forbidden;
+        is_open_to_all && self.name.as_deref().is_some_and(is_device)
+    }
+
+    /// Returns the words of the call; None if it names its object by a descriptor or not at all, or if
+    /// the verdict depends on other memory that it points to.
+    pub fn spelling(&self) -> Option<Spelling> {
+        if self.call.number() == libc::SYS_utimensat && self.arguments[2] != 0 {
+            return None;
+        }
+        let subjects = [Some(self.call.subject), self.call.other];
+        let names = [&self.name, &self.other];
+        let mut spelling = Spelling {
+            number: self.call.number() as u32,
+            flags: self
+                .flags()
+                .unwrap_or_else(|| self.call.at_flags(&self.arguments)),
+            names: [None, None],
+        };
+        for ((subject, name), place) in subjects.into_iter().zip(names).zip(&mut spelling.names) {
+            let Some(subject) = subject else { continue };
+            let name = name.as_ref().filter(|name| !name.is_empty())?;
+            let directory = match subject {
+                Subject::Path(_) => libc::AT_FDCWD,
+                Subject::At(directory, _) => self.arguments[directory] as i32,
+                _ => return None,
+            };
+            let start = match name.starts_with(b"/") {
+                true => PathBuf::new(),
+                false => self.scene.directory(directory).ok()?,
+            };
+            *place = Some((start, name.clone()));
+        }
+        Some(spelling)
+    }
+
+    /// Judges the call.
+    ///
+    /// # Errors
+    /// A name or a descriptor that the verdict needs cannot be read.
+    pub fn judge(&self) -> Read<Verdict> {
+        match self.call.action {
+            Action::Keep(errno) => Ok(self.keep(errno)),
+            Action::Forbidden => self.forbidden(),
+            Action::Become(ids) => Ok(self.become_other(ids)),
+            Action::ChangeRoot => self.change_root(),
+            Action::Open(_) => self.open(),
+            Action::Make => self.make(),
+            Action::Remove => self.remove(),
+            Action::Change => self.change(),
+            Action::Write => self.write(),
+        }
+    }
+
+    fn keep(&self, errno: Errno) -> Verdict {
+        match self.makes_an_object() {
+            true => Verdict::Change(Change {
+                errno: Some(errno),
+                ..Change::default()
+            }),
+            false => Verdict::Harmless,
+        }
+    }
+
+    /// System V's objects are made for a key that is nobody's, or where that is asked for.
+    fn makes_an_object(&self) -> bool {
+        let flags = match self.call.number() {
+            libc::SYS_msgget => self.arguments[1],
+            libc::SYS_shmget | libc::SYS_semget => self.arguments[2],
+            _ => return true, // message queues: the filter saw the flags
+        };
+        flags as i32 & libc::IPC_CREAT != 0 || self.arguments[0] as i32 == libc::IPC_PRIVATE
+    }
+
+    /// Judges a call that no container may make, whether or not its object can be found.
+    fn forbidden(&self) -> Read<Verdict> {
+        let names_something = match self.call.subject {
+            Subject::Nothing => false,
+            Subject::Descriptor(_) | Subject::At(..) => true,
+            _ => !self.is_nameless(),
+        };
+        // Nobody looks for it.
+        let target = if names_something {
+            self.target().ok()
+        } else {
+            None
+        };
+        self.told(target, Errno::EPERM)
+    }
+
+    fn become_other(&self, ids: privilege::Ids) -> Verdict {
+        let errno = privilege::refused(self.scene, ids, &self.arguments);
+        match errno {
+            None => Verdict::Harmless,
+            Some(_) => Verdict::Change(Change {
+                errno,
+                argument: Some(privilege::written(ids, &self.arguments)),
+                is_of_process: true,
+                ..Change::default()
+            }),
+        }
+    }
+
+    fn change_root(&self) -> Read<Verdict> {
+        let target = self.target()?;
+        // Elsewhere than in a directory the caller's rights are not looked at.
+        if target.place.found != Found::Directory || privilege::may_change_root(self.scene) {
+            return Ok(Verdict::Harmless);
+        }
+        let mut verdict = self.told(Some(target), Errno::EPERM)?;
+        if let Verdict::Change(change) = &mut verdict {
+            change.is_of_process = true;
+        }
+        Ok(verdict)
+    }
+
+    fn open(&self) -> Read<Verdict> {
+        let flags = self.flags().unwrap_or_default();
+        if flags & libc::O_PATH != 0 {
+            return Ok(Verdict::Harmless);
+        }
+        if self.is_nameless() {
+            return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENOENT)));
+        }
+        let target = self.target()?;
+        if is_trait_of_a_process(&target.place.path) {
+            return Ok(Verdict::Exempt(StandIn::Fail(Errno::EACCES)));
+        }
+        match opened(flags, &target.place) {
+            Opened::Fails(_) if self.is_denied(&target.place, flags) => {
+                self.told(Some(target), Errno::EACCES)
+            }
+            Opened::Fails(errno) => self.told(Some(target), errno),
+            Opened::ChangesNothing(errno) => Ok(Verdict::Exempt(StandIn::Fail(errno))),
+            Opened::Goes => Ok(Verdict::Exempt(StandIn::Open(target))),
+        }
+    }
+
+    /// Returns true if an open fails for the user's rights. Outside the root the kernel checks them before
+    /// the mount, unless the open makes something.
+    fn is_denied(&self, place: &Place, flags: i32) -> bool {
+        let Some(rights) = place.rights else {
+            return false;
+        };
+        if in_root(&place.path) || flags & (libc::O_TRUNC | libc::O_TMPFILE) != 0 {
+            return false;
+        }
+        if is_of_ipc_namespace(&place.path) {
+            // What imrun sees there is another namespace's. Without a root it is imrun's (rootless).
+            let own = nix::unistd::geteuid().as_raw();
+            let root = self.scene.mapped("uid_map", 0).unwrap_or(own);
+            return self.scene.users().get(1) != Some(&root);
+        }
+        !self.scene.may(access(flags), rights)
+    }
+
+    fn make(&self) -> Read<Verdict> {
+        if self.is_nameless() {
+            return Ok(Verdict::Exempt(match self.call.subject {
+                Subject::Address(..) => StandIn::Bind(self.address.clone()),
+                _ => StandIn::Fail(Errno::ENOENT),
+            }));
+        }
+        let target = self.target()?;
+        let errno = match target.place.found {
+            Found::NoWay(errno) => errno,
+            // procfs has no place for a name that it does not know.
+            Found::Nothing if target.place.path.starts_with("/proc") => Errno::ENOENT,
+            Found::Nothing => Errno::EROFS,
+            // It is there already (mkdir -p): that would change nothing anywhere.
+            _ => {
+                let errno = match self.call.subject {
+                    Subject::Address(..) => Errno::EADDRINUSE,
+                    _ => Errno::EEXIST,
+                };
+                return Ok(Verdict::Exempt(StandIn::Fail(errno)));
+            }
+        };
+        self.told(Some(target), errno)
+    }
+
+    fn remove(&self) -> Read<Verdict> {
+        if self.is_nameless() {
+            return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENOENT)));
+        }
+        let target = self.target()?;
+        if is_device(target.place.path.as_os_str().as_bytes()) {
+            return Ok(Verdict::Exempt(StandIn::Fail(Errno::EACCES)));
+        }
+        let errno = match target.place.found {
+            Found::NoWay(errno) => errno,
+            _ => Errno::EROFS,
+        };
+        self.told(Some(target), errno)
+    }
+
+    fn change(&self) -> Read<Verdict> {
+        if self.call.is_missing() {
+            return self.told(self.target().ok(), Errno::ENOSYS);
+        }
+        if self.touches_nothing()? {
+            return Ok(Verdict::Exempt(StandIn::Succeed));
+        }
+        let has_no_name = self.name.is_none() || self.call.takes_no_name(&self.arguments);
+        if self.is_nameless() && !has_no_name {
+            return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENOENT)));
+        }
+        let target = self.target()?;
+        if let Some(errno) = self.spares(&target.place) {
+            return Ok(Verdict::Exempt(StandIn::Fail(errno)));
+        }
+        let request = match self.call.number() {
+            libc::SYS_ioctl => ioctls::of(self.arguments[1]),
+            _ => None,
+        };
+        let errno = match (target.place.found, request) {
+            (Found::NoWay(errno), _) => errno,
+            (Found::Nothing, _) => Errno::ENOENT,
+            (_, Some(request)) => request.errno(self.scene, &target, self.arguments[2])?,
+            (_, None) => Errno::EROFS,
+        };
+        let mut verdict = self.told(Some(target), errno)?;
+        if let Verdict::Change(change) = &mut verdict {
+            change.argument = request.map(|request| request.name.into());
+        }
+        Ok(verdict)
+    }
+
+    /// Returns the errno of a change of attributes that spares all file systems.
+    fn spares(&self, place: &Place) -> Option<Errno> {
+        match (place.found, self.call.name) {
+            // They cannot be made shorter anywhere.
+            (Found::Directory, "truncate") => Some(Errno::EISDIR),
+            (Found::Stream, "truncate") => Some(Errno::EINVAL),
+            // Another thread could put a file in its place before the kernel looks.
+            (Found::Outside, "ioctl") => Some(Errno::ENOTTY),
+            (Found::Outside, _) => Some(Errno::EPERM),
+            _ if is_device(place.path.as_os_str().as_bytes()) => Some(Errno::EACCES),
+            _ => None,
+        }
+    }
+
+    /// Returns true for utimensat(2) that leaves both times as they are.
+    fn touches_nothing(&self) -> Read<bool> {
+        if self.call.number() != libc::SYS_utimensat || self.arguments[2] == 0 {
+            return Ok(false);
+        }
+        // Two of struct timespec: seconds and nanoseconds.
+        let times: [u8; 32] = self.scene.array(self.arguments[2])?;
+        let leave = (libc::UTIME_OMIT as u64).to_ne_bytes();
+        Ok(times[8..16] == leave && times[24..] == leave)
+    }
+
+    fn write(&self) -> Read<Verdict> {
+        let target = self.target()?;
+        let shortens = self.call.number() == libc::SYS_ftruncate;
+        let errno = match (target.place.found, shortens) {
+            (Found::Outside, true) => return Ok(Verdict::Exempt(StandIn::Truncate)),
+            // Memory that imrun took for the app would count as imrun's own.
+            (Found::Outside, false) => {
+                return Ok(Verdict::Exempt(StandIn::Fail(Errno::EOPNOTSUPP)));
+            }
+            (Found::Stream, true) => return Ok(Verdict::Exempt(StandIn::Fail(Errno::EINVAL))),
+            (Found::Stream, false) => return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENODEV))),
+            // They look at the descriptor, which is open for reading alone.
+            (_, true) => Errno::EINVAL,
+            (_, false) if (self.arguments[2] as i64) < 0 => Errno::EINVAL,
+            (_, false) if self.arguments[3] as i64 <= 0 => Errno::EINVAL,
+            (_, false) => Errno::EBADF,
+        };
+        self.told(Some(target), errno)
+    }
+
+    /// Returns the verdict on a change that fails with `errno`, unless its second name makes that another.
+    fn told(&self, target: Option<Target>, errno: Errno) -> Read<Verdict> {
+        let other = self.other_target()?;
+        let missing = match (
+            self.call.action,
+            other.as_ref().map(|other| other.place.found),
+        ) {
+            (Action::Make, Some(Found::NoWay(errno))) => Some(errno),
+            (Action::Make, Some(Found::Nothing)) => Some(Errno::ENOENT),
+            (Action::Remove, Some(Found::NoWay(errno))) => Some(errno),
+            _ => None,
+        };
+        let targets = [target.as_ref(), other.as_ref()];
+        let missing = missing.or_else(|| match targets {
+            [Some(from), Some(to)] if self.call.action == Action::Remove => {
+                (mount(&from.place.path) != mount(&to.place.path)).then_some(Errno::EXDEV)
+            }
+            _ => None,
+        });
+        Ok(Verdict::Change(Change {
+            is_personal: targets.iter().flatten().any(|target| target.personal),
+            errno: Some(missing.unwrap_or(errno)),
+            place: target.map(|target| target.place),
+            other: other.map(|target| target.place.path),
+            ..Change::default()
+        }))
+    }
+
+    /// Returns true if the name is empty, or there is none.
+    fn is_nameless(&self) -> bool {
+        self.name.as_ref().is_none_or(Vec::is_empty)
+    }
+
+    fn target(&self) -> Read<Target> {
+        let follow = !self.call.spares_links(&self.arguments);
+        self.lead(self.call.subject, self.name.as_deref(), follow)
+    }
+
+    fn other_target(&self) -> Read<Option<Target>> {
+        let Some(subject) = self.call.other else {
+            return Ok(None);
+        };
+        // linkat(2)'s; the others have no such flag, and none follows a link.
+        let follows = self.call.at_flags(&self.arguments) & libc::AT_SYMLINK_FOLLOW != 0;
+        self.lead(subject, self.other.as_deref(), follows).map(Some)
+    }
+
+    fn lead(&self, subject: Subject, name: Option<&[u8]>, follow: bool) -> Read<Target> {
+        let name = name.unwrap_or_default();
+        let directory = match subject {
+            Subject::Descriptor(place) => {
+                return self.scene.descriptor(self.arguments[place] as i32);
+            }
+            Subject::At(directory, _) => self.arguments[directory] as i32,
+            _ => libc::AT_FDCWD,
+        };
+        // futimens(3), and AT_EMPTY_PATH: the descriptor itself.
+        if name.is_empty() && directory != libc::AT_FDCWD {
+            return self.scene.descriptor(directory);
+        }
+        match name.starts_with(b"/") {
+            true => walk(self.scene, Path::new("/"), name, follow),
+            false => walk(self.scene, &self.scene.directory(directory)?, name, follow),
+        }
+    }
+
+    /// Returns what two equal attempts have in common.
+    pub fn key(&self, change: &Change) -> Key {
+        let what = match (change.is_unread, &change.place) {
+            (true, _) => What::Unread,
+            (false, Some(place)) => What::Place(place.path.clone()),
+            (false, None) => What::Name(self.name.clone().unwrap_or_default()),
+        };
+        Key {
+            number: self.call.number() as u32,
+            flags: self.flags().unwrap_or(0),
+            what,
+            other: change.other.clone(),
+            argument: change.argument.clone(),
+            errno: change.errno.map(|errno| errno as i32),
+        }
+    }
+}
+
+/// Returns true for the image's own files: their superblock is read-only, not the mount alone.
+fn in_root(path: &Path) -> bool {
+    mount(path) == "/"
+}
+
+/// The file system that a path is in.
+fn mount(path: &Path) -> &'static str {
+    let others = ["/proc", "/sys/fs/cgroup", "/sys"];
+    let other = others.into_iter().find(|other| path.starts_with(other));
+    other.unwrap_or("/")
+}
+
+/// Returns true for a sysctl that belongs to the root of the ipc namespace.
+fn is_of_ipc_namespace(path: &Path) -> bool {
+    let name = path
+        .strip_prefix("/proc/sys/kernel")
+        .ok()
+        .and_then(Path::to_str);
+    let objects = ["shm", "msg", "sem"];
+    path.starts_with("/proc/sys/fs/mqueue")
+        || name.is_some_and(|name| objects.iter().any(|object| name.starts_with(object)))
+}
+
+/// The devices that every container has, by the names under which they are known: to write to them
+/// is what they are for, and whoever took one for a file of its own wanted no file.
+fn is_device(path: &[u8]) -> bool {
+    let names: [&[u8]; 6] = [
+        b"/dev/null",
+        b"/dev/zero",
+        b"/dev/full",
+        b"/dev/tty",
+        b"/dev/random",
+        b"/dev/urandom",
+    ];
+    names.contains(&path)
+}
+
+/// The outcome of an open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opened {
+    /// The open would change something, and fails.
+    Fails(Errno),
+    /// The open fails on a writable file system as well.
+    ChangesNothing(Errno),
+    /// The open works.
+    Goes,
+}
+
+/// In the order in which the kernel looks (Linux, fs/namei.c, fs/open.c).
+fn opened(flags: i32, place: &Place) -> Opened {
+    use Opened::{ChangesNothing, Fails, Goes};
+    let has = |flag| flags & flag == flag;
+    let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || has(libc::O_TRUNC);
+    match place.found {
+        Found::NoWay(errno) => Fails(errno),
+        Found::Directory if has(libc::O_TMPFILE) => Fails(Errno::EROFS),
+        Found::Nothing if !has(libc::O_CREAT) || has(libc::O_TMPFILE) => Fails(Errno::ENOENT),
+        // procfs has no place for a name that it does not know.
+        Found::Nothing if place.path.starts_with("/proc") => Fails(Errno::ENOENT),
+        Found::Nothing => Fails(Errno::EROFS),
+        _ if has(libc::O_CREAT | libc::O_EXCL) => ChangesNothing(Errno::EEXIST),
+        Found::Directory => ChangesNothing(Errno::EISDIR),
+        Found::Link => ChangesNothing(Errno::ELOOP),
+        _ if has(libc::O_DIRECTORY) => ChangesNothing(Errno::ENOTDIR),
+        Found::File if writes => Fails(Errno::EROFS),
+        // Devices, and what descriptors lead to, are meant to be written to.
+        Found::File | Found::Stream | Found::Outside => Goes,
+    }
+}
+
+/// Returns the bits of a file's mode that an open needs: 4 to read, 2 to write.
+pub fn access(flags: i32) -> u32 {
+    match flags & libc::O_ACCMODE {
+        libc::O_RDONLY => 4,
+        libc::O_WRONLY => 2,
+        _ => 6,
+    }
+}
+
+/// The path of a Unix socket's address; empty for any other, and for an abstract one (unix(7)).
+fn socket_path(address: &[u8]) -> Vec<u8> {
+    let unix = (libc::AF_UNIX as libc::sa_family_t).to_ne_bytes();
+    let path = address.strip_prefix(&unix).unwrap_or_default();
+    let end = path.iter().position(|byte| *byte == 0);
+    path[..end.unwrap_or(path.len())].to_vec()
+}
+
+/// The flags of an open(2) that say what it is for, as its manual page writes them.
+pub fn flag_names(flags: i32) -> String {
+    let access = match flags & libc::O_ACCMODE {
+        libc::O_RDONLY => "O_RDONLY",
+        libc::O_WRONLY => "O_WRONLY",
+        libc::O_RDWR => "O_RDWR",
+        _ => "3",
+    };
+    let others = [
+        (libc::O_CREAT, "O_CREAT"),
+        (libc::O_EXCL, "O_EXCL"),
+        (libc::O_TRUNC, "O_TRUNC"),
+        (libc::O_APPEND, "O_APPEND"),
+        (libc::O_TMPFILE, "O_TMPFILE"),
+        (libc::O_NOFOLLOW, "O_NOFOLLOW"),
+    ];
+    let set = others.iter().filter(|(flag, _)| flags & flag == *flag);
+    let names: Vec<_> = std::iter::once(access)
+        .chain(set.map(|(_, name)| *name))
+        .collect();
+    names.join("|")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libc::{
+        O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY,
+    };
+
+    #[test]
+    fn an_open_fails_as_the_kernel_lets_it_fail() {
+        use Found::{Directory, File, Link, NoWay, Nothing, Stream};
+        use Opened::{ChangesNothing, Fails, Goes};
+        for (flags, found, comes_to) in [
+            (O_WRONLY, File, Fails(Errno::EROFS)),
+            (O_WRONLY | O_CREAT, Nothing, Fails(Errno::EROFS)),
+            (O_WRONLY, Nothing, Fails(Errno::ENOENT)),
+            (O_RDONLY | O_CREAT, File, Goes),
+            (O_RDONLY | O_TRUNC, File, Fails(Errno::EROFS)),
+            (
+                O_RDWR | O_CREAT | O_EXCL,
+                File,
+                ChangesNothing(Errno::EEXIST),
+            ),
+            (O_RDWR | O_TMPFILE, Directory, Fails(Errno::EROFS)),
+            (O_WRONLY, Directory, ChangesNothing(Errno::EISDIR)),
+            (O_WRONLY | O_NOFOLLOW, Link, ChangesNothing(Errno::ELOOP)),
+            (O_WRONLY | O_DIRECTORY, File, ChangesNothing(Errno::ENOTDIR)),
+            (
+                O_WRONLY | O_CREAT,
+                NoWay(Errno::ENOTDIR),
+                Fails(Errno::ENOTDIR),
+            ),
+            (O_WRONLY | O_CREAT | O_TRUNC, Stream, Goes),
+        ] {
+            let place = Place {
+                path: "/x".into(),
+                nearest: "/".into(),
+                found,
+                rights: None,
+            };
+            let names = flag_names(flags);
+            assert_eq!(opened(flags, &place), comes_to, "{names}, {found:?}");
+        }
+    }
+
+    #[test]
+    fn flags_are_named() {
+        assert_eq!(flag_names(O_RDONLY), "O_RDONLY");
+        assert_eq!(
+            flag_names(O_WRONLY | O_CREAT | O_TRUNC),
+            "O_WRONLY|O_CREAT|O_TRUNC"
+        );
+    }
+
+    #[test]
+    fn only_a_unix_socket_that_is_no_abstract_one_has_a_path() {
+        let unix = (libc::AF_UNIX as u16).to_ne_bytes();
+        let address = |path: &[u8]| [&unix, path].concat();
+        assert_eq!(socket_path(&address(b"/a/b\0rest")), b"/a/b");
+        assert_eq!(socket_path(&address(b"a")), b"a");
+        assert_eq!(socket_path(&address(b"\0abstract")), b"");
+        assert_eq!(socket_path(&address(b"")), b"");
+        let inet = (libc::AF_INET as u16).to_ne_bytes();
+        assert_eq!(socket_path(&[&inet, &b"/a"[..]].concat()), b"");
+        assert_eq!(socket_path(&[]), b"");
+    }
+}

@@ -1,0 +1,65 @@
+//! Finds the layer that a path comes from.
+
+use crate::base::error::Result;
+use crate::image::tree::{self, Tree};
+use crate::store::Store;
+use crate::store::image::Image;
+use serde_json::{Value, json};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The merged tree of an image, made when it is first asked.
+pub struct Owners<'a> {
+    image: Option<&'a Image>,
+    store: &'a Store,
+    tree: Option<Tree>,
+}
+
+impl<'a> Owners<'a> {
+    /// Makes the owners of an image's paths; without an image there are none.
+    pub fn new(image: Option<&'a Image>, store: &'a Store) -> Owners<'a> {
+        Owners {
+            image,
+            store,
+            tree: None,
+        }
+    }
+
+    /// The layer that has `path`, which exists: its place from 0 for the lowest, and its diff_id.
+    /// Null for what the runtime owns.
+    ///
+    /// # Errors
+    /// The layers cannot be read.
+    pub fn of(&mut self, path: &Path) -> Result<Value> {
+        let Some(image) = self.image else {
+            return Ok(Value::Null);
+        };
+        let tree = match self.tree.take() {
+            Some(tree) => tree,
+            None => merge(image, self.store)?,
+        };
+        let tree = self.tree.insert(tree);
+        let layer = tree
+            .lookup(path.as_os_str().as_bytes(), false)
+            .and_then(|entry| entry.layer);
+        Ok(layer.map_or(Value::Null, |index| {
+            let index = usize::from(index);
+            json!({ "index": index, "diffId": image.config.diff_ids[index] })
+        }))
+    }
+
+    /// Returns true if there is nothing to forget.
+    pub fn is_at_rest(&self) -> bool {
+        self.tree.is_none()
+    }
+
+    /// Forgets the tree, until it is asked again.
+    pub fn rest(&mut self) {
+        self.tree = None;
+    }
+}
+
+fn merge(image: &Image, store: &Store) -> Result<Tree> {
+    let tars = image.open_layers(store)?;
+    tree::merge(image.scan(&tars, false)?.0)
+}

@@ -1,0 +1,221 @@
+//! Calls that imrun makes in the kernel's place, so that no name is read twice.
+//!
+//! A call that is let go on is read again by the kernel: another thread of the app may have changed
+//! the name or the descriptor meanwhile. So under `--on-write kill` and `imrun check` no call that is
+//! exempt for what it names goes on. imrun decides on what it has in its hands, and gives the app
+//! that, or an errno. It never gives what the app could not have had itself: its user's rights are
+//! looked at here, and Landlock's rule, no file but the devices and what is in no file system.
+
+use super::attempt::{Attempt, StandIn, access};
+use super::ioctls::EROFS_SUPER_MAGIC;
+use super::scene::{Found, Read, Rights, Scene, Target, Unread, is_memory, kind};
+use crate::base::sys::process::{descriptor_of, unprivileged};
+use crate::base::sys::seccomp::Listener;
+use crate::base::sys::socket;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
+use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, fstatfs};
+use nix::unistd::ftruncate;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+const PIPEFS_MAGIC: FsType = FsType(0x5049_5045); // linux/magic.h
+const HUGETLBFS_MAGIC: FsType = FsType(0x9584_58f6);
+
+/// Flags of an open that are the app's to choose for what it may open.
+const PASSED: i32 = libc::O_ACCMODE
+    | libc::O_APPEND
+    | libc::O_DIRECT
+    | libc::O_DSYNC
+    | libc::O_LARGEFILE
+    | libc::O_SYNC
+    | libc::O_TRUNC;
+
+/// Answers a call in the kernel's place.
+///
+/// # Errors
+/// The object of the call is no longer the one that was judged.
+pub fn answer(
+    listener: &Listener,
+    id: u64,
+    attempt: &Attempt<'_>,
+    stand_in: StandIn,
+) -> Read<nix::Result<()>> {
+    let scene = attempt.scene;
+    let done = match stand_in {
+        StandIn::Fail(errno) => Err(errno),
+        StandIn::Succeed => Ok(()),
+        StandIn::Truncate => truncate(scene, attempt.descriptor(), attempt.length())?,
+        StandIn::Bind(address) => bind(scene, attempt.descriptor(), &address),
+        StandIn::Open(target) => {
+            let flags = attempt.flags().unwrap_or_default();
+            let given = reopen(scene, &target, flags)
+                .and_then(|file| listener.give(id, file.as_fd(), flags & libc::O_CLOEXEC != 0));
+            return Ok(match given {
+                Ok(()) => Ok(()),
+                Err(Errno::ENOENT) => Err(Errno::ENOENT),
+                Err(errno) => listener.refuse(id, errno),
+            });
+        }
+    };
+    Ok(match done {
+        Ok(()) => listener.succeed(id),
+        Err(errno) => listener.refuse(id, errno),
+    })
+}
+
+/// The objects that an open for writing may open in a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A device that is meant to be written to.
+    Device,
+    /// A pipe or memory, by a descriptor's link.
+    Own,
+    /// A file of the image, which an open with O_CREAT opens for reading.
+    File,
+}
+
+/// Opens what `target` refers to as the app would have.
+fn reopen(scene: &Scene, target: &Target, flags: i32) -> nix::Result<OwnedFd> {
+    let handle = target.handle.as_ref().ok_or(Errno::ENOENT)?;
+    let status = fstat(handle)?;
+    let kind = openable(handle, flags)?;
+    if target.is_anothers {
+        return Err(Errno::EACCES);
+    }
+    if !scene.may(access(flags), Rights::of(&status)) {
+        return Err(Errno::EACCES);
+    }
+    let passed = match kind {
+        Kind::Device | Kind::Own => flags & PASSED,
+        Kind::File => flags & PASSED & !libc::O_ACCMODE & !libc::O_TRUNC,
+    };
+    // imrun never waits for whoever is at a pipe's other end, and gets no terminal by this.
+    let own = OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+    let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    let file = open(
+        path.as_str(),
+        OFlag::from_bits_retain(passed) | own,
+        Mode::empty(),
+    )?;
+    if flags & libc::O_NONBLOCK == 0 {
+        let now = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+        fcntl(&file, FcntlArg::F_SETFL(now - OFlag::O_NONBLOCK))?;
+    }
+    Ok(file)
+}
+
+/// Returns the kind of an object, or the errno of the kernel or of Landlock if an app cannot open it. The
+/// user's rights are not checked here.
+fn openable(handle: &OwnedFd, flags: i32) -> nix::Result<Kind> {
+    let status = fstat(handle)?;
+    let file_system = fstatfs(handle)?.filesystem_type();
+    let format = SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits());
+    let is_read = access(flags) == 4 && flags & libc::O_TRUNC == 0;
+    match format {
+        SFlag::S_IFCHR => match (major(status.st_rdev), minor(status.st_rdev)) {
+            (1, 3 | 5 | 7 | 8 | 9) => Ok(Kind::Device),
+            // A container has no terminal.
+            (5, 0) => Err(Errno::ENXIO),
+            _ => Err(Errno::EACCES),
+        },
+        SFlag::S_IFIFO if file_system == PIPEFS_MAGIC => Ok(Kind::Own),
+        SFlag::S_IFREG if is_memory(&status) => match file_system {
+            TMPFS_MAGIC | HUGETLBFS_MAGIC => Ok(Kind::Own),
+            _ => Err(Errno::EACCES),
+        },
+        // What other files tell may depend on who opens them, or on more than the bits of a mode.
+        SFlag::S_IFREG if is_read => match file_system {
+            EROFS_SUPER_MAGIC | OVERLAYFS_SUPER_MAGIC => Ok(Kind::File),
+            _ => Err(Errno::EACCES),
+        },
+        SFlag::S_IFSOCK => Err(Errno::ENXIO),
+        // Event descriptors and the like.
+        _ if format.is_empty() => Err(Errno::ENXIO),
+        _ => Err(Errno::EACCES),
+    }
+}
+
+/// Sets the length of the app's memory file, unless the descriptor is of a file that has a name.
+fn truncate(scene: &Scene, number: i32, length: i64) -> Read<nix::Result<()>> {
+    let file = descriptor_of(scene.pid(), || scene.process(), number).map_err(Unread)?;
+    let status = fstat(&file).map_err(Unread)?;
+    if kind(&status) == Found::File && !is_memory(&status) {
+        return Err(Unread(Errno::EINVAL));
+    }
+    Ok(ftruncate(&file, length))
+}
+
+/// Binds a socket of the app's, without imrun's own rights: in the host's network the app could not
+/// have a port that takes a capability, nor all that a netlink socket tells.
+fn bind(scene: &Scene, number: i32, address: &[u8]) -> nix::Result<()> {
+    let socket = descriptor_of(scene.pid(), || scene.process(), number)?;
+    unprivileged(|| socket::bind(socket.as_fd(), address))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::observe::walk::walk;
+    use std::path::Path;
+
+    fn open_as(path: &str, flags: i32) -> nix::Result<OwnedFd> {
+        let scene = Scene::new(std::process::id() as i32);
+        let target = walk(&scene, Path::new("/"), path.as_bytes(), true).unwrap();
+        reopen(&scene, &target, flags)
+    }
+
+    #[test]
+    fn a_device_is_opened_as_it_was_asked_for() {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND;
+        let file = open_as("/dev/null", flags).unwrap();
+        let got = fcntl(&file, FcntlArg::F_GETFL).unwrap();
+        assert_eq!(got & libc::O_ACCMODE, libc::O_WRONLY);
+        assert_eq!(got & libc::O_APPEND, libc::O_APPEND);
+        assert_eq!(got & libc::O_NONBLOCK, 0);
+        nix::unistd::write(&file, b"x").unwrap();
+        let file = open_as("/dev/zero", libc::O_RDWR | libc::O_NONBLOCK).unwrap();
+        let got = fcntl(&file, FcntlArg::F_GETFL).unwrap();
+        assert_eq!(got & libc::O_NONBLOCK, libc::O_NONBLOCK);
+        assert_eq!(open_as("/dev/tty", libc::O_RDWR).unwrap_err(), Errno::ENXIO);
+    }
+
+    #[test]
+    fn a_pipe_and_memory_are_opened_again_and_no_file_that_has_a_name() {
+        let (_reader, writer) = std::io::pipe().unwrap();
+        let again = |fd: i32, flags| open_as(&format!("/proc/self/fd/{fd}"), flags);
+        again(writer.as_raw_fd(), libc::O_WRONLY).unwrap();
+        let flags = nix::sys::memfd::MFdFlags::empty();
+        let memory = nix::sys::memfd::memfd_create(c"memory", flags).unwrap();
+        let file = again(memory.as_raw_fd(), libc::O_RDWR).unwrap();
+        nix::unistd::write(&file, b"xyz").unwrap();
+        assert_eq!(fstat(&memory).unwrap().st_size, 3);
+        again(memory.as_raw_fd(), libc::O_WRONLY | libc::O_TRUNC).unwrap();
+        assert_eq!(fstat(&memory).unwrap().st_size, 0);
+
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "text").unwrap();
+        let path = path.to_str().unwrap();
+        assert_eq!(open_as(path, libc::O_WRONLY).unwrap_err(), Errno::EACCES);
+        assert_eq!(
+            open_as(path, libc::O_RDONLY | libc::O_TRUNC).unwrap_err(),
+            Errno::EACCES
+        );
+        for path in [path, "/proc/self/status"] {
+            let file = open_as(path, libc::O_RDONLY | libc::O_CREAT);
+            assert_eq!(file.unwrap_err(), Errno::EACCES, "it is of no image");
+        }
+    }
+
+    #[test]
+    fn a_file_with_a_name_is_not_made_shorter() {
+        let scene = Scene::new(std::process::id() as i32);
+        let mut file = tempfile::tempfile_in("/var/tmp").unwrap();
+        std::io::Write::write_all(&mut file, b"text").unwrap();
+        let named = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+        let outcome = truncate(&scene, named.as_raw_fd(), 0);
+        assert_eq!(outcome, Err(Unread(Errno::EINVAL)));
+        assert_eq!(truncate(&scene, file.as_raw_fd(), 1), Ok(Ok(())));
+    }
+}

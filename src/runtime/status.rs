@@ -1,0 +1,45 @@
+//! `--status-fd`: what happens to a launch, as one JSON object a line.
+#![forbid(unsafe_code)]
+
+use crate::base::error::{Context, Error, Result};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::Write;
+
+/// Where status events go; nowhere without a descriptor.
+#[derive(Default)]
+pub struct Status {
+    file: Option<File>,
+}
+
+impl Status {
+    /// Events go to `/proc/self/fd/NUMBER` of the caller.
+    pub fn to_descriptor(number: i32) -> Result<Status> {
+        let file = crate::base::sys::process::inherited(number)
+            .map_err(|errno| Error::usage(format_args!("--status-fd {number}"), errno.desc()))?;
+        Ok(Status {
+            file: Some(file.into()),
+        })
+    }
+
+    /// Writes one event; `fields` is an object.
+    pub fn event(&self, name: &str, mut fields: Value) -> Result<()> {
+        let Some(mut file) = self.file.as_ref() else {
+            return Ok(());
+        };
+        fields["event"] = json!(name);
+        file.write_all(format!("{fields}\n").as_bytes())
+            .context(|| "write(--status-fd)")
+    }
+
+    /// Tells that nothing of the image ran, and why.
+    pub fn refused(&self, error: &Error) -> Result<()> {
+        let fields = json!({
+            "reason": error.reason.as_str(),
+            "error": error.to_string(),
+            "hint": error.hint,
+            "code": error.exit,
+        });
+        self.event("refused", fields)
+    }
+}

@@ -1,0 +1,109 @@
+//! Signals: caught before anything is started, passed on to the app, named by the operator.
+
+use crate::base::error::{Context, Error, Result};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+use std::time::Duration;
+
+/// The signals that are passed on to the app.
+const FORWARDED: [Signal; 9] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGCONT,
+    Signal::SIGWINCH,
+];
+
+/// Blocks the signals that are passed on, for this thread and those that it makes from now on.
+pub fn catch() -> Result<SignalFd> {
+    let set: SigSet = FORWARDED.into_iter().collect();
+    set.thread_block().context(|| "rt_sigprocmask(SIG_BLOCK)")?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    SignalFd::with_flags(&set, flags).context(|| "signalfd(SFD_CLOEXEC)")
+}
+
+/// The signals that end a launch whose app was not started yet.
+const ENDING: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+];
+
+/// The error that a signal is, before there is an app that it could be passed on to.
+pub fn refuse(signals: &SignalFd) -> Result<()> {
+    while let Some(info) = signals.read_signal().context(|| "read(signalfd)")? {
+        let number = info.ssi_signo as i32;
+        if let Some(signal) = ENDING.into_iter().find(|signal| *signal as i32 == number) {
+            let error = Error::system(
+                "launch",
+                format_args!("{signal} came before the app started"),
+            );
+            return Err(error.exit(128 + number as u8));
+        }
+    }
+    Ok(())
+}
+
+/// `imrun stop -t` sends its timeout along, in milliseconds (sigqueue(3)).
+pub(super) fn stop_timeout(info: &siginfo) -> Option<Duration> {
+    (info.ssi_code == libc::SI_QUEUE && info.ssi_int >= 0)
+        .then(|| Duration::from_millis(info.ssi_int as u64))
+}
+
+/// The number of a signal by its name (`SIGTERM`, `TERM`, `RTMIN+3`) or number, as image configs
+/// and docker write it.
+pub fn parse(text: &str) -> Result<i32> {
+    let unknown = || Error::usage(format_args!("signal {text:?}"), "is none that Linux has");
+    let name = text.to_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let real_time = |offset: i32| libc::SIGRTMIN() + offset;
+    let number = match name.parse::<i32>() {
+        Ok(number) => number,
+        Err(_) if name == "RTMIN" => real_time(0),
+        Err(_) => match name.strip_prefix("RTMIN+") {
+            Some(offset) => real_time(offset.parse().map_err(|_| unknown())?),
+            None => format!("SIG{name}")
+                .parse::<Signal>()
+                .map_err(|_| unknown())? as i32,
+        },
+    };
+    if (1..=libc::SIGRTMAX()).contains(&number) {
+        Ok(number)
+    } else {
+        Err(unknown())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_ends_a_launch_is_told_apart_from_one_that_does_not() {
+        // Pending for this thread alone, and blocked in it.
+        let signals = catch().unwrap();
+        refuse(&signals).unwrap();
+        nix::sys::signal::raise(Signal::SIGUSR1).unwrap();
+        refuse(&signals).unwrap();
+        nix::sys::signal::raise(Signal::SIGINT).unwrap();
+        let error = refuse(&signals).unwrap_err();
+        assert_eq!(error.exit, 130);
+        assert!(error.why.contains("SIGINT"), "{error}");
+    }
+
+    #[test]
+    fn signals_are_read_by_name_and_number() {
+        for text in ["SIGTERM", "TERM", "term", "15"] {
+            assert_eq!(parse(text).unwrap(), 15);
+        }
+        assert_eq!(parse("SIGRTMIN+3").unwrap(), libc::SIGRTMIN() + 3);
+        for text in ["", "SIG", "0", "-1", "99", "SIGTERMX", "RTMIN+99"] {
+            assert!(parse(text).is_err(), "{text:?} was taken");
+        }
+    }
+}
