@@ -770,9 +770,10 @@ fn a_change_of_whatever_kind_is_refused_at_the_next_launch_and_mended_by_an_impo
         assert_eq!(launch("auto").exits(0).out, "ran\n", "{what}");
         let roots = fs::read_dir(host.path("store/roots")).unwrap();
         let unpacked = roots.map(|entry| entry.unwrap().path()).next().unwrap();
-        match hides {
-            true => self::unnoticed(&unpacked.join("root").join(path), change),
-            false => change(&unpacked.join(path)),
+        if hides {
+            self::unnoticed(&unpacked.join("root").join(path), change)
+        } else {
+            change(&unpacked.join(path))
         }
         for level in ["auto", "known", "hashed"] {
             launch(level).refused("unpacked").because("digest");

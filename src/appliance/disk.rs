@@ -24,10 +24,7 @@ pub fn find(place: &Place) -> Result<PathBuf> {
     let (device, found) = match place {
         Place::Path(path) if !path.starts_with("/dev") => {
             let named = format_args!("imrun.store={}", path.display()).to_string();
-            return match path.is_dir() {
-                true => Ok(path.clone()),
-                false => Err(Error::usage(named, "the initramfs has no such directory")),
-            };
+            return if path.is_dir() { Ok(path.clone()) } else { Err(Error::usage(named, "the initramfs has no such directory")) };
         }
         Place::Path(path) => awaited(|| at(path))?.ok_or_else(|| {
             Error::system(path.display(), format_args!("is not there after {PATIENCE:?}"))

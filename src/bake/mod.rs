@@ -126,9 +126,10 @@ impl TryFrom<String> for ImagePath {
         };
         let inside = text.strip_prefix('/');
         let good = inside.is_some_and(|inside| inside.is_empty() || inside.split('/').all(normal));
-        match good && text.len() <= MAX_PATH {
-            true => Ok(ImagePath(text)),
-            false => Err(format!("{text:?} is not an absolute and normalised path")),
+        if good && text.len() <= MAX_PATH {
+            Ok(ImagePath(text))
+        } else {
+            Err(format!("{text:?} is not an absolute and normalised path"))
         }
     }
 }
@@ -163,9 +164,12 @@ impl TryFrom<String> for Owner {
     type Error = String;
 
     fn try_from(text: String) -> std::result::Result<Owner, String> {
-        let number = |digits: &str| match digits.bytes().all(|b| b.is_ascii_digit()) {
-            true => digits.parse().ok(),
-            false => None,
+        let number = |digits: &str| {
+            if digits.bytes().all(|b| b.is_ascii_digit()) {
+                digits.parse().ok()
+            } else {
+                None
+            }
         };
         let owner = text.split_once(':').and_then(|(uid, gid)| {
             Some(Owner {

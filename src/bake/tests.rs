@@ -18,9 +18,10 @@ fn directory(files: &[(&str, &str, u32)]) -> TempDir {
     for (name, content, mode) in files {
         let path = directory.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        match name.ends_with('/') {
-            true => fs::create_dir_all(&path).unwrap(),
-            false => fs::write(&path, content).unwrap(),
+        if name.ends_with('/') {
+            fs::create_dir_all(&path).unwrap()
+        } else {
+            fs::write(&path, content).unwrap()
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
     }

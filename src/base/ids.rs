@@ -65,9 +65,10 @@ impl Owners {
 /// `all`, or the two numbers.
 impl fmt::Display for Owners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.are_all() {
-            true => f.write_str("all"),
-            false => write!(f, "{}-{}", self.users, self.groups),
+        if self.are_all() {
+            f.write_str("all")
+        } else {
+            write!(f, "{}-{}", self.users, self.groups)
         }
     }
 }

@@ -49,9 +49,10 @@ impl Check {
         });
         process::restore_stdout(result).map_err(|errno| Error::system("dup2(1)", errno.desc()))?;
         let outcome = outcome?;
-        print(&match self.json {
-            true => format!("{:#}\n", as_json(&outcome.effects, outcome.code)),
-            false => as_table(&outcome.effects),
+        print(&if self.json {
+            format!("{:#}\n", as_json(&outcome.effects, outcome.code))
+        } else {
+            as_table(&outcome.effects)
         })?;
         Ok(u8::from(!outcome.effects.is_clean()))
     }

@@ -78,9 +78,12 @@ fn say(line: &str) {
 
 /// As it would be typed.
 fn shell_words(arguments: &[&str]) -> String {
-    let quoted = arguments.iter().map(|word| match word.contains(' ') {
-        true => format!("'{word}'"),
-        false => (*word).to_owned(),
+    let quoted = arguments.iter().map(|word| {
+        if word.contains(' ') {
+            format!("'{word}'")
+        } else {
+            (*word).to_owned()
+        }
     });
     quoted.collect::<Vec<_>>().join(" ")
 }
@@ -197,22 +200,24 @@ struct Outcome {
 impl Outcome {
     /// Its standard output.
     fn expect_success(self) -> Result<String> {
-        match self.output.status.success() {
-            true => Ok(String::from_utf8_lossy(&self.output.stdout).into_owned()),
-            false => Err(Error::system(
+        if self.output.status.success() {
+            Ok(String::from_utf8_lossy(&self.output.stdout).into_owned())
+        } else {
+            Err(Error::system(
                 format_args!("imrun {}", self.command),
                 self.output.status,
-            )),
+            ))
         }
     }
 
     fn expect_refusal(self) -> Result<()> {
-        match self.output.status.code() == Some(i32::from(EXIT_REFUSED)) {
-            true => Ok(()),
-            false => Err(Error::digest(
+        if self.output.status.code() == Some(i32::from(EXIT_REFUSED)) {
+            Ok(())
+        } else {
+            Err(Error::digest(
                 format_args!("imrun {}", self.command),
                 "a changed image was launched",
-            )),
+            ))
         }
     }
 }

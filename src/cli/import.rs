@@ -81,15 +81,16 @@ impl Import {
 
 /// A name must fit a line of the log.
 fn check_name(name: String) -> Result<String> {
-    match name.is_empty()
+    if name.is_empty()
         || name.len() > 4096
         || name.contains(|c: char| c.is_whitespace() || c.is_control())
     {
-        true => Err(Error::usage(
+        Err(Error::usage(
             format_args!("--name {name:?}"),
             "is empty, longer than 4096 bytes or has white space",
-        )),
-        false => Ok(name),
+        ))
+    } else {
+        Ok(name)
     }
 }
 

@@ -100,9 +100,10 @@ impl Journal {
             None => error.to_string(),
         };
         let time = crate::base::time::now();
-        let line = match self.json {
-            true => serde_json::json!({ "level": "error", "msg": text, "time": time }).to_string(),
-            false => format!("time={time:?} level=error msg={text:?}"),
+        let line = if self.json {
+            serde_json::json!({ "level": "error", "msg": text, "time": time }).to_string()
+        } else {
+            format!("time={time:?} level=error msg={text:?}")
         };
         let written = files::append(&self.file).and_then(|mut file| {
             file.write_all(format!("{line}\n").as_bytes())
@@ -209,15 +210,16 @@ pub fn main(args: Vec<OsString>) -> u8 {
     // Whatever has no mode of its own gets the usual one, and none follows the caller's.
     umask(Mode::from_bits_truncate(0o022));
     let mut journal = None;
-    let outcome = match init::is_meant(&args) {
-        true => init::execute(),
-        false => parse(&args).and_then(|parsed| match parsed {
+    let outcome = if init::is_meant(&args) {
+        init::execute()
+    } else {
+        parse(&args).and_then(|parsed| match parsed {
             Parsed::Command(cli) => {
                 journal = cli.global.journal();
                 dispatch(cli, &args)
             }
             Parsed::Text(text) => print(&text),
-        }),
+        })
     };
     match outcome {
         Ok(code) => code,

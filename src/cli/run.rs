@@ -301,12 +301,13 @@ pub(super) fn sinks(urls: &[String]) -> Result<Vec<SinkUrl>> {
         }
         sinks.push(sink);
     }
-    match sinks.is_empty() {
-        true => Err(
+    if sinks.is_empty() {
+        Err(
             Error::sink("sink", "none is given, and no line may be lost")
                 .hint("--sink stdio: shows the output here; --sink URL or IMRUN_SINK ships it"),
-        ),
-        false => Ok(sinks),
+        )
+    } else {
+        Ok(sinks)
     }
 }
 
@@ -337,10 +338,13 @@ fn stdin() -> Result<OwnedFd> {
 }
 
 fn close_inherited(status_fd: Option<i32>) -> Result<()> {
-    let close = |first, last| match first <= last {
-        true => process::close_inherited(first, last)
-            .context(|| format!("close_range({first}, {last})")),
-        false => Ok(()),
+    let close = |first, last| {
+        if first <= last {
+            process::close_inherited(first, last)
+                .context(|| format!("close_range({first}, {last})"))
+        } else {
+            Ok(())
+        }
     };
     match status_fd
         .and_then(|fd| u32::try_from(fd).ok())

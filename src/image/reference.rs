@@ -99,9 +99,10 @@ fn split_registry(name: &str) -> (&str, String) {
         Some((word, rest)) if like_a_host(word) => (word, rest),
         _ => (DEFAULT_REGISTRY, name),
     };
-    match registry == DEFAULT_REGISTRY && !repository.contains('/') {
-        true => (registry, format!("{DEFAULT_NAMESPACE}{repository}")),
-        false => (registry, repository.to_string()),
+    if registry == DEFAULT_REGISTRY && !repository.contains('/') {
+        (registry, format!("{DEFAULT_NAMESPACE}{repository}"))
+    } else {
+        (registry, repository.to_string())
     }
 }
 

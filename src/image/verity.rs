@@ -41,13 +41,12 @@ impl Hasher {
         self.size += piece.len() as u64;
         while !piece.is_empty() {
             // A whole block need not be kept.
-            let (block, rest) = match self.block.is_empty() && piece.len() >= BLOCK {
-                true => piece.split_at(BLOCK),
-                false => {
-                    let (head, rest) = piece.split_at(piece.len().min(BLOCK - self.block.len()));
-                    self.block.extend_from_slice(head);
-                    (&[][..], rest)
-                }
+            let (block, rest) = if self.block.is_empty() && piece.len() >= BLOCK {
+                piece.split_at(BLOCK)
+            } else {
+                let (head, rest) = piece.split_at(piece.len().min(BLOCK - self.block.len()));
+                self.block.extend_from_slice(head);
+                (&[][..], rest)
             };
             piece = rest;
             if !block.is_empty() {

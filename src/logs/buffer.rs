@@ -80,9 +80,10 @@ pub struct Tally {
 impl Tally {
     /// Counts one event more.
     pub fn add(&mut self, event: &Event<'_>) {
-        match event.body.is_line() {
-            true => self.lines += 1,
-            false => self.records += 1,
+        if event.body.is_line() {
+            self.lines += 1
+        } else {
+            self.records += 1
         }
     }
 }
@@ -390,9 +391,10 @@ impl Open<'_> {
 
     /// Queues a line if there is room for it.
     pub fn push_line(&mut self, stream: Stream, bytes: &[u8], partial: bool) -> Pushed {
-        match self.has_room(bytes.len()) {
-            true => Pushed::Taken(self.state.push_line(stream, bytes, partial)),
-            false => Pushed::Full,
+        if self.has_room(bytes.len()) {
+            Pushed::Taken(self.state.push_line(stream, bytes, partial))
+        } else {
+            Pushed::Full
         }
     }
 

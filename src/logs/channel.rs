@@ -121,9 +121,12 @@ impl Work {
     /// buffer is closed.
     fn next(&mut self) -> Option<Batch> {
         let again = self.waiting.pop_front();
-        again.or_else(|| match self.flight.is_empty() {
-            true => self.buffer.take(),
-            false => self.buffer.try_take(),
+        again.or_else(|| {
+            if self.flight.is_empty() {
+                self.buffer.take()
+            } else {
+                self.buffer.try_take()
+            }
         })
     }
 
@@ -146,9 +149,10 @@ impl Work {
         let left = [Some(&batch), self.flight.front(), self.waiting.front()];
         settlement.unsettled = left.into_iter().flatten().find_map(Batch::first);
         self.buffer.settle(settlement);
-        match batch.is_empty() {
-            true => self.buffer.recycle(batch),
-            false => self.waiting.push_front(batch),
+        if batch.is_empty() {
+            self.buffer.recycle(batch)
+        } else {
+            self.waiting.push_front(batch)
         }
         if progress {
             self.backoff = Backoff::new();

@@ -199,9 +199,10 @@ pub fn base64(bytes: &[u8]) -> String {
         let bits = at(0) << 16 | at(1) << 8 | at(2);
         for digit in 0..4 {
             let value = bits >> (18 - 6 * digit) & 63;
-            text.push(match digit <= group.len() {
-                true => char::from(DIGITS[value as usize]),
-                false => '=',
+            text.push(if digit <= group.len() {
+                char::from(DIGITS[value as usize])
+            } else {
+                '='
             });
         }
     }

@@ -37,9 +37,10 @@ pub struct Otlp {
 /// A sink for the events of one launch.
 pub fn sink(url: &SinkUrl, peer: Peer, origin: &Origin) -> Checked<Posted<Otlp>> {
     let path = if url.path.is_empty() { PATH } else { &url.path };
-    let query = match url.parameters.is_empty() {
-        true => String::new(),
-        false => format!("?{}", url.parameters.join("&")),
+    let query = if url.parameters.is_empty() {
+        String::new()
+    } else {
+        format!("?{}", url.parameters.join("&"))
     };
     let authorization = url.authorization()?;
     let request = Request {

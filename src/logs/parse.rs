@@ -52,9 +52,10 @@ pub fn object(line: &[u8]) -> Option<Object<'_>> {
 /// The app cannot speak for imrun: what has one of its names comes under `app.`.
 fn renamed(name: Cow<'_, str>) -> Cow<'_, str> {
     let first = name.split('.').next().unwrap_or_default();
-    match OWN.contains(&first) || name == "message" {
-        true => Cow::Owned(format!("app.{name}")),
-        false => name,
+    if OWN.contains(&first) || name == "message" {
+        Cow::Owned(format!("app.{name}"))
+    } else {
+        name
     }
 }
 

@@ -182,9 +182,10 @@ impl SinkUrl {
         };
         let text = String::from_utf8(bytes).map_err(|_| wrong())?;
         let text = text.trim_end_matches(['\r', '\n']);
-        match !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-            true => Ok(Some(text.to_owned())),
-            false => Err(wrong()),
+        if !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            Ok(Some(text.to_owned()))
+        } else {
+            Err(wrong())
         }
     }
 }

@@ -260,9 +260,10 @@ fn identity(process: &Process, capabilities: Capabilities) -> AppIdentity {
 
 /// A pipe is the app's; all else is not, as nobody but the runtime knows what it is.
 fn given_stdin() -> Result<Option<OwnedFd>> {
-    match stdin_is_pipe()? {
-        true => stdin::pipe().map(Some),
-        false => Ok(None),
+    if stdin_is_pipe()? {
+        stdin::pipe().map(Some)
+    } else {
+        Ok(None)
     }
 }
 
@@ -362,10 +363,11 @@ pub fn state(root: &Path, id: &str) -> Result<Value> {
 /// A bundle says which ids, namespaces and cgroups its container has, and an ordinary user has few of
 /// them to give.
 fn refuse_ordinary_users() -> Result<()> {
-    match ids::is_ordinary()? {
-        false => Ok(()),
-        true => Err(Error::unsupported("create", "takes root of the host")
-            .hint("imrun run launches an image of the store without root")),
+    if ids::is_ordinary()? {
+        Err(Error::unsupported("create", "takes root of the host")
+            .hint("imrun run launches an image of the store without root"))
+    } else {
+        Ok(())
     }
 }
 
@@ -374,9 +376,10 @@ pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
     let (_, known, phase) = find(root, id)?;
     let Some(app) = known.app.filter(|_| phase != Phase::Stopped) else {
         // Whatever is left of it goes with its first process.
-        return match all {
-            true => Ok(()),
-            false => Err(unfit(&known, phase, "kill")),
+        return if all {
+            Ok(())
+        } else {
+            Err(unfit(&known, phase, "kill"))
         };
     };
     match (all, known.existing_cgroup()?) {
@@ -394,9 +397,10 @@ fn send(app: App, signal: i32) -> Result<()> {
     let pid = app.pid;
     let sent = process::pidfd_open(pid).and_then(|pidfd| {
         // What the number meant before it was opened may be another process.
-        match app.is_alive() {
-            true => process::pidfd_send_signal(pidfd.as_fd(), signal),
-            false => Ok(()),
+        if app.is_alive() {
+            process::pidfd_send_signal(pidfd.as_fd(), signal)
+        } else {
+            Ok(())
         }
     });
     match sent {
@@ -465,9 +469,10 @@ fn forget(place: &Place, known: &Known) -> Result<()> {
 /// Lets no process of a running container run, or lets them run again.
 pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
     let (_, known, phase) = find(root, id)?;
-    let fits = match frozen {
-        true => phase == Phase::Running,
-        false => phase == Phase::Paused,
+    let fits = if frozen {
+        phase == Phase::Running
+    } else {
+        phase == Phase::Paused
     };
     match known.existing_cgroup()? {
         Some(cgroup) if fits => cgroup.freeze(frozen),

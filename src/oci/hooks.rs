@@ -163,9 +163,10 @@ impl Hook {
             return Err(Error::usage(what(), "took longer than its timeout"));
         }
         let status = child.wait().context(what)?;
-        match status.success() {
-            true => Ok(()),
-            false => Err(Error::usage(what(), status)),
+        if status.success() {
+            Ok(())
+        } else {
+            Err(Error::usage(what(), status))
         }
     }
 }

@@ -89,12 +89,11 @@ impl Reader<'_> {
     /// Where the host cannot have it, it is reported and left out.
     fn wish(&mut self, key: &str, file: &str, value: String, became: &str) -> Result<()> {
         let controller = file.split('.').next().unwrap_or_default();
-        match self.controllers.iter().any(|name| name == controller) {
-            true => self.demand(key, file, value),
-            false => {
-                self.leave_out(key, value, became);
-                Ok(())
-            }
+        if self.controllers.iter().any(|name| name == controller) {
+            self.demand(key, file, value)
+        } else {
+            self.leave_out(key, value, became);
+            Ok(())
         }
     }
 

@@ -203,9 +203,10 @@ fn cgroup(linux: &Node<'_>, systemd: bool) -> Result<(Option<PathBuf>, Option<Sc
     let Some(path) = text(linux, "cgroupsPath")? else {
         return Ok((None, None));
     };
-    let (path, scope) = match systemd || is_of_slice(&path) {
-        true => slice_path(&path)?,
-        false => (PathBuf::from(path), None),
+    let (path, scope) = if systemd || is_of_slice(&path) {
+        slice_path(&path)?
+    } else {
+        (PathBuf::from(path), None)
     };
     let plain = |part: &Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
     if !path.components().all(|part| plain(&part)) || path.file_name().is_none() {
@@ -340,9 +341,10 @@ fn sysctls(
         if !name.bytes().all(plain) || name.contains("..") {
             return Err(wrong(field(&name), "is no sysctl's name"));
         }
-        let path = match name.contains('/') {
-            true => name.clone(),
-            false => name.replace('.', "/"),
+        let path = if name.contains('/') {
+            name.clone()
+        } else {
+            name.replace('.', "/")
         };
         let of_uts = ["kernel/hostname", "kernel/domainname"];
         let of_ipc = ["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"];

@@ -71,12 +71,13 @@ fn agent(node: &Node<'_>) -> Result<Option<Agent>> {
     let Some(path) = text(node, "listenerPath")? else {
         return Ok(None);
     };
-    match path.starts_with('/') {
-        true => Ok(Some(Agent {
+    if path.starts_with('/') {
+        Ok(Some(Agent {
             socket: path.into(),
             metadata: text(node, "listenerMetadata")?.unwrap_or_default(),
-        })),
-        false => Err(wrong("linux.seccomp.listenerPath", "is not absolute")),
+        }))
+    } else {
+        Err(wrong("linux.seccomp.listenerPath", "is not absolute"))
     }
 }
 
@@ -127,9 +128,10 @@ fn alternatives(tests: &[Test]) -> Vec<Vec<Test>> {
             .iter()
             .any(|other| other.argument == test.argument)
     });
-    match repeated {
-        true => tests.iter().map(|test| vec![*test]).collect(),
-        false => vec![tests.to_vec()],
+    if repeated {
+        tests.iter().map(|test| vec![*test]).collect()
+    } else {
+        vec![tests.to_vec()]
     }
 }
 

@@ -237,9 +237,10 @@ impl Client {
         let target = header_of(response, header::LOCATION);
         let target = target.and_then(|target| location::resolve(from, target));
         let target = target.ok_or_else(|| wrong("the registry redirects to what is no URL"))?;
-        match self.may_speak_to(&target) {
-            true => Ok(target),
-            false => Err(wrong("the registry redirects to where there is no TLS")),
+        if self.may_speak_to(&target) {
+            Ok(target)
+        } else {
+            Err(wrong("the registry redirects to where there is no TLS"))
         }
     }
 

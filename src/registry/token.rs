@@ -145,12 +145,13 @@ impl Client {
             .and_then(|realm| location::resolve(&self.base, realm));
         let realm =
             realm.ok_or_else(|| Error::digest(what, "the registry names no token server"))?;
-        match self.may_speak_to(&realm) {
-            true => Ok(realm),
-            false => Err(Error::policy(
+        if self.may_speak_to(&realm) {
+            Ok(realm)
+        } else {
+            Err(Error::policy(
                 what,
                 "the registry's token server has no TLS",
-            )),
+            ))
         }
     }
 }
@@ -192,12 +193,13 @@ fn token_of(what: &str, bytes: &[u8]) -> Result<String> {
     let token = texts.into_iter().flatten().find(|token| !token.is_empty());
     let token =
         token.ok_or_else(|| Error::digest(what, "the token server answers without a token"))?;
-    match token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => Ok(token.to_string()),
-        false => Err(Error::digest(
+    if token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(token.to_string())
+    } else {
+        Err(Error::digest(
             what,
             "the token has characters that no header takes",
-        )),
+        ))
     }
 }
 

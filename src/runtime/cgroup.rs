@@ -308,9 +308,10 @@ const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes imrun …";
 /// Where the cgroup of container `id` is to be, beneath the hierarchy's root; None where this host
 /// delegates none to its user.
 pub fn own_place(id: &str) -> Result<Option<PathBuf>> {
-    match ids::is_ordinary()? {
-        true => Ok(delegated()?.map(|parent| parent.join(place(id)))),
-        false => Ok(Some(place(id))),
+    if ids::is_ordinary()? {
+        Ok(delegated()?.map(|parent| parent.join(place(id))))
+    } else {
+        Ok(Some(place(id)))
     }
 }
 

@@ -458,9 +458,10 @@ impl Launch<'_> {
         let shipper = &announced.shipper;
         let deadline = ending.drain_until;
         let lines = shipper.drain(deadline);
-        let mut code = match report.killed {
-            true => EXIT_SIDE_EFFECT,
-            false => ending.code,
+        let mut code = if report.killed {
+            EXIT_SIDE_EFFECT
+        } else {
+            ending.code
         };
         let lost = lines.read - lines.acknowledged;
         if lost > 0 && code == 0 {

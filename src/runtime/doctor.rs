@@ -121,12 +121,13 @@ fn kernel() -> Result<String> {
 }
 
 fn root() -> Result<String> {
-    match ids::is_ordinary()? {
-        false => Ok("user id 0".to_owned()),
-        true => Err(Error::unsupported(
+    if ids::is_ordinary()? {
+        Err(Error::unsupported(
             format_args!("user id {}", nix::unistd::geteuid()),
             "launches by the driver overlay, in a user namespace of its own",
-        )),
+        ))
+    } else {
+        Ok("user id 0".to_owned())
     }
 }
 
@@ -240,12 +241,13 @@ fn cgroups() -> Result<PathBuf> {
 
 fn has_controller(name: &str) -> Result<String> {
     let root = cgroups()?;
-    match cgroup::controllers(&root)?.iter().any(|one| one == name) {
-        true => Ok(root.display().to_string()),
-        false => Err(Error::unsupported(
+    if cgroup::controllers(&root)?.iter().any(|one| one == name) {
+        Ok(root.display().to_string())
+    } else {
+        Err(Error::unsupported(
             root.display(),
             format_args!("has no {name} controller; version 1 may have it"),
-        )),
+        ))
     }
 }
 

@@ -187,9 +187,10 @@ fn extended(ranges: Vec<IdRange>, wanted: &[u32], kind: &str) -> Result<Vec<IdRa
     for (id, host) in missing.into_iter().zip(spare..) {
         append(&mut all, id, host);
     }
-    match table(&all).len() <= MAX_TABLE {
-        true => Ok(all),
-        false => Err(refuse()),
+    if table(&all).len() <= MAX_TABLE {
+        Ok(all)
+    } else {
+        Err(refuse())
     }
 }
 

@@ -138,9 +138,10 @@ impl Observer<'_> {
                 PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
                 PollFd::new(end, PollFlags::empty()),
             ];
-            let timeout = match self.owners.is_at_rest() {
-                true => PollTimeout::NONE,
-                false => PollTimeout::from(REST),
+            let timeout = if self.owners.is_at_rest() {
+                PollTimeout::NONE
+            } else {
+                PollTimeout::from(REST)
             };
             match poll(&mut set, timeout) {
                 Ok(0) => self.owners.rest(),

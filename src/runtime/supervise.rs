@@ -300,9 +300,10 @@ impl<'a> Supervisor<'a> {
                 let at = *self.stop_at.get_or_insert(Instant::now() + timeout);
                 self.kill_at.get_or_insert(at);
             }
-            self.send(match number == Signal::SIGTERM as i32 {
-                true => self.policy.stop_signal,
-                false => number,
+            self.send(if number == Signal::SIGTERM as i32 {
+                self.policy.stop_signal
+            } else {
+                number
             })?;
         }
         Ok(())
@@ -358,12 +359,11 @@ impl<'a> Supervisor<'a> {
     }
 
     fn ending(&self) -> Result<Ending> {
-        let status = match self.adopted {
-            false => {
-                let status = waitid(Id::PIDFd(self.app.as_fd()), WaitPidFlag::WEXITED);
-                status.context(|| "waitid(P_PIDFD)")?
-            }
-            true => end::of_another(self.pid, self.app.as_fd())?,
+        let status = if self.adopted {
+            end::of_another(self.pid, self.app.as_fd())?
+        } else {
+            let status = waitid(Id::PIDFd(self.app.as_fd()), WaitPidFlag::WEXITED);
+            status.context(|| "waitid(P_PIDFD)")?
         };
         let (code, signal) = match status {
             WaitStatus::Exited(_, code) => (code as u8, None),

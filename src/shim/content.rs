@@ -145,9 +145,10 @@ impl<'a> Contents<'a> {
         let opened = self.remote.get_or_init(|| {
             let name: Reference = self.name.parse()?;
             // containerd's names have their registry; another one was made by hand.
-            match self.name.starts_with(&name.registry) {
-                true => Remote::new(self.store, &name, &Settings::default()),
-                false => Err(Error::digest(self.name, "names no registry")),
+            if self.name.starts_with(&name.registry) {
+                Remote::new(self.store, &name, &Settings::default())
+            } else {
+                Err(Error::digest(self.name, "names no registry"))
             }
         });
         opened.as_ref().map_err(|error| discarded(what, error))

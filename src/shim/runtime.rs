@@ -167,9 +167,10 @@ fn ended(command: &str, id: &str, code: u32) -> Error {
 
 /// Cleans up behind a shim that is gone, and prints how its container ended.
 pub fn clean_up(flags: &Flags) -> Result<()> {
-    let bundle = match flags.bundle.as_os_str().is_empty() {
-        true => std::env::current_dir().context(|| "getcwd()")?,
-        false => flags.bundle.clone(),
+    let bundle = if flags.bundle.as_os_str().is_empty() {
+        std::env::current_dir().context(|| "getcwd()")?
+    } else {
+        flags.bundle.clone()
     };
     container::delete(&root(&flags.namespace), &flags.id, true)?;
     socket::remove_stale(&bundle)?;
@@ -200,10 +201,7 @@ fn output(path: &str) -> Result<Stdio> {
     let writer = OpenOptions::new().write(true).open(path);
     let writer = writer.context(|| format!("open({path:?})"))?;
     drop(both);
-    Ok(match shown {
-        true => writer.into(),
-        false => Stdio::null(),
-    })
+    Ok(if shown { writer.into() } else { Stdio::null() })
 }
 
 /// The program or file that a client wants output to go to (containerd's log URIs: `binary://`, `file://`), without
@@ -236,12 +234,13 @@ pub(super) fn fifo(path: &str) -> Result<File> {
         .open(path);
     let open = open.context(|| format!("open({path:?})"))?;
     let kind = open.metadata().context(|| format!("fstat({path:?})"))?;
-    match kind.file_type().is_fifo() {
-        true => Ok(open),
-        false => Err(
+    if kind.file_type().is_fifo() {
+        Ok(open)
+    } else {
+        Err(
             Error::policy(format_args!("{path:?}"), "is no fifo of containerd's")
                 .hint("output goes to the sink, never to a file"),
-        ),
+        )
     }
 }
 

@@ -504,12 +504,15 @@ fn judge(
     if let Some(descriptor) = promised.filter(|d| d.size == size) {
         descriptor.digest.expect("layer", digest)?;
     }
-    let layer = scanned.map_err(|e| match e.what == what {
-        true => e,
-        false => Error {
-            what: format!("{what}: {}", e.what),
-            ..e
-        },
+    let layer = scanned.map_err(|e| {
+        if e.what == what {
+            e
+        } else {
+            Error {
+                what: format!("{what}: {}", e.what),
+                ..e
+            }
+        }
     })?;
     if let Some(descriptor) = promised {
         descriptor.expect_size("layer", size)?;

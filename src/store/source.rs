@@ -220,24 +220,21 @@ impl Archive {
             return Err(Error::usage(what, "is neither a file nor a pipe"));
         }
         let mut magic = [0; 4];
-        let compression = match metadata.is_file() {
-            true => {
-                let read = file
-                    .read_at(&mut magic, 0)
-                    .context(|| format!("read({what})"))?;
-                sniff(&magic[..read])
-            }
-            false => {
-                let read = read_up_to(&mut file, &mut magic).context(|| format!("read({what})"))?;
-                let compression = sniff(&magic[..read]);
-                file = copy(
-                    what,
-                    io::Cursor::new(magic).take(read as u64).chain(file),
-                    compression,
-                    spool,
-                )?;
-                return Archive::index(what, file);
-            }
+        let compression = if metadata.is_file() {
+            let read = file
+                .read_at(&mut magic, 0)
+                .context(|| format!("read({what})"))?;
+            sniff(&magic[..read])
+        } else {
+            let read = read_up_to(&mut file, &mut magic).context(|| format!("read({what})"))?;
+            let compression = sniff(&magic[..read]);
+            file = copy(
+                what,
+                io::Cursor::new(magic).take(read as u64).chain(file),
+                compression,
+                spool,
+            )?;
+            return Archive::index(what, file);
         };
         if compression != layer::Compression::None {
             file = copy(what, file, compression, spool)?;

@@ -298,9 +298,10 @@ fn size(path: &Path) -> std::io::Result<u64> {
         for entry in std::fs::read_dir(&directory)? {
             let entry = entry?;
             let metadata = entry.metadata()?;
-            match metadata.is_dir() {
-                true => pending.push(entry.path()),
-                false => size += metadata.blocks() * 512 / metadata.nlink().max(1),
+            if metadata.is_dir() {
+                pending.push(entry.path())
+            } else {
+                size += metadata.blocks() * 512 / metadata.nlink().max(1)
             }
         }
     }

@@ -31,9 +31,10 @@ fn a_demand_gets_its_own_level_or_a_stronger_one() {
             .because("unsupported");
     };
     unsupported("verity");
-    match is_unpacked() {
-        true => unsupported("sealed"),
-        false => drop(lab.launch("sealed", &["true"]).holds("sealed", "none")),
+    if is_unpacked() {
+        unsupported("sealed")
+    } else {
+        drop(lab.launch("sealed", &["true"]).holds("sealed", "none"))
     }
 }
 

@@ -24,9 +24,10 @@ fn is_over() -> bool {
 
 /// A file that the launch hashes, or compares.
 fn subject(lab: &Lab) -> PathBuf {
-    match is_unpacked() {
-        true => lab.object("/data"),
-        false => lab.object(&lab.image().layer),
+    if is_unpacked() {
+        lab.object("/data")
+    } else {
+        lab.object(&lab.image().layer)
     }
 }
 

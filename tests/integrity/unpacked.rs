@@ -19,12 +19,11 @@ fn copy(from: &Path, to: &Path) {
 
 /// A change of what is at a path; names, attributes and the inode's times are not important.
 fn change(path: &Path) {
-    match fs::symlink_metadata(path).unwrap().is_dir() {
-        true => fs::write(path.join("more"), "more").unwrap(),
-        false => {
-            fs::remove_file(path).unwrap();
-            fs::write(path, "changed").unwrap();
-        }
+    if fs::symlink_metadata(path).unwrap().is_dir() {
+        fs::write(path.join("more"), "more").unwrap()
+    } else {
+        fs::remove_file(path).unwrap();
+        fs::write(path, "changed").unwrap();
     }
 }
 

@@ -54,9 +54,12 @@ fn probe() -> &'static Path {
 /// When a file beneath a directory was last written to.
 fn last_written(directory: &Path) -> SystemTime {
     let entries = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
-    let written = entries.map(|entry| match entry.file_type().unwrap().is_dir() {
-        true => last_written(&entry.path()),
-        false => entry.metadata().unwrap().modified().unwrap(),
+    let written = entries.map(|entry| {
+        if entry.file_type().unwrap().is_dir() {
+            last_written(&entry.path())
+        } else {
+            entry.metadata().unwrap().modified().unwrap()
+        }
     });
     written.max().unwrap()
 }

@@ -102,9 +102,10 @@ fn crun_2262_no_call_that_fails_is_passed_over() {
         if ordinary && number == libc::SYS_setgroups {
             continue;
         }
-        let name = match ordinary {
-            true => name.trim_end_matches('('),
-            false => name,
+        let name = if ordinary {
+            name.trim_end_matches('(')
+        } else {
+            name
         };
         let output = launch_without(&host, &[], number, libc::EINVAL);
         assert_refused(&output, 125, name);

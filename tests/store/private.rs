@@ -14,9 +14,10 @@ use std::time::{Duration, SystemTime};
 /// image says which modes its unpacked files have.
 fn others_reach(path: &Path) -> Vec<String> {
     let metadata = fs::symlink_metadata(path).unwrap();
-    let (mode, expected) = match metadata.is_dir() {
-        true => (metadata.mode() & 0o7777, 0o700),
-        false => (metadata.mode() & 0o7777, 0o600),
+    let (mode, expected) = if metadata.is_dir() {
+        (metadata.mode() & 0o7777, 0o700)
+    } else {
+        (metadata.mode() & 0o7777, 0o600)
     };
     let mut found = Vec::new();
     if mode != expected {
@@ -73,9 +74,10 @@ fn the_state_of_a_running_container_is_private() {
 
 /// A store as it was made under the usual umask by an imrun that followed it.
 fn open_to_all(path: &Path) {
-    let mode = match fs::symlink_metadata(path).unwrap().is_dir() {
-        true => 0o755,
-        false => 0o644,
+    let mode = if fs::symlink_metadata(path).unwrap().is_dir() {
+        0o755
+    } else {
+        0o644
     };
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     if mode == 0o755 {

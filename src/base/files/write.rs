@@ -103,9 +103,10 @@ pub fn append(path: &Path) -> Result<File> {
         opened => opened.context(|| format!("open({path:?}, O_APPEND|O_NOFOLLOW)"))?,
     };
     let kind = file.metadata().context(|| format!("fstat({path:?})"))?;
-    match kind.is_file() || kind.file_type().is_fifo() {
-        true => Ok(file),
-        false => Err(wrong("is neither a regular file nor a pipe")),
+    if kind.is_file() || kind.file_type().is_fifo() {
+        Ok(file)
+    } else {
+        Err(wrong("is neither a regular file nor a pipe"))
     }
 }
 

@@ -101,9 +101,10 @@ fn split_off() -> Result<()> {
     let mut wait =
         || check(unsafe { libc::waitpid(child as libc::pid_t, &raw mut status, 0) }.into());
     while wait() == Err(Errno::EINTR) {}
-    match libc::WIFEXITED(status) {
-        true => exit(libc::WEXITSTATUS(status)),
-        false => exit(128 + libc::WTERMSIG(status)),
+    if libc::WIFEXITED(status) {
+        exit(libc::WEXITSTATUS(status))
+    } else {
+        exit(128 + libc::WTERMSIG(status))
     }
 }
 

@@ -70,9 +70,10 @@ pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> 
     let pem = read(file)?;
     let certificates = CertificateDer::pem_slice_iter(&pem).collect::<std::result::Result<_, _>>();
     let certificates: Vec<_> = certificates.map_err(|error| unusable(file, error))?;
-    match certificates.is_empty() {
-        true => Err(unusable(file, "has no certificate in PEM form")),
-        false => Ok(certificates),
+    if certificates.is_empty() {
+        Err(unusable(file, "has no certificate in PEM form"))
+    } else {
+        Ok(certificates)
     }
 }
 

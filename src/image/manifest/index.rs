@@ -141,8 +141,9 @@ pub(super) fn listed<T: ToString>(items: impl Iterator<Item = T>) -> String {
             names.push(name);
         }
     }
-    match names.is_empty() {
-        true => "nothing".to_string(),
-        false => names.join(", "),
+    if names.is_empty() {
+        "nothing".to_string()
+    } else {
+        names.join(", ")
     }
 }

@@ -287,9 +287,10 @@ fn unchanged(file: &File, before: &FileStat) -> std::result::Result<(), String> 
     let stands =
         lease::stands(file.as_fd()).map_err(|errno| format!("fcntl(F_GETLEASE): {errno}"))?;
     let now = fstat(file).map_err(|errno| format!("fstat: {errno}"))?;
-    match stands && is_same(&now, before) {
-        true => Ok(()),
-        false => Err("a file was opened for writing while it was compared".into()),
+    if stands && is_same(&now, before) {
+        Ok(())
+    } else {
+        Err("a file was opened for writing while it was compared".into())
     }
 }
 
@@ -298,9 +299,10 @@ fn status(directory: BorrowedFd<'_>, name: &[u8]) -> nix::Result<FileStat> {
 }
 
 fn expect_kind(found: &FileStat, expected: SFlag) -> Compared {
-    match SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits()) == expected {
-        true => Ok(()),
-        false => differs("is not of the kind that it is in the image"),
+    if SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits()) == expected {
+        Ok(())
+    } else {
+        differs("is not of the kind that it is in the image")
     }
 }
 
@@ -311,9 +313,10 @@ fn expect_size(found: &FileStat, content: &Content, devices: bool) -> Compared {
         Content::Device { .. } if !devices => 0,
         _ => return Ok(()),
     };
-    match found.st_size as u64 == expected {
-        true => Ok(()),
-        false => differs(format!("has {} bytes, not {expected}", found.st_size)),
+    if found.st_size as u64 == expected {
+        Ok(())
+    } else {
+        differs(format!("has {} bytes, not {expected}", found.st_size))
     }
 }
 

@@ -79,9 +79,10 @@ fn head_of(bytes: &[u8]) -> Result<Option<Head>, &'static str> {
         return Err("no status line");
     }
     let Some(end) = window.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return match bytes.len() < HEAD_MAX {
-            true => Ok(None),
-            false => Err("the head is too long"),
+        return if bytes.len() < HEAD_MAX {
+            Ok(None)
+        } else {
+            Err("the head is too long")
         };
     };
     let text = std::str::from_utf8(&bytes[..end]).map_err(|_| "the head is not text")?;
@@ -119,10 +120,13 @@ impl Head {
                 }
                 self.framing = length;
             }
-            "transfer-encoding" if !bodiless => match value.eq_ignore_ascii_case("chunked") {
-                true => self.framing = Framing::Chunked,
-                false => return Err("an unknown transfer encoding"),
-            },
+            "transfer-encoding" if !bodiless => {
+                if value.eq_ignore_ascii_case("chunked") {
+                    self.framing = Framing::Chunked
+                } else {
+                    return Err("an unknown transfer encoding");
+                }
+            }
             _ => {}
         }
         Ok(())

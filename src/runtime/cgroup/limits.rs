@@ -112,9 +112,10 @@ impl Limits {
 
     fn asked(&self) -> Vec<Setting> {
         let setting = |option: &str, field: &str, file: &str, value| Setting {
-            option: match self.from_bundle {
-                true => format!("config.json `linux.resources.{field}`"),
-                false => option.into(),
+            option: if self.from_bundle {
+                format!("config.json `linux.resources.{field}`")
+            } else {
+                option.into()
             },
             file: file.into(),
             value,

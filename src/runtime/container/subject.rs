@@ -136,9 +136,10 @@ impl Material {
             Driver::Auto => ids::is_ordinary()? || !rootfs::is_known(),
             driver => driver == Driver::Overlay,
         };
-        match unpacks {
-            true => Material::unpacked(image, store, demand),
-            false => integrity::check(image, store, demand).map(Material::Image),
+        if unpacks {
+            Material::unpacked(image, store, demand)
+        } else {
+            integrity::check(image, store, demand).map(Material::Image)
         }
     }
 

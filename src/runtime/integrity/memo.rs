@@ -49,9 +49,10 @@ impl Memos {
     /// # Errors
     /// It is there, and others than root can write to it.
     pub fn open() -> Result<std::result::Result<Memos, String>> {
-        let runtime = match ids::is_ordinary()? {
-            true => paths::private_runtime(),
-            false => Some(PathBuf::from(RUNTIME)),
+        let runtime = if ids::is_ordinary()? {
+            paths::private_runtime()
+        } else {
+            Some(PathBuf::from(RUNTIME))
         };
         let Some(runtime) = runtime else {
             return Ok(Err("XDG_RUNTIME_DIR names no directory for them".into()));

@@ -126,9 +126,10 @@ fn still_after(file: &File, clean: impl FnOnce() -> Result<(), String>) -> Resul
 fn lease(file: &File, now: Duration) -> Result<Stamp, String> {
     still(file)?;
     let stamp = Stamp::of(file).map_err(|error| format!("fstat: {error}"))?;
-    match stamp.is_quiet(now) {
-        true => Ok(stamp),
-        false => Err("it was changed in the last 2 seconds".into()),
+    if stamp.is_quiet(now) {
+        Ok(stamp)
+    } else {
+        Err("it was changed in the last 2 seconds".into())
     }
 }
 
@@ -144,9 +145,10 @@ impl Watch<'_> {
                 return Err("a file was opened for writing while it was hashed".to_owned());
             }
             let after = Stamp::of(file).map_err(|error| format!("fstat: {error}"))?;
-            match after == before {
-                true => Ok(after),
-                false => Err("a file was changed while it was hashed".to_owned()),
+            if after == before {
+                Ok(after)
+            } else {
+                Err("a file was changed while it was hashed".to_owned())
             }
         };
         self.files.into_iter().map(unchanged).collect()

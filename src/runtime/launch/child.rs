@@ -279,11 +279,12 @@ fn start(cradle: &Cradle<'_>) -> Result<Infallible, Failure> {
     drop_privileges(cradle, &world.spec)?;
     // Last of all: from here on only the channel to the parent and execve(2) are left.
     landlock::restrict(handed.ruleset.as_fd()).at(Step::Landlock)?;
-    let listener = match world.spec.observed {
-        true => Some(seccomp::install_with_listener(&world.filter).at(Step::Seccomp)?),
-        false => seccomp::install(&world.filter)
+    let listener = if world.spec.observed {
+        Some(seccomp::install_with_listener(&world.filter).at(Step::Seccomp)?)
+    } else {
+        seccomp::install(&world.filter)
             .at(Step::Seccomp)
-            .map(|()| None)?,
+            .map(|()| None)?
     };
     // All but this is done while the sink makes up its mind.
     match listener {
@@ -368,9 +369,10 @@ fn mount_views(cradle: &Cradle<'_>) -> Result<Views, Failure> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     nix::mount::mount(none, c"/", none, private, none).at(Step::Propagation)?;
     let proc = mount_new(c"proc", 0, Step::Proc)?;
-    let sysfs = match cradle.own_network {
-        true => Some(mount_new(c"sysfs", RDONLY, Step::Sysfs)?),
-        false => None,
+    let sysfs = if cradle.own_network {
+        Some(mount_new(c"sysfs", RDONLY, Step::Sysfs)?)
+    } else {
+        None
     };
     let cgroupfs = mount_new(c"cgroup2", RDONLY, Step::Cgroupfs)?;
     if cradle.own_network {

@@ -69,10 +69,13 @@ impl Ground {
         match self {
             Ground::Whole(_) => &[],
             Ground::Directory { .. } => &["/dev"],
-            Ground::Unpacked { needs_devices, .. } => match needs_devices {
-                true => &unpacked::DEVICES,
-                false => &[],
-            },
+            Ground::Unpacked { needs_devices, .. } => {
+                if *needs_devices {
+                    &unpacked::DEVICES
+                } else {
+                    &[]
+                }
+            }
         }
     }
 

@@ -95,9 +95,10 @@ impl Covers {
     }
 
     fn cover(&self, target: OwnedFd) -> nix::Result<()> {
-        let source = match is_directory(&fstat(&target)?) {
-            true => &self.empty,
-            false => &self.null,
+        let source = if is_directory(&fstat(&target)?) {
+            &self.empty
+        } else {
+            &self.null
         };
         let cover = mount::open_tree_clone_of(source.as_fd())?;
         mount::move_mount_onto(cover.as_fd(), target.as_fd())
@@ -135,13 +136,15 @@ pub(super) fn cover_of(root: BorrowedFd<'_>, path: &CStr, what: &str) -> Result<
         return Ok(None);
     };
     let status = fstat(&target).context(|| format!("{what}: fstat()"))?;
-    let shows_nothing = match is_directory(&status) {
-        true => is_empty(&target).context(|| format!("{what}: readdir()"))?,
-        false => is_null(&status),
+    let shows_nothing = if is_directory(&status) {
+        is_empty(&target).context(|| format!("{what}: readdir()"))?
+    } else {
+        is_null(&status)
     };
-    match shows_nothing {
-        true => mount_id(&target).map(Some),
-        false => Err(Error::system(what, "is not covered in the container")),
+    if shows_nothing {
+        mount_id(&target).map(Some)
+    } else {
+        Err(Error::system(what, "is not covered in the container"))
     }
 }
 

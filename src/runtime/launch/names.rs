@@ -31,9 +31,10 @@ impl Names {
 
     /// A field of config.json, or what it is called where there is none.
     fn field(&self, field: &str, otherwise: &str) -> String {
-        match self.from_bundle {
-            true => format!("config.json `{field}`"),
-            false => otherwise.to_owned(),
+        if self.from_bundle {
+            format!("config.json `{field}`")
+        } else {
+            otherwise.to_owned()
         }
     }
 
@@ -69,10 +70,10 @@ impl Names {
                     "{why}: the image has no such directory, or the user may not enter it"
                 );
                 let error = Error::usage(what, why);
-                match self.from_bundle {
-                    true => error.hint("imrun makes no directory in a root"),
-                    false => error
-                        .hint("--workdir names another one; imrun makes no directory in a root"),
+                if self.from_bundle {
+                    error.hint("imrun makes no directory in a root")
+                } else {
+                    error.hint("--workdir names another one; imrun makes no directory in a root")
                 }
             }
             Step::AttachProc if self.from_bundle => not_a_directory("/proc", why),
@@ -97,15 +98,17 @@ impl Names {
         let what = format!("{} {program:?}", self.field("process.args", "entrypoint"));
         match (errno, program.contains('/')) {
             (Errno::ENOENT, true) => Error::usage(what, "no such file or directory")
-                .hint(match self.from_bundle {
-                    true => "the root does not have it, or not its interpreter",
-                    false => HINT,
+                .hint(if self.from_bundle {
+                    "the root does not have it, or not its interpreter"
+                } else {
+                    HINT
                 })
                 .exit(EXIT_NOT_FOUND),
             (Errno::ENOENT, false) => Error::usage(what, "executable file not found in $PATH")
-                .hint(match self.from_bundle {
-                    true => "PATH is that of process.env",
-                    false => HINT,
+                .hint(if self.from_bundle {
+                    "PATH is that of process.env"
+                } else {
+                    HINT
                 })
                 .exit(EXIT_NOT_FOUND),
             (errno, _) => {

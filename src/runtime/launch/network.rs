@@ -164,9 +164,10 @@ impl Network {
             (Source::Host(_), Mode::None) => return Ok(Vec::new()),
             (Source::Host(dns), _) => dns,
         };
-        let resolv_conf = match dns.is_empty() {
-            true => HostFile::open(Path::new(RESOLV_CONF), "--dns ADDRESS takes its place")?,
-            false => HostFile::made(resolv_conf(dns).into_bytes()),
+        let resolv_conf = if dns.is_empty() {
+            HostFile::open(Path::new(RESOLV_CONF), "--dns ADDRESS takes its place")?
+        } else {
+            HostFile::made(resolv_conf(dns).into_bytes())
         };
         let hint = "the host needs a hosts file: hosts(5)";
         let hosts = HostFile::open(Path::new(HOSTS), hint)?;
@@ -217,9 +218,10 @@ impl Attachment {
     }
 
     pub(super) fn clone_flag(&self) -> u64 {
-        match self.owned() {
-            true => libc::CLONE_NEWNET as u64,
-            false => 0,
+        if self.owned() {
+            libc::CLONE_NEWNET as u64
+        } else {
+            0
         }
     }
 

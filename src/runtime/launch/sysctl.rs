@@ -104,9 +104,10 @@ pub(super) fn set_here(setting: &Setting) -> Result<()> {
     let proc = host_proc()?;
     let what = |call| format!("{}: {call}({path:?})", Setting::field(name));
     set(proc.as_fd(), path, value).context(|| what("write"))?;
-    match holds(proc.as_fd(), path, value).context(|| what("read"))? {
-        true => Ok(()),
-        false => Err(Error::system(Setting::field(name), NOT_KEPT)),
+    if holds(proc.as_fd(), path, value).context(|| what("read"))? {
+        Ok(())
+    } else {
+        Err(Error::system(Setting::field(name), NOT_KEPT))
     }
 }
 

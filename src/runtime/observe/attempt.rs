@@ -135,9 +135,10 @@ impl<'a> Attempt<'a> {
             return Err(Unread(Errno::EINVAL));
         }
         let bytes = self.scene.bytes(self.arguments[place], length)?;
-        match bytes.len() == length {
-            true => Ok(bytes),
-            false => Err(Unread(Errno::EFAULT)),
+        if bytes.len() == length {
+            Ok(bytes)
+        } else {
+            Err(Unread(Errno::EFAULT))
         }
     }
 
@@ -185,9 +186,10 @@ impl<'a> Attempt<'a> {
                 Subject::At(directory, _) => self.arguments[directory] as i32,
                 _ => return None,
             };
-            let start = match name.starts_with(b"/") {
-                true => PathBuf::new(),
-                false => self.scene.directory(directory).ok()?,
+            let start = if name.starts_with(b"/") {
+                PathBuf::new()
+            } else {
+                self.scene.directory(directory).ok()?
             };
             *place = Some((start, name.clone()));
         }
@@ -213,12 +215,13 @@ impl<'a> Attempt<'a> {
     }
 
     fn keep(&self, errno: Errno) -> Verdict {
-        match self.makes_an_object() {
-            true => Verdict::Change(Change {
+        if self.makes_an_object() {
+            Verdict::Change(Change {
                 errno: Some(errno),
                 ..Change::default()
-            }),
-            false => Verdict::Harmless,
+            })
+        } else {
+            Verdict::Harmless
         }
     }
 
@@ -491,9 +494,10 @@ impl<'a> Attempt<'a> {
         if name.is_empty() && directory != libc::AT_FDCWD {
             return self.scene.descriptor(directory);
         }
-        match name.starts_with(b"/") {
-            true => walk(self.scene, Path::new("/"), name, follow),
-            false => walk(self.scene, &self.scene.directory(directory)?, name, follow),
+        if name.starts_with(b"/") {
+            walk(self.scene, Path::new("/"), name, follow)
+        } else {
+            walk(self.scene, &self.scene.directory(directory)?, name, follow)
         }
     }
 

@@ -118,9 +118,10 @@ impl Request {
 /// Errno of a request that only some file systems know, and those of images do not.
 fn unknown(target: &Target) -> Errno {
     let images = [EROFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC];
-    match images.iter().any(|kind| is_on(target, *kind)) {
-        true => Errno::ENOTTY,
-        false => Errno::EROFS,
+    if images.iter().any(|kind| is_on(target, *kind)) {
+        Errno::ENOTTY
+    } else {
+        Errno::EROFS
     }
 }
 

@@ -125,9 +125,10 @@ impl Report {
     fn add_one(&mut self, place: usize) -> Seen {
         let count = &mut self.effects[place].1;
         *count += 1;
-        match is_power_of_ten(*count) {
-            true => Seen::Often(place, *count),
-            false => Seen::Again,
+        if is_power_of_ten(*count) {
+            Seen::Often(place, *count)
+        } else {
+            Seen::Again
         }
     }
 

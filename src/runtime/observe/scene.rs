@@ -287,9 +287,10 @@ impl Target {
     pub fn of(handle: OwnedFd) -> nix::Result<Target> {
         let path = path_of(handle.as_fd())?;
         let status = fstat(&handle)?;
-        let found = match path.is_absolute() && !is_memory(&status) {
-            true => kind(&status),
-            false => Found::Outside,
+        let found = if path.is_absolute() && !is_memory(&status) {
+            kind(&status)
+        } else {
+            Found::Outside
         };
         let place = Place {
             nearest: path.clone(),

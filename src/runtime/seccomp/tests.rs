@@ -431,9 +431,12 @@ fn only_the_usual_address_families_exist() {
         libc::AF_INET6,
         libc::AF_NETLINK,
     ];
-    let expected = |family| match known.contains(&family) {
-        true => Answer::Allow,
-        false => Answer::Errno(libc::EAFNOSUPPORT as u16),
+    let expected = |family| {
+        if known.contains(&family) {
+            Answer::Allow
+        } else {
+            Answer::Errno(libc::EAFNOSUPPORT as u16)
+        }
     };
     for family in 0..64 {
         for number in [libc::SYS_socket, libc::SYS_socketpair] {
@@ -514,9 +517,10 @@ fn a_foreign_profile_compares_whole_arguments() {
                 arguments: [0, 0, value, 0, 0, 0],
                 architecture: ARCHITECTURE,
             };
-            let expected = match holds(value) {
-                true => libc::SECCOMP_RET_TRAP,
-                false => libc::SECCOMP_RET_ALLOW,
+            let expected = if holds(value) {
+                libc::SECCOMP_RET_TRAP
+            } else {
+                libc::SECCOMP_RET_ALLOW
             };
             assert_eq!(
                 interpret(&program, &call(9)).0,

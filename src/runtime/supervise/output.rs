@@ -69,12 +69,13 @@ impl Output {
     fn offer(&mut self, shipper: &Shipper, drop: bool) {
         let stream = self.stream;
         let mut buffer = shipper.open();
-        let full = !self.framer.frames(|frame| match drop {
-            true => {
+        let full = !self.framer.frames(|frame| {
+            if drop {
                 buffer.push_or_drop(stream, frame);
                 true
+            } else {
+                buffer.push_frame(stream, frame) != Pushed::Full
             }
-            false => buffer.push_frame(stream, frame) != Pushed::Full,
         });
         std::mem::drop(buffer);
         self.full = full;
