@@ -29,6 +29,7 @@ mod values;
 
 use crate::error::{Context, Error, HINT, Result};
 use crate::files;
+use crate::paths;
 use crate::rootless;
 use crate::store::Store;
 use clap::error::ErrorKind;
@@ -61,10 +62,10 @@ struct Cli {
 #[derive(Args, Clone)]
 struct Global {
     /// The image store
-    #[arg(long, global = true, env = "IMRUN_STORE", value_name = "DIR", default_value_os_t = rootless::default_store())]
+    #[arg(long, global = true, env = "IMRUN_STORE", value_name = "DIR", default_value_os_t = paths::default_store())]
     store: PathBuf,
     /// The runtime state
-    #[arg(long, global = true, value_name = "DIR", default_value_os_t = rootless::default_runtime())]
+    #[arg(long, global = true, value_name = "DIR", default_value_os_t = paths::default_runtime())]
     root: PathBuf,
     /// Errors go into this file too, for who called
     #[arg(long, global = true, value_name = "FILE", hide = true)]

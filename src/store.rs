@@ -39,9 +39,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// The default of `--store`.
-pub const DEFAULT: &str = "/var/lib/imrun";
-
 /// The file that imports and garbage collection lock.
 const LOCK: &str = "lock";
 /// The file that containerd's shims lock while they bring an image in.

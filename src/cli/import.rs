@@ -3,7 +3,7 @@
 use super::{Global, print};
 use crate::error::{Error, Result};
 use crate::manifest::Platform;
-use crate::store::image::processors;
+use crate::parallel::processors;
 use crate::store::import::{Found, Options, Step};
 use crate::store::rootfs;
 use crate::store::source::{Location, Source};

@@ -1,7 +1,7 @@
 //! Import: an image into the store from wherever it is, each layer in one streaming pass.
 
 use super::commit::{Parts, add_tree, commit, open_stored};
-use super::image::{expect, on_threads, scan_stored};
+use super::image::{expect, scan_stored};
 use super::source::{Format, Magic, Source, sniff};
 use super::{NewFile, Store};
 use crate::digest::{Algorithm, Digest};
@@ -11,6 +11,7 @@ use crate::manifest::{
     self, Choice, Config, Descriptor, Document, LayerKind, MAX_INDEX_DEPTH, Manifest, Platform,
     Seal, archive, layout,
 };
+use crate::parallel::on_threads;
 use crate::verity::Measured;
 use std::io::{self, Read, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
