@@ -163,10 +163,10 @@ enum Command {
     Mount(images::Mount),
     /// Undo `imrun mount`
     Umount(images::Umount),
-    /// Forget an image, and free what nothing else needs; prints the bytes freed
+    /// Remove an image and the data that nothing else needs; prints the bytes freed
     Rm(images::Rm),
-    /// Free what no name and no running container needs; prints the bytes freed
-    Gc,
+    /// Free what no name, rollback or running container needs; prints the bytes freed
+    Gc(images::Gc),
     /// Show what this host can do, and why not what it cannot
     Doctor(doctor::Doctor),
     /// Be the first process of an appliance, as the kernel's command line says
@@ -198,7 +198,7 @@ impl Command {
             | Command::Inspect(_)
             | Command::Verify(_)
             | Command::Rm(_)
-            | Command::Gc => true,
+            | Command::Gc(_) => true,
             _ => false,
         }
     }
@@ -332,7 +332,7 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
         Command::Mount(mount) => mount.execute(&global),
         Command::Umount(umount) => umount.execute(),
         Command::Rm(rm) => rm.execute(&global),
-        Command::Gc => images::gc(&global),
+        Command::Gc(gc) => gc.execute(&global),
         Command::Doctor(doctor) => doctor.execute(&global),
         Command::Init => init::execute(),
         #[cfg(feature = "manual")]

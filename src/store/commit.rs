@@ -112,7 +112,7 @@ impl Store {
     pub(super) fn discard(&self, blobs: &[Digest]) {
         let removed = self.try_lock_exclusive().and_then(|lock| {
             let Some(_lock) = lock else { return Ok(()) };
-            let needed = self.needed(&[])?;
+            let needed = self.needed(&[], usize::MAX)?;
             let paths = blobs.iter().map(|blob| self.blob_path(blob));
             paths
                 .filter(|path| !needed.contains(path))

@@ -19,6 +19,8 @@ pub mod image;
 pub mod import;
 pub mod refs;
 #[cfg(feature = "import")]
+pub mod rootfs;
+#[cfg(feature = "import")]
 pub mod source;
 pub mod unpacked;
 pub mod verify;

@@ -199,13 +199,18 @@ impl Store {
 
     /// Removes what is unpacked of other trees than these, and what killed writers left; the bytes
     /// freed. What somebody uses stays.
-    pub(super) fn collect_unpacked(&self, trees: &BTreeSet<String>) -> Result<u64> {
+    pub(super) fn collect_unpacked(&self, trees: &BTreeSet<String>, dry_run: bool) -> Result<u64> {
         let roots = self.path.join(DIRECTORY);
         let mut freed = 0;
         for name in super::file_names(&roots)? {
             let tree = name.split('.').next().unwrap_or_default();
+            let path = roots.join(&name);
             if !trees.contains(tree) {
-                freed += remove_unused(&roots.join(name))?;
+                freed += if dry_run {
+                    size(&path).context(|| format!("readdir({path:?})"))?
+                } else {
+                    remove_unused(&path)?
+                };
             }
         }
         Ok(freed)
