@@ -231,7 +231,7 @@ impl<'a> Draft<'a> {
             })
         })();
         let outcome = request
-            .and_then(|request| container::run_behind(&request, &Status::default(), &door))
+            .and_then(|request| container::run_with_gate(&request, &Status::default(), &door))
             .map(|outcome| outcome.code);
         if let Err(error) = &outcome {
             door.abandon()?;

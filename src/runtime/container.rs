@@ -23,9 +23,9 @@ use crate::runtime::cgroup::{self, Cgroup, Limits, Made};
 use crate::runtime::id_map::Ids;
 use crate::runtime::integrity::Demand;
 use crate::runtime::launch::{
-    self, Attachment, Birthplace, Network, Newborn, OnMounted, Prepared, Spec,
+    self, Attachment, CloneOptions, ClonedChild, Network, OnMounted, Prepared, Spec,
 };
-use crate::runtime::observe::{Observer, OnWrite, Owners, Report};
+use crate::runtime::observe::{Observer, OnWrite, PathLayers, Report};
 use crate::runtime::relay::Relay;
 use crate::runtime::rootfs::Driver;
 use crate::runtime::state::{Entry, Runtime};
@@ -42,18 +42,18 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use subject::{Loaded, Material, Mounted};
+use subject::{Loaded, Mounted, RootFiles};
 
 pub use bundle::{Bundle, Process};
-pub use gate::{Gate, Open};
-pub use subject::{Subject, root_alone};
+pub use gate::{Gate, OpenGate};
+pub use subject::{Subject, standalone_root};
 
 /// How long the sink may take to acknowledge the launch record.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const ACKNOWLEDGEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the sink may take to hear of a launch that failed.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAILURE_RECORD_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long one attempt at it may take: the deadline's error then has the sink's own cause.
-const ATTEMPT: Duration = Duration::from_secs(5);
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A file of variables. It may be a pipe: it is read before signals are caught, which a wait for it would leave
 /// unanswered.
@@ -133,25 +133,25 @@ pub struct Outcome {
 /// With exit code 125, 126 or 127 nothing of the image ran, nor with 128+n where a signal ended the
 /// start. With 121 imrun failed afterwards, and ended the container.
 pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
-    run_behind(request, status, &Open)
+    run_with_gate(request, status, &OpenGate)
 }
 
 /// The same, where `gate` says when the app may start.
-pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result<Outcome> {
+pub fn run_with_gate(request: &Request, status: &Status, gate: &dyn Gate) -> Result<Outcome> {
     memory::share_heap();
-    keep_out_of_dumps()?;
+    keep_memory_out_of_dumps()?;
     cgroup::check(&request.limits)?;
     if ids::is_ordinary()? {
-        launch::seal_ipc()?;
+        launch::close_ipc()?;
     }
-    let (loaded, material) =
+    let (loaded, root_files) =
         request
             .subject
             .load(&request.store, request.integrity, request.driver)?;
-    let memo = material.memo().map(|memo| memo.to_string());
+    let memo = root_files.memo().map(|memo| memo.to_string());
     status.event(
         "verified",
-        json!({ "image": loaded.name(), "integrity": material.level(), "memo": memo }),
+        json!({ "image": loaded.name(), "integrity": root_files.level(), "memo": memo }),
     )?;
 
     // Until here a signal just ends imrun: there is nothing yet that it would leave behind.
@@ -179,8 +179,8 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
         gate,
         made: OnceCell::new(),
     };
-    let outcome = launch.run(material);
-    // What is left is removed whatever happened; the first error is the one that is told.
+    let outcome = launch.run(root_files);
+    // What is left is removed whatever happened; the first error is the one that is report_failure.
     let left = launch.made.get().map(Cgroup::existing).transpose();
     let removed = match left.map(Option::flatten) {
         Ok(None) => entry.remove(),
@@ -221,7 +221,7 @@ struct Announced {
 }
 
 impl Launch<'_> {
-    fn run(&self, material: Material) -> Result<Outcome> {
+    fn run(&self, root_files: RootFiles) -> Result<Outcome> {
         let network = self.request.network.attach()?;
         let cgroup = match &self.place {
             // A launch that its limits forbid is none that the sink should hear of.
@@ -229,7 +229,7 @@ impl Launch<'_> {
             None => Cgroup::none(),
         };
         let recorded = self.record(&cgroup);
-        let outcome = recorded.and_then(|()| self.start_in(&cgroup, &network, material));
+        let outcome = recorded.and_then(|()| self.start_in(&cgroup, &network, root_files));
         let removed = cgroup.remove();
         let (announced, ending, report) = outcome?;
         removed.map_err(|error| error.exit(EXIT_FAILED))?;
@@ -247,7 +247,7 @@ impl Launch<'_> {
         };
         let made = self.made.get_or_init(|| made.clone());
         self.entry.record_cgroup(made)?;
-        self.gate.grouped(made)
+        self.gate.cgroup_created(made)
     }
 
     /// Returns when the app has ended.
@@ -255,63 +255,63 @@ impl Launch<'_> {
         &self,
         cgroup: &Cgroup,
         network: &Attachment,
-        material: Material,
+        root_files: RootFiles,
     ) -> Result<(Announced, Ending, Report)> {
-        let place = Birthplace {
+        let options = CloneOptions {
             network,
             stdin: self.request.stdin.as_ref().map(AsFd::as_fd),
             cgroup: cgroup.handle(),
             adopted: self.gate.adopts(),
             owner: (!ids::is_ordinary()?).then(|| self.entry.first_id()),
         };
-        let start = |newborn: Newborn<'_>| {
-            let (material, root) = self.mount(material)?;
-            let held = material.hold()?;
+        let start = |child: ClonedChild<'_>| {
+            let (root_files, root) = self.mount(root_files)?;
+            let held = root_files.hold()?;
             let plan = Plan::new(self.request, self.loaded, root.file())?;
             let ids = self.ids(&root, &plan.spec)?;
-            let announced = self.announce(&plan, &material, &root, &ids, network)?;
-            drop(material);
-            let outcome = self.execute(newborn, plan.spec, root, &ids, &announced, cgroup);
-            let app = self.told(outcome, &announced, cgroup)?;
+            let announced = self.announce(&plan, &root_files, &root, &ids, network)?;
+            drop(root_files);
+            let outcome = self.execute(child, plan.spec, root, &ids, &announced, cgroup);
+            let app = self.report_failure(outcome, &announced, cgroup)?;
             Ok((announced, app, held))
         };
-        let (announced, app, _held) = launch::start(&place, start)?;
+        let (announced, app, _held) = launch::start(&options, start)?;
         let ended = self.supervise(app, &announced, cgroup);
         let ended = ended.map_err(|error| error.exit(EXIT_FAILED));
-        let (ending, report) = self.told(ended, &announced, cgroup)?;
+        let (ending, report) = self.report_failure(ended, &announced, cgroup)?;
         Ok((announced, ending, report))
     }
 
-    fn mount(&self, material: Material) -> Result<(Material, Mounted)> {
+    fn mount(&self, root_files: RootFiles) -> Result<(RootFiles, Mounted)> {
         let request = self.request;
         let (demand, driver) = (request.integrity, request.driver);
-        material.mount_or_unpack(self.loaded.image(), &request.store, demand, driver)
+        root_files.mount_or_unpack(self.loaded.image(), &request.store, demand, driver)
     }
 
     /// Seals the launch record, and has it shipped.
     fn announce(
         &self,
         plan: &Plan,
-        material: &Material,
+        root_files: &RootFiles,
         root: &Mounted,
         ids: &Ids,
         network: &Attachment,
     ) -> Result<Announced> {
-        let record = plan.record(self.request, self.loaded, material, root, ids, network)?;
-        let (record, launch) = record.seal();
+        let record = plan.record(self.request, self.loaded, root_files, root, ids, network)?;
+        let (record, launch) = record.finish();
         let options = crate::logs::Options {
             buffer: self.request.log_buffer,
-            timeout: ATTEMPT,
+            timeout: SEND_TIMEOUT,
         };
         let shipper = Shipper::start(&self.request.sinks, &self.origin(&launch)?, options)?;
         let sequence = shipper.push_record("launch", json!({ "id": launch, "record": record }));
         if let Some(other) = &self.request.instead_of {
             shipper.push_record("fallback", other.clone());
         }
-        self.tell_changes(&shipper)?;
+        self.report_changes(&shipper)?;
         Ok(Announced {
             launch,
-            integrity: material.level(),
+            integrity: root_files.level(),
             args: plan.args(),
             policy: plan.policy,
             shipper,
@@ -321,7 +321,7 @@ impl Launch<'_> {
     }
 
     /// What a bundle asked for and does not get is a side effect of the request.
-    fn tell_changes(&self, shipper: &Shipper) -> Result<()> {
+    fn report_changes(&self, shipper: &Shipper) -> Result<()> {
         let bundle = self.request.bundle.as_ref();
         for change in bundle.into_iter().flat_map(|bundle| &bundle.changes) {
             shipper.open().push_record("side-effect", change);
@@ -349,7 +349,7 @@ impl Launch<'_> {
     /// Returns when the app runs: prepared, and known to the sink.
     fn execute(
         &self,
-        newborn: Newborn<'_>,
+        child: ClonedChild<'_>,
         spec: Spec,
         root: Mounted,
         ids: &Ids,
@@ -358,7 +358,7 @@ impl Launch<'_> {
     ) -> Result<Prepared> {
         let stage = self.entry.path();
         let acknowledged = || {
-            let deadline = Instant::now() + HANDSHAKE;
+            let deadline = Instant::now() + ACKNOWLEDGEMENT_TIMEOUT;
             await_acknowledgement(
                 &announced.shipper,
                 announced.sequence,
@@ -373,19 +373,19 @@ impl Launch<'_> {
         };
         let work = |prepared: &Prepared| {
             acknowledged()?;
-            self.gate.mounted(prepared, place, self.signals)
+            self.gate.mounts_ready(prepared, place, self.signals)
         };
         let hooks = OnMounted { place, work: &work };
         let mounted = self.gate.has_hooks().then_some(hooks);
-        let prepared = newborn.prepare(spec, root.ground(), stage, ids, mounted)?;
+        let prepared = child.prepare(spec, root.source(), stage, ids, mounted)?;
         let init = prepared.pidfd.try_clone().context(|| "dup(pidfd)")?;
         cgroup.follow(init);
         // The container's own mount is the last: the kernel takes it down when nobody waits for it.
         drop(root);
         acknowledged()?;
-        self.gate.pass(&prepared, self.signals)?;
-        prepared.execute(|listener| self.gate.give(listener))?;
-        self.gate.passed()?;
+        self.gate.wait(&prepared, self.signals)?;
+        prepared.execute(|listener| self.gate.send_listener(listener))?;
+        self.gate.started()?;
         Ok(prepared)
     }
 
@@ -408,7 +408,7 @@ impl Launch<'_> {
             on_write: self.request.on_write,
             is_moved: false,
             cgroup,
-            owners: Owners::new(self.loaded.image(), &self.request.store),
+            layers: PathLayers::new(self.loaded.image(), &self.request.store),
             ids: &announced.ids,
             relay,
             shipper,
@@ -434,7 +434,12 @@ impl Launch<'_> {
 
     /// Tells the sink of a failure, if it knows of the launch or may be about to: what fails in the child
     /// can come before the acknowledgement.
-    fn told<T>(&self, outcome: Result<T>, announced: &Announced, cgroup: &Cgroup) -> Result<T> {
+    fn report_failure<T>(
+        &self,
+        outcome: Result<T>,
+        announced: &Announced,
+        cgroup: &Cgroup,
+    ) -> Result<T> {
         outcome.map_err(|error| {
             let error = match cgroup.oom_kills() {
                 // Who was killed cannot say why.
@@ -447,7 +452,7 @@ impl Launch<'_> {
             let may_be =
                 shipper.failure().is_none() && error.reason != Reason::Sink && error.exit < 128;
             if is_known || may_be {
-                tell_failure(announced, &error);
+                ship_failure(announced, &error);
             }
             error
         })
@@ -543,7 +548,7 @@ fn warn_of_left_out(changes: &[Value]) {
 }
 
 /// The exit record of a launch that came to nothing.
-fn tell_failure(announced: &Announced, error: &Error) {
+fn ship_failure(announced: &Announced, error: &Error) {
     let shipper = &announced.shipper;
     let record = json!({
         "launch": announced.launch,
@@ -552,7 +557,7 @@ fn tell_failure(announced: &Announced, error: &Error) {
     });
     let record = with_counts(record, &shipper.counters(), shipper);
     shipper.push_record("exit", record);
-    shipper.drain(Instant::now() + FAREWELL);
+    shipper.drain(Instant::now() + FAILURE_RECORD_TIMEOUT);
 }
 
 /// The record with what became of the lines: `lines` at the sink that has acknowledged the fewest,
@@ -591,7 +596,7 @@ fn loss(lines: &Counters, settled: &Counters, shipper: &Shipper) -> String {
 /// Leaves all memory out of core dumps, from this process on and in the app, which inherits that and cannot write to
 /// its /proc. No limit stops a dump that goes to a socket (core(5), `@`): it has registers and names then, and no
 /// memory.
-fn keep_out_of_dumps() -> Result<()> {
+fn keep_memory_out_of_dumps() -> Result<()> {
     const FILTER: &str = "/proc/self/coredump_filter";
     match std::fs::write(FILTER, "0") {
         // A kernel that makes no dumps.

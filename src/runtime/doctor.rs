@@ -312,7 +312,7 @@ fn lease(directory: &Path, image: &[u8]) -> Result<String> {
         return Err(Error::unsupported("XDG_RUNTIME_DIR", why));
     }
     let file = image_file(directory, image)?;
-    crate::runtime::integrity::still(&file).map_err(|why| Error::unsupported("store", why))?;
+    crate::runtime::integrity::take_lease(&file).map_err(|why| Error::unsupported("store", why))?;
     Ok("an inode of the store's filesystem tells of every write".to_owned())
 }
 

@@ -36,7 +36,7 @@ use crate::store::image::{Image, Sources, Verified};
 use crate::store::unpacked::Unpacked;
 use memo::{Marks, Memos};
 use std::fmt;
-pub use watch::still;
+pub use watch::take_lease;
 
 /// `--integrity`: the weakest level that is taken. From strong to weak: sealed, verity, hashed, known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -173,7 +173,7 @@ pub fn check_unpacked(image: &Image, store: &Store, demand: Demand) -> Result<(C
         tars: &sources.tars,
         owners: Owners::own()?,
     };
-    let (files, listed) = store.unpack(image, &model, watch::still_one)?;
+    let (files, listed) = store.unpack(image, &model, watch::take_lease_unsynced)?;
     let made = watch.and_then(|(memos, watch)| {
         let marks = Marks::Unpacked(watch.end()?, listed?);
         memos.write(image, &marks, &verified.tree_digest)

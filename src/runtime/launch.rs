@@ -5,21 +5,21 @@
 //!        │      child:     its own proc, sysfs, cgroup2 ── root, privileges ── waits ── execve
 //!        └─ direct:        what the child is told later ┘                     └ lets it go
 //! ```
-//! [`start`] clones a child that builds what of its world is always the same, while `direct` finds
-//! out the rest in this thread; [`Newborn::prepare`] hands that over and waits until the child
+//! [`start`] clones a child that builds what of its setup is always the same, while `direct` finds
+//! out the rest in this thread; [`ClonedChild::prepare`] hands that over and waits until the child
 //! stands in front of execve, and [`Prepared::execute`] lets it go.
 #![forbid(unsafe_code)]
 
 mod child;
-mod ground;
+mod error_names;
 mod host_file;
 mod landlock;
 mod mask;
 mod mount_table;
-mod names;
 mod namespace;
 mod network;
-mod shares;
+mod resources;
+mod root_source;
 mod sysctl;
 mod unpacked;
 
@@ -34,8 +34,8 @@ use crate::runtime::id_map::Ids;
 use crate::runtime::observe::calls;
 use crate::runtime::rootless;
 use crate::runtime::seccomp::{Policy, Watch};
-use child::{Cradle, Failure, Step, World};
-use names::Names;
+use child::{ChildArgs, ContainerSetup, Failure, Step};
+use error_names::ErrorNames;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags};
@@ -43,18 +43,18 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{self, AddressFamily, Shutdown, SockFlag, SockType, shutdown};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
-use shares::Shares;
+use resources::Resources;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-pub use ground::Ground;
 pub use mask::covers as is_covered;
 pub use namespace::{host_name_of, open_namespace};
 pub use network::{Attachment, NameFile, Network};
-pub use shares::{Rlimit, Scheduler};
-pub use sysctl::{Setting, seal_ipc};
+pub use resources::{Rlimit, Scheduler};
+pub use root_source::RootSource;
+pub use sysctl::{Setting, close_ipc};
 pub use unpacked::try_overlay;
 
 /// Everything that decides how the app starts, checked and in the kernel's own form.
@@ -117,18 +117,18 @@ pub struct Filter {
 }
 
 /// What keeps the app from calls and writes that its mounts and namespaces would let it try.
-struct Walls {
+struct Confinement {
     ruleset: OwnedFd,
     filter: Vec<libc::sock_filter>,
 }
 
-impl Walls {
+impl Confinement {
     fn new(
         root: BorrowedFd<'_>,
         dev: BorrowedFd<'_>,
         observed: bool,
         relayed: bool,
-    ) -> Result<Walls> {
+    ) -> Result<Confinement> {
         seccomp::knows(libc::SECCOMP_RET_KILL_PROCESS).map_err(|errno| {
             Error::unsupported(
                 "seccomp",
@@ -146,7 +146,7 @@ impl Walls {
         if relayed {
             policy = policy.watch([(calls::EXIT, Watch::Always)]);
         }
-        Ok(Walls {
+        Ok(Confinement {
             ruleset: landlock::ruleset(root, dev)?,
             filter: policy.compile(),
         })
@@ -154,7 +154,7 @@ impl Walls {
 }
 
 /// Surroundings of a child.
-pub struct Birthplace<'a> {
+pub struct CloneOptions<'a> {
     /// Network that the app sees.
     pub network: &'a Attachment,
     /// Pipe of imrun's own that becomes the app's standard input; /dev/null without.
@@ -176,15 +176,15 @@ pub struct Birthplace<'a> {
 /// # Errors
 /// `direct`'s, or the failing call; nothing of the image ran, and the child is gone.
 pub fn start<T>(
-    place: &Birthplace<'_>,
-    direct: impl FnOnce(Newborn<'_>) -> Result<T>,
+    options: &CloneOptions<'_>,
+    direct: impl FnOnce(ClonedChild<'_>) -> Result<T>,
 ) -> Result<T> {
-    let Birthplace {
+    let CloneOptions {
         network,
         stdin,
         adopted,
         ..
-    } = *place;
+    } = *options;
     let ((stdout, child_stdout), (stderr, child_stderr)) = (pipe()?, pipe()?);
     let (channel, child_channel) = socket::socketpair(
         AddressFamily::Unix,
@@ -193,19 +193,19 @@ pub fn start<T>(
         SockFlag::SOCK_CLOEXEC,
     )
     .context(|| "socketpair(AF_UNIX, SOCK_SEQPACKET)")?;
-    let (birth, world) = (clone::Birth::awaited(), OnceLock::new());
-    let cradle = Cradle {
+    let (child_pidfd, setup) = (clone::ChildPidfd::pending(), OnceLock::new());
+    let args = ChildArgs {
         own_network: network.owned(),
         own_ipc: !ids::is_ordinary()?,
         sets_memfd: has_memfd_sysctl()?,
         sets_groups: rootless::may_set_groups()?,
-        owner: place.owner,
+        owner: options.owner,
         stdin: stdin.map(|stdin| stdin.as_raw_fd()),
         stdout: child_stdout.as_raw_fd(),
         stderr: child_stderr.as_raw_fd(),
         channel: child_channel.as_raw_fd(),
         parent_channel: channel.as_raw_fd(),
-        world: &world,
+        setup: &setup,
     };
     // Kept until the child is gone where the start fails: its end would hide the reason.
     let guard = Arc::new(Guard::new().context(|| "pipe2(), clone3(CLONE_VM|CLONE_NEWPID)")?);
@@ -214,9 +214,9 @@ pub fn start<T>(
         .try_clone_to_owned()
         .context(|| "dup(guard)")?;
     let child_channel = Mutex::new(Some(child_channel));
-    let newborn = Newborn {
-        birth: &birth,
-        world: &world,
+    let child = ClonedChild {
+        child_pidfd: &child_pidfd,
+        setup: &setup,
         child_channel: &child_channel,
         network,
         adopted,
@@ -225,11 +225,11 @@ pub fn start<T>(
         stdout,
         stderr,
         channel,
-        owner: place.owner,
+        owner: options.owner,
         guard: guard.clone(),
     };
     let clone = || {
-        let cloned = clone_child(place, &namespace, &birth, &cradle);
+        let cloned = clone_child(options, &namespace, &child_pidfd, &args);
         // Who still waits for a child that was never born, or died at once, sees it by this.
         close(&child_channel);
         cloned
@@ -239,7 +239,7 @@ pub fn start<T>(
             .name("cloner".into())
             .spawn_scoped(scope, clone)
             .context(|| "clone(thread)")?;
-        let directed = direct(newborn);
+        let directed = direct(child);
         let cloned = cloner
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -250,23 +250,24 @@ pub fn start<T>(
 /// Returns when the child has executed the app, or is gone. What this thread enters is its own alone,
 /// and ends with it.
 fn clone_child(
-    place: &Birthplace<'_>,
+    options: &CloneOptions<'_>,
     namespace: &OwnedFd,
-    birth: &clone::Birth,
-    cradle: &Cradle<'_>,
+    child_pidfd: &clone::ChildPidfd,
+    args: &ChildArgs<'_>,
 ) -> Result<()> {
-    let ipc = if cradle.own_ipc { child::IPC } else { 0 };
-    place.network.enter()?;
+    let ipc = if args.own_ipc { child::IPC } else { 0 };
+    options.network.enter()?;
     setns(namespace, CloneFlags::CLONE_NEWPID).context(|| "setns(CLONE_NEWPID)")?;
     let request = clone::Request {
-        namespaces: child::NAMESPACES | ipc | place.network.clone_flag(),
-        adopted: place.adopted,
-        cgroup: place.cgroup,
+        namespaces: child::NAMESPACES | ipc | options.network.clone_flag(),
+        adopted: options.adopted,
+        cgroup: options.cgroup,
         before: child::before,
         child: child::run,
-        argument: cradle,
+        argument: args,
     };
-    clone::clone_and_wait(&request, birth).map_err(|errno| clone_failed(request.namespaces, errno))
+    clone::clone_and_wait(&request, child_pidfd)
+        .map_err(|errno| clone_failed(request.namespaces, errno))
 }
 
 /// Whether this process can set `vm.memfd_noexec`; the filter takes its place where it cannot.
@@ -283,9 +284,9 @@ fn close(channel: &Mutex<Option<OwnedFd>>) {
 /// A child that is being born, and will wait until it is told what it becomes.
 ///
 /// Dropping it ends the child: it dies with its channel.
-pub struct Newborn<'a> {
-    birth: &'a clone::Birth,
-    world: &'a OnceLock<World>,
+pub struct ClonedChild<'a> {
+    child_pidfd: &'a clone::ChildPidfd,
+    setup: &'a OnceLock<ContainerSetup>,
     child_channel: &'a Mutex<Option<OwnedFd>>,
     network: &'a Attachment,
     adopted: bool,
@@ -317,16 +318,16 @@ pub struct Prepared {
     /// Ends the app when it is dropped, or this process dies.
     pub guard: Arc<Guard>,
     channel: OwnedFd,
-    names: Names,
+    names: ErrorNames,
 }
 
 /// What poll(2) says of it when the guard is gone: all processes of the container are, too.
-pub fn loss_of(guard: &Guard) -> PollFd<'_> {
+pub fn guard_poll_fd(guard: &Guard) -> PollFd<'_> {
     PollFd::new(guard.pidfd(), PollFlags::POLLIN)
 }
 
 /// The error of that.
-pub fn unguarded() -> Error {
+pub fn guard_lost() -> Error {
     Error::system(
         "guard",
         "the process that ends the container with imrun was killed",
@@ -341,11 +342,11 @@ pub struct OnMounted<'a> {
     pub work: &'a dyn Fn(&Prepared) -> Result<()>,
 }
 
-impl Newborn<'_> {
+impl ClonedChild<'_> {
     /// Gives the child its root and all else, and waits until its mounts stand and are proven
     /// read-only.
     ///
-    /// `ground` gets the container's ids here; `stage` is a directory of the host that the child, in
+    /// `root_source` gets the container's ids here; `stage` is a directory of the host that the child, in
     /// its own mount namespace, mounts the root on before it changes to it. The child waits there for
     /// the end of `mounted`, if that is given.
     ///
@@ -354,72 +355,72 @@ impl Newborn<'_> {
     pub fn prepare(
         self,
         spec: Spec,
-        ground: &Ground,
+        root_source: &RootSource,
         stage: &Path,
         ids: &Ids,
         mounted: Option<OnMounted<'_>>,
     ) -> Result<Prepared> {
         refuse_unmapped(&ids, &spec)?;
-        self.share_pipes()?;
-        let names = Names::of(&spec);
+        self.make_pipes_reopenable()?;
+        let names = ErrorNames::of(&spec);
         let binds = self.network.binds(stage)?;
         let place = mounted.as_ref().map_or(stage, |mounted| mounted.place);
         let place = CString::new(place.as_os_str().as_encoded_bytes())
             .map_err(|_| Error::usage(format_args!("{place:?}"), "has a NUL byte"))?;
-        let (mut mount_points, told) = (self.network.mount_points(), self.world);
-        mount_points.extend(ground.mount_points());
+        let (mut mount_points, setup_cell) = (self.network.mount_points(), self.setup);
+        mount_points.extend(root_source.mount_points());
         mount_points.sort_unstable();
-        let (masked, shares) = (spec.masked.clone(), Shares::of(&spec, self.owner));
-        let mut prepared = self.await_birth(names)?;
+        let (masked, resources) = (spec.masked.clone(), Resources::of(&spec, self.owner));
+        let mut prepared = self.await_clone(names)?;
         prepared.map_ids(ids)?;
         prepared.set_oom_score(spec.oom_score_adj)?;
         let namespace = ids
             .shifted
             .then(|| user_namespace(prepared.pid))
             .transpose()?;
-        let floor = ground.lay(namespace.as_ref().map(AsFd::as_fd), stage)?;
+        let root = root_source.prepare(namespace.as_ref().map(AsFd::as_fd), stage)?;
         let relayed = spec.observed && spec.relayed && prepared.adopted;
-        let walls = Walls::new(floor.root(), floor.devices(), spec.observed, relayed)?;
-        let world = World {
+        let confinement = Confinement::new(root.mount(), root.devices(), spec.observed, relayed)?;
+        let setup = ContainerSetup {
             spec,
             stage: place,
             has_root: ids.have_root(),
-            has_devices: floor.dev.is_some(),
+            has_devices: root.dev.is_some(),
             waits: mounted.is_some(),
             targets: binds.iter().map(|bind| bind.target).collect(),
-            filter: walls.filter,
+            filter: confinement.filter,
         };
-        if told.set(world).is_err() {
-            unreachable!("a newborn is prepared once");
+        if setup_cell.set(setup).is_err() {
+            unreachable!("a child is prepared once");
         }
-        let handed: Vec<_> = [floor.root(), walls.ruleset.as_fd()]
+        let sent: Vec<_> = [root.mount(), confinement.ruleset.as_fd()]
             .into_iter()
-            .chain(floor.dev.as_ref().map(AsFd::as_fd))
+            .chain(root.dev.as_ref().map(AsFd::as_fd))
             .chain(binds.iter().map(|bind| bind.mount.as_fd()))
             .collect();
-        prepared.signal(child::TOLD, &handed)?;
+        prepared.signal(child::SETUP_SENT, &sent)?;
         prepared.await_hooks(mounted)?;
         prepared.listener = prepared.await_step(Step::Ready)?.map(Listener::new);
-        shares.give(&prepared)?;
+        resources.apply(&prepared)?;
         prepared.assert_read_only(&mount_points, &masked)?;
         Ok(prepared)
     }
 
     /// Gives the pipes modes that let the app open them again, for what it has them for.
-    fn share_pipes(&self) -> Result<()> {
+    fn make_pipes_reopenable(&self) -> Result<()> {
         for (pipe, mode) in [
-            (Some(self.ends[0]), WRITTEN),
-            (Some(self.ends[1]), WRITTEN),
-            (self.stdin, READ),
+            (Some(self.ends[0]), WRITE_ONLY),
+            (Some(self.ends[1]), WRITE_ONLY),
+            (self.stdin, READ_ONLY),
         ] {
-            pipe.map_or(Ok(()), |pipe| share(pipe, mode))?;
+            pipe.map_or(Ok(()), |pipe| make_reopenable(pipe, mode))?;
         }
         Ok(())
     }
 
-    fn await_birth(self, names: Names) -> Result<Prepared> {
+    fn await_clone(self, names: ErrorNames) -> Result<Prepared> {
         let (message, _) = receive(&self.channel)?;
-        let Some(pidfd) = self.birth.take() else {
+        let Some(pidfd) = self.child_pidfd.take() else {
             return Err(match message {
                 Some(failure) => Error::system(failure.step.call(), failure.errno.desc()),
                 None => died(),
@@ -439,7 +440,7 @@ impl Newborn<'_> {
             channel: self.channel,
             names,
         };
-        prepared.expect(message, Step::Born)?;
+        prepared.expect(message, Step::Cloned)?;
         Ok(prepared)
     }
 }
@@ -452,15 +453,15 @@ impl Prepared {
     /// Exit code 127 when the program is not there, 126 when it cannot be executed; those of `give`.
     pub fn execute(&self, give: impl FnOnce(OwnedFd) -> Result<()>) -> Result<()> {
         self.signal(child::GO, &[])?;
-        let told = match receive(&self.channel)? {
-            (Some(told), Some(listener)) if told.step == Step::Asking => {
+        let message = match receive(&self.channel)? {
+            (Some(message), Some(listener)) if message.step == Step::Asking => {
                 give(listener)?;
                 self.signal(child::GO, &[])?;
                 receive(&self.channel)?.0
             }
-            (told, _) => told,
+            (message, _) => message,
         };
-        match told {
+        match message {
             None => Ok(()), // closed on exec
             Some(failure) => Err(self.explain(failure)),
         }
@@ -614,14 +615,14 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Mode of a pipe that the app writes to.
-const WRITTEN: u32 = 0o222;
+const WRITE_ONLY: u32 = 0o222;
 /// Mode of a pipe that the app reads.
-const READ: u32 = 0o444;
+const READ_ONLY: u32 = 0o444;
 
 /// Lets the app open its end of a pipe again, through /dev/stdin or /dev/stdout, in the direction that
 /// it has: what it wrote it cannot read back, so that no line is lost. The pipe stays imrun's, and so do
 /// its owner and mode; only to an ordinary user's container it belongs as well.
-fn share(pipe: BorrowedFd<'_>, mode: u32) -> Result<()> {
+fn make_reopenable(pipe: BorrowedFd<'_>, mode: u32) -> Result<()> {
     nix::sys::stat::fchmod(pipe, Mode::from_bits_truncate(mode))
         .context(|| format!("fchmod(pipe, {mode:#o})"))
 }

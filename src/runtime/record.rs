@@ -38,7 +38,7 @@ pub struct Record {
 
 impl Record {
     /// The record and its digest.
-    pub fn seal(&self) -> (Value, Digest) {
+    pub fn finish(&self) -> (Value, Digest) {
         // A list, not an object: to a search engine each of its keys would be a field of its own.
         let env: Vec<_> = self
             .env

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Longest time that an exit waits: a reader that takes nothing keeps no app alive.
-const PATIENCE: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_micros(100);
 
@@ -54,7 +54,7 @@ impl Relay {
         if thread != self.app && process() != Some(self.app) {
             return Ok(());
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + EXIT_TIMEOUT;
         while !(self.is_empty()? && shipper.is_drained()) && Instant::now() < deadline {
             std::thread::sleep(PAUSE);
         }

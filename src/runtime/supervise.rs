@@ -23,19 +23,19 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use output::Output;
-use report::Report;
+use report::CounterReport;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long an app has run when it is taken for one that stays.
-const SETTLED: Duration = Duration::from_secs(1);
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// How long an app that ends may take from the end of its output to its own.
-const LINGERING: Duration = Duration::from_millis(50);
+const EXIT_GRACE: Duration = Duration::from_millis(50);
 
 /// How long after a stop's timeout lines may still take to reach the sink.
-const FAREWELL: Duration = Duration::from_millis(500);
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 /// What happens to lines, or to the app, while the sink does not take any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -135,9 +135,9 @@ pub struct Supervisor<'a> {
     stop_at: Option<Instant>,
     stalled: bool,
     memory: Memory,
-    report: Report<'a>,
+    report: CounterReport<'a>,
     /// When an app that has closed its standard error is taken for one that goes on without.
-    mute_at: Option<Instant>,
+    close_stderr_at: Option<Instant>,
 }
 
 /// What becomes of the memory that the start took.
@@ -145,7 +145,7 @@ enum Memory {
     /// It is kept until then: most apps that end soon end sooner.
     Keep(Instant),
     /// It is given back in front of the next poll(2), or was given back in front of an earlier one.
-    Give { program: Program, done: bool },
+    Release { program: Program, done: bool },
 }
 
 impl<'a> Supervisor<'a> {
@@ -180,9 +180,9 @@ impl<'a> Supervisor<'a> {
             kill_at: None,
             stop_at: None,
             stalled: false,
-            memory: Memory::Keep(Instant::now() + SETTLED),
-            report: Report::new(report),
-            mute_at: None,
+            memory: Memory::Keep(Instant::now() + SETTLE_TIME),
+            report: CounterReport::new(report),
+            close_stderr_at: None,
         })
     }
 
@@ -219,9 +219,9 @@ impl<'a> Supervisor<'a> {
             PollFd::new(self.shipper.notice(), PollFlags::POLLIN),
             self.outputs[0].poll_fd().unwrap_or_else(none),
             self.outputs[1].poll_fd().unwrap_or_else(none),
-            launch::loss_of(&self.guard),
+            launch::guard_poll_fd(&self.guard),
         ];
-        if let Memory::Give {
+        if let Memory::Release {
             program,
             done: false,
         } = &self.memory
@@ -232,11 +232,11 @@ impl<'a> Supervisor<'a> {
         let ready = set.map(|fd| fd.any().unwrap_or(false));
         self.outputs[0].ready = ready[3];
         self.outputs[1].ready = ready[4];
-        if let Memory::Give { done, .. } = &mut self.memory {
+        if let Memory::Release { done, .. } = &mut self.memory {
             *done = true;
         }
         match polled {
-            Ok(_) if ready[5] && !ready[0] => Err(launch::unguarded()),
+            Ok(_) if ready[5] && !ready[0] => Err(launch::guard_lost()),
             Ok(_) | Err(Errno::EINTR) => Ok(ready[0]),
             Err(errno) => Err(errno).context(|| "poll()"),
         }
@@ -246,14 +246,14 @@ impl<'a> Supervisor<'a> {
         const STALL_CHECK: Duration = Duration::from_millis(100);
         let settle = match self.memory {
             Memory::Keep(until) => Some(until),
-            Memory::Give { .. } => None,
+            Memory::Release { .. } => None,
         };
         let times = self
             .kill_at
             .into_iter()
             .chain(self.ends_at)
             .chain(settle)
-            .chain(self.mute_at)
+            .chain(self.close_stderr_at)
             .chain(self.report.due());
         let times = times.map(|at| at.saturating_duration_since(Instant::now()));
         let stall = (self.policy.on_stall == OnStall::Kill).then_some(STALL_CHECK);
@@ -286,7 +286,7 @@ impl<'a> Supervisor<'a> {
         std::mem::drop(turn);
         // Of a container that another process reaps, imrun's standard error is the app's alone.
         if self.adopted && self.outputs[1].has_just_ended() {
-            self.mute_at = Some(Instant::now() + LINGERING);
+            self.close_stderr_at = Some(Instant::now() + EXIT_GRACE);
         }
         Ok(())
     }
@@ -323,8 +323,8 @@ impl<'a> Supervisor<'a> {
             self.kill_at.get_or_insert(kill_at);
             self.send(self.policy.stop_signal)?;
         }
-        if self.mute_at.is_some_and(|at| at <= Instant::now()) {
-            self.mute_at = None;
+        if self.close_stderr_at.is_some_and(|at| at <= Instant::now()) {
+            self.close_stderr_at = None;
             process::close_stream(2).context(|| "dup2(/dev/null, 2)")?;
         }
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
@@ -350,7 +350,7 @@ impl<'a> Supervisor<'a> {
         if matches!(self.memory, Memory::Keep(until) if until <= Instant::now()) {
             memory::trim_heap();
             let program = Program::find().context(|| "read(\"/proc/self/maps\")")?;
-            self.memory = Memory::Give {
+            self.memory = Memory::Release {
                 program,
                 done: false,
             };
@@ -360,7 +360,7 @@ impl<'a> Supervisor<'a> {
 
     fn ending(&self) -> Result<Ending> {
         let status = if self.adopted {
-            end::of_another(self.pid, self.app.as_fd())?
+            end::of_adopted(self.pid, self.app.as_fd())?
         } else {
             let status = waitid(Id::PIDFd(self.app.as_fd()), WaitPidFlag::WEXITED);
             status.context(|| "waitid(P_PIDFD)")?
@@ -386,7 +386,7 @@ impl<'a> Supervisor<'a> {
         let now = Instant::now();
         let drained = now + self.policy.drain;
         self.stop_at
-            .map_or(drained, |stop| drained.min(stop.max(now) + FAREWELL))
+            .map_or(drained, |stop| drained.min(stop.max(now) + DRAIN_GRACE))
     }
 
     /// Reads what the app left in its pipes. Nobody writes any more: its namespace died with it.

@@ -15,7 +15,7 @@ pub trait Gate: Sync {
     }
 
     /// The container's cgroup is made.
-    fn grouped(&self, made: &Made) -> Result<()> {
+    fn cgroup_created(&self, made: &Made) -> Result<()> {
         let _ = made;
         Ok(())
     }
@@ -30,7 +30,7 @@ pub trait Gate: Sync {
     ///
     /// # Errors
     /// It is not to become a container.
-    fn mounted(&self, app: &Prepared, root: &Path, signals: &SignalFd) -> Result<()> {
+    fn mounts_ready(&self, app: &Prepared, root: &Path, signals: &SignalFd) -> Result<()> {
         let _ = (app, root, signals);
         Ok(())
     }
@@ -39,25 +39,25 @@ pub trait Gate: Sync {
     ///
     /// # Errors
     /// It may not: nothing of it ran.
-    fn pass(&self, app: &Prepared, signals: &SignalFd) -> Result<()>;
+    fn wait(&self, app: &Prepared, signals: &SignalFd) -> Result<()>;
 
     /// Gives away the listener of the bundle's filter: whoever has it answers the app's calls.
-    fn give(&self, listener: OwnedFd) -> Result<()> {
+    fn send_listener(&self, listener: OwnedFd) -> Result<()> {
         drop(listener);
         Ok(())
     }
 
     /// The app runs.
-    fn passed(&self) -> Result<()> {
+    fn started(&self) -> Result<()> {
         Ok(())
     }
 }
 
 /// Always open.
-pub struct Open;
+pub struct OpenGate;
 
-impl Gate for Open {
-    fn pass(&self, _: &Prepared, _: &SignalFd) -> Result<()> {
+impl Gate for OpenGate {
+    fn wait(&self, _: &Prepared, _: &SignalFd) -> Result<()> {
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! What the image's config and the request together make of a launch.
 
-use super::subject::{Loaded, Material, Mounted};
+use super::subject::{Loaded, Mounted, RootFiles};
 use super::{Bundle, EnvFile, Request};
 use crate::base::error::{Context, Error, Result};
 use crate::base::sys::open::openat2;
@@ -177,7 +177,7 @@ impl Plan {
         &self,
         request: &Request,
         loaded: &Loaded,
-        material: &Material,
+        root_files: &RootFiles,
         root: &Mounted,
         ids: &Ids,
         network: &Attachment,
@@ -190,8 +190,8 @@ impl Plan {
         };
         let policy = &self.policy;
         Ok(Record {
-            image: loaded.record(material),
-            integrity: material.level(),
+            image: loaded.record(root_files),
+            integrity: root_files.level(),
             driver: root.record(ids),
             args: self.args(),
             user: json!({ "uid": spec.uid, "gid": spec.gid, "groups": spec.groups }),

@@ -19,7 +19,7 @@ const QUIET: Duration = Duration::from_secs(2);
 /// ext2 to ext4, XFS, btrfs; each was tried. Not tmpfs: a shared page that was read first is written
 /// there without anybody being told. Not what is kept elsewhere, network and stacked file systems:
 /// a lease says nothing there of other ways to the same bytes.
-const HONEST: [FsType; 3] = [FsType(0xEF53), FsType(0x5846_5342), FsType(0x9123_683E)];
+const TRUSTED_FILESYSTEMS: [FsType; 3] = [FsType(0xEF53), FsType(0x5846_5342), FsType(0x9123_683E)];
 
 /// What an inode says of its bytes: another stamp, other bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,23 +97,23 @@ pub(super) fn named(sources: &Sources) -> impl Iterator<Item = (String, &File)> 
 /// The order matters. A page that is dirty already is written through a mapping without a new
 /// ctime: fsync(2) ends that. A lease cannot be had while anybody has the file open or mapped for
 /// writing, and whoever comes later breaks it.
-pub fn still(file: &File) -> Result<(), String> {
-    still_after(file, || {
+pub fn take_lease(file: &File) -> Result<(), String> {
+    take_lease_after(file, || {
         file.sync_all().map_err(|error| format!("fsync: {error}"))
     })
 }
 
 /// The same of one file of many: that what was written is on disk does not matter here.
-pub fn still_one(file: &File) -> Result<(), String> {
+pub fn take_lease_unsynced(file: &File) -> Result<(), String> {
     let write_back = || lease::write_back(file.as_fd());
-    still_after(file, || {
+    take_lease_after(file, || {
         write_back().map_err(|errno| format!("sync_file_range: {errno}"))
     })
 }
 
-fn still_after(file: &File, clean: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+fn take_lease_after(file: &File, clean: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     let kind = fstatfs(file).map_err(|errno| format!("fstatfs: {errno}"))?;
-    if !HONEST.contains(&kind.filesystem_type()) {
+    if !TRUSTED_FILESYSTEMS.contains(&kind.filesystem_type()) {
         return Err("its file system is none of ext4, XFS, btrfs".into());
     }
     clean()?;
@@ -124,7 +124,7 @@ fn still_after(file: &File, clean: impl FnOnce() -> Result<(), String>) -> Resul
 }
 
 fn lease(file: &File, now: Duration) -> Result<Stamp, String> {
-    still(file)?;
+    take_lease(file)?;
     let stamp = Stamp::of(file).map_err(|error| format!("fstat: {error}"))?;
     if stamp.is_quiet(now) {
         Ok(stamp)

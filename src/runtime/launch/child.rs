@@ -37,14 +37,14 @@ pub(super) const IPC: u64 = libc::CLONE_NEWIPC as u64;
 /// reads dumps from a pipe the kernel takes 1 for "no dump", where 0 means nothing to it (core(5)).
 const NO_CORE: libc::rlim_t = 1;
 
-/// Parent to child: its world is known, the user namespace has its ids, and the root is mapped to
+/// Parent to child: its setup is known, the user namespace has its ids, and the root is mapped to
 /// them.
-pub(super) const TOLD: u8 = b't';
+pub(super) const SETUP_SENT: u8 = b's';
 /// Parent to child: the sink has acknowledged the launch record.
 pub(super) const GO: u8 = b'g';
 
 /// What the child is born with. Descriptors are numbers, for the parent may close its own.
-pub(super) struct Cradle<'a> {
+pub(super) struct ChildArgs<'a> {
     pub own_network: bool,
     /// Whether its ipc namespace is its own.
     pub own_ipc: bool,
@@ -59,27 +59,27 @@ pub(super) struct Cradle<'a> {
     pub stderr: RawFd,
     pub channel: RawFd,
     pub parent_channel: RawFd,
-    /// Set before [`TOLD`] is sent.
-    pub world: &'a OnceLock<World>,
+    /// Set before [`SETUP_SENT`] is sent.
+    pub setup: &'a OnceLock<ContainerSetup>,
 }
 
 /// What it is told later.
-pub(super) struct World {
+pub(super) struct ContainerSetup {
     pub spec: Spec,
     pub stage: CString,
     /// Whether it has a user 0, which sysctls belong to.
     pub has_root: bool,
-    /// Whether a mount for /dev comes with [`TOLD`].
+    /// Whether a mount for /dev comes with [`SETUP_SENT`].
     pub has_devices: bool,
     /// Whether it waits once its mounts stand, before it changes to them.
     pub waits: bool,
-    /// Where the mounts go that come with [`TOLD`], relative to the root.
+    /// Where the mounts go that come with [`SETUP_SENT`], relative to the root.
     pub targets: Vec<&'static CStr>,
     pub filter: Vec<libc::sock_filter>,
 }
 
-/// The descriptors that come with [`TOLD`], in this order.
-struct Handed {
+/// The descriptors that come with [`SETUP_SENT`], in this order.
+struct Received {
     root: OwnedFd,
     ruleset: OwnedFd,
     dev: Option<OwnedFd>,
@@ -87,7 +87,7 @@ struct Handed {
 }
 
 /// The file systems that show the container itself, of its namespaces and not attached yet.
-struct Views {
+struct KernelMounts {
     proc: OwnedFd,
     sysfs: Option<OwnedFd>,
     cgroupfs: OwnedFd,
@@ -112,7 +112,7 @@ macro_rules! steps {
 }
 
 steps! {
-    Born = "born",
+    Cloned = "cloned",
     Ready = "ready",
     Asking = "asking",
     Channel = "send, recv(channel)",
@@ -231,87 +231,87 @@ impl<T> At<T> for nix::Result<T> {
 
 /// Runs in the process that clones the child; says whether it is to be cloned. That process has all
 /// rights of imrun's, and ends with the clone.
-pub(super) fn before(cradle: &Cradle<'_>) -> bool {
-    let Err(failure) = prepare_clone(cradle) else {
+pub(super) fn before(args: &ChildArgs<'_>) -> bool {
+    let Err(failure) = prepare_clone(args) else {
         return true;
     };
     // Nobody is left to tell when this fails: the parent is gone, and sees nothing.
-    let _ = send(cradle, failure);
+    let _ = send(args, failure);
     false
 }
 
-fn prepare_clone(cradle: &Cradle<'_>) -> Result<(), Failure> {
-    if cradle.sets_memfd {
+fn prepare_clone(args: &ChildArgs<'_>) -> Result<(), Failure> {
+    if args.sets_memfd {
         // Of the guard's pid namespace: what is nested in it cannot be laxer.
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let proc = open(c"/proc", flags, Mode::empty()).at(Step::SysctlMemfd)?;
         set_sysctls(&proc, &sysctl::HOST_USER)?;
     }
-    match cradle.owner {
+    match args.owner {
         Some(owner) => process::set_effective_user(owner).at(Step::Owner),
         None => Ok(()),
     }
 }
 
 /// Never returns: the program is executed, or the failing step told and the process ended.
-pub(super) fn run(cradle: &Cradle<'_>) -> ! {
-    let Err(failure) = start(cradle);
+pub(super) fn run(args: &ChildArgs<'_>) -> ! {
+    let Err(failure) = start(args);
     // Nobody is left to tell when this fails: the parent is gone, and sees nothing.
-    let _ = send(cradle, failure);
+    let _ = send(args, failure);
     process::exit(i32::from(crate::base::error::EXIT_REFUSED))
 }
 
-fn start(cradle: &Cradle<'_>) -> Result<Infallible, Failure> {
+fn start(args: &ChildArgs<'_>) -> Result<Infallible, Failure> {
     // Else the parent's death would go unseen, as this copy kept its end open.
-    nix::unistd::close(cradle.parent_channel).at(Step::Channel)?;
+    nix::unistd::close(args.parent_channel).at(Step::Channel)?;
     process::reset_signals().at(Step::Signals)?;
     setsid().at(Step::Session)?;
-    send(cradle, told(Step::Born))?;
-    let views = mount_views(cradle)?;
-    let (world, handed) = await_world(cradle)?;
-    enter_root(cradle, world, &handed, views)?;
-    let name = std::os::unix::ffi::OsStrExt::from_bytes(world.spec.hostname.as_bytes());
+    send(args, reached(Step::Cloned))?;
+    let mounts = mount_kernel_filesystems(args)?;
+    let (setup, received) = await_setup(args)?;
+    enter_root(args, setup, &received, mounts)?;
+    let name = std::os::unix::ffi::OsStrExt::from_bytes(setup.spec.hostname.as_bytes());
     nix::unistd::sethostname::<&std::ffi::OsStr>(name).at(Step::Hostname)?;
-    if let Some(name) = &world.spec.domainname {
+    if let Some(name) = &setup.spec.domainname {
         process::set_domain_name(name).at(Step::Domainname)?;
     }
-    connect_stdio(cradle)?;
-    drop_privileges(cradle, &world.spec)?;
+    connect_stdio(args)?;
+    drop_privileges(args, &setup.spec)?;
     // Last of all: from here on only the channel to the parent and execve(2) are left.
-    landlock::restrict(handed.ruleset.as_fd()).at(Step::Landlock)?;
-    let listener = if world.spec.observed {
-        Some(seccomp::install_with_listener(&world.filter).at(Step::Seccomp)?)
+    landlock::restrict(received.ruleset.as_fd()).at(Step::Landlock)?;
+    let listener = if setup.spec.observed {
+        Some(seccomp::install_with_listener(&setup.filter).at(Step::Seccomp)?)
     } else {
-        seccomp::install(&world.filter)
+        seccomp::install(&setup.filter)
             .at(Step::Seccomp)
             .map(|()| None)?
     };
     // All but this is done while the sink makes up its mind.
     match listener {
-        Some(listener) => send_with(cradle, told(Step::Ready), &[listener.as_fd()])?,
-        None => send(cradle, told(Step::Ready))?,
+        Some(listener) => send_with(args, reached(Step::Ready), &[listener.as_fd()])?,
+        None => send(args, reached(Step::Ready))?,
     }
-    let [] = await_message(cradle, GO)?;
+    let [] = await_message(args, GO)?;
     // It need not allow what was done until here.
-    if let Some(filter) = &world.spec.filter {
-        add_filter(cradle, filter)?;
+    if let Some(filter) = &setup.spec.filter {
+        add_filter(args, filter)?;
     }
-    Err(execute(&world.spec))
+    Err(execute(&setup.spec))
 }
 
 /// From the moment that its listener is away, any call may wait for who has that.
-fn add_filter(cradle: &Cradle<'_>, filter: &Filter) -> Result<(), Failure> {
+fn add_filter(args: &ChildArgs<'_>, filter: &Filter) -> Result<(), Failure> {
     if !filter.asks {
         return seccomp::install(&filter.program).at(Step::Seccomp);
     }
     let listener = seccomp::install_with_listener(&filter.program).at(Step::Seccomp)?;
-    send_with(cradle, told(Step::Asking), &[listener.as_fd()])?;
-    let [] = await_message(cradle, GO)?;
+    send_with(args, reached(Step::Asking), &[listener.as_fd()])?;
+    let [] = await_message(args, GO)?;
     Ok(())
 }
 
 /// The message that a step was reached.
-fn told(step: Step) -> Failure {
+fn reached(step: Step) -> Failure {
     Failure {
         step,
         errno: Errno::from_raw(0),
@@ -319,63 +319,63 @@ fn told(step: Step) -> Failure {
     }
 }
 
-fn send(cradle: &Cradle<'_>, message: Failure) -> Result<(), Failure> {
-    send_with(cradle, message, &[])
+fn send(args: &ChildArgs<'_>, message: Failure) -> Result<(), Failure> {
+    send_with(args, message, &[])
 }
 
 fn send_with(
-    cradle: &Cradle<'_>,
+    args: &ChildArgs<'_>,
     message: Failure,
     with: &[BorrowedFd<'_>],
 ) -> Result<(), Failure> {
-    descriptors::send(cradle.channel, &message.encode(), with).at(Step::Channel)
+    descriptors::send(args.channel, &message.encode(), with).at(Step::Channel)
 }
 
 /// Ends the process in silence when the parent is gone.
 fn await_message<const N: usize>(
-    cradle: &Cradle<'_>,
+    args: &ChildArgs<'_>,
     expected: u8,
 ) -> Result<[Option<OwnedFd>; N], Failure> {
     let mut message = [0];
-    match descriptors::receive(cradle.channel, &mut message).at(Step::Channel)? {
+    match descriptors::receive(args.channel, &mut message).at(Step::Channel)? {
         (1, descriptors) if message == [expected] => Ok(descriptors),
         _ => process::exit(i32::from(crate::base::error::EXIT_REFUSED)),
     }
 }
 
-fn await_world<'a>(cradle: &Cradle<'a>) -> Result<(&'a World, Handed), Failure> {
-    let handed = await_message(cradle, TOLD)?;
-    let world = cradle.world.get().ok_or(Errno::EBADMSG).at(Step::Channel)?;
-    let (dev, binds) = match (handed, world.has_devices) {
+fn await_setup<'a>(args: &ChildArgs<'a>) -> Result<(&'a ContainerSetup, Received), Failure> {
+    let received = await_message(args, SETUP_SENT)?;
+    let setup = args.setup.get().ok_or(Errno::EBADMSG).at(Step::Channel)?;
+    let (dev, binds) = match (received, setup.has_devices) {
         ([root, ruleset, dev, a, b, c, d], true) => ([root, ruleset, dev], [a, b, c, d]),
         ([root, ruleset, a, b, c, d, _], false) => ([root, ruleset, None], [a, b, c, d]),
     };
     let [Some(root), Some(ruleset), dev] = dev else {
         return Err(Errno::EBADMSG).at(Step::Channel);
     };
-    let handed = Handed {
+    let received = Received {
         root,
         ruleset,
         dev,
         binds,
     };
-    Ok((world, handed))
+    Ok((setup, received))
 }
 
 /// What can be done before it is known what the container is to be.
-fn mount_views(cradle: &Cradle<'_>) -> Result<Views, Failure> {
+fn mount_kernel_filesystems(args: &ChildArgs<'_>) -> Result<KernelMounts, Failure> {
     unshare(CloneFlags::CLONE_NEWCGROUP).at(Step::CgroupNamespace)?;
     let none: Option<&CStr> = None;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     nix::mount::mount(none, c"/", none, private, none).at(Step::Propagation)?;
     let proc = mount_new(c"proc", 0, Step::Proc)?;
-    let sysfs = if cradle.own_network {
+    let sysfs = if args.own_network {
         Some(mount_new(c"sysfs", RDONLY, Step::Sysfs)?)
     } else {
         None
     };
     let cgroupfs = mount_new(c"cgroup2", RDONLY, Step::Cgroupfs)?;
-    if cradle.own_network {
+    if args.own_network {
         let socket = socket::socket(
             AddressFamily::Inet,
             SockType::Datagram,
@@ -385,7 +385,7 @@ fn mount_views(cradle: &Cradle<'_>) -> Result<Views, Failure> {
         .at(Step::LoopbackSocket)?;
         network::loopback_up(socket.as_fd()).at(Step::Loopback)?;
     }
-    Ok(Views {
+    Ok(KernelMounts {
         proc,
         sysfs,
         cgroupfs,
@@ -393,45 +393,45 @@ fn mount_views(cradle: &Cradle<'_>) -> Result<Views, Failure> {
 }
 
 fn enter_root(
-    cradle: &Cradle<'_>,
-    world: &World,
-    handed: &Handed,
-    views: Views,
+    args: &ChildArgs<'_>,
+    setup: &ContainerSetup,
+    received: &Received,
+    mounts: KernelMounts,
 ) -> Result<(), Failure> {
-    let root = handed.root.as_fd();
-    mount::move_mount(root, libc::AT_FDCWD, &world.stage).at(Step::Attach)?;
-    let dev = handed.dev.as_ref().map(AsFd::as_fd);
+    let root = received.root.as_fd();
+    mount::move_mount(root, libc::AT_FDCWD, &setup.stage).at(Step::Attach)?;
+    let dev = received.dev.as_ref().map(AsFd::as_fd);
     if let Some(dev) = dev {
         mount::move_mount(dev, root.as_raw_fd(), c"dev").at(Step::AttachDev)?;
     }
     let covers = Covers::open(root, dev).at(Step::Covers)?;
-    if world.has_root {
-        let no_groups: Option<&[u32]> = cradle.sets_groups.then_some(&[]);
+    if setup.has_root {
+        let no_groups: Option<&[u32]> = args.sets_groups.then_some(&[]);
         process::set_ids(0, 0, no_groups).at(Step::RootIds)?;
     }
-    configure(&views.proc, cradle, &world.spec)?;
+    configure(&mounts.proc, args, &setup.spec)?;
     let attach = |view: &OwnedFd, path, step| {
         mount::move_mount(view.as_fd(), root.as_raw_fd(), path).at(step)
     };
-    attach(&views.proc, c"proc", Step::AttachProc)?;
+    attach(&mounts.proc, c"proc", Step::AttachProc)?;
     covers
-        .put(views.proc.as_fd(), &mask::PROC)
+        .put(mounts.proc.as_fd(), &mask::PROC)
         .at(Step::CoverProc)?;
-    if let Some(sysfs) = &views.sysfs {
+    if let Some(sysfs) = &mounts.sysfs {
         attach(sysfs, c"sys", Step::AttachSysfs)?;
         covers.put(sysfs.as_fd(), &mask::SYS).at(Step::CoverSysfs)?;
     }
-    attach(&views.cgroupfs, c"sys/fs/cgroup", Step::AttachCgroupfs)?;
-    for (target, bind) in world.targets.iter().zip(handed.binds.iter().flatten()) {
+    attach(&mounts.cgroupfs, c"sys/fs/cgroup", Step::AttachCgroupfs)?;
+    for (target, bind) in setup.targets.iter().zip(received.binds.iter().flatten()) {
         attach_bind(root, bind, target)?;
     }
-    for (index, path) in world.spec.masked.iter().enumerate() {
+    for (index, path) in setup.spec.masked.iter().enumerate() {
         let put = covers.put_in(root, path);
         put.at_element(Step::Masked, index)?;
     }
-    if world.waits {
-        send(cradle, told(Step::Mounted))?;
-        let [] = await_message(cradle, GO)?;
+    if setup.waits {
+        send(args, reached(Step::Mounted))?;
+        let [] = await_message(args, GO)?;
     }
     fchdir(root).at(Step::EnterRoot)?;
     pivot_root(c".", c".").at(Step::Pivot)?;
@@ -448,15 +448,15 @@ fn mount_new(fstype: &CStr, attributes: mount::Attributes, step: Step) -> Result
 
 /// Through this one procfs alone are sysctls written, so that no mount in an image can redirect
 /// them; then it becomes read-only.
-fn configure(proc: &OwnedFd, cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
-    if cradle.own_ipc {
+fn configure(proc: &OwnedFd, args: &ChildArgs<'_>, spec: &Spec) -> Result<(), Failure> {
+    if args.own_ipc {
         set_sysctls(proc, &sysctl::IPC)?;
     }
     set_sysctls(proc, &sysctl::USER)?;
-    if cradle.owner.is_none() {
+    if args.owner.is_none() {
         set_sysctls(proc, &sysctl::SHARED_USER)?;
     }
-    if cradle.own_network {
+    if args.own_network {
         set_sysctls(proc, &sysctl::NETWORK)?;
     }
     // After imrun's own: what a bundle asks for is what the app sees.
@@ -487,8 +487,8 @@ fn attach_bind(root: BorrowedFd<'_>, bind: &OwnedFd, target: &CStr) -> Result<()
     mount::move_mount_onto(bind.as_fd(), target.as_fd()).at(Step::Bind)
 }
 
-fn connect_stdio(cradle: &Cradle<'_>) -> Result<(), Failure> {
-    match cradle.stdin {
+fn connect_stdio(args: &ChildArgs<'_>) -> Result<(), Failure> {
+    match args.stdin {
         Some(stdin) => process::dup2(stdin, 0).at(Step::Stdio)?,
         None => {
             let null = open(
@@ -499,11 +499,11 @@ fn connect_stdio(cradle: &Cradle<'_>) -> Result<(), Failure> {
             dup2_stdin(null.at(Step::Stdin)?).at(Step::Stdio)?;
         }
     }
-    process::dup2(cradle.stdout, 1).at(Step::Stdio)?;
-    process::dup2(cradle.stderr, 2).at(Step::Stdio)
+    process::dup2(args.stdout, 1).at(Step::Stdio)?;
+    process::dup2(args.stderr, 2).at(Step::Stdio)
 }
 
-fn drop_privileges(cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
+fn drop_privileges(args: &ChildArgs<'_>, spec: &Spec) -> Result<(), Failure> {
     setrlimit(Resource::RLIMIT_CORE, NO_CORE, NO_CORE).at(Step::CoreLimit)?;
     umask(Mode::from_bits_truncate(spec.umask));
     process::set_personality(spec.personality).at(Step::Personality)?;
@@ -511,7 +511,7 @@ fn drop_privileges(cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
     bound_capabilities(capabilities)?;
     // Else a user other than 0 would have none left to be given.
     nix::sys::prctl::set_keepcaps(capabilities != 0).at(Step::KeepCapabilities)?;
-    let groups = cradle.sets_groups.then_some(&*spec.groups);
+    let groups = args.sets_groups.then_some(&*spec.groups);
     process::set_ids(spec.uid, spec.gid, groups).at(Step::Ids)?;
     process::set_capabilities(capabilities).at(Step::Capabilities)?;
     nix::sys::prctl::set_no_new_privs().at(Step::NoNewPrivileges)?;

@@ -31,7 +31,7 @@ impl Setting {
 
 /// A setting beneath /proc.
 pub(super) struct Sysctl {
-    /// Names it when it cannot be set.
+    /// ErrorNames it when it cannot be set.
     pub step: Step,
     path: &'static CStr,
     value: &'static [u8],
@@ -91,7 +91,7 @@ impl Sysctl {
 }
 
 /// Empties the ipc namespace of this process, whose procfs is the host's.
-pub fn seal_ipc() -> Result<()> {
+pub fn close_ipc() -> Result<()> {
     let proc = host_proc()?;
     let set = |sysctl: &Sysctl| sysctl.set(proc.as_fd()).context(|| sysctl.step.call());
     IPC.iter().try_for_each(set)

@@ -4,7 +4,7 @@
 //! even a detached one. So a thread puts it together that has a mount namespace of its own and ends with
 //! it: the caller's `stage` stays as it is, and what leaves the namespace is a detached mount.
 
-use super::ground::{map, overlay};
+use super::root_source::{map, overlay};
 use crate::base::error::{Context, Error, Result};
 use crate::base::files;
 use crate::base::sys::mount::{self, NOEXEC, NOSUID, RDONLY};
@@ -33,7 +33,7 @@ pub(super) const DEVICES: [&str; 6] = [
 ///
 /// What is attached to `stage` meanwhile is seen by a thread alone that ends with this: who removes the stage later
 /// removes nothing of the image's.
-pub(super) fn lay(
+pub(super) fn prepare(
     path: &Path,
     compared: [&OwnedFd; 2],
     needs_devices: bool,
@@ -45,16 +45,16 @@ pub(super) fn lay(
             .name("overlay".into())
             .spawn_scoped(scope, || {
                 leave_mounts()?;
-                lay_here(path, compared, needs_devices, namespace, stage)
+                prepare_here(path, compared, needs_devices, namespace, stage)
             })
             .context(|| "clone(thread)")?;
-        let laid = thread.join();
-        laid.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let prepared = thread.join();
+        prepared.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
 /// Mounts on `stage` for good, in this thread's mount namespace.
-fn lay_here(
+fn prepare_here(
     path: &Path,
     compared: [&OwnedFd; 2],
     needs_devices: bool,
@@ -92,14 +92,14 @@ pub fn try_overlay(place: &Path) -> Result<()> {
     let top = place.join(format!(".imrun-doctor-{}", std::process::id()));
     let make = |path: &Path| std::fs::create_dir(path).context(|| format!("mkdir({path:?})"));
     make(&top)?;
-    let lay = || {
+    let attempt = || {
         for name in ["root", "empty", "stage"] {
             make(&top.join(name))?;
         }
         let [root, empty] = ["root", "empty"].map(|name| reopen(&top.join(name)));
-        lay(&top, [&root?, &empty?], false, None, &top.join("stage")).map(drop)
+        prepare(&top, [&root?, &empty?], false, None, &top.join("stage")).map(drop)
     };
-    let tried = lay();
+    let tried = attempt();
     let removed = files::remove_tree(&top);
     tried.and(removed)
 }

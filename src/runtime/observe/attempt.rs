@@ -1,10 +1,10 @@
 //! Judges an attempt: the change that a call would have made, and the errno that the kernel gives it.
 
+use super::caller::{Caller, Found, Place, Read, Target, Unread, is_trait_of_a_process};
 use super::calls::{Action, Call, Subject};
 use super::ioctls;
 use super::privilege;
 use super::report::{Key, What};
-use super::scene::{Found, Place, Read, Scene, Target, Unread, is_trait_of_a_process};
 use super::walk::walk;
 use crate::base::sys::seccomp::Notification;
 use nix::errno::Errno;
@@ -17,7 +17,7 @@ pub struct Attempt<'a> {
     pub call: &'static Call,
     arguments: [u64; 6],
     /// The thread that made it.
-    pub scene: &'a Scene,
+    pub caller: &'a Caller,
     /// The name that it gives, as the app wrote it; None if it gives none.
     pub name: Option<Vec<u8>>,
     /// Its other name, where it has two.
@@ -70,7 +70,7 @@ pub struct Change {
     /// True if it would change the process alone, and no file system.
     pub is_of_process: bool,
     /// True if the same words name something else for another process.
-    pub is_personal: bool,
+    pub is_per_process: bool,
 }
 
 /// The words of a call: the same words from the same directories are the same attempt.
@@ -86,8 +86,12 @@ impl<'a> Attempt<'a> {
     ///
     /// # Errors
     /// The thread's memory cannot be read: it passed a wrong pointer, or is gone.
-    pub fn read(call: &'static Call, told: &Notification, scene: &'a Scene) -> Read<Attempt<'a>> {
-        let mut attempt = Attempt::without_names(call, told, scene);
+    pub fn read(
+        call: &'static Call,
+        notification: &Notification,
+        caller: &'a Caller,
+    ) -> Read<Attempt<'a>> {
+        let mut attempt = Attempt::without_names(call, notification, caller);
         if let Subject::Address(place, length) = call.subject {
             attempt.address = attempt.read_address(place, length)?;
         }
@@ -102,13 +106,13 @@ impl<'a> Attempt<'a> {
     /// Makes the attempt of a call whose names were not read.
     pub fn without_names(
         call: &'static Call,
-        told: &Notification,
-        scene: &'a Scene,
+        notification: &Notification,
+        caller: &'a Caller,
     ) -> Attempt<'a> {
         Attempt {
             call,
-            arguments: told.arguments,
-            scene,
+            arguments: notification.arguments,
+            caller,
             name: None,
             other: None,
             address: Vec::new(),
@@ -124,7 +128,7 @@ impl<'a> Attempt<'a> {
         match self.arguments[place] {
             0 if self.call.takes_null(&self.arguments) => Ok(None),
             0 => Err(Unread(Errno::EFAULT)),
-            address => self.scene.string(address).map(Some),
+            address => self.caller.string(address).map(Some),
         }
     }
 
@@ -134,7 +138,7 @@ impl<'a> Attempt<'a> {
         if length > LONGEST {
             return Err(Unread(Errno::EINVAL));
         }
-        let bytes = self.scene.bytes(self.arguments[place], length)?;
+        let bytes = self.caller.bytes(self.arguments[place], length)?;
         if bytes.len() == length {
             Ok(bytes)
         } else {
@@ -189,7 +193,7 @@ impl<'a> Attempt<'a> {
             let start = if name.starts_with(b"/") {
                 PathBuf::new()
             } else {
-                self.scene.directory(directory).ok()?
+                self.caller.directory(directory).ok()?
             };
             *place = Some((start, name.clone()));
         }
@@ -248,11 +252,11 @@ impl<'a> Attempt<'a> {
         } else {
             None
         };
-        self.told(target, Errno::EPERM)
+        self.verdict(target, Errno::EPERM)
     }
 
     fn become_other(&self, ids: privilege::Ids) -> Verdict {
-        let errno = privilege::refused(self.scene, ids, &self.arguments);
+        let errno = privilege::refused(self.caller, ids, &self.arguments);
         match errno {
             None => Verdict::Harmless,
             Some(_) => Verdict::Change(Change {
@@ -267,10 +271,10 @@ impl<'a> Attempt<'a> {
     fn change_root(&self) -> Read<Verdict> {
         let target = self.target()?;
         // Elsewhere than in a directory the caller's rights are not looked at.
-        if target.place.found != Found::Directory || privilege::may_change_root(self.scene) {
+        if target.place.found != Found::Directory || privilege::may_change_root(self.caller) {
             return Ok(Verdict::Harmless);
         }
-        let mut verdict = self.told(Some(target), Errno::EPERM)?;
+        let mut verdict = self.verdict(Some(target), Errno::EPERM)?;
         if let Verdict::Change(change) = &mut verdict {
             change.is_of_process = true;
         }
@@ -291,11 +295,11 @@ impl<'a> Attempt<'a> {
         }
         match opened(flags, &target.place) {
             Opened::Fails(_) if self.is_denied(&target.place, flags) => {
-                self.told(Some(target), Errno::EACCES)
+                self.verdict(Some(target), Errno::EACCES)
             }
-            Opened::Fails(errno) => self.told(Some(target), errno),
+            Opened::Fails(errno) => self.verdict(Some(target), errno),
             Opened::ChangesNothing(errno) => Ok(Verdict::Exempt(StandIn::Fail(errno))),
-            Opened::Goes => Ok(Verdict::Exempt(StandIn::Open(target))),
+            Opened::Succeeds => Ok(Verdict::Exempt(StandIn::Open(target))),
         }
     }
 
@@ -311,10 +315,10 @@ impl<'a> Attempt<'a> {
         if is_of_ipc_namespace(&place.path) {
             // What imrun sees there is another namespace's. Without a root it is imrun's (rootless).
             let own = nix::unistd::geteuid().as_raw();
-            let root = self.scene.mapped("uid_map", 0).unwrap_or(own);
-            return self.scene.users().get(1) != Some(&root);
+            let root = self.caller.mapped("uid_map", 0).unwrap_or(own);
+            return self.caller.users().get(1) != Some(&root);
         }
-        !self.scene.may(access(flags), rights)
+        !self.caller.may(access(flags), rights)
     }
 
     fn make(&self) -> Read<Verdict> {
@@ -326,7 +330,7 @@ impl<'a> Attempt<'a> {
         }
         let target = self.target()?;
         let errno = match target.place.found {
-            Found::NoWay(errno) => errno,
+            Found::Unreachable(errno) => errno,
             // procfs has no place for a name that it does not know.
             Found::Nothing if target.place.path.starts_with("/proc") => Errno::ENOENT,
             Found::Nothing => Errno::EROFS,
@@ -339,7 +343,7 @@ impl<'a> Attempt<'a> {
                 return Ok(Verdict::Exempt(StandIn::Fail(errno)));
             }
         };
-        self.told(Some(target), errno)
+        self.verdict(Some(target), errno)
     }
 
     fn remove(&self) -> Read<Verdict> {
@@ -351,15 +355,15 @@ impl<'a> Attempt<'a> {
             return Ok(Verdict::Exempt(StandIn::Fail(Errno::EACCES)));
         }
         let errno = match target.place.found {
-            Found::NoWay(errno) => errno,
+            Found::Unreachable(errno) => errno,
             _ => Errno::EROFS,
         };
-        self.told(Some(target), errno)
+        self.verdict(Some(target), errno)
     }
 
     fn change(&self) -> Read<Verdict> {
         if self.call.is_missing() {
-            return self.told(self.target().ok(), Errno::ENOSYS);
+            return self.verdict(self.target().ok(), Errno::ENOSYS);
         }
         if self.touches_nothing()? {
             return Ok(Verdict::Exempt(StandIn::Succeed));
@@ -377,12 +381,12 @@ impl<'a> Attempt<'a> {
             _ => None,
         };
         let errno = match (target.place.found, request) {
-            (Found::NoWay(errno), _) => errno,
+            (Found::Unreachable(errno), _) => errno,
             (Found::Nothing, _) => Errno::ENOENT,
-            (_, Some(request)) => request.errno(self.scene, &target, self.arguments[2])?,
+            (_, Some(request)) => request.errno(self.caller, &target, self.arguments[2])?,
             (_, None) => Errno::EROFS,
         };
-        let mut verdict = self.told(Some(target), errno)?;
+        let mut verdict = self.verdict(Some(target), errno)?;
         if let Verdict::Change(change) = &mut verdict {
             change.argument = request.map(|request| request.name.into());
         }
@@ -409,7 +413,7 @@ impl<'a> Attempt<'a> {
             return Ok(false);
         }
         // Two of struct timespec: seconds and nanoseconds.
-        let times: [u8; 32] = self.scene.array(self.arguments[2])?;
+        let times: [u8; 32] = self.caller.array(self.arguments[2])?;
         let leave = (libc::UTIME_OMIT as u64).to_ne_bytes();
         Ok(times[8..16] == leave && times[24..] == leave)
     }
@@ -431,19 +435,19 @@ impl<'a> Attempt<'a> {
             (_, false) if self.arguments[3] as i64 <= 0 => Errno::EINVAL,
             (_, false) => Errno::EBADF,
         };
-        self.told(Some(target), errno)
+        self.verdict(Some(target), errno)
     }
 
     /// Returns the verdict on a change that fails with `errno`, unless its second name makes that another.
-    fn told(&self, target: Option<Target>, errno: Errno) -> Read<Verdict> {
+    fn verdict(&self, target: Option<Target>, errno: Errno) -> Read<Verdict> {
         let other = self.other_target()?;
         let missing = match (
             self.call.action,
             other.as_ref().map(|other| other.place.found),
         ) {
-            (Action::Make, Some(Found::NoWay(errno))) => Some(errno),
+            (Action::Make, Some(Found::Unreachable(errno))) => Some(errno),
             (Action::Make, Some(Found::Nothing)) => Some(Errno::ENOENT),
-            (Action::Remove, Some(Found::NoWay(errno))) => Some(errno),
+            (Action::Remove, Some(Found::Unreachable(errno))) => Some(errno),
             _ => None,
         };
         let targets = [target.as_ref(), other.as_ref()];
@@ -454,7 +458,7 @@ impl<'a> Attempt<'a> {
             _ => None,
         });
         Ok(Verdict::Change(Change {
-            is_personal: targets.iter().flatten().any(|target| target.personal),
+            is_per_process: targets.iter().flatten().any(|target| target.is_per_process),
             errno: Some(missing.unwrap_or(errno)),
             place: target.map(|target| target.place),
             other: other.map(|target| target.place.path),
@@ -485,19 +489,24 @@ impl<'a> Attempt<'a> {
         let name = name.unwrap_or_default();
         let directory = match subject {
             Subject::Descriptor(place) => {
-                return self.scene.descriptor(self.arguments[place] as i32);
+                return self.caller.descriptor(self.arguments[place] as i32);
             }
             Subject::At(directory, _) => self.arguments[directory] as i32,
             _ => libc::AT_FDCWD,
         };
         // futimens(3), and AT_EMPTY_PATH: the descriptor itself.
         if name.is_empty() && directory != libc::AT_FDCWD {
-            return self.scene.descriptor(directory);
+            return self.caller.descriptor(directory);
         }
         if name.starts_with(b"/") {
-            walk(self.scene, Path::new("/"), name, follow)
+            walk(self.caller, Path::new("/"), name, follow)
         } else {
-            walk(self.scene, &self.scene.directory(directory)?, name, follow)
+            walk(
+                self.caller,
+                &self.caller.directory(directory)?,
+                name,
+                follow,
+            )
         }
     }
 
@@ -564,16 +573,16 @@ enum Opened {
     /// The open fails on a writable file system as well.
     ChangesNothing(Errno),
     /// The open works.
-    Goes,
+    Succeeds,
 }
 
 /// In the order in which the kernel looks (Linux, fs/namei.c, fs/open.c).
 fn opened(flags: i32, place: &Place) -> Opened {
-    use Opened::{ChangesNothing, Fails, Goes};
+    use Opened::{ChangesNothing, Fails, Succeeds};
     let has = |flag| flags & flag == flag;
     let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || has(libc::O_TRUNC);
     match place.found {
-        Found::NoWay(errno) => Fails(errno),
+        Found::Unreachable(errno) => Fails(errno),
         Found::Directory if has(libc::O_TMPFILE) => Fails(Errno::EROFS),
         Found::Nothing if !has(libc::O_CREAT) || has(libc::O_TMPFILE) => Fails(Errno::ENOENT),
         // procfs has no place for a name that it does not know.
@@ -585,7 +594,7 @@ fn opened(flags: i32, place: &Place) -> Opened {
         _ if has(libc::O_DIRECTORY) => ChangesNothing(Errno::ENOTDIR),
         Found::File if writes => Fails(Errno::EROFS),
         // Devices, and what descriptors lead to, are meant to be written to.
-        Found::File | Found::Stream | Found::Outside => Goes,
+        Found::File | Found::Stream | Found::Outside => Succeeds,
     }
 }
 
@@ -638,13 +647,13 @@ mod tests {
 
     #[test]
     fn an_open_fails_as_the_kernel_lets_it_fail() {
-        use Found::{Directory, File, Link, NoWay, Nothing, Stream};
-        use Opened::{ChangesNothing, Fails, Goes};
+        use Found::{Directory, File, Link, Nothing, Stream, Unreachable};
+        use Opened::{ChangesNothing, Fails, Succeeds};
         for (flags, found, comes_to) in [
             (O_WRONLY, File, Fails(Errno::EROFS)),
             (O_WRONLY | O_CREAT, Nothing, Fails(Errno::EROFS)),
             (O_WRONLY, Nothing, Fails(Errno::ENOENT)),
-            (O_RDONLY | O_CREAT, File, Goes),
+            (O_RDONLY | O_CREAT, File, Succeeds),
             (O_RDONLY | O_TRUNC, File, Fails(Errno::EROFS)),
             (
                 O_RDWR | O_CREAT | O_EXCL,
@@ -657,10 +666,10 @@ mod tests {
             (O_WRONLY | O_DIRECTORY, File, ChangesNothing(Errno::ENOTDIR)),
             (
                 O_WRONLY | O_CREAT,
-                NoWay(Errno::ENOTDIR),
+                Unreachable(Errno::ENOTDIR),
                 Fails(Errno::ENOTDIR),
             ),
-            (O_WRONLY | O_CREAT | O_TRUNC, Stream, Goes),
+            (O_WRONLY | O_CREAT | O_TRUNC, Stream, Succeeds),
         ] {
             let place = Place {
                 path: "/x".into(),

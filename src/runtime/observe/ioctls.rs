@@ -1,6 +1,6 @@
 //! The requests of ioctl(2) by which a program changes files and file systems.
 
-use super::scene::{Found, Read, Scene, Target};
+use super::caller::{Caller, Found, Read, Target};
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, fstatfs};
@@ -85,17 +85,17 @@ pub fn of(number: u64) -> Option<&'static Request> {
 
 impl Request {
     /// Returns the errno of the request on an object of a file system; `argument` is the call's third.
-    pub fn errno(&self, scene: &Scene, target: &Target, argument: u64) -> Read<Errno> {
+    pub fn errno(&self, caller: &Caller, target: &Target, argument: u64) -> Read<Errno> {
         let found = target.place.found;
         Ok(match self.fails {
             Mount => Errno::EROFS,
             Capabilities => Errno::EPERM,
             Foreign => Errno::ENOTTY,
             Known => unknown(target),
-            Share => share(scene, target, argument as i32),
+            Share => share(caller, target, argument as i32),
             ShareRange => {
-                let other = i64::from_ne_bytes(scene.array(argument)?);
-                share(scene, target, other as i32)
+                let other = i64::from_ne_bytes(caller.array(argument)?);
+                share(caller, target, other as i32)
             }
             Dedupe if found == Found::Directory => Errno::EISDIR,
             Dedupe if found != Found::File => Errno::EINVAL,
@@ -104,7 +104,7 @@ impl Request {
             Allocate if found != Found::File => Errno::ENOTTY,
             Allocate => {
                 // struct space_resv: type and whence in a word, start, length.
-                let words: [u8; 24] = scene.array(argument)?;
+                let words: [u8; 24] = caller.array(argument)?;
                 let length = words.last_chunk().copied().map(i64::from_ne_bytes);
                 match length {
                     Some(1..) => Errno::EBADF,
@@ -130,12 +130,12 @@ fn is_on(target: &Target, kind: FsType) -> bool {
     status.is_some_and(|status| status.is_ok_and(|status| status.filesystem_type() == kind))
 }
 
-fn share(scene: &Scene, target: &Target, other: i32) -> Errno {
+fn share(caller: &Caller, target: &Target, other: i32) -> Errno {
     let device = |target: &Target| {
         let handle = target.handle.as_ref()?;
         fstat(handle.as_fd()).ok().map(|status| status.st_dev)
     };
-    match scene.descriptor(other) {
+    match caller.descriptor(other) {
         Err(_) => Errno::EBADF,
         Ok(other) if device(&other) != device(target) => Errno::EXDEV,
         Ok(other) if [other.place.found, target.place.found].contains(&Found::Directory) => {

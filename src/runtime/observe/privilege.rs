@@ -1,7 +1,7 @@
 //! Calls by which a program changes its user, its groups or its root, which none may in a container:
 //! daemons that start as root and become somebody else end here.
 
-use super::scene::Scene;
+use super::caller::Caller;
 use nix::errno::Errno;
 
 // linux/capability.h
@@ -21,12 +21,12 @@ pub enum Ids {
 }
 
 /// Returns the errno of a call that sets ids; None if the thread may set them.
-pub fn refused(scene: &Scene, ids: Ids, arguments: &[u64; 6]) -> Option<Errno> {
+pub fn refused(caller: &Caller, ids: Ids, arguments: &[u64; 6]) -> Option<Errno> {
     let (held, map, capability, count) = match ids {
-        Ids::Users(count) => (scene.users(), "uid_map", CAP_SETUID, count),
-        Ids::Groups(count) => (scene.groups(), "gid_map", CAP_SETGID, count),
+        Ids::Users(count) => (caller.users(), "uid_map", CAP_SETUID, count),
+        Ids::Groups(count) => (caller.groups(), "gid_map", CAP_SETGID, count),
         // It is refused before anybody looks at the groups.
-        Ids::Supplementary => return (!scene.is_capable(CAP_SETGID)).then_some(Errno::EPERM),
+        Ids::Supplementary => return (!caller.is_capable(CAP_SETGID)).then_some(Errno::EPERM),
     };
     let wanted: Vec<u32> = arguments[..count].iter().map(|id| *id as u32).collect();
     let mut errno = None;
@@ -35,10 +35,10 @@ pub fn refused(scene: &Scene, ids: Ids, arguments: &[u64; 6]) -> Option<Errno> {
         if count > 1 && *id == u32::MAX {
             continue;
         }
-        match scene.mapped(map, *id) {
+        match caller.mapped(map, *id) {
             None => return Some(Errno::EINVAL),
             Some(id) if own(&held, count, place).any(|own| own == id) => {}
-            Some(_) if scene.is_capable(capability) => {}
+            Some(_) if caller.is_capable(capability) => {}
             Some(_) => errno = Some(Errno::EPERM),
         }
     }
@@ -67,8 +67,8 @@ pub fn written(ids: Ids, arguments: &[u64; 6]) -> String {
 }
 
 /// Returns true if the thread may change its root directory.
-pub fn may_change_root(scene: &Scene) -> bool {
-    scene.is_capable(CAP_SYS_CHROOT)
+pub fn may_change_root(caller: &Caller) -> bool {
+    caller.is_capable(CAP_SYS_CHROOT)
 }
 
 #[cfg(test)]

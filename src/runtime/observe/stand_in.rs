@@ -7,8 +7,8 @@
 //! looked at here, and Landlock's rule, no file but the devices and what is in no file system.
 
 use super::attempt::{Attempt, StandIn, access};
+use super::caller::{Caller, Found, Read, Rights, Target, Unread, is_memory, kind};
 use super::ioctls::EROFS_SUPER_MAGIC;
-use super::scene::{Found, Read, Rights, Scene, Target, Unread, is_memory, kind};
 use crate::base::sys::process::{descriptor_of, unprivileged};
 use crate::base::sys::seccomp::Listener;
 use crate::base::sys::socket;
@@ -41,15 +41,15 @@ pub fn answer(
     attempt: &Attempt<'_>,
     stand_in: StandIn,
 ) -> Read<nix::Result<()>> {
-    let scene = attempt.scene;
+    let caller = attempt.caller;
     let done = match stand_in {
         StandIn::Fail(errno) => Err(errno),
         StandIn::Succeed => Ok(()),
-        StandIn::Truncate => truncate(scene, attempt.descriptor(), attempt.length())?,
-        StandIn::Bind(address) => bind(scene, attempt.descriptor(), &address),
+        StandIn::Truncate => truncate(caller, attempt.descriptor(), attempt.length())?,
+        StandIn::Bind(address) => bind(caller, attempt.descriptor(), &address),
         StandIn::Open(target) => {
             let flags = attempt.flags().unwrap_or_default();
-            let given = reopen(scene, &target, flags)
+            let given = reopen(caller, &target, flags)
                 .and_then(|file| listener.give(id, file.as_fd(), flags & libc::O_CLOEXEC != 0));
             return Ok(match given {
                 Ok(()) => Ok(()),
@@ -76,14 +76,14 @@ enum Kind {
 }
 
 /// Opens what `target` refers to as the app would have.
-fn reopen(scene: &Scene, target: &Target, flags: i32) -> nix::Result<OwnedFd> {
+fn reopen(caller: &Caller, target: &Target, flags: i32) -> nix::Result<OwnedFd> {
     let handle = target.handle.as_ref().ok_or(Errno::ENOENT)?;
     let status = fstat(handle)?;
     let kind = openable(handle, flags)?;
-    if target.is_anothers {
+    if target.is_foreign {
         return Err(Errno::EACCES);
     }
-    if !scene.may(access(flags), Rights::of(&status)) {
+    if !caller.may(access(flags), Rights::of(&status)) {
         return Err(Errno::EACCES);
     }
     let passed = match kind {
@@ -137,8 +137,8 @@ fn openable(handle: &OwnedFd, flags: i32) -> nix::Result<Kind> {
 }
 
 /// Sets the length of the app's memory file, unless the descriptor is of a file that has a name.
-fn truncate(scene: &Scene, number: i32, length: i64) -> Read<nix::Result<()>> {
-    let file = descriptor_of(scene.pid(), || scene.process(), number).map_err(Unread)?;
+fn truncate(caller: &Caller, number: i32, length: i64) -> Read<nix::Result<()>> {
+    let file = descriptor_of(caller.pid(), || caller.process(), number).map_err(Unread)?;
     let status = fstat(&file).map_err(Unread)?;
     if kind(&status) == Found::File && !is_memory(&status) {
         return Err(Unread(Errno::EINVAL));
@@ -148,8 +148,8 @@ fn truncate(scene: &Scene, number: i32, length: i64) -> Read<nix::Result<()>> {
 
 /// Binds a socket of the app's, without imrun's own rights: in the host's network the app could not
 /// have a port that takes a capability, nor all that a netlink socket tells.
-fn bind(scene: &Scene, number: i32, address: &[u8]) -> nix::Result<()> {
-    let socket = descriptor_of(scene.pid(), || scene.process(), number)?;
+fn bind(caller: &Caller, number: i32, address: &[u8]) -> nix::Result<()> {
+    let socket = descriptor_of(caller.pid(), || caller.process(), number)?;
     unprivileged(|| socket::bind(socket.as_fd(), address))?
 }
 
@@ -160,9 +160,9 @@ mod tests {
     use std::path::Path;
 
     fn open_as(path: &str, flags: i32) -> nix::Result<OwnedFd> {
-        let scene = Scene::new(std::process::id() as i32);
-        let target = walk(&scene, Path::new("/"), path.as_bytes(), true).unwrap();
-        reopen(&scene, &target, flags)
+        let caller = Caller::new(std::process::id() as i32);
+        let target = walk(&caller, Path::new("/"), path.as_bytes(), true).unwrap();
+        reopen(&caller, &target, flags)
     }
 
     #[test]
@@ -210,12 +210,12 @@ mod tests {
 
     #[test]
     fn a_file_with_a_name_is_not_made_shorter() {
-        let scene = Scene::new(std::process::id() as i32);
+        let caller = Caller::new(std::process::id() as i32);
         let mut file = tempfile::tempfile_in("/var/tmp").unwrap();
         std::io::Write::write_all(&mut file, b"text").unwrap();
         let named = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
-        let outcome = truncate(&scene, named.as_raw_fd(), 0);
+        let outcome = truncate(&caller, named.as_raw_fd(), 0);
         assert_eq!(outcome, Err(Unread(Errno::EINVAL)));
-        assert_eq!(truncate(&scene, file.as_raw_fd(), 1), Ok(Ok(())));
+        assert_eq!(truncate(&caller, file.as_raw_fd(), 1), Ok(Ok(())));
     }
 }

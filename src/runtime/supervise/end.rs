@@ -9,14 +9,14 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 /// How long its parent is waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
+const REAP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How the process ended that `pidfd` refers to, and whose end it told.
 ///
 /// As long as nobody has reaped it, its status is in /proc; afterwards the kernel tells it by the
 /// descriptor (Linux 6.15).
-pub(super) fn of_another(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<WaitStatus> {
-    let deadline = Instant::now() + PATIENCE;
+pub(super) fn of_adopted(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<WaitStatus> {
+    let deadline = Instant::now() + REAP_TIMEOUT;
     loop {
         if let Some(status) = of_zombie(pid, pidfd) {
             return decode(pid, status);

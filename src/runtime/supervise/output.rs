@@ -16,7 +16,7 @@ pub(super) struct Output {
     /// The app has closed it, and the shipper knows.
     ended: bool,
     /// Nobody has asked about that.
-    unasked: bool,
+    end_unseen: bool,
     /// A frame waits for room in the buffer.
     pub full: bool,
     /// There is something to read.
@@ -32,7 +32,7 @@ impl Output {
             file: Some(pipe.into()),
             framer,
             ended: false,
-            unasked: false,
+            end_unseen: false,
             full: false,
             ready: false,
         })
@@ -80,14 +80,14 @@ impl Output {
         std::mem::drop(buffer);
         self.full = full;
         if self.file.is_none() && !self.full && !self.ended {
-            (self.ended, self.unasked) = (true, true);
+            (self.ended, self.end_unseen) = (true, true);
             shipper.end_stream(stream);
         }
     }
 
     /// Whether it has ended since this was asked.
     pub fn has_just_ended(&mut self) -> bool {
-        std::mem::take(&mut self.unasked)
+        std::mem::take(&mut self.end_unseen)
     }
 
     /// The last line may have no newline; there is no time left to wait for room.

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// When the counters are told next, and how.
-pub(super) struct Report<'a> {
+pub(super) struct CounterReport<'a> {
     tell: Box<dyn FnMut() -> Result<()> + 'a>,
     due: Option<Instant>,
 }
 
-impl<'a> Report<'a> {
+impl<'a> CounterReport<'a> {
     /// Nothing is to be told yet.
-    pub fn new(tell: Box<dyn FnMut() -> Result<()> + 'a>) -> Report<'a> {
-        Report { tell, due: None }
+    pub fn new(tell: Box<dyn FnMut() -> Result<()> + 'a>) -> CounterReport<'a> {
+        CounterReport { tell, due: None }
     }
 
     /// There is something new: it is told within the interval.

@@ -7,7 +7,7 @@ use crate::base::error::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error};
 use nix::errno::Errno;
 
 /// What is told of a launch when it fails.
-pub(super) struct Names {
+pub(super) struct ErrorNames {
     /// Whether a config.json asked for it, and not a command line and an image.
     from_bundle: bool,
     program: String,
@@ -15,9 +15,9 @@ pub(super) struct Names {
     masked: Vec<String>,
 }
 
-impl Names {
-    pub fn of(spec: &Spec) -> Names {
-        Names {
+impl ErrorNames {
+    pub fn of(spec: &Spec) -> ErrorNames {
+        ErrorNames {
             from_bundle: spec.from_bundle,
             program: spec.args.strings()[0].to_string_lossy().into_owned(),
             sysctls: spec.sysctls.iter().map(|one| one.name.clone()).collect(),

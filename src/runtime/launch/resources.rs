@@ -30,7 +30,7 @@ pub struct Scheduler {
 }
 
 /// What the child is given by the parent, because it may not take it itself, or is slower with it.
-pub(super) struct Shares {
+pub(super) struct Resources {
     /// Who owns the child's user namespace, if that is not this process's user.
     owner: Option<u32>,
     limits: Vec<Rlimit>,
@@ -38,9 +38,9 @@ pub(super) struct Shares {
     io_priority: Option<(i32, i32)>,
 }
 
-impl Shares {
-    pub fn of(spec: &Spec, owner: Option<u32>) -> Shares {
-        Shares {
+impl Resources {
+    pub fn of(spec: &Spec, owner: Option<u32>) -> Resources {
+        Resources {
             owner,
             limits: spec.rlimits.clone(),
             scheduler: spec.scheduler,
@@ -48,7 +48,7 @@ impl Shares {
         }
     }
 
-    pub fn give(&self, to: &Prepared) -> Result<()> {
+    pub fn apply(&self, to: &Prepared) -> Result<()> {
         let (pid, names) = (to.pid.as_raw(), &to.names);
         for limit in &self.limits {
             self.limit(pid, limit).context(|| names.limit(limit.name))?;

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// What a container's root is made of.
-pub enum Ground {
+pub enum RootSource {
     /// A detached mount with all in it, the runtime's own too.
     Whole(OwnedFd),
     /// A directory of the host, over a detached mount of what the runtime owns: where the directory
@@ -35,7 +35,7 @@ pub enum Ground {
 }
 
 /// The root, mapped to the container's ids.
-pub(super) struct Floor<'a> {
+pub(super) struct PreparedRoot<'a> {
     root: Root<'a>,
     /// A mount for /dev, where the root has none of its own.
     pub dev: Option<OwnedFd>,
@@ -47,9 +47,9 @@ enum Root<'a> {
     Made(OwnedFd),
 }
 
-impl Floor<'_> {
+impl PreparedRoot<'_> {
     /// A detached mount.
-    pub fn root(&self) -> BorrowedFd<'_> {
+    pub fn mount(&self) -> BorrowedFd<'_> {
         match &self.root {
             Root::Given(root) => *root,
             Root::Made(root) => root.as_fd(),
@@ -59,17 +59,17 @@ impl Floor<'_> {
     /// The directory with the device nodes.
     pub fn devices(&self) -> BorrowedFd<'_> {
         let directory = self.devices.as_ref().or(self.dev.as_ref());
-        directory.expect("`lay` opens one of them").as_fd()
+        directory.expect("`prepare` opens one of them").as_fd()
     }
 }
 
-impl Ground {
+impl RootSource {
     /// The mount points that it has beyond those of every container.
     pub(super) fn mount_points(&self) -> &'static [&'static str] {
         match self {
-            Ground::Whole(_) => &[],
-            Ground::Directory { .. } => &["/dev"],
-            Ground::Unpacked { needs_devices, .. } => {
+            RootSource::Whole(_) => &[],
+            RootSource::Directory { .. } => &["/dev"],
+            RootSource::Unpacked { needs_devices, .. } => {
                 if *needs_devices {
                     &unpacked::DEVICES
                 } else {
@@ -81,17 +81,21 @@ impl Ground {
 
     /// Maps its owners to the ids of a user namespace, if there is one; `stage` is a directory that
     /// may be mounted on, where nobody sees it.
-    pub(super) fn lay(&self, namespace: Option<BorrowedFd<'_>>, stage: &Path) -> Result<Floor<'_>> {
+    pub(super) fn prepare(
+        &self,
+        namespace: Option<BorrowedFd<'_>>,
+        stage: &Path,
+    ) -> Result<PreparedRoot<'_>> {
         match self {
-            Ground::Whole(root) => {
+            RootSource::Whole(root) => {
                 map(root, namespace)?;
-                Ok(Floor {
+                Ok(PreparedRoot {
                     root: Root::Given(root.as_fd()),
                     dev: None,
                     devices: Some(open_dev(root)?),
                 })
             }
-            Ground::Directory { directory, own } => {
+            RootSource::Directory { directory, own } => {
                 let layer = mount::open_tree_clone_of(directory.as_fd())
                     .context(|| "open_tree(root.path, OPEN_TREE_CLONE)")?;
                 map(&layer, namespace)?;
@@ -100,20 +104,21 @@ impl Ground {
                     .map_err(|errno| too_old("open_tree(dev, OPEN_TREE_CLONE)", errno))?;
                 let overlay = overlay(&layer, own, mount::NODEV)
                     .map_err(|(call, errno)| too_old(call, errno))?;
-                Ok(Floor {
+                Ok(PreparedRoot {
                     root: Root::Made(overlay),
                     dev: Some(dev),
                     devices: None,
                 })
             }
-            Ground::Unpacked {
+            RootSource::Unpacked {
                 path,
                 root,
                 empty,
                 needs_devices,
             } => {
-                let root = unpacked::lay(path, [root, empty], *needs_devices, namespace, stage)?;
-                Ok(Floor {
+                let root =
+                    unpacked::prepare(path, [root, empty], *needs_devices, namespace, stage)?;
+                Ok(PreparedRoot {
                     devices: Some(open_dev(&root)?),
                     dev: None,
                     root: Root::Made(root),
@@ -123,8 +128,8 @@ impl Ground {
     }
 
     /// A detached mount that no container has, with the owners that the files have.
-    pub fn lay_alone(&self, stage: &Path) -> Result<OwnedFd> {
-        match self.lay(None, stage)?.root {
+    pub fn prepare_unmapped(&self, stage: &Path) -> Result<OwnedFd> {
+        match self.prepare(None, stage)?.root {
             Root::Given(root) => root.try_clone_to_owned().context(|| "dup(root)"),
             Root::Made(root) => Ok(root),
         }

@@ -17,7 +17,7 @@ const PATH_MAX: usize = libc::PATH_MAX as usize;
 /// No page is smaller.
 const PAGE: u64 = 4096;
 /// A thread in a container.
-pub struct Scene {
+pub struct Caller {
     pid: i32,
     root: OnceCell<OwnedFd>,
     /// `/proc/PID/status`: nobody but the thread itself changes what is read of it, and it waits.
@@ -53,9 +53,9 @@ pub struct Target {
     /// Refers to it (O_PATH); None of what is not there.
     pub handle: Option<OwnedFd>,
     /// True if the name leads elsewhere for another process, as /proc/self does.
-    pub personal: bool,
+    pub is_per_process: bool,
     /// True if a link of another process in /proc leads to it, which not everybody may follow.
-    pub is_anothers: bool,
+    pub is_foreign: bool,
 }
 
 /// Owner, group and mode of an inode (inode(7)).
@@ -82,13 +82,13 @@ pub enum Found {
     /// Nothing, in a directory that is there.
     Nothing,
     /// Nothing, nor a directory where it could be: this errno.
-    NoWay(Errno),
+    Unreachable(Errno),
 }
 
-impl Scene {
-    /// Makes the scene of the thread `pid`.
-    pub fn new(pid: i32) -> Scene {
-        Scene {
+impl Caller {
+    /// Makes the caller of the thread `pid`.
+    pub fn new(pid: i32) -> Caller {
+        Caller {
             pid,
             root: OnceCell::new(),
             status: OnceCell::new(),
@@ -301,8 +301,8 @@ impl Target {
         Ok(Target {
             place,
             handle: Some(handle),
-            personal: false,
-            is_anothers: false,
+            is_per_process: false,
+            is_foreign: false,
         })
     }
 }
@@ -360,8 +360,8 @@ pub fn is_trait_of_a_process(path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn me() -> Scene {
-        Scene::new(std::process::id() as i32)
+    fn me() -> Caller {
+        Caller::new(std::process::id() as i32)
     }
 
     #[test]

@@ -9,16 +9,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// The merged tree of an image, made when it is first asked.
-pub struct Owners<'a> {
+pub struct PathLayers<'a> {
     image: Option<&'a Image>,
     store: &'a Store,
     tree: Option<Tree>,
 }
 
-impl<'a> Owners<'a> {
+impl<'a> PathLayers<'a> {
     /// Makes the owners of an image's paths; without an image there are none.
-    pub fn new(image: Option<&'a Image>, store: &'a Store) -> Owners<'a> {
-        Owners {
+    pub fn new(image: Option<&'a Image>, store: &'a Store) -> PathLayers<'a> {
+        PathLayers {
             image,
             store,
             tree: None,
@@ -49,12 +49,12 @@ impl<'a> Owners<'a> {
     }
 
     /// Returns true if there is nothing to forget.
-    pub fn is_at_rest(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.tree.is_none()
     }
 
     /// Forgets the tree, until it is asked again.
-    pub fn rest(&mut self) {
+    pub fn release(&mut self) {
         self.tree = None;
     }
 }
