@@ -48,95 +48,96 @@ pub use bundle::{Bundle, Process};
 pub use gate::{Gate, OpenGate};
 pub use subject::{Subject, standalone_root};
 
-/// How long the sink may take to acknowledge the launch record.
+/// Time limit for the sink to acknowledge the launch record.
 const ACKNOWLEDGEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the sink may take to hear of a launch that failed.
+/// Time limit for reporting a failed launch to the sink.
 const FAILURE_RECORD_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long one attempt at it may take: the deadline's error then has the sink's own cause.
+/// Time limit for one attempt to send. It is shorter than [`ACKNOWLEDGEMENT_TIMEOUT`], so that the error
+/// names the sink's own cause.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A file of variables. It may be a pipe: it is read before signals are caught, which a wait for it would leave
-/// unanswered.
+/// An `--env-file`. It may be a pipe, so imrun reads it before it blocks signals: a read that waits stays
+/// interruptible.
 pub struct EnvFile {
-    /// Its path.
+    /// Path, for errors.
     pub name: String,
-    /// All of it.
+    /// Whole content.
     pub bytes: Vec<u8>,
 }
 
-/// What is to be launched, and how: checked, but not yet against the image.
+/// A launch request: checked, but not yet against the image.
 pub struct Request {
-    /// Where images are.
+    /// Store that has the image.
     pub store: Store,
-    /// The directory of the runtime state.
+    /// Directory of the runtime state (`--root`).
     pub root: PathBuf,
-    /// What its root is.
+    /// Image or directory to use as the root.
     pub subject: Subject,
-    /// In place of the image's config, and of what follows here of the same.
+    /// Bundle whose settings replace the image's config and the fields below.
     pub bundle: Option<Bundle>,
-    /// The weakest integrity level that is taken.
+    /// Weakest integrity level to accept.
     pub integrity: Demand,
-    /// How an image becomes a root.
+    /// Driver that mounts the image.
     pub driver: Driver,
-    /// In place of the image's command.
+    /// Arguments that replace the image's command.
     pub args: Vec<OsString>,
-    /// In place of the image's entrypoint; empty: none.
+    /// Program that replaces the image's entrypoint; empty means none.
     pub entrypoint: Option<OsString>,
-    /// Files of variables, which add to the image's environment and replace what is in it.
+    /// Files of variables, which add to the image's environment or override it.
     pub env_files: Vec<EnvFile>,
-    /// Variables, `NAME=VALUE` or a NAME of imrun's own environment, which come after the files'.
+    /// Variables, `NAME=VALUE` or the NAME of one of imrun's own; they override the files'.
     pub env: Vec<OsString>,
-    /// In place of the image's user.
+    /// User that replaces the image's.
     pub user: Option<String>,
-    /// In place of the image's working directory.
+    /// Working directory that replaces the image's.
     pub workdir: Option<String>,
-    /// In place of a name made from the digest.
+    /// Host name; `None` uses the start of the digest.
     pub hostname: Option<String>,
-    /// Unique among the running containers.
+    /// Container name, unique among the running containers.
     pub name: Option<String>,
-    /// What the app may do beyond its user's rights.
+    /// Capabilities of the app.
     pub capabilities: Capabilities,
-    /// Which network it sees.
+    /// Network of the container.
     pub network: Network,
-    /// What it may use.
+    /// Resource limits.
     pub limits: Limits,
-    /// What becomes of it when it tries to change a file system.
+    /// Reaction to attempts to change a file system.
     pub on_write: OnWrite,
-    /// What becomes the app's standard input.
+    /// Standard input of the app; `None` gives it /dev/null.
     pub stdin: Option<OwnedFd>,
-    /// Where lines and records go: to each of them. There is one at least.
+    /// Sinks for log lines and records; each receives everything. At least one.
     pub sinks: Vec<SinkUrl>,
-    /// Bytes that may wait for the sink.
+    /// Maximum number of bytes buffered per sink.
     pub log_buffer: usize,
-    /// In place of the image's stop signal.
+    /// Stop signal that replaces the image's.
     pub stop_signal: Option<i32>,
-    /// How it is watched over; its stop signal is the default.
+    /// Supervision policy; its stop signal is the default.
     pub policy: Policy,
-    /// Paths that are covered, beyond those that always are; see [`Spec::masked`].
+    /// Paths to mask in addition to those that always are; see [`Spec::masked`].
     pub masked: Vec<CString>,
-    /// What became of the image in whose place this one is launched: a record of it follows the
-    /// launch record.
+    /// Outcome of the image that this one replaces as a fallback: a record of it follows the launch
+    /// record.
     pub instead_of: Option<Value>,
 }
 
-/// What a launch came to.
+/// Result of a launch.
 pub struct Outcome {
-    /// imrun's exit code for it.
+    /// Exit code of imrun.
     pub code: u8,
-    /// What the app tried to change.
+    /// Report of the app's attempts to change file systems.
     pub effects: Report,
 }
 
-/// Launches, supervises and cleans up.
+/// Launches a container, supervises it and cleans up.
 ///
 /// # Errors
-/// With exit code 125, 126 or 127 nothing of the image ran, nor with 128+n where a signal ended the
-/// start. With 121 imrun failed afterwards, and ended the container.
+/// With exit code 125, 126 or 127, or 128+n if a signal interrupted the start, nothing of the image ran.
+/// With 121, imrun failed afterwards and ended the container.
 pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
     run_with_gate(request, status, &OpenGate)
 }
 
-/// The same, where `gate` says when the app may start.
+/// Like [`run`]; the app starts when `gate` lets it.
 pub fn run_with_gate(request: &Request, status: &Status, gate: &dyn Gate) -> Result<Outcome> {
     memory::share_heap();
     keep_memory_out_of_dumps()?;
@@ -154,7 +155,7 @@ pub fn run_with_gate(request: &Request, status: &Status, gate: &dyn Gate) -> Res
         json!({ "image": loaded.name(), "integrity": root_files.level(), "memo": memo }),
     )?;
 
-    // Until here a signal just ends imrun: there is nothing yet that it would leave behind.
+    // Until here a signal may just end imrun: there is nothing to clean up yet.
     let signals = signals::catch()?;
     let runtime = Runtime::open(&request.root)?;
     runtime.sweep()?;
@@ -180,11 +181,11 @@ pub fn run_with_gate(request: &Request, status: &Status, gate: &dyn Gate) -> Res
         made: OnceCell::new(),
     };
     let outcome = launch.run(root_files);
-    // What is left is removed whatever happened; the first error is the one that is report_failure.
+    // Clean up in any case, and return the first error.
     let left = launch.made.get().map(Cgroup::existing).transpose();
     let removed = match left.map(Option::flatten) {
         Ok(None) => entry.remove(),
-        // By the entry the next command finds it, and tries again.
+        // The next command finds the cgroup through the entry, and tries again.
         Ok(Some(_)) => Ok(()),
         Err(error) => Err(error),
     };
@@ -196,9 +197,9 @@ pub fn run_with_gate(request: &Request, status: &Status, gate: &dyn Gate) -> Res
 struct Launch<'a> {
     request: &'a Request,
     id: String,
-    /// Where its cgroup is to be, beneath the root of the hierarchy, if it gets one.
+    /// Path for the container's cgroup beneath the hierarchy's root, if it gets one.
     place: Option<PathBuf>,
-    /// Its cgroup.
+    /// The container's cgroup, once created.
     made: OnceCell<Made>,
     loaded: &'a Loaded,
     entry: &'a Entry,
@@ -207,15 +208,15 @@ struct Launch<'a> {
     gate: &'a dyn Gate,
 }
 
-/// A launch whose record is made, and who ships it.
+/// A launch whose record has been queued for the sinks.
 struct Announced {
-    /// The record's digest.
+    /// Digest of the launch record.
     launch: Digest,
     integrity: &'static str,
     args: Vec<String>,
     policy: Policy,
     shipper: Shipper,
-    /// The launch record's number among the events.
+    /// Sequence number of the launch record.
     sequence: u64,
     ids: Ids,
 }
@@ -224,7 +225,7 @@ impl Launch<'_> {
     fn run(&self, root_files: RootFiles) -> Result<Outcome> {
         let network = self.request.network.attach()?;
         let cgroup = match &self.place {
-            // A launch that its limits forbid is none that the sink should hear of.
+            // A launch that its limits forbid is not reported to the sink.
             Some(place) => Cgroup::create(place, &self.request.limits)?,
             None => Cgroup::none(),
         };
@@ -240,7 +241,7 @@ impl Launch<'_> {
         })
     }
 
-    /// Leaves word of a cgroup that was made.
+    /// Records the cgroup in the runtime state and passes it to the gate.
     fn record(&self, cgroup: &Cgroup) -> Result<()> {
         let Some(made) = cgroup.made() else {
             return Ok(());
@@ -250,7 +251,7 @@ impl Launch<'_> {
         self.gate.cgroup_created(made)
     }
 
-    /// Returns when the app has ended.
+    /// Starts the app, and returns when it has ended.
     fn start_in(
         &self,
         cgroup: &Cgroup,
@@ -288,7 +289,7 @@ impl Launch<'_> {
         root_files.mount_or_unpack(self.loaded.image(), &request.store, demand, driver)
     }
 
-    /// Seals the launch record, and has it shipped.
+    /// Completes the launch record and queues it for the sinks.
     fn announce(
         &self,
         plan: &Plan,
@@ -320,7 +321,7 @@ impl Launch<'_> {
         })
     }
 
-    /// What a bundle asked for and does not get is a side effect of the request.
+    /// Reports each setting of the bundle that the container does not get as a side effect.
     fn report_changes(&self, shipper: &Shipper) -> Result<()> {
         let bundle = self.request.bundle.as_ref();
         for change in bundle.into_iter().flat_map(|bundle| &bundle.changes) {
@@ -337,7 +338,7 @@ impl Launch<'_> {
         let bundle = self.request.bundle.as_ref();
         let owners = ids::Owners::own()?;
         let ids = match bundle.and_then(|bundle| bundle.ids.clone()) {
-            // The bundle decides, also of what has no number there.
+            // The bundle decides; ids that it does not map stay unmapped.
             Some((users, groups)) => return Ok(Ids::mapped(users, groups)),
             None if !owners.are_all() => Ids::of_a_user(ids::Owners::ranges()?, spec.uid, spec.gid),
             None if root.can_be_mapped() => Ids::own(self.entry.first_id()),
@@ -346,7 +347,7 @@ impl Launch<'_> {
         ids.with(spec.uid, &[&[spec.gid][..], &spec.groups].concat())
     }
 
-    /// Returns when the app runs: prepared, and known to the sink.
+    /// Prepares the container and starts the app once the sink has acknowledged the launch record.
     fn execute(
         &self,
         child: ClonedChild<'_>,
@@ -366,7 +367,7 @@ impl Launch<'_> {
                 self.signals,
             )
         };
-        // Where hooks look for it.
+        // Path at which hooks expect the root.
         let place = match self.loaded {
             Loaded::Directory(path) if path != Path::new("/") => path,
             _ => stage,
@@ -380,7 +381,8 @@ impl Launch<'_> {
         let prepared = child.prepare(spec, root.source(), stage, ids, mounted)?;
         let init = prepared.pidfd.try_clone().context(|| "dup(pidfd)")?;
         cgroup.follow(init);
-        // The container's own mount is the last: the kernel takes it down when nobody waits for it.
+        // After this the container's mount is the last one, and the kernel unmounts it without delaying
+        // anybody.
         drop(root);
         acknowledged()?;
         self.gate.wait(&prepared, self.signals)?;
@@ -432,8 +434,8 @@ impl Launch<'_> {
         })
     }
 
-    /// Tells the sink of a failure, if it knows of the launch or may be about to: what fails in the child
-    /// can come before the acknowledgement.
+    /// Reports a failure to the sink if the sink has the launch record or may still receive it: the child
+    /// can fail before the acknowledgement.
     fn report_failure<T>(
         &self,
         outcome: Result<T>,
@@ -442,13 +444,14 @@ impl Launch<'_> {
     ) -> Result<T> {
         outcome.map_err(|error| {
             let error = match cgroup.oom_kills() {
-                // Who was killed cannot say why.
-                Ok(1..) => error.hint("memory ran out: --memory gives it more"),
+                // A killed process reports no error.
+                Ok(1..) => error.hint("the container ran out of memory: raise --memory"),
                 _ => error,
             };
             let shipper = &announced.shipper;
             let is_known = shipper.is_settled(announced.sequence);
-            // Neither a sink that said no nor one that whoever stops the launch would wait for.
+            // Not to a sink that refused, nor after a signal: whoever stops the launch would have to
+            // wait.
             let may_be =
                 shipper.failure().is_none() && error.reason != Reason::Sink && error.exit < 128;
             if is_known || may_be {
@@ -458,7 +461,7 @@ impl Launch<'_> {
         })
     }
 
-    /// The exit record, and what became of the lines.
+    /// Ships the exit record and counts the lines; returns the exit code.
     fn finish(&self, announced: &Announced, ending: Ending, report: &Report) -> Result<u8> {
         let shipper = &announced.shipper;
         let deadline = ending.drain_until;
@@ -532,12 +535,12 @@ impl Launch<'_> {
     }
 }
 
-/// Names the places that an app may expect to write to, for who sees the bare lines alone.
+/// Warns of the places that the app may expect to write to, if the log shows only bare lines.
 fn warn_of_left_out(changes: &[Value]) {
     let left_out = changes.iter().filter_map(|change| {
         let asked = change["asked"].as_str()?;
         let place = change["path"].as_str()?;
-        // What engines ask for by themselves is in /dev.
+        // Engines request the mounts in /dev by default.
         ([bundle::IN_MEMORY, bundle::WRITABLE].contains(&asked) && !place.starts_with("/dev/"))
             .then(|| format!("{place:?} ({asked})"))
     });
@@ -547,7 +550,7 @@ fn warn_of_left_out(changes: &[Value]) {
     }
 }
 
-/// The exit record of a launch that came to nothing.
+/// Ships the exit record of a failed launch.
 fn ship_failure(announced: &Announced, error: &Error) {
     let shipper = &announced.shipper;
     let record = json!({
@@ -560,8 +563,8 @@ fn ship_failure(announced: &Announced, error: &Error) {
     shipper.drain(Instant::now() + FAILURE_RECORD_TIMEOUT);
 }
 
-/// The record with what became of the lines: `lines` at the sink that has acknowledged the fewest,
-/// and `sinks` each where there are several.
+/// Adds the line counters to the record: `lines` of the sink that has acknowledged the fewest and, if
+/// there are several sinks, `sinks` for each.
 fn with_counts(mut record: Value, lines: &Counters, shipper: &Shipper) -> Value {
     record["lines"] = json!(lines);
     let sinks = sinks(shipper);
@@ -593,13 +596,13 @@ fn loss(lines: &Counters, settled: &Counters, shipper: &Shipper) -> String {
     text
 }
 
-/// Leaves all memory out of core dumps, from this process on and in the app, which inherits that and cannot write to
-/// its /proc. No limit stops a dump that goes to a socket (core(5), `@`): it has registers and names then, and no
-/// memory.
+/// Excludes all memory from core dumps, for this process and the app, which inherits the setting and
+/// cannot write to its /proc. No limit stops a dump to a socket (core(5), `@`): such a dump then contains
+/// registers and names, but no memory.
 fn keep_memory_out_of_dumps() -> Result<()> {
     const FILTER: &str = "/proc/self/coredump_filter";
     match std::fs::write(FILTER, "0") {
-        // A kernel that makes no dumps.
+        // The kernel was built without core dumps.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         written => written.context(|| format!("write({FILTER:?})")),
     }
@@ -610,7 +613,7 @@ fn host_name() -> Result<String> {
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// 64 random hex digits.
+/// Makes a container id: 64 random hex digits.
 fn new_id() -> Result<String> {
     let mut bytes = [0; 32];
     let mut random = File::open("/dev/urandom").context(|| "open(\"/dev/urandom\")")?;

@@ -1,4 +1,4 @@
-//! What the image's config and the request together make of a launch.
+//! Plan of a launch, derived from the image's config and the request.
 
 use super::subject::{Loaded, Mounted, RootFiles};
 use super::{Bundle, EnvFile, Request};
@@ -24,36 +24,36 @@ use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// Where programs are looked for when the environment does not say (the default of Docker,
-/// containerd and Podman).
+/// Default of PATH, as in Docker, containerd and Podman.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What programs expect where nobody says otherwise.
+/// Default file mode creation mask.
 const UMASK: u32 = 0o022;
 
-/// A launch, checked and complete.
+/// A complete, checked launch.
 pub(super) struct Plan {
-    /// How the app starts.
+    /// Settings of the app's process.
     pub spec: Spec,
-    /// How it is watched over.
+    /// Supervision policy.
     pub policy: Policy,
     environment: Environment,
 }
 
 impl Plan {
-    /// Checks the request against what is launched; users are those of `root`, its top directory.
+    /// Checks the request against the image or directory. `root` is its top directory; users are looked
+    /// up there.
     pub fn new(request: &Request, loaded: &Loaded, root: BorrowedFd<'_>) -> Result<Plan> {
         match (&request.bundle, loaded) {
             (Some(bundle), loaded) => Plan::of_bundle(request, bundle, loaded.image(), root),
             (None, Loaded::Image(image)) => Plan::of_image(request, image, root),
             (None, Loaded::Directory(path)) => Err(Error::usage(
                 format_args!("{path:?}"),
-                "is a directory, which says nothing of a program",
+                "a directory names no program to run",
             )),
         }
     }
 
-    /// The bundle says it all; a label of the image still says what it needs.
+    /// Makes the plan from a bundle. A label of the image still declares required variables.
     fn of_bundle(
         request: &Request,
         bundle: &Bundle,
@@ -137,7 +137,7 @@ impl Plan {
             workdir: absolute("working directory", workdir)?,
             hostname: match &request.hostname {
                 Some(name) => hostname("--hostname", name)?,
-                // The same launch gives the same record.
+                // Derived from the digest: the same launch gives the same record.
                 None => hostname("--hostname", &image.digest.hex()[..12])?,
             },
             uid: user.uid,
@@ -166,13 +166,13 @@ impl Plan {
         })
     }
 
-    /// The program and its arguments, to be shown.
+    /// Returns the program and its arguments, for display.
     pub fn args(&self) -> Vec<String> {
         let args = self.spec.args.strings().iter();
         args.map(|arg| arg.to_string_lossy().into_owned()).collect()
     }
 
-    /// The launch record.
+    /// Returns the launch record.
     pub fn record(
         &self,
         request: &Request,
@@ -223,7 +223,7 @@ fn sink(url: &SinkUrl) -> Value {
     json!({ "url": url.to_string(), "acknowledgement": url.acknowledgement().as_str() })
 }
 
-/// What only a bundle can say.
+/// Returns the entry of the launch record for settings that only a bundle has.
 fn bundle_record(bundle: &Bundle, spec: &Spec) -> Value {
     let text = |text: &CString| text.to_string_lossy().into_owned();
     let sysctls = spec.sysctls.iter().map(
@@ -280,14 +280,14 @@ fn resolve_user(request: &Request, image: &Image, root: BorrowedFd<'_>) -> Resul
     let passwd = read_in_root(root, "etc/passwd")?;
     let group = read_in_root(root, "etc/group")?;
     let mut user = User::resolve(text, passwd.as_deref(), group.as_deref())?;
-    // An ordinary user has no group to give but his own, and keeps those that he is in.
+    // An ordinary user cannot set supplementary groups, and keeps his own.
     if !rootless::may_set_groups()? {
         user.groups.clear();
     }
     Ok(user)
 }
 
-/// A file of the image, by the mount that the app will see; None where there is none.
+/// Reads a file of the image through the mount that the app will see; `None` if it does not exist.
 fn read_in_root(root: BorrowedFd<'_>, path: &str) -> Result<Option<Vec<u8>>> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
@@ -320,8 +320,8 @@ fn read_in_root(root: BorrowedFd<'_>, path: &str) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Entrypoint and command, as the image specification (config.md) and Docker combine them: another
-/// entrypoint takes the image's command away, too.
+/// Combines entrypoint and command as the image specification (config.md) and Docker do: another
+/// entrypoint also discards the image's command.
 fn arguments(request: &Request, image: &Image) -> Result<Vec<CString>> {
     let config = &image.config;
     let mut args: Vec<OsString> = match &request.entrypoint {
@@ -339,7 +339,7 @@ fn arguments(request: &Request, image: &Image) -> Result<Vec<CString>> {
             format_args!("image {}", image.digest),
             "names no program to run",
         )
-        .hint("give one behind the image, or --entrypoint"));
+        .hint("give one after the image, or with --entrypoint"));
     }
     let strings = args.into_iter().map(|arg| {
         CString::new(arg.into_vec()).map_err(|_| Error::usage("argument", "has a NUL byte"))
@@ -347,7 +347,8 @@ fn arguments(request: &Request, image: &Image) -> Result<Vec<CString>> {
     strings.collect()
 }
 
-/// Where the program may be: as it is written if it has a slash, else in each directory of PATH.
+/// Returns the candidate paths of the program: itself if it contains a slash, else one in each directory
+/// of PATH.
 fn candidates(program: &CString, environment: &Environment) -> Result<Vec<CString>> {
     let name = program.as_bytes();
     if name.contains(&b'/') {
@@ -393,7 +394,7 @@ fn hostname(what: &str, name: &str) -> Result<CString> {
     if name.is_empty() || name.len() > MAX || !name.bytes().all(allowed) {
         return Err(Error::usage(
             format_args!("{what} {name:?}"),
-            "is no host name of 1 to 64 letters, digits, '-' and '.'",
+            "expected 1 to 64 letters, digits, '-', '_' and '.'",
         ));
     }
     CString::new(name).map_err(|_| Error::usage(what, "has a NUL byte"))
@@ -406,7 +407,7 @@ fn fingerprint_key() -> Result<Vec<u8>> {
         Some(_) => Vec::new(),
         None => std::fs::read(FILE).map_err(|error| {
             Error::unsupported(FILE, crate::base::error::reason_of(&error)).hint(
-                "IMRUN_FINGERPRINT_KEY gives the key for the environment's fingerprints instead",
+                "set IMRUN_FINGERPRINT_KEY to a key for the environment's fingerprints",
             )
         })?,
     };

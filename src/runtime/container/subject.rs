@@ -1,4 +1,4 @@
-//! What is launched: an image of the store, or a directory.
+//! The subject of a launch: an image of the store, or a directory.
 
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Reason, Result};
@@ -19,37 +19,37 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// What a root is to be.
+/// Image or directory to use as the root.
 #[derive(Debug, Clone)]
 pub enum Subject {
-    /// A manifest or an index of the store.
+    /// Manifest or index in the store.
     Image(Digest),
-    /// A directory of the host, which nobody has verified.
+    /// Directory of the host, unverified.
     Directory(PathBuf),
 }
 
-/// What is known of it.
+/// A loaded subject: the image's documents, or the path.
 pub(super) enum Loaded {
     Image(Box<Image>),
     Directory(PathBuf),
 }
 
-/// What its root is made of.
+/// Checked files that the root is made from.
 pub(super) enum RootFiles {
     Image(Checked),
     Unpacked(Checked, Unpacked),
     Directory(OwnedFd),
 }
 
-/// Its root, as far as it is the same for every container.
+/// A root, as far as it is the same for every container.
 pub(super) struct Mounted {
     source: RootSource,
-    /// None where nothing is read by a tree image.
+    /// How the kernel reads the tree image; `None` without one.
     backing: Option<Backing>,
 }
 
 impl Subject {
-    /// Loads and verifies an image, opens a directory.
+    /// Loads and verifies the image, or opens the directory.
     pub(super) fn load(
         &self,
         store: &Store,
@@ -74,14 +74,14 @@ impl Subject {
             }
             Subject::Directory(path) => Err(Error::policy(
                 format_args!("root {path:?}"),
-                "is a directory, which has no digest that it could be verified by",
+                "a directory has no digest to verify it by",
             )),
         }
     }
 }
 
 impl Loaded {
-    /// The image, if it is one.
+    /// Returns the image, if it is one.
     pub fn image(&self) -> Option<&Image> {
         match self {
             Loaded::Image(image) => Some(image),
@@ -89,7 +89,7 @@ impl Loaded {
         }
     }
 
-    /// The digest, or the path.
+    /// Returns the digest, or the path.
     pub fn name(&self) -> String {
         match self {
             Loaded::Image(image) => image.digest.to_string(),
@@ -97,7 +97,7 @@ impl Loaded {
         }
     }
 
-    /// For the launch record.
+    /// Returns the entry of the launch record.
     pub fn record(&self, root_files: &RootFiles) -> Value {
         match (self, root_files) {
             (Loaded::Image(image), RootFiles::Image(checked) | RootFiles::Unpacked(checked, _)) => {
@@ -114,7 +114,7 @@ impl Loaded {
 }
 
 impl RootFiles {
-    /// The integrity level that holds; a directory has none.
+    /// Returns the integrity level; a directory is `unverified`.
     pub fn level(&self) -> &'static str {
         match self {
             RootFiles::Image(checked) | RootFiles::Unpacked(checked, _) => checked.level.as_str(),
@@ -122,7 +122,7 @@ impl RootFiles {
         }
     }
 
-    /// What became of the memo.
+    /// Returns the state of the memo.
     pub fn memo(&self) -> Option<&Memo> {
         match self {
             RootFiles::Image(checked) | RootFiles::Unpacked(checked, _) => Some(&checked.memo),
@@ -130,7 +130,7 @@ impl RootFiles {
         }
     }
 
-    /// An image's, verified.
+    /// Checks an image's files, with the driver that fits.
     fn of(image: &Image, store: &Store, demand: Demand, driver: Driver) -> Result<RootFiles> {
         let unpacks = match driver {
             Driver::Auto => ids::is_ordinary()? || !rootfs::is_known(),
@@ -148,8 +148,8 @@ impl RootFiles {
         Ok(RootFiles::Unpacked(checked, files))
     }
 
-    /// Mounts it. Where nobody demanded a driver, and this kernel turns out not to mount a tree image,
-    /// the image is unpacked, and as checked as that was.
+    /// Mounts the files. If no driver was demanded and this kernel cannot mount a tree image, unpacks the
+    /// image instead and checks it at the same level.
     pub fn mount_or_unpack(
         self,
         image: Option<&Image>,
@@ -170,7 +170,7 @@ impl RootFiles {
         Ok((root_files, mounted))
     }
 
-    /// As long as this is open nobody removes the files that the app sees.
+    /// Returns a lock that keeps the app's files from being removed, as long as it is open.
     pub fn hold(&self) -> Result<Option<File>> {
         match self {
             RootFiles::Unpacked(_, files) => files.hold().map(Some),
@@ -214,8 +214,8 @@ impl RootFiles {
     }
 }
 
-/// The root that an app of this image would see, every byte of it hashed, as a detached mount; `stage`
-/// may be mounted on, where nobody sees it.
+/// Returns the root of an image, with every byte hashed, as a detached mount. `stage` may be mounted on
+/// in a private mount namespace.
 pub fn standalone_root(
     image: &Image,
     store: &Store,
@@ -229,12 +229,12 @@ pub fn standalone_root(
 }
 
 impl Mounted {
-    /// What the child gets.
+    /// Returns the source of the container's root.
     pub fn source(&self) -> &RootSource {
         &self.source
     }
 
-    /// Its top directory.
+    /// Returns the top directory.
     pub fn file(&self) -> BorrowedFd<'_> {
         match &self.source {
             RootSource::Whole(root) => root.as_fd(),
@@ -243,8 +243,8 @@ impl Mounted {
         }
     }
 
-    /// Whether its owners can be mapped. What is an overlay already has the host's, and no mount of it
-    /// can have others.
+    /// Returns true if the owners of the files can be mapped. Those of an overlay cannot: it has the
+    /// host's owners, and the kernel supports no idmapped mount of it.
     pub fn can_be_mapped(&self) -> bool {
         match &self.source {
             RootSource::Whole(_) | RootSource::Unpacked { .. } => true,
@@ -253,7 +253,7 @@ impl Mounted {
         }
     }
 
-    /// For the launch record: the driver.
+    /// Returns the driver's entry of the launch record.
     pub fn record(&self, ids: &Ids) -> Value {
         let backing = self.backing.map(|backing| match backing {
             Backing::File => "file",

@@ -1,9 +1,9 @@
-//! The child of the clone: from fresh namespaces to execve(2).
+//! The cloned child: prepares itself in its new namespaces, then calls execve(2).
 //!
-//! It allocates nothing and takes no lock, for it shares its memory with imrun and may be killed at
-//! any moment. The order of the steps is the kernel's: proc and sysfs can be mounted only while the
-//! old root is still visible; the stage belongs to the host's root, whose rights to files the child has
-//! until then, while the sysctls of the ipc namespace belong to the container's.
+//! It must not allocate or lock: it shares its memory with imrun and may be killed at any moment. The
+//! kernel dictates the order of the steps. proc and sysfs can be mounted only while the old root is still
+//! visible. The stage belongs to the host's root, whose file permissions the child has until it changes
+//! its ids; the sysctls of the ipc namespace belong to the container's root.
 
 use super::mask::{self, Covers};
 use super::sysctl::{self, Setting, Sysctl};
@@ -24,61 +24,63 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
-/// The namespaces that every container has but for [`IPC`]; the cgroup namespace is entered from inside, because
-/// only there does it begin at the container's own cgroup.
+/// Namespaces that every container has in addition to [`IPC`]. The child enters the cgroup namespace
+/// itself: only then does it begin at the container's own cgroup.
 pub(super) const NAMESPACES: u64 =
     (libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS) as u64;
 
-/// Its ipc namespace; without root it is imrun's own, which has it for nothing else
+/// Ipc namespace. Without root the container uses imrun's own, which imrun has created for this purpose
 /// ([`crate::runtime::rootless`]).
 pub(super) const IPC: u64 = libc::CLONE_NEWIPC as u64;
 
-/// The limit of a core dump's size by which there is none: a file would have to be larger, and for a program that
-/// reads dumps from a pipe the kernel takes 1 for "no dump", where 0 means nothing to it (core(5)).
+/// Core dump size limit with which no dump is made: a file would have to be larger, and for a program
+/// that reads dumps from a pipe the kernel treats 1, not 0, as "no dump" (core(5)).
 const NO_CORE: libc::rlim_t = 1;
 
-/// Parent to child: its setup is known, the user namespace has its ids, and the root is mapped to
-/// them.
+/// Sent by the parent once the container's settings are final, the user namespace has its ids and the
+/// root is mapped to them.
 pub(super) const SETUP_SENT: u8 = b's';
-/// Parent to child: the sink has acknowledged the launch record.
+/// Sent by the parent when the child may continue; before execve only after the sink has acknowledged the
+/// launch record.
 pub(super) const GO: u8 = b'g';
 
-/// What the child is born with. Descriptors are numbers, for the parent may close its own.
+/// Arguments of the child, known when it is cloned. Descriptors are plain numbers, because the parent may
+/// close its own copies.
 pub(super) struct ChildArgs<'a> {
     pub own_network: bool,
-    /// Whether its ipc namespace is its own.
+    /// True if the child has its own ipc namespace.
     pub own_ipc: bool,
-    /// Whether a sysctl of the host's root keeps memory from being executed by a descriptor.
+    /// True if the sysctl `vm.memfd_noexec` is set for the container, which only the host's root can do.
     pub sets_memfd: bool,
-    /// Whether supplementary groups can be set.
+    /// True if the child may set supplementary groups.
     pub sets_groups: bool,
-    /// User of the host who owns its user namespace, if that is not this process's.
+    /// Host user who owns the user namespace, if it is not this process's user.
     pub owner: Option<u32>,
     pub stdin: Option<RawFd>,
     pub stdout: RawFd,
     pub stderr: RawFd,
     pub channel: RawFd,
     pub parent_channel: RawFd,
-    /// Set before [`SETUP_SENT`] is sent.
+    /// Settings of the container; the parent fills them in before it sends [`SETUP_SENT`].
     pub setup: &'a OnceLock<ContainerSetup>,
 }
 
-/// What it is told later.
+/// Settings of the container that are final only after the clone.
 pub(super) struct ContainerSetup {
     pub spec: Spec,
     pub stage: CString,
-    /// Whether it has a user 0, which sysctls belong to.
+    /// True if the container has a user 0, which its sysctls belong to.
     pub has_root: bool,
-    /// Whether a mount for /dev comes with [`SETUP_SENT`].
+    /// True if a mount for /dev comes with [`SETUP_SENT`].
     pub has_devices: bool,
-    /// Whether it waits once its mounts stand, before it changes to them.
+    /// True if the child waits once its mounts are ready, before it changes its root.
     pub waits: bool,
-    /// Where the mounts go that come with [`SETUP_SENT`], relative to the root.
+    /// Targets of the mounts that come with [`SETUP_SENT`], relative to the root.
     pub targets: Vec<&'static CStr>,
     pub filter: Vec<libc::sock_filter>,
 }
 
-/// The descriptors that come with [`SETUP_SENT`], in this order.
+/// Descriptors that come with [`SETUP_SENT`], in this order.
 struct Received {
     root: OwnedFd,
     ruleset: OwnedFd,
@@ -86,7 +88,7 @@ struct Received {
     binds: [Option<OwnedFd>; 4],
 }
 
-/// The file systems that show the container itself, of its namespaces and not attached yet.
+/// Kernel file systems of the container's namespaces, not attached yet.
 struct KernelMounts {
     proc: OwnedFd,
     sysfs: Option<OwnedFd>,
@@ -95,7 +97,7 @@ struct KernelMounts {
 
 macro_rules! steps {
     ($($step:ident = $call:literal,)*) => {
-        /// The steps that can fail, for the parent to tell.
+        /// Steps of the child, as it reports them to the parent.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u8)]
         pub(super) enum Step { $($step,)* }
@@ -103,7 +105,7 @@ macro_rules! steps {
         impl Step {
             const ALL: &[Step] = &[$(Step::$step,)*];
 
-            /// The system call, with its arguments.
+            /// Returns the system call of the step, with its arguments.
             pub fn call(self) -> &'static str {
                 match self { $(Step::$step => $call,)* }
             }
@@ -176,17 +178,17 @@ steps! {
     Execute = "execve()",
 }
 
-/// Which step failed, and how; also the message that none did so far.
+/// A message of the child: the step that failed and its errno. With errno 0: the step was reached.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Failure {
     pub step: Step,
     pub errno: Errno,
-    /// Which element of a list the step was about, from 0.
+    /// Index of the list element that the step was working on, from 0.
     pub index: u32,
 }
 
 impl Failure {
-    /// Bytes of a message.
+    /// Length of an encoded message, in bytes.
     pub const SIZE: usize = 9;
 
     fn encode(self) -> [u8; Self::SIZE] {
@@ -195,7 +197,7 @@ impl Failure {
         [self.step as u8, a, b, c, d, e, f, g, h]
     }
 
-    /// The inverse of `encode`; a child of this very program wrote it.
+    /// Inverse of `encode`. The bytes come from a child of this same program.
     pub fn decode([step, a, b, c, d, e, f, g, h]: [u8; Self::SIZE]) -> Failure {
         let step = Step::ALL
             .get(usize::from(step))
@@ -210,12 +212,12 @@ impl Failure {
 }
 
 trait At<T>: Sized {
-    /// The step that fails.
+    /// Turns an errno into the failure of `step`.
     fn at(self, step: Step) -> Result<T, Failure> {
         self.at_element(step, 0)
     }
 
-    /// The same, and the element of a list that it is about.
+    /// Like `at`, and names the list element that the step was working on.
     fn at_element(self, step: Step, index: usize) -> Result<T, Failure>;
 }
 
@@ -229,20 +231,20 @@ impl<T> At<T> for nix::Result<T> {
     }
 }
 
-/// Runs in the process that clones the child; says whether it is to be cloned. That process has all
-/// rights of imrun's, and ends with the clone.
+/// Runs in the intermediate process that clones the child, and returns true if it shall. That process has
+/// all of imrun's privileges, and ends after the clone.
 pub(super) fn before(args: &ChildArgs<'_>) -> bool {
     let Err(failure) = prepare_clone(args) else {
         return true;
     };
-    // Nobody is left to tell when this fails: the parent is gone, and sees nothing.
+    // If this fails, the parent is gone and nobody is left to report to.
     let _ = send(args, failure);
     false
 }
 
 fn prepare_clone(args: &ChildArgs<'_>) -> Result<(), Failure> {
     if args.sets_memfd {
-        // Of the guard's pid namespace: what is nested in it cannot be laxer.
+        // Applies to the guard's pid namespace; a nested one cannot be more permissive.
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let proc = open(c"/proc", flags, Mode::empty()).at(Step::SysctlMemfd)?;
         set_sysctls(&proc, &sysctl::HOST_USER)?;
@@ -253,16 +255,16 @@ fn prepare_clone(args: &ChildArgs<'_>) -> Result<(), Failure> {
     }
 }
 
-/// Never returns: the program is executed, or the failing step told and the process ended.
+/// Executes the program; if a step fails, reports it and ends the process.
 pub(super) fn run(args: &ChildArgs<'_>) -> ! {
     let Err(failure) = start(args);
-    // Nobody is left to tell when this fails: the parent is gone, and sees nothing.
+    // If this fails, the parent is gone and nobody is left to report to.
     let _ = send(args, failure);
     process::exit(i32::from(crate::base::error::EXIT_REFUSED))
 }
 
 fn start(args: &ChildArgs<'_>) -> Result<Infallible, Failure> {
-    // Else the parent's death would go unseen, as this copy kept its end open.
+    // Otherwise the child would not notice the parent's death: this copy keeps the parent's end open.
     nix::unistd::close(args.parent_channel).at(Step::Channel)?;
     process::reset_signals().at(Step::Signals)?;
     setsid().at(Step::Session)?;
@@ -277,7 +279,7 @@ fn start(args: &ChildArgs<'_>) -> Result<Infallible, Failure> {
     }
     connect_stdio(args)?;
     drop_privileges(args, &setup.spec)?;
-    // Last of all: from here on only the channel to the parent and execve(2) are left.
+    // Last of all: from here on the child needs only the channel to the parent and execve(2).
     landlock::restrict(received.ruleset.as_fd()).at(Step::Landlock)?;
     let listener = if setup.spec.observed {
         Some(seccomp::install_with_listener(&setup.filter).at(Step::Seccomp)?)
@@ -286,20 +288,20 @@ fn start(args: &ChildArgs<'_>) -> Result<Infallible, Failure> {
             .at(Step::Seccomp)
             .map(|()| None)?
     };
-    // All but this is done while the sink makes up its mind.
+    // Everything up to here runs while the sink still decides.
     match listener {
         Some(listener) => send_with(args, reached(Step::Ready), &[listener.as_fd()])?,
         None => send(args, reached(Step::Ready))?,
     }
     let [] = await_message(args, GO)?;
-    // It need not allow what was done until here.
+    // Installed last: the bundle's filter need not allow the calls that the child makes until here.
     if let Some(filter) = &setup.spec.filter {
         add_filter(args, filter)?;
     }
     Err(execute(&setup.spec))
 }
 
-/// From the moment that its listener is away, any call may wait for who has that.
+/// Installs the bundle's filter. Once its listener is sent, any call may block until the agent answers.
 fn add_filter(args: &ChildArgs<'_>, filter: &Filter) -> Result<(), Failure> {
     if !filter.asks {
         return seccomp::install(&filter.program).at(Step::Seccomp);
@@ -310,7 +312,7 @@ fn add_filter(args: &ChildArgs<'_>, filter: &Filter) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The message that a step was reached.
+/// Returns the message that `step` was reached.
 fn reached(step: Step) -> Failure {
     Failure {
         step,
@@ -331,7 +333,7 @@ fn send_with(
     descriptors::send(args.channel, &message.encode(), with).at(Step::Channel)
 }
 
-/// Ends the process in silence when the parent is gone.
+/// Waits for a message of the parent. Ends the process silently if the parent is gone.
 fn await_message<const N: usize>(
     args: &ChildArgs<'_>,
     expected: u8,
@@ -362,7 +364,7 @@ fn await_setup<'a>(args: &ChildArgs<'a>) -> Result<(&'a ContainerSetup, Received
     Ok((setup, received))
 }
 
-/// What can be done before it is known what the container is to be.
+/// Does everything that does not depend on the container's settings.
 fn mount_kernel_filesystems(args: &ChildArgs<'_>) -> Result<KernelMounts, Failure> {
     unshare(CloneFlags::CLONE_NEWCGROUP).at(Step::CgroupNamespace)?;
     let none: Option<&CStr> = None;
@@ -446,8 +448,8 @@ fn mount_new(fstype: &CStr, attributes: mount::Attributes, step: Step) -> Result
     mount::fsmount(context.as_fd(), attributes | NOSUID | NODEV | NOEXEC).at(step)
 }
 
-/// Through this one procfs alone are sysctls written, so that no mount in an image can redirect
-/// them; then it becomes read-only.
+/// Writes the sysctls, through this one procfs alone, so that no mount in an image can redirect them;
+/// then makes it read-only.
 fn configure(proc: &OwnedFd, args: &ChildArgs<'_>, spec: &Spec) -> Result<(), Failure> {
     if args.own_ipc {
         set_sysctls(proc, &sysctl::IPC)?;
@@ -459,7 +461,7 @@ fn configure(proc: &OwnedFd, args: &ChildArgs<'_>, spec: &Spec) -> Result<(), Fa
     if args.own_network {
         set_sysctls(proc, &sysctl::NETWORK)?;
     }
-    // After imrun's own: what a bundle asks for is what the app sees.
+    // After imrun's own: the bundle's values take precedence.
     for (index, Setting { path, value, .. }) in spec.sysctls.iter().enumerate() {
         let set = sysctl::set(proc.as_fd(), path, value);
         set.at_element(Step::Sysctl, index)?;
@@ -478,7 +480,8 @@ fn set_sysctls(proc: &OwnedFd, sysctls: &[Sysctl]) -> Result<(), Failure> {
     sysctls.iter().try_for_each(set)
 }
 
-/// The placeholder may be reached through the image's own links, but never outside its root.
+/// Mounts `bind` on the placeholder `target`, which may be reached through the image's own links but
+/// never outside its root.
 fn attach_bind(root: BorrowedFd<'_>, bind: &OwnedFd, target: &CStr) -> Result<(), Failure> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
@@ -509,20 +512,20 @@ fn drop_privileges(args: &ChildArgs<'_>, spec: &Spec) -> Result<(), Failure> {
     process::set_personality(spec.personality).at(Step::Personality)?;
     let capabilities = spec.capabilities.bits();
     bound_capabilities(capabilities)?;
-    // Else a user other than 0 would have none left to be given.
+    // Otherwise a user other than 0 would lose all capabilities.
     nix::sys::prctl::set_keepcaps(capabilities != 0).at(Step::KeepCapabilities)?;
     let groups = args.sets_groups.then_some(&*spec.groups);
     process::set_ids(spec.uid, spec.gid, groups).at(Step::Ids)?;
     process::set_capabilities(capabilities).at(Step::Capabilities)?;
     nix::sys::prctl::set_no_new_privs().at(Step::NoNewPrivileges)?;
     enter_working_directory(&spec.workdir).at(Step::WorkingDirectory)?;
-    // Who creates a container hears of it, and not only who starts it.
+    // A missing program is an error of `create`, not only of `start`.
     try_candidates(spec, process::find_executable)?;
     process::close_on_exec_from(3).at(Step::CloseRange)?;
     process::keep_open(3..3 + spec.descriptors).at(Step::KeepOpen)
 }
 
-/// Takes all capabilities but those of `keep` out of the bounding set.
+/// Drops all capabilities except `keep` from the bounding set.
 fn bound_capabilities(keep: u64) -> Result<(), Failure> {
     for capability in (0..).filter(|number| *number >= 64 || keep & (1 << number) == 0) {
         match process::drop_bounding(capability) {
@@ -533,8 +536,9 @@ fn bound_capabilities(keep: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// No descriptor of this process's is a way to it (/proc/self/fd), and the kernel gives a path that
-/// starts with "(unreachable)" to a directory outside the root.
+/// Changes to `path`. No descriptor of this process can serve as the path (/proc/self/fd), and the
+/// directory must be inside the root: the kernel reports others with a path that starts with
+/// "(unreachable)".
 fn enter_working_directory(path: &CStr) -> nix::Result<()> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
@@ -556,7 +560,7 @@ fn execute(spec: &Spec) -> Failure {
     }
 }
 
-/// Tries the candidates as execvp(3) does: the first one that is there decides.
+/// Tries the candidates as execvp(3) does: the first one that exists decides.
 fn try_candidates<T>(
     spec: &Spec,
     mut attempt: impl FnMut(&CStr) -> nix::Result<T>,

@@ -1,11 +1,11 @@
-//! The mount table of a prepared container, compared with the one that it is to have.
+//! Check of a prepared container's mount table.
 
 use super::mask;
 use crate::base::error::{Error, Result};
 use std::path::Path;
 
-/// `table` in the form of /proc/PID/mountinfo (proc_pid_mountinfo(5)); `covers` are ids of mounts that
-/// may be there, too, and hide what is beneath them.
+/// Compares `table`, in the form of /proc/PID/mountinfo (proc_pid_mountinfo(5)), with the expected mount
+/// points. `covers` are ids of mounts that may also be present; they hide everything beneath them.
 pub(super) fn check(table: &str, expected: &[&str], covers: &[u64]) -> Result<()> {
     let (mut found, mut hiding) = (Vec::new(), Vec::new());
     for line in table.lines() {
@@ -29,7 +29,7 @@ pub(super) fn check(table: &str, expected: &[&str], covers: &[u64]) -> Result<()
         hiding.iter().any(beneath) && !expected.contains(&point)
     };
     found.retain(|point| !is_hidden(point));
-    // What shows nothing by itself, such as /dev/null, is its own cover.
+    // A masked path that shows nothing by itself, such as /dev/null, masks itself.
     let own = |point: &&str| expected.contains(point) && !found.contains(point);
     found.extend(hiding.iter().copied().filter(own).collect::<Vec<_>>());
     found.sort_unstable();
@@ -60,7 +60,7 @@ mod tests {
         check(&both, &["/", "/proc"], &[32]).unwrap();
         check(&both, &["/", "/proc"], &[33]).unwrap_err();
         check(&with(cover), &["/", "/proc"], &[]).unwrap_err();
-        // One over a mount of the container's, and one that is such a mount itself.
+        // A mask over one of the container's mounts, and a mask that is such a mount itself.
         let over = with("34 31 0:30 /empty /proc ro - erofs none ro\n");
         check(&over, &["/", "/proc"], &[34]).unwrap();
         check(&over, &["/", "/proc"], &[]).unwrap_err();
