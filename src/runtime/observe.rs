@@ -1,12 +1,12 @@
-//! Side effects: the calls by which an app tries to change a file system, seen before they fail.
+//! Side effects: calls with which an app tries to change a file system, reported before they fail.
 //!
-//! That they fail is the kernel's work: every mount is read-only. A filter asks about each such call
-//! (seccomp_unotify(2)); the observer, a thread of its own, reads what the call names, lets it go on
-//! to its error, and counts and reports it. It never waits for the sink: what there is no room for
-//! is lost to the log and still counted.
+//! The kernel makes them fail: every mount is read-only. A seccomp filter notifies imrun of each such
+//! call (seccomp_unotify(2)). The observer, a thread of its own, reads what the call names, lets it
+//! continue to its error, counts it and reports it. It never waits for a sink: a report that does not fit
+//! in the buffer is not logged, but still counted.
 //!
-//! Under `--on-write kill` and `imrun check`, no call continues because of what it names: imrun makes it
-//! in the kernel's place ([`stand_in`]).
+//! Under `--on-write kill` and `imrun check`, imrun makes calls that are exempt for what they name
+//! itself, so that the kernel does not read the name again ([`stand_in`]).
 #![forbid(unsafe_code)]
 
 mod advice;
@@ -41,22 +41,22 @@ use serde_json::json;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-/// `--on-write`: what becomes of an app that tries to change a file system.
+/// `--on-write`: reaction to an attempt to change a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnWrite {
-    /// The call fails, and is reported.
+    /// The call fails and is reported.
     Report,
     /// The container is killed before the call returns.
     Kill,
-    /// The call fails, and nobody looks.
+    /// The call fails and is not observed.
     Quiet,
-    /// The call fails, and is reported; the report rests on nothing that the app can change meanwhile.
+    /// The call fails and is reported; the app cannot change what the report is based on meanwhile.
     #[value(skip)]
     Check,
 }
 
 impl OnWrite {
-    /// The word for it in records.
+    /// Returns its name in records.
     pub fn as_str(self) -> &'static str {
         match self {
             OnWrite::Report => "report",
@@ -67,36 +67,37 @@ impl OnWrite {
     }
 }
 
-/// Time for which the observer keeps the tree of the image's layers.
+/// Time after which an idle observer releases the merged tree, in milliseconds.
 const IDLE_TIME: u16 = 1000; // ms
 
-/// Watches over the calls of one container.
+/// Observes the calls of one container.
 pub struct Observer<'a> {
     /// Listener of the container's filter.
     pub listener: Listener,
-    /// Treatment of attempts.
+    /// Reaction to attempts.
     pub on_write: OnWrite,
     /// True if a process may have another root directory than the container's.
     pub is_moved: bool,
     /// The container's cgroup.
     pub cgroup: &'a Cgroup,
-    /// Layers of paths.
+    /// Finds the layer of a path.
     pub layers: PathLayers<'a>,
-    /// Users of the container, by the host's numbers.
+    /// Id mappings of the container.
     pub ids: &'a Ids,
-    /// What an exit of the app waits for.
+    /// Relay that the app's exit waits for.
     pub relay: Option<&'a Relay>,
     /// Shipper of the reports.
     pub shipper: &'a Shipper,
-    /// Second receiver of the reports.
+    /// Status events (`--status-fd`), which also receive the reports.
     pub status: &'a Status,
 }
 
 impl Observer<'_> {
-    /// Runs `work` with the observer beside it, if there is one; what it saw until `work` was done.
+    /// Runs `work` with the observer in a thread beside it, if there is one. Returns the result and the
+    /// observer's report up to that point.
     ///
     /// # Errors
-    /// That of `work`, else the observer's.
+    /// The error of `work`, else that of the observer.
     pub fn beside<T>(
         observer: Option<Observer<'_>>,
         work: impl FnOnce() -> Result<T>,
@@ -119,10 +120,9 @@ impl Observer<'_> {
         })
     }
 
-    /// Answers every call, and ends the container where it cannot: a call without an answer waits for
-    /// ever.
+    /// Answers every call. If it cannot, it ends the container: an unanswered call would block for ever.
     ///
-    /// Returns when `end` is closed at its other end, or nobody is left to call.
+    /// Returns when the other end of `end` is closed, or no process is left to make calls.
     fn run(self, end: BorrowedFd<'_>) -> Result<Report> {
         let cgroup = self.cgroup;
         self.watch(end)
@@ -130,7 +130,7 @@ impl Observer<'_> {
     }
 
     fn watch(mut self, end: BorrowedFd<'_>) -> Result<Report> {
-        // Slower where the kernel does not know it, and just as right.
+        // Optional: without it the observer is slower and just as correct.
         let _ = self.listener.wake_in_turn();
         let mut report = Report::default();
         loop {
@@ -162,7 +162,7 @@ impl Observer<'_> {
     fn receive(&mut self, report: &mut Report) -> Result<()> {
         let notification = match self.listener.receive() {
             Ok(notification) => notification,
-            // Its thread was killed meanwhile.
+            // The calling thread was killed meanwhile.
             Err(Errno::ENOENT | Errno::EINTR) => return Ok(()),
             Err(errno) => return Err(errno).context(|| "ioctl(SECCOMP_IOCTL_NOTIF_RECV)"),
         };
@@ -216,12 +216,12 @@ impl Observer<'_> {
         }
     }
 
-    /// Returns true if no verdict may rest on something that another thread can change.
+    /// Returns true if no verdict may depend on anything that another thread can change.
     fn is_strict(&self) -> bool {
         matches!(self.on_write, OnWrite::Kill | OnWrite::Check)
     }
 
-    /// A call that names what cannot be read.
+    /// Adds a call whose name or descriptor cannot be read.
     fn add_unread(
         &mut self,
         report: &mut Report,
@@ -251,7 +251,7 @@ impl Observer<'_> {
         self.add(report, attempt, &change, notification).map(drop)
     }
 
-    /// A call that changes nothing, if what it names stays what it is.
+    /// Answers a call that changes nothing as long as what it names stays the same.
     fn exempt(
         &mut self,
         report: &mut Report,
@@ -271,7 +271,7 @@ impl Observer<'_> {
         }
     }
 
-    /// An attempt: lets it fail, counts it and tells of it.
+    /// Adds an attempt: lets it fail, counts it and reports it.
     fn add(
         &mut self,
         report: &mut Report,
@@ -281,7 +281,7 @@ impl Observer<'_> {
     ) -> Result<Key> {
         let key = attempt.key(change);
         if !self.listener.is_waiting(notification.id) {
-            // What was read is not its own, perhaps.
+            // The thread is gone; the memory that was read may be another's.
             return Ok(key);
         }
         let seen = report.count(&key);
@@ -296,7 +296,7 @@ impl Observer<'_> {
             self.emit_repeat(report, seen)?;
             return Ok(key);
         };
-        // The app goes on meanwhile.
+        // The app continues meanwhile.
         if let Some(place) = &change.place {
             effect.details["layer"] = match self.layers.of(&place.nearest) {
                 Ok(layer) => layer,
@@ -308,7 +308,7 @@ impl Observer<'_> {
         Ok(key)
     }
 
-    /// Lets the kernel make the call, or refuses what no container may do.
+    /// Lets the kernel make the call, or refuses a call that no container may make.
     fn answer(&self, call: &Call, notification: &Notification) -> Result<()> {
         match call.action {
             Action::Forbidden => ignore_gone(self.listener.refuse(notification.id, Errno::EPERM)),
@@ -362,13 +362,13 @@ impl Observer<'_> {
 
     fn emit(&self, effect: &Effect, count: u64) -> Result<()> {
         let fields = effect.fields(count);
-        // What there is no room for is counted by the shipper, and here.
+        // A report that finds no room is counted by the shipper, and here.
         self.shipper.open().push_record("side-effect", &fields);
         self.status.event("side-effect", fields)
     }
 }
 
-/// An answer that failed; that the caller is gone is no failure.
+/// Ignores that the caller is gone; returns other errors of an answer.
 fn ignore_gone(answered: nix::Result<()>) -> Result<()> {
     match answered {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),

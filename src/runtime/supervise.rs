@@ -1,5 +1,5 @@
-//! Watches over one container: ships its lines, forwards signals, enforces the stop timeout and the
-//! stall policy, and learns how it ended. One thread in poll(2).
+//! Supervision of one container: ships its lines, forwards signals, enforces the stop timeout and the
+//! stall policy, and determines the exit status. One thread in poll(2).
 #![forbid(unsafe_code)]
 
 mod end;
@@ -28,62 +28,62 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long an app has run when it is taken for one that stays.
+/// Run time after which imrun releases memory, because the app is expected to stay.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 
-/// How long an app that ends may take from the end of its output to its own.
+/// Maximum time between the end of the app's output and its exit.
 const EXIT_GRACE: Duration = Duration::from_millis(50);
 
-/// How long after a stop's timeout lines may still take to reach the sink.
+/// Additional time, after the stop timeout, for lines to reach the sink.
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
-/// What happens to lines, or to the app, while the sink does not take any.
+/// Reaction to a sink that accepts no lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnStall {
-    /// The app waits.
+    /// The app blocks when it writes.
     Block,
-    /// Lines are dropped, and counted.
+    /// Lines are dropped and counted.
     Drop,
-    /// The container is stopped when the deadline has passed.
+    /// The container is killed after the deadline.
     Kill,
 }
 
-/// How a container is watched over.
+/// Supervision policy of a container.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// See [`OnStall`].
+    /// Reaction to a stalled sink.
     pub on_stall: OnStall,
-    /// How long a sink may make no progress, under [`OnStall::Kill`].
+    /// Maximum time without progress of a sink, for [`OnStall::Kill`].
     pub stall_deadline: Duration,
-    /// What the app is sent to stop it.
+    /// Signal that stops the app.
     pub stop_signal: i32,
-    /// How long after that it is killed.
+    /// Time between the stop signal and SIGKILL.
     pub stop_timeout: Duration,
-    /// How long lines may take to reach the sink after the app's end.
+    /// Time for lines to reach the sink after the app's exit.
     pub drain: Duration,
-    /// How long it runs before it is stopped, if it is.
+    /// Run time after which imrun stops the app; `None` is unlimited.
     pub run_for: Option<Duration>,
 }
 
-/// How a container ended.
+/// End of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
-    /// imrun's exit code for it.
+    /// Exit code of imrun.
     pub code: u8,
-    /// The signal that ended it.
+    /// Signal that ended the app.
     pub signal: Option<i32>,
-    /// Until when lines may take to reach the sink.
+    /// Deadline for lines to reach the sink.
     pub drain_until: Instant,
-    /// Whether imrun stopped it because the sink stayed stalled.
+    /// True if imrun killed the container because the sink stayed stalled.
     pub stalled: bool,
-    /// How many processes the kernel killed because memory ran out.
+    /// Number of processes that the kernel killed because memory ran out.
     pub oom_kills: u64,
 }
 
-/// Waits until the sink has acknowledged the launch record, the event `sequence`.
+/// Waits until the sink has acknowledged the launch record, event number `sequence`.
 ///
 /// # Errors
-/// The sink's, the deadline's; with exit code 128+n, signal n that came meanwhile.
+/// The sink refused the record or the deadline passed; with exit code 128+n, signal n arrived meanwhile.
 pub fn await_acknowledgement(
     shipper: &Shipper,
     sequence: u64,
@@ -105,9 +105,9 @@ pub fn await_acknowledgement(
     }
 }
 
-/// Waits for one of the descriptors, until the deadline.
+/// Waits for one of the descriptors until the deadline.
 fn wait(set: &mut [PollFd<'_>], deadline: Instant) -> Result<()> {
-    // Rounded up, or the last millisecond would be spent spinning.
+    // Rounded up; otherwise the loop would spin for the last millisecond.
     let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
     match poll(set, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
@@ -115,7 +115,7 @@ fn wait(set: &mut [PollFd<'_>], deadline: Instant) -> Result<()> {
     }
 }
 
-/// The container that is watched over, and what it is watched with.
+/// Supervisor of one container.
 pub struct Supervisor<'a> {
     app: OwnedFd,
     pid: Pid,
@@ -127,30 +127,30 @@ pub struct Supervisor<'a> {
     policy: Policy,
     outputs: [Output; 2],
     relay: Option<&'a Relay>,
-    /// When an app that runs for a time is stopped.
+    /// Time at which a run of limited length is stopped.
     ends_at: Option<Instant>,
-    /// When an app that is being stopped is killed.
+    /// Time at which a stopping app is killed.
     kill_at: Option<Instant>,
-    /// The same, kept when that was done.
+    /// Like `kill_at`, kept after the kill.
     stop_at: Option<Instant>,
     stalled: bool,
     memory: Memory,
     report: CounterReport<'a>,
-    /// When an app that has closed its standard error is taken for one that goes on without.
+    /// Time at which imrun closes its own standard error, after the app has closed its own.
     close_stderr_at: Option<Instant>,
 }
 
-/// What becomes of the memory that the start took.
+/// State of the memory that the start used.
 enum Memory {
-    /// It is kept until then: most apps that end soon end sooner.
+    /// Kept until this time: most short-lived apps have ended by then.
     Keep(Instant),
-    /// It is given back in front of the next poll(2), or was given back in front of an earlier one.
+    /// Released before the next poll(2), or `done` before an earlier one.
     Release { program: Program, done: bool },
 }
 
 impl<'a> Supervisor<'a> {
-    /// Takes over a container whose program was executed. `report` tells others of the shipper's
-    /// counters; it is called once a second at most.
+    /// Takes over a running container. `report` publishes the shipper's counters; it is called once a
+    /// second at most.
     pub fn new(
         app: Prepared,
         cgroup: &'a Cgroup,
@@ -186,7 +186,7 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// Runs until the app has ended and its last line was read.
+    /// Runs until the app has ended and its last line has been read.
     pub fn watch(mut self) -> Result<Ending> {
         while !self.poll()? {
             self.forward_signals()?;
@@ -196,7 +196,7 @@ impl<'a> Supervisor<'a> {
             self.settle()?;
         }
         let ending = self.ending()?;
-        // It ends while the last lines are shipped.
+        // The guard's process ends while the last lines are shipped.
         self.guard.kill();
         let reaped = (!self.adopted).then(|| Arc::clone(&self.guard));
         self.finish(ending.drain_until)?;
@@ -206,10 +206,10 @@ impl<'a> Supervisor<'a> {
         Ok(ending)
     }
 
-    /// Waits for something to do; says whether the app has ended.
+    /// Waits for an event; returns true if the app has ended.
     ///
-    /// Nothing here allocates: after a release, each part of the program that runs before poll(2)
-    /// is a part that stays in memory while imrun waits.
+    /// Allocates nothing: after a release, every part of the program that runs before poll(2) stays in
+    /// memory while imrun waits.
     fn poll(&mut self) -> Result<bool> {
         let timeout = self.timeout();
         let none = || PollFd::new(self.app.as_fd(), PollFlags::empty());
@@ -258,7 +258,7 @@ impl<'a> Supervisor<'a> {
         let times = times.map(|at| at.saturating_duration_since(Instant::now()));
         let stall = (self.policy.on_stall == OnStall::Kill).then_some(STALL_CHECK);
         let wait = times.chain(stall).min();
-        // Rounded up, or the last millisecond would be spent spinning.
+        // Rounded up; otherwise the loop would spin for the last millisecond.
         wait.map_or(PollTimeout::NONE, |wait| {
             PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         })
@@ -284,7 +284,7 @@ impl<'a> Supervisor<'a> {
             **turn = self.outputs.iter().any(|output| output.full);
         }
         std::mem::drop(turn);
-        // Of a container that another process reaps, imrun's standard error is the app's alone.
+        // If another process reaps the container, imrun's standard error belongs to the app alone.
         if self.adopted && self.outputs[1].has_just_ended() {
             self.close_stderr_at = Some(Instant::now() + EXIT_GRACE);
         }
@@ -345,7 +345,7 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// Prepares to give memory back, once it is clear that the app stays.
+    /// Prepares to release memory, once the app has run for [`SETTLE_TIME`].
     fn settle(&mut self) -> Result<()> {
         if matches!(self.memory, Memory::Keep(until) if until <= Instant::now()) {
             memory::trim_heap();
@@ -368,7 +368,7 @@ impl<'a> Supervisor<'a> {
         let (code, signal) = match status {
             WaitStatus::Exited(_, code) => (code as u8, None),
             WaitStatus::Signaled(_, signal, _) => (128 + signal as u8, Some(signal as i32)),
-            // waitid was asked for ends alone.
+            // WEXITED reports terminated processes only.
             other => unreachable!("waitid(WEXITED) gave {other:?}"),
         };
         let code = if self.stalled { EXIT_STALLED } else { code };
@@ -381,7 +381,8 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// A stop's timeout is for the lines too: whoever stops a container waits for it.
+    /// Returns the deadline for lines. The stop timeout covers them, too: whoever stops a container waits
+    /// for it.
     fn drain_until(&self) -> Instant {
         let now = Instant::now();
         let drained = now + self.policy.drain;
@@ -389,7 +390,7 @@ impl<'a> Supervisor<'a> {
             .map_or(drained, |stop| drained.min(stop.max(now) + DRAIN_GRACE))
     }
 
-    /// Reads what the app left in its pipes. Nobody writes any more: its namespace died with it.
+    /// Reads what the app left in its pipes. No process writes any more: the pid namespace has ended.
     fn finish(mut self, deadline: Instant) -> Result<()> {
         self.shipper.begin_drain();
         loop {

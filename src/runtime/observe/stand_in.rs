@@ -1,10 +1,10 @@
-//! Calls that imrun makes in the kernel's place, so that no name is read twice.
+//! Calls that imrun makes instead of the kernel, so that no name is read twice.
 //!
-//! A call that is let go on is read again by the kernel: another thread of the app may have changed
-//! the name or the descriptor meanwhile. So under `--on-write kill` and `imrun check` no call that is
-//! exempt for what it names goes on. imrun decides on what it has in its hands, and gives the app
-//! that, or an errno. It never gives what the app could not have had itself: its user's rights are
-//! looked at here, and Landlock's rule, no file but the devices and what is in no file system.
+//! The kernel reads a call that continues again, and another thread of the app may have changed the name
+//! or the descriptor meanwhile. So under `--on-write kill` and `imrun check`, no call that is exempt for
+//! what it names continues. imrun judges the object that it has open, and gives the app that object or an
+//! errno. It never gives the app anything that the app could not have opened itself: imrun checks the
+//! user's rights and Landlock's rule, which allows only the devices and objects outside file systems.
 
 use super::attempt::{Attempt, StandIn, access};
 use super::caller::{Caller, Found, Read, Rights, Target, Unread, is_memory, kind};
@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 const PIPEFS_MAGIC: FsType = FsType(0x5049_5045); // linux/magic.h
 const HUGETLBFS_MAGIC: FsType = FsType(0x9584_58f6);
 
-/// Flags of an open that are the app's to choose for what it may open.
+/// Flags of an open that the app may choose.
 const PASSED: i32 = libc::O_ACCMODE
     | libc::O_APPEND
     | libc::O_DIRECT
@@ -31,7 +31,7 @@ const PASSED: i32 = libc::O_ACCMODE
     | libc::O_SYNC
     | libc::O_TRUNC;
 
-/// Answers a call in the kernel's place.
+/// Answers a call instead of the kernel.
 ///
 /// # Errors
 /// The object of the call is no longer the one that was judged.
@@ -64,18 +64,18 @@ pub fn answer(
     })
 }
 
-/// The objects that an open for writing may open in a container.
+/// Objects that an open for writing may open in a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A device that is meant to be written to.
+    /// A device that programs may write to.
     Device,
-    /// A pipe or memory, by a descriptor's link.
+    /// A pipe or memory, through a link of a descriptor.
     Own,
     /// A file of the image, which an open with O_CREAT opens for reading.
     File,
 }
 
-/// Opens what `target` refers to as the app would have.
+/// Opens `target` as the app would have.
 fn reopen(caller: &Caller, target: &Target, flags: i32) -> nix::Result<OwnedFd> {
     let handle = target.handle.as_ref().ok_or(Errno::ENOENT)?;
     let status = fstat(handle)?;
@@ -90,7 +90,7 @@ fn reopen(caller: &Caller, target: &Target, flags: i32) -> nix::Result<OwnedFd> 
         Kind::Device | Kind::Own => flags & PASSED,
         Kind::File => flags & PASSED & !libc::O_ACCMODE & !libc::O_TRUNC,
     };
-    // imrun never waits for whoever is at a pipe's other end, and gets no terminal by this.
+    // imrun never waits for the other end of a pipe, and never acquires a controlling terminal.
     let own = OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
     let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
     let file = open(
@@ -105,8 +105,8 @@ fn reopen(caller: &Caller, target: &Target, flags: i32) -> nix::Result<OwnedFd> 
     Ok(file)
 }
 
-/// Returns the kind of an object, or the errno of the kernel or of Landlock if an app cannot open it. The
-/// user's rights are not checked here.
+/// Returns the kind of an object, or the errno of the kernel or Landlock if an app cannot open it. Does
+/// not check the user's rights.
 fn openable(handle: &OwnedFd, flags: i32) -> nix::Result<Kind> {
     let status = fstat(handle)?;
     let file_system = fstatfs(handle)?.filesystem_type();
@@ -124,7 +124,8 @@ fn openable(handle: &OwnedFd, flags: i32) -> nix::Result<Kind> {
             TMPFS_MAGIC | HUGETLBFS_MAGIC => Ok(Kind::Own),
             _ => Err(Errno::EACCES),
         },
-        // What other files tell may depend on who opens them, or on more than the bits of a mode.
+        // The content of other files may depend on who opens them, or access may depend on more than the
+        // mode bits.
         SFlag::S_IFREG if is_read => match file_system {
             EROFS_SUPER_MAGIC | OVERLAYFS_SUPER_MAGIC => Ok(Kind::File),
             _ => Err(Errno::EACCES),
@@ -136,7 +137,7 @@ fn openable(handle: &OwnedFd, flags: i32) -> nix::Result<Kind> {
     }
 }
 
-/// Sets the length of the app's memory file, unless the descriptor is of a file that has a name.
+/// Sets the length of the app's memory file. Refuses a descriptor of a file that has a name.
 fn truncate(caller: &Caller, number: i32, length: i64) -> Read<nix::Result<()>> {
     let file = descriptor_of(caller.pid(), || caller.process(), number).map_err(Unread)?;
     let status = fstat(&file).map_err(Unread)?;
@@ -146,8 +147,8 @@ fn truncate(caller: &Caller, number: i32, length: i64) -> Read<nix::Result<()>> 
     Ok(ftruncate(&file, length))
 }
 
-/// Binds a socket of the app's, without imrun's own rights: in the host's network the app could not
-/// have a port that takes a capability, nor all that a netlink socket tells.
+/// Binds one of the app's sockets without imrun's own rights. With them the app could get a privileged
+/// port in the host's network, or privileged netlink messages.
 fn bind(caller: &Caller, number: i32, address: &[u8]) -> nix::Result<()> {
     let socket = descriptor_of(caller.pid(), || caller.process(), number)?;
     unprivileged(|| socket::bind(socket.as_fd(), address))?

@@ -1,7 +1,7 @@
-//! Resolves a path of an app, name by name (path_resolution(7)).
+//! Resolution of an app's path, name by name (path_resolution(7)).
 //!
-//! The kernel cannot be asked for all of it: the links of /proc mean something else to imrun than to
-//! the thread whose path it is.
+//! The kernel cannot resolve it for imrun: the links of /proc lead elsewhere for imrun than for the app's
+//! thread.
 
 use super::caller::{Caller, Found, Place, Read, Rights, Target, Unread, kind, path_of};
 use crate::base::sys::open::openat2;
@@ -16,30 +16,30 @@ use std::path::{Component, Path, PathBuf};
 
 /// Maximum number of links in a path (MAXSYMLINKS).
 const LINKS: u32 = 40;
-/// Maximum number of names. A path has 2,048 at most, but its links can have more.
+/// Maximum number of names. A path has 2,048 at most, but its links can add more.
 const STEPS: u32 = 4096;
 
-/// A walk that has come so far.
+/// State of a walk.
 struct Walk<'a> {
     caller: &'a Caller,
-    /// A directory, without links.
+    /// Current directory, without links.
     here: PathBuf,
-    /// Its owner, group and mode.
+    /// Owner, group and mode of `here`.
     rights: Rights,
-    /// The names that follow, the last one first.
+    /// Names that follow, in reverse order.
     rest: Vec<OsString>,
     links: u32,
     steps: u32,
-    /// True if a link as the last name is followed.
+    /// True if the walk follows a link in the last name.
     follow: bool,
     is_per_process: bool,
     is_foreign: bool,
 }
 
-/// Follows `name` from the directory `start`; a link as its last part too where `follow` says so.
+/// Follows `name` from the directory `start`. If `follow` is set, also follows a link in the last name.
 pub fn walk(caller: &Caller, start: &Path, name: &[u8], follow: bool) -> Read<Target> {
     if !start.is_absolute() {
-        // A descriptor of a pipe, or a directory that nobody can reach any more.
+        // A descriptor of a pipe, or a directory that is no longer reachable.
         let path = start.join(OsStr::from_bytes(name));
         return Ok(absent(path, start, Found::Unreachable(Errno::ENOTDIR)));
     }
@@ -65,7 +65,7 @@ pub fn walk(caller: &Caller, start: &Path, name: &[u8], follow: bool) -> Read<Ta
 }
 
 impl Walk<'_> {
-    /// Puts a path in front of the names that follow.
+    /// Puts a path before the names that follow.
     fn prepend(&mut self, path: &Path) {
         let names = path.components().rev().filter_map(|part| match part {
             Component::Normal(name) => Some(name.to_owned()),
@@ -92,7 +92,7 @@ impl Walk<'_> {
         Ok(found(self.here.clone(), handle, &status))
     }
 
-    /// Succeeds on to `name`; Some where the walk ends there.
+    /// Continues to `name`; returns the target if the walk ends there.
     fn step(&mut self, name: &OsStr) -> Read<Option<Target>> {
         let path = self.here.join(name);
         self.steps += 1;
@@ -118,7 +118,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Nothing is at `path`, nor what should follow.
+    /// Ends the walk at `path`, which does not exist, with the names that would follow.
     fn stop(&self, path: PathBuf, errno: Errno) -> Target {
         let rest = self.rest.iter().rev();
         let whole = rest.fold(path, |path, name| path.join(name));
@@ -153,7 +153,7 @@ impl Walk<'_> {
         Ok(None)
     }
 
-    /// `/proc/self` is another for who looks from outside.
+    /// Returns the target of `/proc/self` and `/proc/thread-self`, which lead elsewhere for imrun.
     fn own_directory(&self, path: &Path) -> Option<PathBuf> {
         let own = self.caller.own_process();
         match path.to_str()? {
@@ -165,7 +165,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Succeeds where a link like /proc/1/cwd or /proc/1/fd/3 leads, which is no path but the thing itself.
+    /// Follows a link like /proc/1/cwd or /proc/1/fd/3, which leads to an object and not to a path.
     fn follow_process(&mut self, path: PathBuf) -> Read<Option<Target>> {
         let relative = path.strip_prefix("/").unwrap_or(&path);
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
@@ -185,7 +185,7 @@ impl Walk<'_> {
     }
 }
 
-/// The number of the process whose a link in /proc is; None of those that lead to paths.
+/// Returns the id of the process that a link in /proc belongs to; `None` for links that lead to paths.
 fn owner(path: &Path) -> Option<&str> {
     let mut names = path.iter().skip(2);
     let process = names.next()?.to_str()?;
@@ -205,7 +205,7 @@ fn lookup(caller: &Caller, path: &Path) -> nix::Result<(OwnedFd, FileStat)> {
 }
 
 fn found(path: PathBuf, handle: OwnedFd, status: &FileStat) -> Target {
-    // As the container's own mounts have it, where that can be told.
+    // As seen through the container's own mounts, if the kernel reports it.
     let path = path_of(handle.as_fd())
         .ok()
         .filter(|path| path.is_absolute())
@@ -224,7 +224,7 @@ fn found(path: PathBuf, handle: OwnedFd, status: &FileStat) -> Target {
     }
 }
 
-/// Makes the target of a name that leads to no object; `found` says why.
+/// Makes the target of a name that leads to no object; `found` gives the reason.
 fn absent(path: PathBuf, nearest: &Path, found: Found) -> Target {
     let place = Place {
         path,
@@ -246,7 +246,7 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::symlink;
 
-    /// Follows `name` from a directory of this process; the target relative to that.
+    /// Follows `name` from a directory of this process; returns the target relative to it.
     fn lead(top: &Path, name: &str, follow: bool) -> (String, Found) {
         let caller = Caller::new(std::process::id() as i32);
         let place = walk(&caller, top, name.as_bytes(), follow).unwrap().place;
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told_from_what_is_there() {
+    fn missing_names_are_told_from_existing_ones() {
         let (_dir, top) = directory();
         let found = |name, follow| lead(&top, name, follow);
         assert_eq!(found("", true), (String::new(), Found::Directory));
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_goes_round_in_circles_comes_to_an_end() {
+    fn a_walk_through_a_loop_of_links_ends() {
         let (_dir, top) = directory();
         symlink("sub/../".repeat(400), top.join("long")).unwrap();
         let found = lead(&top, &"long/".repeat(30), true).1;
