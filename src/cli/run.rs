@@ -10,7 +10,7 @@ use crate::image::reference::{ImageArgument, Reference};
 use crate::logs::SinkUrl;
 use crate::runtime::capabilities;
 use crate::runtime::cgroup::{Cpus, Limits};
-use crate::runtime::container::{self, EnvFile, Outcome, Request, Subject};
+use crate::runtime::container::{self, EnvFile, ImageLaunch, Outcome, Request, Source};
 use crate::runtime::integrity::Demand;
 use crate::runtime::launch::Network;
 use crate::runtime::observe::OnWrite;
@@ -205,17 +205,21 @@ impl Run {
         Ok(Request {
             store: global.store(),
             root: global.root.clone(),
-            subject: Subject::Image(image),
-            bundle: None,
+            source: Source::Image(ImageLaunch {
+                image,
+                args: self.args,
+                entrypoint: self.entrypoint,
+                env_files,
+                env: self.env,
+                user: self.user,
+                workdir: self.workdir,
+                hostname: self.hostname,
+                stop_signal: self.stop_signal,
+                masked: Vec::new(),
+                instead_of: None,
+            }),
             integrity: self.integrity,
             driver: self.root.driver,
-            args: self.args,
-            entrypoint: self.entrypoint,
-            env_files,
-            env: self.env,
-            user: self.user,
-            workdir: self.workdir,
-            hostname: self.hostname,
             name: self.name.map(check_name).transpose()?,
             capabilities,
             network,
@@ -234,17 +238,12 @@ impl Run {
             },
             sinks,
             log_buffer: self.log_buffer,
-            stop_signal: self.stop_signal,
             policy: Policy {
                 on_stall: self.on_stall,
                 stall_deadline: self.stall_deadline,
-                stop_signal: libc::SIGTERM,
                 stop_timeout: self.stop_timeout,
-                drain: Duration::from_secs(5),
-                run_for: None,
+                ..Policy::default()
             },
-            masked: Vec::new(),
-            instead_of: None,
         })
     }
 }

@@ -71,28 +71,12 @@ pub struct Request {
     pub store: Store,
     /// Directory of the runtime state (`--root`).
     pub root: PathBuf,
-    /// Image or directory to use as the root.
-    pub subject: Subject,
-    /// Bundle whose settings replace the image's config and the fields below.
-    pub bundle: Option<Bundle>,
+    /// Image or bundle to launch.
+    pub source: Source,
     /// Weakest integrity level to accept.
     pub integrity: Demand,
     /// Driver that mounts the image.
     pub driver: Driver,
-    /// Arguments that replace the image's command.
-    pub args: Vec<OsString>,
-    /// Program that replaces the image's entrypoint; empty means none.
-    pub entrypoint: Option<OsString>,
-    /// Files of variables, which add to the image's environment or override it.
-    pub env_files: Vec<EnvFile>,
-    /// Variables, `NAME=VALUE` or the NAME of one of imrun's own; they override the files'.
-    pub env: Vec<OsString>,
-    /// User that replaces the image's.
-    pub user: Option<String>,
-    /// Working directory that replaces the image's.
-    pub workdir: Option<String>,
-    /// Host name; `None` uses the start of the digest.
-    pub hostname: Option<String>,
     /// Container name, unique among the running containers.
     pub name: Option<String>,
     /// Capabilities of the app.
@@ -109,15 +93,66 @@ pub struct Request {
     pub sinks: Vec<SinkUrl>,
     /// Maximum number of bytes buffered per sink.
     pub log_buffer: usize,
-    /// Stop signal that replaces the image's.
-    pub stop_signal: Option<i32>,
     /// Supervision policy; its stop signal is the default.
     pub policy: Policy,
+}
+
+/// Image or bundle to launch.
+pub enum Source {
+    /// Image whose config says how it starts.
+    Image(ImageLaunch),
+    /// Bundle that says all of it, with an image or a directory as its root.
+    Bundle {
+        /// Root of the container.
+        root: Subject,
+        /// Settings of the bundle.
+        bundle: Bundle,
+    },
+}
+
+/// Launch of an image: the settings that replace those of its config.
+pub struct ImageLaunch {
+    /// Manifest or index in the store.
+    pub image: Digest,
+    /// Arguments that replace the image's command.
+    pub args: Vec<OsString>,
+    /// Program that replaces the image's entrypoint; empty means none.
+    pub entrypoint: Option<OsString>,
+    /// Files of variables, which add to the image's environment or override it.
+    pub env_files: Vec<EnvFile>,
+    /// Variables, `NAME=VALUE` or the NAME of one of imrun's own; they override the files'.
+    pub env: Vec<OsString>,
+    /// User that replaces the image's.
+    pub user: Option<String>,
+    /// Working directory that replaces the image's.
+    pub workdir: Option<String>,
+    /// Host name; `None` uses the start of the digest.
+    pub hostname: Option<String>,
+    /// Stop signal that replaces the image's.
+    pub stop_signal: Option<i32>,
     /// Paths to mask in addition to those that always are; see [`Spec::masked`].
     pub masked: Vec<CString>,
     /// Outcome of the image that this one replaces as a fallback: a record of it follows the launch
     /// record.
     pub instead_of: Option<Value>,
+}
+
+impl Request {
+    /// Returns the bundle, if it is one.
+    fn bundle(&self) -> Option<&Bundle> {
+        match &self.source {
+            Source::Image(_) => None,
+            Source::Bundle { bundle, .. } => Some(bundle),
+        }
+    }
+
+    /// Returns the root of the container.
+    fn subject(&self) -> Subject {
+        match &self.source {
+            Source::Image(launch) => Subject::Image(launch.image),
+            Source::Bundle { root, .. } => root.clone(),
+        }
+    }
 }
 
 /// Result of a launch.
@@ -147,7 +182,7 @@ pub fn run_with_gate(request: &Request, status: &Status, gate: &dyn Gate) -> Res
     }
     let (loaded, root_files) =
         request
-            .subject
+            .subject()
             .load(&request.store, request.integrity, request.driver)?;
     let memo = root_files.memo().map(|memo| memo.to_string());
     status.event(
@@ -160,11 +195,7 @@ pub fn run_with_gate(request: &Request, status: &Status, gate: &dyn Gate) -> Res
     let runtime = Runtime::open(&request.root)?;
     runtime.sweep()?;
     let id = new_id()?;
-    let place = match request
-        .bundle
-        .as_ref()
-        .and_then(|bundle| bundle.cgroup.clone())
-    {
+    let place = match request.bundle().and_then(|bundle| bundle.cgroup.clone()) {
         Some(asked) => Some(asked),
         None => cgroup::own_place(&id)?,
     };
@@ -306,7 +337,11 @@ impl Launch<'_> {
         };
         let shipper = Shipper::start(&self.request.sinks, &self.origin(&launch)?, options)?;
         let sequence = shipper.push_record("launch", json!({ "id": launch, "record": record }));
-        if let Some(other) = &self.request.instead_of {
+        if let Source::Image(ImageLaunch {
+            instead_of: Some(other),
+            ..
+        }) = &self.request.source
+        {
             shipper.push_record("fallback", other.clone());
         }
         self.report_changes(&shipper)?;
@@ -323,7 +358,7 @@ impl Launch<'_> {
 
     /// Reports each setting of the bundle that the container does not get as a side effect.
     fn report_changes(&self, shipper: &Shipper) -> Result<()> {
-        let bundle = self.request.bundle.as_ref();
+        let bundle = self.request.bundle();
         for change in bundle.into_iter().flat_map(|bundle| &bundle.changes) {
             shipper.open().push_record("side-effect", change);
             self.status.event("side-effect", change.clone())?;
@@ -335,7 +370,7 @@ impl Launch<'_> {
     }
 
     fn ids(&self, root: &Mounted, spec: &Spec) -> Result<Ids> {
-        let bundle = self.request.bundle.as_ref();
+        let bundle = self.request.bundle();
         let owners = ids::Owners::own()?;
         let ids = match bundle.and_then(|bundle| bundle.ids.clone()) {
             // The bundle decides; ids that it does not map stay unmapped.

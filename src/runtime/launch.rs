@@ -82,6 +82,17 @@ pub struct Spec {
     /// True if the app's exit waits until imrun has passed on its output. Needed if another process reaps
     /// the app.
     pub relayed: bool,
+    /// Absolute paths that are masked in addition to those that always are.
+    pub masked: Vec<CString>,
+    /// Settings that only a bundle changes.
+    pub settings: Settings,
+    /// True if the settings come from a config.json: errors then name its fields.
+    pub from_bundle: bool,
+}
+
+/// Settings of the app's process that only a bundle changes.
+#[derive(Debug, Clone)]
+pub struct Settings {
     /// File mode creation mask (umask(2)).
     pub umask: u32,
     /// Resource limits.
@@ -98,14 +109,27 @@ pub struct Spec {
     pub domainname: Option<CString>,
     /// Sysctls of the container's namespaces, applied after imrun's own.
     pub sysctls: Vec<Setting>,
-    /// Absolute paths that are masked in addition to those that always are.
-    pub masked: Vec<CString>,
     /// Seccomp filter of the bundle, in addition to imrun's.
     pub filter: Option<Filter>,
     /// Number of imrun's descriptors, from 3 on, that stay open.
     pub descriptors: i32,
-    /// True if the settings come from a config.json: errors then name its fields.
-    pub from_bundle: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            umask: 0o022,
+            rlimits: Vec::new(),
+            scheduler: None,
+            io_priority: None,
+            personality: 0,
+            oom_score_adj: None,
+            domainname: None,
+            sysctls: Vec::new(),
+            filter: None,
+            descriptors: 0,
+        }
+    }
 }
 
 /// Seccomp filter that a bundle brings.
@@ -378,7 +402,7 @@ impl ClonedChild<'_> {
         let (masked, resources) = (spec.masked.clone(), Resources::of(&spec, self.owner));
         let mut prepared = self.await_clone(names)?;
         prepared.map_ids(ids)?;
-        prepared.set_oom_score(spec.oom_score_adj)?;
+        prepared.set_oom_score(spec.settings.oom_score_adj)?;
         let namespace = ids
             .shifted
             .then(|| user_namespace(prepared.pid))

@@ -65,6 +65,19 @@ pub struct Policy {
     pub run_for: Option<Duration>,
 }
 
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy {
+            on_stall: OnStall::Block,
+            stall_deadline: Duration::from_secs(30),
+            stop_signal: libc::SIGTERM,
+            stop_timeout: Duration::from_secs(10),
+            drain: Duration::from_secs(5),
+            run_for: None,
+        }
+    }
+}
+
 /// End of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {

@@ -26,11 +26,11 @@ pub struct Process {
     pub umask: Option<u32>,
     /// Resource limits.
     pub rlimits: Vec<Rlimit>,
-    /// See [`crate::runtime::launch::Spec::scheduler`].
+    /// See [`crate::runtime::launch::Settings::scheduler`].
     pub scheduler: Option<Scheduler>,
-    /// See [`crate::runtime::launch::Spec::io_priority`].
+    /// See [`crate::runtime::launch::Settings::io_priority`].
     pub io_priority: Option<(i32, i32)>,
-    /// See [`crate::runtime::launch::Spec::oom_score_adj`].
+    /// See [`crate::runtime::launch::Settings::oom_score_adj`].
     pub oom_score_adj: Option<i32>,
 }
 
@@ -49,13 +49,13 @@ pub struct Bundle {
     pub hostname: Option<String>,
     /// NIS domain name in the container.
     pub domainname: Option<CString>,
-    /// See [`crate::runtime::launch::Spec::sysctls`].
+    /// See [`crate::runtime::launch::Settings::sysctls`].
     pub sysctls: Vec<Setting>,
-    /// See [`crate::runtime::launch::Spec::personality`].
+    /// See [`crate::runtime::launch::Settings::personality`].
     pub personality: u64,
     /// See [`crate::runtime::launch::Spec::masked`].
     pub masked: Vec<CString>,
-    /// See [`crate::runtime::launch::Spec::filter`].
+    /// See [`crate::runtime::launch::Settings::filter`].
     pub filter: Option<Filter>,
     /// User and group id mappings; `None` lets imrun choose.
     pub ids: Option<(Vec<IdRange>, Vec<IdRange>)>,

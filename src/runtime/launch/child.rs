@@ -274,7 +274,7 @@ fn start(args: &ChildArgs<'_>) -> Result<Infallible, Failure> {
     enter_root(args, setup, &received, mounts)?;
     let name = std::os::unix::ffi::OsStrExt::from_bytes(setup.spec.hostname.as_bytes());
     nix::unistd::sethostname::<&std::ffi::OsStr>(name).at(Step::Hostname)?;
-    if let Some(name) = &setup.spec.domainname {
+    if let Some(name) = &setup.spec.settings.domainname {
         process::set_domain_name(name).at(Step::Domainname)?;
     }
     connect_stdio(args)?;
@@ -295,7 +295,7 @@ fn start(args: &ChildArgs<'_>) -> Result<Infallible, Failure> {
     }
     let [] = await_message(args, GO)?;
     // Installed last: the bundle's filter need not allow the calls that the child makes until here.
-    if let Some(filter) = &setup.spec.filter {
+    if let Some(filter) = &setup.spec.settings.filter {
         add_filter(args, filter)?;
     }
     Err(execute(&setup.spec))
@@ -462,11 +462,11 @@ fn configure(proc: &OwnedFd, args: &ChildArgs<'_>, spec: &Spec) -> Result<(), Fa
         set_sysctls(proc, &sysctl::NETWORK)?;
     }
     // After imrun's own: the bundle's values take precedence.
-    for (index, Setting { path, value, .. }) in spec.sysctls.iter().enumerate() {
+    for (index, Setting { path, value, .. }) in spec.settings.sysctls.iter().enumerate() {
         let set = sysctl::set(proc.as_fd(), path, value);
         set.at_element(Step::Sysctl, index)?;
     }
-    for (index, Setting { path, value, .. }) in spec.sysctls.iter().enumerate() {
+    for (index, Setting { path, value, .. }) in spec.settings.sysctls.iter().enumerate() {
         let holds = sysctl::holds(proc.as_fd(), path, value);
         if !holds.at_element(Step::SysctlRead, index)? {
             return Err(Errno::EIO).at_element(Step::SysctlKept, index);
@@ -508,8 +508,8 @@ fn connect_stdio(args: &ChildArgs<'_>) -> Result<(), Failure> {
 
 fn drop_privileges(args: &ChildArgs<'_>, spec: &Spec) -> Result<(), Failure> {
     setrlimit(Resource::RLIMIT_CORE, NO_CORE, NO_CORE).at(Step::CoreLimit)?;
-    umask(Mode::from_bits_truncate(spec.umask));
-    process::set_personality(spec.personality).at(Step::Personality)?;
+    umask(Mode::from_bits_truncate(spec.settings.umask));
+    process::set_personality(spec.settings.personality).at(Step::Personality)?;
     let capabilities = spec.capabilities.bits();
     bound_capabilities(capabilities)?;
     // Otherwise a user other than 0 would lose all capabilities.
@@ -522,7 +522,7 @@ fn drop_privileges(args: &ChildArgs<'_>, spec: &Spec) -> Result<(), Failure> {
     // A missing program is an error of `create`, not only of `start`.
     try_candidates(spec, process::find_executable)?;
     process::close_on_exec_from(3).at(Step::CloseRange)?;
-    process::keep_open(3..3 + spec.descriptors).at(Step::KeepOpen)
+    process::keep_open(3..3 + spec.settings.descriptors).at(Step::KeepOpen)
 }
 
 /// Drops all capabilities except `keep` from the bounding set.

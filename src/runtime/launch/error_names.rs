@@ -20,7 +20,12 @@ impl ErrorNames {
         ErrorNames {
             from_bundle: spec.from_bundle,
             program: spec.args.strings()[0].to_string_lossy().into_owned(),
-            sysctls: spec.sysctls.iter().map(|one| one.name.clone()).collect(),
+            sysctls: spec
+                .settings
+                .sysctls
+                .iter()
+                .map(|one| one.name.clone())
+                .collect(),
             masked: spec
                 .masked
                 .iter()
@@ -73,7 +78,9 @@ impl ErrorNames {
                 if self.from_bundle {
                     error.hint("imrun creates no directory in a root")
                 } else {
-                    error.hint("set another one with --workdir; imrun creates no directory in a root")
+                    error.hint(
+                        "set another one with --workdir; imrun creates no directory in a root",
+                    )
                 }
             }
             Step::AttachProc if self.from_bundle => not_a_directory("/proc", why),

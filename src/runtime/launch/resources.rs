@@ -43,9 +43,9 @@ impl Resources {
     pub fn of(spec: &Spec, owner: Option<u32>) -> Resources {
         Resources {
             owner,
-            limits: spec.rlimits.clone(),
-            scheduler: spec.scheduler,
-            io_priority: spec.io_priority,
+            limits: spec.settings.rlimits.clone(),
+            scheduler: spec.settings.scheduler,
+            io_priority: spec.settings.io_priority,
         }
     }
 
