@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// The caller's environment of all tests.
+/// Caller's environment in all tests.
 fn caller(name: &OsStr) -> Option<OsString> {
     (name == "CALLER").then(|| "from-caller".into())
 }
