@@ -63,7 +63,10 @@ const REFUSED: [(&str, &str); 27] = [
     ("CAP_LINUX_IMMUTABLE", FILES),
     ("CAP_MAC_ADMIN", HOST),
     ("CAP_MAC_OVERRIDE", HOST),
-    ("CAP_MKNOD", "it allows creating device nodes, and a container cannot create any"),
+    (
+        "CAP_MKNOD",
+        "it allows creating device nodes, and a container cannot create any",
+    ),
     (
         "CAP_NET_ADMIN",
         "it allows changing the network, which the host configures",
@@ -108,12 +111,8 @@ pub fn parse(text: &str) -> Result<Capability> {
             Err(Error::policy(what, why).hint("start the app as the right user with --user"))
         }
         Some((_, why)) => Err(Error::policy(what, why)),
-        None => Err(
-            Error::usage(what, "Linux has no such capability").hint(format_args!(
-                "available: {}",
-                names().join(", ")
-            )),
-        ),
+        None => Err(Error::usage(what, "Linux has no such capability")
+            .hint(format_args!("available: {}", names().join(", ")))),
     }
 }
 

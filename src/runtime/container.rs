@@ -42,7 +42,7 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use subject::{Loaded, Mounted, RootFiles};
+use subject::{Loaded, MountedRoot, RootFiles};
 
 pub use bundle::{Bundle, Process};
 pub use gate::{Gate, OpenGate};
@@ -283,7 +283,7 @@ impl Launch<'_> {
         Ok((announced, ending, report))
     }
 
-    fn mount(&self, root_files: RootFiles) -> Result<(RootFiles, Mounted)> {
+    fn mount(&self, root_files: RootFiles) -> Result<(RootFiles, MountedRoot)> {
         let request = self.request;
         let (demand, driver) = (request.integrity, request.driver);
         root_files.mount_or_unpack(self.loaded.image(), &request.store, demand, driver)
@@ -294,7 +294,7 @@ impl Launch<'_> {
         &self,
         plan: &Plan,
         root_files: &RootFiles,
-        root: &Mounted,
+        root: &MountedRoot,
         ids: &Ids,
         network: &Attachment,
     ) -> Result<Announced> {
@@ -334,7 +334,7 @@ impl Launch<'_> {
         Ok(())
     }
 
-    fn ids(&self, root: &Mounted, spec: &Spec) -> Result<Ids> {
+    fn ids(&self, root: &MountedRoot, spec: &Spec) -> Result<Ids> {
         let bundle = self.request.bundle.as_ref();
         let owners = ids::Owners::own()?;
         let ids = match bundle.and_then(|bundle| bundle.ids.clone()) {
@@ -352,7 +352,7 @@ impl Launch<'_> {
         &self,
         child: ClonedChild<'_>,
         spec: Spec,
-        root: Mounted,
+        root: MountedRoot,
         ids: &Ids,
         announced: &Announced,
         cgroup: &Cgroup,

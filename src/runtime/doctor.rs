@@ -137,7 +137,9 @@ fn root() -> Result<String> {
 fn overlay(directory: &Path) -> Result<String> {
     if !ids::is_ordinary()? {
         launch::try_overlay(directory)?;
-        return Ok("two directories were mounted as an overlay, and nothing was written".to_owned());
+        return Ok(
+            "two directories were mounted as an overlay, and nothing was written".to_owned(),
+        );
     }
     let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWIPC;
     probe::try_overlay(flags as u64)

@@ -193,7 +193,7 @@ fn check_name(source: &str, name: &OsStr) -> Result<()> {
     if name.as_bytes().iter().any(|b| matches!(b, 0 | b'=')) {
         return Err(Error::usage(
             variable(source, name),
-            "a name must not contain `=` or NUL",
+            "a name contains neither `=` nor NUL",
         ));
     }
     Ok(())

@@ -250,7 +250,10 @@ fn outside(ranges: &[IdRange], id: u32) -> Option<u32> {
 }
 
 fn beyond(kind: &str, id: u32) -> Error {
-    Error::policy(format_args!("{kind} {id}"), "is not mapped in the container")
+    Error::policy(
+        format_args!("{kind} {id}"),
+        "is not mapped in the container",
+    )
 }
 
 #[cfg(test)]

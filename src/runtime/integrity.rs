@@ -239,7 +239,9 @@ fn by_verity(
                 &seal.measures,
                 "the manifest's verity annotation is",
             )
-            .map_err(|e| e.hint("run imrun verify to find out whether the file or the annotation is wrong"))?;
+            .map_err(|e| {
+                e.hint("run imrun verify to find out whether the file or the annotation is wrong")
+            })?;
             (seal.tree, Memo::NotNeeded)
         }
         None => by_memo(image, store, &sources, measures)?,

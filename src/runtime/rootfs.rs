@@ -50,8 +50,8 @@ pub struct Root {
 /// The descriptors are the ones whose bytes were verified; no path is looked up again.
 ///
 /// # Errors
-/// Those of the failing call. A file system that cannot back the mount (ENOTBLK: tmpfs, overlayfs, EROFS;
-/// any before Linux 6.12) is not an error: imrun then uses loop devices.
+/// The system call that failed. A file system that cannot back the mount (ENOTBLK: tmpfs, overlayfs,
+/// EROFS; any before Linux 6.12) is not an error: imrun then uses loop devices.
 pub fn mount(sources: &Sources) -> Result<Root> {
     let tree = sources.tree.as_fd();
     let tars: Vec<_> = sources.tars.iter().map(AsFd::as_fd).collect();

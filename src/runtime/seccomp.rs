@@ -64,9 +64,9 @@ impl Rule {
 pub enum Watch {
     /// All of them.
     Always,
-    /// Those that meet the condition.
+    /// Only calls that meet the condition.
     Where(Condition),
-    /// Those that do not meet the condition.
+    /// Only calls that do not meet the condition.
     Unless(Condition),
 }
 

@@ -1,6 +1,6 @@
 //! Plan of a launch, derived from the image's config and the request.
 
-use super::subject::{Loaded, Mounted, RootFiles};
+use super::subject::{Loaded, MountedRoot, RootFiles};
 use super::{Bundle, EnvFile, Request};
 use crate::base::error::{Context, Error, Result};
 use crate::base::sys::open::openat2;
@@ -178,7 +178,7 @@ impl Plan {
         request: &Request,
         loaded: &Loaded,
         root_files: &RootFiles,
-        root: &Mounted,
+        root: &MountedRoot,
         ids: &Ids,
         network: &Attachment,
     ) -> Result<Record> {
@@ -406,9 +406,8 @@ fn fingerprint_key() -> Result<Vec<u8>> {
     let machine_id = match configured {
         Some(_) => Vec::new(),
         None => std::fs::read(FILE).map_err(|error| {
-            Error::unsupported(FILE, crate::base::error::reason_of(&error)).hint(
-                "set IMRUN_FINGERPRINT_KEY to a key for the environment's fingerprints",
-            )
+            Error::unsupported(FILE, crate::base::error::reason_of(&error))
+                .hint("set IMRUN_FINGERPRINT_KEY to a key for the environment's fingerprints")
         })?,
     };
     env::fingerprint_key(configured.as_deref().map(OsStr::as_bytes), &machine_id)

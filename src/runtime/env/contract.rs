@@ -90,9 +90,7 @@ impl Requirement {
                 "secret" => requirement.secret = member.truth()?,
                 "pattern" => requirement.pattern = Some(Pattern::read(&member)?),
                 _ => {
-                    return Err(
-                        member.error("is unknown; expected required, pattern or secret")
-                    );
+                    return Err(member.error("is unknown; expected required, pattern or secret"));
                 }
             }
         }

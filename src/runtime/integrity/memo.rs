@@ -113,8 +113,7 @@ fn refuse_foreign(directory: &Path) -> Result<()> {
     if paths::is_own(directory, 0o022)? {
         return Ok(());
     }
-    let why =
-        "is not writable by this user alone: others could forge memos";
+    let why = "is not writable by this user alone: others could forge memos";
     Err(Error::policy(format_args!("{directory:?}"), why)
         .hint("find out who created it, and remove it: imrun creates it again"))
 }

@@ -41,7 +41,10 @@ fn an_annotated_image_has_the_level_verity_only_with_its_annotated_digests() {
     let good = measured(&sources());
     assert_eq!(good.len(), 3);
     let checked = by_verity(&image, &store, sources(), good.clone()).unwrap();
-    assert_eq!((checked.level, checked.memo), (Level::Verity, Memo::NotNeeded));
+    assert_eq!(
+        (checked.level, checked.memo),
+        (Level::Verity, Memo::NotNeeded)
+    );
     let tree = image.verify(&store, &sources(), false).unwrap().tree_digest;
     assert_eq!(checked.tree_digest, tree);
     for (place, name) in ["tree image", "layer 1", "layer 2"].into_iter().enumerate() {

@@ -73,11 +73,13 @@ impl ErrorNames {
                 if self.from_bundle {
                     error.hint("imrun creates no directory in a root")
                 } else {
-                    error.hint("set another one with --workdir; imrun creates no directory in a root")
+                    error.hint(
+                        "set another one with --workdir; imrun creates no directory in a root",
+                    )
                 }
             }
             Step::AttachProc if self.from_bundle => not_a_directory("/proc", why),
-            Step::Covers | Step::AttachSysfs | Step::AttachCgroupfs if self.from_bundle => {
+            Step::Masks | Step::AttachSysfs | Step::AttachCgroupfs if self.from_bundle => {
                 not_a_directory("/sys", why)
             }
             Step::SysctlKept => Error::system(sysctl(), NOT_KEPT),

@@ -62,8 +62,9 @@ fn missing(errno: Errno) -> Error {
     );
     match errno {
         Errno::EOPNOTSUPP => error.hint("add landlock to the kernel's lsm= list"),
-        _ => error
-            .hint("imrun needs a kernel with CONFIG_SECURITY_LANDLOCK and landlock in its lsm= list"),
+        _ => error.hint(
+            "imrun needs a kernel with CONFIG_SECURITY_LANDLOCK and landlock in its lsm= list",
+        ),
     }
 }
 

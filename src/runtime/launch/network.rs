@@ -105,10 +105,8 @@ impl Network {
             },
         };
         if parsed == Mode::None && !dns.is_empty() {
-            return Err(
-                Error::usage("--dns", "the container has no network")
-                    .hint("add --net host or --net ns:PATH"),
-            );
+            return Err(Error::usage("--dns", "the container has no network")
+                .hint("add --net host or --net ns:PATH"));
         }
         if dns.len() > MAX_DNS {
             return Err(Error::usage(
@@ -165,7 +163,10 @@ impl Network {
             (Source::Host(dns), _) => dns,
         };
         let resolv_conf = if dns.is_empty() {
-            HostFile::open(Path::new(RESOLV_CONF), "set name servers with --dns ADDRESS")?
+            HostFile::open(
+                Path::new(RESOLV_CONF),
+                "set name servers with --dns ADDRESS",
+            )?
         } else {
             HostFile::made(resolv_conf(dns).into_bytes())
         };

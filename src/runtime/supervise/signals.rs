@@ -58,7 +58,12 @@ pub(super) fn stop_timeout(info: &siginfo) -> Option<Duration> {
 
 /// Parses a signal name (`SIGTERM`, `TERM`, `RTMIN+3`) or number, as in image configs and docker.
 pub fn parse(text: &str) -> Result<i32> {
-    let unknown = || Error::usage(format_args!("signal {text:?}"), "expected a name such as SIGTERM, or a number from 1 to 64");
+    let unknown = || {
+        Error::usage(
+            format_args!("signal {text:?}"),
+            "expected a name such as SIGTERM, or a number from 1 to 64",
+        )
+    };
     let name = text.to_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
     let real_time = |offset: i32| libc::SIGRTMIN() + offset;
