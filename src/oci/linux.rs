@@ -7,7 +7,7 @@ use super::seccomp::{self, Seccomp};
 use crate::base::error::Result;
 use crate::base::json::Node;
 use crate::runtime::id_map::IdRange;
-use crate::runtime::launch::{Setting, is_covered};
+use crate::runtime::launch::{Setting, is_mask};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Component, Path, PathBuf};
@@ -382,7 +382,7 @@ fn masked(linux: &Node<'_>) -> Result<Vec<CString>> {
         let path: PathBuf = components().collect();
         let path = path.to_str().expect("it was text").to_owned();
         let path_string = CString::new(path.as_str()).map_err(|_| wrong("has a NUL byte"))?;
-        if !is_covered(&path) && !masked.contains(&path_string) {
+        if !is_mask(&path) && !masked.contains(&path_string) {
             masked.push(path_string);
         }
     }

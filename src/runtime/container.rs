@@ -42,7 +42,7 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use subject::{Loaded, Mounted, RootFiles};
+use subject::{Loaded, MountedRoot, RootFiles};
 
 pub use bundle::{Bundle, Process};
 pub use gate::{Gate, OpenGate};
@@ -314,7 +314,7 @@ impl Launch<'_> {
         Ok((announced, ending, report))
     }
 
-    fn mount(&self, root_files: RootFiles) -> Result<(RootFiles, Mounted)> {
+    fn mount(&self, root_files: RootFiles) -> Result<(RootFiles, MountedRoot)> {
         let request = self.request;
         let (demand, driver) = (request.integrity, request.driver);
         root_files.mount_or_unpack(self.loaded.image(), &request.store, demand, driver)
@@ -325,7 +325,7 @@ impl Launch<'_> {
         &self,
         plan: &Plan,
         root_files: &RootFiles,
-        root: &Mounted,
+        root: &MountedRoot,
         ids: &Ids,
         network: &Attachment,
     ) -> Result<Announced> {
@@ -369,7 +369,7 @@ impl Launch<'_> {
         Ok(())
     }
 
-    fn ids(&self, root: &Mounted, spec: &Spec) -> Result<Ids> {
+    fn ids(&self, root: &MountedRoot, spec: &Spec) -> Result<Ids> {
         let bundle = self.request.bundle();
         let owners = ids::Owners::own()?;
         let ids = match bundle.and_then(|bundle| bundle.ids.clone()) {
@@ -387,7 +387,7 @@ impl Launch<'_> {
         &self,
         child: ClonedChild<'_>,
         spec: Spec,
-        root: Mounted,
+        root: MountedRoot,
         ids: &Ids,
         announced: &Announced,
         cgroup: &Cgroup,

@@ -3,10 +3,10 @@
 //! ```text
 //! start ─┬─ cloner thread: clone ────────── waits for its child until execve ─────────── ends
 //!        │      child:     its own proc, sysfs, cgroup2 ── root, privileges ── waits ── execve
-//!        └─ direct:        prepares the ContainerSetup ┘                      └ sends GO
+//!        └─ prepare:       prepares the ContainerSetup ┘                      └ sends GO
 //! ```
 //! [`start`] clones a child. The child prepares everything that is the same for every container, while
-//! `direct` determines the rest in this thread. [`ClonedChild::prepare`] sends the result to the child
+//! `prepare` determines the rest in this thread. [`ClonedChild::prepare`] sends the result to the child
 //! and waits until the child is ready for execve; [`Prepared::execute`] lets it continue.
 #![forbid(unsafe_code)]
 
@@ -49,7 +49,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-pub use mask::covers as is_covered;
+pub use mask::is_mask;
 pub use namespace::{host_name_of, open_namespace};
 pub use network::{Attachment, NameFile, Network};
 pub use resources::{Rlimit, Scheduler};
@@ -195,16 +195,16 @@ pub struct CloneOptions<'a> {
 }
 
 /// Clones the child in another thread, which waits until the child executes the app or ends. Meanwhile
-/// `direct` prepares the container in this thread.
+/// `prepare` prepares the container in this thread.
 ///
 /// The app ends when the calling thread does, through its [`Guard`].
 ///
 /// # Errors
-/// Those of `direct`, or of the system call that failed. In both cases nothing of the image ran, and the
-/// child is gone.
+/// The error of `prepare`, or of the system call that failed. In both cases nothing of the image ran, and
+/// the child is gone.
 pub fn start<T>(
     options: &CloneOptions<'_>,
-    direct: impl FnOnce(ClonedChild<'_>) -> Result<T>,
+    prepare: impl FnOnce(ClonedChild<'_>) -> Result<T>,
 ) -> Result<T> {
     let CloneOptions {
         network,
@@ -266,7 +266,7 @@ pub fn start<T>(
             .name("cloner".into())
             .spawn_scoped(scope, clone)
             .context(|| "clone(thread)")?;
-        let prepared = direct(child);
+        let prepared = prepare(child);
         let cloned = cloner
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -380,7 +380,7 @@ impl ClonedChild<'_> {
     /// given, the child waits there until its work is done.
     ///
     /// # Errors
-    /// Those of the system call that failed, in either process; those of `mounted`.
+    /// The error of the system call that failed, in either process, or of `mounted`.
     pub fn prepare(
         self,
         spec: Spec,
@@ -572,11 +572,11 @@ impl Prepared {
     fn assert_read_only(&self, expected: &[&str], masked: &[CString]) -> Result<()> {
         let path = format!("/proc/{}/mountinfo", self.pid);
         let table = std::fs::read_to_string(&path).context(|| format!("read({path:?})"))?;
-        mount_table::check(&table, expected, &self.covers(masked)?)
+        mount_table::check(&table, expected, &self.mask_ids(masked)?)
     }
 
     /// Returns the ids of the mounts that mask `masked`.
-    fn covers(&self, masked: &[CString]) -> Result<Vec<u64>> {
+    fn mask_ids(&self, masked: &[CString]) -> Result<Vec<u64>> {
         if masked.is_empty() {
             return Ok(Vec::new());
         }
@@ -584,10 +584,10 @@ impl Prepared {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open(path.as_str(), flags, Mode::empty());
         let root = root.context(|| format!("open({path:?}, O_PATH)"))?;
-        let cover = |(index, path): (usize, &CString)| {
-            mask::cover_of(root.as_fd(), path, &self.names.masked(index)).transpose()
+        let id = |(index, path): (usize, &CString)| {
+            mask::mask_id(root.as_fd(), path, &self.names.masked(index)).transpose()
         };
-        masked.iter().enumerate().filter_map(cover).collect()
+        masked.iter().enumerate().filter_map(id).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! `--status-fd`: what happens to a launch, as one JSON object a line.
+//! `--status-fd`: events of a launch, one JSON object per line.
 #![forbid(unsafe_code)]
 
 use crate::base::error::{Context, Error, Result};
@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
 
-/// Where status events go; nowhere without a descriptor.
+/// Receiver of status events; discards them without a descriptor.
 #[derive(Default)]
 pub struct Status {
     file: Option<File>,
 }
 
 impl Status {
-    /// Events go to `/proc/self/fd/NUMBER` of the caller.
+    /// Sends events to the inherited descriptor `number`.
     pub fn to_descriptor(number: i32) -> Result<Status> {
         let file = crate::base::sys::process::inherited(number)
             .map_err(|errno| Error::usage(format_args!("--status-fd {number}"), errno.desc()))?;
@@ -32,7 +32,7 @@ impl Status {
             .context(|| "write(--status-fd)")
     }
 
-    /// Tells that nothing of the image ran, and why.
+    /// Reports that nothing of the image ran, with the reason.
     pub fn refused(&self, error: &Error) -> Result<()> {
         let fields = json!({
             "reason": error.reason.as_str(),

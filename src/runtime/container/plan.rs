@@ -1,6 +1,6 @@
 //! Plan of a launch, derived from the image's config and the request.
 
-use super::subject::{Loaded, Mounted, RootFiles};
+use super::subject::{Loaded, MountedRoot, RootFiles};
 use super::{Bundle, EnvFile, ImageLaunch, Request, Source};
 use crate::base::error::{Context, Error, Result};
 use crate::base::sys::open::openat2;
@@ -104,7 +104,7 @@ impl Plan {
         request: &Request,
         loaded: &Loaded,
         root_files: &RootFiles,
-        root: &Mounted,
+        root: &MountedRoot,
         ids: &Ids,
         network: &Attachment,
     ) -> Result<Record> {

@@ -42,9 +42,9 @@ pub(super) enum RootFiles {
 }
 
 /// A root, as far as it is the same for every container.
-pub(super) struct Mounted {
+pub(super) struct MountedRoot {
     source: RootSource,
-    /// How the kernel reads the tree image; `None` without one.
+    /// Access of the kernel to the tree image; `None` without one.
     backing: Option<Backing>,
 }
 
@@ -156,7 +156,7 @@ impl RootFiles {
         store: &Store,
         demand: Demand,
         driver: Driver,
-    ) -> Result<(RootFiles, Mounted)> {
+    ) -> Result<(RootFiles, MountedRoot)> {
         let strong = matches!(demand, Demand::Sealed | Demand::Verity);
         let root_files = match (self.mount(), image) {
             (Err(error), Some(image))
@@ -178,18 +178,18 @@ impl RootFiles {
         }
     }
 
-    fn mount(&self) -> Result<Mounted> {
+    fn mount(&self) -> Result<MountedRoot> {
         match self {
             RootFiles::Image(checked) => {
                 let root = rootfs::mount(&checked.sources)?;
-                Ok(Mounted {
+                Ok(MountedRoot {
                     source: RootSource::Whole(root.mount),
                     backing: Some(root.backing),
                 })
             }
             RootFiles::Unpacked(_, files) => {
                 let dup = |file: &OwnedFd| file.try_clone().context(|| "dup(unpacked)");
-                Ok(Mounted {
+                Ok(MountedRoot {
                     source: RootSource::Unpacked {
                         path: files.path.clone(),
                         root: dup(&files.root)?,
@@ -202,7 +202,7 @@ impl RootFiles {
             RootFiles::Directory(directory) => {
                 let own = rootfs::own()?;
                 let directory = directory.try_clone().context(|| "dup(root.path)")?;
-                Ok(Mounted {
+                Ok(MountedRoot {
                     source: RootSource::Directory {
                         directory,
                         own: own.mount,
@@ -228,7 +228,7 @@ pub fn standalone_root(
     mounted.source.prepare_unmapped(stage)
 }
 
-impl Mounted {
+impl MountedRoot {
     /// Returns the source of the container's root.
     pub fn source(&self) -> &RootSource {
         &self.source

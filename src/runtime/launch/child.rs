@@ -5,7 +5,7 @@
 //! visible. The stage belongs to the host's root, whose file permissions the child has until it changes
 //! its ids; the sysctls of the ipc namespace belong to the container's root.
 
-use super::mask::{self, Covers};
+use super::mask::{self, Masks};
 use super::sysctl::{self, Setting, Sysctl};
 use super::{Filter, Spec};
 use crate::base::sys::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
@@ -147,9 +147,9 @@ steps! {
     AttachSysfs = "move_mount(\"/sys\")",
     AttachCgroupfs = "move_mount(\"/sys/fs/cgroup\")",
     BindTarget = "openat2(\"/etc\", RESOLVE_IN_ROOT)",
-    Covers = "openat2(\"/dev/null\", O_PATH)",
-    CoverProc = "move_mount(/dev/null, /proc)",
-    CoverSysfs = "move_mount(/dev/null, /sys)",
+    Masks = "openat2(\"/dev/null\", O_PATH)",
+    MaskProc = "move_mount(/dev/null, /proc)",
+    MaskSysfs = "move_mount(/dev/null, /sys)",
     Masked = "openat2, move_mount",
     Mounted = "mounted",
     Bind = "move_mount(\"/etc\")",
@@ -406,7 +406,7 @@ fn enter_root(
     if let Some(dev) = dev {
         mount::move_mount(dev, root.as_raw_fd(), c"dev").at(Step::AttachDev)?;
     }
-    let covers = Covers::open(root, dev).at(Step::Covers)?;
+    let masks = Masks::open(root, dev).at(Step::Masks)?;
     if setup.has_root {
         let no_groups: Option<&[u32]> = args.sets_groups.then_some(&[]);
         process::set_ids(0, 0, no_groups).at(Step::RootIds)?;
@@ -416,20 +416,22 @@ fn enter_root(
         mount::move_mount(view.as_fd(), root.as_raw_fd(), path).at(step)
     };
     attach(&mounts.proc, c"proc", Step::AttachProc)?;
-    covers
-        .put(mounts.proc.as_fd(), &mask::PROC)
-        .at(Step::CoverProc)?;
+    masks
+        .mask_all(mounts.proc.as_fd(), &mask::PROC)
+        .at(Step::MaskProc)?;
     if let Some(sysfs) = &mounts.sysfs {
         attach(sysfs, c"sys", Step::AttachSysfs)?;
-        covers.put(sysfs.as_fd(), &mask::SYS).at(Step::CoverSysfs)?;
+        masks
+            .mask_all(sysfs.as_fd(), &mask::SYS)
+            .at(Step::MaskSysfs)?;
     }
     attach(&mounts.cgroupfs, c"sys/fs/cgroup", Step::AttachCgroupfs)?;
     for (target, bind) in setup.targets.iter().zip(received.binds.iter().flatten()) {
         attach_bind(root, bind, target)?;
     }
     for (index, path) in setup.spec.masked.iter().enumerate() {
-        let put = covers.put_in(root, path);
-        put.at_element(Step::Masked, index)?;
+        let masked = masks.mask_path(root, path);
+        masked.at_element(Step::Masked, index)?;
     }
     if setup.waits {
         send(args, reached(Step::Mounted))?;

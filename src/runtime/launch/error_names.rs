@@ -84,7 +84,7 @@ impl ErrorNames {
                 }
             }
             Step::AttachProc if self.from_bundle => not_a_directory("/proc", why),
-            Step::Covers | Step::AttachSysfs | Step::AttachCgroupfs if self.from_bundle => {
+            Step::Masks | Step::AttachSysfs | Step::AttachCgroupfs if self.from_bundle => {
                 not_a_directory("/sys", why)
             }
             Step::SysctlKept => Error::system(sysctl(), NOT_KEPT),

@@ -35,7 +35,7 @@ pub(super) const SYS: [&CStr; 3] = [
 ];
 
 /// Returns true if a mount point is always masked.
-pub fn covers(point: &str) -> bool {
+pub fn is_mask(point: &str) -> bool {
     let among =
         |list: &[&CStr], path: &str| list.iter().any(|name| name.to_bytes() == path.as_bytes());
     point
@@ -47,15 +47,15 @@ pub fn covers(point: &str) -> bool {
 }
 
 /// Sources of the masks, opened once, before anything is mounted in the root.
-pub(super) struct Covers {
+pub(super) struct Masks {
     null: OwnedFd,
     empty: OwnedFd,
 }
 
-impl Covers {
+impl Masks {
     /// Opens the sources. `root` and `dev`, the directory with the device nodes, must be attached: the
     /// kernel copies only attached mounts.
-    pub fn open(root: BorrowedFd<'_>, dev: Option<BorrowedFd<'_>>) -> nix::Result<Covers> {
+    pub fn open(root: BorrowedFd<'_>, dev: Option<BorrowedFd<'_>>) -> nix::Result<Masks> {
         // /dev may be a mount of its own.
         let null = match dev {
             Some(dev) => open_across(dev, c"null", ResolveFlag::empty())?,
@@ -65,14 +65,14 @@ impl Covers {
             return Err(Errno::ENODEV);
         }
         let empty = open_beneath(root, c"sys/fs/cgroup")?;
-        Ok(Covers { null, empty })
+        Ok(Masks { null, empty })
     }
 
     /// Masks those of `paths` that exist in an attached file system.
-    pub fn put(&self, filesystem: BorrowedFd<'_>, paths: &[&CStr]) -> nix::Result<()> {
+    pub fn mask_all(&self, filesystem: BorrowedFd<'_>, paths: &[&CStr]) -> nix::Result<()> {
         for path in paths {
             match open_beneath(filesystem, path) {
-                Ok(target) => self.cover(target)?,
+                Ok(target) => self.mask(target)?,
                 Err(Errno::ENOENT | Errno::ENOTDIR) => {}
                 Err(errno) => return Err(errno),
             }
@@ -81,26 +81,26 @@ impl Covers {
     }
 
     /// Masks a path of the whole container, if it exists and is not masked already.
-    pub fn put_in(&self, root: BorrowedFd<'_>, path: &CStr) -> nix::Result<()> {
+    pub fn mask_path(&self, root: BorrowedFd<'_>, path: &CStr) -> nix::Result<()> {
         match find(root, path)? {
-            Some(target) if !self.are_at(&target)? => self.cover(target),
+            Some(target) if !self.is_masked(&target)? => self.mask(target),
             _ => Ok(()),
         }
     }
 
-    fn are_at(&self, target: &OwnedFd) -> nix::Result<bool> {
+    fn is_masked(&self, target: &OwnedFd) -> nix::Result<bool> {
         let (target, empty) = (fstat(target)?, fstat(&self.empty)?);
         Ok(is_null(&target) || (target.st_dev, target.st_ino) == (empty.st_dev, empty.st_ino))
     }
 
-    fn cover(&self, target: OwnedFd) -> nix::Result<()> {
+    fn mask(&self, target: OwnedFd) -> nix::Result<()> {
         let source = if is_directory(&fstat(&target)?) {
             &self.empty
         } else {
             &self.null
         };
-        let cover = mount::open_tree_clone_of(source.as_fd())?;
-        mount::move_mount_onto(cover.as_fd(), target.as_fd())
+        let mask = mount::open_tree_clone_of(source.as_fd())?;
+        mount::move_mount_onto(mask.as_fd(), target.as_fd())
     }
 }
 
@@ -130,7 +130,7 @@ fn find(root: BorrowedFd<'_>, path: &CStr) -> nix::Result<Option<OwnedFd>> {
 ///
 /// # Errors
 /// The path is not masked.
-pub(super) fn cover_of(root: BorrowedFd<'_>, path: &CStr, what: &str) -> Result<Option<u64>> {
+pub(super) fn mask_id(root: BorrowedFd<'_>, path: &CStr, what: &str) -> Result<Option<u64>> {
     let Some(target) = find(root, path).context(|| format!("{what}: openat2()"))? else {
         return Ok(None);
     };

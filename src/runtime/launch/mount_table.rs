@@ -5,8 +5,8 @@ use crate::base::error::{Error, Result};
 use std::path::Path;
 
 /// Compares `table`, in the form of /proc/PID/mountinfo (proc_pid_mountinfo(5)), with the expected mount
-/// points. `covers` are ids of mounts that may also be present; they hide everything beneath them.
-pub(super) fn check(table: &str, expected: &[&str], covers: &[u64]) -> Result<()> {
+/// points. `masks` are ids of mounts that may also be present; they hide everything beneath them.
+pub(super) fn check(table: &str, expected: &[&str], masks: &[u64]) -> Result<()> {
     let (mut found, mut hiding) = (Vec::new(), Vec::new());
     for line in table.lines() {
         let fields: Vec<_> = line.split(' ').collect();
@@ -18,14 +18,14 @@ pub(super) fn check(table: &str, expected: &[&str], covers: &[u64]) -> Result<()
             let what = format_args!("mount {point:?}");
             return Err(Error::system(what, "is not read-only in the container"));
         }
-        if id.parse().is_ok_and(|id| covers.contains(&id)) {
+        if id.parse().is_ok_and(|id| masks.contains(&id)) {
             hiding.push(point);
-        } else if !mask::covers(point) {
+        } else if !mask::is_mask(point) {
             found.push(point);
         }
     }
     let is_hidden = |point: &str| {
-        let beneath = |cover: &&str| Path::new(point).starts_with(cover);
+        let beneath = |mask: &&str| Path::new(point).starts_with(mask);
         hiding.iter().any(beneath) && !expected.contains(&point)
     };
     found.retain(|point| !is_hidden(point));
@@ -52,14 +52,14 @@ mod tests {
 ";
 
     #[test]
-    fn a_cover_hides_what_is_beneath_it_and_nothing_else_may_be_there() {
+    fn a_mask_hides_what_is_beneath_it_and_no_other_mount_is_allowed() {
         let with = |lines: &str| format!("{TABLE}{lines}");
-        let cover = "32 30 0:30 /null /a/b ro - erofs none ro\n";
+        let mask = "32 30 0:30 /null /a/b ro - erofs none ro\n";
         let beneath = "33 32 0:30 /null /a/b/c ro - erofs none ro\n";
-        let both = with(&[cover, beneath].concat());
+        let both = with(&[mask, beneath].concat());
         check(&both, &["/", "/proc"], &[32]).unwrap();
         check(&both, &["/", "/proc"], &[33]).unwrap_err();
-        check(&with(cover), &["/", "/proc"], &[]).unwrap_err();
+        check(&with(mask), &["/", "/proc"], &[]).unwrap_err();
         // A mask over one of the container's mounts, and a mask that is such a mount itself.
         let over = with("34 31 0:30 /empty /proc ro - erofs none ro\n");
         check(&over, &["/", "/proc"], &[34]).unwrap();

@@ -84,7 +84,7 @@ fn numbers_that_are_no_ids_are_refused_by_name() {
         let error = resolve(user).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("{what}: is beyond 4294967294, the last id of Linux")
+            format!("{what}: is greater than 4294967294, the last id of Linux")
         );
     }
     let member = User::resolve("member", Some(b"member:x:1:1::/:"), Some(GROUP));
@@ -108,9 +108,9 @@ fn unknown_names_and_malformed_users_are_refused() {
             "group \"nogroup\": is not in the image's /etc/group",
         ),
         ("app:1:2", "group \"1:2\": is not in the image's /etc/group"),
-        (":app", "user \":app\": is not USER or USER:GROUP"),
-        ("app:", "user \"app:\": is not USER or USER:GROUP"),
-        (":", "user \":\": is not USER or USER:GROUP"),
+        (":app", "user \":app\": expected USER or USER:GROUP"),
+        ("app:", "user \"app:\": expected USER or USER:GROUP"),
+        (":", "user \":\": expected USER or USER:GROUP"),
     ] {
         assert_eq!(resolve(user).unwrap_err().to_string(), error);
     }
