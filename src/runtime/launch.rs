@@ -42,7 +42,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{self, AddressFamily, Shutdown, SockFlag, SockType, shutdown};
 use nix::sys::stat::Mode;
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, Uid, fchown};
 use resources::Resources;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -648,6 +648,8 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 
 /// Mode of a pipe that the app writes.
 const WRITE_ONLY: u32 = 0o222;
+/// Owner of the app's pipes: the last id of Linux, which is no container's unless it has all ids.
+const NOBODYS_ID: u32 = u32::MAX - 1;
 /// Mode of a pipe that the app reads.
 const READ_ONLY: u32 = 0o444;
 
@@ -655,6 +657,11 @@ const READ_ONLY: u32 = 0o444;
 /// has: it cannot read back what it wrote, so no line is lost. The pipe, its owner and its mode remain
 /// imrun's; only in an ordinary user's container it belongs to the app's user as well.
 fn make_reopenable(pipe: BorrowedFd<'_>, mode: u32) -> Result<()> {
+    if ids::Owners::own()?.are_all() {
+        // A container may have the id of the host's root.
+        let (user, group) = (Uid::from_raw(NOBODYS_ID), Gid::from_raw(NOBODYS_ID));
+        fchown(pipe, Some(user), Some(group)).context(|| format!("fchown(pipe, {NOBODYS_ID})"))?;
+    }
     nix::sys::stat::fchmod(pipe, Mode::from_bits_truncate(mode))
         .context(|| format!("fchmod(pipe, {mode:#o})"))
 }

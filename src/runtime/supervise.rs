@@ -297,6 +297,10 @@ impl<'a> Supervisor<'a> {
             **turn = self.outputs.iter().any(|output| output.full);
         }
         std::mem::drop(turn);
+        // Whoever reads imrun's standard output learns that the app has closed its own.
+        if self.outputs[0].has_just_ended() {
+            process::close_stream(1).context(|| "dup2(/dev/null, 1)")?;
+        }
         // If another process reaps the container, imrun's standard error belongs to the app alone.
         if self.adopted && self.outputs[1].has_just_ended() {
             self.close_stderr_at = Some(Instant::now() + EXIT_GRACE);

@@ -22,6 +22,8 @@ pub struct Attempt<'a> {
     pub name: Option<Vec<u8>>,
     /// Second name, if the call has two.
     other: Option<Vec<u8>>,
+    /// Text of a symbolic link to create.
+    link: Option<Vec<u8>>,
     /// Bytes of a socket address.
     address: Vec<u8>,
 }
@@ -79,6 +81,7 @@ pub struct Spelling {
     number: u32,
     flags: i32,
     names: [Option<(PathBuf, Vec<u8>)>; 2],
+    link: Option<Vec<u8>>,
 }
 
 impl<'a> Attempt<'a> {
@@ -96,6 +99,9 @@ impl<'a> Attempt<'a> {
             attempt.address = attempt.read_address(place, length)?;
         }
         attempt.name = attempt.read_name(call.subject)?;
+        if call.creates_link() {
+            attempt.link = Some(caller.string(attempt.arguments[0])?);
+        }
         attempt.other = match call.other {
             Some(other) => attempt.read_name(other)?,
             None => None,
@@ -115,6 +121,7 @@ impl<'a> Attempt<'a> {
             caller,
             name: None,
             other: None,
+            link: None,
             address: Vec::new(),
         }
     }
@@ -161,10 +168,12 @@ impl<'a> Attempt<'a> {
         self.arguments[1] as i64
     }
 
-    /// Returns true if it names a device that programs may write to.
+    /// Returns true if it names a device that programs may write to, and nothing else.
     pub fn names_device(&self) -> bool {
         let is_open_to_all = self.call.action != Action::Forbidden;
-        is_open_to_all && self.name.as_deref().is_some_and(is_device)
+        let replaces = self.call.action == Action::Remove && self.other.is_some();
+        let names_only_devices = !replaces || self.other.as_deref().is_some_and(is_device);
+        is_open_to_all && names_only_devices && self.name.as_deref().is_some_and(is_device)
     }
 
     /// Returns the words of the call; `None` if it names its object by a descriptor or not at all, or if
@@ -181,6 +190,7 @@ impl<'a> Attempt<'a> {
                 .flags()
                 .unwrap_or_else(|| self.call.at_flags(&self.arguments)),
             names: [None, None],
+            link: self.link.clone(),
         };
         for ((subject, name), place) in subjects.into_iter().zip(names).zip(&mut spelling.names) {
             let Some(subject) = subject else { continue };
@@ -351,8 +361,10 @@ impl<'a> Attempt<'a> {
         if self.is_nameless() {
             return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENOENT)));
         }
-        let target = self.target()?;
-        if is_device(target.place.path.as_os_str().as_bytes()) {
+        let (target, other) = (self.target()?, self.other_target()?);
+        let is_a_device = |target: &Target| is_device(target.place.path.as_os_str().as_bytes());
+        // A device that is renamed would replace something else, or appear somewhere else.
+        if is_a_device(&target) && other.as_ref().is_none_or(is_a_device) {
             return Ok(Verdict::Exempt(StandIn::Fail(Errno::EACCES)));
         }
         let errno = match target.place.found {
@@ -464,6 +476,10 @@ impl<'a> Attempt<'a> {
             errno: Some(missing.unwrap_or(errno)),
             place: target.map(|target| target.place),
             other: other.map(|target| target.place.path),
+            argument: self
+                .link
+                .as_ref()
+                .map(|link| String::from_utf8_lossy(link).into_owned()),
             ..Change::default()
         }))
     }

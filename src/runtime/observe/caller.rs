@@ -202,6 +202,11 @@ impl Caller {
         self.status("Tgid:")?.parse().ok()
     }
 
+    /// Returns the process's id in its own pid namespace, the innermost one.
+    pub fn process_inside(&self) -> Option<u32> {
+        self.numbers("NStgid:").last().copied()
+    }
+
     fn status(&self, field: &str) -> Option<&str> {
         let path = format!("/proc/{}/status", self.pid);
         // Empty if the thread is gone.

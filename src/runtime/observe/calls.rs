@@ -289,6 +289,11 @@ fn watches(call: &Call) -> Vec<Watch> {
 }
 
 impl Call {
+    /// Returns true for a call that creates a symbolic link, whose text is its first argument.
+    pub fn creates_link(&self) -> bool {
+        ["symlink", "symlinkat"].contains(&self.name)
+    }
+
     /// Returns its number on this architecture.
     pub fn number(&self) -> c_long {
         self.number

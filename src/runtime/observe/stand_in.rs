@@ -17,6 +17,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, fstatfs};
 use nix::unistd::ftruncate;
+use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 const PIPEFS_MAGIC: FsType = FsType(0x5049_5045); // linux/magic.h
@@ -151,12 +152,39 @@ fn truncate(caller: &Caller, number: i32, length: i64) -> Read<nix::Result<()>> 
 /// port in the host's network, or privileged netlink messages.
 fn bind(caller: &Caller, number: i32, address: &[u8]) -> nix::Result<()> {
     let socket = descriptor_of(caller.pid(), || caller.process(), number)?;
-    unprivileged(|| socket::bind(socket.as_fd(), address))?
+    let address = with_port_id(address, || caller.process_inside());
+    unprivileged(|| socket::bind(socket.as_fd(), &address))?
+}
+
+/// Completes a netlink address without a port id: the kernel would take the id of the process that binds,
+/// which is imrun's (netlink(7), struct sockaddr_nl).
+fn with_port_id(address: &[u8], process: impl FnOnce() -> Option<u32>) -> Cow<'_, [u8]> {
+    const FAMILY: [u8; 2] = (libc::AF_NETLINK as u16).to_ne_bytes();
+    let mut address = Cow::Borrowed(address);
+    if address.starts_with(&FAMILY)
+        && address.get(4..8) == Some(&[0; 4])
+        && let Some(id) = process()
+    {
+        address.to_mut()[4..8].copy_from_slice(&id.to_ne_bytes());
+    }
+    address
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_netlink_socket_gets_the_port_id_of_the_app() {
+        let netlink = [16, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
+        let mut bound = netlink;
+        bound[4..8].copy_from_slice(&7u32.to_ne_bytes());
+        assert_eq!(*with_port_id(&netlink, || Some(7)), bound);
+        assert_eq!(*with_port_id(&bound, || Some(9)), bound);
+        let other = [2, 0, 0, 80, 0, 0, 0, 0];
+        assert_eq!(*with_port_id(&other, || Some(7)), other);
+        assert_eq!(*with_port_id(&netlink[..6], || Some(7)), netlink[..6]);
+    }
     use crate::runtime::observe::walk::walk;
     use std::path::Path;
 

@@ -1,6 +1,7 @@
 //! Signals: blocked before the start, forwarded to the app, parsed from options.
 
 use crate::base::error::{Context, Error, Result};
+use crate::base::sys::process;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use std::time::Duration;
@@ -20,7 +21,11 @@ const FORWARDED: [Signal; 9] = [
 
 /// Blocks the forwarded signals in this thread and in those that it creates, and returns a descriptor
 /// that receives them.
+///
+/// imrun ignores SIGXFSZ: it sets the length of an app's file in the app's place, and a limit that imrun
+/// inherited then gives EFBIG.
 pub fn catch() -> Result<SignalFd> {
+    process::ignore_signal(libc::SIGXFSZ).context(|| "rt_sigaction(SIGXFSZ)")?;
     let set: SigSet = FORWARDED.into_iter().collect();
     set.thread_block().context(|| "rt_sigprocmask(SIG_BLOCK)")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
