@@ -28,6 +28,7 @@ mod registry;
 #[cfg(feature = "registry")]
 mod registry;
 mod run;
+mod table;
 mod values;
 
 use crate::base::error::{Context, Error, HINT, Result};

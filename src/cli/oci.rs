@@ -1,5 +1,6 @@
 //! The commands of the OCI runtime, as runc has them.
 
+use super::table::table;
 use super::{Cli, Global, print};
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Result};
@@ -454,19 +455,13 @@ impl List {
         if self.format == "json" {
             return print_json(&states.into());
         }
-        let mut table = format!(
-            "{:24}  {:7}  {:8}  {:24}  BUNDLE\n",
-            "ID", "PID", "STATUS", "CREATED"
-        );
-        for state in states {
+        let row = |state: &Value| {
             let [id, status, created, bundle] =
-                ["id", "status", "created", "bundle"].map(|key| text(&state, key));
-            table += &format!(
-                "{id:24}  {:<7}  {status:8}  {created:24}  {bundle}\n",
-                state["pid"]
-            );
-        }
-        print(&table)
+                ["id", "status", "created", "bundle"].map(|key| text(state, key));
+            [id, state["pid"].to_string(), status, created, bundle]
+        };
+        let rows: Vec<_> = states.iter().map(row).collect();
+        print(&table(["ID", "PID", "STATUS", "CREATED", "BUNDLE"], &rows))
     }
 }
 
