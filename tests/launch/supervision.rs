@@ -304,7 +304,7 @@ fn a_limit_on_file_sizes_does_not_end_imrun() {
         .script("echo up; read line")
         .spawn();
     app.expect_line("up");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", app.pid())).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", app.pid())).unwrap();
     let ignored = status
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:"))
