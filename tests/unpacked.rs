@@ -37,6 +37,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
+use std::time::{Duration, Instant};
 
 /// One entry of a generated tar.
 #[derive(Debug, Clone)]
@@ -352,6 +353,28 @@ fn nothing_is_made_through_what_somebody_put_into_the_directory() {
         fs::remove_dir_all(image.path("root")).unwrap();
         fs::create_dir(image.path("root")).unwrap();
     }
+}
+
+#[test]
+fn files_that_were_written_just_now_are_compared_and_not_known() {
+    if skips() {
+        return;
+    }
+    let image = Image::new(&[tar_of(&[plain("etc/file", Entry::File(b"new".into()))])]).unwrap();
+    // Only what began and ended within a second of the write says something.
+    let outcome = loop {
+        fs::remove_dir_all(image.path("root")).unwrap();
+        fs::create_dir(image.path("root")).unwrap();
+        let written = Instant::now();
+        image.unpack().unwrap();
+        let still = |_: &File| Ok(());
+        let outcome = compare(&image.model(), image.top().as_fd(), Some(still)).unwrap();
+        if written.elapsed() < Duration::from_secs(1) {
+            break outcome;
+        }
+    };
+    let why = outcome.unwrap_err();
+    assert!(why.contains("last 2 seconds"), "{why}");
 }
 
 /// A tar of entries whose names are written as they are.

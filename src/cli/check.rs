@@ -37,6 +37,7 @@ impl Check {
         if self.run.sink.is_empty() {
             self.run.sink.push("stdio:".into());
         }
+        self.run.refuse_policy()?;
         let given = self.run.read_given(typed)?;
         self.run.close_inherited()?;
         // Standard output carries the result alone.

@@ -1,12 +1,13 @@
 //! `imrun ps`, `imrun stop`.
 
-use super::{Global, print, values};
+use super::table::table;
+use super::{Global, print, tell, values};
 use crate::base::error::{Context, Error, Result};
 use crate::base::sys::process;
-use crate::runtime::state::Runtime;
+use crate::runtime::state::{Runtime, Status};
 use clap::Args;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// List running containers
@@ -17,8 +18,12 @@ pub struct Ps {
     json: bool,
     /// A container of a bundle: its processes
     id: Option<String>,
-    #[arg(short, long, hide = true, default_value = "table", value_parser = ["table", "json"])]
+    /// table or json
+    #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
     format: String,
+    /// Show only the ids
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 impl Ps {
@@ -35,55 +40,93 @@ impl Ps {
             let text = serde_json::to_string_pretty(&running);
             return print(&format!("{}\n", text.map_err(|e| Error::system("ps", e))?));
         }
-        let mut text = format!(
-            "{:12}  {:16}  {:19}  {:9}  {:7}  {:24}  COMMAND\n",
-            "ID", "NAME", "IMAGE", "INTEGRITY", "PID", "STARTED"
-        );
-        for c in running {
-            let name = c.name.as_deref().unwrap_or("-");
-            let id = &c.id[..12];
-            // A digest's start; a directory's path may be shorter.
-            let image: String = c.image.chars().take(19).collect();
-            let command = c.args.join(" ").escape_debug().to_string();
-            text += &format!(
-                "{id}  {name:16}  {image:19}  {:9}  {:7}  {:24}  {command}\n",
-                c.integrity, c.pid, c.started
-            );
+        if self.quiet {
+            let ids = running
+                .iter()
+                .map(|container| format!("{}\n", container.id));
+            return print(&ids.collect::<String>());
         }
-        print(&text)
+        let row = |c: Status| {
+            // The start of a digest says enough; a path only as a whole.
+            let image = if c.image.starts_with('/') {
+                c.image.escape_debug().to_string()
+            } else {
+                c.image.chars().take(19).collect()
+            };
+            [
+                c.id[..12].to_owned(),
+                c.name.unwrap_or_else(|| "-".to_owned()),
+                image,
+                c.integrity,
+                c.pid.to_string(),
+                c.started,
+                c.args.join(" ").escape_debug().to_string(),
+            ]
+        };
+        let headings = [
+            "ID",
+            "NAME",
+            "IMAGE",
+            "INTEGRITY",
+            "PID",
+            "STARTED",
+            "COMMAND",
+        ];
+        let rows: Vec<_> = running.into_iter().map(row).collect();
+        print(&table(headings, &rows))
     }
 }
 
-/// Stop a running container
+/// Stop running containers
 #[derive(Args)]
 pub struct Stop {
-    /// Its name, or the start of its id
-    name: String,
-    /// How long until it is killed; that of its start by default
+    /// Names, or the starts of ids
+    #[arg(required = true)]
+    names: Vec<String>,
+    /// Time until they are killed; for each that of its start by default
     #[arg(short, long = "time", value_parser = values::duration, value_name = "TIME")]
     time: Option<Duration>,
 }
 
 impl Stop {
-    /// Waits until the container and its supervisor are gone.
+    /// Waits until the containers and their supervisors are gone.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let runtime = Runtime::open(&global.root)?;
         runtime.sweep()?;
-        let container = runtime.find(&self.name)?;
-        let supervisor = container.supervisor;
+        let stop = |name| self.stop(&runtime, name);
+        // Each is told before the first one is waited for.
+        let stopping: Vec<_> = self.names.iter().map(stop).collect();
+        let mut outcome = Ok(0);
+        for supervisor in stopping {
+            match supervisor {
+                Ok(supervisor) => await_end(&supervisor),
+                Err(error) => {
+                    if let Err(before) = std::mem::replace(&mut outcome, Err(error)) {
+                        tell(&before);
+                    }
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Tells the supervisor of a container to stop it.
+    fn stop(&self, runtime: &Runtime, name: &String) -> Result<OwnedFd> {
+        let supervisor = runtime.find(name)?.supervisor;
         let pidfd =
             process::pidfd_open(supervisor).context(|| format!("pidfd_open({supervisor})"))?;
         // The id may have been used again between the look-up and here: then the name is gone.
-        runtime.find(&self.name)?;
+        runtime.find(name)?;
         let value = self.time.map_or(-1, |time| {
             i32::try_from(time.as_millis()).unwrap_or(i32::MAX)
         });
         process::queue_signal(supervisor, libc::SIGTERM, value)
             .context(|| format!("sigqueue({supervisor}, SIGTERM)"))?;
-        let mut set = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        while poll(&mut set, PollTimeout::NONE)
-            .is_err_and(|errno| errno == nix::errno::Errno::EINTR)
-        {}
-        Ok(0)
+        Ok(pidfd)
     }
+}
+
+fn await_end(pidfd: &OwnedFd) {
+    let mut set = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    while poll(&mut set, PollTimeout::NONE).is_err_and(|errno| errno == nix::errno::Errno::EINTR) {}
 }

@@ -198,7 +198,7 @@ impl Mount {
         let image = Image::load(&store, &digest(global, &self.image)?)?;
         let directory =
             std::path::absolute(&self.directory).context(|| format!("{:?}", self.directory))?;
-        let root = container::root_alone(&image, &store, self.root.driver, &directory)?;
+        let root = container::standalone_root(&image, &store, self.root.driver, &directory)?;
         let path = CString::new(directory.as_os_str().as_bytes())
             .map_err(|_| Error::usage(format_args!("{directory:?}"), "has a NUL byte"))?;
         sys::mount::move_mount(root.as_fd(), libc::AT_FDCWD, &path)

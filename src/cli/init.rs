@@ -3,6 +3,7 @@
 use super::{RunAlone, tell, wrong_usage};
 use crate::appliance::{self, Attempt};
 use crate::base::error::{Error, Result};
+use crate::runtime::container::Source;
 use crate::runtime::status::Status;
 use clap::Parser;
 use std::ffi::OsString;
@@ -48,8 +49,10 @@ fn launch(attempt: Attempt) -> Result<u8> {
     let instead_of = attempt.instead_of;
     let given = run.read_given(&[])?;
     let outcome = run.launch(&global, given, |request| {
-        request.masked = appliance::MASKED.map(Into::into).to_vec();
-        request.instead_of = instead_of;
+        if let Source::Image(launch) = &mut request.source {
+            launch.masked = appliance::MASKED.map(Into::into).to_vec();
+            launch.instead_of = instead_of;
+        }
     });
     outcome.map(|outcome| outcome.code)
 }

@@ -6,6 +6,7 @@ mod containers;
 #[cfg(feature = "import")]
 pub mod demo;
 mod doctor;
+mod help;
 mod images;
 #[cfg(feature = "import")]
 mod import;
@@ -27,6 +28,7 @@ mod registry;
 #[cfg(feature = "registry")]
 mod registry;
 mod run;
+mod table;
 mod values;
 
 use crate::base::error::{Context, Error, HINT, Result};
@@ -34,7 +36,7 @@ use crate::base::files;
 use crate::base::paths;
 use crate::runtime::rootless;
 use crate::store::Store;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use nix::sys::stat::{Mode, umask};
 use std::ffi::OsString;
@@ -67,7 +69,7 @@ struct Global {
     #[arg(long, global = true, env = "IMRUN_STORE", value_name = "DIR", default_value_os_t = paths::default_store())]
     store: PathBuf,
     /// The runtime state
-    #[arg(long, global = true, value_name = "DIR", default_value_os_t = paths::default_runtime())]
+    #[arg(long, global = true, env = "IMRUN_ROOT", value_name = "DIR", default_value_os_t = paths::default_runtime())]
     root: PathBuf,
     /// Errors go into this file too, for who called
     #[arg(long, global = true, value_name = "FILE", hide = true)]
@@ -271,7 +273,21 @@ fn parse(args: &[OsString]) -> Result<Parsed> {
         [_, command, rest @ ..] if command == "run" && !oci::Run::is_meant(rest) => {
             RunAlone::try_parse_from(rest).map(Cli::from)
         }
-        _ => oci::parse(args).unwrap_or_else(|| Cli::try_parse_from(args)),
+        [_] => return Ok(Parsed::Text(help::overview())),
+        [_, word] if word == "help" || word == "--help" || word == "-h" => {
+            return Ok(Parsed::Text(help::overview()));
+        }
+        [name, word, rest @ ..] if word == "help" => {
+            let asked = [name].into_iter().chain(rest).cloned();
+            Cli::try_parse_from(asked.chain(["--help".into()]))
+        }
+        [name, word] if word == "version" => {
+            Cli::try_parse_from([name.clone(), "--version".into()])
+        }
+        _ => match oci::parse(args).or_else(|| options_first(args).map(Ok)) {
+            Some(parsed) => parsed,
+            None => Cli::try_parse_from(args),
+        },
     };
     match parsed {
         Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
@@ -282,13 +298,34 @@ fn parse(args: &[OsString]) -> Result<Parsed> {
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                 Err(Error::usage("command", "none is given").hint("imrun --help lists them"))
             }
-            _ => Err(wrong_usage(&error)),
+            _ => {
+                let error = wrong_usage(&error);
+                run::tell_status(args, &error)?;
+                Err(error)
+            }
         },
     }
 }
 
+/// `imrun OPTION… IMAGE [ARG]…`: a launch whose options stand before the image.
+fn options_first(args: &[OsString]) -> Option<Cli> {
+    let is_option = |word: &&OsString| word.as_encoded_bytes().starts_with(b"-");
+    args.get(1).filter(is_option)?;
+    let launch = RunAlone::try_parse_from(&args[1..]).ok()?;
+    let is_image = launch
+        .run
+        .image()
+        .is_ok_and(|image| image.contains([':', '@']));
+    is_image.then(|| launch.into())
+}
+
 /// imrun's own error about a value, or one line of clap's explanation, which spreads over several.
 fn wrong_usage(error: &clap::Error) -> Error {
+    if let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg)
+        && let Some(refusal) = refused::option(option)
+    {
+        return refusal;
+    }
     if let Some(own) =
         std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>())
     {
@@ -352,11 +389,16 @@ fn external(global: &Global, words: Vec<OsString>, args: &[OsString]) -> Result<
         return Err(error);
     }
     if !name.contains(':') && !name.contains('@') {
-        return Err(Error::usage(
+        let error = Error::usage(
             format_args!("command {name:?}"),
             "is neither a command nor an image",
-        )
-        .hint("imrun --help lists the commands; an image is sha256:… or NAME@sha256:…"));
+        );
+        return Err(match help::nearest(&name) {
+            Some(meant) => error.hint(format_args!("did you mean imrun {meant}?")),
+            None => {
+                error.hint("imrun --help lists the commands; an image is sha256:… or NAME@sha256:…")
+            }
+        });
     }
     let short = ["run".into(), "--".into()].into_iter().chain(words);
     let run = run::Run::try_parse_from(short).map_err(|error| wrong_usage(&error))?;

@@ -1,5 +1,6 @@
 //! The commands of the OCI runtime, as runc has them.
 
+use super::table::table;
 use super::{Cli, Global, print};
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Result};
@@ -10,24 +11,35 @@ use crate::oci::preserved::Preserved;
 use crate::runtime::observe::OnWrite;
 use crate::runtime::supervise::signals;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nix::unistd::geteuid;
 use serde_json::Value;
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 /// What a build without `oci` has not.
 #[derive(Subcommand)]
 #[command(defer = true)]
 pub enum Command {
+    /// Create a container from a bundle
     Create(Create),
+    /// Start a created container
     Start(Start),
+    /// Show the state of a container
     State(State),
+    /// Send a signal to a container
     Kill(Kill),
+    /// Remove a container that has ended
     Delete(Delete),
+    /// Suspend all processes of a container
     Pause(Pause),
+    /// Resume all processes of a paused container
     Resume(Resume),
+    /// List containers of bundles
     List(List),
     /// Show what this runtime does, for engines
     Features,
+    /// Write an example of config.json
     Spec(Spec),
 }
 
@@ -86,8 +98,8 @@ struct Bundle {
     /// The container's name
     id: String,
     /// The bundle's directory
-    #[arg(short, long, default_value = ".", value_name = "DIR")]
-    bundle: PathBuf,
+    #[arg(short, long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
     /// Write the app's process id to this file
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
@@ -139,7 +151,7 @@ impl Bundle {
         }
         Ok(Creation {
             id: self.id,
-            bundle: self.bundle,
+            bundle: self.bundle.unwrap_or_else(|| PathBuf::from(".")),
             pid_file: self.pid_file,
             image: self.image,
             preserved: Preserved::take(self.preserve_fds)?,
@@ -160,11 +172,22 @@ fn host(global: &Global) -> Result<Host> {
     Ok(Host {
         store: global.store(),
         root: global.root.clone(),
-        sinks: super::run::sinks(&urls)?,
+        sinks: super::run::sinks(&urls).map_err(for_engines)?,
         capabilities: Host::capabilities(&text("IMRUN_CAP_ADD"))?,
         on_write: on_write(&text("IMRUN_ON_WRITE"))?,
         systemd: global.systemd(),
     })
+}
+
+/// An engine starts this runtime: nobody can add an option.
+fn for_engines(error: Error) -> Error {
+    match error.hint.is_some() {
+        true => error.hint(
+            "set IMRUN_SINK=URL in the environment of the engine: the unit of containerd or CRI-O, \
+             conmon_env_vars of Podman (docs/oci-runtime.md)",
+        ),
+        false => error,
+    }
 }
 
 /// `IMRUN_ON_WRITE`, as `--on-write` has it.
@@ -202,16 +225,28 @@ impl Run {
         match first {
             Some(at) if !is_id(at) => words.bundle.is_some_and(|bundle| bundle < at),
             _ if words.bundle.is_some() => true,
-            _ => {
-                words.operands.len() == 1
-                    && !words.has_others
-                    && std::path::Path::new("config.json").exists()
-            }
+            _ => words.operands.len() == 1 && !words.has_others && is_bundle(),
         }
+    }
+
+    /// Refuses a name of the store where the bundle is only the working directory: another image may be
+    /// meant, and a bundle's hooks run on the host.
+    fn refuse_name(&self, global: &Global) -> Result<()> {
+        let id = &self.bundle.id;
+        let names = crate::store::refs::current(global.store().refs()?);
+        if self.bundle.bundle.is_some() || !names.contains_key(id) {
+            return Ok(());
+        }
+        Err(Error::policy(
+            format_args!("{id:?}"),
+            "is a name in the store, and this directory has a config.json",
+        )
+        .hint("--bundle . runs the bundle; imrun run DIGEST an image"))
     }
 
     /// Returns when the app has ended; its exit code.
     pub fn execute(self, global: &Global) -> Result<u8> {
+        self.refuse_name(global)?;
         let creation = self.bundle.creation()?;
         let host = host(global)?;
         if !self.detach {
@@ -226,6 +261,12 @@ impl Run {
             Err(error) => container::delete(&host.root, &id, true).and(Err(error)),
         }
     }
+}
+
+/// Whether the working directory is a bundle of the caller's own: hooks of another user's would run on the host.
+fn is_bundle() -> bool {
+    let file = std::path::Path::new("config.json").symlink_metadata();
+    file.is_ok_and(|file| file.is_file() && file.uid() == geteuid().as_raw())
 }
 
 /// Arguments as runc reads them: its options may stand anywhere among the operands.
@@ -414,19 +455,13 @@ impl List {
         if self.format == "json" {
             return print_json(&states.into());
         }
-        let mut table = format!(
-            "{:24}  {:7}  {:8}  {:24}  BUNDLE\n",
-            "ID", "PID", "STATUS", "CREATED"
-        );
-        for state in states {
+        let row = |state: &Value| {
             let [id, status, created, bundle] =
-                ["id", "status", "created", "bundle"].map(|key| text(&state, key));
-            table += &format!(
-                "{id:24}  {:<7}  {status:8}  {created:24}  {bundle}\n",
-                state["pid"]
-            );
-        }
-        print(&table)
+                ["id", "status", "created", "bundle"].map(|key| text(state, key));
+            [id, state["pid"].to_string(), status, created, bundle]
+        };
+        let rows: Vec<_> = states.iter().map(row).collect();
+        print(&table(["ID", "PID", "STATUS", "CREATED", "BUNDLE"], &rows))
     }
 }
 

@@ -1,96 +1,159 @@
-//! What users of docker and podman will try, and imrun does not do: each refusal says why, and
+//! Options and commands of docker and podman that imrun does not have: each refusal says why, and
 //! what to do instead.
 
 use crate::base::error::Error;
-use clap::Args;
 
-/// Options of `docker run` that are recognised in order to be refused.
-#[derive(Args, Default)]
-pub struct Refused {
-    #[arg(short = 'v', long, hide = true, value_name = "X")]
-    volume: Option<String>,
-    #[arg(long, hide = true, value_name = "X")]
-    mount: Option<String>,
-    #[arg(long, hide = true, value_name = "X")]
-    tmpfs: Option<String>,
-    #[arg(short = 'p', long, hide = true, value_name = "X")]
-    publish: Option<String>,
-    #[arg(short = 'd', long, hide = true)]
-    detach: bool,
-    #[arg(short = 't', long, hide = true)]
-    tty: bool,
-    #[arg(long, hide = true)]
-    privileged: bool,
-    #[arg(long, hide = true)]
-    read_only: bool,
-    #[arg(long, hide = true)]
-    rm: bool,
-}
+/// Spellings of an option, the reason why imrun does not have it, and what to do instead.
+type Refusal = (&'static [&'static str], &'static str, &'static str);
 
-impl Refused {
-    /// The first option that was used.
-    pub fn check(&self) -> Result<(), Error> {
-        let used = [
-            (
-                self.volume.is_some(),
-                "-v",
-                "nothing of the host is mounted into a container",
-                "bake files into the image, configure by -e, keep state off-box",
-            ),
-            (
-                self.mount.is_some(),
-                "--mount",
-                "nothing of the host is mounted into a container",
-                "bake files into the image, configure by -e, keep state off-box",
-            ),
-            (
-                self.tmpfs.is_some(),
-                "--tmpfs",
-                "a container has no writable file system, not even in memory",
-                "have the app keep scratch data in memory, or send it elsewhere",
-            ),
-            (
-                self.publish.is_some(),
-                "-p",
-                "imrun forwards no ports",
-                "--net host lets the app listen on the host itself",
-            ),
-            (
-                self.detach,
-                "-d",
-                "imrun is its container's supervisor and has no daemon to leave it to",
-                "start it in the background: systemd-run imrun run …",
-            ),
-            (
-                self.tty,
-                "-t",
-                "a container has no terminal",
-                "-i gives it standard input without one",
-            ),
-            (
-                self.privileged,
-                "--privileged",
-                "a container has no capabilities",
-                "leave it out: most programs need none",
-            ),
-            (
-                self.read_only,
-                "--read-only",
-                "every container is read-only, there is no other kind",
-                "leave it out",
-            ),
-            (
-                self.rm,
-                "--rm",
-                "nothing of a container is left behind in any case",
-                "leave it out",
-            ),
-        ];
-        match used.into_iter().find(|(used, ..)| *used) {
-            Some((_, option, why, hint)) => Err(Error::policy(option, why).hint(hint)),
-            None => Ok(()),
-        }
-    }
+const MOUNTS: &str = "nothing of the host is mounted into a container";
+const BAKE: &str = "bake files into the image, configure by -e, keep state off-box";
+const NAMESPACES: &str = "every container has namespaces of its own";
+const LEAVE_OUT: &str = "leave it out";
+const LIMITS: &str = "a container's limits are --memory, --cpus and --pids";
+const NETWORKS: &str = "imrun makes no networks";
+const NET: &str = "--net host, or --net ns:PATH for a network namespace that you made";
+const HEALTH: &str = "imrun runs nothing beside the app";
+
+/// Options of `docker run` and `podman run`.
+const OPTIONS: [Refusal; 36] = [
+    (&["-v", "--volume"], MOUNTS, BAKE),
+    (&["--mount"], MOUNTS, BAKE),
+    (&["--volumes-from"], MOUNTS, BAKE),
+    (
+        &["--tmpfs"],
+        "a container has no writable file system, not even in memory",
+        "have the app keep scratch data in memory, or send it elsewhere",
+    ),
+    (
+        &["--shm-size"],
+        "a container has no writable /dev/shm",
+        "have the app share memory without names: memfd_create, mmap",
+    ),
+    (
+        &["--device", "--gpus"],
+        "no device of the host is given to a container",
+        "run a program that needs a device on the host itself",
+    ),
+    (
+        &["-p", "--publish"],
+        "imrun forwards no ports",
+        "--net host lets the app listen on the host itself",
+    ),
+    (
+        &["-P", "--publish-all"],
+        "imrun forwards no ports",
+        "--net host lets the app listen on the host itself",
+    ),
+    (&["--expose"], "an exposed port changes nothing", LEAVE_OUT),
+    (
+        &["-d", "--detach"],
+        "imrun is its container's supervisor and has no daemon to leave it to",
+        "start it in the background: systemd-run imrun run …",
+    ),
+    (
+        &["-t", "--tty"],
+        "a container has no terminal",
+        "-i gives it standard input without one",
+    ),
+    (
+        &["-a", "--attach"],
+        "a container has no terminal",
+        "--sink stdio: shows its output here",
+    ),
+    (
+        &["--privileged"],
+        "a container has no capabilities",
+        "leave it out: most programs need none",
+    ),
+    (
+        &["--cap-drop"],
+        "a container has no capabilities that it could lose",
+        "leave it out; --cap-add gives single ones",
+    ),
+    (
+        &["--security-opt"],
+        "every container is confined in the same way",
+        LEAVE_OUT,
+    ),
+    (
+        &["--read-only"],
+        "every container is read-only, there is no other kind",
+        LEAVE_OUT,
+    ),
+    (
+        &["--rm"],
+        "nothing of a container is left behind in any case",
+        LEAVE_OUT,
+    ),
+    (&["--pid"], NAMESPACES, LEAVE_OUT),
+    (&["--ipc"], NAMESPACES, LEAVE_OUT),
+    (&["--uts"], NAMESPACES, LEAVE_OUT),
+    (&["--userns"], NAMESPACES, LEAVE_OUT),
+    (&["--cgroupns"], NAMESPACES, LEAVE_OUT),
+    (
+        &["--restart"],
+        "imrun ends with its container",
+        "systemd starts it again: Restart=on-failure in the unit that runs imrun",
+    ),
+    (
+        &["--log-driver", "--log-opt"],
+        "a container's output goes to a sink",
+        "--sink URL says where it is shipped (docs/sinks.md)",
+    ),
+    (
+        &["--health-cmd", "--health-interval", "--no-healthcheck"],
+        HEALTH,
+        "let the service manager ask the app over the network",
+    ),
+    (
+        &["--add-host"],
+        "a container has the names of its image, or of the host under --net host",
+        "bake /etc/hosts, or --dns ADDRESS",
+    ),
+    (&["--link"], NETWORKS, NET),
+    (&["--ip", "--ip6", "--mac-address"], NETWORKS, NET),
+    (&["--network-alias"], NETWORKS, NET),
+    (
+        &["--ulimit"],
+        LIMITS,
+        "set others where imrun is started: ulimit, or Limit… of a systemd unit",
+    ),
+    (
+        &["--memory-swap", "--memory-reservation"],
+        LIMITS,
+        "--memory: there is no swap beyond it",
+    ),
+    (
+        &["-c", "--cpu-shares", "--cpuset-cpus", "--cpu-quota"],
+        LIMITS,
+        "--cpus N",
+    ),
+    (&["--pids-limit"], LIMITS, "--pids N"),
+    (
+        &["--pull"],
+        "a digest names one image for ever",
+        "imrun pull NAME prints the digest to run",
+    ),
+    (
+        &["--platform"],
+        "a digest names the image of one platform",
+        "imrun pull --platform P NAME prints its digest",
+    ),
+    (
+        &["--cidfile", "--pidfile"],
+        "imrun writes no files about a container",
+        "--status-fd N: its first event has the id",
+    ),
+];
+
+/// The refusal of an option of docker's, if `option` is one; it may have a value behind `=`.
+pub fn option(option: &str) -> Option<Error> {
+    let name = option.split('=').next()?;
+    let (names, why, hint) = OPTIONS.iter().find(|(names, ..)| names.contains(&name))?;
+    // `-v` is named as such where `--volume` was typed, too; others of a row are different options.
+    let shown = if names[0].len() == 2 { names[0] } else { name };
+    Some(Error::policy(shown, why).hint(hint))
 }
 
 /// Features that a build may be without: whether it has it, and its commands.
@@ -148,6 +211,29 @@ pub fn command(name: &str) -> Option<Error> {
         "restart" | "unpause" | "update" | "checkpoint" | "restore" | "events" => (
             "a container lives and dies with its imrun",
             "imrun run, imrun stop",
+        ),
+        "rmi" => ("images are removed by their digest", "imrun rm DIGEST"),
+        "top" => (
+            "a container is looked at from outside",
+            "imrun ps; ps(1) and top(1) of the host show its processes",
+        ),
+        "wait" | "rename" | "port" | "container" => (
+            "a container lives and dies with its imrun",
+            "imrun run, imrun ps, imrun stop",
+        ),
+        "image" | "system" => (
+            "the store has its own commands",
+            "imrun images, imrun rm, imrun gc",
+        ),
+        "volume" => (MOUNTS, BAKE),
+        "network" => (NETWORKS, NET),
+        "compose" | "swarm" | "service" | "stack" => (
+            "imrun run launches one container",
+            "a systemd unit for each: imrun run …",
+        ),
+        "search" => (
+            "imrun pulls from registries and does not search them",
+            "imrun pull NAME",
         ),
         "login" | "logout" => (
             "imrun keeps no credentials",

@@ -1,6 +1,5 @@
 //! `imrun run`: what was typed becomes a checked request.
 
-use super::refused::Refused;
 use super::{Global, registry, values};
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Result};
@@ -10,7 +9,7 @@ use crate::image::reference::{ImageArgument, Reference};
 use crate::logs::SinkUrl;
 use crate::runtime::capabilities;
 use crate::runtime::cgroup::{Cpus, Limits};
-use crate::runtime::container::{self, EnvFile, Outcome, Request, Subject};
+use crate::runtime::container::{self, EnvFile, ImageLaunch, Outcome, Request, Source};
 use crate::runtime::integrity::Demand;
 use crate::runtime::launch::Network;
 use crate::runtime::observe::OnWrite;
@@ -53,12 +52,12 @@ pub(super) struct Root {
 /// Launch an image
 #[derive(Parser)]
 #[command(no_binary_name = false, after_help = EXAMPLES, version = None)]
+#[command(override_usage = "imrun run [OPTIONS] IMAGE [ARG]…")]
 pub struct Run {
-    /// sha256:… or NAME@sha256:…
-    image: String,
-    /// In place of the image's command
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
+    // One list: an option behind the image is the app's, whatever its name.
+    /// Image (sha256:… or NAME@sha256:…), and the arguments that replace its command
+    #[arg(trailing_var_arg = true, required = true, value_name = "IMAGE")]
+    words: Vec<OsString>,
     /// Pass standard input on
     #[arg(short, long)]
     interactive: bool,
@@ -78,20 +77,20 @@ pub struct Run {
         value_delimiter = ' '
     )]
     pub(super) sink: Vec<String>,
-    /// What happens to an app that tries to change a file system
-    #[arg(long, value_enum, default_value = "report", value_name = "HOW")]
-    on_write: OnWrite,
+    /// What happens to an app that tries to change a file system [default: report]
+    #[arg(long, value_enum, value_name = "HOW")]
+    on_write: Option<OnWrite>,
     /// What happens while the sink takes nothing
     #[arg(long, value_enum, default_value = "block", value_name = "HOW")]
     on_stall: OnStall,
-    /// How long a sink may stall, under --on-stall kill
-    #[arg(long, default_value = "30s", value_parser = values::duration, value_name = "TIME")]
-    stall_deadline: Duration,
+    /// How long a sink may stall, under --on-stall kill [default: 30s]
+    #[arg(long, value_parser = values::duration, value_name = "TIME")]
+    stall_deadline: Option<Duration>,
     /// Bytes of output that may wait for the sink
     #[arg(long, default_value = "1M", value_parser = values::size, value_name = "SIZE")]
     log_buffer: usize,
-    /// Which network the app sees: none, host, ns:PATH
-    #[arg(long, default_value = "none", value_name = "NET")]
+    /// Network that the app sees: none, host, ns:PATH
+    #[arg(long, alias = "network", default_value = "none", value_name = "NET")]
     net: String,
     /// Ask this name server, not the host's; up to three
     #[arg(long, value_name = "ADDRESS")]
@@ -137,8 +136,6 @@ pub struct Run {
     /// Write status events to this descriptor, a JSON object a line
     #[arg(long, value_name = "N")]
     status_fd: Option<i32>,
-    #[command(flatten)]
-    refused: Refused,
 }
 
 impl Run {
@@ -148,6 +145,18 @@ impl Run {
         self.close_inherited()?;
         self.launch(global, given, |_| {})
             .map(|outcome| outcome.code)
+    }
+
+    /// Refuses `--on-write` in a check, which neither kills nor is quiet.
+    pub fn refuse_policy(&self) -> Result<()> {
+        match self.on_write {
+            None => Ok(()),
+            Some(_) => Err(Error::usage(
+                "--on-write",
+                "imrun check lets the app go on and reports what it tried",
+            )
+            .hint("leave it out")),
+        }
     }
 
     /// Erases secrets from the command line, and reads what it names: descriptors too (`--env-file <(…)`).
@@ -191,31 +200,49 @@ impl Run {
         outcome
     }
 
-    fn request(self, global: &Global, env_files: Vec<EnvFile>) -> Result<Request> {
-        self.refused.check()?;
-        let image = digest(global, &self.image)?;
+    /// The image as it was typed.
+    pub fn image(&self) -> Result<String> {
+        let image = self.words[0].to_str();
+        let wrong = || Error::usage(format_args!("image {:?}", self.words[0]), "is not UTF-8");
+        image.map(str::to_owned).ok_or_else(wrong)
+    }
+
+    fn request(mut self, global: &Global, env_files: Vec<EnvFile>) -> Result<Request> {
+        if self.stall_deadline.is_some() && self.on_stall != OnStall::Kill {
+            return Err(
+                Error::usage("--stall-deadline", "only --on-stall kill has a deadline")
+                    .hint("add --on-stall kill, or leave it out"),
+            );
+        }
+        let typed = self.image()?;
+        let image = digest(global, &typed)?;
         let network = Network::new(&self.net, self.dns)?;
         let capabilities = self.cap_add.iter().map(|name| capabilities::parse(name));
         let capabilities = capabilities.collect::<Result<_>>()?;
         let sinks = sinks(&self.sink)?;
         // What is missing of an image that says where it is comes last: all else is right then.
-        if let ImageArgument::Named(name) = self.image.parse()? {
+        if let ImageArgument::Named(name) = typed.parse()? {
             registry::present(&global.store(), &name, &image)?;
         }
+        let usual = Policy::default();
         Ok(Request {
             store: global.store(),
             root: global.root.clone(),
-            subject: Subject::Image(image),
-            bundle: None,
+            source: Source::Image(ImageLaunch {
+                image,
+                args: self.words.split_off(1),
+                entrypoint: self.entrypoint,
+                env_files,
+                env: self.env,
+                user: self.user,
+                workdir: self.workdir,
+                hostname: self.hostname,
+                stop_signal: self.stop_signal,
+                masked: Vec::new(),
+                instead_of: None,
+            }),
             integrity: self.integrity,
             driver: self.root.driver,
-            args: self.args,
-            entrypoint: self.entrypoint,
-            env_files,
-            env: self.env,
-            user: self.user,
-            workdir: self.workdir,
-            hostname: self.hostname,
             name: self.name.map(check_name).transpose()?,
             capabilities,
             network,
@@ -226,7 +253,7 @@ impl Run {
                 settings: Vec::new(),
                 from_bundle: false,
             },
-            on_write: self.on_write,
+            on_write: self.on_write.unwrap_or(OnWrite::Report),
             stdin: if self.interactive {
                 Some(stdin()?)
             } else {
@@ -234,18 +261,27 @@ impl Run {
             },
             sinks,
             log_buffer: self.log_buffer,
-            stop_signal: self.stop_signal,
             policy: Policy {
                 on_stall: self.on_stall,
-                stall_deadline: self.stall_deadline,
-                stop_signal: libc::SIGTERM,
+                stall_deadline: self.stall_deadline.unwrap_or(usual.stall_deadline),
                 stop_timeout: self.stop_timeout,
-                drain: Duration::from_secs(5),
-                run_for: None,
+                ..usual
             },
-            masked: Vec::new(),
-            instead_of: None,
         })
+    }
+}
+
+/// Tells the status descriptor of a launch whose command line is wrong: it is found without the options.
+pub fn tell_status(args: &[OsString], error: &Error) -> Result<()> {
+    let mut words = args.iter().filter_map(|word| word.to_str());
+    let number = words.by_ref().find_map(|word| match word {
+        "--status-fd" => Some(None),
+        word => word.strip_prefix("--status-fd=").map(Some),
+    });
+    let number = number.and_then(|value| value.or_else(|| words.next()));
+    match number.and_then(|number| number.parse().ok()) {
+        Some(number) => Status::to_descriptor(number)?.refused(error),
+        None => Ok(()),
     }
 }
 

@@ -13,13 +13,13 @@ use crate::base::sys::process::{self, Identity};
 use crate::logs::SinkUrl;
 use crate::runtime::capabilities::{self, Capabilities};
 use crate::runtime::cgroup;
-use crate::runtime::container::{self, Process, Request, Subject};
+use crate::runtime::container::{self, Process, Request, Source, Subject};
 use crate::runtime::integrity::Demand;
 use crate::runtime::launch::{self, Network};
 use crate::runtime::observe::OnWrite;
 use crate::runtime::state::Runtime;
 use crate::runtime::status::Status;
-use crate::runtime::supervise::{OnStall, Policy, stdin};
+use crate::runtime::supervise::{Policy, stdin};
 use crate::store::Store;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -198,17 +198,12 @@ impl<'a> Draft<'a> {
             Ok(Request {
                 store: self.host.store.clone(),
                 root: self.host.root.clone(),
-                subject,
-                bundle: Some(bundle),
+                source: Source::Bundle {
+                    root: subject,
+                    bundle,
+                },
                 integrity: Demand::Auto,
                 driver: crate::runtime::rootfs::Driver::Auto,
-                args: Vec::new(),
-                entrypoint: None,
-                env_files: Vec::new(),
-                env: Vec::new(),
-                user: None,
-                workdir: None,
-                hostname: None,
                 name: Some(id),
                 capabilities,
                 network: Network::with_files(&network, names)?.with_sysctls(network_sysctls),
@@ -217,21 +212,11 @@ impl<'a> Draft<'a> {
                 stdin: given_stdin()?,
                 sinks: self.host.sinks.clone(),
                 log_buffer: 1 << 20,
-                stop_signal: None,
-                policy: Policy {
-                    on_stall: OnStall::Block,
-                    stall_deadline: Duration::from_secs(30),
-                    stop_signal: libc::SIGTERM,
-                    stop_timeout: Duration::from_secs(10),
-                    drain: Duration::from_secs(5),
-                    run_for: None,
-                },
-                masked: Vec::new(),
-                instead_of: None,
+                policy: Policy::default(),
             })
         })();
         let outcome = request
-            .and_then(|request| container::run_behind(&request, &Status::default(), &door))
+            .and_then(|request| container::run_with_gate(&request, &Status::default(), &door))
             .map(|outcome| outcome.code);
         if let Err(error) = &outcome {
             door.abandon()?;

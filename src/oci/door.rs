@@ -147,7 +147,7 @@ impl<'a> Door<'a> {
                 PollFd::new(listener.as_fd(), PollFlags::POLLIN),
                 PollFd::new(app.pidfd.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-                launch::loss_of(&app.guard),
+                launch::guard_poll_fd(&app.guard),
             ];
             match poll(&mut set, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
@@ -161,7 +161,7 @@ impl<'a> Door<'a> {
                 ));
             }
             if unguarded {
-                return Err(launch::unguarded());
+                return Err(launch::guard_lost());
             }
             signals::refuse(signals)?;
             if start {
@@ -178,7 +178,7 @@ impl Gate for Door<'_> {
         self.listener.is_some()
     }
 
-    fn grouped(&self, made: &Made) -> Result<()> {
+    fn cgroup_created(&self, made: &Made) -> Result<()> {
         self.inner().known.cgroup = Some(made.clone());
         self.place.write(&self.inner().known)
     }
@@ -187,7 +187,7 @@ impl Gate for Door<'_> {
         self.hooks.of_creation()
     }
 
-    fn mounted(&self, app: &Prepared, root: &Path, signals: &SignalFd) -> Result<()> {
+    fn mounts_ready(&self, app: &Prepared, root: &Path, signals: &SignalFd) -> Result<()> {
         let hooks = self.hooks;
         self.inner().known.app = Some(App::of(app.pid.as_raw())?);
         let creating = self.state(Phase::Creating);
@@ -207,7 +207,7 @@ impl Gate for Door<'_> {
         signals::refuse(signals)
     }
 
-    fn pass(&self, app: &Prepared, signals: &SignalFd) -> Result<()> {
+    fn wait(&self, app: &Prepared, signals: &SignalFd) -> Result<()> {
         self.created(app, signals)?;
         if let Some(listener) = &self.listener {
             if !self.tell(&Ok(())) {
@@ -236,7 +236,7 @@ impl Gate for Door<'_> {
         )
     }
 
-    fn give(&self, listener: OwnedFd) -> Result<()> {
+    fn send_listener(&self, listener: OwnedFd) -> Result<()> {
         let Some(agent) = self.agent else {
             return Ok(());
         };
@@ -251,7 +251,7 @@ impl Gate for Door<'_> {
         agent.tell(message.to_string().as_bytes(), listener.as_fd())
     }
 
-    fn passed(&self) -> Result<()> {
+    fn started(&self) -> Result<()> {
         // Who reads it sees the end of the app's, not of the supervisor's.
         process::close_stream(1).context(|| "dup2(/dev/null, 1)")?;
         self.inner().known.started = true;

@@ -7,7 +7,7 @@ use super::seccomp::{self, Seccomp};
 use crate::base::error::Result;
 use crate::base::json::Node;
 use crate::runtime::id_map::IdRange;
-use crate::runtime::launch::{Setting, is_covered};
+use crate::runtime::launch::{Setting, is_mask};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Component, Path, PathBuf};
@@ -349,7 +349,11 @@ fn sysctls(
         let of_uts = ["kernel/hostname", "kernel/domainname"];
         let of_ipc = ["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"];
         if of_ipc.iter().any(|start| path.starts_with(start)) {
-            changes.add(&field(&name), value, "0: nothing is kept in memory");
+            changes.add(
+                &field(&name),
+                value,
+                "the kernel's default: a container makes no System V objects and no message queues",
+            );
         } else if path.starts_with("net/") && namespaces.network != "host" {
             sysctls.push(Setting {
                 path: CString::new(format!("sys/{path}")).expect("the name is plain"),
@@ -382,7 +386,7 @@ fn masked(linux: &Node<'_>) -> Result<Vec<CString>> {
         let path: PathBuf = components().collect();
         let path = path.to_str().expect("it was text").to_owned();
         let path_string = CString::new(path.as_str()).map_err(|_| wrong("has a NUL byte"))?;
-        if !is_covered(&path) && !masked.contains(&path_string) {
+        if !is_mask(&path) && !masked.contains(&path_string) {
             masked.push(path_string);
         }
     }

@@ -1,7 +1,7 @@
-//! `--cap-add`: what an app may be given beyond its user's rights (capabilities(7)).
+//! `--cap-add`: capabilities that an app can be given (capabilities(7)).
 //!
-//! They hold in the container's own user namespace alone. Those that would undo what imrun promises
-//! of every container are refused, each with its reason.
+//! They apply in the container's own user namespace only. imrun refuses those that would undo its
+//! guarantees, each with a reason.
 #![forbid(unsafe_code)]
 
 use crate::base::error::{Error, Result};
@@ -13,7 +13,7 @@ pub struct Capability {
     name: &'static str,
 }
 
-/// A set of them.
+/// A set of capabilities.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capabilities(u64);
 
@@ -21,7 +21,7 @@ const fn capability(number: u32, name: &'static str) -> Capability {
     Capability { number, name }
 }
 
-/// The numbers are those of linux/capability.h.
+/// Capabilities that can be added; numbers from linux/capability.h.
 const GRANTED: [Capability; 14] = [
     capability(0, "CAP_CHOWN"),
     capability(1, "CAP_DAC_OVERRIDE"),
@@ -39,12 +39,12 @@ const GRANTED: [Capability; 14] = [
     capability(29, "CAP_AUDIT_WRITE"),
 ];
 
-const CREDENTIALS: &str = "an app that changes its user or group would outlive imrun";
-const FILES: &str = "it is for changing files, and none can be changed";
-const HOST: &str = "it is for changing the host";
-const KERNEL: &str = "it is for looking into or loading code into the kernel";
-const LIMITS: &str = "it lifts the limits of the container";
-const MEMORY: &str = "it is for changing other processes";
+const CREDENTIALS: &str = "an app that changes its user or group could survive imrun";
+const FILES: &str = "it allows changing files, and a container cannot change any";
+const HOST: &str = "it allows changing the host";
+const KERNEL: &str = "it allows inspecting the kernel or loading code into it";
+const LIMITS: &str = "it allows raising the container's limits";
+const MEMORY: &str = "it allows changing other processes";
 
 const REFUSED: [(&str, &str); 27] = [
     ("CAP_AUDIT_CONTROL", HOST),
@@ -54,7 +54,7 @@ const REFUSED: [(&str, &str); 27] = [
     ("CAP_CHECKPOINT_RESTORE", MEMORY),
     (
         "CAP_DAC_READ_SEARCH",
-        "it opens files by handle, out of the root",
+        "it allows opening files outside the root by handle",
     ),
     (
         "CAP_IPC_OWNER",
@@ -63,10 +63,13 @@ const REFUSED: [(&str, &str); 27] = [
     ("CAP_LINUX_IMMUTABLE", FILES),
     ("CAP_MAC_ADMIN", HOST),
     ("CAP_MAC_OVERRIDE", HOST),
-    ("CAP_MKNOD", "it makes device nodes, and none can be made"),
+    (
+        "CAP_MKNOD",
+        "it allows creating device nodes, and a container cannot create any",
+    ),
     (
         "CAP_NET_ADMIN",
-        "it changes the network, which is the host's to decide",
+        "it allows changing the network, which the host configures",
     ),
     ("CAP_PERFMON", KERNEL),
     ("CAP_SETFCAP", FILES),
@@ -75,7 +78,7 @@ const REFUSED: [(&str, &str); 27] = [
     ("CAP_SYSLOG", KERNEL),
     (
         "CAP_SYS_ADMIN",
-        "it mounts file systems, and a container has but its own",
+        "it allows mounts, and a container's mounts are fixed",
     ),
     ("CAP_SYS_BOOT", HOST),
     ("CAP_SYS_MODULE", KERNEL),
@@ -88,10 +91,10 @@ const REFUSED: [(&str, &str); 27] = [
     ("CAP_WAKE_ALARM", HOST),
 ];
 
-/// A capability by its name, in either case, with or without `CAP_`.
+/// Parses the name of a capability, in either case, with or without `CAP_`.
 ///
 /// # Errors
-/// A name that Linux does not have, or one that no container gets, with the reason.
+/// The name is unknown to Linux, or no container gets that capability; the error has the reason.
 pub fn parse(text: &str) -> Result<Capability> {
     let upper = text.to_ascii_uppercase();
     let name = format!("CAP_{}", upper.strip_prefix("CAP_").unwrap_or(&upper));
@@ -101,23 +104,19 @@ pub fn parse(text: &str) -> Result<Capability> {
     let what = format!("--cap-add {text}");
     if name == "CAP_ALL" {
         return Err(Error::policy(what, "no container may do everything")
-            .hint("name those that the app needs, one --cap-add each"));
+            .hint("add each capability that the app needs with its own --cap-add"));
     }
     match REFUSED.iter().find(|(refused, _)| *refused == name) {
         Some((_, why)) if *why == CREDENTIALS => {
-            Err(Error::policy(what, why).hint("--user starts it as the right one"))
+            Err(Error::policy(what, why).hint("start the app as the right user with --user"))
         }
         Some((_, why)) => Err(Error::policy(what, why)),
-        None => Err(
-            Error::usage(what, "Linux has no such capability").hint(format_args!(
-                "those that can be added: {}",
-                names().join(", ")
-            )),
-        ),
+        None => Err(Error::usage(what, "Linux has no such capability")
+            .hint(format_args!("available: {}", names().join(", ")))),
     }
 }
 
-/// Those that a container can have.
+/// Returns the names of the capabilities that can be added.
 pub fn names() -> [&'static str; GRANTED.len()] {
     GRANTED.map(|capability| capability.name)
 }
@@ -132,17 +131,17 @@ impl FromIterator<Capability> for Capabilities {
 }
 
 impl Capabilities {
-    /// A bit for each capability's number.
+    /// Returns a bit mask, by the capabilities' numbers.
     pub fn bits(self) -> u64 {
         self.0
     }
 
-    /// Those of both sets.
+    /// Returns the intersection.
     pub fn and(self, other: Capabilities) -> Capabilities {
         Capabilities(self.0 & other.0)
     }
 
-    /// Their names, in the order of their numbers.
+    /// Returns the names, in the order of the numbers.
     pub fn names(self) -> Vec<&'static str> {
         let held = GRANTED
             .iter()
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_undo_a_promise_is_refused_with_its_reason() {
+    fn a_capability_that_would_undo_a_guarantee_is_refused_with_its_reason() {
         for name in [
             "ALL",
             "SYS_ADMIN",
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_has_a_bit_for_each_and_tells_their_names() {
+    fn a_set_has_a_bit_and_a_name_for_each_capability() {
         let set: Capabilities = ["net_raw", "KILL", "NET_RAW"]
             .map(|name| parse(name).unwrap())
             .into_iter()

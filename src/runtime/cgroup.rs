@@ -1,5 +1,4 @@
-//! A cgroup (version 2) for each container: it groups, it limits, and it kills all that is in it at
-//! once.
+//! The cgroup (version 2) of a container: it groups, limits and kills the container's processes.
 //!
 //! Source: Linux, Documentation/admin-guide/cgroup-v2.rst.
 #![forbid(unsafe_code)]
@@ -25,13 +24,14 @@ use std::time::Duration;
 
 pub use limits::{Cpus, Limits, Setting, controllers};
 
-/// Where hosts mount the version 2 hierarchy: alone, or beside version 1.
+/// Mount points of the version 2 hierarchy: alone, or beside version 1.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
-/// The parent of all containers' cgroups, beneath the hierarchy's root.
+/// Parent of all containers' cgroups, beneath the hierarchy's root.
 const PARENT: &str = "imrun";
 
-/// A cgroup that imrun made. A place alone proves nothing: another cgroup can be there by now.
+/// Identity of a cgroup that imrun created. The path alone is not enough: another cgroup may have taken
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Made {
     /// Path beneath the hierarchy's root.
@@ -40,15 +40,15 @@ pub struct Made {
     pub inode: u64,
 }
 
-/// One container's processes: those of a cgroup, or, where this host delegates none to its user, those
-/// of its pid namespace, which end with the first of them.
+/// Processes of one container: those of its cgroup or, if this host delegates none to its user, those of
+/// its pid namespace, which end with the first of them.
 #[derive(Debug)]
 pub struct Cgroup {
     made: Option<Directory>,
     init: OnceLock<OwnedFd>,
 }
 
-/// The directory of a cgroup, held open: whatever its path leads to later, this is the one.
+/// Directory of a cgroup, held open, so that it stays the same whatever its path leads to.
 #[derive(Debug)]
 struct Directory {
     path: PathBuf,
@@ -64,15 +64,15 @@ impl Cgroup {
         }
     }
 
-    /// No cgroup.
+    /// Makes a value without a cgroup.
     pub fn none() -> Cgroup {
         Cgroup::of(None)
     }
 
-    /// Makes a container's cgroup, at `place` beneath the hierarchy's root, with its limits.
+    /// Creates a container's cgroup with its limits, at `place` beneath the hierarchy's root.
     ///
     /// # Errors
-    /// There is one at that place already: it is another's.
+    /// A cgroup exists at that place already, which imrun did not create for this container.
     pub fn create(place: &Path, limits: &Limits) -> Result<Cgroup> {
         let mut path = hierarchy()?;
         limits.check(&path)?;
@@ -90,7 +90,7 @@ impl Cgroup {
         let opened = Directory::open(path.clone(), place);
         let directory = match opened {
             Ok(directory) => directory,
-            // Nothing else knows of it. The first error is the one to tell.
+            // Nothing else refers to it yet. Return the first error.
             Err(error) => {
                 let removed = std::fs::remove_dir(&path).context(|| format!("rmdir({path:?})"));
                 return removed.and(Err(error));
@@ -100,23 +100,23 @@ impl Cgroup {
         let cgroup = Cgroup::of(Some(directory));
         match applied {
             Ok(()) => Ok(cgroup),
-            // The first error is the one to tell.
+            // Return the first error.
             Err(error) => cgroup.remove().and(Err(error)),
         }
     }
 
-    /// By what another process finds it again; None where there is none.
+    /// Returns the identity by which another process can find it; `None` without a cgroup.
     pub fn made(&self) -> Option<&Made> {
         self.made.as_ref().map(|directory| &directory.made)
     }
 
-    /// Without a cgroup, who is killed: the first process of the pid namespace.
+    /// Sets the first process of the pid namespace, to kill if there is no cgroup.
     pub fn follow(&self, init: OwnedFd) {
-        // There is one only.
+        // A container has only one.
         let _ = self.init.set(init);
     }
 
-    /// The cgroup that an earlier process made, if it is still there.
+    /// Opens the cgroup that an earlier process created, if it still exists.
     pub fn existing(made: &Made) -> Result<Option<Cgroup>> {
         let path = hierarchy()?.join(&made.place);
         if !path.is_dir() {
@@ -126,8 +126,8 @@ impl Cgroup {
         Ok((directory.made == *made).then(|| Cgroup::of(Some(directory))))
     }
 
-    /// Removes what a process left that died as soon as it had made the cgroup of container `id`, at
-    /// the place that imrun chose: an empty one, by its random name.
+    /// Removes the empty cgroup of container `id`, which a process left that died right after creating
+    /// it. The random name identifies it.
     pub fn remove_empty(id: &str) -> Result<()> {
         let Some(place) = own_place(id)? else {
             return Ok(());
@@ -144,24 +144,24 @@ impl Cgroup {
         self.made.as_ref().ok_or_else(missing)
     }
 
-    /// The directory, for CLONE_INTO_CGROUP.
+    /// Returns the directory, for CLONE_INTO_CGROUP.
     pub fn handle(&self) -> Option<BorrowedFd<'_>> {
         self.made.as_ref().map(|directory| directory.handle.as_fd())
     }
 
-    /// How many of its processes the kernel killed because memory ran out.
+    /// Returns the number of processes that the kernel killed because memory ran out.
     pub fn oom_kills(&self) -> Result<u64> {
         let path = self.made.as_ref().map(|directory| &*directory.path);
         path.map_or(Ok(0), limits::oom_kills)
     }
 
-    /// The processes in it; none where it has just been removed.
+    /// Returns the ids of its processes; none if it has just been removed.
     pub fn processes(&self) -> Result<Vec<i32>> {
         let text = self.read("cgroup.procs")?.unwrap_or_default();
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
-    /// One of its files; none where it has just been removed.
+    /// Reads one of its files; `None` if it has just been removed.
     fn read(&self, name: &str) -> Result<Option<String>> {
         let directory = self.directory()?;
         let read = |mut file: File| {
@@ -174,40 +174,40 @@ impl Cgroup {
         }
     }
 
-    /// Lets no process in it run, or lets them run again.
+    /// Freezes or thaws its processes.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         let directory = self.directory()?;
         let written = directory.write("cgroup.freeze", if frozen { "1" } else { "0" });
         written.context(|| directory.call("write", "cgroup.freeze"))
     }
 
-    /// Whether it is frozen; one that has just been removed is not.
+    /// Returns true if it is frozen; false if it has just been removed.
     pub fn is_frozen(&self) -> Result<bool> {
         let text = self.read("cgroup.freeze")?;
         Ok(text.is_some_and(|text| text.trim() == "1"))
     }
 
-    /// Kills every process in it.
+    /// Kills all of its processes.
     pub fn kill(&self) -> Result<()> {
         let Some(directory) = &self.made else {
             return self.init.get().map_or(Ok(()), kill_init);
         };
         match directory.write("cgroup.kill", "1") {
-            // Not where it is the kernel that has no such file.
+            // Unless the cgroup exists: then the kernel lacks the file.
             Err(error) if is_gone(&error) && !directory.is_there()? => Ok(()),
             written => written.context(|| directory.call("write", "cgroup.kill")),
         }
     }
 
-    /// Kills what is left in it and removes it.
+    /// Kills its remaining processes and removes it.
     pub fn remove(self) -> Result<()> {
         self.kill()?;
         let Some(directory) = &self.made else {
             return Ok(());
         };
         let path = &directory.path;
-        // A killed process leaves its cgroup a moment after it was reaped.
-        const PATIENCE: u32 = 200;
+        // A killed process leaves its cgroup shortly after it was reaped.
+        const ATTEMPTS: u32 = 200;
         for attempt in 0.. {
             if !directory.is_there()? {
                 break;
@@ -218,7 +218,7 @@ impl Cgroup {
                 nix::unistd::UnlinkatFlags::RemoveDir,
             ) {
                 Ok(()) | Err(Errno::ENOENT) => break,
-                Err(Errno::EBUSY) if attempt < PATIENCE => {
+                Err(Errno::EBUSY) if attempt < ATTEMPTS => {
                     std::thread::sleep(Duration::from_millis(5))
                 }
                 Err(errno) => return Err(errno).context(|| format!("rmdir({path:?})")),
@@ -241,7 +241,7 @@ impl Directory {
         Ok(Directory { path, handle, made })
     }
 
-    /// Whether its path still leads to it.
+    /// Returns true if its path still leads to it.
     fn is_there(&self) -> Result<bool> {
         match self.path.symlink_metadata() {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -262,7 +262,7 @@ impl Directory {
             .write_all(text.as_bytes())
     }
 
-    /// A call on one of its files, for errors.
+    /// Names a call on one of its files, for errors.
     fn call(&self, call: &str, name: &str) -> String {
         format!("{call}({:?})", self.path.join(name))
     }
@@ -271,17 +271,17 @@ impl Directory {
 fn foreign(path: &Path) -> Error {
     Error::usage(
         format_args!("cgroup {path:?}"),
-        "exists, and this container did not make it",
+        "exists, but belongs to another container",
     )
-    .hint("another cgroupsPath, or rmdir where it is empty")
+    .hint("choose another cgroupsPath, or remove it with rmdir if it is empty")
 }
 
-/// Whether the cgroup is no more: its directory, or behind a file that was open already.
+/// Returns true if the cgroup was removed: its directory, or the object of an open file.
 fn is_gone(error: &std::io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
 }
 
-/// Where the cgroup of container `id` is, where nobody says otherwise.
+/// Returns the default place of container `id`'s cgroup.
 fn place(id: &str) -> PathBuf {
     Path::new(PARENT).join(id)
 }
@@ -303,10 +303,10 @@ fn kill_init(init: &OwnedFd) -> Result<()> {
 }
 
 const DELEGATED_NONE: &str = "this host delegates no cgroup to this user";
-const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes imrun …";
+const DELEGATE: &str = "start imrun with systemd-run --user --scope -p Delegate=yes imrun …";
 
-/// Where the cgroup of container `id` is to be, beneath the hierarchy's root; None where this host
-/// delegates none to its user.
+/// Returns the place of container `id`'s cgroup beneath the hierarchy's root; `None` if this host
+/// delegates no cgroup to its user.
 pub fn own_place(id: &str) -> Result<Option<PathBuf>> {
     if ids::is_ordinary()? {
         Ok(delegated()?.map(|parent| parent.join(place(id))))
@@ -315,7 +315,7 @@ pub fn own_place(id: &str) -> Result<Option<PathBuf>> {
     }
 }
 
-/// Refuses limits that this host cannot hold a container to.
+/// Refuses limits that this host cannot enforce.
 pub fn check(limits: &Limits) -> Result<()> {
     if !ids::is_ordinary()? {
         return limits.check(&hierarchy()?);
@@ -327,8 +327,8 @@ pub fn check(limits: &Limits) -> Result<()> {
     }
 }
 
-/// The highest cgroup above this process's own, or that itself, which this user may divide; beneath the
-/// hierarchy's root.
+/// Returns the highest ancestor of this process's cgroup, or that cgroup itself, that this user may
+/// divide; a path beneath the hierarchy's root.
 pub fn delegated() -> Result<Option<PathBuf>> {
     let Ok(hierarchy) = hierarchy() else {
         return Ok(None);
@@ -348,7 +348,7 @@ pub fn delegated() -> Result<Option<PathBuf>> {
     Ok(found.map(Path::to_owned))
 }
 
-/// The mount point of the version 2 hierarchy.
+/// Returns the mount point of the version 2 hierarchy.
 pub fn hierarchy() -> Result<PathBuf> {
     MOUNTS
         .into_iter()
@@ -357,7 +357,7 @@ pub fn hierarchy() -> Result<PathBuf> {
         .ok_or_else(|| {
             Error::unsupported(
                 "cgroup2",
-                format_args!("is mounted at neither {} nor {}", MOUNTS[0], MOUNTS[1]),
+                format_args!("is not mounted at {} or {}", MOUNTS[0], MOUNTS[1]),
             )
             .hint("mount -t cgroup2 none /sys/fs/cgroup")
         })
@@ -388,7 +388,7 @@ mod tests {
         let gone = Cgroup::of(Some(
             Directory::open(path.clone(), Path::new("place")).unwrap(),
         ));
-        // Both exist for a moment, so that the file system gives each a number of its own.
+        // Both exist for a moment, so that their inode numbers differ.
         let other = parent.path().join("other");
         std::fs::create_dir(&other).unwrap();
         std::fs::write(other.join("cgroup.kill"), "").unwrap();

@@ -23,9 +23,9 @@ use crate::runtime::cgroup::{self, Cgroup, Limits, Made};
 use crate::runtime::id_map::Ids;
 use crate::runtime::integrity::Demand;
 use crate::runtime::launch::{
-    self, Attachment, Birthplace, Network, Newborn, OnMounted, Prepared, Spec,
+    self, Attachment, CloneOptions, ClonedChild, Network, OnMounted, Prepared, Spec,
 };
-use crate::runtime::observe::{Observer, OnWrite, Owners, Report};
+use crate::runtime::observe::{Observer, OnWrite, PathLayers, Report};
 use crate::runtime::relay::Relay;
 use crate::runtime::rootfs::Driver;
 use crate::runtime::state::{Entry, Runtime};
@@ -42,128 +42,160 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use subject::{Loaded, Material, Mounted};
+use subject::{Loaded, MountedRoot, RootFiles};
 
 pub use bundle::{Bundle, Process};
-pub use gate::{Gate, Open};
-pub use subject::{Subject, root_alone};
+pub use gate::{Gate, OpenGate};
+pub use subject::{Subject, standalone_root};
 
-/// How long the sink may take to acknowledge the launch record.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long the sink may take to hear of a launch that failed.
-const FAREWELL: Duration = Duration::from_secs(1);
-/// How long one attempt at it may take: the deadline's error then has the sink's own cause.
-const ATTEMPT: Duration = Duration::from_secs(5);
+/// Time limit for the sink to acknowledge the launch record.
+const ACKNOWLEDGEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time limit for reporting a failed launch to the sink.
+const FAILURE_RECORD_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time limit for one attempt to send. It is shorter than [`ACKNOWLEDGEMENT_TIMEOUT`], so that the error
+/// names the sink's own cause.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A file of variables. It may be a pipe: it is read before signals are caught, which a wait for it would leave
-/// unanswered.
+/// An `--env-file`. It may be a pipe, so imrun reads it before it blocks signals: a read that waits stays
+/// interruptible.
 pub struct EnvFile {
-    /// Its path.
+    /// Path, for errors.
     pub name: String,
-    /// All of it.
+    /// Whole content.
     pub bytes: Vec<u8>,
 }
 
-/// What is to be launched, and how: checked, but not yet against the image.
+/// A launch request: checked, but not yet against the image.
 pub struct Request {
-    /// Where images are.
+    /// Store that has the image.
     pub store: Store,
-    /// The directory of the runtime state.
+    /// Directory of the runtime state (`--root`).
     pub root: PathBuf,
-    /// What its root is.
-    pub subject: Subject,
-    /// In place of the image's config, and of what follows here of the same.
-    pub bundle: Option<Bundle>,
-    /// The weakest integrity level that is taken.
+    /// Image or bundle to launch.
+    pub source: Source,
+    /// Weakest integrity level to accept.
     pub integrity: Demand,
-    /// How an image becomes a root.
+    /// Driver that mounts the image.
     pub driver: Driver,
-    /// In place of the image's command.
-    pub args: Vec<OsString>,
-    /// In place of the image's entrypoint; empty: none.
-    pub entrypoint: Option<OsString>,
-    /// Files of variables, which add to the image's environment and replace what is in it.
-    pub env_files: Vec<EnvFile>,
-    /// Variables, `NAME=VALUE` or a NAME of imrun's own environment, which come after the files'.
-    pub env: Vec<OsString>,
-    /// In place of the image's user.
-    pub user: Option<String>,
-    /// In place of the image's working directory.
-    pub workdir: Option<String>,
-    /// In place of a name made from the digest.
-    pub hostname: Option<String>,
-    /// Unique among the running containers.
+    /// Container name, unique among the running containers.
     pub name: Option<String>,
-    /// What the app may do beyond its user's rights.
+    /// Capabilities of the app.
     pub capabilities: Capabilities,
-    /// Which network it sees.
+    /// Network of the container.
     pub network: Network,
-    /// What it may use.
+    /// Resource limits.
     pub limits: Limits,
-    /// What becomes of it when it tries to change a file system.
+    /// Reaction to attempts to change a file system.
     pub on_write: OnWrite,
-    /// What becomes the app's standard input.
+    /// Standard input of the app; `None` gives it /dev/null.
     pub stdin: Option<OwnedFd>,
-    /// Where lines and records go: to each of them. There is one at least.
+    /// Sinks for log lines and records; each receives everything. At least one.
     pub sinks: Vec<SinkUrl>,
-    /// Bytes that may wait for the sink.
+    /// Maximum number of bytes buffered per sink.
     pub log_buffer: usize,
-    /// In place of the image's stop signal.
-    pub stop_signal: Option<i32>,
-    /// How it is watched over; its stop signal is the default.
+    /// Supervision policy; its stop signal is the default.
     pub policy: Policy,
-    /// Paths that are covered, beyond those that always are; see [`Spec::masked`].
+}
+
+/// Image or bundle to launch.
+pub enum Source {
+    /// Image whose config says how it starts.
+    Image(ImageLaunch),
+    /// Bundle that says all of it, with an image or a directory as its root.
+    Bundle {
+        /// Root of the container.
+        root: Subject,
+        /// Settings of the bundle.
+        bundle: Bundle,
+    },
+}
+
+/// Launch of an image: the settings that replace those of its config.
+pub struct ImageLaunch {
+    /// Manifest or index in the store.
+    pub image: Digest,
+    /// Arguments that replace the image's command.
+    pub args: Vec<OsString>,
+    /// Program that replaces the image's entrypoint; empty means none.
+    pub entrypoint: Option<OsString>,
+    /// Files of variables, which add to the image's environment or override it.
+    pub env_files: Vec<EnvFile>,
+    /// Variables, `NAME=VALUE` or the NAME of one of imrun's own; they override the files'.
+    pub env: Vec<OsString>,
+    /// User that replaces the image's.
+    pub user: Option<String>,
+    /// Working directory that replaces the image's.
+    pub workdir: Option<String>,
+    /// Host name; `None` uses the start of the digest.
+    pub hostname: Option<String>,
+    /// Stop signal that replaces the image's.
+    pub stop_signal: Option<i32>,
+    /// Paths to mask in addition to those that always are; see [`Spec::masked`].
     pub masked: Vec<CString>,
-    /// What became of the image in whose place this one is launched: a record of it follows the
-    /// launch record.
+    /// Outcome of the image that this one replaces as a fallback: a record of it follows the launch
+    /// record.
     pub instead_of: Option<Value>,
 }
 
-/// What a launch came to.
+impl Request {
+    /// Returns the bundle, if it is one.
+    fn bundle(&self) -> Option<&Bundle> {
+        match &self.source {
+            Source::Image(_) => None,
+            Source::Bundle { bundle, .. } => Some(bundle),
+        }
+    }
+
+    /// Returns the root of the container.
+    fn subject(&self) -> Subject {
+        match &self.source {
+            Source::Image(launch) => Subject::Image(launch.image),
+            Source::Bundle { root, .. } => root.clone(),
+        }
+    }
+}
+
+/// Result of a launch.
 pub struct Outcome {
-    /// imrun's exit code for it.
+    /// Exit code of imrun.
     pub code: u8,
-    /// What the app tried to change.
+    /// Report of the app's attempts to change file systems.
     pub effects: Report,
 }
 
-/// Launches, supervises and cleans up.
+/// Launches a container, supervises it and cleans up.
 ///
 /// # Errors
-/// With exit code 125, 126 or 127 nothing of the image ran, nor with 128+n where a signal ended the
-/// start. With 121 imrun failed afterwards, and ended the container.
+/// With exit code 125, 126 or 127, or 128+n if a signal interrupted the start, nothing of the image ran.
+/// With 121, imrun failed afterwards and ended the container.
 pub fn run(request: &Request, status: &Status) -> Result<Outcome> {
-    run_behind(request, status, &Open)
+    run_with_gate(request, status, &OpenGate)
 }
 
-/// The same, where `gate` says when the app may start.
-pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result<Outcome> {
+/// Like [`run`]; the app starts when `gate` lets it.
+pub fn run_with_gate(request: &Request, status: &Status, gate: &dyn Gate) -> Result<Outcome> {
     memory::share_heap();
-    keep_out_of_dumps()?;
+    keep_memory_out_of_dumps()?;
     cgroup::check(&request.limits)?;
     if ids::is_ordinary()? {
-        launch::seal_ipc()?;
+        launch::close_ipc()?;
     }
-    let (loaded, material) =
+    let (loaded, root_files) =
         request
-            .subject
+            .subject()
             .load(&request.store, request.integrity, request.driver)?;
-    let memo = material.memo().map(|memo| memo.to_string());
+    let memo = root_files.memo().map(|memo| memo.to_string());
     status.event(
         "verified",
-        json!({ "image": loaded.name(), "integrity": material.level(), "memo": memo }),
+        json!({ "image": loaded.name(), "integrity": root_files.level(), "memo": memo }),
     )?;
 
-    // Until here a signal just ends imrun: there is nothing yet that it would leave behind.
+    // Until here a signal may just end imrun: there is nothing to clean up yet.
     let signals = signals::catch()?;
     let runtime = Runtime::open(&request.root)?;
     runtime.sweep()?;
     let id = new_id()?;
-    let place = match request
-        .bundle
-        .as_ref()
-        .and_then(|bundle| bundle.cgroup.clone())
-    {
+    let place = match request.bundle().and_then(|bundle| bundle.cgroup.clone()) {
         Some(asked) => Some(asked),
         None => cgroup::own_place(&id)?,
     };
@@ -179,12 +211,12 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
         gate,
         made: OnceCell::new(),
     };
-    let outcome = launch.run(material);
-    // What is left is removed whatever happened; the first error is the one that is told.
+    let outcome = launch.run(root_files);
+    // Clean up in any case, and return the first error.
     let left = launch.made.get().map(Cgroup::existing).transpose();
     let removed = match left.map(Option::flatten) {
         Ok(None) => entry.remove(),
-        // By the entry the next command finds it, and tries again.
+        // The next command finds the cgroup through the entry, and tries again.
         Ok(Some(_)) => Ok(()),
         Err(error) => Err(error),
     };
@@ -196,9 +228,9 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
 struct Launch<'a> {
     request: &'a Request,
     id: String,
-    /// Where its cgroup is to be, beneath the root of the hierarchy, if it gets one.
+    /// Path for the container's cgroup beneath the hierarchy's root, if it gets one.
     place: Option<PathBuf>,
-    /// Its cgroup.
+    /// The container's cgroup, once created.
     made: OnceCell<Made>,
     loaded: &'a Loaded,
     entry: &'a Entry,
@@ -207,29 +239,29 @@ struct Launch<'a> {
     gate: &'a dyn Gate,
 }
 
-/// A launch whose record is made, and who ships it.
+/// A launch whose record has been queued for the sinks.
 struct Announced {
-    /// The record's digest.
+    /// Digest of the launch record.
     launch: Digest,
     integrity: &'static str,
     args: Vec<String>,
     policy: Policy,
     shipper: Shipper,
-    /// The launch record's number among the events.
+    /// Sequence number of the launch record.
     sequence: u64,
     ids: Ids,
 }
 
 impl Launch<'_> {
-    fn run(&self, material: Material) -> Result<Outcome> {
+    fn run(&self, root_files: RootFiles) -> Result<Outcome> {
         let network = self.request.network.attach()?;
         let cgroup = match &self.place {
-            // A launch that its limits forbid is none that the sink should hear of.
+            // A launch that its limits forbid is not reported to the sink.
             Some(place) => Cgroup::create(place, &self.request.limits)?,
             None => Cgroup::none(),
         };
         let recorded = self.record(&cgroup);
-        let outcome = recorded.and_then(|()| self.start_in(&cgroup, &network, material));
+        let outcome = recorded.and_then(|()| self.start_in(&cgroup, &network, root_files));
         let removed = cgroup.remove();
         let (announced, ending, report) = outcome?;
         removed.map_err(|error| error.exit(EXIT_FAILED))?;
@@ -240,78 +272,82 @@ impl Launch<'_> {
         })
     }
 
-    /// Leaves word of a cgroup that was made.
+    /// Records the cgroup in the runtime state and passes it to the gate.
     fn record(&self, cgroup: &Cgroup) -> Result<()> {
         let Some(made) = cgroup.made() else {
             return Ok(());
         };
         let made = self.made.get_or_init(|| made.clone());
         self.entry.record_cgroup(made)?;
-        self.gate.grouped(made)
+        self.gate.cgroup_created(made)
     }
 
-    /// Returns when the app has ended.
+    /// Starts the app, and returns when it has ended.
     fn start_in(
         &self,
         cgroup: &Cgroup,
         network: &Attachment,
-        material: Material,
+        root_files: RootFiles,
     ) -> Result<(Announced, Ending, Report)> {
-        let place = Birthplace {
+        let options = CloneOptions {
             network,
             stdin: self.request.stdin.as_ref().map(AsFd::as_fd),
             cgroup: cgroup.handle(),
             adopted: self.gate.adopts(),
             owner: (!ids::is_ordinary()?).then(|| self.entry.first_id()),
         };
-        let start = |newborn: Newborn<'_>| {
-            let (material, root) = self.mount(material)?;
-            let held = material.hold()?;
+        let start = |child: ClonedChild<'_>| {
+            let (root_files, root) = self.mount(root_files)?;
+            let held = root_files.hold()?;
             let plan = Plan::new(self.request, self.loaded, root.file())?;
             let ids = self.ids(&root, &plan.spec)?;
-            let announced = self.announce(&plan, &material, &root, &ids, network)?;
-            drop(material);
-            let outcome = self.execute(newborn, plan.spec, root, &ids, &announced, cgroup);
-            let app = self.told(outcome, &announced, cgroup)?;
+            let announced = self.announce(&plan, &root_files, &root, &ids, network)?;
+            drop(root_files);
+            let outcome = self.execute(child, plan.spec, root, &ids, &announced, cgroup);
+            let app = self.report_failure(outcome, &announced, cgroup)?;
             Ok((announced, app, held))
         };
-        let (announced, app, _held) = launch::start(&place, start)?;
+        let (announced, app, _held) = launch::start(&options, start)?;
         let ended = self.supervise(app, &announced, cgroup);
         let ended = ended.map_err(|error| error.exit(EXIT_FAILED));
-        let (ending, report) = self.told(ended, &announced, cgroup)?;
+        let (ending, report) = self.report_failure(ended, &announced, cgroup)?;
         Ok((announced, ending, report))
     }
 
-    fn mount(&self, material: Material) -> Result<(Material, Mounted)> {
+    fn mount(&self, root_files: RootFiles) -> Result<(RootFiles, MountedRoot)> {
         let request = self.request;
         let (demand, driver) = (request.integrity, request.driver);
-        material.mount_or_unpack(self.loaded.image(), &request.store, demand, driver)
+        root_files.mount_or_unpack(self.loaded.image(), &request.store, demand, driver)
     }
 
-    /// Seals the launch record, and has it shipped.
+    /// Completes the launch record and queues it for the sinks.
     fn announce(
         &self,
         plan: &Plan,
-        material: &Material,
-        root: &Mounted,
+        root_files: &RootFiles,
+        root: &MountedRoot,
         ids: &Ids,
         network: &Attachment,
     ) -> Result<Announced> {
-        let record = plan.record(self.request, self.loaded, material, root, ids, network)?;
-        let (record, launch) = record.seal();
+        let record = plan.record(self.request, self.loaded, root_files, root, ids, network)?;
+        let (record, launch) = record.finish();
         let options = crate::logs::Options {
             buffer: self.request.log_buffer,
-            timeout: ATTEMPT,
+            timeout: SEND_TIMEOUT,
         };
         let shipper = Shipper::start(&self.request.sinks, &self.origin(&launch)?, options)?;
         let sequence = shipper.push_record("launch", json!({ "id": launch, "record": record }));
-        if let Some(other) = &self.request.instead_of {
+        if let Source::Image(ImageLaunch {
+            instead_of: Some(other),
+            ..
+        }) = &self.request.source
+        {
             shipper.push_record("fallback", other.clone());
         }
-        self.tell_changes(&shipper)?;
+        self.report_changes(&shipper)?;
         Ok(Announced {
             launch,
-            integrity: material.level(),
+            integrity: root_files.level(),
             args: plan.args(),
             policy: plan.policy,
             shipper,
@@ -320,9 +356,9 @@ impl Launch<'_> {
         })
     }
 
-    /// What a bundle asked for and does not get is a side effect of the request.
-    fn tell_changes(&self, shipper: &Shipper) -> Result<()> {
-        let bundle = self.request.bundle.as_ref();
+    /// Reports each setting of the bundle that the container does not get as a side effect.
+    fn report_changes(&self, shipper: &Shipper) -> Result<()> {
+        let bundle = self.request.bundle();
         for change in bundle.into_iter().flat_map(|bundle| &bundle.changes) {
             shipper.open().push_record("side-effect", change);
             self.status.event("side-effect", change.clone())?;
@@ -333,11 +369,11 @@ impl Launch<'_> {
         Ok(())
     }
 
-    fn ids(&self, root: &Mounted, spec: &Spec) -> Result<Ids> {
-        let bundle = self.request.bundle.as_ref();
+    fn ids(&self, root: &MountedRoot, spec: &Spec) -> Result<Ids> {
+        let bundle = self.request.bundle();
         let owners = ids::Owners::own()?;
         let ids = match bundle.and_then(|bundle| bundle.ids.clone()) {
-            // The bundle decides, also of what has no number there.
+            // The bundle decides; ids that it does not map stay unmapped.
             Some((users, groups)) => return Ok(Ids::mapped(users, groups)),
             None if !owners.are_all() => Ids::of_a_user(ids::Owners::ranges()?, spec.uid, spec.gid),
             None if root.can_be_mapped() => Ids::own(self.entry.first_id()),
@@ -346,19 +382,19 @@ impl Launch<'_> {
         ids.with(spec.uid, &[&[spec.gid][..], &spec.groups].concat())
     }
 
-    /// Returns when the app runs: prepared, and known to the sink.
+    /// Prepares the container and starts the app once the sink has acknowledged the launch record.
     fn execute(
         &self,
-        newborn: Newborn<'_>,
+        child: ClonedChild<'_>,
         spec: Spec,
-        root: Mounted,
+        root: MountedRoot,
         ids: &Ids,
         announced: &Announced,
         cgroup: &Cgroup,
     ) -> Result<Prepared> {
         let stage = self.entry.path();
         let acknowledged = || {
-            let deadline = Instant::now() + HANDSHAKE;
+            let deadline = Instant::now() + ACKNOWLEDGEMENT_TIMEOUT;
             await_acknowledgement(
                 &announced.shipper,
                 announced.sequence,
@@ -366,26 +402,27 @@ impl Launch<'_> {
                 self.signals,
             )
         };
-        // Where hooks look for it.
+        // Path at which hooks expect the root.
         let place = match self.loaded {
             Loaded::Directory(path) if path != Path::new("/") => path,
             _ => stage,
         };
         let work = |prepared: &Prepared| {
             acknowledged()?;
-            self.gate.mounted(prepared, place, self.signals)
+            self.gate.mounts_ready(prepared, place, self.signals)
         };
         let hooks = OnMounted { place, work: &work };
         let mounted = self.gate.has_hooks().then_some(hooks);
-        let prepared = newborn.prepare(spec, root.ground(), stage, ids, mounted)?;
+        let prepared = child.prepare(spec, root.source(), stage, ids, mounted)?;
         let init = prepared.pidfd.try_clone().context(|| "dup(pidfd)")?;
         cgroup.follow(init);
-        // The container's own mount is the last: the kernel takes it down when nobody waits for it.
+        // After this the container's mount is the last one, and the kernel unmounts it without delaying
+        // anybody.
         drop(root);
         acknowledged()?;
-        self.gate.pass(&prepared, self.signals)?;
-        prepared.execute(|listener| self.gate.give(listener))?;
-        self.gate.passed()?;
+        self.gate.wait(&prepared, self.signals)?;
+        prepared.execute(|listener| self.gate.send_listener(listener))?;
+        self.gate.started()?;
         Ok(prepared)
     }
 
@@ -408,7 +445,7 @@ impl Launch<'_> {
             on_write: self.request.on_write,
             is_moved: false,
             cgroup,
-            owners: Owners::new(self.loaded.image(), &self.request.store),
+            layers: PathLayers::new(self.loaded.image(), &self.request.store),
             ids: &announced.ids,
             relay,
             shipper,
@@ -432,28 +469,34 @@ impl Launch<'_> {
         })
     }
 
-    /// Tells the sink of a failure, if it knows of the launch or may be about to: what fails in the child
-    /// can come before the acknowledgement.
-    fn told<T>(&self, outcome: Result<T>, announced: &Announced, cgroup: &Cgroup) -> Result<T> {
+    /// Reports a failure to the sink if the sink has the launch record or may still receive it: the child
+    /// can fail before the acknowledgement.
+    fn report_failure<T>(
+        &self,
+        outcome: Result<T>,
+        announced: &Announced,
+        cgroup: &Cgroup,
+    ) -> Result<T> {
         outcome.map_err(|error| {
             let error = match cgroup.oom_kills() {
-                // Who was killed cannot say why.
-                Ok(1..) => error.hint("memory ran out: --memory gives it more"),
+                // A killed process reports no error.
+                Ok(1..) => error.hint("the container ran out of memory: raise --memory"),
                 _ => error,
             };
             let shipper = &announced.shipper;
             let is_known = shipper.is_settled(announced.sequence);
-            // Neither a sink that said no nor one that whoever stops the launch would wait for.
+            // Not to a sink that refused, nor after a signal: whoever stops the launch would have to
+            // wait.
             let may_be =
                 shipper.failure().is_none() && error.reason != Reason::Sink && error.exit < 128;
             if is_known || may_be {
-                tell_failure(announced, &error);
+                ship_failure(announced, &error);
             }
             error
         })
     }
 
-    /// The exit record, and what became of the lines.
+    /// Ships the exit record and counts the lines; returns the exit code.
     fn finish(&self, announced: &Announced, ending: Ending, report: &Report) -> Result<u8> {
         let shipper = &announced.shipper;
         let deadline = ending.drain_until;
@@ -527,12 +570,12 @@ impl Launch<'_> {
     }
 }
 
-/// Names the places that an app may expect to write to, for who sees the bare lines alone.
+/// Warns of the places that the app may expect to write to, if the log shows only bare lines.
 fn warn_of_left_out(changes: &[Value]) {
     let left_out = changes.iter().filter_map(|change| {
         let asked = change["asked"].as_str()?;
         let place = change["path"].as_str()?;
-        // What engines ask for by themselves is in /dev.
+        // Engines request the mounts in /dev by default.
         ([bundle::IN_MEMORY, bundle::WRITABLE].contains(&asked) && !place.starts_with("/dev/"))
             .then(|| format!("{place:?} ({asked})"))
     });
@@ -542,8 +585,8 @@ fn warn_of_left_out(changes: &[Value]) {
     }
 }
 
-/// The exit record of a launch that came to nothing.
-fn tell_failure(announced: &Announced, error: &Error) {
+/// Ships the exit record of a failed launch.
+fn ship_failure(announced: &Announced, error: &Error) {
     let shipper = &announced.shipper;
     let record = json!({
         "launch": announced.launch,
@@ -552,11 +595,11 @@ fn tell_failure(announced: &Announced, error: &Error) {
     });
     let record = with_counts(record, &shipper.counters(), shipper);
     shipper.push_record("exit", record);
-    shipper.drain(Instant::now() + FAREWELL);
+    shipper.drain(Instant::now() + FAILURE_RECORD_TIMEOUT);
 }
 
-/// The record with what became of the lines: `lines` at the sink that has acknowledged the fewest,
-/// and `sinks` each where there are several.
+/// Adds the line counters to the record: `lines` of the sink that has acknowledged the fewest and, if
+/// there are several sinks, `sinks` for each.
 fn with_counts(mut record: Value, lines: &Counters, shipper: &Shipper) -> Value {
     record["lines"] = json!(lines);
     let sinks = sinks(shipper);
@@ -588,13 +631,13 @@ fn loss(lines: &Counters, settled: &Counters, shipper: &Shipper) -> String {
     text
 }
 
-/// Leaves all memory out of core dumps, from this process on and in the app, which inherits that and cannot write to
-/// its /proc. No limit stops a dump that goes to a socket (core(5), `@`): it has registers and names then, and no
-/// memory.
-fn keep_out_of_dumps() -> Result<()> {
+/// Excludes all memory from core dumps, for this process and the app, which inherits the setting and
+/// cannot write to its /proc. No limit stops a dump to a socket (core(5), `@`): such a dump then contains
+/// registers and names, but no memory.
+fn keep_memory_out_of_dumps() -> Result<()> {
     const FILTER: &str = "/proc/self/coredump_filter";
     match std::fs::write(FILTER, "0") {
-        // A kernel that makes no dumps.
+        // The kernel was built without core dumps.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         written => written.context(|| format!("write({FILTER:?})")),
     }
@@ -605,7 +648,7 @@ fn host_name() -> Result<String> {
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// 64 random hex digits.
+/// Makes a container id: 64 random hex digits.
 fn new_id() -> Result<String> {
     let mut bytes = [0; 32];
     let mut random = File::open("/dev/urandom").context(|| "open(\"/dev/urandom\")")?;

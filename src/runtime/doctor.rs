@@ -1,4 +1,5 @@
-//! What this host can do, each thing tried for real: nothing is concluded from version numbers.
+//! Checks of this host's capabilities: each one is tried for real, nothing is concluded from version
+//! numbers.
 #![forbid(unsafe_code)]
 
 use crate::base::error::{Context, Error, Result};
@@ -23,14 +24,14 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// One thing that this host can or cannot do.
+/// Result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What it is.
+    /// Name of the check.
     pub name: &'static str,
-    /// Whether it works.
+    /// True if it works.
     pub ok: bool,
-    /// How, or why not: the call and its error, one line.
+    /// Details, or the failing call and its error: one line.
     pub why: String,
 }
 
@@ -51,10 +52,10 @@ impl Check {
     }
 }
 
-/// Tries everything; what concerns files, where the store is or would be.
+/// Runs all checks; those of file systems in the store's directory, or in its nearest existing parent.
 ///
 /// # Errors
-/// Only where nothing can be said: no tree image can be written.
+/// The tree image for the checks cannot be written.
 pub fn examine(store: &Store) -> Result<Vec<Check>> {
     let directory = existing(store.path());
     let image = tree_image()?;
@@ -91,9 +92,9 @@ pub fn examine(store: &Store) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// What each level asks of the host.
+/// Checks the requirements of each integrity level.
 fn integrity(directory: &Path, image: &[u8]) -> [Check; 4] {
-    let hashed = "asks nothing of the host".to_owned();
+    let hashed = "needs nothing from the host".to_owned();
     [
         Check::new("integrity-sealed", mount_memory(image)),
         Check::new("integrity-verity", has_verity(directory, image)),
@@ -102,13 +103,13 @@ fn integrity(directory: &Path, image: &[u8]) -> [Check; 4] {
     ]
 }
 
-/// The directory itself, or the nearest one above it that is there.
+/// Returns the directory, or its nearest existing ancestor.
 fn existing(path: &Path) -> &Path {
     let found = path.ancestors().find(|ancestor| ancestor.is_dir());
     found.unwrap_or(Path::new("."))
 }
 
-/// The smallest tree image: an empty root.
+/// Makes the smallest tree image: an empty root.
 fn tree_image() -> Result<Vec<u8>> {
     let mut image = Vec::new();
     erofs::write(&tree::merge(Vec::new())?, &[], &mut image)?;
@@ -124,19 +125,21 @@ fn root() -> Result<String> {
     if ids::is_ordinary()? {
         Err(Error::unsupported(
             format_args!("user id {}", nix::unistd::geteuid()),
-            "launches by the driver overlay, in a user namespace of its own",
+            "uses the driver overlay, in a user namespace",
         ))
     } else {
         Ok("user id 0".to_owned())
     }
 }
 
-/// A tree without layers, unpacked and laid as a container's root is. An ordinary user can only do that
-/// in a namespace, which this process does not enter.
+/// Mounts two directories as a container's root is mounted. An ordinary user can only do that in a user
+/// namespace, which this process does not enter.
 fn overlay(directory: &Path) -> Result<String> {
     if !ids::is_ordinary()? {
         launch::try_overlay(directory)?;
-        return Ok("two directories were laid over each other, and nothing was written".to_owned());
+        return Ok(
+            "two directories were mounted as an overlay, and nothing was written".to_owned(),
+        );
     }
     let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWIPC;
     probe::try_overlay(flags as u64)
@@ -151,7 +154,7 @@ fn new_file(directory: &Path) -> Result<File> {
         .context(|| format!("open({directory:?}, O_TMPFILE)"))
 }
 
-/// The image in a file without a name, which nobody has open for writing.
+/// Writes the image to a file without a name, which nobody has open for writing.
 fn image_file(directory: &Path, image: &[u8]) -> Result<File> {
     let file = new_file(directory)?;
     file.write_all_at(image, 0)
@@ -188,11 +191,11 @@ fn mount_file(directory: &Path, image: &[u8]) -> Result<String> {
     let file = image_file(directory, image)?;
     match rootfs::mount(&sources(file))?.backing {
         Backing::File => Ok("mounted from a file".to_owned()),
-        Backing::Loop => Ok("mounted by a loop device: the store's filesystem, or a kernel before 6.12, backs no mount itself".to_owned()),
+        Backing::Loop => Ok("mounted through a loop device: a kernel before 6.12 or the store's filesystem does not support file-backed mounts".to_owned()),
     }
 }
 
-/// A tree image without layers.
+/// Makes the sources of a tree image without layers.
 fn sources(tree: File) -> Sources {
     Sources {
         tree,
@@ -200,7 +203,7 @@ fn sources(tree: File) -> Sources {
     }
 }
 
-/// A sealed memory file can be mounted by a loop device alone.
+/// Mounts a sealed memory file, which needs a loop device.
 fn mount_memory(image: &[u8]) -> Result<String> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
     let memory = File::from(memfd_create(c"doctor", flags).context(|| "memfd_create()")?);
@@ -211,7 +214,7 @@ fn mount_memory(image: &[u8]) -> Result<String> {
         | SealFlag::F_SEAL_WRITE;
     fcntl(&memory, FcntlArg::F_ADD_SEALS(seals)).context(|| "fcntl(memfd, F_ADD_SEALS)")?;
     rootfs::mount(&sources(memory))?;
-    Ok("a sealed memory file was mounted by a loop device".to_owned())
+    Ok("a sealed memory file was mounted through a loop device".to_owned())
 }
 
 fn namespaces() -> Result<String> {
@@ -226,7 +229,7 @@ fn namespaces() -> Result<String> {
     Ok("user, mount, pid, ipc, uts, net, cgroup".to_owned())
 }
 
-/// Beneath which containers have their cgroups.
+/// Returns the parent of the containers' cgroups.
 fn cgroups() -> Result<PathBuf> {
     if !ids::is_ordinary()? {
         return cgroup::hierarchy();
@@ -246,7 +249,7 @@ fn has_controller(name: &str) -> Result<String> {
     } else {
         Err(Error::unsupported(
             root.display(),
-            format_args!("has no {name} controller; version 1 may have it"),
+            format_args!("has no {name} controller; cgroup version 1 may have it"),
         ))
     }
 }
@@ -262,30 +265,30 @@ fn seccomp_notification() -> Result<String> {
     Ok("SECCOMP_FILTER_FLAG_NEW_LISTENER".to_owned())
 }
 
-/// Where the host sends core dumps (core(5)).
+/// Returns the host's core dump destination (core(5)).
 fn core_pattern() -> Result<String> {
     const FILE: &str = "/proc/sys/kernel/core_pattern";
     std::fs::read_to_string(FILE).context(|| format!("read({FILE:?})"))
 }
 
-/// Whether nothing of an app's leaves its container by that way.
+/// Checks that no content of an app leaves its container in a core dump.
 fn core_dumps(pattern: &str) -> Result<String> {
     let pattern = pattern.trim_end();
     let program = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
     match pattern.strip_prefix('|') {
         _ if pattern.starts_with('@') => {
-            let why = "is a socket, which no limit stops: it gets registers, names and the first arguments of an app that crashes, and no memory";
+            let why = "is a socket, which no limit stops: it receives registers, names and the first arguments of an app that crashes, but no memory";
             Err(Error::unsupported(
                 format_args!("core_pattern {pattern:?}"),
                 why,
             ))
         }
         Some(line) => Ok(format!(
-            "the host's go to {:?}; containers make none",
+            "the host's go to {:?}; containers produce none",
             program(line)
         )),
         None => Ok(format!(
-            "the host's are files {pattern:?}; containers make none"
+            "the host's are files {pattern:?}; containers produce none"
         )),
     }
 }
@@ -297,7 +300,7 @@ fn has_verity(directory: &Path, image: &[u8]) -> Result<String> {
     computed.update(image);
     match verity::measure(&file)? {
         Some(measured) if measured == computed.finish() => {
-            Ok("turned on for a file beside the store's, and measured".to_owned())
+            Ok("enabled for a file in the store's directory, and measured".to_owned())
         }
         measured => Err(Error::unsupported(
             "ioctl(FS_IOC_MEASURE_VERITY)",
@@ -312,8 +315,8 @@ fn lease(directory: &Path, image: &[u8]) -> Result<String> {
         return Err(Error::unsupported("XDG_RUNTIME_DIR", why));
     }
     let file = image_file(directory, image)?;
-    crate::runtime::integrity::still(&file).map_err(|why| Error::unsupported("store", why))?;
-    Ok("an inode of the store's filesystem tells of every write".to_owned())
+    crate::runtime::integrity::take_lease(&file).map_err(|why| Error::unsupported("store", why))?;
+    Ok("inodes of the store's filesystem reveal every write".to_owned())
 }
 
 #[cfg(test)]
@@ -342,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_is_not_there_yet_is_judged_by_the_directory_above() {
+    fn a_store_that_does_not_exist_yet_is_judged_by_its_parent() {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("not/there");
         let checks = examine(&Store::new(&store)).unwrap();
@@ -359,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_where_no_file_can_be_is_told_with_the_call() {
+    fn a_store_in_which_no_file_can_be_created_fails_with_the_call() {
         let checks = examine(&Store::new("/proc/self")).unwrap();
         for name in ["store", "erofs", "fs-verity", "integrity-known"] {
             let check = check(&checks, name);
@@ -369,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_core_pattern_is_told_and_only_a_socket_gets_anything() {
+    fn a_core_pattern_is_shown_and_only_a_socket_fails_the_check() {
         let file = core_dumps("core.%p\n").unwrap();
         assert!(file.contains("files \"core.%p\""), "{file}");
         let piped = core_dumps("|/usr/lib/systemd/systemd-coredump %P %u\n").unwrap();

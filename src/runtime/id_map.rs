@@ -1,4 +1,4 @@
-//! A container's users and groups, as those of the host.
+//! Mapping of a container's users and groups to those of the host.
 #![forbid(unsafe_code)]
 
 use crate::base::error::{Context, Error, Result};
@@ -7,35 +7,35 @@ use nix::unistd::Pid;
 use std::fmt::Write as _;
 use std::ops::Range;
 
-/// Ids that nobody has: neither Debian (policy, 9.2.2) nor systemd (UIDS-GIDS.md) gives them to a user
-/// or a service. What the host has for them goes to ids beyond the container's own.
+/// Spare ids, which neither Debian (policy, 9.2.2) nor systemd (UIDS-GIDS.md) assigns to a user or a
+/// service. Their host ids serve ids beyond the container's own range.
 const SPARE: Range<u32> = 60_578..61_184;
-/// Bytes that a table of ids may have: less than a page (user_namespaces(7)), and at that length no more
-/// than the 340 ranges that the kernel maps.
+/// Maximum length of an id table, in bytes: less than a page (user_namespaces(7)). At that length it has
+/// at most the 340 ranges that the kernel maps.
 const MAX_TABLE: usize = 4095;
 
-/// So many ids that follow one another (user_namespaces(7)).
+/// A range of consecutive ids (user_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdRange {
-    /// The first, in the container.
+    /// First id in the container.
     pub inside: u32,
-    /// The first, on the host.
+    /// First id on the host.
     pub outside: u32,
-    /// How many.
+    /// Number of ids.
     pub count: u32,
 }
 
-/// The ids of one container.
+/// Ids of one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ids {
     users: Vec<IdRange>,
     groups: Vec<IdRange>,
-    /// Whether the owners of the root's files are mapped in the same way.
+    /// True if the owners of the root's files are mapped in the same way.
     pub shifted: bool,
 }
 
 impl Ids {
-    /// A range of the host's ids that nobody else has.
+    /// Maps the container's ids to a range of the host's that nobody else uses.
     pub fn own(first: u32) -> Ids {
         let range = IdRange {
             inside: 0,
@@ -45,7 +45,7 @@ impl Ids {
         Ids::mapped(vec![range], vec![range])
     }
 
-    /// What a bundle says.
+    /// Maps the ids as a bundle specifies.
     pub fn mapped(users: Vec<IdRange>, groups: Vec<IdRange>) -> Ids {
         Ids {
             users,
@@ -54,11 +54,11 @@ impl Ids {
         }
     }
 
-    /// The same, and further ones that the app has as its user or its groups: each takes the place of one
-    /// that nobody has ([`SPARE`]), so that the container needs no more ids of the host.
+    /// Adds the ids of the app's user and groups that are not mapped yet. Each takes the place of a spare
+    /// one ([`SPARE`]), so that the container needs no more ids of the host.
     ///
     /// # Errors
-    /// There is no place for them.
+    /// There are not enough spare ids.
     pub fn with(self, user: u32, groups: &[u32]) -> Result<Ids> {
         Ok(Ids {
             users: extended(self.users, &[user], "user")?,
@@ -67,8 +67,8 @@ impl Ids {
         })
     }
 
-    /// Those that an ordinary user has to give ([`Owners::ranges`]): where it is one alone, the
-    /// container's user is it; where there are more, the container's are the same.
+    /// Maps the ids that an ordinary user has ([`Owners::ranges`]). If that is a single one, the
+    /// container's user is mapped to it; if there are more, the ids stay the same.
     ///
     /// [`Owners::ranges`]: crate::base::ids::Owners::ranges
     pub fn of_a_user([users, groups]: [Vec<u32>; 2], uid: u32, gid: u32) -> Ids {
@@ -86,7 +86,8 @@ impl Ids {
         Ids::unshifted((uid, 1), (gid, 1))
     }
 
-    /// From the host's 0 on: the first of them in the container, and how many. The files' owners stay.
+    /// Maps ids from the host's 0 on: each pair is the first id in the container and the number of ids.
+    /// The owners of files are not mapped.
     fn unshifted(users: (u32, u32), groups: (u32, u32)) -> Ids {
         let range = |(inside, count)| {
             vec![IdRange {
@@ -102,23 +103,23 @@ impl Ids {
         }
     }
 
-    /// Whether the container has a user 0 and a group 0.
+    /// Returns true if the container has a user 0 and a group 0.
     pub fn have_root(&self) -> bool {
         self.user(0).is_ok() && self.group(0).is_ok()
     }
 
-    /// The host's own, in a user namespace all the same: for a root whose file system cannot map
-    /// its owners.
+    /// Maps all ids to themselves, still in a user namespace: for a root whose file system cannot map
+    /// owners.
     pub fn of_the_host() -> Ids {
         Ids::unshifted((0, u32::MAX), (0, u32::MAX))
     }
 
-    /// Whether the owners of the root's files are mapped in the same way.
+    /// True if the owners of the root's files are mapped in the same way.
     pub fn shifted(&self) -> bool {
         self.shifted
     }
 
-    /// The container's number of a user of the host, if it has one.
+    /// Returns the container's id for a user of the host, if it is mapped.
     pub fn user_inside(&self, outside: u32) -> Option<u32> {
         let holds =
             |range: &&IdRange| outside >= range.outside && outside - range.outside < range.count;
@@ -126,17 +127,17 @@ impl Ids {
         range.inside.checked_add(outside - range.outside)
     }
 
-    /// The host's number of a user of the container.
+    /// Returns the host's id for a user of the container.
     pub fn user(&self, id: u32) -> Result<u32> {
         outside(&self.users, id).ok_or_else(|| beyond("user", id))
     }
 
-    /// The host's number of a group of the container.
+    /// Returns the host's id for a group of the container.
     pub fn group(&self, id: u32) -> Result<u32> {
         outside(&self.groups, id).ok_or_else(|| beyond("group", id))
     }
 
-    /// Gives them to the user namespace of `pid`, which has none yet.
+    /// Writes the id maps of the user namespace of `pid`, which are still empty.
     pub fn write(&self, pid: Pid) -> Result<()> {
         for (file, ranges) in [("uid_map", &self.users), ("gid_map", &self.groups)] {
             let path = format!("/proc/{pid}/{file}");
@@ -146,7 +147,7 @@ impl Ids {
     }
 }
 
-/// Each range as it is, up to the last id that a container may have.
+/// Maps each range to itself, up to the last id that a container may have.
 fn same(counts: &[u32]) -> Vec<IdRange> {
     let mut first = 0;
     let range = |count: &u32| {
@@ -164,7 +165,7 @@ fn same(counts: &[u32]) -> Vec<IdRange> {
     ranges
 }
 
-/// `ranges` with those of `wanted` that are in none of them.
+/// Returns `ranges` with the ids of `wanted` added that no range contains.
 fn extended(ranges: Vec<IdRange>, wanted: &[u32], kind: &str) -> Result<Vec<IdRange>> {
     let is_missing = |id: &u32| outside(&ranges, *id).is_none();
     let mut missing: Vec<_> = wanted.iter().copied().filter(is_missing).collect();
@@ -194,8 +195,7 @@ fn extended(ranges: Vec<IdRange>, wanted: &[u32], kind: &str) -> Result<Vec<IdRa
     }
 }
 
-/// Takes `count` ids from `first` on out of one of the ranges; the first of those that the host has for
-/// them.
+/// Removes `count` ids from `first` on from one of the ranges; returns the first of their host ids.
 fn take(ranges: &mut Vec<IdRange>, first: u32, count: u32) -> Option<u32> {
     let fits = |range: &IdRange| {
         range.inside <= first && first + count <= range.inside.saturating_add(range.count)
@@ -216,7 +216,7 @@ fn take(ranges: &mut Vec<IdRange>, first: u32, count: u32) -> Option<u32> {
     Some(spare)
 }
 
-/// Adds one id, to the last range where it follows that one.
+/// Adds one id, to the last range if it follows directly.
 fn append(ranges: &mut Vec<IdRange>, inside: u32, outside: u32) {
     match ranges.last_mut() {
         Some(last)
@@ -250,7 +250,10 @@ fn outside(ranges: &[IdRange], id: u32) -> Option<u32> {
 }
 
 fn beyond(kind: &str, id: u32) -> Error {
-    Error::policy(format_args!("{kind} {id}"), "is beyond the container's ids")
+    Error::policy(
+        format_args!("{kind} {id}"),
+        "is not mapped in the container",
+    )
 }
 
 #[cfg(test)]
@@ -258,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_beyond_the_containers_own_takes_the_place_of_one_that_nobody_has() {
+    fn an_id_beyond_the_containers_range_takes_the_place_of_a_spare_one() {
         let groups = [1_000_680_000, 5, 60_578, 1_000_680_001, 70_000];
         let ids = Ids::own(524_288).with(1_000_680_000, &groups).unwrap();
         assert_eq!(ids.user(1_000_680_000).unwrap(), 524_288 + 60_578);
@@ -267,7 +270,7 @@ mod tests {
         for usual in [0, 1000, 60_577, 60_579, 65_534] {
             assert_eq!(ids.user(usual).unwrap(), 524_288 + usual);
         }
-        // 60578 is asked for as a group, and stays.
+        // 60578 is wanted as a group, and stays.
         assert_eq!(
             table(&ids.groups),
             "0 524288 60579\n60582 584870 4954\n70000 584867 1\n1000680000 584868 2\n"
@@ -276,16 +279,16 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_place_or_is_no_id_is_refused() {
+    fn an_id_without_a_spare_place_and_an_invalid_one_are_refused() {
         let far = |count: u32| (0..count).map(|n| 100_000 + 2 * n).collect::<Vec<_>>();
         let ids = Ids::own(524_288).with(0, &far(250)).unwrap();
         assert!(ids.groups.len() == 252 && table(&ids.groups).len() < 4096);
         let error = Ids::own(524_288).with(0, &far(260)).unwrap_err();
         assert_eq!(error.what, "group 100000");
-        // Of a few ids none is spare.
+        // A small range has no spare ids.
         let few = Ids::of_a_user([vec![1, 1000], vec![1, 1000]], 0, 0);
         assert_eq!(few.with(70_000, &[]).unwrap_err().what, "user 70000");
-        // A container without a user namespace's range has all there are.
+        // The identity mapping contains every id.
         let all = Ids::of_the_host();
         assert_eq!(all.clone().with(4_294_967_294, &[70_000]).unwrap(), all);
     }

@@ -1,25 +1,26 @@
-//! What a launch promises of its image's bytes, and how the promise is kept.
+//! Integrity levels: guarantees about the image's bytes during a launch, and their enforcement.
 //!
-//! | level | the promise |
+//! | level | guarantee |
 //! |---|---|
-//! | `sealed` | what was hashed are copies in sealed memory; no write through any file system reaches them |
-//! | `verity` | the kernel checks each page that it reads by a digest that the manifest is sealed with, or that fits bytes which were hashed since boot |
+//! | `sealed` | the app reads copies in sealed memory, which were hashed; no write through any file system reaches them |
+//! | `verity` | the kernel checks each page on read (fs-verity), by digests from the manifest's verity annotations, or of bytes hashed since boot |
 //! | `hashed` | every byte was hashed at this launch |
-//! | `known` | every byte was hashed since boot, and no file was changed since, as its inode tells |
+//! | `known` | every byte was hashed since boot, and no file's inode has changed since |
 //!
-//! The manifest and the config are read and hashed at every launch, whatever the level. Manifest
-//! and config name the layers, these the tree image: no level trusts what the store says of itself.
+//! Every launch reads and hashes the manifest and the config, whatever the level. They name the layers,
+//! and the layers determine the tree image: no level trusts the store's own metadata.
 //!
-//! # What `known` cannot see
-//! Writes that leave an inode's ctime alone, all of them root's: to the raw block device, below a
-//! mounted file system, or by XFS's invisible I/O (CAP_SYS_ADMIN); a clock set back (CAP_SYS_TIME)
-//! and a write at the very nanosecond of the memo. And a memo that root itself has written.
+//! # Limits of `known`
+//! `known` does not detect writes that leave an inode's ctime unchanged. All of them need root: writes to
+//! the raw block device, below a mounted file system, or through XFS's invisible I/O (CAP_SYS_ADMIN); a
+//! clock set back (CAP_SYS_TIME) and a write at the exact nanosecond of the memo; a memo that root itself
+//! has written.
 //!
-//! # When a file is looked at
-//! Once, on the descriptor that is mounted, before the mount. A second look behind it would prove
-//! nothing: a change that comes after the second look reaches the app just as one between the two
-//! does, for what is read later is not promised by `known` nor by `hashed`. The descriptor is what
-//! keeps names (links, renames, mounts over them) out of it.
+//! # Time of the check
+//! Each file is checked once, on the descriptor that is mounted, before the mount. A second check after
+//! the mount would prove nothing: a later change reaches the app just as one between the two checks does,
+//! and neither `known` nor `hashed` covers later reads. Links, renames and mounts over a file do not
+//! matter, because the descriptor stays the same.
 #![forbid(unsafe_code)]
 
 mod memo;
@@ -36,39 +37,40 @@ use crate::store::image::{Image, Sources, Verified};
 use crate::store::unpacked::Unpacked;
 use memo::{Marks, Memos};
 use std::fmt;
-pub use watch::still;
+pub use watch::take_lease;
 
-/// `--integrity`: the weakest level that is taken. From strong to weak: sealed, verity, hashed, known.
+/// `--integrity`: weakest level to accept. From strong to weak: sealed, verity, hashed, known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Demand {
-    /// The strongest one that costs no time: `verity` where the files have it, else `known` where a
-    /// memo fits, else `hashed`.
+    /// The strongest level that costs no time: `verity` if the files have it, else `known` if a memo
+    /// matches, else `hashed`.
     Auto,
-    /// Sealed copies in memory.
+    /// Copies in sealed memory.
     Sealed,
-    /// Each page checked by the kernel when it is read (fs-verity).
+    /// Pages checked by the kernel on read (fs-verity).
     Verity,
     /// Every byte hashed at this launch.
     Hashed,
-    /// Hashed since boot, unchanged since.
+    /// Every byte hashed since boot, no file changed since.
     Known,
 }
 
-/// The level that holds.
+/// Integrity level of the launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// Hashed since boot, unchanged since.
+    /// Every byte hashed since boot, no file changed since.
     Known,
     /// Every byte hashed at this launch.
     Hashed,
-    /// fs-verity's digests are those of the manifest's seal, or of bytes that were hashed since boot.
+    /// Pages checked by the kernel, with fs-verity digests from the manifest's verity annotations or of
+    /// bytes hashed since boot.
     Verity,
-    /// Sealed copies in memory, which were hashed.
+    /// Copies in sealed memory, which were hashed.
     Sealed,
 }
 
 impl Level {
-    /// The word for it in records.
+    /// Returns its name in records.
     pub fn as_str(self) -> &'static str {
         match self {
             Level::Known => "known",
@@ -79,16 +81,16 @@ impl Level {
     }
 }
 
-/// What became of the memo that would make the next launch `known`.
+/// State of the memo, which lets the next launch be `known`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Memo {
-    /// There was one, and it still fits.
+    /// A memo exists and matches.
     Fits,
-    /// One was made.
+    /// A memo was written.
     Made,
-    /// None is needed: the manifest is sealed.
-    Sealed,
-    /// None could be made, and why.
+    /// No memo is needed: the manifest has verity annotations.
+    NotNeeded,
+    /// No memo could be written, for this reason.
     None(String),
 }
 
@@ -97,29 +99,29 @@ impl fmt::Display for Memo {
         match self {
             Memo::Fits => f.write_str("fits"),
             Memo::Made => f.write_str("made"),
-            Memo::Sealed => f.write_str("not needed: the manifest is sealed"),
+            Memo::NotNeeded => f.write_str("not needed: the manifest has verity annotations"),
             Memo::None(why) => write!(f, "none: {why}"),
         }
     }
 }
 
-/// Files whose bytes are the image's, at the level that is told.
+/// Files that were checked at an integrity level.
 pub struct Checked {
-    /// The descriptors to mount.
+    /// Descriptors to mount.
     pub sources: Sources,
-    /// The digest of the tree image.
+    /// Digest of the tree image.
     pub tree_digest: Digest,
-    /// The level that holds.
+    /// Integrity level of the launch.
     pub level: Level,
-    /// What became of the memo.
+    /// State of the memo.
     pub memo: Memo,
 }
 
 /// Opens an image's files and checks them.
 ///
 /// # Errors
-/// Bytes that differ; a level that was demanded and cannot be had; a directory of memos that
-/// others than root can write to.
+/// Bytes differ; the demanded level is not available; or others than root can write to the directory of
+/// memos.
 pub fn check(image: &Image, store: &Store, demand: Demand) -> Result<Checked> {
     let sources = image.open(store)?;
     match demand {
@@ -137,11 +139,10 @@ pub fn check(image: &Image, store: &Store, demand: Demand) -> Result<Checked> {
     }
 }
 
-/// Opens an image's layers and its unpacked files, which are made if they are not there, and checks
-/// both.
+/// Opens an image's layers and its unpacked files, unpacking them if necessary, and checks both.
 ///
 /// # Errors
-/// Bytes, names or attributes that differ; a level that only a tree image can have.
+/// Bytes, names or attributes differ; or the demanded level needs a tree image.
 pub fn check_unpacked(image: &Image, store: &Store, demand: Demand) -> Result<(Checked, Unpacked)> {
     if let Demand::Sealed | Demand::Verity = demand {
         let level = if demand == Demand::Sealed {
@@ -149,7 +150,7 @@ pub fn check_unpacked(image: &Image, store: &Store, demand: Demand) -> Result<(C
         } else {
             "verity"
         };
-        let why = "the driver overlay has no such level: its files are many, and only hashed";
+        let why = "the driver overlay does not support this level: it can only hash its files";
         return Err(Error::unsupported(format_args!("--integrity {level}"), why)
             .hint("--driver erofs, or --integrity hashed"));
     }
@@ -173,7 +174,7 @@ pub fn check_unpacked(image: &Image, store: &Store, demand: Demand) -> Result<(C
         tars: &sources.tars,
         owners: Owners::own()?,
     };
-    let (files, listed) = store.unpack(image, &model, watch::still_one)?;
+    let (files, listed) = store.unpack(image, &model, watch::take_lease_unsynced)?;
     let made = watch.and_then(|(memos, watch)| {
         let marks = Marks::Unpacked(watch.end()?, listed?);
         memos.write(image, &marks, &verified.tree_digest)
@@ -187,7 +188,8 @@ pub fn check_unpacked(image: &Image, store: &Store, demand: Demand) -> Result<(C
     Ok((checked, files))
 }
 
-/// Unpacked files of which a memo says that they were compared since boot, and the tree image's digest.
+/// Returns the unpacked files and the tree image's digest, if a memo states that they were compared since
+/// boot.
 fn known_unpacked(
     image: &Image,
     store: &Store,
@@ -196,7 +198,7 @@ fn known_unpacked(
     let (Ok(memos), Some(files)) = (Memos::open()?, store.unpacked(image, Owners::own()?)?) else {
         return Ok(None);
     };
-    // What is wrong with them is told by the comparison that follows.
+    // The comparison that follows reports what is wrong.
     let Ok(listed) = files.list() else {
         return Ok(None);
     };
@@ -205,10 +207,10 @@ fn known_unpacked(
     Ok(found.map(|tree_digest| (files, tree_digest)))
 }
 
-const WITHOUT_VERITY: &str = "import it again where the store's file system has fs-verity (ext4: tune2fs -O verity DEVICE); --integrity sealed promises more, --integrity hashed less";
+const WITHOUT_VERITY: &str = "import the image again on a file system with fs-verity (ext4: tune2fs -O verity DEVICE); --integrity sealed guarantees more, --integrity hashed less";
 
-/// The digests by which the kernel checks the files, the tree image's first; or which of them it does
-/// not check.
+/// Returns the fs-verity digests of the files, the tree image's first. The inner error names a file
+/// without fs-verity.
 fn measures(sources: &Sources) -> Result<std::result::Result<Vec<Digest>, String>> {
     let mut measures = Vec::new();
     for (name, file) in watch::named(sources) {
@@ -220,9 +222,9 @@ fn measures(sources: &Sources) -> Result<std::result::Result<Vec<Digest>, String
     Ok(Ok(measures))
 }
 
-/// A digest that the kernel has says nothing of a layer: it must be one that the manifest is sealed
-/// with, for what was typed covers that; or the one of bytes that were hashed, now or since boot. What
-/// the kernel measures cannot change any more, so the order does not matter.
+/// Checks the files by their fs-verity digests. A digest alone does not identify a layer: it must be in
+/// the manifest's verity annotations, which the image's digest covers, or belong to bytes that were
+/// hashed now or since boot. The measured content cannot change any more, so the order does not matter.
 fn by_verity(
     image: &Image,
     store: &Store,
@@ -235,10 +237,12 @@ fn by_verity(
                 &sources,
                 &measures,
                 &seal.measures,
-                "its manifest is sealed with",
+                "the manifest's verity annotation is",
             )
-            .map_err(|e| e.hint("imrun verify tells whether the file or the seal is false"))?;
-            (seal.tree, Memo::Sealed)
+            .map_err(|e| {
+                e.hint("run imrun verify to find out whether the file or the annotation is wrong")
+            })?;
+            (seal.tree, Memo::NotNeeded)
         }
         None => by_memo(image, store, &sources, measures)?,
     };
@@ -269,7 +273,7 @@ fn by_memo(
     }
 }
 
-/// Hashes every byte, and makes a memo of what the kernel measures of the same bytes.
+/// Hashes every byte, and writes a memo with the fs-verity digests of the same bytes.
 fn hash_measured(
     image: &Image,
     store: &Store,
@@ -285,7 +289,7 @@ fn hash_measured(
     Ok((verified, made.map_or_else(Memo::None, |()| Memo::Made)))
 }
 
-/// Refuses files that the kernel checks by other digests than the expected ones.
+/// Refuses files whose fs-verity digests are not the expected ones.
 fn expect(sources: &Sources, measured: &[Digest], expected: &[Digest], source: &str) -> Result<()> {
     let pairs = measured.iter().zip(expected);
     match watch::named(sources).zip(pairs).find(|(_, (m, e))| m != e) {
@@ -334,8 +338,8 @@ fn hashed(image: &Image, store: &Store, sources: Sources) -> Result<Checked> {
     })
 }
 
-/// Hashes every byte of the store's files and checks the manifest's seal, and makes a memo for the
-/// next launch, at the strongest level that needs one.
+/// Hashes every byte of the store's files, checks the manifest's verity annotations, and writes a memo
+/// for the next launch at the strongest level that needs one.
 pub fn verify(image: &Image, store: &Store, sources: &Sources) -> Result<(Verified, Memo)> {
     match measures(sources)? {
         Ok(measures) => hash_measured(image, store, sources, measures),
@@ -343,7 +347,7 @@ pub fn verify(image: &Image, store: &Store, sources: &Sources) -> Result<(Verifi
     }
 }
 
-/// The same of all that the store has of an image: of what is unpacked of it, too.
+/// Like [`verify`], for everything that the store has of an image, unpacked files included.
 pub fn verify_all(image: &Image, store: &Store) -> Result<()> {
     let sources = image.open(store)?;
     let (verified, _) = verify(image, store, &sources)?;
@@ -355,7 +359,7 @@ pub fn verify_all(image: &Image, store: &Store) -> Result<()> {
     store.compare_unpacked(&image.tree_identity(), &model)
 }
 
-/// Hashes every byte, and makes a memo of it where the file system lets one be made.
+/// Hashes every byte, and writes a memo if the file system allows one.
 fn hash(
     image: &Image,
     store: &Store,

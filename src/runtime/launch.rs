@@ -1,25 +1,25 @@
-//! From a verified root to a running app: namespaces, mounts, privileges, execve(2).
+//! Starts an app in a verified root: namespaces, mounts, privileges, execve(2).
 //!
 //! ```text
-//! start ─┬─ another thread: clone ───────── waits with its child until execve ─────────── ends
+//! start ─┬─ cloner thread: clone ────────── waits for its child until execve ─────────── ends
 //!        │      child:     its own proc, sysfs, cgroup2 ── root, privileges ── waits ── execve
-//!        └─ direct:        what the child is told later ┘                     └ lets it go
+//!        └─ prepare:       prepares the ContainerSetup ┘                      └ sends GO
 //! ```
-//! [`start`] clones a child that builds what of its world is always the same, while `direct` finds
-//! out the rest in this thread; [`Newborn::prepare`] hands that over and waits until the child
-//! stands in front of execve, and [`Prepared::execute`] lets it go.
+//! [`start`] clones a child. The child prepares everything that is the same for every container, while
+//! `prepare` determines the rest in this thread. [`ClonedChild::prepare`] sends the result to the child
+//! and waits until the child is ready for execve; [`Prepared::execute`] lets it continue.
 #![forbid(unsafe_code)]
 
 mod child;
-mod ground;
+mod error_names;
 mod host_file;
 mod landlock;
 mod mask;
 mod mount_table;
-mod names;
 mod namespace;
 mod network;
-mod shares;
+mod resources;
+mod root_source;
 mod sysctl;
 mod unpacked;
 
@@ -34,107 +34,133 @@ use crate::runtime::id_map::Ids;
 use crate::runtime::observe::calls;
 use crate::runtime::rootless;
 use crate::runtime::seccomp::{Policy, Watch};
-use child::{Cradle, Failure, Step, World};
-use names::Names;
+use child::{ChildArgs, ContainerSetup, Failure, Step};
+use error_names::ErrorNames;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{self, AddressFamily, Shutdown, SockFlag, SockType, shutdown};
 use nix::sys::stat::Mode;
-use nix::unistd::Pid;
-use shares::Shares;
+use nix::unistd::{Gid, Pid, Uid, fchown};
+use resources::Resources;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-pub use ground::Ground;
-pub use mask::covers as is_covered;
+pub use mask::is_mask;
 pub use namespace::{host_name_of, open_namespace};
 pub use network::{Attachment, NameFile, Network};
-pub use shares::{Rlimit, Scheduler};
-pub use sysctl::{Setting, seal_ipc};
+pub use resources::{Rlimit, Scheduler};
+pub use root_source::RootSource;
+pub use sysctl::{Setting, close_ipc};
 pub use unpacked::try_overlay;
 
-/// Everything that decides how the app starts, checked and in the kernel's own form.
+/// Complete description of how the app starts: checked, and in the form that the kernel takes.
 pub struct Spec {
-    /// The program's arguments, its name first.
+    /// Arguments of the program; the first is its name.
     pub args: Pointers,
-    /// `NAME=VALUE` strings.
+    /// Environment, as `NAME=VALUE` strings.
     pub env: Pointers,
-    /// The paths at which the program is looked for, in order.
+    /// Paths of the program, tried in order.
     pub candidates: Vec<CString>,
-    /// The working directory, in the root.
+    /// Working directory in the container.
     pub workdir: CString,
-    /// The host's name in the container.
+    /// Host name in the container.
     pub hostname: CString,
-    /// The user id, in the container.
+    /// User id in the container.
     pub uid: u32,
-    /// The group id, in the container.
+    /// Group id in the container.
     pub gid: u32,
-    /// The supplementary groups, in the container.
+    /// Supplementary groups in the container.
     pub groups: Vec<u32>,
-    /// What it may do beyond its user's rights.
+    /// Capabilities of the app.
     pub capabilities: Capabilities,
-    /// Whether its filter asks about calls that would change a file system.
+    /// True if the seccomp filter notifies imrun of calls that would change a file system.
     pub observed: bool,
-    /// Whether its exit waits until its output was passed on, where another process reaps it.
+    /// True if the app's exit waits until imrun has passed on its output. Needed if another process reaps
+    /// the app.
     pub relayed: bool,
-    /// The bits that new files would not have.
-    pub umask: u32,
-    /// Its resource limits.
-    pub rlimits: Vec<Rlimit>,
-    /// How the kernel shares processors with it; as with imrun without.
-    pub scheduler: Option<Scheduler>,
-    /// How the kernel shares disks with it: class and priority (ioprio_set(2)); as with imrun without.
-    pub io_priority: Option<(i32, i32)>,
-    /// The execution domain that system calls tell of (personality(2)).
-    pub personality: u64,
-    /// How readily the kernel kills it when memory runs out; as imrun's own without.
-    pub oom_score_adj: Option<i32>,
-    /// The NIS domain's name in the container.
-    pub domainname: Option<CString>,
-    /// Settings of its own namespaces, which hold beyond imrun's own.
-    pub sysctls: Vec<Setting>,
-    /// Paths in the root that are covered, beyond those that always are; they start with a slash.
+    /// Absolute paths that are masked in addition to those that always are.
     pub masked: Vec<CString>,
-    /// Another filter that its calls go through.
-    pub filter: Option<Filter>,
-    /// How many descriptors of imrun's own, from 3 on, stay open.
-    pub descriptors: i32,
-    /// Whether a config.json says all this: errors name its fields then.
+    /// Settings that only a bundle changes.
+    pub settings: Settings,
+    /// True if the settings come from a config.json: errors then name its fields.
     pub from_bundle: bool,
 }
 
-/// A filter that is not imrun's.
+/// Settings of the app's process that only a bundle changes.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// File mode creation mask (umask(2)).
+    pub umask: u32,
+    /// Resource limits.
+    pub rlimits: Vec<Rlimit>,
+    /// CPU scheduling policy; `None` inherits imrun's.
+    pub scheduler: Option<Scheduler>,
+    /// I/O scheduling class and priority (ioprio_set(2)); `None` inherits imrun's.
+    pub io_priority: Option<(i32, i32)>,
+    /// Execution domain (personality(2)).
+    pub personality: u64,
+    /// OOM score adjustment (proc_pid_oom_score_adj(5)); `None` inherits imrun's.
+    pub oom_score_adj: Option<i32>,
+    /// NIS domain name in the container.
+    pub domainname: Option<CString>,
+    /// Sysctls of the container's namespaces, applied after imrun's own.
+    pub sysctls: Vec<Setting>,
+    /// Seccomp filter of the bundle, in addition to imrun's.
+    pub filter: Option<Filter>,
+    /// Number of imrun's descriptors, from 3 on, that stay open.
+    pub descriptors: i32,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            umask: 0o022,
+            rlimits: Vec::new(),
+            scheduler: None,
+            io_priority: None,
+            personality: 0,
+            oom_score_adj: None,
+            domainname: None,
+            sysctls: Vec::new(),
+            filter: None,
+            descriptors: 0,
+        }
+    }
+}
+
+/// Seccomp filter that a bundle brings.
 #[derive(Debug, Clone)]
 pub struct Filter {
-    /// What the kernel runs at each call.
+    /// BPF program.
     pub program: Vec<libc::sock_filter>,
-    /// Whether it asks about calls: then somebody else gets its listener, and imrun's own has none.
+    /// True if the filter has a listener. An agent then receives that listener; imrun's own filter has
+    /// none.
     pub asks: bool,
 }
 
-/// What keeps the app from calls and writes that its mounts and namespaces would let it try.
-struct Walls {
+/// Restrictions on the app beyond its mounts and namespaces: Landlock and seccomp.
+struct Confinement {
     ruleset: OwnedFd,
     filter: Vec<libc::sock_filter>,
 }
 
-impl Walls {
+impl Confinement {
     fn new(
         root: BorrowedFd<'_>,
         dev: BorrowedFd<'_>,
         observed: bool,
         relayed: bool,
-    ) -> Result<Walls> {
+    ) -> Result<Confinement> {
         seccomp::knows(libc::SECCOMP_RET_KILL_PROCESS).map_err(|errno| {
             Error::unsupported(
                 "seccomp",
                 format_args!("this kernel cannot filter: {}", errno.desc()),
             )
-            .hint("it takes Linux 4.14 with CONFIG_SECCOMP_FILTER")
+            .hint("imrun needs Linux 4.14 with CONFIG_SECCOMP_FILTER")
         })?;
         let mut policy = Policy::container();
         if !has_memfd_sysctl()? {
@@ -146,45 +172,46 @@ impl Walls {
         if relayed {
             policy = policy.watch([(calls::EXIT, Watch::Always)]);
         }
-        Ok(Walls {
+        Ok(Confinement {
             ruleset: landlock::ruleset(root, dev)?,
             filter: policy.compile(),
         })
     }
 }
 
-/// Surroundings of a child.
-pub struct Birthplace<'a> {
-    /// Network that the app sees.
+/// Options of the clone.
+pub struct CloneOptions<'a> {
+    /// Network of the container.
     pub network: &'a Attachment,
-    /// Pipe of imrun's own that becomes the app's standard input; /dev/null without.
+    /// Pipe that becomes the app's standard input; `None` gives it /dev/null.
     pub stdin: Option<BorrowedFd<'a>>,
-    /// Cgroup that the child is born into.
+    /// Cgroup that the child is cloned into.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// Whether the app's parent is that of this process, who learns how the app ended.
+    /// True if the app becomes a child of this process's parent, which then reads its exit status.
     pub adopted: bool,
-    /// User of the host who owns the app's user namespace: what the kernel counts for each user
-    /// (inotify instances and the like) is charged to this one. `None`: that of this process.
+    /// Host user who owns the app's user namespace. The kernel charges per-user limits (inotify instances
+    /// and the like) to this user. `None`: this process's user.
     pub owner: Option<u32>,
 }
 
-/// Clones the child in another thread, which waits with it until it executes the app or is gone;
-/// `direct` decides beside it, in this thread, what becomes of it.
+/// Clones the child in another thread, which waits until the child executes the app or ends. Meanwhile
+/// `prepare` prepares the container in this thread.
 ///
-/// The app ends with the thread that calls this, by its [`Guard`].
+/// The app ends when the calling thread does, through its [`Guard`].
 ///
 /// # Errors
-/// `direct`'s, or the failing call; nothing of the image ran, and the child is gone.
+/// The error of `prepare`, or of the system call that failed. In both cases nothing of the image ran, and
+/// the child is gone.
 pub fn start<T>(
-    place: &Birthplace<'_>,
-    direct: impl FnOnce(Newborn<'_>) -> Result<T>,
+    options: &CloneOptions<'_>,
+    prepare: impl FnOnce(ClonedChild<'_>) -> Result<T>,
 ) -> Result<T> {
-    let Birthplace {
+    let CloneOptions {
         network,
         stdin,
         adopted,
         ..
-    } = *place;
+    } = *options;
     let ((stdout, child_stdout), (stderr, child_stderr)) = (pipe()?, pipe()?);
     let (channel, child_channel) = socket::socketpair(
         AddressFamily::Unix,
@@ -193,30 +220,30 @@ pub fn start<T>(
         SockFlag::SOCK_CLOEXEC,
     )
     .context(|| "socketpair(AF_UNIX, SOCK_SEQPACKET)")?;
-    let (birth, world) = (clone::Birth::awaited(), OnceLock::new());
-    let cradle = Cradle {
+    let (child_pidfd, setup) = (clone::ChildPidfd::pending(), OnceLock::new());
+    let args = ChildArgs {
         own_network: network.owned(),
         own_ipc: !ids::is_ordinary()?,
         sets_memfd: has_memfd_sysctl()?,
         sets_groups: rootless::may_set_groups()?,
-        owner: place.owner,
+        owner: options.owner,
         stdin: stdin.map(|stdin| stdin.as_raw_fd()),
         stdout: child_stdout.as_raw_fd(),
         stderr: child_stderr.as_raw_fd(),
         channel: child_channel.as_raw_fd(),
         parent_channel: channel.as_raw_fd(),
-        world: &world,
+        setup: &setup,
     };
-    // Kept until the child is gone where the start fails: its end would hide the reason.
+    // Kept until the child is gone: if the start fails, the guard's end would hide the reason.
     let guard = Arc::new(Guard::new().context(|| "pipe2(), clone3(CLONE_VM|CLONE_NEWPID)")?);
     let namespace = guard
         .pidfd()
         .try_clone_to_owned()
         .context(|| "dup(guard)")?;
     let child_channel = Mutex::new(Some(child_channel));
-    let newborn = Newborn {
-        birth: &birth,
-        world: &world,
+    let child = ClonedChild {
+        child_pidfd: &child_pidfd,
+        setup: &setup,
         child_channel: &child_channel,
         network,
         adopted,
@@ -225,12 +252,12 @@ pub fn start<T>(
         stdout,
         stderr,
         channel,
-        owner: place.owner,
+        owner: options.owner,
         guard: guard.clone(),
     };
     let clone = || {
-        let cloned = clone_child(place, &namespace, &birth, &cradle);
-        // Who still waits for a child that was never born, or died at once, sees it by this.
+        let cloned = clone_child(options, &namespace, &child_pidfd, &args);
+        // Closing it wakes a thread that waits for a child that does not exist or ended at once.
         close(&child_channel);
         cloned
     };
@@ -239,53 +266,55 @@ pub fn start<T>(
             .name("cloner".into())
             .spawn_scoped(scope, clone)
             .context(|| "clone(thread)")?;
-        let directed = direct(newborn);
+        let prepared = prepare(child);
         let cloned = cloner
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        cloned.and(directed)
+        cloned.and(prepared)
     })
 }
 
-/// Returns when the child has executed the app, or is gone. What this thread enters is its own alone,
-/// and ends with it.
+/// Clones the child, and returns when it has executed the app or ended. This thread enters namespaces,
+/// which affects no other thread; it ends afterwards.
 fn clone_child(
-    place: &Birthplace<'_>,
+    options: &CloneOptions<'_>,
     namespace: &OwnedFd,
-    birth: &clone::Birth,
-    cradle: &Cradle<'_>,
+    child_pidfd: &clone::ChildPidfd,
+    args: &ChildArgs<'_>,
 ) -> Result<()> {
-    let ipc = if cradle.own_ipc { child::IPC } else { 0 };
-    place.network.enter()?;
+    let ipc = if args.own_ipc { child::IPC } else { 0 };
+    options.network.enter()?;
     setns(namespace, CloneFlags::CLONE_NEWPID).context(|| "setns(CLONE_NEWPID)")?;
     let request = clone::Request {
-        namespaces: child::NAMESPACES | ipc | place.network.clone_flag(),
-        adopted: place.adopted,
-        cgroup: place.cgroup,
+        namespaces: child::NAMESPACES | ipc | options.network.clone_flag(),
+        adopted: options.adopted,
+        cgroup: options.cgroup,
         before: child::before,
         child: child::run,
-        argument: cradle,
+        argument: args,
     };
-    clone::clone_and_wait(&request, birth).map_err(|errno| clone_failed(request.namespaces, errno))
+    clone::clone_and_wait(&request, child_pidfd)
+        .map_err(|errno| clone_failed(request.namespaces, errno))
 }
 
-/// Whether this process can set `vm.memfd_noexec`; the filter takes its place where it cannot.
+/// Returns true if this process can set `vm.memfd_noexec`. If not, the seccomp filter denies executable
+/// memory.
 fn has_memfd_sysctl() -> Result<bool> {
     Ok(!ids::is_ordinary()? && Path::new("/proc/sys/vm/memfd_noexec").exists())
 }
 
 fn close(channel: &Mutex<Option<OwnedFd>>) {
-    // Nothing can go wrong while it is held.
+    // Poisoning does not matter: no code panics while it holds the lock.
     let mut channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
     drop(channel.take());
 }
 
-/// A child that is being born, and will wait until it is told what it becomes.
+/// A cloned child that waits for its [`ContainerSetup`].
 ///
-/// Dropping it ends the child: it dies with its channel.
-pub struct Newborn<'a> {
-    birth: &'a clone::Birth,
-    world: &'a OnceLock<World>,
+/// Dropping it closes its channel, which ends the child.
+pub struct ClonedChild<'a> {
+    child_pidfd: &'a clone::ChildPidfd,
+    setup: &'a OnceLock<ContainerSetup>,
     child_channel: &'a Mutex<Option<OwnedFd>>,
     network: &'a Attachment,
     adopted: bool,
@@ -298,135 +327,136 @@ pub struct Newborn<'a> {
     guard: Arc<Guard>,
 }
 
-/// A container that stands in front of its execve(2).
+/// A container that is ready for execve(2).
 ///
-/// Dropping it ends the child: it dies with its channel.
+/// Dropping it closes its channel, which ends the child.
 pub struct Prepared {
-    /// The app's process id.
+    /// Process id of the app.
     pub pid: Pid,
-    /// Refers to the app.
+    /// Pidfd of the app.
     pub pidfd: OwnedFd,
-    /// The reading end of its standard output.
+    /// Reading end of the app's standard output.
     pub stdout: OwnedFd,
-    /// The reading end of its standard error.
+    /// Reading end of the app's standard error.
     pub stderr: OwnedFd,
-    /// Tells of the calls that its filter has to ask about (seccomp_unotify(2)), where it has to.
+    /// Receives the notifications of the seccomp filter (seccomp_unotify(2)), if it sends any.
     pub listener: Option<Listener>,
-    /// Whether another process learns how it ended.
+    /// True if another process reads the app's exit status.
     pub adopted: bool,
-    /// Ends the app when it is dropped, or this process dies.
+    /// Ends the app when it is dropped or when this process dies.
     pub guard: Arc<Guard>,
     channel: OwnedFd,
-    names: Names,
+    names: ErrorNames,
 }
 
-/// What poll(2) says of it when the guard is gone: all processes of the container are, too.
-pub fn loss_of(guard: &Guard) -> PollFd<'_> {
+/// Returns a descriptor that becomes readable when the guard's process ends; all processes of the
+/// container end with it.
+pub fn guard_poll_fd(guard: &Guard) -> PollFd<'_> {
     PollFd::new(guard.pidfd(), PollFlags::POLLIN)
 }
 
-/// The error of that.
-pub fn unguarded() -> Error {
+/// Returns the error for a guard that was killed.
+pub fn guard_lost() -> Error {
     Error::system(
         "guard",
-        "the process that ends the container with imrun was killed",
+        "the process that ends the container along with imrun was killed",
     )
 }
 
-/// What is done when a container's mounts stand, before the child changes to them.
+/// Work to do once the container's mounts are ready, before the child changes its root to them.
 pub struct OnMounted<'a> {
-    /// The directory that the root is mounted on meanwhile, in the child's own mount namespace.
+    /// Directory, in the child's mount namespace, that the root is mounted on meanwhile.
     pub place: &'a Path,
-    /// The child waits for the end of it.
+    /// Function to call; the child waits until it returns.
     pub work: &'a dyn Fn(&Prepared) -> Result<()>,
 }
 
-impl Newborn<'_> {
-    /// Gives the child its root and all else, and waits until its mounts stand and are proven
+impl ClonedChild<'_> {
+    /// Sends the child its root and settings, and waits until the mounts are ready and verified to be
     /// read-only.
     ///
-    /// `ground` gets the container's ids here; `stage` is a directory of the host that the child, in
-    /// its own mount namespace, mounts the root on before it changes to it. The child waits there for
-    /// the end of `mounted`, if that is given.
+    /// `root_source` is mapped to the container's ids here. `stage` is a directory of the host: the child
+    /// mounts the root on it, in its own mount namespace, before it changes its root. If `mounted` is
+    /// given, the child waits there until its work is done.
     ///
     /// # Errors
-    /// The failing call of either process; `mounted`'s.
+    /// The error of the system call that failed, in either process, or of `mounted`.
     pub fn prepare(
         self,
         spec: Spec,
-        ground: &Ground,
+        root_source: &RootSource,
         stage: &Path,
         ids: &Ids,
         mounted: Option<OnMounted<'_>>,
     ) -> Result<Prepared> {
         refuse_unmapped(&ids, &spec)?;
-        self.share_pipes()?;
-        let names = Names::of(&spec);
+        self.make_pipes_reopenable()?;
+        let names = ErrorNames::of(&spec);
         let binds = self.network.binds(stage)?;
         let place = mounted.as_ref().map_or(stage, |mounted| mounted.place);
         let place = CString::new(place.as_os_str().as_encoded_bytes())
             .map_err(|_| Error::usage(format_args!("{place:?}"), "has a NUL byte"))?;
-        let (mut mount_points, told) = (self.network.mount_points(), self.world);
-        mount_points.extend(ground.mount_points());
+        let (mut mount_points, setup_cell) = (self.network.mount_points(), self.setup);
+        mount_points.extend(root_source.mount_points());
         mount_points.sort_unstable();
-        let (masked, shares) = (spec.masked.clone(), Shares::of(&spec, self.owner));
-        let mut prepared = self.await_birth(names)?;
+        let (masked, resources) = (spec.masked.clone(), Resources::of(&spec, self.owner));
+        let mut prepared = self.await_clone(names)?;
         prepared.map_ids(ids)?;
-        prepared.set_oom_score(spec.oom_score_adj)?;
+        prepared.set_oom_score(spec.settings.oom_score_adj)?;
         let namespace = ids
             .shifted
             .then(|| user_namespace(prepared.pid))
             .transpose()?;
-        let floor = ground.lay(namespace.as_ref().map(AsFd::as_fd), stage)?;
+        let root = root_source.prepare(namespace.as_ref().map(AsFd::as_fd), stage)?;
         let relayed = spec.observed && spec.relayed && prepared.adopted;
-        let walls = Walls::new(floor.root(), floor.devices(), spec.observed, relayed)?;
-        let world = World {
+        let confinement = Confinement::new(root.mount(), root.devices(), spec.observed, relayed)?;
+        let setup = ContainerSetup {
             spec,
             stage: place,
             has_root: ids.have_root(),
-            has_devices: floor.dev.is_some(),
+            has_devices: root.dev.is_some(),
             waits: mounted.is_some(),
             targets: binds.iter().map(|bind| bind.target).collect(),
-            filter: walls.filter,
+            filter: confinement.filter,
         };
-        if told.set(world).is_err() {
-            unreachable!("a newborn is prepared once");
+        if setup_cell.set(setup).is_err() {
+            unreachable!("a child is prepared once");
         }
-        let handed: Vec<_> = [floor.root(), walls.ruleset.as_fd()]
+        let sent: Vec<_> = [root.mount(), confinement.ruleset.as_fd()]
             .into_iter()
-            .chain(floor.dev.as_ref().map(AsFd::as_fd))
+            .chain(root.dev.as_ref().map(AsFd::as_fd))
             .chain(binds.iter().map(|bind| bind.mount.as_fd()))
             .collect();
-        prepared.signal(child::TOLD, &handed)?;
+        prepared.signal(child::SETUP_SENT, &sent)?;
         prepared.await_hooks(mounted)?;
         prepared.listener = prepared.await_step(Step::Ready)?.map(Listener::new);
-        shares.give(&prepared)?;
+        resources.apply(&prepared)?;
         prepared.assert_read_only(&mount_points, &masked)?;
         Ok(prepared)
     }
 
-    /// Gives the pipes modes that let the app open them again, for what it has them for.
-    fn share_pipes(&self) -> Result<()> {
+    /// Sets the modes of the pipes so that the app can reopen them in the direction that it uses.
+    fn make_pipes_reopenable(&self) -> Result<()> {
         for (pipe, mode) in [
-            (Some(self.ends[0]), WRITTEN),
-            (Some(self.ends[1]), WRITTEN),
-            (self.stdin, READ),
+            (Some(self.ends[0]), WRITE_ONLY),
+            (Some(self.ends[1]), WRITE_ONLY),
+            (self.stdin, READ_ONLY),
         ] {
-            pipe.map_or(Ok(()), |pipe| share(pipe, mode))?;
+            pipe.map_or(Ok(()), |pipe| make_reopenable(pipe, mode))?;
         }
         Ok(())
     }
 
-    fn await_birth(self, names: Names) -> Result<Prepared> {
+    fn await_clone(self, names: ErrorNames) -> Result<Prepared> {
         let (message, _) = receive(&self.channel)?;
-        let Some(pidfd) = self.birth.take() else {
+        let Some(pidfd) = self.child_pidfd.take() else {
             return Err(match message {
                 Some(failure) => Error::system(failure.step.call(), failure.errno.desc()),
                 None => died(),
             });
         };
         let pid = process::pid_of(pidfd.as_fd()).context(|| "read(\"/proc/self/fdinfo\")")?;
-        // From here on the child's death shows by the end of its channel.
+        // From here on, the channel closes when the child dies.
         close(self.child_channel);
         let prepared = Prepared {
             pid,
@@ -439,39 +469,40 @@ impl Newborn<'_> {
             channel: self.channel,
             names,
         };
-        prepared.expect(message, Step::Born)?;
+        prepared.expect(message, Step::Cloned)?;
         Ok(prepared)
     }
 }
 
 impl Prepared {
-    /// Lets the child execute the program, and waits until it did. `give` gets the listener of a
-    /// filter that is not imrun's, if that one asks.
+    /// Lets the child execute the program, and waits until it has. `give` receives the listener of the
+    /// bundle's filter, if that filter has one.
     ///
     /// # Errors
-    /// Exit code 127 when the program is not there, 126 when it cannot be executed; those of `give`.
+    /// Exit code 127 if the program does not exist, 126 if it cannot be executed; those of `give`.
     pub fn execute(&self, give: impl FnOnce(OwnedFd) -> Result<()>) -> Result<()> {
         self.signal(child::GO, &[])?;
-        let told = match receive(&self.channel)? {
-            (Some(told), Some(listener)) if told.step == Step::Asking => {
+        let message = match receive(&self.channel)? {
+            (Some(message), Some(listener)) if message.step == Step::Asking => {
                 give(listener)?;
                 self.signal(child::GO, &[])?;
                 receive(&self.channel)?.0
             }
-            (told, _) => told,
+            (message, _) => message,
         };
-        match told {
+        match message {
             None => Ok(()), // closed on exec
             Some(failure) => Err(self.explain(failure)),
         }
     }
 
-    /// Gives the child's user namespace its ids.
+    /// Writes the id maps of the child's user namespace.
     fn map_ids(&self, ids: &Ids) -> Result<()> {
         let written = ids.write(self.pid);
         written.map_err(|error| self.first_failure(error))?;
-        // The child shares this memory, which holds the environment, until it executes. Not before: the
-        // files of /proc/PID then belong to the host's root, and no other user could map ids.
+        // Until execve the child shares this memory, which holds the environment. Earlier is too early:
+        // the files of /proc/PID would then belong to the host's root, and an ordinary user could not map
+        // ids.
         nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")
     }
 
@@ -484,7 +515,7 @@ impl Prepared {
         written.context(|| self.names.process("oomScoreAdj"))
     }
 
-    /// Does what there is to be done when the container's mounts stand.
+    /// Runs the work that is due once the container's mounts are ready.
     fn await_hooks(&self, mounted: Option<OnMounted<'_>>) -> Result<()> {
         let Some(mounted) = mounted else {
             return Ok(());
@@ -497,7 +528,7 @@ impl Prepared {
     fn signal(&self, message: u8, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
         match descriptors::send(self.channel.as_raw_fd(), &[message], descriptors) {
             Ok(()) => Ok(()),
-            // The child failed before it read this; what it said is still there.
+            // The child failed before it read this message; its own message is still there.
             Err(Errno::EPIPE | Errno::ECONNRESET) => match receive(&self.channel)?.0 {
                 Some(failure) => Err(self.explain(failure)),
                 None => Err(died()),
@@ -506,9 +537,10 @@ impl Prepared {
         }
     }
 
-    /// What the child failed with before this error, if it did: an ordinary user maps no ids of the dead.
+    /// Returns the failure that the child reported before `error`, if any: an ordinary user cannot map
+    /// the ids of a dead process.
     fn first_failure(&self, error: Error) -> Error {
-        // A child that lives and waits ends by it, and so this does not wait for ever.
+        // This ends a child that still waits, so that the next read returns.
         let ended = shutdown(self.channel.as_raw_fd(), Shutdown::Write);
         match ended.map(|()| receive(&self.channel)) {
             Ok(Ok((Some(failure), _))) => self.explain(failure),
@@ -516,7 +548,7 @@ impl Prepared {
         }
     }
 
-    /// The descriptor that comes with it, if one does.
+    /// Waits for a message, and returns the descriptor that came with it, if any.
     fn await_step(&self, step: Step) -> Result<Option<OwnedFd>> {
         let (message, descriptor) = receive(&self.channel)?;
         self.expect(message, step)?;
@@ -535,16 +567,16 @@ impl Prepared {
         self.names.explain(failure)
     }
 
-    /// Refuses a container whose mount table is not exactly `expected`, and covers, all of it
-    /// read-only; `masked` are the paths that must show nothing.
+    /// Checks the container's mount table: it must have exactly the `expected` mounts and masks, all
+    /// read-only. `masked` are the paths that must show nothing.
     fn assert_read_only(&self, expected: &[&str], masked: &[CString]) -> Result<()> {
         let path = format!("/proc/{}/mountinfo", self.pid);
         let table = std::fs::read_to_string(&path).context(|| format!("read({path:?})"))?;
-        mount_table::check(&table, expected, &self.covers(masked)?)
+        mount_table::check(&table, expected, &self.mask_ids(masked)?)
     }
 
-    /// The mounts that cover `masked`.
-    fn covers(&self, masked: &[CString]) -> Result<Vec<u64>> {
+    /// Returns the ids of the mounts that mask `masked`.
+    fn mask_ids(&self, masked: &[CString]) -> Result<Vec<u64>> {
         if masked.is_empty() {
             return Ok(Vec::new());
         }
@@ -552,14 +584,14 @@ impl Prepared {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open(path.as_str(), flags, Mode::empty());
         let root = root.context(|| format!("open({path:?}, O_PATH)"))?;
-        let cover = |(index, path): (usize, &CString)| {
-            mask::cover_of(root.as_fd(), path, &self.names.masked(index)).transpose()
+        let id = |(index, path): (usize, &CString)| {
+            mask::mask_id(root.as_fd(), path, &self.names.masked(index)).transpose()
         };
-        masked.iter().enumerate().filter_map(cover).collect()
+        masked.iter().enumerate().filter_map(id).collect()
     }
 }
 
-/// Refuses a user or a group that the container does not have.
+/// Refuses a user or group id that the container does not map.
 fn refuse_unmapped(ids: &Ids, spec: &Spec) -> Result<()> {
     let mut groups = [spec.gid].into_iter().chain(spec.groups.iter().copied());
     let refused = ids
@@ -576,15 +608,16 @@ fn refuse_unmapped(ids: &Ids, spec: &Spec) -> Result<()> {
     }
 }
 
-/// The child's next message, and a descriptor that came with it; no message when it closed its end.
+/// Reads the child's next message and the descriptor that came with it. The message is `None` once the
+/// child has closed its end.
 fn receive(channel: &OwnedFd) -> Result<(Option<Failure>, Option<OwnedFd>)> {
     let mut message = [0; Failure::SIZE];
     loop {
         match descriptors::receive(channel.as_raw_fd(), &mut message) {
             Ok((0, _)) => return Ok((None, None)),
             Ok((_, [descriptor])) => return Ok((Some(Failure::decode(message)), descriptor)),
-            // A child that ended without reading all resets the channel, once: what it said
-            // before that comes next.
+            // A child that ended without reading everything resets the channel once; the messages that it
+            // sent before follow.
             Err(Errno::ECONNRESET) => continue,
             Err(errno) => return Err(errno).context(|| "recv(channel)"),
         }
@@ -592,7 +625,7 @@ fn receive(channel: &OwnedFd) -> Result<(Option<Failure>, Option<OwnedFd>)> {
 }
 
 fn died() -> Error {
-    Error::system("child", "ended before it was ready")
+    Error::system("child", "ended before the container was ready")
 }
 
 fn clone_failed(flags: u64, errno: Errno) -> Error {
@@ -601,7 +634,7 @@ fn clone_failed(flags: u64, errno: Errno) -> Error {
         errno.desc(),
     );
     match errno {
-        Errno::EPERM => error.hint("imrun doctor says what this host gives its users"),
+        Errno::EPERM => error.hint("run imrun doctor to see what this host allows its users"),
         Errno::ENOSPC | Errno::EUSERS => {
             error.hint("a limit of /proc/sys/user/max_*_namespaces is reached")
         }
@@ -613,15 +646,22 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC).context(|| "pipe2(O_CLOEXEC)")
 }
 
-/// Mode of a pipe that the app writes to.
-const WRITTEN: u32 = 0o222;
+/// Mode of a pipe that the app writes.
+const WRITE_ONLY: u32 = 0o222;
+/// Owner of the app's pipes: the last id of Linux, which is no container's unless it has all ids.
+const NOBODYS_ID: u32 = u32::MAX - 1;
 /// Mode of a pipe that the app reads.
-const READ: u32 = 0o444;
+const READ_ONLY: u32 = 0o444;
 
-/// Lets the app open its end of a pipe again, through /dev/stdin or /dev/stdout, in the direction that
-/// it has: what it wrote it cannot read back, so that no line is lost. The pipe stays imrun's, and so do
-/// its owner and mode; only to an ordinary user's container it belongs as well.
-fn share(pipe: BorrowedFd<'_>, mode: u32) -> Result<()> {
+/// Lets the app reopen its end of a pipe through /dev/stdin or /dev/stdout, only in the direction that it
+/// has: it cannot read back what it wrote, so no line is lost. The pipe, its owner and its mode remain
+/// imrun's; only in an ordinary user's container it belongs to the app's user as well.
+fn make_reopenable(pipe: BorrowedFd<'_>, mode: u32) -> Result<()> {
+    if ids::Owners::own()?.are_all() {
+        // A container may have the id of the host's root.
+        let (user, group) = (Uid::from_raw(NOBODYS_ID), Gid::from_raw(NOBODYS_ID));
+        fchown(pipe, Some(user), Some(group)).context(|| format!("fchown(pipe, {NOBODYS_ID})"))?;
+    }
     nix::sys::stat::fchmod(pipe, Mode::from_bits_truncate(mode))
         .context(|| format!("fchmod(pipe, {mode:#o})"))
 }

@@ -1,26 +1,26 @@
-//! Side effects: the calls by which an app tries to change a file system, seen before they fail.
+//! Side effects: calls with which an app tries to change a file system, reported before they fail.
 //!
-//! That they fail is the kernel's work: every mount is read-only. A filter asks about each such call
-//! (seccomp_unotify(2)); the observer, a thread of its own, reads what the call names, lets it go on
-//! to its error, and counts and reports it. It never waits for the sink: what there is no room for
-//! is lost to the log and still counted.
+//! The kernel makes them fail: every mount is read-only. A seccomp filter notifies imrun of each such
+//! call (seccomp_unotify(2)). The observer, a thread of its own, reads what the call names, lets it
+//! continue to its error, counts it and reports it. It never waits for a sink: a report that does not fit
+//! in the buffer is not logged, but still counted.
 //!
-//! Under `--on-write kill` and `imrun check`, no call continues because of what it names: imrun makes it
-//! in the kernel's place ([`stand_in`]).
+//! Under `--on-write kill` and `imrun check`, imrun makes calls that are exempt for what they name
+//! itself, so that the kernel does not read the name again ([`stand_in`]).
 #![forbid(unsafe_code)]
 
 mod advice;
 mod attempt;
+mod caller;
 pub mod calls;
 mod ioctls;
-mod owner;
+mod layers;
 mod privilege;
 mod report;
-mod scene;
 mod stand_in;
 mod walk;
 
-pub use owner::Owners;
+pub use layers::PathLayers;
 pub use report::{Effect, Report};
 
 use crate::base::error::{Context, Result};
@@ -31,32 +31,32 @@ use crate::runtime::id_map::Ids;
 use crate::runtime::relay::Relay;
 use crate::runtime::status::Status;
 use attempt::{Attempt, Change, StandIn, Verdict, flag_names};
+use caller::{Caller, Unread};
 use calls::{Action, Call};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use report::{Key, Seen, UNREADABLE};
-use scene::{Scene, Unread};
 use serde_json::json;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-/// `--on-write`: what becomes of an app that tries to change a file system.
+/// `--on-write`: reaction to an attempt to change a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnWrite {
-    /// The call fails, and is reported.
+    /// The call fails and is reported.
     Report,
     /// The container is killed before the call returns.
     Kill,
-    /// The call fails, and nobody looks.
+    /// The call fails and is not observed.
     Quiet,
-    /// The call fails, and is reported; the report rests on nothing that the app can change meanwhile.
+    /// The call fails and is reported; the app cannot change what the report is based on meanwhile.
     #[value(skip)]
     Check,
 }
 
 impl OnWrite {
-    /// The word for it in records.
+    /// Returns its name in records.
     pub fn as_str(self) -> &'static str {
         match self {
             OnWrite::Report => "report",
@@ -67,36 +67,37 @@ impl OnWrite {
     }
 }
 
-/// Time for which the observer keeps the tree of the image's layers.
-const REST: u16 = 1000; // ms
+/// Time after which an idle observer releases the merged tree, in milliseconds.
+const IDLE_TIME: u16 = 1000; // ms
 
-/// Watches over the calls of one container.
+/// Observes the calls of one container.
 pub struct Observer<'a> {
     /// Listener of the container's filter.
     pub listener: Listener,
-    /// Treatment of attempts.
+    /// Reaction to attempts.
     pub on_write: OnWrite,
     /// True if a process may have another root directory than the container's.
     pub is_moved: bool,
     /// The container's cgroup.
     pub cgroup: &'a Cgroup,
-    /// Layers of paths.
-    pub owners: Owners<'a>,
-    /// Users of the container, by the host's numbers.
+    /// Finds the layer of a path.
+    pub layers: PathLayers<'a>,
+    /// Id mappings of the container.
     pub ids: &'a Ids,
-    /// What an exit of the app waits for.
+    /// Relay that the app's exit waits for.
     pub relay: Option<&'a Relay>,
     /// Shipper of the reports.
     pub shipper: &'a Shipper,
-    /// Second receiver of the reports.
+    /// Status events (`--status-fd`), which also receive the reports.
     pub status: &'a Status,
 }
 
 impl Observer<'_> {
-    /// Runs `work` with the observer beside it, if there is one; what it saw until `work` was done.
+    /// Runs `work` with the observer in a thread beside it, if there is one. Returns the result and the
+    /// observer's report up to that point.
     ///
     /// # Errors
-    /// That of `work`, else the observer's.
+    /// The error of `work`, else that of the observer.
     pub fn beside<T>(
         observer: Option<Observer<'_>>,
         work: impl FnOnce() -> Result<T>,
@@ -119,10 +120,9 @@ impl Observer<'_> {
         })
     }
 
-    /// Answers every call, and ends the container where it cannot: a call without an answer waits for
-    /// ever.
+    /// Answers every call. If it cannot, it ends the container: an unanswered call would block for ever.
     ///
-    /// Returns when `end` is closed at its other end, or nobody is left to call.
+    /// Returns when the other end of `end` is closed, or no process is left to make calls.
     fn run(self, end: BorrowedFd<'_>) -> Result<Report> {
         let cgroup = self.cgroup;
         self.watch(end)
@@ -130,7 +130,7 @@ impl Observer<'_> {
     }
 
     fn watch(mut self, end: BorrowedFd<'_>) -> Result<Report> {
-        // Slower where the kernel does not know it, and just as right.
+        // Optional: without it the observer is slower and just as correct.
         let _ = self.listener.wake_in_turn();
         let mut report = Report::default();
         loop {
@@ -138,13 +138,13 @@ impl Observer<'_> {
                 PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
                 PollFd::new(end, PollFlags::empty()),
             ];
-            let timeout = if self.owners.is_at_rest() {
+            let timeout = if self.layers.is_idle() {
                 PollTimeout::NONE
             } else {
-                PollTimeout::from(REST)
+                PollTimeout::from(IDLE_TIME)
             };
             match poll(&mut set, timeout) {
-                Ok(0) => self.owners.rest(),
+                Ok(0) => self.layers.release(),
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno).context(|| "poll()"),
                 Ok(_) => {
@@ -160,51 +160,55 @@ impl Observer<'_> {
     }
 
     fn receive(&mut self, report: &mut Report) -> Result<()> {
-        let told = match self.listener.receive() {
-            Ok(told) => told,
-            // Its thread was killed meanwhile.
+        let notification = match self.listener.receive() {
+            Ok(notification) => notification,
+            // The calling thread was killed meanwhile.
             Err(Errno::ENOENT | Errno::EINTR) => return Ok(()),
             Err(errno) => return Err(errno).context(|| "ioctl(SECCOMP_IOCTL_NOTIF_RECV)"),
         };
-        if let Some(relay) = self.relay.filter(|_| told.number == calls::EXIT) {
-            let process = || Scene::new(told.pid).process();
-            relay.hold(told.pid, process, self.shipper)?;
+        if let Some(relay) = self.relay.filter(|_| notification.number == calls::EXIT) {
+            let process = || Caller::new(notification.pid).process();
+            relay.hold(notification.pid, process, self.shipper)?;
         }
-        let Some(call) = calls::of(told.number) else {
-            return self.proceed(&told);
+        let Some(call) = calls::of(notification.number) else {
+            return self.proceed(&notification);
         };
-        let scene = Scene::new(told.pid);
-        let attempt = Attempt::read(call, &told, &scene);
+        let caller = Caller::new(notification.pid);
+        let attempt = Attempt::read(call, &notification, &caller);
         let attempt = match attempt {
             Ok(attempt) => attempt,
-            Err(unread) => return self.add_unread(report, None, call, &scene, unread, &told),
+            Err(unread) => {
+                return self.add_unread(report, None, call, &caller, unread, &notification);
+            }
         };
         if !self.is_strict() && attempt.names_device() {
-            return self.proceed(&told);
+            return self.proceed(&notification);
         }
         let spelling = if self.is_moved {
             None
         } else {
             attempt.spelling()
         };
-        if !self.listener.is_waiting(told.id) {
+        if !self.listener.is_waiting(notification.id) {
             return Ok(());
         }
         if let Some(place) = spelling.as_ref().and_then(|spelling| report.find(spelling)) {
-            self.answer(call, &told)?;
+            self.answer(call, &notification)?;
             let seen = report.count_again(place);
-            return self.tell_often(report, seen);
+            return self.emit_repeat(report, seen);
         }
         match attempt.judge() {
-            Err(unread) => self.add_unread(report, Some(&attempt), call, &scene, unread, &told),
+            Err(unread) => {
+                self.add_unread(report, Some(&attempt), call, &caller, unread, &notification)
+            }
             Ok(Verdict::Harmless) => {
                 self.is_moved |= call.action == Action::ChangeRoot;
-                self.proceed(&told)
+                self.proceed(&notification)
             }
-            Ok(Verdict::Exempt(stand_in)) => self.exempt(report, &attempt, stand_in, &told),
+            Ok(Verdict::Exempt(stand_in)) => self.exempt(report, &attempt, stand_in, &notification),
             Ok(Verdict::Change(change)) => {
-                let key = self.add(report, &attempt, &change, &told)?;
-                if let (Some(spelling), false) = (spelling, change.is_personal) {
+                let key = self.add(report, &attempt, &change, &notification)?;
+                if let (Some(spelling), false) = (spelling, change.is_per_process) {
                     report.remember(spelling, &key);
                 }
                 Ok(())
@@ -212,26 +216,26 @@ impl Observer<'_> {
         }
     }
 
-    /// Returns true if no verdict may rest on something that another thread can change.
+    /// Returns true if no verdict may depend on anything that another thread can change.
     fn is_strict(&self) -> bool {
         matches!(self.on_write, OnWrite::Kill | OnWrite::Check)
     }
 
-    /// A call that names what cannot be read.
+    /// Adds a call whose name or descriptor cannot be read.
     fn add_unread(
         &mut self,
         report: &mut Report,
         attempt: Option<&Attempt<'_>>,
         call: &'static Call,
-        scene: &Scene,
+        caller: &Caller,
         Unread(errno): Unread,
-        told: &Notification,
+        notification: &Notification,
     ) -> Result<()> {
         let nameless;
         let attempt = match attempt {
             Some(attempt) => attempt,
             None => {
-                nameless = Attempt::without_names(call, told, scene);
+                nameless = Attempt::without_names(call, notification, caller);
                 &nameless
             }
         };
@@ -244,40 +248,40 @@ impl Observer<'_> {
             is_unread: true,
             ..Change::default()
         };
-        self.add(report, attempt, &change, told).map(drop)
+        self.add(report, attempt, &change, notification).map(drop)
     }
 
-    /// A call that changes nothing, if what it names stays what it is.
+    /// Answers a call that changes nothing as long as what it names stays the same.
     fn exempt(
         &mut self,
         report: &mut Report,
         attempt: &Attempt<'_>,
         stand_in: StandIn,
-        told: &Notification,
+        notification: &Notification,
     ) -> Result<()> {
         if !self.is_strict() {
-            return self.proceed(told);
+            return self.proceed(notification);
         }
-        match stand_in::answer(&self.listener, told.id, attempt, stand_in) {
-            Ok(answered) => gone_or(answered),
+        match stand_in::answer(&self.listener, notification.id, attempt, stand_in) {
+            Ok(answered) => ignore_gone(answered),
             Err(unread) => {
-                let (call, scene) = (attempt.call, attempt.scene);
-                self.add_unread(report, Some(attempt), call, scene, unread, told)
+                let (call, caller) = (attempt.call, attempt.caller);
+                self.add_unread(report, Some(attempt), call, caller, unread, notification)
             }
         }
     }
 
-    /// An attempt: lets it fail, counts it and tells of it.
+    /// Adds an attempt: lets it fail, counts it and reports it.
     fn add(
         &mut self,
         report: &mut Report,
         attempt: &Attempt<'_>,
         change: &Change,
-        told: &Notification,
+        notification: &Notification,
     ) -> Result<Key> {
         let key = attempt.key(change);
-        if !self.listener.is_waiting(told.id) {
-            // What was read is not its own, perhaps.
+        if !self.listener.is_waiting(notification.id) {
+            // The thread is gone; the memory that was read may be another's.
             return Ok(key);
         }
         let seen = report.count(&key);
@@ -286,42 +290,42 @@ impl Observer<'_> {
             report.killed = true;
             self.cgroup.kill()?;
         } else {
-            self.answer(attempt.call, told)?;
+            self.answer(attempt.call, notification)?;
         }
         let Some(mut effect) = effect else {
-            self.tell_often(report, seen)?;
+            self.emit_repeat(report, seen)?;
             return Ok(key);
         };
-        // The app goes on meanwhile.
+        // The app continues meanwhile.
         if let Some(place) = &change.place {
-            effect.details["layer"] = match self.owners.of(&place.nearest) {
+            effect.details["layer"] = match self.layers.of(&place.nearest) {
                 Ok(layer) => layer,
                 Err(error) => json!({ "error": error.to_string() }),
             };
         }
-        self.tell(&effect, 1)?;
+        self.emit(&effect, 1)?;
         report.add(key.clone(), effect);
         Ok(key)
     }
 
-    /// Lets the kernel make the call, or refuses what no container may do.
-    fn answer(&self, call: &Call, told: &Notification) -> Result<()> {
+    /// Lets the kernel make the call, or refuses a call that no container may make.
+    fn answer(&self, call: &Call, notification: &Notification) -> Result<()> {
         match call.action {
-            Action::Forbidden => gone_or(self.listener.refuse(told.id, Errno::EPERM)),
-            _ => self.proceed(told),
+            Action::Forbidden => ignore_gone(self.listener.refuse(notification.id, Errno::EPERM)),
+            _ => self.proceed(notification),
         }
     }
 
-    fn proceed(&self, told: &Notification) -> Result<()> {
-        gone_or(self.listener.proceed(told.id))
+    fn proceed(&self, notification: &Notification) -> Result<()> {
+        ignore_gone(self.listener.proceed(notification.id))
     }
 
     fn effect(&self, attempt: &Attempt<'_>, change: &Change) -> Effect {
-        let scene = attempt.scene;
+        let caller = attempt.caller;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let place = change.place.as_ref();
         let given = attempt.name.as_deref().unwrap_or_default();
-        let user = scene
+        let user = caller
             .users()
             .get(1)
             .map(|user| self.ids.user_inside(*user).unwrap_or(*user));
@@ -336,10 +340,10 @@ impl Observer<'_> {
             errno: change
                 .errno
                 .map_or_else(String::new, |errno| format!("{errno:?}")),
-            executable: scene.executable().map(|path| text(&path)),
+            executable: caller.executable().map(|path| text(&path)),
             details: json!({
-                "pid": scene.pid(),
-                "thread": scene.thread(),
+                "pid": caller.pid(),
+                "thread": caller.thread(),
                 "user": user,
                 "flags": attempt.flags().map(flag_names),
                 "argument": change.argument,
@@ -349,23 +353,23 @@ impl Observer<'_> {
         }
     }
 
-    fn tell_often(&self, report: &Report, seen: Seen) -> Result<()> {
+    fn emit_repeat(&self, report: &Report, seen: Seen) -> Result<()> {
         match seen {
-            Seen::Often(place, count) => self.tell(report.effect(place), count),
+            Seen::Often(place, count) => self.emit(report.effect(place), count),
             Seen::New | Seen::Again => Ok(()),
         }
     }
 
-    fn tell(&self, effect: &Effect, count: u64) -> Result<()> {
+    fn emit(&self, effect: &Effect, count: u64) -> Result<()> {
         let fields = effect.fields(count);
-        // What there is no room for is counted by the shipper, and here.
+        // A report that finds no room is counted by the shipper, and here.
         self.shipper.open().push_record("side-effect", &fields);
         self.status.event("side-effect", fields)
     }
 }
 
-/// An answer that failed; that the caller is gone is no failure.
-fn gone_or(answered: nix::Result<()>) -> Result<()> {
+/// Ignores that the caller is gone; returns other errors of an answer.
+fn ignore_gone(answered: nix::Result<()>) -> Result<()> {
     match answered {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(errno) => Err(errno).context(|| "ioctl(SECCOMP_IOCTL_NOTIF_SEND)"),

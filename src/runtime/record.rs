@@ -1,45 +1,45 @@
-//! The launch record: everything that decides a run. The digest of its canonical form is the
-//! launch's id, so the same image, configuration and host give the same id.
+//! The launch record: everything that determines a run. The digest of its canonical form is the launch's
+//! id, so the same image, configuration and host give the same id.
 #![forbid(unsafe_code)]
 
 use crate::base::digest::Digest;
 use crate::base::json;
 use serde_json::{Value, json};
 
-/// What decides a run. Environment values are not in it, only their fingerprints.
+/// Everything that determines a run. It contains fingerprints of environment values, not the values.
 pub struct Record {
-    /// The digests of the manifest, the config, the layers and the tree image; or a directory.
+    /// Digests of the manifest, config, layers and tree image; or a directory.
     pub image: Value,
-    /// The integrity level that held.
+    /// Integrity level of the launch.
     pub integrity: &'static str,
-    /// The root filesystem driver, and how it reads the backing files.
+    /// Root filesystem driver, and how it reads the backing files.
     pub driver: Value,
-    /// The program and its arguments.
+    /// Program and its arguments.
     pub args: Vec<String>,
-    /// In the container.
+    /// User and groups in the container.
     pub user: Value,
-    /// In the container.
+    /// Working directory in the container.
     pub workdir: String,
-    /// In the container.
+    /// Host name in the container.
     pub hostname: String,
-    /// Names and fingerprints.
+    /// Names and fingerprints of the environment.
     pub env: Vec<(String, String)>,
-    /// `--net`, and the digests of the host's files that come with it.
+    /// Network mode (`--net`), and the digests of the host's name files.
     pub network: Value,
-    /// What only a bundle of the OCI runtime specification says.
+    /// Settings that only a bundle of the OCI runtime specification has.
     pub bundle: Option<Value>,
-    /// Resource limits; empty without.
+    /// Resource limits; empty if there are none.
     pub limits: Value,
-    /// How stalls, stops and side effects are met.
+    /// Policy for stalls, stops and side effects.
     pub policy: Value,
-    /// The sinks, without credentials, and what their acknowledgements mean.
+    /// Sinks, without credentials, with the meaning of their acknowledgements.
     pub sinks: Vec<Value>,
 }
 
 impl Record {
-    /// The record and its digest.
-    pub fn seal(&self) -> (Value, Digest) {
-        // A list, not an object: to a search engine each of its keys would be a field of its own.
+    /// Returns the complete record and its digest.
+    pub fn finish(&self) -> (Value, Digest) {
+        // A list, not an object: a search engine would make a field of each key.
         let env: Vec<_> = self
             .env
             .iter()

@@ -1,8 +1,8 @@
-//! Lets an app's exit wait until the caller has all of its output.
+//! Delays an app's exit until the caller has received all of its output.
 //!
-//! conmon reads what is in its pipes when it has reaped the app, and nothing that comes later. The app
-//! is a child of its own, so imrun cannot keep its end from it; but it can keep the app from calling
-//! exit_group(2) as long as something is on its way.
+//! conmon reads its pipes when it has reaped the app, and ignores later output. The app is conmon's
+//! child, so imrun cannot delay the reaping; but it can delay the app's call of exit_group(2) while
+//! output is on its way.
 #![forbid(unsafe_code)]
 
 use crate::base::error::{Context, Result};
@@ -13,21 +13,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Longest time that an exit waits: a reader that takes nothing keeps no app alive.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Pause between two looks.
+/// Maximum delay of an exit: a reader that does not read must not keep the app alive.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause between two checks.
 const PAUSE: Duration = Duration::from_micros(100);
 
-/// The app's pipes, seen from beside the supervisor.
+/// Second view of the app's pipes, beside the supervisor's.
 pub struct Relay {
     app: i32,
     pipes: [OwnedFd; 2],
-    /// Held while something is moved out of the pipes; true when some of it waits for room.
+    /// Locked while output is read from the pipes; true if some of it waits for room in the buffer.
     turn: Mutex<bool>,
 }
 
 impl Relay {
-    /// The relay of the app `app`, which writes into these pipes.
+    /// Makes the relay for the process `app`, which writes to these pipes.
     pub fn new(app: Pid, pipes: [&OwnedFd; 2]) -> Result<Relay> {
         let dup = |pipe: &OwnedFd| pipe.try_clone().context(|| "dup(pipe)");
         let [stdout, stderr] = pipes;
@@ -38,13 +38,13 @@ impl Relay {
         })
     }
 
-    /// To be held while something is moved out of the pipes.
+    /// Locks the pipes while output is read from them.
     pub fn turn(&self) -> MutexGuard<'_, bool> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when all output of the app was passed on, if `thread` is one of the app's first process;
-    /// `process` is asked for its process where the thread's own number does not say so.
+    /// If `thread` belongs to the app's first process, waits until all of its output has been passed on.
+    /// `process` returns the thread's process if its id does not show it.
     pub fn hold(
         &self,
         thread: i32,
@@ -54,7 +54,7 @@ impl Relay {
         if thread != self.app && process() != Some(self.app) {
             return Ok(());
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + EXIT_TIMEOUT;
         while !(self.is_empty()? && shipper.is_drained()) && Instant::now() < deadline {
             std::thread::sleep(PAUSE);
         }

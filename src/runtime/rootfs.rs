@@ -1,7 +1,7 @@
 //! The container's root: a tree image and its layer tars as one read-only EROFS mount.
 //!
-//! Every mount is a new superblock: a page that one launch read must never serve another whose
-//! files were hashed later.
+//! Every mount is a new superblock: a launch must never see a page that an earlier launch read before the
+//! files were hashed again.
 #![forbid(unsafe_code)]
 
 use crate::base::error::{Context, Error, Result, reason_of};
@@ -17,41 +17,41 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// `--driver`: how an image becomes a root.
+/// `--driver`: driver that mounts an image as a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Driver {
-    /// `erofs` where this host mounts it, else `overlay`.
+    /// `erofs` if this host supports it, else `overlay`.
     Auto,
-    /// The tree image over the layers' tars, mounted.
+    /// EROFS mount of the tree image over the layers' tars.
     Erofs,
-    /// The image unpacked in the store, as the lower layers of an overlay without an upper one.
+    /// Overlay without an upper layer over the image's files, unpacked in the store.
     Overlay,
 }
 
-/// How the kernel reads the backing files.
+/// Access of the kernel to the backing files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backing {
-    /// Straight from the files (Linux 6.12 and later, disk file systems).
+    /// Directly from the files (Linux 6.12 and later, disk file systems).
     File,
     /// Through read-only loop devices.
     Loop,
 }
 
-/// A detached read-only mount; it goes away with its last user.
+/// A detached read-only mount; it ends with its last user.
 pub struct Root {
-    /// The mount, as fsmount(2) gave it.
+    /// Mount, as returned by fsmount(2).
     pub mount: OwnedFd,
-    /// How its bytes are read.
+    /// Access to the backing files.
     pub backing: Backing,
 }
 
 /// Mounts the tree image over its tars, in the order of its device table.
 ///
-/// The descriptors are the very ones whose bytes were verified; no path is looked up again.
+/// The descriptors are the ones whose bytes were verified; no path is looked up again.
 ///
 /// # Errors
-/// The failing call. A file system that cannot serve as backing (ENOTBLK: tmpfs, overlayfs, EROFS;
-/// any before Linux 6.12) is not an error: loop devices take its place.
+/// The system call that failed. A file system that cannot back the mount (ENOTBLK: tmpfs, overlayfs,
+/// EROFS; any before Linux 6.12) is not an error: imrun then uses loop devices.
 pub fn mount(sources: &Sources) -> Result<Root> {
     let tree = sources.tree.as_fd();
     let tars: Vec<_> = sources.tars.iter().map(AsFd::as_fd).collect();
@@ -65,8 +65,8 @@ pub fn mount(sources: &Sources) -> Result<Root> {
     }
 }
 
-/// What the runtime owns of every root, and nothing else: /proc, /sys, /dev with its nodes, and
-/// placeholders in /etc.
+/// Mounts the runtime's own files and nothing else: /proc, /sys, /dev with its nodes, and placeholders in
+/// /etc.
 pub fn own() -> Result<Root> {
     let mut tree = tree::merge([])?;
     tree::synthesise(&mut tree)?;
@@ -83,7 +83,7 @@ pub fn own() -> Result<Root> {
 const NOEXEC: MFdFlags = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
 
 fn mount_by_loop(tree: BorrowedFd<'_>, tars: &[BorrowedFd<'_>]) -> Result<Root> {
-    // The devices are freed by the kernel when both these descriptors and the mount are gone.
+    // The kernel frees the devices when both these descriptors and the mount are gone.
     let tree = attach_loop(tree)?;
     let tars = tars
         .iter()
@@ -97,18 +97,19 @@ fn mount_by_loop(tree: BorrowedFd<'_>, tars: &[BorrowedFd<'_>]) -> Result<Root> 
     })
 }
 
-/// What this kernel does not know is no failure of the system: another driver may do.
+/// Returns the error of a mount. A kernel without support is `Unsupported`, because another driver may
+/// work.
 fn failed(call: String, errno: Errno) -> Error {
-    const TAKES: &str = "a tree image takes Linux 6.4 or later with CONFIG_EROFS_FS";
+    const NEEDS: &str = "a tree image needs Linux 6.4 or later with CONFIG_EROFS_FS";
     match errno {
         Errno::ENODEV | Errno::EINVAL => Error::unsupported(call, errno.desc())
-            .hint(format_args!("{TAKES}; --driver overlay takes less")),
-        Errno::EPERM => Error::system(call, errno.desc()).hint("mounting a tree image takes root"),
+            .hint(format_args!("{NEEDS}; --driver overlay does not")),
+        Errno::EPERM => Error::system(call, errno.desc()).hint("run as root to mount a tree image"),
         _ => Error::system(call, errno.desc()),
     }
 }
 
-/// Whether this kernel knows EROFS at all.
+/// Returns true if this kernel has EROFS.
 pub fn is_known() -> bool {
     mount::fsopen(c"erofs").is_ok()
 }
@@ -119,7 +120,7 @@ fn erofs(
 ) -> std::result::Result<OwnedFd, (String, Errno)> {
     let context = mount::fsopen(c"erofs").map_err(|e| ("fsopen(\"erofs\")".into(), e))?;
     let context = context.as_fd();
-    // Without it the kernel opens a read-only loop device for writing, which is EACCES.
+    // Otherwise the kernel opens a read-only loop device for writing, which fails with EACCES.
     mount::fsconfig_flag(context, c"ro").map_err(|e| ("fsconfig(\"ro\")".into(), e))?;
     let set = |key: &CStr, value: &CStr| {
         mount::fsconfig_string(context, key, value)
@@ -131,12 +132,13 @@ fn erofs(
     }
     mount::fsconfig_create(context)
         .map_err(|e| ("fsconfig(FSCONFIG_CMD_CREATE, erofs)".into(), e))?;
-    // Not NODEV: /dev is part of the tree image, which holds no other device nodes.
+    // Not NODEV: /dev is part of the tree image, which contains no other device nodes.
     mount::fsmount(context, mount::RDONLY | mount::NOSUID)
         .map_err(|e| ("fsmount(erofs, MOUNT_ATTR_RDONLY)".into(), e))
 }
 
-/// The name of an open file; the only one that is sure to mean it (fsconfig has no other way in).
+/// Returns the path of an open file in /proc, which always refers to that file (fsconfig accepts no
+/// descriptor).
 fn proc_path(file: BorrowedFd<'_>) -> CString {
     CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).expect("no NUL in a number")
 }
@@ -151,7 +153,7 @@ fn attach_loop(file: BorrowedFd<'_>) -> Result<Loop> {
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
     let control = open(CONTROL, flags, Mode::empty()).map_err(|errno| {
         Error::unsupported(format_args!("open({CONTROL:?})"), errno.desc())
-            .hint("this store's file system cannot back an EROFS mount itself; it takes loop devices or a store on a disk file system (ext4, XFS, btrfs)")
+            .hint("put the store on a disk file system (ext4, XFS, btrfs), or provide loop devices: its file system cannot back an EROFS mount")
     })?;
     loop {
         let number =

@@ -1,7 +1,7 @@
-//! An ordinary user of the host: root of a user namespace that has no id but his own.
+//! Launches by an ordinary user of the host, as root of a user namespace that maps only his own id.
 //!
-//! In there he may mount and make namespaces, and nowhere else. All that he makes belongs to him; on
-//! the host he has no right that he did not have before.
+//! In that namespace, and nowhere else, he may mount and create namespaces. Everything that he creates
+//! belongs to him; on the host he gains no privileges.
 #![forbid(unsafe_code)]
 
 use crate::base::error::{Context, Error, Result};
@@ -12,14 +12,14 @@ use nix::unistd::{getegid, geteuid};
 
 const SETGROUPS: &str = "/proc/self/setgroups";
 
-/// Enters such a namespace, with mounts and System V objects of its own; nothing to do for root of the
-/// host. This process must have one thread.
+/// Enters such a namespace, with a mount and an ipc namespace of its own. Does nothing for the host's
+/// root. This process must have one thread.
 ///
-/// The ipc namespace is the container's: only here it has a root who can empty it, for in the
-/// container's own user namespace the one id is the app's.
+/// The container will use the ipc namespace: only here it has a root who can set its limits to 0. In the
+/// container's own user namespace the single id is the app's.
 ///
 /// # Errors
-/// A host that gives its users none.
+/// The host allows its users no user namespaces.
 pub fn enter() -> Result<()> {
     let (user, group) = (geteuid(), getegid());
     let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
@@ -39,7 +39,8 @@ pub fn enter() -> Result<()> {
             }
         })
     };
-    // Else the kernel takes no map of groups: who leaves one could gain what it was kept from.
+    // Required before the kernel accepts a group map: a process that drops a group could gain access that
+    // the group was denied.
     put(SETGROUPS, "deny".to_owned())?;
     put("/proc/self/uid_map", format!("0 {user} 1\n"))?;
     put("/proc/self/gid_map", format!("0 {group} 1\n"))
@@ -52,13 +53,13 @@ fn refused(errno: Errno) -> Error {
     );
     match errno {
         Errno::ENOSPC | Errno::EUSERS => {
-            error.hint("/proc/sys/user/max_user_namespaces is 0 or reached")
+            error.hint("raise /proc/sys/user/max_user_namespaces: it is 0, or the limit is reached")
         }
-        _ => error.hint("this host gives its users no user namespace (kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns); imrun takes that or root"),
+        _ => error.hint("imrun needs root or a user namespace, which this host does not allow its users (kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"),
     }
 }
 
-/// Whether this process may choose its supplementary groups: then it has none that it does not want.
+/// Returns true if this process may set its supplementary groups.
 pub fn may_set_groups() -> Result<bool> {
     if !is_ordinary()? {
         return Ok(true);

@@ -1,7 +1,7 @@
-//! Which system calls the app may make, and the program by which the kernel decides (seccomp(2)).
+//! System calls that the app may make, and the program with which the kernel decides (seccomp(2)).
 //!
-//! A policy is data, and its program a pure function of it: a binary search for the call's number,
-//! so that no call costs more than a few comparisons, with the answer at its end.
+//! A policy is data, and its program a pure function of it: a binary search for the call's number, so
+//! that each call costs only a few comparisons.
 #![forbid(unsafe_code)]
 
 mod calls;
@@ -16,41 +16,41 @@ use std::collections::BTreeMap;
 pub use names::number as number_of;
 pub use profile::{Case, Comparison, Profile, Test};
 
-/// What a call gets.
+/// Answer to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// The call is made.
+    /// The kernel makes the call.
     Allow,
-    /// The call is not made, and fails with this errno; with 0 it seems to have worked.
+    /// The call is not made and fails with this errno; with 0 it seems to have succeeded.
     Errno(u16),
-    /// The process is killed (SIGSYS).
+    /// The kernel kills the process (SIGSYS).
     Kill,
-    /// Whoever listens is asked; the call waits for what it says (seccomp_unotify(2)).
+    /// The call waits for the answer of the filter's listener (seccomp_unotify(2)).
     Ask,
 }
 
-/// Holds when `argument & mask == value`; what the mask leaves out the kernel ignores as well.
+/// Condition `argument & mask == value`; the kernel ignores the bits outside the mask, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Condition {
-    /// Which argument, from 0 to 5.
+    /// Index of the argument, 0 to 5.
     pub argument: u8,
-    /// The bits that count.
+    /// Bits to compare.
     pub mask: u64,
-    /// What they have to be.
+    /// Expected value of these bits.
     pub value: u64,
 }
 
-/// What a call of one number gets: the answer of the first condition that holds.
+/// Rule for one call number: the answer of the first condition that holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Tried in order.
+    /// Conditions and answers, tried in order.
     pub cases: Vec<(Condition, Answer)>,
-    /// Where none holds.
+    /// Answer if no condition holds.
     pub otherwise: Answer,
 }
 
 impl Rule {
-    /// The same answer whatever the arguments.
+    /// Makes a rule with one answer, whatever the arguments.
     pub fn always(answer: Answer) -> Rule {
         Rule {
             cases: Vec::new(),
@@ -59,33 +59,33 @@ impl Rule {
     }
 }
 
-/// Which of the calls of one number are asked about.
+/// Calls of one number that are reported to the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Watch {
-    /// All.
+    /// All of them.
     Always,
-    /// Those of which the condition holds.
+    /// Only calls that meet the condition.
     Where(Condition),
-    /// Those of which it does not.
+    /// Only calls that do not meet the condition.
     Unless(Condition),
 }
 
-/// What every call gets.
+/// Policy for all calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// By the call's number on this architecture.
+    /// Rules, by the call's number on this architecture.
     pub rules: BTreeMap<u32, Rule>,
-    /// For the numbers that no rule names. ENOSYS lets a C library fall back to an older call.
+    /// Answer for numbers without a rule. ENOSYS lets a C library fall back to an older call.
     pub otherwise: Answer,
 }
 
 impl Policy {
-    /// What every container gets.
+    /// Returns the policy of every container.
     pub fn container() -> Policy {
         calls::container()
     }
 
-    /// The same, but that calls which meet one of these are asked about.
+    /// Returns this policy with the `watched` calls reported to the listener.
     pub fn watch(mut self, watched: impl IntoIterator<Item = (u32, Watch)>) -> Policy {
         for (number, watch) in watched {
             let rule = self.rules.entry(number);
@@ -102,15 +102,15 @@ impl Policy {
         self
     }
 
-    /// The same, but that no memory can be executed by a descriptor (memfd_create(2)): in place of the
-    /// sysctl `vm.memfd_noexec`, which only root of the host can set, and Linux 6.3 is the first to have.
+    /// Returns this policy with executable memfds denied (memfd_create(2)). It replaces the sysctl
+    /// `vm.memfd_noexec`, which only the host's root can set, and only since Linux 6.3.
     pub fn without_executable_memory(mut self) -> Policy {
         self.rules
             .insert(libc::SYS_memfd_create as u32, calls::memory());
         self
     }
 
-    /// The program that gives each call its answer.
+    /// Compiles the policy to a BPF program.
     pub fn compile(&self) -> Vec<sock_filter> {
         compile::program(self)
     }

@@ -1,4 +1,4 @@
-//! The runtime state: which containers run, which ids they own, and what a killed imrun left.
+//! The runtime state: running containers, their ids, and remains of a killed imrun.
 //!
 //! ```text
 //! ROOT/ID/lock        locked (flock(2)) for as long as the container's supervisor lives
@@ -9,7 +9,7 @@
 //! ROOT/.N             an entry that is being made by the owner of the N-th range of ids
 //! /run/imrun/ids/N    locked by the container that owns the N-th range of ids, whatever its ROOT
 //! ```
-//! It holds no environment values and no log bytes.
+//! It contains no environment values and no log lines.
 #![forbid(unsafe_code)]
 
 mod lines;
@@ -30,62 +30,64 @@ use crate::runtime::user::IDS;
 
 pub use lines::Lines;
 
-/// The range that systemd keeps for containers (systemd, UIDS-GIDS.md: 524288 to 1879048191).
+/// First id of the range that systemd reserves for containers (systemd, UIDS-GIDS.md: 524288 to
+/// 1879048191).
 const FIRST_ID: u32 = 524_288;
 const RANGES: u32 = (1_879_048_192 - FIRST_ID) / IDS;
 
-/// What is known of a running container.
+/// Status of a running container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// 64 hex digits, random.
+    /// Container id: 64 random hex digits.
     pub id: String,
-    /// `--name`, unique among the running.
+    /// `--name`, unique among the running containers.
     pub name: Option<String>,
-    /// The manifest's digest.
+    /// Digest of the manifest.
     pub image: String,
-    /// The digest of the launch record.
+    /// Digest of the launch record.
     pub launch: String,
-    /// The integrity level that held.
+    /// Integrity level of the launch.
     pub integrity: String,
-    /// The first sink, without credentials.
+    /// URL of the first sink, without credentials.
     pub sink: String,
-    /// All of them.
+    /// All sinks.
     pub sinks: Vec<Sink>,
-    /// The supervisor's process id.
+    /// Process id of the supervisor.
     pub supervisor: i32,
-    /// The app's process id.
+    /// Process id of the app.
     pub pid: i32,
-    /// RFC 3339, UTC.
+    /// Start time: RFC 3339, UTC.
     pub started: String,
-    /// The program and its arguments.
+    /// Program and its arguments.
     pub args: Vec<String>,
 }
 
 /// A sink of a running container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Sink {
-    /// Without credentials.
+    /// URL, without credentials.
     pub url: String,
-    /// What became of the lines, up to a second ago.
+    /// Line counters, at most a second old.
     #[serde(default)]
     pub lines: Counters,
 }
 
-/// Where ranges of ids are claimed: one place for the host, as the ids are the host's.
+/// Directory of the claimed id ranges: one for the whole host, as the ids are the host's.
 const IDS_CLAIMED: &str = "/run/imrun/ids";
 
-/// The file of an entry that says where the cgroup is.
+/// Name of the entry's file that identifies the cgroup.
 const CGROUP: &str = "cgroup";
 
-/// The directory of `--root`.
+/// The directory `--root`.
 pub struct Runtime {
     dir: PathBuf,
     ids: PathBuf,
     names: PathBuf,
 }
 
-/// A container's entry, locked by its supervisor; dropping it removes the entry.
+/// A container's entry, locked by its supervisor. [`Entry::remove`] removes it; after a mere drop, the
+/// next sweep does.
 pub struct Entry {
     dir: PathBuf,
     _lock: File,
@@ -93,23 +95,23 @@ pub struct Entry {
     name: Option<Claim>,
 }
 
-/// A range of 65,536 user and group ids that no other container has.
+/// A range of 65,536 user and group ids that no other container uses.
 struct Ids {
     number: u32,
     claim: Claim,
 }
 
-/// A file that is locked for as long as its owner lives.
+/// A file that is locked as long as its owner lives.
 struct Claim {
     path: PathBuf,
     _lock: File,
 }
 
 impl Runtime {
-    /// Opens the directory, making it (0700) if it is not there.
+    /// Opens the directory, creating it (0700) if necessary.
     pub fn open(dir: &Path) -> Result<Runtime> {
         match ids::is_ordinary()? {
-            // Who has no id but his own claims none of the host's.
+            // A user who has only his own ids claims none of the host's.
             true => Self::with_ids(dir, &dir.join("ids")),
             false => Self::with_ids(dir, Path::new(IDS_CLAIMED)),
         }
@@ -127,10 +129,10 @@ impl Runtime {
         Ok(Runtime { dir, ids, names })
     }
 
-    /// Enters container `id`, and claims its name and ids for it.
+    /// Creates the entry of container `id`, and claims its name and ids.
     ///
     /// # Errors
-    /// Another container has that name.
+    /// A running container has that name.
     pub fn enter(&self, id: &str, name: Option<&str>) -> Result<Entry> {
         let name = name.map(|name| self.claim_name(name)).transpose()?;
         let ids = self.claim_ids()?;
@@ -142,19 +144,20 @@ impl Runtime {
                 name,
             }),
             Err(error) => {
-                // The first error is the one to tell.
+                // Return the first error.
                 let removed = files::remove_tree(&ids.building(&self.dir));
                 let mut claims = [Some(ids.claim), name].into_iter().flatten();
-                let given_back = claims.try_for_each(Claim::give_back);
-                removed.and(given_back).and(Err(error))
+                let released = claims.try_for_each(Claim::release);
+                removed.and(released).and(Err(error))
             }
         }
     }
 
-    /// Locked before it has its name: a sweep never sees it without a lock.
+    /// Creates the entry's directory. It is locked before it is renamed into place, so that a sweep never
+    /// sees it without a lock.
     fn make_entry(&self, id: &str, ids: &Ids) -> Result<(PathBuf, File)> {
         let building = ids.building(&self.dir);
-        // Of an owner that was killed while it made one.
+        // Left by an owner that was killed while it created an entry.
         files::remove_tree(&building)?;
         files::make_directory(&building)?;
         let lock = lock_new(&building.join("lock"))?;
@@ -186,7 +189,7 @@ impl Runtime {
         ))
     }
 
-    /// The containers whose supervisor lives.
+    /// Returns the running containers, the oldest first.
     pub fn list(&self) -> Result<Vec<Status>> {
         let mut running = Vec::new();
         for id in self.entries()? {
@@ -207,7 +210,7 @@ impl Runtime {
         Ok(running)
     }
 
-    /// The running container of that name, id or unambiguous start of an id.
+    /// Returns the running container with a name, an id or an unambiguous prefix of an id.
     pub fn find(&self, name: &str) -> Result<Status> {
         let mut found: Vec<_> = self
             .list()?
@@ -223,18 +226,19 @@ impl Runtime {
             }
             _ => Err(Error::usage(
                 name,
-                "more than one running container's id starts so",
+                "is the prefix of more than one running container's id",
             )),
         }
     }
 
-    /// Ends and removes what supervisors that were killed left behind.
+    /// Ends and removes what killed supervisors left behind.
     pub fn sweep(&self) -> Result<()> {
         for id in self.entries()? {
             let dir = self.dir.join(&id);
             let lock = dir.join("lock");
             let locked = try_lock(&lock, false)?;
-            // Without one its supervisor died while it removed the entry, the lock first.
+            // Without the file, the supervisor died while it removed the entry, which begins with the
+            // lock.
             if locked.is_none() && lock.exists() {
                 continue;
             }
@@ -247,7 +251,7 @@ impl Runtime {
             };
             if let Some(owner) = Claim::take(self.ids.join(number))? {
                 files::remove_tree(&self.dir.join(&name))?;
-                owner.give_back()?;
+                owner.release()?;
             }
         }
         sweep_claims(&self.ids)?;
@@ -259,7 +263,7 @@ impl Runtime {
         sweep_claims(&self.names)
     }
 
-    /// Names of the entries: directories with the name of a container id.
+    /// Returns the names of the entries: directories named like a container id.
     fn entries(&self) -> Result<Vec<String>> {
         let names = file_names(&self.dir)?;
         Ok(names.into_iter().filter(|name| name.len() == 64).collect())
@@ -267,13 +271,13 @@ impl Runtime {
 }
 
 impl Entry {
-    /// The first of the container's ids, on the host.
+    /// Returns the first of the container's ids on the host.
     pub fn first_id(&self) -> u32 {
         FIRST_ID + self.ids.number * IDS
     }
 
-    /// Leaves word of the container's cgroup, for who cleans up. Not before it is made: until then
-    /// there may be another's at its place.
+    /// Records the container's cgroup for a later cleanup. Call it only once the cgroup exists: before,
+    /// another one may have its place.
     pub fn record_cgroup(&self, made: &Made) -> Result<()> {
         let file = self.dir.join(CGROUP);
         let text =
@@ -281,7 +285,7 @@ impl Entry {
         files::replace(&file, &text, files::PRIVATE)
     }
 
-    /// Shows the container to `imrun ps`.
+    /// Publishes the status for `imrun ps`.
     pub fn publish(&self, status: &Status) -> Result<()> {
         let file = self.dir.join("state.json");
         let text =
@@ -289,70 +293,70 @@ impl Entry {
         files::replace(&file, &text, files::PRIVATE)
     }
 
-    /// The file that its counters go to.
+    /// Creates the file of the line counters.
     pub fn lines(&self) -> Result<Lines> {
         Lines::create(self.dir.join("lines"))
     }
 
-    /// Where the container's own runtime files go.
+    /// Returns the directory for the container's runtime files.
     pub fn path(&self) -> &Path {
         &self.dir
     }
 
-    /// Removes the entry and gives the ids and the name back.
+    /// Removes the entry and releases the ids and the name.
     pub fn remove(self) -> Result<()> {
         files::remove_tree(&self.dir)?;
-        self.ids.claim.give_back()?;
-        self.name.map_or(Ok(()), Claim::give_back)
+        self.ids.claim.release()?;
+        self.name.map_or(Ok(()), Claim::release)
     }
 }
 
 impl Ids {
-    /// The entry that the owner is making in the directory of the runtime state.
+    /// Returns the path of the entry under construction.
     fn building(&self, directory: &Path) -> PathBuf {
         directory.join(format!(".{}", self.number))
     }
 }
 
 impl Claim {
-    /// None when another container has it.
+    /// Locks the file; `None` if another container has locked it.
     fn take(path: PathBuf) -> Result<Option<Claim>> {
         let lock = try_lock(&path, true)?;
         Ok(lock.map(|_lock| Claim { path, _lock }))
     }
 
-    fn give_back(self) -> Result<()> {
+    fn release(self) -> Result<()> {
         std::fs::remove_file(&self.path).context(|| format!("unlink({:?})", self.path))
     }
 }
 
-/// Ends and removes the cgroup that `file` is a record of.
+/// Ends and removes the cgroup that `file` identifies.
 fn sweep_cgroup(id: &str, file: &Path) -> Result<()> {
     let bytes = match std::fs::read(file) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Cgroup::remove_empty(id),
         bytes => bytes.context(|| format!("read({file:?})"))?,
     };
-    // A record that was not written to its end is none.
+    // An incomplete record counts as none.
     let Ok(made) = serde_json::from_slice::<Made>(&bytes) else {
         return Cgroup::remove_empty(id);
     };
     Cgroup::existing(&made)?.map_or(Ok(()), Cgroup::remove)
 }
 
-/// Nobody else has it until the file is dropped. Who looks whether a claim is owned holds it for a
-/// moment, and must not be taken for its owner.
+/// Locks a directory of claims until the file is dropped. A sweep locks each claim for a moment, and must
+/// not be mistaken for its owner.
 fn turn(directory: &Path) -> Result<File> {
     let file = File::open(directory).context(|| format!("open({directory:?})"))?;
     file.lock().context(|| format!("flock({directory:?})"))?;
     Ok(file)
 }
 
-/// Gives back what nobody owns any more.
+/// Releases the claims that nobody owns any more.
 fn sweep_claims(directory: &Path) -> Result<()> {
     for name in file_names(directory)? {
         let path = directory.join(name);
         if let Some(_lock) = try_lock(&path, false)? {
-            Claim { path, _lock }.give_back()?;
+            Claim { path, _lock }.release()?;
         }
     }
     Ok(())
@@ -367,7 +371,8 @@ fn file_names(directory: &Path) -> Result<Vec<String>> {
     .collect()
 }
 
-/// How far down imrun's part of the directory is closed to others: files in it are private from the start.
+/// Returns the depth to which imrun's part of the directory is closed to others: files in it are private
+/// from the start.
 fn depth(name: &str) -> Option<u32> {
     let building = name.strip_prefix('.').unwrap_or("-");
     let own = ["ids", "names", "verified", "oci"].contains(&name)
@@ -376,13 +381,13 @@ fn depth(name: &str) -> Option<u32> {
     own.then_some(0)
 }
 
-/// Who else could write there could name any process as a container.
+/// Refuses a directory that another user can write to: he could present any process as a container.
 fn refuse_foreign(directory: &Path) -> Result<()> {
     if paths::is_own(directory, 0o022)? {
         return Ok(());
     }
-    let why = "is not a directory of this user's that nobody else can write to";
-    Err(Error::policy(format_args!("{directory:?}"), why).hint("--root names another one"))
+    let why = "must be a directory of this user that nobody else can write to";
+    Err(Error::policy(format_args!("{directory:?}"), why).hint("choose another one with --root"))
 }
 
 fn lock_new(path: &Path) -> Result<File> {
@@ -394,7 +399,8 @@ fn lock_new(path: &Path) -> Result<File> {
     })
 }
 
-/// Locks the file, made first if `create`; None when another process has it, or it is gone.
+/// Locks the file, creating it first if `create` is set. `None` if another process has locked it, or it
+/// does not exist.
 fn try_lock(path: &Path, create: bool) -> Result<Option<File>> {
     loop {
         let file = match OpenOptions::new()
@@ -415,7 +421,7 @@ fn try_lock(path: &Path, create: bool) -> Result<Option<File>> {
                 return Err(error).context(|| format!("flock({path:?})"));
             }
         }
-        // Its last owner may have removed the name between open and flock.
+        // The last owner may have removed the name between open and flock.
         let links = file
             .metadata()
             .context(|| format!("fstat({path:?})"))?
@@ -462,17 +468,17 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_not_taken_because_others_look_whose_it_is() {
+    fn a_name_does_not_count_as_taken_while_a_sweep_examines_it() {
         let dir = tempfile::tempdir().unwrap();
         let runtime = Runtime::with_ids(dir.path(), &dir.path().join("ids")).unwrap();
-        // As a sweep that has come upon the claim of somebody who was killed.
+        // Like a sweep that examines the claim of a killed owner.
         let looking = turn(&runtime.names).unwrap();
         let claim = Claim::take(runtime.names.join("web")).unwrap().unwrap();
         std::thread::scope(|scope| {
             let enter = scope.spawn(|| runtime.enter(ID, Some("web")));
-            // Enough for the other thread to be there already, as a rule.
+            // Usually long enough for the other thread to reach the lock.
             std::thread::sleep(std::time::Duration::from_millis(50));
-            claim.give_back().unwrap();
+            claim.release().unwrap();
             drop(looking);
             enter.join().unwrap().unwrap().remove().unwrap();
         });
@@ -482,7 +488,7 @@ mod tests {
     fn an_entry_that_cannot_be_made_leaves_no_claim() {
         let dir = tempfile::tempdir().unwrap();
         let runtime = Runtime::with_ids(dir.path(), &dir.path().join("ids")).unwrap();
-        // A directory that is not empty cannot be renamed over.
+        // rename(2) does not replace a directory that is not empty.
         std::fs::create_dir_all(dir.path().join(ID).join("full")).unwrap();
         assert!(runtime.enter(ID, None).is_err());
         assert!(!dir.path().join(".0").exists());

@@ -1,5 +1,5 @@
-//! Watches over one container: ships its lines, forwards signals, enforces the stop timeout and the
-//! stall policy, and learns how it ended. One thread in poll(2).
+//! Supervision of one container: ships its lines, forwards signals, enforces the stop timeout and the
+//! stall policy, and determines the exit status. One thread in poll(2).
 #![forbid(unsafe_code)]
 
 mod end;
@@ -23,67 +23,80 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use output::Output;
-use report::Report;
+use report::CounterReport;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long an app has run when it is taken for one that stays.
-const SETTLED: Duration = Duration::from_secs(1);
+/// Run time after which imrun releases memory, because the app is expected to stay.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 
-/// How long an app that ends may take from the end of its output to its own.
-const LINGERING: Duration = Duration::from_millis(50);
+/// Maximum time between the end of the app's output and its exit.
+const EXIT_GRACE: Duration = Duration::from_millis(50);
 
-/// How long after a stop's timeout lines may still take to reach the sink.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// Additional time, after the stop timeout, for lines to reach the sink.
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
-/// What happens to lines, or to the app, while the sink does not take any.
+/// Reaction to a sink that accepts no lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnStall {
-    /// The app waits.
+    /// The app blocks when it writes.
     Block,
-    /// Lines are dropped, and counted.
+    /// Lines are dropped and counted.
     Drop,
-    /// The container is stopped when the deadline has passed.
+    /// The container is killed after the deadline.
     Kill,
 }
 
-/// How a container is watched over.
+/// Supervision policy of a container.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// See [`OnStall`].
+    /// Reaction to a stalled sink.
     pub on_stall: OnStall,
-    /// How long a sink may make no progress, under [`OnStall::Kill`].
+    /// Maximum time without progress of a sink, for [`OnStall::Kill`].
     pub stall_deadline: Duration,
-    /// What the app is sent to stop it.
+    /// Signal that stops the app.
     pub stop_signal: i32,
-    /// How long after that it is killed.
+    /// Time between the stop signal and SIGKILL.
     pub stop_timeout: Duration,
-    /// How long lines may take to reach the sink after the app's end.
+    /// Time for lines to reach the sink after the app's exit.
     pub drain: Duration,
-    /// How long it runs before it is stopped, if it is.
+    /// Run time after which imrun stops the app; `None` is unlimited.
     pub run_for: Option<Duration>,
 }
 
-/// How a container ended.
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy {
+            on_stall: OnStall::Block,
+            stall_deadline: Duration::from_secs(30),
+            stop_signal: libc::SIGTERM,
+            stop_timeout: Duration::from_secs(10),
+            drain: Duration::from_secs(5),
+            run_for: None,
+        }
+    }
+}
+
+/// End of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
-    /// imrun's exit code for it.
+    /// Exit code of imrun.
     pub code: u8,
-    /// The signal that ended it.
+    /// Signal that ended the app.
     pub signal: Option<i32>,
-    /// Until when lines may take to reach the sink.
+    /// Deadline for lines to reach the sink.
     pub drain_until: Instant,
-    /// Whether imrun stopped it because the sink stayed stalled.
+    /// True if imrun killed the container because the sink stayed stalled.
     pub stalled: bool,
-    /// How many processes the kernel killed because memory ran out.
+    /// Number of processes that the kernel killed because memory ran out.
     pub oom_kills: u64,
 }
 
-/// Waits until the sink has acknowledged the launch record, the event `sequence`.
+/// Waits until the sink has acknowledged the launch record, event number `sequence`.
 ///
 /// # Errors
-/// The sink's, the deadline's; with exit code 128+n, signal n that came meanwhile.
+/// The sink refused the record or the deadline passed; with exit code 128+n, signal n arrived meanwhile.
 pub fn await_acknowledgement(
     shipper: &Shipper,
     sequence: u64,
@@ -105,9 +118,9 @@ pub fn await_acknowledgement(
     }
 }
 
-/// Waits for one of the descriptors, until the deadline.
+/// Waits for one of the descriptors until the deadline.
 fn wait(set: &mut [PollFd<'_>], deadline: Instant) -> Result<()> {
-    // Rounded up, or the last millisecond would be spent spinning.
+    // Rounded up; otherwise the loop would spin for the last millisecond.
     let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
     match poll(set, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
@@ -115,7 +128,7 @@ fn wait(set: &mut [PollFd<'_>], deadline: Instant) -> Result<()> {
     }
 }
 
-/// The container that is watched over, and what it is watched with.
+/// Supervisor of one container.
 pub struct Supervisor<'a> {
     app: OwnedFd,
     pid: Pid,
@@ -127,30 +140,30 @@ pub struct Supervisor<'a> {
     policy: Policy,
     outputs: [Output; 2],
     relay: Option<&'a Relay>,
-    /// When an app that runs for a time is stopped.
+    /// Time at which a run of limited length is stopped.
     ends_at: Option<Instant>,
-    /// When an app that is being stopped is killed.
+    /// Time at which a stopping app is killed.
     kill_at: Option<Instant>,
-    /// The same, kept when that was done.
+    /// Like `kill_at`, kept after the kill.
     stop_at: Option<Instant>,
     stalled: bool,
     memory: Memory,
-    report: Report<'a>,
-    /// When an app that has closed its standard error is taken for one that goes on without.
-    mute_at: Option<Instant>,
+    report: CounterReport<'a>,
+    /// Time at which imrun closes its own standard error, after the app has closed its own.
+    close_stderr_at: Option<Instant>,
 }
 
-/// What becomes of the memory that the start took.
+/// State of the memory that the start used.
 enum Memory {
-    /// It is kept until then: most apps that end soon end sooner.
+    /// Kept until this time: most short-lived apps have ended by then.
     Keep(Instant),
-    /// It is given back in front of the next poll(2), or was given back in front of an earlier one.
-    Give { program: Program, done: bool },
+    /// Released before the next poll(2), or `done` before an earlier one.
+    Release { program: Program, done: bool },
 }
 
 impl<'a> Supervisor<'a> {
-    /// Takes over a container whose program was executed. `report` tells others of the shipper's
-    /// counters; it is called once a second at most.
+    /// Takes over a running container. `report` publishes the shipper's counters; it is called once a
+    /// second at most.
     pub fn new(
         app: Prepared,
         cgroup: &'a Cgroup,
@@ -180,13 +193,13 @@ impl<'a> Supervisor<'a> {
             kill_at: None,
             stop_at: None,
             stalled: false,
-            memory: Memory::Keep(Instant::now() + SETTLED),
-            report: Report::new(report),
-            mute_at: None,
+            memory: Memory::Keep(Instant::now() + SETTLE_TIME),
+            report: CounterReport::new(report),
+            close_stderr_at: None,
         })
     }
 
-    /// Runs until the app has ended and its last line was read.
+    /// Runs until the app has ended and its last line has been read.
     pub fn watch(mut self) -> Result<Ending> {
         while !self.poll()? {
             self.forward_signals()?;
@@ -196,7 +209,7 @@ impl<'a> Supervisor<'a> {
             self.settle()?;
         }
         let ending = self.ending()?;
-        // It ends while the last lines are shipped.
+        // The guard's process ends while the last lines are shipped.
         self.guard.kill();
         let reaped = (!self.adopted).then(|| Arc::clone(&self.guard));
         self.finish(ending.drain_until)?;
@@ -206,10 +219,10 @@ impl<'a> Supervisor<'a> {
         Ok(ending)
     }
 
-    /// Waits for something to do; says whether the app has ended.
+    /// Waits for an event; returns true if the app has ended.
     ///
-    /// Nothing here allocates: after a release, each part of the program that runs before poll(2)
-    /// is a part that stays in memory while imrun waits.
+    /// Allocates nothing: after a release, every part of the program that runs before poll(2) stays in
+    /// memory while imrun waits.
     fn poll(&mut self) -> Result<bool> {
         let timeout = self.timeout();
         let none = || PollFd::new(self.app.as_fd(), PollFlags::empty());
@@ -219,9 +232,9 @@ impl<'a> Supervisor<'a> {
             PollFd::new(self.shipper.notice(), PollFlags::POLLIN),
             self.outputs[0].poll_fd().unwrap_or_else(none),
             self.outputs[1].poll_fd().unwrap_or_else(none),
-            launch::loss_of(&self.guard),
+            launch::guard_poll_fd(&self.guard),
         ];
-        if let Memory::Give {
+        if let Memory::Release {
             program,
             done: false,
         } = &self.memory
@@ -232,11 +245,11 @@ impl<'a> Supervisor<'a> {
         let ready = set.map(|fd| fd.any().unwrap_or(false));
         self.outputs[0].ready = ready[3];
         self.outputs[1].ready = ready[4];
-        if let Memory::Give { done, .. } = &mut self.memory {
+        if let Memory::Release { done, .. } = &mut self.memory {
             *done = true;
         }
         match polled {
-            Ok(_) if ready[5] && !ready[0] => Err(launch::unguarded()),
+            Ok(_) if ready[5] && !ready[0] => Err(launch::guard_lost()),
             Ok(_) | Err(Errno::EINTR) => Ok(ready[0]),
             Err(errno) => Err(errno).context(|| "poll()"),
         }
@@ -246,19 +259,19 @@ impl<'a> Supervisor<'a> {
         const STALL_CHECK: Duration = Duration::from_millis(100);
         let settle = match self.memory {
             Memory::Keep(until) => Some(until),
-            Memory::Give { .. } => None,
+            Memory::Release { .. } => None,
         };
         let times = self
             .kill_at
             .into_iter()
             .chain(self.ends_at)
             .chain(settle)
-            .chain(self.mute_at)
+            .chain(self.close_stderr_at)
             .chain(self.report.due());
         let times = times.map(|at| at.saturating_duration_since(Instant::now()));
         let stall = (self.policy.on_stall == OnStall::Kill).then_some(STALL_CHECK);
         let wait = times.chain(stall).min();
-        // Rounded up, or the last millisecond would be spent spinning.
+        // Rounded up; otherwise the loop would spin for the last millisecond.
         wait.map_or(PollTimeout::NONE, |wait| {
             PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         })
@@ -284,9 +297,13 @@ impl<'a> Supervisor<'a> {
             **turn = self.outputs.iter().any(|output| output.full);
         }
         std::mem::drop(turn);
-        // Of a container that another process reaps, imrun's standard error is the app's alone.
+        // Whoever reads imrun's standard output learns that the app has closed its own.
+        if self.outputs[0].has_just_ended() {
+            process::close_stream(1).context(|| "dup2(/dev/null, 1)")?;
+        }
+        // If another process reaps the container, imrun's standard error belongs to the app alone.
         if self.adopted && self.outputs[1].has_just_ended() {
-            self.mute_at = Some(Instant::now() + LINGERING);
+            self.close_stderr_at = Some(Instant::now() + EXIT_GRACE);
         }
         Ok(())
     }
@@ -323,8 +340,8 @@ impl<'a> Supervisor<'a> {
             self.kill_at.get_or_insert(kill_at);
             self.send(self.policy.stop_signal)?;
         }
-        if self.mute_at.is_some_and(|at| at <= Instant::now()) {
-            self.mute_at = None;
+        if self.close_stderr_at.is_some_and(|at| at <= Instant::now()) {
+            self.close_stderr_at = None;
             process::close_stream(2).context(|| "dup2(/dev/null, 2)")?;
         }
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
@@ -345,12 +362,12 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// Prepares to give memory back, once it is clear that the app stays.
+    /// Prepares to release memory, once the app has run for [`SETTLE_TIME`].
     fn settle(&mut self) -> Result<()> {
         if matches!(self.memory, Memory::Keep(until) if until <= Instant::now()) {
             memory::trim_heap();
             let program = Program::find().context(|| "read(\"/proc/self/maps\")")?;
-            self.memory = Memory::Give {
+            self.memory = Memory::Release {
                 program,
                 done: false,
             };
@@ -360,7 +377,7 @@ impl<'a> Supervisor<'a> {
 
     fn ending(&self) -> Result<Ending> {
         let status = if self.adopted {
-            end::of_another(self.pid, self.app.as_fd())?
+            end::of_adopted(self.pid, self.app.as_fd())?
         } else {
             let status = waitid(Id::PIDFd(self.app.as_fd()), WaitPidFlag::WEXITED);
             status.context(|| "waitid(P_PIDFD)")?
@@ -368,7 +385,7 @@ impl<'a> Supervisor<'a> {
         let (code, signal) = match status {
             WaitStatus::Exited(_, code) => (code as u8, None),
             WaitStatus::Signaled(_, signal, _) => (128 + signal as u8, Some(signal as i32)),
-            // waitid was asked for ends alone.
+            // WEXITED reports terminated processes only.
             other => unreachable!("waitid(WEXITED) gave {other:?}"),
         };
         let code = if self.stalled { EXIT_STALLED } else { code };
@@ -381,15 +398,16 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// A stop's timeout is for the lines too: whoever stops a container waits for it.
+    /// Returns the deadline for lines. The stop timeout covers them, too: whoever stops a container waits
+    /// for it.
     fn drain_until(&self) -> Instant {
         let now = Instant::now();
         let drained = now + self.policy.drain;
         self.stop_at
-            .map_or(drained, |stop| drained.min(stop.max(now) + FAREWELL))
+            .map_or(drained, |stop| drained.min(stop.max(now) + DRAIN_GRACE))
     }
 
-    /// Reads what the app left in its pipes. Nobody writes any more: its namespace died with it.
+    /// Reads what the app left in its pipes. No process writes any more: the pid namespace has ended.
     fn finish(mut self, deadline: Instant) -> Result<()> {
         self.shipper.begin_drain();
         loop {

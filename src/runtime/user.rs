@@ -1,37 +1,37 @@
-//! Who the app runs as: `USER[:GROUP]` against the image's own /etc/passwd and /etc/group.
+//! User of the app: `USER[:GROUP]`, resolved with the image's own /etc/passwd and /etc/group.
 //!
-//! A number is a number: it must fit, and is never looked up as a name (CVE-2024-40635,
-//! CVE-2026-46680). Source: OCI config.md, `User`; passwd(5), group(5).
+//! A number must be a valid id and is never looked up as a name (CVE-2024-40635, CVE-2026-46680). Source:
+//! OCI config.md, `User`; passwd(5), group(5).
 
 use crate::base::error::{Error, Result};
 use std::collections::BTreeSet;
 
-/// The ids that each container has for its own, from 0 on.
+/// Number of ids in each container's own range, from 0 on.
 pub const IDS: u32 = 65_536;
-/// The one number that is no id: the kernel takes it for "leave it as it is" (setresuid(2)).
+/// The only number that is not an id: the kernel takes it as "leave unchanged" (setresuid(2)).
 pub const NO_ID: u32 = u32::MAX;
-/// Bytes of /etc/passwd or /etc/group that are read.
+/// Maximum size of /etc/passwd and /etc/group, in bytes.
 pub const MAX_DATABASE: usize = 4 << 20;
 
-/// The ids a process gets, as seen inside the container.
+/// Ids of a process, as seen inside the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// The user; below [`NO_ID`], and so are all others.
+    /// User id. All ids are less than [`NO_ID`].
     pub uid: u32,
-    /// The group.
+    /// Group id.
     pub gid: u32,
-    /// The supplementary groups, ascending. As containerd has it, `gid` is always one of them:
-    /// else a file that denies the group would admit the process (CVE-2022-36109).
+    /// Supplementary groups, ascending. As in containerd, `gid` is always one of them: otherwise a file
+    /// that denies the group access would admit the process (CVE-2022-36109).
     pub groups: Vec<u32>,
-    /// The home directory that the image's passwd gives, if any.
+    /// Home directory from the image's passwd, if any.
     pub home: Option<Vec<u8>>,
 }
 
 impl User {
-    /// Resolves `user`, or root where it is empty.
+    /// Resolves `user`; empty is root.
     ///
-    /// A user in `passwd` has the groups that it gives and those of `group` that list the user's
-    /// name. A group named by `user` itself replaces them all, as with Docker.
+    /// A user in `passwd` has the group that it lists and those of `group` whose members include the
+    /// user's name. A group in `user` itself replaces them all, as in Docker.
     pub fn resolve(user: &str, passwd: Option<&[u8]>, group: Option<&[u8]>) -> Result<User> {
         let passwd = Database::new("/etc/passwd", passwd)?;
         let group = Database::new("/etc/group", group)?;
@@ -57,7 +57,7 @@ impl User {
     }
 }
 
-/// A file of lines, each of fields between colons.
+/// A file of lines with fields between colons.
 struct Database<'a> {
     bytes: &'a [u8],
 }
@@ -67,7 +67,7 @@ impl<'a> Database<'a> {
         let bytes = bytes.unwrap_or_default();
         if bytes.len() > MAX_DATABASE {
             let why = format_args!(
-                "is {} bytes long, more than the {MAX_DATABASE} that are read",
+                "is {} bytes long, the maximum is {MAX_DATABASE}",
                 bytes.len()
             );
             return Err(Error::policy(format_args!("{path} of the image"), why));
@@ -75,9 +75,9 @@ impl<'a> Database<'a> {
         Ok(Database { bytes })
     }
 
-    /// The lines whose first `N` fields are there; the rest of a line is in the last field.
+    /// Returns the first `N` fields of each line that has that many.
     ///
-    /// Malformed lines, comments and NIS entries are passed over, as getpwent(3) does.
+    /// Skips malformed lines, comments and NIS entries, as getpwent(3) does.
     fn lines<const N: usize>(&self) -> impl Iterator<Item = [&'a [u8]; N]> {
         self.bytes.split(|b| *b == b'\n').filter_map(|line| {
             if matches!(line.first(), None | Some(b'#' | b'+' | b'-' | b':')) {
@@ -93,7 +93,7 @@ impl<'a> Database<'a> {
     }
 }
 
-/// What a line of passwd, or a bare number, says of a user.
+/// A user, from a line of passwd or a bare number.
 struct Account {
     name: Option<Vec<u8>>,
     uid: u32,
@@ -131,7 +131,7 @@ fn find_account(passwd: &Database, user: &str) -> Result<Account> {
             format_args!("user {user:?}"),
             "is not in the image's /etc/passwd",
         )
-        .hint("a number needs no entry there")),
+        .hint("use a number, which needs no entry there")),
     }
 }
 
@@ -150,11 +150,11 @@ fn find_gid(database: &Database, group: &str) -> Result<u32> {
             format_args!("group {group:?}"),
             "is not in the image's /etc/group",
         )
-        .hint("a number needs no entry there")),
+        .hint("use a number, which needs no entry there")),
     }
 }
 
-/// The groups that list the user by name.
+/// Returns the groups that list the user by name.
 fn memberships(group: &Database, user: &[u8]) -> Result<BTreeSet<u32>> {
     let mut gids = BTreeSet::new();
     for [name, _, gid, members] in group.lines() {
@@ -171,16 +171,16 @@ fn memberships(group: &Database, user: &[u8]) -> Result<BTreeSet<u32>> {
     Ok(gids)
 }
 
-/// The number that an all-digit `text` is, `None` for a name.
+/// Parses an all-digit `text`; `None` for a name.
 fn parse_number(what: &str, text: &str) -> Result<Option<u32>> {
     if !text.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(None);
     }
-    // What does not fit 64 bits does not fit an id either.
+    // A number that does not fit 64 bits is not an id either.
     within(what, text.parse().unwrap_or(u64::MAX)).map(Some)
 }
 
-/// An id of a database; one that is no number makes its line malformed.
+/// Parses an id of a database; `None` makes its line malformed.
 fn field_id(field: &[u8]) -> Option<u64> {
     let digits = !field.is_empty() && field.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(field)
@@ -195,7 +195,7 @@ fn within(what: &str, id: u64) -> Result<u32> {
         Ok(id) if id != NO_ID => Ok(id),
         _ => Err(Error::policy(
             what,
-            "is beyond 4294967294, the last id of Linux",
+            "is greater than 4294967294, the last id of Linux",
         )),
     }
 }

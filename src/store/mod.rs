@@ -32,11 +32,11 @@ use crate::image::layer::Tee;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag};
 use nix::sys::stat::Mode;
-use nix::unistd::linkat;
+use nix::unistd::{geteuid, linkat};
 use std::fs::{File, Permissions};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The file that imports and garbage collection lock.
@@ -62,7 +62,11 @@ impl Store {
     }
 
     /// Makes what is missing of the directories, for their owner alone.
+    ///
+    /// # Errors
+    /// The store belongs to another user.
     pub fn create(&self) -> Result<()> {
+        self.refuse_anothers()?;
         for directory in ["blobs/sha256", "blobs/sha512", "trees"] {
             files::make_directory(&self.path.join(directory))?;
         }
@@ -96,7 +100,21 @@ impl Store {
         self.lock(FlockArg::LockExclusive)
     }
 
+    /// Refuses a store of another user, who could exchange directories under imrun's hands and hold its lock.
+    fn refuse_anothers(&self) -> Result<()> {
+        match self.path.metadata() {
+            Ok(found) if found.uid() != geteuid().as_raw() => Err(Error::policy(
+                format_args!("store {}", self.path.display()),
+                format_args!("belongs to user {}", found.uid()),
+            )
+            .hint("--store names another one; this user's own needs no option")),
+            // Whatever else is wrong shows when it is used.
+            _ => Ok(()),
+        }
+    }
+
     fn lock(&self, how: FlockArg) -> Result<Flock<File>> {
+        self.refuse_anothers()?;
         let path = self.lock_path();
         Flock::lock(self.open_lock()?, how)
             .map_err(|(_, errno)| errno)

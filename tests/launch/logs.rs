@@ -4,6 +4,7 @@ use crate::host;
 use crate::support::bulk::{Answer, Bulk};
 use crate::support::host::Host;
 use crate::support::launch::Launch;
+use crate::support::skip::without_root;
 use serde_json::Value;
 
 fn launch<'a>(host: &'a Host, bulk: &Bulk) -> Launch<'a> {
@@ -355,4 +356,33 @@ fn ps_shows_what_became_of_the_lines_so_far() {
     }
     host.imrun(["stop", "-t", "0s", &id]).exits(0);
     app.wait().exits(137);
+}
+
+#[test]
+fn a_reader_of_imruns_standard_output_learns_that_the_app_has_closed_its_own() {
+    let host = host!();
+    let mut app = host
+        .launch()
+        .interactive()
+        .script("echo up; exec >&-; read line")
+        .spawn();
+    let mut out = String::new();
+    app.read_to_end(&mut out);
+    assert_eq!(out, "up\n");
+    app.say("on\n");
+    app.wait().exits(0);
+}
+
+#[test]
+fn the_pipes_of_an_app_belong_to_no_id_of_the_container() {
+    let host = host!();
+    if without_root("an ordinary user's container has his id alone") {
+        return;
+    }
+    // An id that is not mapped is shown as the overflow id (proc_sys_kernel(5)).
+    host.launch()
+        .script("stat -L -c %u:%g:%a /dev/stdout")
+        .run()
+        .exits(0)
+        .prints("65534:65534:222\n");
 }

@@ -57,7 +57,7 @@ fn what_is_meant_to_be_written_is_no_side_effect() {
 fn one_name_in_three_directories_is_three_attempts_and_so_is_another_second_path() {
     let host = host!();
     let script = "exec 2>/dev/null; for place in /home /etc /; do cd $place; { echo x > y; }; { echo x > y; }; done
-        mv /bin/sh /home/a; mv /bin/sh /home/b";
+        mv /bin/sh /home/a; mv /bin/sh /home/b; ln -s one /link; ln -s two /link; ln -s two /link";
     let app = host.launch().script(script).run();
     let places = effects(&app).into_iter().map(|event| {
         let word = |name: &str| event[name].as_str().unwrap_or_default();
@@ -74,6 +74,35 @@ fn one_name_in_three_directories_is_three_attempts_and_so_is_another_second_path
         let told = places.iter().filter(|told| **told == place).count();
         assert_eq!(told, 1, "{place:?} in {places:?}");
     }
+    let links = effects(&app)
+        .into_iter()
+        .filter(|event| event["path"] == "/link");
+    let texts: Vec<_> = links
+        .map(|event| event["argument"].as_str().unwrap())
+        .collect();
+    assert_eq!(texts, ["one", "two"]);
+}
+
+#[test]
+fn a_device_that_would_replace_a_file_is_an_attempt_on_the_file() {
+    let host = host!();
+    for policy in ["report", "kill"] {
+        let launch = host.launch().options(["--on-write", policy]);
+        let app = launch
+            .script("mv /dev/zero /newname 2>/dev/null; exit 3")
+            .run();
+        let app = app.exits(if policy == "kill" { 122 } else { 3 });
+        let [attempt] = effects(&app)[..] else {
+            panic!("{app:?}")
+        };
+        let names = [&attempt["path"], &attempt["other"]];
+        assert_eq!(names, ["/dev/zero", "/newname"], "{policy}");
+    }
+    let spared = host
+        .launch()
+        .script("rm -f /dev/null; mv /dev/null /dev/zero; exit 0")
+        .run();
+    assert!(effects(&spared).is_empty(), "{spared:?}");
 }
 
 #[test]

@@ -293,3 +293,42 @@ fn a_signal_that_comes_while_the_sink_is_awaited_ends_the_start() {
     app.signal(Signal::SIGTERM);
     app.wait().exits(128 + 15).says("SIGTERM");
 }
+
+/// Under `kill` and `check` imrun sets the length of the app's files, with the limit that it inherited.
+#[test]
+fn a_limit_on_file_sizes_does_not_end_imrun() {
+    let host = host!();
+    let mut app = host
+        .launch()
+        .interactive()
+        .script("echo up; read line")
+        .spawn();
+    app.expect_line("up");
+    let status = fs::read_to_string(format!("/proc/{}/status", app.pid())).unwrap();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .unwrap();
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+    assert!(ignored & 1 << (libc::SIGXFSZ - 1) != 0, "{ignored:x}");
+    app.say("on\n");
+    app.wait().exits(0);
+}
+
+#[test]
+fn a_status_descriptor_that_nobody_reads_holds_no_launch_up_for_ever() {
+    let host = host!();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let long = format!("/{}", "x".repeat(200));
+    let script = format!("for n in $(seq 1000); do echo > {long}$n; done 2>/dev/null");
+    let mut command = host.command(["run", "--sink", "stdio:", "--status-fd", "1"]);
+    let mut app = command
+        .args([host.busybox(), "sh", "-c", &script])
+        .stdout(writer)
+        .spawn()
+        .unwrap();
+    drop(command);
+    // It ends by itself, while the pipe stays full.
+    assert_eq!(app.wait().unwrap().code(), Some(121));
+    drop(reader);
+}

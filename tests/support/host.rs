@@ -92,19 +92,19 @@ impl Host {
         args: impl IntoIterator<Item = S>,
         input: impl Into<Stdio>,
     ) -> Outcome {
-        let mut command = Command::new(IMRUN);
-        command
-            .args(args)
-            .arg("--store")
-            .arg(self.path("store"))
-            .arg("--root")
-            .arg(self.path("root"));
-        command
-            .env_remove("IMRUN_STORE")
-            .env_remove("IMRUN_SINK")
-            .stdin(input);
-        let output = command.output().unwrap();
+        let mut command = self.command(args);
+        let output = command.stdin(input).output().unwrap();
         Outcome::new(format!("{command:?}"), output, Vec::new())
+    }
+
+    /// imrun on the store and the runtime directory of this host, to be started.
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(IMRUN);
+        let (store, root) = (self.path("store"), self.path("root"));
+        command.arg("--store").arg(store).arg("--root").arg(root);
+        command.args(args);
+        command.env_remove("IMRUN_STORE").env_remove("IMRUN_SINK");
+        command
     }
 
     /// Imports a source; the manifest's digest.

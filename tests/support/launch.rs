@@ -182,6 +182,11 @@ impl Running<'_> {
         }
     }
 
+    /// Reads standard output to its end.
+    pub fn read_to_end(&mut self, text: &mut String) {
+        self.out.read_to_string(text).unwrap();
+    }
+
     /// Waits for the status event of that name.
     pub fn event(&mut self, name: &str) -> Value {
         loop {

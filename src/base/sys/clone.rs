@@ -25,19 +25,19 @@ const GUARD: usize = 64 * 1024;
 
 /// Receives the child's descriptor before its first instruction, for any thread of this process.
 #[derive(Debug)]
-pub struct Birth {
+pub struct ChildPidfd {
     pidfd: AtomicI32,
 }
 
-impl Birth {
+impl ChildPidfd {
     /// Of a child that is still to come.
-    pub const fn awaited() -> Birth {
-        Birth {
+    pub const fn pending() -> ChildPidfd {
+        ChildPidfd {
             pidfd: AtomicI32::new(-1),
         }
     }
 
-    /// A descriptor of the child (pidfd_open(2)); None before its birth, and when it was taken
+    /// A descriptor of the child (pidfd_open(2)); `None` before the clone, and once it was taken
     /// already.
     pub fn take(&self) -> Option<OwnedFd> {
         match self.pidfd.swap(-1, Ordering::AcqRel) {
@@ -48,7 +48,7 @@ impl Birth {
     }
 }
 
-impl Drop for Birth {
+impl Drop for ChildPidfd {
     fn drop(&mut self) {
         drop(self.take());
     }
@@ -81,13 +81,13 @@ pub struct Request<'a, T> {
 ///
 /// # Errors
 /// Those of either clone3(2); ECHILD where the intermediate process was killed.
-pub fn clone_and_wait<T: Sync>(request: &Request<'_, T>, birth: &Birth) -> Result<()> {
+pub fn clone_and_wait<T: Sync>(request: &Request<'_, T>, child_pidfd: &ChildPidfd) -> Result<()> {
     let stacks = [Stack::new()?, Stack::new()?];
     let [own, childs] = &stacks;
     let outcome = AtomicI32::new(Errno::ECHILD as i32);
     let call = Call {
         request,
-        birth,
+        child_pidfd,
         stack: childs,
         outcome: &outcome,
     };
@@ -128,7 +128,7 @@ const SHARED: u64 = (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
 
 struct Call<'a, T> {
     request: &'a Request<'a, T>,
-    birth: &'a Birth,
+    child_pidfd: &'a ChildPidfd,
     stack: &'a Stack,
     outcome: &'a AtomicI32,
 }
@@ -155,7 +155,7 @@ fn clone_child<T>(call: &Call<'_, T>) -> Result<()> {
     let mut args = call
         .stack
         .arguments(request.namespaces | SHARED | parent | CLONE_PIDFD);
-    args.pidfd = call.birth.pidfd.as_ptr() as u64;
+    args.pidfd = call.child_pidfd.pidfd.as_ptr() as u64;
     if let Some(cgroup) = request.cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;

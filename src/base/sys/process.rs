@@ -322,6 +322,15 @@ pub fn set_io_priority(pid: i32, class: i32, priority: i32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, pid, value) }).map(drop)
 }
 
+/// Ignores a signal in this process (sigaction(2)).
+pub fn ignore_signal(signal: i32) -> Result<()> {
+    // SAFETY: no handler is installed.
+    match unsafe { libc::signal(signal, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(Errno::last()),
+        _ => Ok(()),
+    }
+}
+
 /// Marks every descriptor from `first` up close-on-exec.
 pub fn close_on_exec_from(first: u32) -> Result<()> {
     let flags = libc::CLOSE_RANGE_CLOEXEC;

@@ -44,8 +44,7 @@ impl Settings {
     pub(super) fn roots(&self) -> Result<Vec<CertificateDer<'static>>> {
         match &self.ca {
             Some(file) => certificates(file),
-            // A file among them that cannot be read is no reason to refuse: the others may do.
-            None => Ok(rustls_native_certs::load_native_certs().certs),
+            None => host_roots(),
         }
     }
 
@@ -55,6 +54,16 @@ impl Settings {
             None => Error::unsupported("TLS", "this host has no root certificates")
                 .hint("the package ca-certificates has them; SSL_CERT_FILE names another file"),
         }
+    }
+}
+
+/// Returns the roots of the host. OpenSSL's variables name others; what they name may be anything, so a
+/// file is read as carefully as one of the command line.
+fn host_roots() -> Result<Vec<CertificateDer<'static>>> {
+    match std::env::var_os("SSL_CERT_FILE") {
+        Some(file) => certificates(Path::new(&file)),
+        // A file among them that cannot be read is no reason to refuse: the others may do.
+        None => Ok(rustls_native_certs::load_native_certs().certs),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a container may use of memory, processors and process ids.
+//! Limits of a container's memory, CPU time and number of processes.
 //!
 //! Source: Linux, Documentation/admin-guide/cgroup-v2.rst (`memory.max`, `cpu.max`, `pids.max`).
 
@@ -9,50 +9,51 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::str::FromStr;
 
-/// The period of `cpu.max`, in microseconds: the kernel's default.
+/// Period of `cpu.max`, in microseconds: the kernel's default.
 const PERIOD: u64 = 100_000;
-/// The kernel refuses a smaller quota, in microseconds (kernel/sched/core.c, min_cfs_quota_period).
+/// Minimum quota that the kernel accepts, in microseconds (kernel/sched/core.c, min_cfs_quota_period).
 const MIN_QUOTA: u64 = 1_000;
 
-/// Resource limits; none by default.
+/// Resource limits; unlimited by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of memory, page cache included; there is no swap beyond them.
+    /// Bytes of memory, page cache included; swap is limited to 0.
     pub memory: Option<u64>,
-    /// Processor time.
+    /// CPU time.
     pub cpus: Option<Cpus>,
-    /// Processes and threads.
+    /// Number of processes and threads.
     pub pids: Option<u64>,
-    /// What else its cgroup is told.
+    /// Further settings of the cgroup.
     pub settings: Vec<Setting>,
-    /// Whether a config.json asks for them: errors name its fields then.
+    /// True if the limits come from a config.json: errors then name its fields.
     pub from_bundle: bool,
 }
 
-/// A line for a file of a cgroup, such as `0-3` for `cpuset.cpus`.
+/// A line for a cgroup file, such as `0-3` for `cpuset.cpus`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// Where it was asked for.
+    /// Option or field that sets it, for errors.
     pub option: String,
-    /// `CONTROLLER.NAME`.
+    /// File name: `CONTROLLER.NAME`.
     pub file: String,
-    /// The line.
+    /// Line to write.
     pub value: String,
 }
 
 impl Setting {
-    /// What is before the first dot of its file.
+    /// Returns the controller: the part of the file name before the first dot.
     pub fn controller(&self) -> &str {
         self.file.split('.').next().unwrap_or_default()
     }
 }
 
-/// So many processors' time, in microseconds of each [`PERIOD`].
+/// CPU time, in microseconds per [`PERIOD`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cpus(u64);
 
 impl Cpus {
-    /// So many microseconds of each `period` of as many; None where the kernel would not take it.
+    /// Converts a quota, in microseconds per `period` microseconds; `None` if the kernel would not accept
+    /// it.
     pub fn of_quota(quota: u64, period: u64) -> Option<Cpus> {
         let quota = quota.checked_mul(PERIOD)?.checked_div(period)?;
         (quota >= MIN_QUOTA).then_some(Cpus(quota))
@@ -62,13 +63,13 @@ impl Cpus {
 impl FromStr for Cpus {
     type Err = Error;
 
-    /// A decimal number of processors: `2`, `0.5`. As fine as 0.00001, at least 0.01.
+    /// Parses a decimal number of CPUs, such as `2` or `0.5`: at least 0.01, in steps of 0.00001.
     fn from_str(text: &str) -> Result<Self> {
         const DIGITS: usize = 5; // PERIOD = 10^5
         let wrong = || {
             Error::usage(
                 format_args!("--cpus {text}"),
-                "is no number of processors from 0.01, such as 2 or 0.5",
+                "must be a number of CPUs, at least 0.01, such as 2 or 0.5",
             )
         };
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
@@ -86,13 +87,13 @@ impl FromStr for Cpus {
     }
 }
 
-/// Bytes; Docker's minimum, too. Until the app is executed the child shares imrun's memory, and the
-/// kernel kills all who share one when it runs out.
+/// Minimum memory limit, in bytes; also Docker's. Until execve the child shares imrun's memory, and when
+/// a cgroup runs out of memory, the kernel kills all processes that share it.
 const MIN_MEMORY: u64 = 6 << 20;
 
 impl Limits {
-    /// For the launch record: `memory` in bytes, `cpus`, `pids`, files with their lines; only what was
-    /// asked for.
+    /// Returns the entry of the launch record: `memory` in bytes, `cpus`, `pids`, cgroup files with their
+    /// lines; only limits that were requested.
     pub fn record(&self) -> Value {
         let mut record = json!({});
         if let Some(bytes) = self.memory {
@@ -139,7 +140,7 @@ impl Limits {
         options.chain(self.settings.iter().cloned()).collect()
     }
 
-    /// The option of one that was asked for.
+    /// Returns the option of the first limit.
     pub(super) fn first(&self) -> Option<String> {
         self.asked()
             .into_iter()
@@ -147,8 +148,8 @@ impl Limits {
             .map(|setting| setting.option)
     }
 
-    /// Refuses a limit that nothing can start under, and one whose controller the hierarchy at `root`
-    /// does not have.
+    /// Refuses a limit with which nothing can start, and one whose controller the hierarchy at `root`
+    /// lacks.
     pub(super) fn check(&self, root: &Path) -> Result<()> {
         let asked = self.asked();
         if asked.is_empty() {
@@ -156,7 +157,7 @@ impl Limits {
         }
         if let Some(bytes) = self.memory.filter(|bytes| *bytes < MIN_MEMORY) {
             let what = format_args!("{} {bytes}", asked[0].option);
-            let why = "is less than 6M, with which nothing can start";
+            let why = "is less than 6M, the minimum for a start";
             return Err(Error::usage(what, why));
         }
         let available = controllers(root)?;
@@ -172,11 +173,11 @@ impl Limits {
                     setting.controller()
                 ),
             )
-            .hint("version 1 has it where that is mounted too: boot with systemd.unified_cgroup_hierarchy=1, or cgroup_no_v1=all")),
+            .hint("version 1 has it if that is mounted too: boot with systemd.unified_cgroup_hierarchy=1, or cgroup_no_v1=all")),
         }
     }
 
-    /// Hands the controllers that are needed down from `directory` to its children.
+    /// Enables the required controllers for the children of `directory`.
     pub(super) fn enable(&self, directory: &Path) -> Result<()> {
         let file = directory.join("cgroup.subtree_control");
         let asked = self.asked();
@@ -197,13 +198,13 @@ impl Limits {
         Ok(())
     }
 
-    /// Sets the limits of the cgroup `directory`, before anything is in it.
+    /// Sets the limits of the cgroup `directory`, while it is still empty.
     pub(super) fn apply(&self, directory: &Path) -> Result<()> {
         for setting in self.asked() {
             write(&directory.join(setting.file), &setting.value)?;
         }
         let swap = directory.join("memory.swap.max");
-        // A kernel that was built without swap has no such file, and nothing to limit.
+        // A kernel without swap support has no such file, and nothing to limit.
         if self.memory.is_some() && swap.exists() {
             write(&swap, "0")?;
         }
@@ -211,15 +212,15 @@ impl Limits {
     }
 }
 
-/// The controllers that the cgroup `directory` has and may hand down.
+/// Returns the controllers that are available in the cgroup `directory`.
 pub fn controllers(directory: &Path) -> Result<Vec<String>> {
     let file = directory.join("cgroup.controllers");
     let text = std::fs::read_to_string(&file).context(|| format!("read({file:?})"))?;
     Ok(text.split_whitespace().map(str::to_owned).collect())
 }
 
-/// How many processes of the cgroup `directory` the kernel killed because memory ran out; 0 where
-/// the memory controller is not enabled.
+/// Returns the number of processes of the cgroup `directory` that the kernel killed because memory ran
+/// out; 0 if the memory controller is not enabled.
 pub(super) fn oom_kills(directory: &Path) -> Result<u64> {
     let file = directory.join("memory.events");
     let text = match std::fs::read_to_string(&file) {
@@ -232,7 +233,7 @@ pub(super) fn oom_kills(directory: &Path) -> Result<u64> {
         .ok_or_else(|| Error::system(format_args!("{file:?}"), "has no count oom_kill"))
 }
 
-/// Writes a file that must be there: nothing can be created in a cgroup.
+/// Writes a file that must exist: files cannot be created in a cgroup.
 fn write(file: &Path, value: &str) -> Result<()> {
     OpenOptions::new()
         .write(true)
@@ -247,7 +248,7 @@ mod tests {
     use crate::base::error::Reason;
     use std::fs;
 
-    /// A directory with the files that a cgroup with these controllers has.
+    /// Makes a directory with the files of a cgroup that has these controllers.
     fn cgroup(controllers: &str) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("cgroup.controllers"), controllers).unwrap();

@@ -1,5 +1,5 @@
-//! What a runtime bundle says of its container, where an image's own config would: checked, and
-//! without what a read-only container cannot have.
+//! Settings of a runtime bundle, which replace the image's config: checked, and without those that a
+//! read-only container cannot have.
 
 use crate::runtime::env::Environment;
 use crate::runtime::id_map::IdRange;
@@ -8,59 +8,59 @@ use serde_json::Value;
 use std::ffi::CString;
 use std::path::PathBuf;
 
-/// The program of a bundle, and as whom it runs.
+/// Process of a bundle: program, user, limits.
 pub struct Process {
-    /// The program and its arguments.
+    /// Program and its arguments.
     pub args: Vec<CString>,
-    /// All of its environment.
+    /// Complete environment.
     pub env: Environment,
-    /// In the container.
+    /// User id in the container.
     pub uid: u32,
-    /// In the container.
+    /// Group id in the container.
     pub gid: u32,
-    /// The supplementary groups, in the container.
+    /// Supplementary groups in the container.
     pub groups: Vec<u32>,
-    /// An absolute path.
+    /// Working directory: an absolute path.
     pub cwd: String,
-    /// The bits that new files would not have.
+    /// File mode creation mask (umask(2)).
     pub umask: Option<u32>,
-    /// Its resource limits.
+    /// Resource limits.
     pub rlimits: Vec<Rlimit>,
-    /// See [`crate::runtime::launch::Spec::scheduler`].
+    /// See [`crate::runtime::launch::Settings::scheduler`].
     pub scheduler: Option<Scheduler>,
-    /// See [`crate::runtime::launch::Spec::io_priority`].
+    /// See [`crate::runtime::launch::Settings::io_priority`].
     pub io_priority: Option<(i32, i32)>,
-    /// See [`crate::runtime::launch::Spec::oom_score_adj`].
+    /// See [`crate::runtime::launch::Settings::oom_score_adj`].
     pub oom_score_adj: Option<i32>,
 }
 
-/// A mount that is asked for and left out: a file system in memory.
+/// Name of a requested mount that is left out: a file system in memory.
 pub const IN_MEMORY: &str = "a file system in memory";
-/// A mount that is asked for and left out: a directory of the host that the app could write to.
+/// Name of a requested mount that is left out: a writable directory of the host.
 pub const WRITABLE: &str = "a writable directory of the host";
 
-/// The process of a bundle, and what surrounds it.
+/// Process of a bundle and its surroundings.
 pub struct Bundle {
-    /// What runs.
+    /// Process to run.
     pub process: Process,
-    /// What the descriptors of the caller's are that it gets, from 3 on.
+    /// Names of the caller's descriptors that the process gets, from 3 on.
     pub descriptors: Vec<&'static str>,
-    /// The host's name in the container.
+    /// Host name in the container.
     pub hostname: Option<String>,
-    /// The NIS domain's name in the container.
+    /// NIS domain name in the container.
     pub domainname: Option<CString>,
-    /// See [`crate::runtime::launch::Spec::sysctls`].
+    /// See [`crate::runtime::launch::Settings::sysctls`].
     pub sysctls: Vec<Setting>,
-    /// See [`crate::runtime::launch::Spec::personality`].
+    /// See [`crate::runtime::launch::Settings::personality`].
     pub personality: u64,
     /// See [`crate::runtime::launch::Spec::masked`].
     pub masked: Vec<CString>,
-    /// See [`crate::runtime::launch::Spec::filter`].
+    /// See [`crate::runtime::launch::Settings::filter`].
     pub filter: Option<Filter>,
-    /// The users and groups that it is mapped to; imrun's own choice without.
+    /// User and group id mappings; `None` lets imrun choose.
     pub ids: Option<(Vec<IdRange>, Vec<IdRange>)>,
-    /// The cgroup, beneath the root of the hierarchy; imrun's own choice without.
+    /// Cgroup path beneath the hierarchy's root; `None` lets imrun choose.
     pub cgroup: Option<PathBuf>,
-    /// What it asks for and does not get: objects, each with `asked` and `became`.
+    /// Requested settings that the container does not get: objects with `asked` and `became`.
     pub changes: Vec<Value>,
 }

@@ -1,4 +1,4 @@
-//! Who says when a container that stands in front of its execve(2) may go on.
+//! The gate between a prepared container and its program: it decides when the app may start.
 
 use crate::base::error::Result;
 use crate::runtime::cgroup::Made;
@@ -7,57 +7,58 @@ use nix::sys::signalfd::SignalFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// Stands between a prepared container and its program.
+/// Decides when a prepared container may run its program, and runs hooks at each stage.
 pub trait Gate: Sync {
-    /// Whether the app is to be a child of imrun's own parent.
+    /// Returns true if the app shall become a child of imrun's own parent.
     fn adopts(&self) -> bool {
         false
     }
 
-    /// The container's cgroup is made.
-    fn grouped(&self, made: &Made) -> Result<()> {
+    /// Called when the container's cgroup exists.
+    fn cgroup_created(&self, made: &Made) -> Result<()> {
         let _ = made;
         Ok(())
     }
 
-    /// Whether something is to be done when the container's mounts stand.
+    /// Returns true if `mounts_ready` has work to do.
     fn has_hooks(&self) -> bool {
         false
     }
 
-    /// The container's mounts stand at `root` in its own mount namespace, where all else is the host's:
-    /// the child has not changed to them yet.
+    /// Called when the container's mounts are ready at `root` in its own mount namespace. The child has
+    /// not changed its root to them yet, so everything else is the host's.
     ///
     /// # Errors
-    /// It is not to become a container.
-    fn mounted(&self, app: &Prepared, root: &Path, signals: &SignalFd) -> Result<()> {
+    /// The launch is abandoned.
+    fn mounts_ready(&self, app: &Prepared, root: &Path, signals: &SignalFd) -> Result<()> {
         let _ = (app, root, signals);
         Ok(())
     }
 
-    /// Returns when the app may start.
+    /// Waits until the app may start.
     ///
     /// # Errors
-    /// It may not: nothing of it ran.
-    fn pass(&self, app: &Prepared, signals: &SignalFd) -> Result<()>;
+    /// The launch is abandoned; nothing of the image ran.
+    fn wait(&self, app: &Prepared, signals: &SignalFd) -> Result<()>;
 
-    /// Gives away the listener of the bundle's filter: whoever has it answers the app's calls.
-    fn give(&self, listener: OwnedFd) -> Result<()> {
+    /// Receives the listener of the bundle's filter and passes it to the agent that answers the app's
+    /// calls.
+    fn send_listener(&self, listener: OwnedFd) -> Result<()> {
         drop(listener);
         Ok(())
     }
 
-    /// The app runs.
-    fn passed(&self) -> Result<()> {
+    /// Called when the app runs.
+    fn started(&self) -> Result<()> {
         Ok(())
     }
 }
 
-/// Always open.
-pub struct Open;
+/// Gate of `imrun run`: the app starts at once.
+pub struct OpenGate;
 
-impl Gate for Open {
-    fn pass(&self, _: &Prepared, _: &SignalFd) -> Result<()> {
+impl Gate for OpenGate {
+    fn wait(&self, _: &Prepared, _: &SignalFd) -> Result<()> {
         Ok(())
     }
 }

@@ -1,14 +1,14 @@
-//! What the image's config and the request together make of a launch.
+//! Plan of a launch, derived from the image's config and the request.
 
-use super::subject::{Loaded, Material, Mounted};
-use super::{Bundle, EnvFile, Request};
+use super::subject::{Loaded, MountedRoot, RootFiles};
+use super::{Bundle, EnvFile, ImageLaunch, Request, Source};
 use crate::base::error::{Context, Error, Result};
 use crate::base::sys::open::openat2;
 use crate::base::sys::process::Pointers;
 use crate::logs::SinkUrl;
 use crate::runtime::env::{self, Contract, Environment};
 use crate::runtime::id_map::Ids;
-use crate::runtime::launch::{Attachment, Spec};
+use crate::runtime::launch::{Attachment, Settings, Spec};
 use crate::runtime::observe::OnWrite;
 use crate::runtime::record::Record;
 use crate::runtime::rootless;
@@ -24,161 +24,87 @@ use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// Where programs are looked for when the environment does not say (the default of Docker,
-/// containerd and Podman).
+/// Default of PATH, as in Docker, containerd and Podman.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What programs expect where nobody says otherwise.
-const UMASK: u32 = 0o022;
-
-/// A launch, checked and complete.
+/// A complete, checked launch.
 pub(super) struct Plan {
-    /// How the app starts.
+    /// Settings of the app's process.
     pub spec: Spec,
-    /// How it is watched over.
+    /// Supervision policy.
     pub policy: Policy,
     environment: Environment,
 }
 
+/// The parts of a plan that an image's config and a bundle say in different ways.
+struct Parts {
+    args: Vec<CString>,
+    environment: Environment,
+    workdir: CString,
+    hostname: CString,
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+    masked: Vec<CString>,
+    settings: Settings,
+    policy: Policy,
+}
+
 impl Plan {
-    /// Checks the request against what is launched; users are those of `root`, its top directory.
+    /// Checks the request against the image or directory. `root` is its top directory; users are looked
+    /// up there.
     pub fn new(request: &Request, loaded: &Loaded, root: BorrowedFd<'_>) -> Result<Plan> {
-        match (&request.bundle, loaded) {
-            (Some(bundle), loaded) => Plan::of_bundle(request, bundle, loaded.image(), root),
-            (None, Loaded::Image(image)) => Plan::of_image(request, image, root),
-            (None, Loaded::Directory(path)) => Err(Error::usage(
-                format_args!("{path:?}"),
-                "is a directory, which says nothing of a program",
-            )),
-        }
-    }
-
-    /// The bundle says it all; a label of the image still says what it needs.
-    fn of_bundle(
-        request: &Request,
-        bundle: &Bundle,
-        image: Option<&Image>,
-        root: BorrowedFd<'_>,
-    ) -> Result<Plan> {
-        let process = &bundle.process;
-        let mut environment = process.env.clone();
-        if environment.get("HOME").is_none() {
-            let passwd = read_in_root(root, "etc/passwd")?;
-            let user = User::resolve(&process.uid.to_string(), passwd.as_deref(), None);
-            let home = user.ok().and_then(|user| user.home);
-            let home = home.unwrap_or_else(|| b"/".to_vec());
-            default(&mut environment, "HOME", OsStr::from_bytes(&home))?;
-        }
-        if let Some(label) = image.and_then(|image| image.config.labels.get("dev.imrun.env")) {
-            Contract::parse(label)?.check(&environment)?;
-        }
-        let args = process.args.clone();
+        let parts = match (&request.source, loaded) {
+            (Source::Bundle { bundle, .. }, _) => {
+                Parts::of_bundle(request, bundle, loaded.image(), root)?
+            }
+            (Source::Image(launch), Loaded::Image(image)) => {
+                Parts::of_image(request, launch, image, root)?
+            }
+            (Source::Image(_), Loaded::Directory(path)) => {
+                let why = "a directory names no program to run";
+                return Err(Error::usage(format_args!("{path:?}"), why));
+            }
+        };
+        let (args, environment) = (parts.args, parts.environment);
         environment.check_size(&args.iter().map(|arg| arg.as_bytes()).collect::<Vec<_>>())?;
+        let from_bundle = request.bundle().is_some();
         let spec = Spec {
             candidates: candidates(&args[0], &environment)?,
             args: Pointers::new(args),
             env: Pointers::new(environment.to_strings()),
-            workdir: absolute("process.cwd", &process.cwd)?,
-            hostname: hostname(
-                "hostname",
-                bundle.hostname.as_deref().unwrap_or("localhost"),
-            )?,
-            uid: process.uid,
-            gid: process.gid,
-            groups: process.groups.clone(),
+            workdir: parts.workdir,
+            hostname: parts.hostname,
+            uid: parts.uid,
+            gid: parts.gid,
+            groups: parts.groups,
             capabilities: request.capabilities,
             observed: request.on_write != OnWrite::Quiet,
-            relayed: request.sinks.iter().all(SinkUrl::is_bare),
-            umask: process.umask.unwrap_or(UMASK),
-            rlimits: process.rlimits.clone(),
-            scheduler: process.scheduler,
-            io_priority: process.io_priority,
-            personality: bundle.personality,
-            oom_score_adj: process.oom_score_adj,
-            domainname: bundle.domainname.clone(),
-            sysctls: bundle.sysctls.clone(),
-            masked: bundle.masked.clone(),
-            filter: bundle.filter.clone(),
-            descriptors: bundle.descriptors.len() as i32,
-            from_bundle: true,
+            relayed: from_bundle && request.sinks.iter().all(SinkUrl::is_bare),
+            masked: parts.masked,
+            settings: parts.settings,
+            from_bundle,
         };
         Ok(Plan {
             spec,
-            policy: request.policy,
+            policy: parts.policy,
             environment,
         })
     }
 
-    fn of_image(request: &Request, image: &Image, root: BorrowedFd<'_>) -> Result<Plan> {
-        let config = &image.config;
-        let user = resolve_user(request, image, root)?;
-        let mut environment = Environment::new();
-        environment.add_image(&config.env)?;
-        default(&mut environment, "PATH", OsStr::new(PATH))?;
-        if let Some(home) = &user.home {
-            default(&mut environment, "HOME", OsStr::from_bytes(home))?;
-        }
-        configure(request, &mut environment)?;
-        if let Some(label) = config.labels.get("dev.imrun.env") {
-            Contract::parse(label)?.check(&environment)?;
-        }
-        let args = arguments(request, image)?;
-        environment.check_size(&args.iter().map(|arg| arg.as_bytes()).collect::<Vec<_>>())?;
-        let policy = policy(request, image)?;
-        let workdir = request
-            .workdir
-            .as_deref()
-            .or(config.working_dir.as_deref())
-            .unwrap_or("/");
-        let spec = Spec {
-            candidates: candidates(&args[0], &environment)?,
-            args: Pointers::new(args),
-            env: Pointers::new(environment.to_strings()),
-            workdir: absolute("working directory", workdir)?,
-            hostname: match &request.hostname {
-                Some(name) => hostname("--hostname", name)?,
-                // The same launch gives the same record.
-                None => hostname("--hostname", &image.digest.hex()[..12])?,
-            },
-            uid: user.uid,
-            gid: user.gid,
-            groups: user.groups,
-            capabilities: request.capabilities,
-            observed: request.on_write != OnWrite::Quiet,
-            relayed: false,
-            umask: UMASK,
-            rlimits: Vec::new(),
-            scheduler: None,
-            io_priority: None,
-            personality: 0,
-            oom_score_adj: None,
-            domainname: None,
-            sysctls: Vec::new(),
-            masked: request.masked.clone(),
-            filter: None,
-            descriptors: 0,
-            from_bundle: false,
-        };
-        Ok(Plan {
-            spec,
-            policy,
-            environment,
-        })
-    }
-
-    /// The program and its arguments, to be shown.
+    /// Returns the program and its arguments, for display.
     pub fn args(&self) -> Vec<String> {
         let args = self.spec.args.strings().iter();
         args.map(|arg| arg.to_string_lossy().into_owned()).collect()
     }
 
-    /// The launch record.
+    /// Returns the launch record.
     pub fn record(
         &self,
         request: &Request,
         loaded: &Loaded,
-        material: &Material,
-        root: &Mounted,
+        root_files: &RootFiles,
+        root: &MountedRoot,
         ids: &Ids,
         network: &Attachment,
     ) -> Result<Record> {
@@ -190,8 +116,8 @@ impl Plan {
         };
         let policy = &self.policy;
         Ok(Record {
-            image: loaded.record(material),
-            integrity: material.level(),
+            image: loaded.record(root_files),
+            integrity: root_files.level(),
             driver: root.record(ids),
             args: self.args(),
             user: json!({ "uid": spec.uid, "gid": spec.gid, "groups": spec.groups }),
@@ -199,10 +125,7 @@ impl Plan {
             hostname: spec.hostname.to_string_lossy().into_owned(),
             env: self.environment.iter().map(print).collect(),
             network: network.record(),
-            bundle: request
-                .bundle
-                .as_ref()
-                .map(|bundle| bundle_record(bundle, spec)),
+            bundle: request.bundle().map(|bundle| bundle_record(bundle, spec)),
             limits: request.limits.record(),
             policy: json!({
                 "capabilities": spec.capabilities.names(),
@@ -219,46 +142,148 @@ impl Plan {
     }
 }
 
+impl Parts {
+    /// Makes the parts from a bundle. A label of the image still declares required variables.
+    fn of_bundle(
+        request: &Request,
+        bundle: &Bundle,
+        image: Option<&Image>,
+        root: BorrowedFd<'_>,
+    ) -> Result<Parts> {
+        let process = &bundle.process;
+        let mut environment = process.env.clone();
+        if environment.get("HOME").is_none() {
+            let passwd = read_in_root(root, "etc/passwd")?;
+            let user = User::resolve(&process.uid.to_string(), passwd.as_deref(), None);
+            let home = user.ok().and_then(|user| user.home);
+            let home = home.unwrap_or_else(|| b"/".to_vec());
+            default(&mut environment, "HOME", OsStr::from_bytes(&home))?;
+        }
+        if let Some(image) = image {
+            check_contract(image, &environment)?;
+        }
+        Ok(Parts {
+            args: process.args.clone(),
+            environment,
+            workdir: absolute("process.cwd", &process.cwd)?,
+            hostname: hostname(
+                "hostname",
+                bundle.hostname.as_deref().unwrap_or("localhost"),
+            )?,
+            uid: process.uid,
+            gid: process.gid,
+            groups: process.groups.clone(),
+            masked: bundle.masked.clone(),
+            settings: settings(bundle),
+            policy: request.policy,
+        })
+    }
+
+    fn of_image(
+        request: &Request,
+        launch: &ImageLaunch,
+        image: &Image,
+        root: BorrowedFd<'_>,
+    ) -> Result<Parts> {
+        let config = &image.config;
+        let user = resolve_user(launch, image, root)?;
+        let mut environment = Environment::new();
+        environment.add_image(&config.env)?;
+        default(&mut environment, "PATH", OsStr::new(PATH))?;
+        if let Some(home) = &user.home {
+            default(&mut environment, "HOME", OsStr::from_bytes(home))?;
+        }
+        configure(launch, &mut environment)?;
+        check_contract(image, &environment)?;
+        let workdir = launch
+            .workdir
+            .as_deref()
+            .or(config.working_dir.as_deref())
+            .unwrap_or("/");
+        Ok(Parts {
+            args: arguments(launch, image)?,
+            environment,
+            workdir: absolute("working directory", workdir)?,
+            hostname: match &launch.hostname {
+                Some(name) => hostname("--hostname", name)?,
+                // Derived from the digest: the same launch gives the same record.
+                None => hostname("--hostname", &image.digest.hex()[..12])?,
+            },
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.groups,
+            masked: launch.masked.clone(),
+            settings: Settings::default(),
+            policy: policy(request, launch, image)?,
+        })
+    }
+}
+
+fn settings(bundle: &Bundle) -> Settings {
+    let (process, usual) = (&bundle.process, Settings::default());
+    Settings {
+        umask: process.umask.unwrap_or(usual.umask),
+        rlimits: process.rlimits.clone(),
+        scheduler: process.scheduler,
+        io_priority: process.io_priority,
+        personality: bundle.personality,
+        oom_score_adj: process.oom_score_adj,
+        domainname: bundle.domainname.clone(),
+        sysctls: bundle.sysctls.clone(),
+        filter: bundle.filter.clone(),
+        descriptors: bundle.descriptors.len() as i32,
+    }
+}
+
+/// Checks the environment against the variables that the image declares.
+fn check_contract(image: &Image, environment: &Environment) -> Result<()> {
+    match image.config.labels.get("dev.imrun.env") {
+        Some(label) => Contract::parse(label)?.check(environment),
+        None => Ok(()),
+    }
+}
+
 fn sink(url: &SinkUrl) -> Value {
     json!({ "url": url.to_string(), "acknowledgement": url.acknowledgement().as_str() })
 }
 
-/// What only a bundle can say.
+/// Returns the entry of the launch record for settings that only a bundle has.
 fn bundle_record(bundle: &Bundle, spec: &Spec) -> Value {
+    let settings = &spec.settings;
     let text = |text: &CString| text.to_string_lossy().into_owned();
-    let sysctls = spec.sysctls.iter().map(
+    let sysctls = settings.sysctls.iter().map(
         |one| json!({ "path": text(&one.path), "value": String::from_utf8_lossy(&one.value) }),
     );
-    let rlimits = spec
+    let rlimits = settings
         .rlimits
         .iter()
         .map(|limit| json!({ "resource": limit.resource, "soft": limit.soft, "hard": limit.hard }));
-    let scheduler = spec
+    let scheduler = settings
         .scheduler
         .map(|one| json!({ "policy": one.policy, "flags": one.flags, "nice": one.nice }));
     json!({
-        "umask": spec.umask,
+        "umask": settings.umask,
         "rlimits": rlimits.collect::<Vec<_>>(),
         "scheduler": scheduler,
-        "ioPriority": spec.io_priority,
-        "personality": spec.personality,
-        "oomScoreAdj": spec.oom_score_adj,
-        "domainname": spec.domainname.as_ref().map(text),
+        "ioPriority": settings.io_priority,
+        "personality": settings.personality,
+        "oomScoreAdj": settings.oom_score_adj,
+        "domainname": settings.domainname.as_ref().map(text),
         "sysctls": sysctls.collect::<Vec<_>>(),
         "masked": spec.masked.iter().map(text).collect::<Vec<_>>(),
-        "filtered": spec.filter.is_some(),
+        "filtered": settings.filter.is_some(),
         "descriptors": bundle.descriptors,
-        "filterAsks": spec.filter.as_ref().is_some_and(|filter| filter.asks),
+        "filterAsks": settings.filter.as_ref().is_some_and(|filter| filter.asks),
         "changes": bundle.changes,
     })
 }
 
-fn configure(request: &Request, environment: &mut Environment) -> Result<()> {
+fn configure(launch: &ImageLaunch, environment: &mut Environment) -> Result<()> {
     let own = |name: &OsStr| std::env::var_os(name);
-    for EnvFile { name, bytes } in &request.env_files {
+    for EnvFile { name, bytes } in &launch.env_files {
         environment.add_file(name, bytes, own)?;
     }
-    request
+    launch
         .env
         .iter()
         .try_for_each(|entry| environment.add_argument(entry, own))
@@ -271,8 +296,8 @@ fn default(environment: &mut Environment, name: &str, value: &OsStr) -> Result<(
     }
 }
 
-fn resolve_user(request: &Request, image: &Image, root: BorrowedFd<'_>) -> Result<User> {
-    let text = request
+fn resolve_user(launch: &ImageLaunch, image: &Image, root: BorrowedFd<'_>) -> Result<User> {
+    let text = launch
         .user
         .as_deref()
         .or(image.config.user.as_deref())
@@ -280,14 +305,14 @@ fn resolve_user(request: &Request, image: &Image, root: BorrowedFd<'_>) -> Resul
     let passwd = read_in_root(root, "etc/passwd")?;
     let group = read_in_root(root, "etc/group")?;
     let mut user = User::resolve(text, passwd.as_deref(), group.as_deref())?;
-    // An ordinary user has no group to give but his own, and keeps those that he is in.
+    // An ordinary user cannot set supplementary groups, and keeps his own.
     if !rootless::may_set_groups()? {
         user.groups.clear();
     }
     Ok(user)
 }
 
-/// A file of the image, by the mount that the app will see; None where there is none.
+/// Reads a file of the image through the mount that the app will see; `None` if it does not exist.
 fn read_in_root(root: BorrowedFd<'_>, path: &str) -> Result<Option<Vec<u8>>> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
@@ -320,18 +345,18 @@ fn read_in_root(root: BorrowedFd<'_>, path: &str) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Entrypoint and command, as the image specification (config.md) and Docker combine them: another
-/// entrypoint takes the image's command away, too.
-fn arguments(request: &Request, image: &Image) -> Result<Vec<CString>> {
+/// Combines entrypoint and command as the image specification (config.md) and Docker do: another
+/// entrypoint also discards the image's command.
+fn arguments(launch: &ImageLaunch, image: &Image) -> Result<Vec<CString>> {
     let config = &image.config;
-    let mut args: Vec<OsString> = match &request.entrypoint {
+    let mut args: Vec<OsString> = match &launch.entrypoint {
         Some(entrypoint) if entrypoint.is_empty() => Vec::new(),
         Some(entrypoint) => vec![entrypoint.clone()],
         None => config.entrypoint.iter().map(OsString::from).collect(),
     };
-    if !request.args.is_empty() {
-        args.extend(request.args.iter().cloned());
-    } else if request.entrypoint.is_none() {
+    if !launch.args.is_empty() {
+        args.extend(launch.args.iter().cloned());
+    } else if launch.entrypoint.is_none() {
         args.extend(config.cmd.iter().map(OsString::from));
     }
     if args.first().is_none_or(|program| program.is_empty()) {
@@ -339,7 +364,7 @@ fn arguments(request: &Request, image: &Image) -> Result<Vec<CString>> {
             format_args!("image {}", image.digest),
             "names no program to run",
         )
-        .hint("give one behind the image, or --entrypoint"));
+        .hint("give one after the image, or with --entrypoint"));
     }
     let strings = args.into_iter().map(|arg| {
         CString::new(arg.into_vec()).map_err(|_| Error::usage("argument", "has a NUL byte"))
@@ -347,7 +372,8 @@ fn arguments(request: &Request, image: &Image) -> Result<Vec<CString>> {
     strings.collect()
 }
 
-/// Where the program may be: as it is written if it has a slash, else in each directory of PATH.
+/// Returns the candidate paths of the program: itself if it contains a slash, else one in each directory
+/// of PATH.
 fn candidates(program: &CString, environment: &Environment) -> Result<Vec<CString>> {
     let name = program.as_bytes();
     if name.contains(&b'/') {
@@ -377,9 +403,9 @@ fn absolute(what: &str, path: &str) -> Result<CString> {
     CString::new(path).map_err(|_| Error::usage(format_args!("{what} {path:?}"), "has a NUL byte"))
 }
 
-fn policy(request: &Request, image: &Image) -> Result<Policy> {
+fn policy(request: &Request, launch: &ImageLaunch, image: &Image) -> Result<Policy> {
     let mut policy = request.policy;
-    match (request.stop_signal, &image.config.stop_signal) {
+    match (launch.stop_signal, &image.config.stop_signal) {
         (Some(signal), _) => policy.stop_signal = signal,
         (None, Some(text)) => policy.stop_signal = crate::runtime::supervise::signals::parse(text)?,
         (None, None) => {}
@@ -393,7 +419,7 @@ fn hostname(what: &str, name: &str) -> Result<CString> {
     if name.is_empty() || name.len() > MAX || !name.bytes().all(allowed) {
         return Err(Error::usage(
             format_args!("{what} {name:?}"),
-            "is no host name of 1 to 64 letters, digits, '-' and '.'",
+            "expected 1 to 64 letters, digits, '-', '_' and '.'",
         ));
     }
     CString::new(name).map_err(|_| Error::usage(what, "has a NUL byte"))
@@ -405,9 +431,8 @@ fn fingerprint_key() -> Result<Vec<u8>> {
     let machine_id = match configured {
         Some(_) => Vec::new(),
         None => std::fs::read(FILE).map_err(|error| {
-            Error::unsupported(FILE, crate::base::error::reason_of(&error)).hint(
-                "IMRUN_FINGERPRINT_KEY gives the key for the environment's fingerprints instead",
-            )
+            Error::unsupported(FILE, crate::base::error::reason_of(&error))
+                .hint("set IMRUN_FINGERPRINT_KEY to a key for the environment's fingerprints")
         })?,
     };
     env::fingerprint_key(configured.as_deref().map(OsStr::as_bytes), &machine_id)

@@ -1,4 +1,4 @@
-//! What is launched: an image of the store, or a directory.
+//! The subject of a launch: an image of the store, or a directory.
 
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Reason, Result};
@@ -6,7 +6,7 @@ use crate::base::ids;
 use crate::base::ids::Owners;
 use crate::runtime::id_map::Ids;
 use crate::runtime::integrity::{self, Checked, Demand, Memo};
-use crate::runtime::launch::Ground;
+use crate::runtime::launch::RootSource;
 use crate::runtime::rootfs::{self, Backing, Driver};
 use crate::store::Store;
 use crate::store::image::Image;
@@ -19,49 +19,49 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// What a root is to be.
+/// Image or directory to use as the root.
 #[derive(Debug, Clone)]
 pub enum Subject {
-    /// A manifest or an index of the store.
+    /// Manifest or index in the store.
     Image(Digest),
-    /// A directory of the host, which nobody has verified.
+    /// Directory of the host, unverified.
     Directory(PathBuf),
 }
 
-/// What is known of it.
+/// A loaded subject: the image's documents, or the path.
 pub(super) enum Loaded {
     Image(Box<Image>),
     Directory(PathBuf),
 }
 
-/// What its root is made of.
-pub(super) enum Material {
+/// Checked files that the root is made from.
+pub(super) enum RootFiles {
     Image(Checked),
     Unpacked(Checked, Unpacked),
     Directory(OwnedFd),
 }
 
-/// Its root, as far as it is the same for every container.
-pub(super) struct Mounted {
-    ground: Ground,
-    /// None where nothing is read by a tree image.
+/// A root, as far as it is the same for every container.
+pub(super) struct MountedRoot {
+    source: RootSource,
+    /// Access of the kernel to the tree image; `None` without one.
     backing: Option<Backing>,
 }
 
 impl Subject {
-    /// Loads and verifies an image, opens a directory.
+    /// Loads and verifies the image, or opens the directory.
     pub(super) fn load(
         &self,
         store: &Store,
         demand: Demand,
         driver: Driver,
-    ) -> Result<(Loaded, Material)> {
+    ) -> Result<(Loaded, RootFiles)> {
         match self {
             Subject::Image(digest) => {
                 let image = Image::load(store, digest)?;
                 image.expect_host()?;
-                let material = Material::of(&image, store, demand, driver)?;
-                Ok((Loaded::Image(Box::new(image)), material))
+                let root_files = RootFiles::of(&image, store, demand, driver)?;
+                Ok((Loaded::Image(Box::new(image)), root_files))
             }
             Subject::Directory(path) if demand == Demand::Auto => {
                 let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -69,19 +69,19 @@ impl Subject {
                     .context(|| format!("open({path:?}, O_PATH|O_DIRECTORY)"))?;
                 Ok((
                     Loaded::Directory(path.clone()),
-                    Material::Directory(directory),
+                    RootFiles::Directory(directory),
                 ))
             }
             Subject::Directory(path) => Err(Error::policy(
                 format_args!("root {path:?}"),
-                "is a directory, which has no digest that it could be verified by",
+                "a directory has no digest to verify it by",
             )),
         }
     }
 }
 
 impl Loaded {
-    /// The image, if it is one.
+    /// Returns the image, if it is one.
     pub fn image(&self) -> Option<&Image> {
         match self {
             Loaded::Image(image) => Some(image),
@@ -89,7 +89,7 @@ impl Loaded {
         }
     }
 
-    /// The digest, or the path.
+    /// Returns the digest, or the path.
     pub fn name(&self) -> String {
         match self {
             Loaded::Image(image) => image.digest.to_string(),
@@ -97,10 +97,10 @@ impl Loaded {
         }
     }
 
-    /// For the launch record.
-    pub fn record(&self, material: &Material) -> Value {
-        match (self, material) {
-            (Loaded::Image(image), Material::Image(checked) | Material::Unpacked(checked, _)) => {
+    /// Returns the entry of the launch record.
+    pub fn record(&self, root_files: &RootFiles) -> Value {
+        match (self, root_files) {
+            (Loaded::Image(image), RootFiles::Image(checked) | RootFiles::Unpacked(checked, _)) => {
                 json!({
                     "manifest": image.digest,
                     "config": image.manifest.config.digest,
@@ -113,84 +113,84 @@ impl Loaded {
     }
 }
 
-impl Material {
-    /// The integrity level that holds; a directory has none.
+impl RootFiles {
+    /// Returns the integrity level; a directory is `unverified`.
     pub fn level(&self) -> &'static str {
         match self {
-            Material::Image(checked) | Material::Unpacked(checked, _) => checked.level.as_str(),
-            Material::Directory(_) => "unverified",
+            RootFiles::Image(checked) | RootFiles::Unpacked(checked, _) => checked.level.as_str(),
+            RootFiles::Directory(_) => "unverified",
         }
     }
 
-    /// What became of the memo.
+    /// Returns the state of the memo.
     pub fn memo(&self) -> Option<&Memo> {
         match self {
-            Material::Image(checked) | Material::Unpacked(checked, _) => Some(&checked.memo),
-            Material::Directory(_) => None,
+            RootFiles::Image(checked) | RootFiles::Unpacked(checked, _) => Some(&checked.memo),
+            RootFiles::Directory(_) => None,
         }
     }
 
-    /// An image's, verified.
-    fn of(image: &Image, store: &Store, demand: Demand, driver: Driver) -> Result<Material> {
+    /// Checks an image's files, with the driver that fits.
+    fn of(image: &Image, store: &Store, demand: Demand, driver: Driver) -> Result<RootFiles> {
         let unpacks = match driver {
             Driver::Auto => ids::is_ordinary()? || !rootfs::is_known(),
             driver => driver == Driver::Overlay,
         };
         if unpacks {
-            Material::unpacked(image, store, demand)
+            RootFiles::unpacked(image, store, demand)
         } else {
-            integrity::check(image, store, demand).map(Material::Image)
+            integrity::check(image, store, demand).map(RootFiles::Image)
         }
     }
 
-    fn unpacked(image: &Image, store: &Store, demand: Demand) -> Result<Material> {
+    fn unpacked(image: &Image, store: &Store, demand: Demand) -> Result<RootFiles> {
         let (checked, files) = integrity::check_unpacked(image, store, demand)?;
-        Ok(Material::Unpacked(checked, files))
+        Ok(RootFiles::Unpacked(checked, files))
     }
 
-    /// Mounts it. Where nobody demanded a driver, and this kernel turns out not to mount a tree image,
-    /// the image is unpacked, and as checked as that was.
+    /// Mounts the files. If no driver was demanded and this kernel cannot mount a tree image, unpacks the
+    /// image instead and checks it at the same level.
     pub fn mount_or_unpack(
         self,
         image: Option<&Image>,
         store: &Store,
         demand: Demand,
         driver: Driver,
-    ) -> Result<(Material, Mounted)> {
+    ) -> Result<(RootFiles, MountedRoot)> {
         let strong = matches!(demand, Demand::Sealed | Demand::Verity);
-        let material = match (self.mount(), image) {
+        let root_files = match (self.mount(), image) {
             (Err(error), Some(image))
                 if error.reason == Reason::Unsupported && driver == Driver::Auto && !strong =>
             {
-                Material::unpacked(image, store, demand)?
+                RootFiles::unpacked(image, store, demand)?
             }
             (mounted, _) => return Ok((self, mounted?)),
         };
-        let mounted = material.mount()?;
-        Ok((material, mounted))
+        let mounted = root_files.mount()?;
+        Ok((root_files, mounted))
     }
 
-    /// As long as this is open nobody removes the files that the app sees.
+    /// Returns a lock that keeps the app's files from being removed, as long as it is open.
     pub fn hold(&self) -> Result<Option<File>> {
         match self {
-            Material::Unpacked(_, files) => files.hold().map(Some),
+            RootFiles::Unpacked(_, files) => files.hold().map(Some),
             _ => Ok(None),
         }
     }
 
-    fn mount(&self) -> Result<Mounted> {
+    fn mount(&self) -> Result<MountedRoot> {
         match self {
-            Material::Image(checked) => {
+            RootFiles::Image(checked) => {
                 let root = rootfs::mount(&checked.sources)?;
-                Ok(Mounted {
-                    ground: Ground::Whole(root.mount),
+                Ok(MountedRoot {
+                    source: RootSource::Whole(root.mount),
                     backing: Some(root.backing),
                 })
             }
-            Material::Unpacked(_, files) => {
+            RootFiles::Unpacked(_, files) => {
                 let dup = |file: &OwnedFd| file.try_clone().context(|| "dup(unpacked)");
-                Ok(Mounted {
-                    ground: Ground::Unpacked {
+                Ok(MountedRoot {
+                    source: RootSource::Unpacked {
                         path: files.path.clone(),
                         root: dup(&files.root)?,
                         empty: dup(&files.empty)?,
@@ -199,11 +199,11 @@ impl Material {
                     backing: None,
                 })
             }
-            Material::Directory(directory) => {
+            RootFiles::Directory(directory) => {
                 let own = rootfs::own()?;
                 let directory = directory.try_clone().context(|| "dup(root.path)")?;
-                Ok(Mounted {
-                    ground: Ground::Directory {
+                Ok(MountedRoot {
+                    source: RootSource::Directory {
                         directory,
                         own: own.mount,
                     },
@@ -214,50 +214,57 @@ impl Material {
     }
 }
 
-/// The root that an app of this image would see, every byte of it hashed, as a detached mount; `stage`
-/// may be mounted on, where nobody sees it.
-pub fn root_alone(image: &Image, store: &Store, driver: Driver, stage: &Path) -> Result<OwnedFd> {
+/// Returns the root of an image, with every byte hashed, as a detached mount. `stage` may be mounted on
+/// in a private mount namespace.
+pub fn standalone_root(
+    image: &Image,
+    store: &Store,
+    driver: Driver,
+    stage: &Path,
+) -> Result<OwnedFd> {
     let demand = Demand::Hashed;
-    let material = Material::of(image, store, demand, driver)?;
-    let (_held, mounted) = material.mount_or_unpack(Some(image), store, demand, driver)?;
-    mounted.ground.lay_alone(stage)
+    let root_files = RootFiles::of(image, store, demand, driver)?;
+    let (_held, mounted) = root_files.mount_or_unpack(Some(image), store, demand, driver)?;
+    mounted.source.prepare_unmapped(stage)
 }
 
-impl Mounted {
-    /// What the child gets.
-    pub fn ground(&self) -> &Ground {
-        &self.ground
+impl MountedRoot {
+    /// Returns the source of the container's root.
+    pub fn source(&self) -> &RootSource {
+        &self.source
     }
 
-    /// Its top directory.
+    /// Returns the top directory.
     pub fn file(&self) -> BorrowedFd<'_> {
-        match &self.ground {
-            Ground::Whole(root) => root.as_fd(),
-            Ground::Directory { directory, .. } => directory.as_fd(),
-            Ground::Unpacked { root, .. } => root.as_fd(),
+        match &self.source {
+            RootSource::Whole(root) => root.as_fd(),
+            RootSource::Directory { directory, .. } => directory.as_fd(),
+            RootSource::Unpacked { root, .. } => root.as_fd(),
         }
     }
 
-    /// Whether its owners can be mapped. What is an overlay already has the host's, and no mount of it
-    /// can have others.
+    /// Returns true if the owners of the files can be mapped. Those of an overlay cannot: it has the
+    /// host's owners, and the kernel supports no idmapped mount of it.
     pub fn can_be_mapped(&self) -> bool {
-        match &self.ground {
-            Ground::Whole(_) | Ground::Unpacked { .. } => true,
-            Ground::Directory { directory, .. } => fstatfs(directory)
+        match &self.source {
+            RootSource::Whole(_) | RootSource::Unpacked { .. } => true,
+            RootSource::Directory { directory, .. } => fstatfs(directory)
                 .is_ok_and(|found| found.filesystem_type() != OVERLAYFS_SUPER_MAGIC),
         }
     }
 
-    /// For the launch record: the driver.
+    /// Returns the driver's entry of the launch record.
     pub fn record(&self, ids: &Ids) -> Value {
         let backing = self.backing.map(|backing| match backing {
             Backing::File => "file",
             Backing::Loop => "loop",
         });
-        match &self.ground {
-            Ground::Whole(_) => json!({ "name": "erofs", "backing": backing }),
-            Ground::Directory { .. } => json!({ "name": "directory", "idmapped": ids.shifted() }),
-            Ground::Unpacked { needs_devices, .. } => {
+        match &self.source {
+            RootSource::Whole(_) => json!({ "name": "erofs", "backing": backing }),
+            RootSource::Directory { .. } => {
+                json!({ "name": "directory", "idmapped": ids.shifted() })
+            }
+            RootSource::Unpacked { needs_devices, .. } => {
                 let owners = if *needs_devices { "own" } else { "image" };
                 json!({ "name": "overlay", "idmapped": ids.shifted(), "owners": owners })
             }

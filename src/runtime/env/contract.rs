@@ -1,4 +1,4 @@
-//! What an image declares that it needs: the label `dev.imrun.env`.
+//! Requirements of an image on its environment: the label `dev.imrun.env`.
 
 use super::Environment;
 use crate::base::error::{Error, Result};
@@ -7,23 +7,24 @@ use regex_lite::{Regex, RegexBuilder};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
-/// The label's name.
+/// Name of the label.
 const LABEL: &str = "dev.imrun.env";
-/// Bytes of a compiled pattern: a hostile one must not cost memory or, against a long value, time.
+/// Maximum size of a compiled pattern, in bytes: a hostile one must not cost memory or, with a long
+/// value, time.
 const MAX_PATTERN: usize = 64 << 10;
 
-/// The variables that an image declares, by name.
+/// Variables that an image declares, by name.
 #[derive(Debug, Clone, Default)]
 pub struct Contract {
     requirements: BTreeMap<String, Requirement>,
 }
 
-/// What one variable must be.
+/// Requirement on one variable.
 #[derive(Debug, Clone)]
 pub struct Requirement {
-    /// Whether the image cannot run without it.
+    /// True if the image cannot run without it.
     pub required: bool,
-    /// Whether its value is a secret, by the image's own word.
+    /// True if the image declares the value secret.
     pub secret: bool,
     pattern: Option<Pattern>,
 }
@@ -35,10 +36,10 @@ struct Pattern {
 }
 
 impl Contract {
-    /// The label's name in the image config.
+    /// Name of the label in the image config.
     pub const LABEL: &str = LABEL;
 
-    /// Reads the label: `{"NAME": {"required": BOOL, "pattern": REGEX, "secret": BOOL}, …}`.
+    /// Parses the label: `{"NAME": {"required": BOOL, "pattern": REGEX, "secret": BOOL}, …}`.
     pub fn parse(label: &str) -> Result<Contract> {
         let what = format!("label {LABEL}");
         let value = json::parse(&what, label.as_bytes())?;
@@ -50,14 +51,14 @@ impl Contract {
         Ok(Contract { requirements })
     }
 
-    /// All that is declared, by name.
+    /// Returns all requirements, by name.
     pub fn requirements(&self) -> impl Iterator<Item = (&str, &Requirement)> {
         self.requirements
             .iter()
             .map(|(name, requirement)| (name.as_str(), requirement))
     }
 
-    /// Refuses an environment that lacks a variable or has a malformed one, and names them all.
+    /// Refuses an environment that lacks a variable or has a malformed one; the error names all of them.
     pub fn check(&self, environment: &Environment) -> Result<()> {
         let wrong: Vec<String> = self
             .requirements()
@@ -71,7 +72,7 @@ impl Contract {
         }
         let error = Error::usage("environment", wrong.join("; "));
         Err(error.hint(format_args!(
-            "-e NAME=VALUE or --env-file; the image declares it by the label {LABEL}"
+            "set it with -e NAME=VALUE or --env-file; the image declares it in the label {LABEL}"
         )))
     }
 }
@@ -89,16 +90,14 @@ impl Requirement {
                 "secret" => requirement.secret = member.truth()?,
                 "pattern" => requirement.pattern = Some(Pattern::read(&member)?),
                 _ => {
-                    return Err(
-                        member.error("is not known; there are required, pattern and secret")
-                    );
+                    return Err(member.error("is unknown; expected required, pattern or secret"));
                 }
             }
         }
         Ok(requirement)
     }
 
-    /// Why the value is refused, without the value.
+    /// Returns the reason to refuse the value, without the value.
     fn refusal(&self, value: Option<&OsStr>) -> Option<String> {
         match (value, &self.pattern) {
             (None, _) if self.required => Some("is required".to_string()),
@@ -115,9 +114,9 @@ impl Pattern {
         let text = node.text()?.to_string();
         let compile = |text: &str| {
             let regex = RegexBuilder::new(text).size_limit(MAX_PATTERN).build();
-            regex.map_err(|e| node.error(format_args!("is no pattern: {e}")))
+            regex.map_err(|e| node.error(format_args!("is not a valid pattern: {e}")))
         };
-        // By itself first: `a)|(b` would be a pattern once wrapped, and anchored no more.
+        // Compiled by itself first: `a)|(b` would be a valid pattern once wrapped, but not anchored.
         compile(&text)?;
         let whole = compile(&format!(r"\A(?:{text})\z"))?;
         Ok(Pattern { text, whole })

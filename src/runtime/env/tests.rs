@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// The caller's environment of all tests.
+/// Caller's environment in all tests.
 fn caller(name: &OsStr) -> Option<OsString> {
     (name == "CALLER").then(|| "from-caller".into())
 }
@@ -136,7 +136,7 @@ fn an_entry_over_the_kernels_limit_is_refused_by_name_and_one_at_the_limit_is_ta
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "t, variable AB: is 131072 bytes long with its name, the kernel takes 131071"
+        "t, variable AB: is 131072 bytes long with its name, the kernel's limit is 131071"
     );
 }
 
@@ -241,19 +241,22 @@ fn a_contract_that_is_not_understood_is_refused() {
         ("", "not strict JSON"),
         ("[]", "is not an object"),
         (r#"{"A": true}"#, "`A` is not an object"),
-        (r#"{"A": {"requird": true}}"#, "`A.requird` is not known"),
+        (r#"{"A": {"requird": true}}"#, "`A.requird` is unknown"),
         (
             r#"{"A": {"required": "yes"}}"#,
             "`A.required` is neither true nor false",
         ),
-        (r#"{"A": {"pattern": "("}}"#, "`A.pattern` is no pattern"),
+        (
+            r#"{"A": {"pattern": "("}}"#,
+            "`A.pattern` is not a valid pattern",
+        ),
         (
             r#"{"A": {"pattern": "a)|(b"}}"#,
-            "`A.pattern` is no pattern",
+            "`A.pattern` is not a valid pattern",
         ),
         (
             r#"{"A": {"pattern": "a{9}{9}{9}{9}{9}{9}{9}{9}"}}"#,
-            "`A.pattern` is no pattern",
+            "`A.pattern` is not a valid pattern",
         ),
         (r#"{"A": {}, "A": {}}"#, "duplicate key"),
         (r#"{"": {}}"#, "a variable has no name"),

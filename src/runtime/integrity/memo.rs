@@ -1,4 +1,4 @@
-//! Memos: these very files were hashed since boot.
+//! Memos: records that exactly these files were hashed since boot.
 //!
 //! ```text
 //! /run/imrun/verified/DEVICE-INODE        of the tree image, in hex
@@ -12,11 +12,11 @@
 //! unpacked IDENTITY DIGEST                        of the listing, where files are unpacked
 //! hashed DIGEST                                   of the tree image
 //! ```
-//! A mark is what tells a file's bytes from others: `DEVICE:INODE SIZE MTIME CTIME`, or `fs-verity DIGEST`.
-//! One memo covers an image's tree image and all its layers, for the one means nothing without the
-//! others. It is never interpreted: it fits when it is, byte for byte, what would be written now.
-//! The boot id is in it because the directory may outlive a boot where /run is no tmpfs; the build,
-//! because another imrun may have other checks.
+//! A mark identifies a file's content: `DEVICE:INODE SIZE MTIME CTIME`, or `fs-verity DIGEST`. One memo
+//! covers an image's tree image and all its layers, because neither means anything without the other.
+//! imrun never parses a memo: it matches if it is byte for byte what imrun would write now. It has the
+//! boot id, because the directory may outlive a boot if /run is not a tmpfs, and the build, because
+//! another imrun may check differently.
 
 use super::watch::Stamp;
 use crate::base::digest::Digest;
@@ -31,23 +31,25 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Where memos are, in `verified`; an ordinary user's are in `XDG_RUNTIME_DIR/imrun/verified`. It does not follow `--root`: who may choose a place could choose its memos.
+/// Directory that contains `verified`, the directory of memos; for an ordinary user it is
+/// `XDG_RUNTIME_DIR/imrun`. It does not depend on `--root`: whoever can choose a directory could choose
+/// its memos.
 const RUNTIME: &str = "/run/imrun";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// Bytes of the last line, at most: `hashed sha512:` and 128 digits.
+/// Maximum length of the last line, in bytes: `hashed sha512:` and 128 digits.
 const LAST_LINE: usize = 256;
 
-/// The directory of memos.
+/// Directory of memos.
 pub(super) struct Memos {
     directory: PathBuf,
     boot: String,
 }
 
 impl Memos {
-    /// Opens the directory, making it if it is not there; the inner error says why there is none.
+    /// Opens the directory, creating it if necessary. The inner error is the reason why there is none.
     ///
     /// # Errors
-    /// It is there, and others than root can write to it.
+    /// Others than root can write to the directory.
     pub fn open() -> Result<std::result::Result<Memos, String>> {
         let runtime = if ids::is_ordinary()? {
             paths::private_runtime()
@@ -55,7 +57,7 @@ impl Memos {
             Some(PathBuf::from(RUNTIME))
         };
         let Some(runtime) = runtime else {
-            return Ok(Err("XDG_RUNTIME_DIR names no directory for them".into()));
+            return Ok(Err("XDG_RUNTIME_DIR names no directory for memos".into()));
         };
         let directory = runtime.join("verified");
         for directory in [&runtime, &directory] {
@@ -69,7 +71,7 @@ impl Memos {
         Ok(Ok(Memos { directory, boot }))
     }
 
-    /// The digest of the tree image, when a memo of files with these marks fits.
+    /// Returns the digest of the tree image if a memo of files with these marks matches.
     pub fn find(&self, image: &Image, marks: &Marks) -> Result<Option<Digest>> {
         let path = self.directory.join(marks.name(image));
         let file = match File::open(&path) {
@@ -82,12 +84,12 @@ impl Memos {
         file.take(limit as u64)
             .read_to_end(&mut text)
             .context(|| format!("read({path:?})"))?;
-        // An image that is named by another algorithm has its tree image hashed by that.
+        // An image named by another algorithm has its tree image hashed with that algorithm.
         let algorithm = image.digest.algorithm();
         Ok(hashed(&text, &expected).filter(|digest| digest.algorithm() == algorithm))
     }
 
-    /// Makes a memo: these files were hashed, and the tree image has this digest.
+    /// Writes a memo: these files were hashed, and the tree image has this digest.
     pub fn write(
         &self,
         image: &Image,
@@ -106,34 +108,33 @@ impl Memos {
     }
 }
 
-/// A directory that somebody else could write to would let him vouch for any file.
+/// Refuses a directory that another user can write to: he could vouch for any file.
 fn refuse_foreign(directory: &Path) -> Result<()> {
     if paths::is_own(directory, 0o022)? {
         return Ok(());
     }
-    let why =
-        "is not a directory that its user alone can write to: what was verified could be forged";
+    let why = "is not writable by this user alone: others could forge memos";
     Err(Error::policy(format_args!("{directory:?}"), why)
-        .hint("find out who made it, and remove it: imrun makes it again"))
+        .hint("find out who created it, and remove it: imrun creates it again"))
 }
 
-/// What tells the bytes of an image's files from others, the tree image's first.
+/// Marks that identify the content of an image's files, the tree image's first.
 pub(super) enum Marks {
-    /// Their inodes.
+    /// Stamps of their inodes.
     Stamps(Vec<Stamp>),
-    /// The same, and what the inodes of the unpacked files say.
+    /// Stamps of their inodes, and the digest of the listing of the unpacked files.
     Unpacked(Vec<Stamp>, Digest),
-    /// fs-verity's digests.
+    /// Their fs-verity digests.
     Measures(Vec<Digest>),
 }
 
 impl Marks {
-    /// The stamps of files as they are now.
+    /// Returns the current stamps of the files, as marks.
     pub fn stamps(sources: &Sources) -> Result<Marks> {
         Marks::stamps_of(sources).map(Marks::Stamps)
     }
 
-    /// The same, without what they are for.
+    /// Returns the current stamps of the files.
     pub fn stamps_of(sources: &Sources) -> Result<Vec<Stamp>> {
         let files = std::iter::once(&sources.tree).chain(&sources.tars);
         let stamps = files.map(Stamp::of).collect::<std::io::Result<_>>();
@@ -164,11 +165,11 @@ impl Marks {
     }
 }
 
-/// All lines but the last; `boot` ends with a newline, as the kernel gives it.
+/// Returns all lines but the last. `boot` ends with a newline, as the kernel provides it.
 fn head(boot: &str, image: &Image, marks: &Marks) -> String {
     let identity = [("tree", image.tree_identity())];
     let layers = image.config.diff_ids.iter().map(|id| ("layer", *id));
-    // Of the last one only where there is a mark for it.
+    // `zip` drops the last one if there is no mark for it.
     let objects = identity.into_iter().chain(layers);
     let objects = objects.chain([("unpacked", image.tree_identity())]);
     let mut text = format!("imrun memo 1 {}\nboot {boot}", env!("IMRUN_BUILD"));
@@ -178,7 +179,7 @@ fn head(boot: &str, image: &Image, marks: &Marks) -> String {
     text
 }
 
-/// The digest on the last line of a memo whose other lines are the expected ones.
+/// Returns the digest on the last line of a memo, if its other lines are the expected ones.
 fn hashed(text: &[u8], expected: &str) -> Option<Digest> {
     let last = text.strip_prefix(expected.as_bytes())?;
     let digest = last.strip_prefix(b"hashed ")?.strip_suffix(b"\n")?;

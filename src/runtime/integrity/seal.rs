@@ -10,7 +10,7 @@ use std::io::{self, Read, Seek};
 
 const MEMINFO: &str = "/proc/meminfo";
 
-/// Copies of the files, not hashed yet: what is hashed afterwards cannot change any more.
+/// Copies the files into sealed memory. The caller hashes the copies, which cannot change any more.
 pub(super) fn copy(sources: &Sources) -> Result<Sources> {
     refuse_too_large(sources)?;
     Ok(Sources {
@@ -20,7 +20,8 @@ pub(super) fn copy(sources: &Sources) -> Result<Sources> {
 }
 
 fn seal(file: &File) -> Result<File> {
-    // Never executed itself; hosts may allow no other memfd (vm.memfd_noexec). It allows seals.
+    // Never executed itself; hosts may allow no other kind of memfd (vm.memfd_noexec). The flag implies
+    // that seals are allowed.
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
     let memory = memfd_create(c"imrun", flags).context(|| "memfd_create(MFD_NOEXEC_SEAL)")?;
     let mut memory = File::from(memory);
@@ -34,7 +35,7 @@ fn seal(file: &File) -> Result<File> {
     Ok(memory)
 }
 
-/// Without it the kernel would look for a process to kill.
+/// Refuses an image that does not fit in memory: the kernel would otherwise kill a process.
 fn refuse_too_large(sources: &Sources) -> Result<()> {
     let mut needed = size(&sources.tree)?;
     for tar in &sources.tars {
@@ -47,7 +48,7 @@ fn refuse_too_large(sources: &Sources) -> Result<()> {
     }
     Err(Error::unsupported(
         "--integrity sealed",
-        format_args!("the image takes {needed} bytes of memory, and {available} are available"),
+        format_args!("the image needs {needed} bytes of memory, {available} are available"),
     ))
 }
 
@@ -55,7 +56,7 @@ fn size(file: &File) -> Result<u64> {
     Ok(file.metadata().context(|| "fstat(layer)")?.len())
 }
 
-/// Bytes, of a table in the form of /proc/meminfo (proc_meminfo(5)).
+/// Parses the available memory, in bytes, from a table in the form of /proc/meminfo (proc_meminfo(5)).
 fn available(table: &str) -> Option<u64> {
     let line = table
         .lines()

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// A store with an image of two layers, whose manifest is sealed or not.
+/// Makes a store with an image of two layers, with or without verity annotations.
 fn baked(directory: &Path, seal: bool) -> (Store, Image) {
     let store = Store::new(directory.join("store"));
     store.create().unwrap();
@@ -22,7 +22,7 @@ fn baked(directory: &Path, seal: bool) -> (Store, Image) {
     (store, image)
 }
 
-/// What a kernel with fs-verity measures of these files: this one may have none.
+/// Computes the fs-verity digests of these files: this kernel may have no fs-verity.
 fn measured(sources: &Sources) -> Vec<Digest> {
     let digest = |(_, mut file): (String, &File)| {
         let (mut hasher, mut bytes) = (Hasher::default(), Vec::new());
@@ -34,14 +34,17 @@ fn measured(sources: &Sources) -> Vec<Digest> {
 }
 
 #[test]
-fn a_sealed_image_is_at_the_level_verity_only_by_the_digests_of_its_seal() {
+fn an_annotated_image_has_the_level_verity_only_with_its_annotated_digests() {
     let directory = tempfile::tempdir().unwrap();
     let (store, image) = baked(directory.path(), true);
     let sources = || image.open(&store).unwrap();
     let good = measured(&sources());
     assert_eq!(good.len(), 3);
     let checked = by_verity(&image, &store, sources(), good.clone()).unwrap();
-    assert_eq!((checked.level, checked.memo), (Level::Verity, Memo::Sealed));
+    assert_eq!(
+        (checked.level, checked.memo),
+        (Level::Verity, Memo::NotNeeded)
+    );
     let tree = image.verify(&store, &sources(), false).unwrap().tree_digest;
     assert_eq!(checked.tree_digest, tree);
     for (place, name) in ["tree image", "layer 1", "layer 2"].into_iter().enumerate() {
@@ -50,7 +53,7 @@ fn a_sealed_image_is_at_the_level_verity_only_by_the_digests_of_its_seal() {
         let refused = by_verity(&image, &store, sources(), other).err().unwrap();
         assert_eq!(refused.what, name);
         assert!(
-            refused.why.contains("its manifest is sealed with"),
+            refused.why.contains("the manifest's verity annotation is"),
             "{refused}"
         );
     }
@@ -60,7 +63,7 @@ fn a_sealed_image_is_at_the_level_verity_only_by_the_digests_of_its_seal() {
 }
 
 #[test]
-fn what_the_kernel_measures_must_be_of_the_bytes_that_are_hashed() {
+fn the_measured_digests_must_be_those_of_the_hashed_bytes() {
     let directory = tempfile::tempdir().unwrap();
     for seal in [false, true] {
         let (store, image) = baked(directory.path(), seal);
@@ -78,7 +81,7 @@ fn what_the_kernel_measures_must_be_of_the_bytes_that_are_hashed() {
 }
 
 #[test]
-fn a_file_that_the_kernel_does_not_check_is_named_and_has_no_such_level() {
+fn a_file_without_verity_is_named_and_cannot_have_that_level() {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let (store, image) = baked(directory.path(), true);
     let why = measures(&image.open(&store).unwrap()).unwrap().unwrap_err();

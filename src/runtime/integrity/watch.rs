@@ -1,4 +1,4 @@
-//! Files that nobody changes while they are hashed, and the stamps by which a change is seen later.
+//! Watch over files while they are hashed, and stamps that reveal a later change.
 
 use crate::base::sys::lease;
 use crate::store::image::Sources;
@@ -11,17 +11,17 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long a file must have been left alone: a later change may not get the ctime of an earlier
-/// one, and clocks of inodes are coarse (git, "racy git").
+/// Time since the last change that makes a file quiet. A later change might otherwise get the same ctime:
+/// inode clocks are coarse (git, "racy git").
 const QUIET: Duration = Duration::from_secs(2);
 
-/// File systems that give an inode a new ctime at each write, also through a mapping (linux/magic.h):
-/// ext2 to ext4, XFS, btrfs; each was tried. Not tmpfs: a shared page that was read first is written
-/// there without anybody being told. Not what is kept elsewhere, network and stacked file systems:
-/// a lease says nothing there of other ways to the same bytes.
-const HONEST: [FsType; 3] = [FsType(0xEF53), FsType(0x5846_5342), FsType(0x9123_683E)];
+/// File systems that update an inode's ctime on every write, also through a mapping (linux/magic.h): ext2
+/// to ext4, XFS, btrfs; each was tested. Not tmpfs: a write to a shared page that was read before goes
+/// unnoticed there. Not network and stacked file systems: there a lease does not cover other ways to the
+/// same bytes.
+const TRUSTED_FILESYSTEMS: [FsType; 3] = [FsType(0xEF53), FsType(0x5846_5342), FsType(0x9123_683E)];
 
-/// What an inode says of its bytes: another stamp, other bytes.
+/// State of an inode. Its bytes have not changed while the stamp stays the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub device: u64,
@@ -45,7 +45,7 @@ impl Stamp {
         })
     }
 
-    /// Whether the last change is [`QUIET`] ago; one in the future never is.
+    /// Returns true if the last change is longer than [`QUIET`] ago; a change in the future never is.
     fn is_quiet(&self, now: Duration) -> bool {
         let (seconds, nanoseconds) = self.ctime;
         let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
@@ -64,12 +64,12 @@ impl fmt::Display for Stamp {
     }
 }
 
-/// Files under a lease, from before they are hashed.
+/// Files under a lease, taken before they are hashed.
 pub(super) struct Watch<'a> {
     files: Vec<(&'a File, Stamp)>,
 }
 
-/// Starts to watch; the error says why no memo of these files would be worth anything.
+/// Starts to watch. The error is the reason why a memo of these files would be worthless.
 pub(super) fn begin(sources: &Sources) -> Result<Watch<'_>, String> {
     lease::ignore_signal().map_err(|errno| format!("signal(SIGIO, SIG_IGN): {errno}"))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -83,7 +83,7 @@ pub(super) fn begin(sources: &Sources) -> Result<Watch<'_>, String> {
     })
 }
 
-/// The tree image first.
+/// Returns the files with their names, the tree image first.
 pub(super) fn named(sources: &Sources) -> impl Iterator<Item = (String, &File)> {
     let tars = sources.tars.iter().enumerate();
     let tars = tars.map(|(number, file)| (format!("layer {}", number + 1), file));
@@ -92,29 +92,30 @@ pub(super) fn named(sources: &Sources) -> impl Iterator<Item = (String, &File)> 
         .chain(tars)
 }
 
-/// Makes sure that nobody writes to a file without its inode telling, or says why that cannot be.
+/// Takes a lease, so that nobody can write to the file without changing its inode; the error is the
+/// reason why not.
 ///
-/// The order matters. A page that is dirty already is written through a mapping without a new
-/// ctime: fsync(2) ends that. A lease cannot be had while anybody has the file open or mapped for
-/// writing, and whoever comes later breaks it.
-pub fn still(file: &File) -> Result<(), String> {
-    still_after(file, || {
+/// The order matters. A page that is already dirty is written through a mapping without a new ctime;
+/// fsync(2) ends that. The lease is refused while anybody has the file open or mapped for writing, and a
+/// later writer breaks it.
+pub fn take_lease(file: &File) -> Result<(), String> {
+    take_lease_after(file, || {
         file.sync_all().map_err(|error| format!("fsync: {error}"))
     })
 }
 
-/// The same of one file of many: that what was written is on disk does not matter here.
-pub fn still_one(file: &File) -> Result<(), String> {
+/// Like [`take_lease`], for one file of many: the data need not be on disk.
+pub fn take_lease_unsynced(file: &File) -> Result<(), String> {
     let write_back = || lease::write_back(file.as_fd());
-    still_after(file, || {
+    take_lease_after(file, || {
         write_back().map_err(|errno| format!("sync_file_range: {errno}"))
     })
 }
 
-fn still_after(file: &File, clean: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+fn take_lease_after(file: &File, clean: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     let kind = fstatfs(file).map_err(|errno| format!("fstatfs: {errno}"))?;
-    if !HONEST.contains(&kind.filesystem_type()) {
-        return Err("its file system is none of ext4, XFS, btrfs".into());
+    if !TRUSTED_FILESYSTEMS.contains(&kind.filesystem_type()) {
+        return Err("its file system is not ext4, XFS or btrfs".into());
     }
     clean()?;
     lease::take(file.as_fd()).map_err(|errno| match errno {
@@ -124,7 +125,7 @@ fn still_after(file: &File, clean: impl FnOnce() -> Result<(), String>) -> Resul
 }
 
 fn lease(file: &File, now: Duration) -> Result<Stamp, String> {
-    still(file)?;
+    take_lease(file)?;
     let stamp = Stamp::of(file).map_err(|error| format!("fstat: {error}"))?;
     if stamp.is_quiet(now) {
         Ok(stamp)
@@ -134,10 +135,10 @@ fn lease(file: &File, now: Duration) -> Result<Stamp, String> {
 }
 
 impl Watch<'_> {
-    /// The stamps of files that nobody changed meanwhile: the tree image's first.
+    /// Returns the stamps of the files, the tree image's first, if nobody has changed them meanwhile.
     ///
-    /// The leases go with the descriptors, behind the mount. Holding them so long is harmless, and
-    /// needless: a writer of today cannot get a ctime of 2 seconds ago.
+    /// The leases end with the descriptors, after the mount. Holding them so long is harmless and
+    /// unnecessary: a writer of today cannot get a ctime of 2 seconds ago.
     pub fn end(self) -> Result<Vec<Stamp>, String> {
         let unchanged = |(file, before): (&File, Stamp)| {
             let stands = lease::stands(file.as_fd());

@@ -1,11 +1,11 @@
-//! The child of the clone: from fresh namespaces to execve(2).
+//! The cloned child: prepares itself in its new namespaces, then calls execve(2).
 //!
-//! It allocates nothing and takes no lock, for it shares its memory with imrun and may be killed at
-//! any moment. The order of the steps is the kernel's: proc and sysfs can be mounted only while the
-//! old root is still visible; the stage belongs to the host's root, whose rights to files the child has
-//! until then, while the sysctls of the ipc namespace belong to the container's.
+//! It must not allocate or lock: it shares its memory with imrun and may be killed at any moment. The
+//! kernel dictates the order of the steps. proc and sysfs can be mounted only while the old root is still
+//! visible. The stage belongs to the host's root, whose file permissions the child has until it changes
+//! its ids; the sysctls of the ipc namespace belong to the container's root.
 
-use super::mask::{self, Covers};
+use super::mask::{self, Masks};
 use super::sysctl::{self, Setting, Sysctl};
 use super::{Filter, Spec};
 use crate::base::sys::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
@@ -24,70 +24,72 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
-/// The namespaces that every container has but for [`IPC`]; the cgroup namespace is entered from inside, because
-/// only there does it begin at the container's own cgroup.
+/// Namespaces that every container has in addition to [`IPC`]. The child enters the cgroup namespace
+/// itself: only then does it begin at the container's own cgroup.
 pub(super) const NAMESPACES: u64 =
     (libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS) as u64;
 
-/// Its ipc namespace; without root it is imrun's own, which has it for nothing else
+/// Ipc namespace. Without root the container uses imrun's own, which imrun has created for this purpose
 /// ([`crate::runtime::rootless`]).
 pub(super) const IPC: u64 = libc::CLONE_NEWIPC as u64;
 
-/// The limit of a core dump's size by which there is none: a file would have to be larger, and for a program that
-/// reads dumps from a pipe the kernel takes 1 for "no dump", where 0 means nothing to it (core(5)).
+/// Core dump size limit with which no dump is made: a file would have to be larger, and for a program
+/// that reads dumps from a pipe the kernel treats 1, not 0, as "no dump" (core(5)).
 const NO_CORE: libc::rlim_t = 1;
 
-/// Parent to child: its world is known, the user namespace has its ids, and the root is mapped to
-/// them.
-pub(super) const TOLD: u8 = b't';
-/// Parent to child: the sink has acknowledged the launch record.
+/// Sent by the parent once the container's settings are final, the user namespace has its ids and the
+/// root is mapped to them.
+pub(super) const SETUP_SENT: u8 = b's';
+/// Sent by the parent when the child may continue; before execve only after the sink has acknowledged the
+/// launch record.
 pub(super) const GO: u8 = b'g';
 
-/// What the child is born with. Descriptors are numbers, for the parent may close its own.
-pub(super) struct Cradle<'a> {
+/// Arguments of the child, known when it is cloned. Descriptors are plain numbers, because the parent may
+/// close its own copies.
+pub(super) struct ChildArgs<'a> {
     pub own_network: bool,
-    /// Whether its ipc namespace is its own.
+    /// True if the child has its own ipc namespace.
     pub own_ipc: bool,
-    /// Whether a sysctl of the host's root keeps memory from being executed by a descriptor.
+    /// True if the sysctl `vm.memfd_noexec` is set for the container, which only the host's root can do.
     pub sets_memfd: bool,
-    /// Whether supplementary groups can be set.
+    /// True if the child may set supplementary groups.
     pub sets_groups: bool,
-    /// User of the host who owns its user namespace, if that is not this process's.
+    /// Host user who owns the user namespace, if it is not this process's user.
     pub owner: Option<u32>,
     pub stdin: Option<RawFd>,
     pub stdout: RawFd,
     pub stderr: RawFd,
     pub channel: RawFd,
     pub parent_channel: RawFd,
-    /// Set before [`TOLD`] is sent.
-    pub world: &'a OnceLock<World>,
+    /// Settings of the container; the parent fills them in before it sends [`SETUP_SENT`].
+    pub setup: &'a OnceLock<ContainerSetup>,
 }
 
-/// What it is told later.
-pub(super) struct World {
+/// Settings of the container that are final only after the clone.
+pub(super) struct ContainerSetup {
     pub spec: Spec,
     pub stage: CString,
-    /// Whether it has a user 0, which sysctls belong to.
+    /// True if the container has a user 0, which its sysctls belong to.
     pub has_root: bool,
-    /// Whether a mount for /dev comes with [`TOLD`].
+    /// True if a mount for /dev comes with [`SETUP_SENT`].
     pub has_devices: bool,
-    /// Whether it waits once its mounts stand, before it changes to them.
+    /// True if the child waits once its mounts are ready, before it changes its root.
     pub waits: bool,
-    /// Where the mounts go that come with [`TOLD`], relative to the root.
+    /// Targets of the mounts that come with [`SETUP_SENT`], relative to the root.
     pub targets: Vec<&'static CStr>,
     pub filter: Vec<libc::sock_filter>,
 }
 
-/// The descriptors that come with [`TOLD`], in this order.
-struct Handed {
+/// Descriptors that come with [`SETUP_SENT`], in this order.
+struct Received {
     root: OwnedFd,
     ruleset: OwnedFd,
     dev: Option<OwnedFd>,
     binds: [Option<OwnedFd>; 4],
 }
 
-/// The file systems that show the container itself, of its namespaces and not attached yet.
-struct Views {
+/// Kernel file systems of the container's namespaces, not attached yet.
+struct KernelMounts {
     proc: OwnedFd,
     sysfs: Option<OwnedFd>,
     cgroupfs: OwnedFd,
@@ -95,7 +97,7 @@ struct Views {
 
 macro_rules! steps {
     ($($step:ident = $call:literal,)*) => {
-        /// The steps that can fail, for the parent to tell.
+        /// Steps of the child, as it reports them to the parent.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u8)]
         pub(super) enum Step { $($step,)* }
@@ -103,7 +105,7 @@ macro_rules! steps {
         impl Step {
             const ALL: &[Step] = &[$(Step::$step,)*];
 
-            /// The system call, with its arguments.
+            /// Returns the system call of the step, with its arguments.
             pub fn call(self) -> &'static str {
                 match self { $(Step::$step => $call,)* }
             }
@@ -112,7 +114,7 @@ macro_rules! steps {
 }
 
 steps! {
-    Born = "born",
+    Cloned = "cloned",
     Ready = "ready",
     Asking = "asking",
     Channel = "send, recv(channel)",
@@ -145,9 +147,9 @@ steps! {
     AttachSysfs = "move_mount(\"/sys\")",
     AttachCgroupfs = "move_mount(\"/sys/fs/cgroup\")",
     BindTarget = "openat2(\"/etc\", RESOLVE_IN_ROOT)",
-    Covers = "openat2(\"/dev/null\", O_PATH)",
-    CoverProc = "move_mount(/dev/null, /proc)",
-    CoverSysfs = "move_mount(/dev/null, /sys)",
+    Masks = "openat2(\"/dev/null\", O_PATH)",
+    MaskProc = "move_mount(/dev/null, /proc)",
+    MaskSysfs = "move_mount(/dev/null, /sys)",
     Masked = "openat2, move_mount",
     Mounted = "mounted",
     Bind = "move_mount(\"/etc\")",
@@ -176,17 +178,17 @@ steps! {
     Execute = "execve()",
 }
 
-/// Which step failed, and how; also the message that none did so far.
+/// A message of the child: the step that failed and its errno. With errno 0: the step was reached.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Failure {
     pub step: Step,
     pub errno: Errno,
-    /// Which element of a list the step was about, from 0.
+    /// Index of the list element that the step was working on, from 0.
     pub index: u32,
 }
 
 impl Failure {
-    /// Bytes of a message.
+    /// Length of an encoded message, in bytes.
     pub const SIZE: usize = 9;
 
     fn encode(self) -> [u8; Self::SIZE] {
@@ -195,7 +197,7 @@ impl Failure {
         [self.step as u8, a, b, c, d, e, f, g, h]
     }
 
-    /// The inverse of `encode`; a child of this very program wrote it.
+    /// Inverse of `encode`. The bytes come from a child of this same program.
     pub fn decode([step, a, b, c, d, e, f, g, h]: [u8; Self::SIZE]) -> Failure {
         let step = Step::ALL
             .get(usize::from(step))
@@ -210,12 +212,12 @@ impl Failure {
 }
 
 trait At<T>: Sized {
-    /// The step that fails.
+    /// Turns an errno into the failure of `step`.
     fn at(self, step: Step) -> Result<T, Failure> {
         self.at_element(step, 0)
     }
 
-    /// The same, and the element of a list that it is about.
+    /// Like `at`, and names the list element that the step was working on.
     fn at_element(self, step: Step, index: usize) -> Result<T, Failure>;
 }
 
@@ -229,89 +231,89 @@ impl<T> At<T> for nix::Result<T> {
     }
 }
 
-/// Runs in the process that clones the child; says whether it is to be cloned. That process has all
-/// rights of imrun's, and ends with the clone.
-pub(super) fn before(cradle: &Cradle<'_>) -> bool {
-    let Err(failure) = prepare_clone(cradle) else {
+/// Runs in the intermediate process that clones the child, and returns true if it shall. That process has
+/// all of imrun's privileges, and ends after the clone.
+pub(super) fn before(args: &ChildArgs<'_>) -> bool {
+    let Err(failure) = prepare_clone(args) else {
         return true;
     };
-    // Nobody is left to tell when this fails: the parent is gone, and sees nothing.
-    let _ = send(cradle, failure);
+    // If this fails, the parent is gone and nobody is left to report to.
+    let _ = send(args, failure);
     false
 }
 
-fn prepare_clone(cradle: &Cradle<'_>) -> Result<(), Failure> {
-    if cradle.sets_memfd {
-        // Of the guard's pid namespace: what is nested in it cannot be laxer.
+fn prepare_clone(args: &ChildArgs<'_>) -> Result<(), Failure> {
+    if args.sets_memfd {
+        // Applies to the guard's pid namespace; a nested one cannot be more permissive.
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let proc = open(c"/proc", flags, Mode::empty()).at(Step::SysctlMemfd)?;
         set_sysctls(&proc, &sysctl::HOST_USER)?;
     }
-    match cradle.owner {
+    match args.owner {
         Some(owner) => process::set_effective_user(owner).at(Step::Owner),
         None => Ok(()),
     }
 }
 
-/// Never returns: the program is executed, or the failing step told and the process ended.
-pub(super) fn run(cradle: &Cradle<'_>) -> ! {
-    let Err(failure) = start(cradle);
-    // Nobody is left to tell when this fails: the parent is gone, and sees nothing.
-    let _ = send(cradle, failure);
+/// Executes the program; if a step fails, reports it and ends the process.
+pub(super) fn run(args: &ChildArgs<'_>) -> ! {
+    let Err(failure) = start(args);
+    // If this fails, the parent is gone and nobody is left to report to.
+    let _ = send(args, failure);
     process::exit(i32::from(crate::base::error::EXIT_REFUSED))
 }
 
-fn start(cradle: &Cradle<'_>) -> Result<Infallible, Failure> {
-    // Else the parent's death would go unseen, as this copy kept its end open.
-    nix::unistd::close(cradle.parent_channel).at(Step::Channel)?;
+fn start(args: &ChildArgs<'_>) -> Result<Infallible, Failure> {
+    // Otherwise the child would not notice the parent's death: this copy keeps the parent's end open.
+    nix::unistd::close(args.parent_channel).at(Step::Channel)?;
     process::reset_signals().at(Step::Signals)?;
     setsid().at(Step::Session)?;
-    send(cradle, told(Step::Born))?;
-    let views = mount_views(cradle)?;
-    let (world, handed) = await_world(cradle)?;
-    enter_root(cradle, world, &handed, views)?;
-    let name = std::os::unix::ffi::OsStrExt::from_bytes(world.spec.hostname.as_bytes());
+    send(args, reached(Step::Cloned))?;
+    let mounts = mount_kernel_filesystems(args)?;
+    let (setup, received) = await_setup(args)?;
+    enter_root(args, setup, &received, mounts)?;
+    let name = std::os::unix::ffi::OsStrExt::from_bytes(setup.spec.hostname.as_bytes());
     nix::unistd::sethostname::<&std::ffi::OsStr>(name).at(Step::Hostname)?;
-    if let Some(name) = &world.spec.domainname {
+    if let Some(name) = &setup.spec.settings.domainname {
         process::set_domain_name(name).at(Step::Domainname)?;
     }
-    connect_stdio(cradle)?;
-    drop_privileges(cradle, &world.spec)?;
-    // Last of all: from here on only the channel to the parent and execve(2) are left.
-    landlock::restrict(handed.ruleset.as_fd()).at(Step::Landlock)?;
-    let listener = if world.spec.observed {
-        Some(seccomp::install_with_listener(&world.filter).at(Step::Seccomp)?)
+    connect_stdio(args)?;
+    drop_privileges(args, &setup.spec)?;
+    // Last of all: from here on the child needs only the channel to the parent and execve(2).
+    landlock::restrict(received.ruleset.as_fd()).at(Step::Landlock)?;
+    let listener = if setup.spec.observed {
+        Some(seccomp::install_with_listener(&setup.filter).at(Step::Seccomp)?)
     } else {
-        seccomp::install(&world.filter)
+        seccomp::install(&setup.filter)
             .at(Step::Seccomp)
             .map(|()| None)?
     };
-    // All but this is done while the sink makes up its mind.
+    // Everything up to here runs while the sink still decides.
     match listener {
-        Some(listener) => send_with(cradle, told(Step::Ready), &[listener.as_fd()])?,
-        None => send(cradle, told(Step::Ready))?,
+        Some(listener) => send_with(args, reached(Step::Ready), &[listener.as_fd()])?,
+        None => send(args, reached(Step::Ready))?,
     }
-    let [] = await_message(cradle, GO)?;
-    // It need not allow what was done until here.
-    if let Some(filter) = &world.spec.filter {
-        add_filter(cradle, filter)?;
+    let [] = await_message(args, GO)?;
+    // Installed last: the bundle's filter need not allow the calls that the child makes until here.
+    if let Some(filter) = &setup.spec.settings.filter {
+        add_filter(args, filter)?;
     }
-    Err(execute(&world.spec))
+    Err(execute(&setup.spec))
 }
 
-/// From the moment that its listener is away, any call may wait for who has that.
-fn add_filter(cradle: &Cradle<'_>, filter: &Filter) -> Result<(), Failure> {
+/// Installs the bundle's filter. Once its listener is sent, any call may block until the agent answers.
+fn add_filter(args: &ChildArgs<'_>, filter: &Filter) -> Result<(), Failure> {
     if !filter.asks {
         return seccomp::install(&filter.program).at(Step::Seccomp);
     }
     let listener = seccomp::install_with_listener(&filter.program).at(Step::Seccomp)?;
-    send_with(cradle, told(Step::Asking), &[listener.as_fd()])?;
-    let [] = await_message(cradle, GO)?;
+    send_with(args, reached(Step::Asking), &[listener.as_fd()])?;
+    let [] = await_message(args, GO)?;
     Ok(())
 }
 
-/// The message that a step was reached.
-fn told(step: Step) -> Failure {
+/// Returns the message that `step` was reached.
+fn reached(step: Step) -> Failure {
     Failure {
         step,
         errno: Errno::from_raw(0),
@@ -319,63 +321,63 @@ fn told(step: Step) -> Failure {
     }
 }
 
-fn send(cradle: &Cradle<'_>, message: Failure) -> Result<(), Failure> {
-    send_with(cradle, message, &[])
+fn send(args: &ChildArgs<'_>, message: Failure) -> Result<(), Failure> {
+    send_with(args, message, &[])
 }
 
 fn send_with(
-    cradle: &Cradle<'_>,
+    args: &ChildArgs<'_>,
     message: Failure,
     with: &[BorrowedFd<'_>],
 ) -> Result<(), Failure> {
-    descriptors::send(cradle.channel, &message.encode(), with).at(Step::Channel)
+    descriptors::send(args.channel, &message.encode(), with).at(Step::Channel)
 }
 
-/// Ends the process in silence when the parent is gone.
+/// Waits for a message of the parent. Ends the process silently if the parent is gone.
 fn await_message<const N: usize>(
-    cradle: &Cradle<'_>,
+    args: &ChildArgs<'_>,
     expected: u8,
 ) -> Result<[Option<OwnedFd>; N], Failure> {
     let mut message = [0];
-    match descriptors::receive(cradle.channel, &mut message).at(Step::Channel)? {
+    match descriptors::receive(args.channel, &mut message).at(Step::Channel)? {
         (1, descriptors) if message == [expected] => Ok(descriptors),
         _ => process::exit(i32::from(crate::base::error::EXIT_REFUSED)),
     }
 }
 
-fn await_world<'a>(cradle: &Cradle<'a>) -> Result<(&'a World, Handed), Failure> {
-    let handed = await_message(cradle, TOLD)?;
-    let world = cradle.world.get().ok_or(Errno::EBADMSG).at(Step::Channel)?;
-    let (dev, binds) = match (handed, world.has_devices) {
+fn await_setup<'a>(args: &ChildArgs<'a>) -> Result<(&'a ContainerSetup, Received), Failure> {
+    let received = await_message(args, SETUP_SENT)?;
+    let setup = args.setup.get().ok_or(Errno::EBADMSG).at(Step::Channel)?;
+    let (dev, binds) = match (received, setup.has_devices) {
         ([root, ruleset, dev, a, b, c, d], true) => ([root, ruleset, dev], [a, b, c, d]),
         ([root, ruleset, a, b, c, d, _], false) => ([root, ruleset, None], [a, b, c, d]),
     };
     let [Some(root), Some(ruleset), dev] = dev else {
         return Err(Errno::EBADMSG).at(Step::Channel);
     };
-    let handed = Handed {
+    let received = Received {
         root,
         ruleset,
         dev,
         binds,
     };
-    Ok((world, handed))
+    Ok((setup, received))
 }
 
-/// What can be done before it is known what the container is to be.
-fn mount_views(cradle: &Cradle<'_>) -> Result<Views, Failure> {
+/// Does everything that does not depend on the container's settings.
+fn mount_kernel_filesystems(args: &ChildArgs<'_>) -> Result<KernelMounts, Failure> {
     unshare(CloneFlags::CLONE_NEWCGROUP).at(Step::CgroupNamespace)?;
     let none: Option<&CStr> = None;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     nix::mount::mount(none, c"/", none, private, none).at(Step::Propagation)?;
     let proc = mount_new(c"proc", 0, Step::Proc)?;
-    let sysfs = if cradle.own_network {
+    let sysfs = if args.own_network {
         Some(mount_new(c"sysfs", RDONLY, Step::Sysfs)?)
     } else {
         None
     };
     let cgroupfs = mount_new(c"cgroup2", RDONLY, Step::Cgroupfs)?;
-    if cradle.own_network {
+    if args.own_network {
         let socket = socket::socket(
             AddressFamily::Inet,
             SockType::Datagram,
@@ -385,7 +387,7 @@ fn mount_views(cradle: &Cradle<'_>) -> Result<Views, Failure> {
         .at(Step::LoopbackSocket)?;
         network::loopback_up(socket.as_fd()).at(Step::Loopback)?;
     }
-    Ok(Views {
+    Ok(KernelMounts {
         proc,
         sysfs,
         cgroupfs,
@@ -393,45 +395,47 @@ fn mount_views(cradle: &Cradle<'_>) -> Result<Views, Failure> {
 }
 
 fn enter_root(
-    cradle: &Cradle<'_>,
-    world: &World,
-    handed: &Handed,
-    views: Views,
+    args: &ChildArgs<'_>,
+    setup: &ContainerSetup,
+    received: &Received,
+    mounts: KernelMounts,
 ) -> Result<(), Failure> {
-    let root = handed.root.as_fd();
-    mount::move_mount(root, libc::AT_FDCWD, &world.stage).at(Step::Attach)?;
-    let dev = handed.dev.as_ref().map(AsFd::as_fd);
+    let root = received.root.as_fd();
+    mount::move_mount(root, libc::AT_FDCWD, &setup.stage).at(Step::Attach)?;
+    let dev = received.dev.as_ref().map(AsFd::as_fd);
     if let Some(dev) = dev {
         mount::move_mount(dev, root.as_raw_fd(), c"dev").at(Step::AttachDev)?;
     }
-    let covers = Covers::open(root, dev).at(Step::Covers)?;
-    if world.has_root {
-        let no_groups: Option<&[u32]> = cradle.sets_groups.then_some(&[]);
+    let masks = Masks::open(root, dev).at(Step::Masks)?;
+    if setup.has_root {
+        let no_groups: Option<&[u32]> = args.sets_groups.then_some(&[]);
         process::set_ids(0, 0, no_groups).at(Step::RootIds)?;
     }
-    configure(&views.proc, cradle, &world.spec)?;
+    configure(&mounts.proc, args, &setup.spec)?;
     let attach = |view: &OwnedFd, path, step| {
         mount::move_mount(view.as_fd(), root.as_raw_fd(), path).at(step)
     };
-    attach(&views.proc, c"proc", Step::AttachProc)?;
-    covers
-        .put(views.proc.as_fd(), &mask::PROC)
-        .at(Step::CoverProc)?;
-    if let Some(sysfs) = &views.sysfs {
+    attach(&mounts.proc, c"proc", Step::AttachProc)?;
+    masks
+        .mask_all(mounts.proc.as_fd(), &mask::PROC)
+        .at(Step::MaskProc)?;
+    if let Some(sysfs) = &mounts.sysfs {
         attach(sysfs, c"sys", Step::AttachSysfs)?;
-        covers.put(sysfs.as_fd(), &mask::SYS).at(Step::CoverSysfs)?;
+        masks
+            .mask_all(sysfs.as_fd(), &mask::SYS)
+            .at(Step::MaskSysfs)?;
     }
-    attach(&views.cgroupfs, c"sys/fs/cgroup", Step::AttachCgroupfs)?;
-    for (target, bind) in world.targets.iter().zip(handed.binds.iter().flatten()) {
+    attach(&mounts.cgroupfs, c"sys/fs/cgroup", Step::AttachCgroupfs)?;
+    for (target, bind) in setup.targets.iter().zip(received.binds.iter().flatten()) {
         attach_bind(root, bind, target)?;
     }
-    for (index, path) in world.spec.masked.iter().enumerate() {
-        let put = covers.put_in(root, path);
-        put.at_element(Step::Masked, index)?;
+    for (index, path) in setup.spec.masked.iter().enumerate() {
+        let masked = masks.mask_path(root, path);
+        masked.at_element(Step::Masked, index)?;
     }
-    if world.waits {
-        send(cradle, told(Step::Mounted))?;
-        let [] = await_message(cradle, GO)?;
+    if setup.waits {
+        send(args, reached(Step::Mounted))?;
+        let [] = await_message(args, GO)?;
     }
     fchdir(root).at(Step::EnterRoot)?;
     pivot_root(c".", c".").at(Step::Pivot)?;
@@ -446,25 +450,25 @@ fn mount_new(fstype: &CStr, attributes: mount::Attributes, step: Step) -> Result
     mount::fsmount(context.as_fd(), attributes | NOSUID | NODEV | NOEXEC).at(step)
 }
 
-/// Through this one procfs alone are sysctls written, so that no mount in an image can redirect
-/// them; then it becomes read-only.
-fn configure(proc: &OwnedFd, cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
-    if cradle.own_ipc {
+/// Writes the sysctls, through this one procfs alone, so that no mount in an image can redirect them;
+/// then makes it read-only.
+fn configure(proc: &OwnedFd, args: &ChildArgs<'_>, spec: &Spec) -> Result<(), Failure> {
+    if args.own_ipc {
         set_sysctls(proc, &sysctl::IPC)?;
     }
     set_sysctls(proc, &sysctl::USER)?;
-    if cradle.owner.is_none() {
+    if args.owner.is_none() {
         set_sysctls(proc, &sysctl::SHARED_USER)?;
     }
-    if cradle.own_network {
+    if args.own_network {
         set_sysctls(proc, &sysctl::NETWORK)?;
     }
-    // After imrun's own: what a bundle asks for is what the app sees.
-    for (index, Setting { path, value, .. }) in spec.sysctls.iter().enumerate() {
+    // After imrun's own: the bundle's values take precedence.
+    for (index, Setting { path, value, .. }) in spec.settings.sysctls.iter().enumerate() {
         let set = sysctl::set(proc.as_fd(), path, value);
         set.at_element(Step::Sysctl, index)?;
     }
-    for (index, Setting { path, value, .. }) in spec.sysctls.iter().enumerate() {
+    for (index, Setting { path, value, .. }) in spec.settings.sysctls.iter().enumerate() {
         let holds = sysctl::holds(proc.as_fd(), path, value);
         if !holds.at_element(Step::SysctlRead, index)? {
             return Err(Errno::EIO).at_element(Step::SysctlKept, index);
@@ -478,7 +482,8 @@ fn set_sysctls(proc: &OwnedFd, sysctls: &[Sysctl]) -> Result<(), Failure> {
     sysctls.iter().try_for_each(set)
 }
 
-/// The placeholder may be reached through the image's own links, but never outside its root.
+/// Mounts `bind` on the placeholder `target`, which may be reached through the image's own links but
+/// never outside its root.
 fn attach_bind(root: BorrowedFd<'_>, bind: &OwnedFd, target: &CStr) -> Result<(), Failure> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
@@ -487,8 +492,8 @@ fn attach_bind(root: BorrowedFd<'_>, bind: &OwnedFd, target: &CStr) -> Result<()
     mount::move_mount_onto(bind.as_fd(), target.as_fd()).at(Step::Bind)
 }
 
-fn connect_stdio(cradle: &Cradle<'_>) -> Result<(), Failure> {
-    match cradle.stdin {
+fn connect_stdio(args: &ChildArgs<'_>) -> Result<(), Failure> {
+    match args.stdin {
         Some(stdin) => process::dup2(stdin, 0).at(Step::Stdio)?,
         None => {
             let null = open(
@@ -499,30 +504,30 @@ fn connect_stdio(cradle: &Cradle<'_>) -> Result<(), Failure> {
             dup2_stdin(null.at(Step::Stdin)?).at(Step::Stdio)?;
         }
     }
-    process::dup2(cradle.stdout, 1).at(Step::Stdio)?;
-    process::dup2(cradle.stderr, 2).at(Step::Stdio)
+    process::dup2(args.stdout, 1).at(Step::Stdio)?;
+    process::dup2(args.stderr, 2).at(Step::Stdio)
 }
 
-fn drop_privileges(cradle: &Cradle<'_>, spec: &Spec) -> Result<(), Failure> {
+fn drop_privileges(args: &ChildArgs<'_>, spec: &Spec) -> Result<(), Failure> {
     setrlimit(Resource::RLIMIT_CORE, NO_CORE, NO_CORE).at(Step::CoreLimit)?;
-    umask(Mode::from_bits_truncate(spec.umask));
-    process::set_personality(spec.personality).at(Step::Personality)?;
+    umask(Mode::from_bits_truncate(spec.settings.umask));
+    process::set_personality(spec.settings.personality).at(Step::Personality)?;
     let capabilities = spec.capabilities.bits();
     bound_capabilities(capabilities)?;
-    // Else a user other than 0 would have none left to be given.
+    // Otherwise a user other than 0 would lose all capabilities.
     nix::sys::prctl::set_keepcaps(capabilities != 0).at(Step::KeepCapabilities)?;
-    let groups = cradle.sets_groups.then_some(&*spec.groups);
+    let groups = args.sets_groups.then_some(&*spec.groups);
     process::set_ids(spec.uid, spec.gid, groups).at(Step::Ids)?;
     process::set_capabilities(capabilities).at(Step::Capabilities)?;
     nix::sys::prctl::set_no_new_privs().at(Step::NoNewPrivileges)?;
     enter_working_directory(&spec.workdir).at(Step::WorkingDirectory)?;
-    // Who creates a container hears of it, and not only who starts it.
+    // A missing program is an error of `create`, not only of `start`.
     try_candidates(spec, process::find_executable)?;
     process::close_on_exec_from(3).at(Step::CloseRange)?;
-    process::keep_open(3..3 + spec.descriptors).at(Step::KeepOpen)
+    process::keep_open(3..3 + spec.settings.descriptors).at(Step::KeepOpen)
 }
 
-/// Takes all capabilities but those of `keep` out of the bounding set.
+/// Drops all capabilities except `keep` from the bounding set.
 fn bound_capabilities(keep: u64) -> Result<(), Failure> {
     for capability in (0..).filter(|number| *number >= 64 || keep & (1 << number) == 0) {
         match process::drop_bounding(capability) {
@@ -533,8 +538,9 @@ fn bound_capabilities(keep: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// No descriptor of this process's is a way to it (/proc/self/fd), and the kernel gives a path that
-/// starts with "(unreachable)" to a directory outside the root.
+/// Changes to `path`. No descriptor of this process can serve as the path (/proc/self/fd), and the
+/// directory must be inside the root: the kernel reports others with a path that starts with
+/// "(unreachable)".
 fn enter_working_directory(path: &CStr) -> nix::Result<()> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
@@ -556,7 +562,7 @@ fn execute(spec: &Spec) -> Failure {
     }
 }
 
-/// Tries the candidates as execvp(3) does: the first one that is there decides.
+/// Tries the candidates as execvp(3) does: the first one that exists decides.
 fn try_candidates<T>(
     spec: &Spec,
     mut attempt: impl FnMut(&CStr) -> nix::Result<T>,

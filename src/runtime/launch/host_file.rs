@@ -1,7 +1,8 @@
-//! A file with the host's names: a copy, bound read-only over a placeholder of the image.
+//! Copies of the host's name files (/etc/hosts and the like), bound read-only over placeholders of the
+//! image.
 //!
-//! Never the host's own file: an app could lock that, and would read edits that the launch record does
-//! not name.
+//! The host's own file is never mounted: an app could lock it, and would see later edits, which the
+//! launch record does not cover.
 
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Result, reason_of};
@@ -17,36 +18,35 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// More than any resolver reads.
+/// Maximum size of a file, in bytes; larger than any resolver reads.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// The content of a file of the host's, or of one that is made in its place.
+/// Content of a host file, or of one that imrun makes instead.
 pub(super) struct HostFile {
     bytes: Vec<u8>,
-    /// Of its bytes.
+    /// Digest of the content.
     pub digest: Digest,
 }
 
-/// A detached mount and where it goes.
+/// A detached mount and its target.
 pub(super) struct Bind {
     pub mount: OwnedFd,
-    /// Relative to the root.
+    /// Target path, relative to the root.
     pub target: &'static CStr,
 }
 
 impl HostFile {
-    /// Reads a file of the host, through the links that lead to it.
+    /// Reads a file of the host, following symbolic links.
     ///
     /// # Errors
-    /// Anything but a regular file that holds as much as its size says; `hint` says what can be done
-    /// instead.
+    /// The file is not a regular file, or its length is not its size. `hint` is the remedy to show.
     pub fn open(path: &Path, hint: &str) -> Result<HostFile> {
         let refuse = |why: &dyn std::fmt::Display| {
             Error::unsupported(format_args!("{path:?}"), why).hint(hint)
         };
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let handle = open(path, flags, Mode::empty()).map_err(|errno| refuse(&errno.desc()))?;
-        // Only an inode that was looked at is opened: to open a device or a fifo can do things.
+        // Only a checked inode is opened: opening a device or a fifo can have effects.
         let filesystem = fstatfs(&handle).context(|| format!("fstatfs({path:?})"))?;
         let handle = File::from(handle);
         let metadata = handle.metadata().context(|| format!("fstat({path:?})"))?;
@@ -57,21 +57,21 @@ impl HostFile {
         if size > MAX_SIZE {
             return Err(refuse(&format_args!("is larger than {MAX_SIZE} bytes")));
         }
-        // The kernel makes its content up when it is read, and may never come to an end.
+        // The kernel generates its content on read, which may never end.
         if filesystem.filesystem_type() == PROC_SUPER_MAGIC {
-            return Err(refuse(&"is not a stored file"));
+            return Err(refuse(&"has no stored content"));
         }
         let mut bytes = Vec::new();
         File::open(format!("/proc/self/fd/{}", handle.as_raw_fd()))
             .and_then(|file| file.take(size + 1).read_to_end(&mut bytes))
             .map_err(|error| refuse(&reason_of(&error)))?;
         if bytes.len() as u64 != size {
-            return Err(refuse(&"does not hold as many bytes as its size says"));
+            return Err(refuse(&"its length differs from its size"));
         }
         Ok(HostFile::made(bytes))
     }
 
-    /// A file of these bytes.
+    /// Makes a file from `bytes`.
     pub fn made(bytes: Vec<u8>) -> HostFile {
         HostFile {
             digest: Digest::sha256(&bytes),
@@ -79,10 +79,10 @@ impl HostFile {
         }
     }
 
-    /// A read-only mount of a copy of it, for `target`. The copy is made in the directory `stage`, which
-    /// is imrun's alone, and goes with that.
+    /// Makes a read-only mount of a copy, for `target`. The copy is made in the directory `stage`, which
+    /// belongs to imrun alone and is removed with it.
     pub fn bind(&self, target: &'static CStr, stage: &Path) -> Result<Bind> {
-        /// Everybody in the container may read it.
+        /// Readable by every user of the container.
         const MODE: u32 = 0o444;
         let name = Path::new(OsStr::from_bytes(target.to_bytes()));
         let path = stage.join(name.file_name().expect("a target is a file"));
@@ -114,12 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_is_refused_by_name_and_never_opened() {
+    fn anything_but_a_regular_file_is_refused_by_name_and_never_opened() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         symlink("nowhere", path("dangling")).unwrap();
         symlink("/dev/zero", path("device")).unwrap();
-        // To open it for reading would wait for a writer.
+        // Opening it for reading would wait for a writer.
         nix::unistd::mkfifo(&path("fifo"), Mode::S_IRUSR).unwrap();
         std::fs::create_dir(path("directory")).unwrap();
         for name in ["dangling", "device", "fifo", "directory", "missing"] {
@@ -142,8 +142,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_makes_up_is_refused_and_never_read() {
-        // To read the first would wait for messages, and take them away from others.
+    fn a_file_that_the_kernel_generates_is_refused_and_never_read() {
+        // Reading the first would wait for messages, and take them from other readers.
         for path in [
             "/proc/kmsg",
             "/proc/self/mounts",

@@ -1,9 +1,9 @@
-//! The second wall: should a mount ever be writable, nothing can be written all the same.
+//! Second line of defence: even if a mount were writable, Landlock denies writes.
 //!
-//! It also keeps the app from executing what is not in its root. Without that, an entrypoint or an
-//! interpreter `/proc/self/exe` would be imrun's own file, run inside the container (CVE-2019-5736).
+//! It also denies execution of files outside the root. Otherwise an entrypoint or interpreter
+//! `/proc/self/exe` would run imrun's own file inside the container (CVE-2019-5736).
 //!
-//! The three system calls are made directly: the crate of that name would bring three others.
+//! imrun makes the three system calls directly: the crate for them would bring three other crates.
 
 use crate::base::error::{Context, Error, Result};
 use crate::base::sys::landlock::{self, Access, Handled};
@@ -14,23 +14,24 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 // linux/landlock.h: LANDLOCK_ACCESS_FS_* and LANDLOCK_SCOPE_*.
 const EXECUTE: Access = 1;
 const WRITE_FILE: Access = 1 << 1;
-/// Removing and making entries of every kind.
+/// Removal and creation of directory entries of every kind.
 const DIRECTORIES: Access = 0x1ff << 4;
 const REFER: Access = 1 << 13;
 const TRUNCATE: Access = 1 << 14;
 const ABSTRACT_SOCKETS: u64 = 1;
 const SIGNALS: u64 = 1 << 1;
 
-/// The device nodes that are meant to be written.
+/// Device nodes that the app may write.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-/// Denies all that this kernel's Landlock knows of writing, and of reaching out of the container.
+/// Makes a ruleset that denies every kind of write, and of reaching out of the container, that this
+/// kernel's Landlock can handle.
 ///
-/// `root` and `dev`, the directory with the device nodes, need not be attached: a rule is about what
-/// is beneath a directory, wherever it is mounted.
+/// `root` and `dev`, the directory with the device nodes, need not be attached: a rule covers everything
+/// beneath a directory, wherever it is mounted.
 ///
 /// # Errors
-/// A kernel without Landlock, or with it switched off.
+/// The kernel has no Landlock, or it is disabled.
 pub(super) fn ruleset(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<OwnedFd> {
     let version = landlock::version().map_err(missing)?;
     let since = |first, rights| if version >= first { rights } else { 0 };
@@ -60,9 +61,10 @@ fn missing(errno: Errno) -> Error {
         format_args!("this kernel has none: {}", errno.desc()),
     );
     match errno {
-        Errno::EOPNOTSUPP => error.hint("landlock has to be in the kernel's lsm= list"),
-        _ => error
-            .hint("it takes a kernel with CONFIG_SECURITY_LANDLOCK and landlock in its lsm= list"),
+        Errno::EOPNOTSUPP => error.hint("add landlock to the kernel's lsm= list"),
+        _ => error.hint(
+            "imrun needs a kernel with CONFIG_SECURITY_LANDLOCK and landlock in its lsm= list",
+        ),
     }
 }
 
@@ -74,7 +76,8 @@ mod tests {
     use std::io::ErrorKind::PermissionDenied;
     use std::process::{Command, Stdio};
 
-    /// The host's own root has the device nodes, too. A thread is restricted, not this process.
+    /// Runs `attempt` under the ruleset, in a thread of its own. The host's root has the device nodes,
+    /// too.
     fn restricted<T: Send>(root: &'static str, attempt: impl FnOnce() -> T + Send) -> T {
         let attempt = || {
             let root = nix::fcntl::open(root, OFlag::O_PATH, Mode::empty()).unwrap();
@@ -113,7 +116,7 @@ mod tests {
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
-    /// No descriptor that is open for writing is needed for it.
+    /// truncate(2) needs no descriptor that is open for writing.
     #[test]
     fn a_file_is_not_truncated_by_its_path() {
         if landlock::version().map_or(0, |version| version) < 3 {
@@ -134,7 +137,7 @@ mod tests {
             return eprintln!("skipped: Landlock knows no scopes here");
         }
         let mut sleep = Command::new("/bin/sleep");
-        // Whoever reads the tests' output does not wait for it where one fails.
+        // A reader of the tests' output does not wait for this process if a test fails.
         sleep.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = sleep.arg("1000").spawn().unwrap();
         let pid = nix::unistd::Pid::from_raw(child.id() as i32);

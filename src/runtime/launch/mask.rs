@@ -1,9 +1,8 @@
-//! What of /proc and /sys tells of the host rather than of the container is covered.
+//! Masks over the files of /proc and /sys that reveal the host rather than the container.
 //!
-//! The list is the default of Docker and containerd (masked paths of the OCI runtime
-//! specification). A cover is a mount of the root's own: its /dev/null, or the empty directory that
-//! it has for cgroups, so that no other file system is needed. All else in /proc and /sys is
-//! read-only anyway.
+//! The list is the default of Docker and containerd (masked paths of the OCI runtime specification). A
+//! mask is a bind mount of the root's own /dev/null, or of its empty directory for cgroups, so no other
+//! file system is needed. Everything else in /proc and /sys is read-only.
 
 use crate::base::error::{Context, Error, Result};
 use crate::base::sys::mount;
@@ -14,7 +13,7 @@ use nix::sys::stat::{FileStat, SFlag, fstat, makedev};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// Beneath /proc.
+/// Masked paths beneath /proc.
 pub(super) const PROC: [&CStr; 10] = [
     c"acpi",
     c"asound",
@@ -28,15 +27,15 @@ pub(super) const PROC: [&CStr; 10] = [
     c"timer_stats",
 ];
 
-/// Beneath /sys.
+/// Masked paths beneath /sys.
 pub(super) const SYS: [&CStr; 3] = [
     c"devices/virtual/powercap",
     c"devices/virtual/thermal",
     c"firmware",
 ];
 
-/// Whether a mount point is a cover.
-pub fn covers(point: &str) -> bool {
+/// Returns true if a mount point is always masked.
+pub fn is_mask(point: &str) -> bool {
     let among =
         |list: &[&CStr], path: &str| list.iter().any(|name| name.to_bytes() == path.as_bytes());
     point
@@ -47,17 +46,17 @@ pub fn covers(point: &str) -> bool {
             .is_some_and(|path| among(&SYS, path))
 }
 
-/// What covers are made of, opened once, in the root as it is before anything is mounted in it.
-pub(super) struct Covers {
+/// Sources of the masks, opened once, before anything is mounted in the root.
+pub(super) struct Masks {
     null: OwnedFd,
     empty: OwnedFd,
 }
 
-impl Covers {
-    /// `root` and `dev`, the directory with the device nodes, have to be attached: the kernel copies
-    /// no mount that is not.
-    pub fn open(root: BorrowedFd<'_>, dev: Option<BorrowedFd<'_>>) -> nix::Result<Covers> {
-        // It may be a mount of its own.
+impl Masks {
+    /// Opens the sources. `root` and `dev`, the directory with the device nodes, must be attached: the
+    /// kernel copies only attached mounts.
+    pub fn open(root: BorrowedFd<'_>, dev: Option<BorrowedFd<'_>>) -> nix::Result<Masks> {
+        // /dev may be a mount of its own.
         let null = match dev {
             Some(dev) => open_across(dev, c"null", ResolveFlag::empty())?,
             None => open_across(root, c"dev/null", ResolveFlag::empty())?,
@@ -66,14 +65,14 @@ impl Covers {
             return Err(Errno::ENODEV);
         }
         let empty = open_beneath(root, c"sys/fs/cgroup")?;
-        Ok(Covers { null, empty })
+        Ok(Masks { null, empty })
     }
 
-    /// Covers what there is of `paths` in a file system that is attached.
-    pub fn put(&self, filesystem: BorrowedFd<'_>, paths: &[&CStr]) -> nix::Result<()> {
+    /// Masks those of `paths` that exist in an attached file system.
+    pub fn mask_all(&self, filesystem: BorrowedFd<'_>, paths: &[&CStr]) -> nix::Result<()> {
         for path in paths {
             match open_beneath(filesystem, path) {
-                Ok(target) => self.cover(target)?,
+                Ok(target) => self.mask(target)?,
                 Err(Errno::ENOENT | Errno::ENOTDIR) => {}
                 Err(errno) => return Err(errno),
             }
@@ -81,27 +80,27 @@ impl Covers {
         Ok(())
     }
 
-    /// Covers what a path of the whole container leads to, if it is there and not covered already.
-    pub fn put_in(&self, root: BorrowedFd<'_>, path: &CStr) -> nix::Result<()> {
+    /// Masks a path of the whole container, if it exists and is not masked already.
+    pub fn mask_path(&self, root: BorrowedFd<'_>, path: &CStr) -> nix::Result<()> {
         match find(root, path)? {
-            Some(target) if !self.are_at(&target)? => self.cover(target),
+            Some(target) if !self.is_masked(&target)? => self.mask(target),
             _ => Ok(()),
         }
     }
 
-    fn are_at(&self, target: &OwnedFd) -> nix::Result<bool> {
+    fn is_masked(&self, target: &OwnedFd) -> nix::Result<bool> {
         let (target, empty) = (fstat(target)?, fstat(&self.empty)?);
         Ok(is_null(&target) || (target.st_dev, target.st_ino) == (empty.st_dev, empty.st_ino))
     }
 
-    fn cover(&self, target: OwnedFd) -> nix::Result<()> {
+    fn mask(&self, target: OwnedFd) -> nix::Result<()> {
         let source = if is_directory(&fstat(&target)?) {
             &self.empty
         } else {
             &self.null
         };
-        let cover = mount::open_tree_clone_of(source.as_fd())?;
-        mount::move_mount_onto(cover.as_fd(), target.as_fd())
+        let mask = mount::open_tree_clone_of(source.as_fd())?;
+        mount::move_mount_onto(mask.as_fd(), target.as_fd())
     }
 }
 
@@ -114,7 +113,7 @@ fn is_null(status: &FileStat) -> bool {
     is_device && status.st_rdev == makedev(1, 3)
 }
 
-/// What a path leads to, through links of the root and never outside it; None where nothing is there.
+/// Opens a path, following links inside the root and never outside it. `None` if it does not exist.
 fn find(root: BorrowedFd<'_>, path: &CStr) -> nix::Result<Option<OwnedFd>> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
@@ -126,12 +125,12 @@ fn find(root: BorrowedFd<'_>, path: &CStr) -> nix::Result<Option<OwnedFd>> {
     }
 }
 
-/// The id of the mount that covers what a path of the container leads to (proc_pid_mountinfo(5)); None
-/// where nothing is there. `what` names the path in errors.
+/// Returns the id of the mount that masks a path of the container (proc_pid_mountinfo(5)); `None` if the
+/// path does not exist. `what` names the path in errors.
 ///
 /// # Errors
-/// The path shows something.
-pub(super) fn cover_of(root: BorrowedFd<'_>, path: &CStr, what: &str) -> Result<Option<u64>> {
+/// The path is not masked.
+pub(super) fn mask_id(root: BorrowedFd<'_>, path: &CStr, what: &str) -> Result<Option<u64>> {
     let Some(target) = find(root, path).context(|| format!("{what}: openat2()"))? else {
         return Ok(None);
     };
@@ -144,7 +143,7 @@ pub(super) fn cover_of(root: BorrowedFd<'_>, path: &CStr, what: &str) -> Result<
     if shows_nothing {
         mount_id(&target).map(Some)
     } else {
-        Err(Error::system(what, "is not covered in the container"))
+        Err(Error::system(what, "is not masked in the container"))
     }
 }
 

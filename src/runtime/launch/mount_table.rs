@@ -1,12 +1,12 @@
-//! The mount table of a prepared container, compared with the one that it is to have.
+//! Check of a prepared container's mount table.
 
 use super::mask;
 use crate::base::error::{Error, Result};
 use std::path::Path;
 
-/// `table` in the form of /proc/PID/mountinfo (proc_pid_mountinfo(5)); `covers` are ids of mounts that
-/// may be there, too, and hide what is beneath them.
-pub(super) fn check(table: &str, expected: &[&str], covers: &[u64]) -> Result<()> {
+/// Compares `table`, in the form of /proc/PID/mountinfo (proc_pid_mountinfo(5)), with the expected mount
+/// points. `masks` are ids of mounts that may also be present; they hide everything beneath them.
+pub(super) fn check(table: &str, expected: &[&str], masks: &[u64]) -> Result<()> {
     let (mut found, mut hiding) = (Vec::new(), Vec::new());
     for line in table.lines() {
         let fields: Vec<_> = line.split(' ').collect();
@@ -18,18 +18,18 @@ pub(super) fn check(table: &str, expected: &[&str], covers: &[u64]) -> Result<()
             let what = format_args!("mount {point:?}");
             return Err(Error::system(what, "is not read-only in the container"));
         }
-        if id.parse().is_ok_and(|id| covers.contains(&id)) {
+        if id.parse().is_ok_and(|id| masks.contains(&id)) {
             hiding.push(point);
-        } else if !mask::covers(point) {
+        } else if !mask::is_mask(point) {
             found.push(point);
         }
     }
     let is_hidden = |point: &str| {
-        let beneath = |cover: &&str| Path::new(point).starts_with(cover);
+        let beneath = |mask: &&str| Path::new(point).starts_with(mask);
         hiding.iter().any(beneath) && !expected.contains(&point)
     };
     found.retain(|point| !is_hidden(point));
-    // What shows nothing by itself, such as /dev/null, is its own cover.
+    // A masked path that shows nothing by itself, such as /dev/null, masks itself.
     let own = |point: &&str| expected.contains(point) && !found.contains(point);
     found.extend(hiding.iter().copied().filter(own).collect::<Vec<_>>());
     found.sort_unstable();
@@ -52,15 +52,15 @@ mod tests {
 ";
 
     #[test]
-    fn a_cover_hides_what_is_beneath_it_and_nothing_else_may_be_there() {
+    fn a_mask_hides_what_is_beneath_it_and_no_other_mount_is_allowed() {
         let with = |lines: &str| format!("{TABLE}{lines}");
-        let cover = "32 30 0:30 /null /a/b ro - erofs none ro\n";
+        let mask = "32 30 0:30 /null /a/b ro - erofs none ro\n";
         let beneath = "33 32 0:30 /null /a/b/c ro - erofs none ro\n";
-        let both = with(&[cover, beneath].concat());
+        let both = with(&[mask, beneath].concat());
         check(&both, &["/", "/proc"], &[32]).unwrap();
         check(&both, &["/", "/proc"], &[33]).unwrap_err();
-        check(&with(cover), &["/", "/proc"], &[]).unwrap_err();
-        // One over a mount of the container's, and one that is such a mount itself.
+        check(&with(mask), &["/", "/proc"], &[]).unwrap_err();
+        // A mask over one of the container's mounts, and a mask that is such a mount itself.
         let over = with("34 31 0:30 /empty /proc ro - erofs none ro\n");
         check(&over, &["/", "/proc"], &[34]).unwrap();
         check(&over, &["/", "/proc"], &[]).unwrap_err();

@@ -1,4 +1,4 @@
-//! Namespaces that somebody else has made, by their paths.
+//! Existing namespaces, given by path.
 
 use crate::base::error::{Context, Error, Result};
 use crate::base::sys::network;
@@ -10,11 +10,11 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
-/// Opens one of that kind. Looks at the inode before it is opened: to open a device or a fifo can do
-/// things.
+/// Opens the namespace at `path`, which must be of `kind`. Checks the inode before opening it: opening a
+/// device or a fifo can have effects.
 ///
 /// # Errors
-/// It is none of that kind; `what` names it.
+/// The path is not a namespace of that kind; `what` names it.
 pub fn open_namespace(what: &str, path: &Path, kind: CloneFlags) -> Result<File> {
     let refuse = |why: &str| Error::usage(what, why);
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
@@ -31,7 +31,7 @@ pub fn open_namespace(what: &str, path: &Path, kind: CloneFlags) -> Result<File>
     }
 }
 
-/// The host's name in a uts namespace.
+/// Returns the host name of a uts namespace.
 pub fn host_name_of(namespace: &File) -> Result<String> {
     let path = "/proc/thread-self/ns/uts";
     let home = File::open(path).context(|| format!("open({path:?})"))?;

@@ -1,4 +1,4 @@
-//! Which network a container sees, and the host's names that come with it.
+//! The container's network, and the host's name files that come with it.
 
 use super::host_file::{Bind, HostFile};
 use super::namespace::open_namespace;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
 
-/// A file with names that is bound over a placeholder of the root.
+/// A name file that is bound over a placeholder of the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameFile {
     /// `/etc/resolv.conf`
@@ -27,7 +27,7 @@ pub enum NameFile {
 }
 
 impl NameFile {
-    /// The file of that path, if it is one.
+    /// Returns the name file at `path`, if it is one.
     pub fn of(path: &Path) -> Option<NameFile> {
         let all = [NameFile::ResolvConf, NameFile::Hosts, NameFile::Hostname];
         all.into_iter().find(|file| Path::new(file.path()) == path)
@@ -49,7 +49,7 @@ impl NameFile {
         }
     }
 
-    /// Its key in the launch record.
+    /// Returns its key in the launch record.
     fn key(self) -> &'static str {
         match self {
             NameFile::ResolvConf => "resolvConf",
@@ -58,10 +58,10 @@ impl NameFile {
         }
     }
 }
-/// More name servers are ignored (resolv.conf(5), MAXNS).
+/// Maximum number of name servers that resolvers use (resolv.conf(5), MAXNS).
 const MAX_DNS: usize = 3;
 
-/// `--net` and `--dns`.
+/// Network options: `--net` and `--dns`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
     mode: Mode,
@@ -69,27 +69,27 @@ pub struct Network {
     sysctls: Vec<Setting>,
 }
 
-/// Where the files with names are from.
+/// Source of the name files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Source {
-    /// The host's, where the network is; other name servers, if any.
+    /// The host's files, if the container has a network; with these name servers, if any.
     Host(Vec<IpAddr>),
-    /// These and no others.
+    /// These files and no others.
     Files(Vec<(NameFile, PathBuf)>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Mode {
-    /// A namespace of its own with nothing but loopback.
+    /// Network namespace of the container's own, with loopback only.
     None,
-    /// The host's.
+    /// Network namespace of the host.
     Host,
-    /// One that somebody made before.
+    /// Existing network namespace.
     Namespace(PathBuf),
 }
 
 impl Network {
-    /// `mode` is `none`, `host` or `ns:PATH`; the name servers take the place of the host's.
+    /// Parses `mode`: `none`, `host` or `ns:PATH`. The name servers replace the host's.
     pub fn new(mode: &str, dns: Vec<IpAddr>) -> Result<Network> {
         let parsed = match mode {
             "none" => Mode::None,
@@ -99,21 +99,19 @@ impl Network {
                 None => {
                     return Err(Error::usage(
                         format_args!("--net {mode}"),
-                        "is none of none, host and ns:PATH",
+                        "expected none, host or ns:PATH",
                     ));
                 }
             },
         };
         if parsed == Mode::None && !dns.is_empty() {
-            return Err(
-                Error::usage("--dns", "a container has no network to ask it through")
-                    .hint("--net host, or --net ns:PATH"),
-            );
+            return Err(Error::usage("--dns", "the container has no network")
+                .hint("add --net host or --net ns:PATH"));
         }
         if dns.len() > MAX_DNS {
             return Err(Error::usage(
                 "--dns",
-                format_args!("more than {MAX_DNS} are never asked (resolv.conf(5))"),
+                format_args!("resolvers use {MAX_DNS} name servers at most (resolv.conf(5))"),
             ));
         }
         Ok(Network {
@@ -123,7 +121,7 @@ impl Network {
         })
     }
 
-    /// `mode` as in [`Network::new`]; the files are what somebody else has made for the container.
+    /// Parses `mode` as [`Network::new`] does. The engine has made `files` for the container.
     pub fn with_files(mode: &str, files: Vec<(NameFile, PathBuf)>) -> Result<Network> {
         Ok(Network {
             names: Source::Files(files),
@@ -131,15 +129,15 @@ impl Network {
         })
     }
 
-    /// What a namespace is set to that somebody else has made for the container.
+    /// Adds sysctls to set in a namespace that the engine has made for the container.
     pub fn with_sysctls(self, sysctls: Vec<Setting>) -> Network {
         Network { sysctls, ..self }
     }
 
-    /// Opens what it has of the host's: the namespace, the files with names.
+    /// Opens the host's objects: the namespace and the name files.
     ///
     /// # Errors
-    /// A path that is no network namespace; a resolv.conf or hosts file that cannot be read.
+    /// The path is not a network namespace, or a name file cannot be read.
     pub fn attach(&self) -> Result<Attachment> {
         let namespace = match &self.mode {
             Mode::Namespace(path) => Some(open_network(path)?),
@@ -165,7 +163,10 @@ impl Network {
             (Source::Host(dns), _) => dns,
         };
         let resolv_conf = if dns.is_empty() {
-            HostFile::open(Path::new(RESOLV_CONF), "--dns ADDRESS takes its place")?
+            HostFile::open(
+                Path::new(RESOLV_CONF),
+                "set name servers with --dns ADDRESS",
+            )?
         } else {
             HostFile::made(resolv_conf(dns).into_bytes())
         };
@@ -185,7 +186,7 @@ fn resolv_conf(servers: &[IpAddr]) -> String {
         .collect()
 }
 
-/// A network that was opened, for one launch.
+/// An opened network, for one launch.
 pub struct Attachment {
     mode: Mode,
     namespace: Option<File>,
@@ -194,7 +195,7 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// For the launch record: the mode, the namespace's path, the digests of the files with names.
+    /// Returns the entry of the launch record: mode, namespace path, digests of the name files.
     pub fn record(&self) -> Value {
         let mut record = match &self.mode {
             Mode::None => json!({ "mode": "none" }),
@@ -211,8 +212,8 @@ impl Attachment {
         record
     }
 
-    /// Whether the container's user namespace owns it. A sysfs shows the network namespace that its
-    /// mounter owns; without one the kernel refuses it.
+    /// Returns true if the container's user namespace owns the network namespace. Only then may the
+    /// container mount sysfs.
     pub(super) fn owned(&self) -> bool {
         self.mode == Mode::None
     }
@@ -225,7 +226,7 @@ impl Attachment {
         }
     }
 
-    /// The mount points of a container.
+    /// Returns the mount points of a container.
     pub(super) fn mount_points(&self) -> Vec<&'static str> {
         let sysfs = self.owned().then_some("/sys");
         let names = self.names.iter().map(|(name, _)| name.path());
@@ -236,14 +237,14 @@ impl Attachment {
             .collect()
     }
 
-    /// Copies of the files with names, to be mounted in the root, made in the directory `stage`.
+    /// Makes copies of the name files in the directory `stage`, to be mounted in the root.
     pub(super) fn binds(&self, stage: &Path) -> Result<Vec<Bind>> {
         let bind = |(name, file): &(NameFile, HostFile)| file.bind(name.target(), stage);
         self.names.iter().map(bind).collect()
     }
 
-    /// Moves this thread into the namespace that it names, if it does: a child that is cloned there
-    /// stays. Other threads are where they were. On the way it sets what is to be set there.
+    /// Moves this thread, and no other, into the network namespace, if one is given; a child that is
+    /// cloned there stays in it. Sets the sysctls that belong there.
     pub(super) fn enter(&self) -> Result<()> {
         let Some(namespace) = &self.namespace else {
             return Ok(());
@@ -251,7 +252,7 @@ impl Attachment {
         let path = "/proc/thread-self/ns/net";
         let home = File::open(path).context(|| format!("open({path:?})"))?;
         if !self.sysctls.is_empty() && is_same(namespace, &home)? {
-            let why = "a container does not set what is the host's own network";
+            let why = "the namespace is the host's, whose settings a container must not change";
             return Err(Error::policy(Setting::field(&self.sysctls[0].name), why));
         }
         setns(namespace, CloneFlags::CLONE_NEWNET).context(|| "setns(CLONE_NEWNET)")?;
@@ -270,7 +271,7 @@ fn open_network(path: &Path) -> Result<File> {
     let what = format!("--net ns:{}", path.display());
     let open = open_namespace(&what, path, CloneFlags::CLONE_NEWNET);
     open.map_err(|error| match error.reason {
-        Reason::Usage => error.hint("ip netns add NAME makes /run/netns/NAME"),
+        Reason::Usage => error.hint("create one with ip netns add NAME: /run/netns/NAME"),
         _ => error,
     })
 }

@@ -1,4 +1,4 @@
-//! What the container's own namespaces are set to, before it can do anything with them.
+//! Sysctls of the container's namespaces, set before the app runs.
 
 use super::child::Step;
 use crate::base::error::{Context, Error, Result};
@@ -8,30 +8,30 @@ use nix::sys::stat::Mode;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Bytes of a value that are read: no sysctl takes a page or more.
+/// Maximum number of bytes read of a value: no sysctl is as long as a page.
 const MAX: usize = 4096;
 
-/// A setting of the container's own namespaces that a bundle asks for.
+/// A sysctl that a bundle sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// The name, as the bundle writes it.
+    /// Name, as in the bundle.
     pub name: String,
-    /// The path beneath /proc.
+    /// Path beneath /proc.
     pub path: CString,
-    /// The value.
+    /// Value to write.
     pub value: Vec<u8>,
 }
 
 impl Setting {
-    /// The field of config.json that asks for it, for errors.
+    /// Returns the config.json field that sets it, for errors.
     pub fn field(name: &str) -> String {
         format!("config.json `linux.sysctl {name:?}`")
     }
 }
 
-/// A setting beneath /proc.
+/// A sysctl that imrun sets, beneath /proc.
 pub(super) struct Sysctl {
-    /// Names it when it cannot be set.
+    /// Step to report if it cannot be set.
     pub step: Step,
     path: &'static CStr,
     value: &'static [u8],
@@ -41,11 +41,11 @@ const fn sysctl(step: Step, path: &'static CStr, value: &'static [u8]) -> Sysctl
     Sysctl { step, path, value }
 }
 
-/// Of the guard's pid namespace, by a member of it who is root of the host: memory cannot be executed
-/// by descriptor there, nor in any namespace that is nested in it.
+/// Sysctl of the guard's pid namespace, set by a member that is root on the host: memory file descriptors
+/// cannot be executed there, nor in any nested namespace.
 pub(super) const HOST_USER: [Sysctl; 1] = [sysctl(Step::SysctlMemfd, c"sys/vm/memfd_noexec", b"2")];
 
-/// Of the ipc namespace, to be set as its root: nothing can be kept in the kernel.
+/// Sysctls of the ipc namespace, set as its root: no object can be kept in the kernel.
 pub(super) const IPC: [Sysctl; 5] = [
     sysctl(Step::SysctlShmmni, c"sys/kernel/shmmni", b"0"),
     sysctl(Step::SysctlShmall, c"sys/kernel/shmall", b"0"),
@@ -54,15 +54,16 @@ pub(super) const IPC: [Sysctl; 5] = [
     sysctl(Step::SysctlQueues, c"sys/fs/mqueue/queues_max", b"0"),
 ];
 
-/// Of the user namespace: no namespace that the app makes can have file systems of its own.
+/// Sysctl of the user namespace: the app cannot create a user namespace, in which it could mount file
+/// systems.
 pub(super) const USER: [Sysctl; 1] = [sysctl(
     Step::SysctlUserNamespaces,
     c"sys/user/max_user_namespaces",
     b"0",
 )];
 
-/// Of the user namespace where it belongs to a user who has other processes: a part of what the kernel
-/// counts for that user (user_namespaces(7), /proc/sys/user).
+/// Sysctls of a user namespace whose owner has other processes: a share of the limits that the kernel
+/// applies to that user (user_namespaces(7), /proc/sys/user).
 pub(super) const SHARED_USER: [Sysctl; 2] = [
     sysctl(
         Step::SysctlInotifyInstances,
@@ -76,7 +77,8 @@ pub(super) const SHARED_USER: [Sysctl; 2] = [
     ),
 ];
 
-/// Of a network namespace of its own: without privileges an app can still listen on port 80.
+/// Sysctl of a network namespace of the container's own: the app can listen on port 80 without
+/// privileges.
 pub(super) const NETWORK: [Sysctl; 1] = [sysctl(
     Step::SysctlPorts,
     c"sys/net/ipv4/ip_unprivileged_port_start",
@@ -84,21 +86,20 @@ pub(super) const NETWORK: [Sysctl; 1] = [sysctl(
 )];
 
 impl Sysctl {
-    /// See [`set`].
+    /// Writes the value; see [`set`].
     pub fn set(&self, proc: BorrowedFd<'_>) -> nix::Result<()> {
         set(proc, self.path, self.value)
     }
 }
 
-/// Empties the ipc namespace of this process, whose procfs is the host's.
-pub fn seal_ipc() -> Result<()> {
+/// Sets the limits of this process's ipc namespace to 0. Its procfs is the host's.
+pub fn close_ipc() -> Result<()> {
     let proc = host_proc()?;
     let set = |sysctl: &Sysctl| sysctl.set(proc.as_fd()).context(|| sysctl.step.call());
     IPC.iter().try_for_each(set)
 }
 
-/// Writes a setting of the namespaces that this thread is in, whose procfs is the host's, and reads it
-/// back.
+/// Writes a sysctl of this thread's namespaces through the host's procfs, and reads it back.
 pub(super) fn set_here(setting: &Setting) -> Result<()> {
     let Setting { name, path, value } = setting;
     let proc = host_proc()?;
@@ -111,16 +112,16 @@ pub(super) fn set_here(setting: &Setting) -> Result<()> {
     }
 }
 
-/// Why a setting that reads back as another value stops the launch.
-pub(super) const NOT_KEPT: &str = "the kernel did not keep the value: it reads back as another one";
+/// Error for a sysctl that does not keep its value.
+pub(super) const NOT_KEPT: &str = "the kernel did not keep the value: a different one reads back";
 
 fn host_proc() -> Result<OwnedFd> {
     open("/proc", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
         .context(|| "open(\"/proc\", O_PATH)")
 }
 
-/// Writes a setting through a procfs that nobody else has a handle of: what is mounted on it, or a
-/// link in it, leads nowhere.
+/// Writes a sysctl through a procfs that nobody else has open. No mount or link in it can redirect the
+/// write.
 pub(super) fn set(proc: BorrowedFd<'_>, path: &CStr, value: &[u8]) -> nix::Result<()> {
     let file = open_in(proc, path, OFlag::O_WRONLY)?;
     match nix::unistd::write(&file, value)? {
@@ -129,7 +130,7 @@ pub(super) fn set(proc: BorrowedFd<'_>, path: &CStr, value: &[u8]) -> nix::Resul
     }
 }
 
-/// Whether a setting reads as `value`. Allocates nothing.
+/// Returns true if a sysctl reads as `value`. Allocates nothing.
 pub(super) fn holds(proc: BorrowedFd<'_>, path: &CStr, value: &[u8]) -> nix::Result<bool> {
     let file = open_in(proc, path, OFlag::O_RDONLY)?;
     let mut buffer = [0; MAX];
@@ -146,8 +147,8 @@ fn open_in(proc: BorrowedFd<'_>, path: &CStr, access: OFlag) -> nix::Result<Owne
     openat2(proc, path, how)
 }
 
-/// Whether two texts mean the same value. The kernel writes its own white space, decimal numbers, and
-/// lists of ranges with neighbours joined (`80,81` reads as `80-81`).
+/// Returns true if two texts are the same value. The kernel formats white space, decimal numbers and
+/// lists of ranges in its own way (`80,81` reads as `80-81`).
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     let words = |text| <[u8]>::split(text, u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     let (mut ones, mut others) = (words(one), words(other));
@@ -162,7 +163,7 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
     same_words || (covers(one, other) && covers(other, one))
 }
 
-/// A whole number as the kernel reads it: decimal, `0x` or, after a 0, octal.
+/// Parses an integer as the kernel does: decimal, `0x` hexadecimal, or octal after a 0.
 fn number(word: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(word).ok()?;
     let (sign, digits) = match text.strip_prefix('-') {
@@ -177,7 +178,7 @@ fn number(word: &[u8]) -> Option<i64> {
     number.ok().map(|number| sign * number)
 }
 
-/// Whether each number of the list `inner` is in the list `outer`.
+/// Returns true if the list `outer` contains every number of the list `inner`.
 fn covers(outer: &[u8], inner: &[u8]) -> bool {
     let ranges = |list| {
         <[u8]>::split(list, |byte| *byte == b',')
@@ -199,7 +200,7 @@ fn covers(outer: &[u8], inner: &[u8]) -> bool {
     })
 }
 
-/// `FIRST` or `FIRST-LAST`.
+/// Parses `FIRST` or `FIRST-LAST`.
 fn range(word: &[u8]) -> Option<(i64, i64)> {
     let mut ends = word.splitn(2, |byte| *byte == b'-').map(number);
     let first = ends.next()??;

@@ -1,10 +1,10 @@
-//! An image's unpacked files as a root: an overlay whose layers are all lower ones.
+//! An image's unpacked files as a root: an overlay with lower layers only.
 //!
-//! The kernel takes no layer from another mount namespace than the caller's, before Linux 6.15 not
-//! even a detached one. So a thread puts it together that has a mount namespace of its own and ends with
-//! it: the caller's `stage` stays as it is, and what leaves the namespace is a detached mount.
+//! The kernel accepts layers from the caller's own mount namespace only; before Linux 6.15 it accepts no
+//! detached mount either. So a thread with a mount namespace of its own builds the overlay and then ends.
+//! The caller's `stage` stays as it is; the result is a detached mount.
 
-use super::ground::{map, overlay};
+use super::root_source::{map, overlay};
 use crate::base::error::{Context, Error, Result};
 use crate::base::files;
 use crate::base::sys::mount::{self, NOEXEC, NOSUID, RDONLY};
@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Where the host's device nodes go when the image's are only empty files.
+/// Device nodes that are bound from the host if the image's are only empty files.
 pub(super) const DEVICES: [&str; 6] = [
     "/dev/null",
     "/dev/zero",
@@ -28,12 +28,12 @@ pub(super) const DEVICES: [&str; 6] = [
     "/dev/tty",
 ];
 
-/// A detached mount of what is in the directories `root` and `empty` beneath `path`, which must still
-/// be those that were `compared`.
+/// Returns a detached overlay of the directories `root` and `empty` beneath `path`, which must still be
+/// the `compared` ones.
 ///
-/// What is attached to `stage` meanwhile is seen by a thread alone that ends with this: who removes the stage later
-/// removes nothing of the image's.
-pub(super) fn lay(
+/// Only a thread that ends with this call sees the mounts on `stage`: removing the stage later removes
+/// none of the image's files.
+pub(super) fn prepare(
     path: &Path,
     compared: [&OwnedFd; 2],
     needs_devices: bool,
@@ -45,16 +45,16 @@ pub(super) fn lay(
             .name("overlay".into())
             .spawn_scoped(scope, || {
                 leave_mounts()?;
-                lay_here(path, compared, needs_devices, namespace, stage)
+                prepare_here(path, compared, needs_devices, namespace, stage)
             })
             .context(|| "clone(thread)")?;
-        let laid = thread.join();
-        laid.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let prepared = thread.join();
+        prepared.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-/// Mounts on `stage` for good, in this thread's mount namespace.
-fn lay_here(
+/// Builds the overlay in this thread's mount namespace, and leaves mounts on `stage` there.
+fn prepare_here(
     path: &Path,
     compared: [&OwnedFd; 2],
     needs_devices: bool,
@@ -64,7 +64,7 @@ fn lay_here(
     let layers = mount::open_tree_clone_of(reopen(path)?.as_fd())
         .context(|| format!("open_tree({path:?}, OPEN_TREE_CLONE)"))?;
     map(&layers, namespace).map_err(|error| {
-        error.hint("the store's file system has to know idmapped mounts (ext4, XFS, btrfs)")
+        error.hint("the store's file system must support idmapped mounts (ext4, XFS, btrfs)")
     })?;
     let stage = CString::new(stage.as_os_str().as_bytes())
         .map_err(|_| Error::usage(format_args!("{stage:?}"), "has a NUL byte"))?;
@@ -87,24 +87,24 @@ fn lay_here(
     mount::open_tree_clone_all(root.as_fd()).context(|| "open_tree(root, OPEN_TREE_CLONE)")
 }
 
-/// Tries what a launch as root does with two directories beneath `place`: they are gone afterwards.
+/// Tries to mount two directories beneath `place` as a launch as root does, and removes them afterwards.
 pub fn try_overlay(place: &Path) -> Result<()> {
     let top = place.join(format!(".imrun-doctor-{}", std::process::id()));
     let make = |path: &Path| std::fs::create_dir(path).context(|| format!("mkdir({path:?})"));
     make(&top)?;
-    let lay = || {
+    let attempt = || {
         for name in ["root", "empty", "stage"] {
             make(&top.join(name))?;
         }
         let [root, empty] = ["root", "empty"].map(|name| reopen(&top.join(name)));
-        lay(&top, [&root?, &empty?], false, None, &top.join("stage")).map(drop)
+        prepare(&top, [&root?, &empty?], false, None, &top.join("stage")).map(drop)
     };
-    let tried = lay();
+    let tried = attempt();
     let removed = files::remove_tree(&top);
     tried.and(removed)
 }
 
-/// What is mounted from here on is seen by nobody else.
+/// Enters a private mount namespace.
 fn leave_mounts() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context(|| "unshare(CLONE_NEWNS)")?;
     let none: Option<&CStr> = None;
@@ -123,8 +123,8 @@ fn attach(root: &OwnedFd, stage: &CStr) -> Result<()> {
         .context(|| format!("move_mount({stage:?})"))
 }
 
-/// Opens the very directory that was compared: it may have been exchanged since, or only been mounted
-/// where it was.
+/// Opens the directory `name`, which must be the one that was compared: it may have been replaced or
+/// hidden by a mount since.
 fn layer(layers: &OwnedFd, name: &str, compared: &OwnedFd) -> Result<OwnedFd> {
     let found = open_in(layers, name, OFlag::O_DIRECTORY)?;
     let inode = |file: &OwnedFd| fstat(file).map(|status| (status.st_dev, status.st_ino));
@@ -149,13 +149,14 @@ fn open_in(root: &OwnedFd, path: &str, flags: OFlag) -> Result<OwnedFd> {
     openat2(root, path, how).context(|| format!("openat2(root, {path:?}, O_PATH)"))
 }
 
-/// The host's own node over the empty file: a device that this user namespace did not make opens.
+/// Binds the host's device node over the empty file. A device node can be opened only if the user
+/// namespace did not create it.
 fn bind_device(root: &OwnedFd, path: &str) -> Result<()> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let node = open(path, flags, Mode::empty()).context(|| format!("open({path:?}, O_PATH)"))?;
     let kind = fstat(&node).context(|| format!("fstat({path:?})"))?.st_mode;
     if kind & SFlag::S_IFMT.bits() != SFlag::S_IFCHR.bits() {
-        return Err(Error::unsupported(path, "is no device on this host"));
+        return Err(Error::unsupported(path, "is not a device on this host"));
     }
     let node = mount::open_tree_clone_of(node.as_fd())
         .context(|| format!("open_tree({path:?}, OPEN_TREE_CLONE)"))?;
@@ -169,9 +170,9 @@ fn bind_device(root: &OwnedFd, path: &str) -> Result<()> {
 fn too_old(call: &str, errno: Errno) -> Error {
     let error = Error::system(call, errno.desc());
     match errno {
-        Errno::ENODEV => error.hint("this kernel has no overlayfs: CONFIG_OVERLAY_FS"),
-        Errno::EINVAL => error.hint("as root, the driver overlay takes Linux 5.19 or later"),
-        Errno::EPERM => error.hint("without root, the driver overlay takes Linux 5.11 or later"),
+        Errno::ENODEV => error.hint("enable CONFIG_OVERLAY_FS: this kernel has no overlayfs"),
+        Errno::EINVAL => error.hint("as root, the driver overlay needs Linux 5.19 or later"),
+        Errno::EPERM => error.hint("without root, the driver overlay needs Linux 5.11 or later"),
         _ => error,
     }
 }

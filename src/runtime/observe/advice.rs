@@ -1,26 +1,26 @@
-//! Settings with which well-known programs stop writing.
+//! Advice: settings that stop well-known programs from writing files.
 
 use super::report::Effect;
 
-/// A piece of advice, and when it fits.
+/// A piece of advice and the attempts that it applies to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Advice {
-    /// The start of the program's file name; empty: any.
+    /// Prefix of the program's file name; empty applies to every program.
     program: &'static str,
-    /// Its attempt.
+    /// Attempt that it applies to.
     what: What,
-    /// The setting.
+    /// The setting, as shown to the user.
     pub does: &'static str,
     /// Documentation of the setting.
     source: &'static str,
 }
 
-/// The attempts that a piece of advice fits.
+/// Kinds of attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
-    /// A path that has this in it.
+    /// A path that contains this text.
     Path(&'static str),
-    /// Another user or other groups for the process.
+    /// A change of the process's user or groups.
     Ids,
     /// One of these calls.
     Call(&'static [&'static str]),
@@ -49,7 +49,7 @@ const fn about_what(
     }
 }
 
-/// Tried in order.
+/// Advice, in the order in which it is tried.
 const TABLE: &[Advice] = &[
     advice(
         "python",
@@ -275,7 +275,7 @@ const TABLE: &[Advice] = &[
     ),
 ];
 
-/// The calls by which a process becomes another user.
+/// Calls that change a process's user or groups.
 const IDS: [&str; 7] = [
     "setuid",
     "setreuid",
@@ -286,7 +286,7 @@ const IDS: [&str; 7] = [
     "setgroups",
 ];
 
-/// Returns the advice on an attempt, if there is some.
+/// Returns the advice for an attempt, if there is any.
 pub fn about(effect: &Effect) -> Option<&'static Advice> {
     let program = effect.executable.as_deref().unwrap_or_default();
     let program = program.rsplit('/').next().unwrap_or_default();
@@ -304,7 +304,7 @@ impl What {
         }
     }
 
-    /// Returns true if all that fits `other` fits this as well.
+    /// Returns true if everything that `other` matches also matches this.
     #[cfg(test)]
     fn covers(self, other: What) -> bool {
         match (self, other) {
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_may_not_become_another_user_is_told_how_to_start_as_him() {
+    fn a_program_that_cannot_change_its_user_gets_advice_to_start_as_that_user() {
         let does = |program: &str, syscall| {
             let effect = Effect {
                 syscall,

@@ -1,55 +1,57 @@
-//! Judges an attempt: the change that a call would have made, and the errno that the kernel gives it.
+//! Judges an attempt: the change that a call would have made, and the errno that the kernel returns.
 
+use super::caller::{Caller, Found, Place, Read, Target, Unread, is_trait_of_a_process};
 use super::calls::{Action, Call, Subject};
 use super::ioctls;
 use super::privilege;
 use super::report::{Key, What};
-use super::scene::{Found, Place, Read, Scene, Target, Unread, is_trait_of_a_process};
 use super::walk::walk;
 use crate::base::sys::seccomp::Notification;
 use nix::errno::Errno;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// A call as it was made, with what its pointers lead to.
+/// A call with its arguments, and the memory that they point to.
 pub struct Attempt<'a> {
-    /// Which call.
+    /// The call.
     pub call: &'static Call,
     arguments: [u64; 6],
-    /// The thread that made it.
-    pub scene: &'a Scene,
-    /// The name that it gives, as the app wrote it; None if it gives none.
+    /// Thread that makes the call.
+    pub caller: &'a Caller,
+    /// Name in the call, as the app wrote it; `None` if it has none.
     pub name: Option<Vec<u8>>,
-    /// Its other name, where it has two.
+    /// Second name, if the call has two.
     other: Option<Vec<u8>>,
-    /// The bytes of a socket's address.
+    /// Text of a symbolic link to create.
+    link: Option<Vec<u8>>,
+    /// Bytes of a socket address.
     address: Vec<u8>,
 }
 
-/// The verdict on a call.
+/// Verdict on a call.
 #[derive(Debug)]
 pub enum Verdict {
     /// The call would change something. The kernel refuses it, and imrun reports it.
     Change(Change),
     /// The call changes nothing, whatever another thread does meanwhile.
     Harmless,
-    /// The call changes nothing as long as names and descriptors stay the same. Where imrun does not
-    /// rely on that, it does this in the kernel's place.
+    /// The call changes nothing as long as names and descriptors stay the same. If imrun must not rely on
+    /// that, it takes this action instead of the kernel.
     Exempt(StandIn),
 }
 
-/// Action that imrun takes in place of the kernel, which would read names and descriptors again.
+/// Action that imrun takes instead of the kernel, which would read names and descriptors again.
 #[derive(Debug)]
 pub enum StandIn {
     /// The call fails.
     Fail(Errno),
-    /// The call works, and does nothing.
+    /// The call succeeds and does nothing.
     Succeed,
-    /// The app gets a descriptor of what was found.
+    /// The app receives a descriptor of the target.
     Open(Target),
-    /// The app's descriptor is made shorter or longer.
+    /// imrun sets the length of the app's file.
     Truncate,
-    /// The app's socket gets this address, which is no path.
+    /// imrun binds the app's socket to this address, which is not a path.
     Bind(Vec<u8>),
 }
 
@@ -60,38 +62,46 @@ pub struct Change {
     pub place: Option<Place>,
     /// Place of the call's second name, if it has two.
     pub other: Option<PathBuf>,
-    /// Other argument of the call: a request of ioctl(2), ids.
+    /// Other argument of the call: an ioctl(2) request, or ids.
     pub argument: Option<String>,
-    /// Errno that imrun expects the call to fail with. Only the kernel knows: a filter of the app's own
-    /// can make it another.
+    /// Errno that imrun expects the call to fail with. Only the kernel knows the actual one: a filter of
+    /// the app's own can change it.
     pub errno: Option<Errno>,
     /// True if imrun could not read the name or the descriptor.
     pub is_unread: bool,
-    /// True if it would change the process alone, and no file system.
+    /// True if it would change only the process, and no file system.
     pub is_of_process: bool,
-    /// True if the same words name something else for another process.
-    pub is_personal: bool,
+    /// True if the same name leads elsewhere for another process.
+    pub is_per_process: bool,
 }
 
-/// The words of a call: the same words from the same directories are the same attempt.
+/// The words of a call: two calls with the same words and directories are the same attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Spelling {
     number: u32,
     flags: i32,
     names: [Option<(PathBuf, Vec<u8>)>; 2],
+    link: Option<Vec<u8>>,
 }
 
 impl<'a> Attempt<'a> {
-    /// Reads what the call names.
+    /// Reads the names in the call.
     ///
     /// # Errors
-    /// The thread's memory cannot be read: it passed a wrong pointer, or is gone.
-    pub fn read(call: &'static Call, told: &Notification, scene: &'a Scene) -> Read<Attempt<'a>> {
-        let mut attempt = Attempt::without_names(call, told, scene);
+    /// The thread's memory cannot be read: it passed an invalid pointer, or is gone.
+    pub fn read(
+        call: &'static Call,
+        notification: &Notification,
+        caller: &'a Caller,
+    ) -> Read<Attempt<'a>> {
+        let mut attempt = Attempt::without_names(call, notification, caller);
         if let Subject::Address(place, length) = call.subject {
             attempt.address = attempt.read_address(place, length)?;
         }
         attempt.name = attempt.read_name(call.subject)?;
+        if call.creates_link() {
+            attempt.link = Some(caller.string(attempt.arguments[0])?);
+        }
         attempt.other = match call.other {
             Some(other) => attempt.read_name(other)?,
             None => None,
@@ -99,18 +109,19 @@ impl<'a> Attempt<'a> {
         Ok(attempt)
     }
 
-    /// Makes the attempt of a call whose names were not read.
+    /// Makes an attempt without reading the names.
     pub fn without_names(
         call: &'static Call,
-        told: &Notification,
-        scene: &'a Scene,
+        notification: &Notification,
+        caller: &'a Caller,
     ) -> Attempt<'a> {
         Attempt {
             call,
-            arguments: told.arguments,
-            scene,
+            arguments: notification.arguments,
+            caller,
             name: None,
             other: None,
+            link: None,
             address: Vec::new(),
         }
     }
@@ -124,7 +135,7 @@ impl<'a> Attempt<'a> {
         match self.arguments[place] {
             0 if self.call.takes_null(&self.arguments) => Ok(None),
             0 => Err(Unread(Errno::EFAULT)),
-            address => self.scene.string(address).map(Some),
+            address => self.caller.string(address).map(Some),
         }
     }
 
@@ -134,7 +145,7 @@ impl<'a> Attempt<'a> {
         if length > LONGEST {
             return Err(Unread(Errno::EINVAL));
         }
-        let bytes = self.scene.bytes(self.arguments[place], length)?;
+        let bytes = self.caller.bytes(self.arguments[place], length)?;
         if bytes.len() == length {
             Ok(bytes)
         } else {
@@ -142,29 +153,31 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The flags of an open.
+    /// Returns the flags of an open.
     pub fn flags(&self) -> Option<i32> {
         self.call.open_flags(&self.arguments)
     }
 
-    /// The descriptor of a call whose first argument that is.
+    /// Returns the descriptor of a call that has it as its first argument.
     pub fn descriptor(&self) -> i32 {
         self.arguments[0] as i32
     }
 
-    /// The length of a truncation.
+    /// Returns the length of a truncation.
     pub fn length(&self) -> i64 {
         self.arguments[1] as i64
     }
 
-    /// Returns true if it names a device that is meant to be written to.
+    /// Returns true if it names a device that programs may write to, and nothing else.
     pub fn names_device(&self) -> bool {
         let is_open_to_all = self.call.action != Action::Forbidden;
-        is_open_to_all && self.name.as_deref().is_some_and(is_device)
+        let replaces = self.call.action == Action::Remove && self.other.is_some();
+        let names_only_devices = !replaces || self.other.as_deref().is_some_and(is_device);
+        is_open_to_all && names_only_devices && self.name.as_deref().is_some_and(is_device)
     }
 
-    /// Returns the words of the call; None if it names its object by a descriptor or not at all, or if
-    /// the verdict depends on other memory that it points to.
+    /// Returns the words of the call; `None` if it names its object by a descriptor or not at all, or if
+    /// the verdict depends on other memory.
     pub fn spelling(&self) -> Option<Spelling> {
         if self.call.number() == libc::SYS_utimensat && self.arguments[2] != 0 {
             return None;
@@ -177,6 +190,7 @@ impl<'a> Attempt<'a> {
                 .flags()
                 .unwrap_or_else(|| self.call.at_flags(&self.arguments)),
             names: [None, None],
+            link: self.link.clone(),
         };
         for ((subject, name), place) in subjects.into_iter().zip(names).zip(&mut spelling.names) {
             let Some(subject) = subject else { continue };
@@ -189,7 +203,7 @@ impl<'a> Attempt<'a> {
             let start = if name.starts_with(b"/") {
                 PathBuf::new()
             } else {
-                self.scene.directory(directory).ok()?
+                self.caller.directory(directory).ok()?
             };
             *place = Some((start, name.clone()));
         }
@@ -199,7 +213,7 @@ impl<'a> Attempt<'a> {
     /// Judges the call.
     ///
     /// # Errors
-    /// A name or a descriptor that the verdict needs cannot be read.
+    /// The verdict needs a name or a descriptor that cannot be read.
     pub fn judge(&self) -> Read<Verdict> {
         match self.call.action {
             Action::Keep(errno) => Ok(self.keep(errno)),
@@ -225,7 +239,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// System V's objects are made for a key that is nobody's, or where that is asked for.
+    /// Returns true if the call creates a System V object: for IPC_PRIVATE, or with IPC_CREAT.
     fn makes_an_object(&self) -> bool {
         let flags = match self.call.number() {
             libc::SYS_msgget => self.arguments[1],
@@ -235,24 +249,24 @@ impl<'a> Attempt<'a> {
         flags as i32 & libc::IPC_CREAT != 0 || self.arguments[0] as i32 == libc::IPC_PRIVATE
     }
 
-    /// Judges a call that no container may make, whether or not its object can be found.
+    /// Judges a call that no container may make, even if its object cannot be found.
     fn forbidden(&self) -> Read<Verdict> {
         let names_something = match self.call.subject {
             Subject::Nothing => false,
             Subject::Descriptor(_) | Subject::At(..) => true,
             _ => !self.is_nameless(),
         };
-        // Nobody looks for it.
+        // The kernel looks up no name here.
         let target = if names_something {
             self.target().ok()
         } else {
             None
         };
-        self.told(target, Errno::EPERM)
+        self.verdict(target, Errno::EPERM)
     }
 
     fn become_other(&self, ids: privilege::Ids) -> Verdict {
-        let errno = privilege::refused(self.scene, ids, &self.arguments);
+        let errno = privilege::refused(self.caller, ids, &self.arguments);
         match errno {
             None => Verdict::Harmless,
             Some(_) => Verdict::Change(Change {
@@ -266,11 +280,11 @@ impl<'a> Attempt<'a> {
 
     fn change_root(&self) -> Read<Verdict> {
         let target = self.target()?;
-        // Elsewhere than in a directory the caller's rights are not looked at.
-        if target.place.found != Found::Directory || privilege::may_change_root(self.scene) {
+        // For anything but a directory the kernel does not check the caller's rights.
+        if target.place.found != Found::Directory || privilege::may_change_root(self.caller) {
             return Ok(Verdict::Harmless);
         }
-        let mut verdict = self.told(Some(target), Errno::EPERM)?;
+        let mut verdict = self.verdict(Some(target), Errno::EPERM)?;
         if let Verdict::Change(change) = &mut verdict {
             change.is_of_process = true;
         }
@@ -291,16 +305,16 @@ impl<'a> Attempt<'a> {
         }
         match opened(flags, &target.place) {
             Opened::Fails(_) if self.is_denied(&target.place, flags) => {
-                self.told(Some(target), Errno::EACCES)
+                self.verdict(Some(target), Errno::EACCES)
             }
-            Opened::Fails(errno) => self.told(Some(target), errno),
+            Opened::Fails(errno) => self.verdict(Some(target), errno),
             Opened::ChangesNothing(errno) => Ok(Verdict::Exempt(StandIn::Fail(errno))),
-            Opened::Goes => Ok(Verdict::Exempt(StandIn::Open(target))),
+            Opened::Succeeds => Ok(Verdict::Exempt(StandIn::Open(target))),
         }
     }
 
-    /// Returns true if an open fails for the user's rights. Outside the root the kernel checks them before
-    /// the mount, unless the open makes something.
+    /// Returns true if an open fails because of the user's rights. Outside the root the kernel checks
+    /// them before the mount, unless the open creates a file.
     fn is_denied(&self, place: &Place, flags: i32) -> bool {
         let Some(rights) = place.rights else {
             return false;
@@ -309,12 +323,13 @@ impl<'a> Attempt<'a> {
             return false;
         }
         if is_of_ipc_namespace(&place.path) {
-            // What imrun sees there is another namespace's. Without a root it is imrun's (rootless).
+            // The file that imrun sees there belongs to another namespace. If the container maps no root,
+            // the file's owner is imrun's user (rootless).
             let own = nix::unistd::geteuid().as_raw();
-            let root = self.scene.mapped("uid_map", 0).unwrap_or(own);
-            return self.scene.users().get(1) != Some(&root);
+            let root = self.caller.mapped("uid_map", 0).unwrap_or(own);
+            return self.caller.users().get(1) != Some(&root);
         }
-        !self.scene.may(access(flags), rights)
+        !self.caller.may(access(flags), rights)
     }
 
     fn make(&self) -> Read<Verdict> {
@@ -326,11 +341,11 @@ impl<'a> Attempt<'a> {
         }
         let target = self.target()?;
         let errno = match target.place.found {
-            Found::NoWay(errno) => errno,
-            // procfs has no place for a name that it does not know.
+            Found::Unreachable(errno) => errno,
+            // In procfs, unknown names do not exist.
             Found::Nothing if target.place.path.starts_with("/proc") => Errno::ENOENT,
             Found::Nothing => Errno::EROFS,
-            // It is there already (mkdir -p): that would change nothing anywhere.
+            // It exists already (mkdir -p): the call would change nothing on any file system.
             _ => {
                 let errno = match self.call.subject {
                     Subject::Address(..) => Errno::EADDRINUSE,
@@ -339,27 +354,29 @@ impl<'a> Attempt<'a> {
                 return Ok(Verdict::Exempt(StandIn::Fail(errno)));
             }
         };
-        self.told(Some(target), errno)
+        self.verdict(Some(target), errno)
     }
 
     fn remove(&self) -> Read<Verdict> {
         if self.is_nameless() {
             return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENOENT)));
         }
-        let target = self.target()?;
-        if is_device(target.place.path.as_os_str().as_bytes()) {
+        let (target, other) = (self.target()?, self.other_target()?);
+        let is_a_device = |target: &Target| is_device(target.place.path.as_os_str().as_bytes());
+        // A device that is renamed would replace something else, or appear somewhere else.
+        if is_a_device(&target) && other.as_ref().is_none_or(is_a_device) {
             return Ok(Verdict::Exempt(StandIn::Fail(Errno::EACCES)));
         }
         let errno = match target.place.found {
-            Found::NoWay(errno) => errno,
+            Found::Unreachable(errno) => errno,
             _ => Errno::EROFS,
         };
-        self.told(Some(target), errno)
+        self.verdict(Some(target), errno)
     }
 
     fn change(&self) -> Read<Verdict> {
         if self.call.is_missing() {
-            return self.told(self.target().ok(), Errno::ENOSYS);
+            return self.verdict(self.target().ok(), Errno::ENOSYS);
         }
         if self.touches_nothing()? {
             return Ok(Verdict::Exempt(StandIn::Succeed));
@@ -377,22 +394,22 @@ impl<'a> Attempt<'a> {
             _ => None,
         };
         let errno = match (target.place.found, request) {
-            (Found::NoWay(errno), _) => errno,
+            (Found::Unreachable(errno), _) => errno,
             (Found::Nothing, _) => Errno::ENOENT,
-            (_, Some(request)) => request.errno(self.scene, &target, self.arguments[2])?,
+            (_, Some(request)) => request.errno(self.caller, &target, self.arguments[2])?,
             (_, None) => Errno::EROFS,
         };
-        let mut verdict = self.told(Some(target), errno)?;
+        let mut verdict = self.verdict(Some(target), errno)?;
         if let Verdict::Change(change) = &mut verdict {
             change.argument = request.map(|request| request.name.into());
         }
         Ok(verdict)
     }
 
-    /// Returns the errno of a change of attributes that spares all file systems.
+    /// Returns the errno of a change of attributes that would change no file system.
     fn spares(&self, place: &Place) -> Option<Errno> {
         match (place.found, self.call.name) {
-            // They cannot be made shorter anywhere.
+            // These cannot be truncated on any file system.
             (Found::Directory, "truncate") => Some(Errno::EISDIR),
             (Found::Stream, "truncate") => Some(Errno::EINVAL),
             // Another thread could put a file in its place before the kernel looks.
@@ -403,13 +420,13 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Returns true for utimensat(2) that leaves both times as they are.
+    /// Returns true for a utimensat(2) that leaves both times unchanged.
     fn touches_nothing(&self) -> Read<bool> {
         if self.call.number() != libc::SYS_utimensat || self.arguments[2] == 0 {
             return Ok(false);
         }
-        // Two of struct timespec: seconds and nanoseconds.
-        let times: [u8; 32] = self.scene.array(self.arguments[2])?;
+        // Two struct timespec: seconds and nanoseconds.
+        let times: [u8; 32] = self.caller.array(self.arguments[2])?;
         let leave = (libc::UTIME_OMIT as u64).to_ne_bytes();
         Ok(times[8..16] == leave && times[24..] == leave)
     }
@@ -419,31 +436,32 @@ impl<'a> Attempt<'a> {
         let shortens = self.call.number() == libc::SYS_ftruncate;
         let errno = match (target.place.found, shortens) {
             (Found::Outside, true) => return Ok(Verdict::Exempt(StandIn::Truncate)),
-            // Memory that imrun took for the app would count as imrun's own.
+            // Memory that imrun allocated for the app would be charged to imrun.
             (Found::Outside, false) => {
                 return Ok(Verdict::Exempt(StandIn::Fail(Errno::EOPNOTSUPP)));
             }
             (Found::Stream, true) => return Ok(Verdict::Exempt(StandIn::Fail(Errno::EINVAL))),
             (Found::Stream, false) => return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENODEV))),
-            // They look at the descriptor, which is open for reading alone.
+            // The kernel checks the descriptor, which is open for reading only.
             (_, true) => Errno::EINVAL,
             (_, false) if (self.arguments[2] as i64) < 0 => Errno::EINVAL,
             (_, false) if self.arguments[3] as i64 <= 0 => Errno::EINVAL,
             (_, false) => Errno::EBADF,
         };
-        self.told(Some(target), errno)
+        self.verdict(Some(target), errno)
     }
 
-    /// Returns the verdict on a change that fails with `errno`, unless its second name makes that another.
-    fn told(&self, target: Option<Target>, errno: Errno) -> Read<Verdict> {
+    /// Returns the verdict on a change that fails with `errno`, or with another errno that the second
+    /// name causes.
+    fn verdict(&self, target: Option<Target>, errno: Errno) -> Read<Verdict> {
         let other = self.other_target()?;
         let missing = match (
             self.call.action,
             other.as_ref().map(|other| other.place.found),
         ) {
-            (Action::Make, Some(Found::NoWay(errno))) => Some(errno),
+            (Action::Make, Some(Found::Unreachable(errno))) => Some(errno),
             (Action::Make, Some(Found::Nothing)) => Some(Errno::ENOENT),
-            (Action::Remove, Some(Found::NoWay(errno))) => Some(errno),
+            (Action::Remove, Some(Found::Unreachable(errno))) => Some(errno),
             _ => None,
         };
         let targets = [target.as_ref(), other.as_ref()];
@@ -454,15 +472,19 @@ impl<'a> Attempt<'a> {
             _ => None,
         });
         Ok(Verdict::Change(Change {
-            is_personal: targets.iter().flatten().any(|target| target.personal),
+            is_per_process: targets.iter().flatten().any(|target| target.is_per_process),
             errno: Some(missing.unwrap_or(errno)),
             place: target.map(|target| target.place),
             other: other.map(|target| target.place.path),
+            argument: self
+                .link
+                .as_ref()
+                .map(|link| String::from_utf8_lossy(link).into_owned()),
             ..Change::default()
         }))
     }
 
-    /// Returns true if the name is empty, or there is none.
+    /// Returns true if the name is empty or missing.
     fn is_nameless(&self) -> bool {
         self.name.as_ref().is_none_or(Vec::is_empty)
     }
@@ -476,7 +498,7 @@ impl<'a> Attempt<'a> {
         let Some(subject) = self.call.other else {
             return Ok(None);
         };
-        // linkat(2)'s; the others have no such flag, and none follows a link.
+        // A flag of linkat(2); the other calls have no such flag and do not follow links.
         let follows = self.call.at_flags(&self.arguments) & libc::AT_SYMLINK_FOLLOW != 0;
         self.lead(subject, self.other.as_deref(), follows).map(Some)
     }
@@ -485,23 +507,28 @@ impl<'a> Attempt<'a> {
         let name = name.unwrap_or_default();
         let directory = match subject {
             Subject::Descriptor(place) => {
-                return self.scene.descriptor(self.arguments[place] as i32);
+                return self.caller.descriptor(self.arguments[place] as i32);
             }
             Subject::At(directory, _) => self.arguments[directory] as i32,
             _ => libc::AT_FDCWD,
         };
-        // futimens(3), and AT_EMPTY_PATH: the descriptor itself.
+        // futimens(3) and AT_EMPTY_PATH mean the descriptor itself.
         if name.is_empty() && directory != libc::AT_FDCWD {
-            return self.scene.descriptor(directory);
+            return self.caller.descriptor(directory);
         }
         if name.starts_with(b"/") {
-            walk(self.scene, Path::new("/"), name, follow)
+            walk(self.caller, Path::new("/"), name, follow)
         } else {
-            walk(self.scene, &self.scene.directory(directory)?, name, follow)
+            walk(
+                self.caller,
+                &self.caller.directory(directory)?,
+                name,
+                follow,
+            )
         }
     }
 
-    /// Returns what two equal attempts have in common.
+    /// Returns the properties that equal attempts share.
     pub fn key(&self, change: &Change) -> Key {
         let what = match (change.is_unread, &change.place) {
             (true, _) => What::Unread,
@@ -519,12 +546,12 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Returns true for the image's own files: their superblock is read-only, not the mount alone.
+/// Returns true for the image's files: their superblock is read-only, not just the mount.
 fn in_root(path: &Path) -> bool {
     mount(path) == "/"
 }
 
-/// The file system that a path is in.
+/// Returns the mount point of the file system that a path is in.
 fn mount(path: &Path) -> &'static str {
     let others = ["/proc", "/sys/fs/cgroup", "/sys"];
     let other = others.into_iter().find(|other| path.starts_with(other));
@@ -542,8 +569,8 @@ fn is_of_ipc_namespace(path: &Path) -> bool {
         || name.is_some_and(|name| objects.iter().any(|object| name.starts_with(object)))
 }
 
-/// The devices that every container has, by the names under which they are known: to write to them
-/// is what they are for, and whoever took one for a file of its own wanted no file.
+/// Returns true for the devices that every container has, by their usual names. Programs are meant to
+/// write to them: whoever opens one does not want a file.
 fn is_device(path: &[u8]) -> bool {
     let names: [&[u8]; 6] = [
         b"/dev/null",
@@ -564,19 +591,20 @@ enum Opened {
     /// The open fails on a writable file system as well.
     ChangesNothing(Errno),
     /// The open works.
-    Goes,
+    Succeeds,
 }
 
-/// In the order in which the kernel looks (Linux, fs/namei.c, fs/open.c).
+/// Returns the outcome of an open. The order of the checks is the kernel's (Linux, fs/namei.c,
+/// fs/open.c).
 fn opened(flags: i32, place: &Place) -> Opened {
-    use Opened::{ChangesNothing, Fails, Goes};
+    use Opened::{ChangesNothing, Fails, Succeeds};
     let has = |flag| flags & flag == flag;
     let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || has(libc::O_TRUNC);
     match place.found {
-        Found::NoWay(errno) => Fails(errno),
+        Found::Unreachable(errno) => Fails(errno),
         Found::Directory if has(libc::O_TMPFILE) => Fails(Errno::EROFS),
         Found::Nothing if !has(libc::O_CREAT) || has(libc::O_TMPFILE) => Fails(Errno::ENOENT),
-        // procfs has no place for a name that it does not know.
+        // In procfs, unknown names do not exist.
         Found::Nothing if place.path.starts_with("/proc") => Fails(Errno::ENOENT),
         Found::Nothing => Fails(Errno::EROFS),
         _ if has(libc::O_CREAT | libc::O_EXCL) => ChangesNothing(Errno::EEXIST),
@@ -584,8 +612,8 @@ fn opened(flags: i32, place: &Place) -> Opened {
         Found::Link => ChangesNothing(Errno::ELOOP),
         _ if has(libc::O_DIRECTORY) => ChangesNothing(Errno::ENOTDIR),
         Found::File if writes => Fails(Errno::EROFS),
-        // Devices, and what descriptors lead to, are meant to be written to.
-        Found::File | Found::Stream | Found::Outside => Goes,
+        // Devices and the targets of descriptors may be written to.
+        Found::File | Found::Stream | Found::Outside => Succeeds,
     }
 }
 
@@ -598,7 +626,8 @@ pub fn access(flags: i32) -> u32 {
     }
 }
 
-/// The path of a Unix socket's address; empty for any other, and for an abstract one (unix(7)).
+/// Returns the path of a Unix socket address; empty for any other family and for an abstract address
+/// (unix(7)).
 fn socket_path(address: &[u8]) -> Vec<u8> {
     let unix = (libc::AF_UNIX as libc::sa_family_t).to_ne_bytes();
     let path = address.strip_prefix(&unix).unwrap_or_default();
@@ -606,7 +635,7 @@ fn socket_path(address: &[u8]) -> Vec<u8> {
     path[..end.unwrap_or(path.len())].to_vec()
 }
 
-/// The flags of an open(2) that say what it is for, as its manual page writes them.
+/// Returns the names of an open(2)'s main flags, as its manual page spells them.
 pub fn flag_names(flags: i32) -> String {
     let access = match flags & libc::O_ACCMODE {
         libc::O_RDONLY => "O_RDONLY",
@@ -638,13 +667,13 @@ mod tests {
 
     #[test]
     fn an_open_fails_as_the_kernel_lets_it_fail() {
-        use Found::{Directory, File, Link, NoWay, Nothing, Stream};
-        use Opened::{ChangesNothing, Fails, Goes};
+        use Found::{Directory, File, Link, Nothing, Stream, Unreachable};
+        use Opened::{ChangesNothing, Fails, Succeeds};
         for (flags, found, comes_to) in [
             (O_WRONLY, File, Fails(Errno::EROFS)),
             (O_WRONLY | O_CREAT, Nothing, Fails(Errno::EROFS)),
             (O_WRONLY, Nothing, Fails(Errno::ENOENT)),
-            (O_RDONLY | O_CREAT, File, Goes),
+            (O_RDONLY | O_CREAT, File, Succeeds),
             (O_RDONLY | O_TRUNC, File, Fails(Errno::EROFS)),
             (
                 O_RDWR | O_CREAT | O_EXCL,
@@ -657,10 +686,10 @@ mod tests {
             (O_WRONLY | O_DIRECTORY, File, ChangesNothing(Errno::ENOTDIR)),
             (
                 O_WRONLY | O_CREAT,
-                NoWay(Errno::ENOTDIR),
+                Unreachable(Errno::ENOTDIR),
                 Fails(Errno::ENOTDIR),
             ),
-            (O_WRONLY | O_CREAT | O_TRUNC, Stream, Goes),
+            (O_WRONLY | O_CREAT | O_TRUNC, Stream, Succeeds),
         ] {
             let place = Place {
                 path: "/x".into(),

@@ -1,7 +1,7 @@
-//! The calls by which a program changes a file system, and where each names what it would change.
+//! Calls that change a file system, and the arguments that name their objects.
 //!
-//! Source: Linux, include/linux/syscalls.h, and the manual page of each call. What a filter cannot
-//! see, openat2 and io_uring, no container may call (runtime/seccomp/calls.rs).
+//! Source: Linux, include/linux/syscalls.h, and the manual page of each call. openat2 and io_uring, whose
+//! arguments a filter cannot see, are denied to every container (runtime/seccomp/calls.rs).
 
 use super::ioctls;
 use super::privilege::Ids;
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-/// A call, and how to read its arguments; those are named by their places, from 0.
+/// A call, and the positions of its arguments, counted from 0.
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
     number: c_long,
@@ -22,11 +22,11 @@ pub struct Call {
     pub action: Action,
     /// Object that it would change.
     pub subject: Subject,
-    /// The other name of it, where there are two.
+    /// Second object, if it names two.
     pub other: Option<Subject>,
 }
 
-/// The way in which a call names its object.
+/// Way in which a call names its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
     /// Path from the working directory.
@@ -43,36 +43,35 @@ pub enum Subject {
     Nothing,
 }
 
-/// The effect of a call.
+/// Effect of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Opens a file, as its flags say.
+    /// Opens a file, depending on its flags.
     Open(Flags),
-    /// Makes a new name.
+    /// Creates a name.
     Make,
-    /// Takes a name away, or moves one.
+    /// Removes or moves a name.
     Remove,
-    /// Changes the attributes of what is there.
+    /// Changes attributes of an existing object.
     Change,
-    /// Changes the bytes of an open file.
+    /// Changes the content of an open file.
     Write,
-    /// Does what no container may do: it fails with EPERM whatever the root is.
+    /// No container may do it: fails with EPERM, independently of the root.
     Forbidden,
-    /// Makes or removes something in the kernel's memory, where there is no room for any: fails with
-    /// this errno.
+    /// Creates or removes an object in the kernel's memory, whose limit is 0: fails with this errno.
     Keep(Errno),
-    /// Gives the process another user or other groups: refused, and no change of a file system.
+    /// Changes the process's user or groups: refused, though it changes no file system.
     Become(Ids),
-    /// Gives the process another root directory: the same.
+    /// Changes the process's root directory: refused, though it changes no file system.
     ChangeRoot,
 }
 
-/// The place of the flags of an open(2).
+/// Position of the flags of an open(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flags {
     /// In this argument.
     Argument(usize),
-    /// They are those of creat(2).
+    /// Implied, as for creat(2).
     Creat,
 }
 
@@ -221,7 +220,7 @@ const CALLS: &[Call] = &[
     ),
 ];
 
-/// Calls that newer architectures never had.
+/// Calls that newer architectures do not have.
 #[cfg(target_arch = "x86_64")]
 const OLD: &[Call] = &[
     call(libc::SYS_open, "open", Open(Flags::Argument(1)), Path(0)),
@@ -243,7 +242,7 @@ const OLD: &[Call] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD: &[Call] = &[];
 
-/// The call of a number.
+/// Returns the call with a number.
 pub fn of(number: u32) -> Option<&'static Call> {
     static TABLE: LazyLock<BTreeMap<u32, &Call>> =
         LazyLock::new(|| all().map(|call| (call.number as u32, call)).collect());
@@ -254,10 +253,11 @@ fn all() -> impl Iterator<Item = &'static Call> {
     CALLS.iter().chain(OLD)
 }
 
-/// The call by which a process ends. It changes nothing: it is asked about where it is to wait.
+/// Number of the call that ends a process. It changes nothing: the filter reports it if the exit has to
+/// wait.
 pub const EXIT: u32 = libc::SYS_exit_group as u32;
 
-/// The numbers that the filter asks about, and when.
+/// Returns the calls that the filter reports, with the conditions.
 pub fn watched() -> impl Iterator<Item = (u32, Watch)> {
     all().flat_map(|call| {
         watches(call)
@@ -266,8 +266,8 @@ pub fn watched() -> impl Iterator<Item = (u32, Watch)> {
     })
 }
 
-/// Conditions under which the filter asks. All other calls of the number change nothing: an open for
-/// reading, another ioctl.
+/// Returns the conditions under which the filter reports a call. Other calls with the same number change
+/// nothing: an open for reading, another ioctl.
 fn watches(call: &Call) -> Vec<Watch> {
     let bits = |argument, mask: c_int, value: c_int| Condition {
         argument,
@@ -289,12 +289,17 @@ fn watches(call: &Call) -> Vec<Watch> {
 }
 
 impl Call {
-    /// Its number on this architecture.
+    /// Returns true for a call that creates a symbolic link, whose text is its first argument.
+    pub fn creates_link(&self) -> bool {
+        ["symlink", "symlinkat"].contains(&self.name)
+    }
+
+    /// Returns its number on this architecture.
     pub fn number(&self) -> c_long {
         self.number
     }
 
-    /// The flags with which it opens a file, if it does; those of creat(2) are what that is short for.
+    /// Returns the open flags, if it opens a file; for creat(2), the flags that it stands for.
     pub fn open_flags(&self, arguments: &[u64; 6]) -> Option<c_int> {
         match self.action {
             Open(Flags::Argument(place)) => Some(arguments[place] as c_int),
@@ -303,10 +308,10 @@ impl Call {
         }
     }
 
-    /// Returns true if this kernel is too old to have it: then it fails with ENOSYS.
+    /// Returns true if this kernel does not have the call: it then fails with ENOSYS.
     pub fn is_missing(&self) -> bool {
         static MISSING: LazyLock<Vec<c_long>> = LazyLock::new(|| {
-            // The last number of Linux 5.19 is 450; since then all architectures count alike.
+            // The last number of Linux 5.19 is 450; later numbers are the same on all architectures.
             let young = all().filter(|call| call.number > 450 && call.action == Change);
             let missing = young.filter(|call| !probe::has_call(call.number));
             missing.map(|call| call.number).collect()
@@ -314,7 +319,7 @@ impl Call {
         MISSING.contains(&self.number)
     }
 
-    /// The flags `AT_*` of a call that has some.
+    /// Returns the `AT_*` flags of a call; 0 if it has none.
     pub fn at_flags(&self, arguments: &[u64; 6]) -> c_int {
         let place = match self.number {
             numbers::SYS_fchmodat2 | libc::SYS_utimensat => 3,
@@ -325,18 +330,18 @@ impl Call {
         arguments[place] as c_int
     }
 
-    /// Returns true if an empty name, or none, stands for the descriptor beside it.
+    /// Returns true if an empty or missing name means the descriptor beside it.
     pub fn takes_no_name(&self, arguments: &[u64; 6]) -> bool {
         self.action == Forbidden || self.at_flags(arguments) & libc::AT_EMPTY_PATH != 0
     }
 
-    /// Returns true if a null pointer stands for the descriptor beside it, or for nothing.
+    /// Returns true if a null pointer means the descriptor beside it, or nothing.
     pub fn takes_null(&self, arguments: &[u64; 6]) -> bool {
         let touches = self.number == libc::SYS_utimensat || self.name == "futimesat";
         touches || self.takes_no_name(arguments)
     }
 
-    /// Returns true if its object is a symbolic link itself, not the link's target.
+    /// Returns true if the call acts on a symbolic link itself, not on its target.
     pub fn spares_links(&self, arguments: &[u64; 6]) -> bool {
         if self.at_flags(arguments) & libc::AT_SYMLINK_NOFOLLOW != 0 {
             return true;
@@ -360,7 +365,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_call_is_there_once_and_is_watched() {
+    fn every_call_is_listed_once_and_watched() {
         let mut numbers: Vec<_> = all().map(|call| call.number).collect();
         let count = numbers.len();
         numbers.sort_unstable();

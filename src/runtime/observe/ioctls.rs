@@ -1,42 +1,42 @@
-//! The requests of ioctl(2) by which a program changes files and file systems.
+//! ioctl(2) requests that change files and file systems.
 
-use super::scene::{Found, Read, Scene, Target};
+use super::caller::{Caller, Found, Read, Target};
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, fstatfs};
 use std::os::fd::AsFd;
 
-/// The file system of tree images (linux/magic.h).
+/// Magic number of the file system of tree images (linux/magic.h).
 pub const EROFS_SUPER_MAGIC: FsType = FsType(0xe0f5_e1e2);
 
-/// A request.
+/// An ioctl(2) request.
 #[derive(Debug)]
 pub struct Request {
-    /// Its number.
+    /// Number of the request.
     pub number: u32,
     /// Name, as in its header.
     pub name: &'static str,
     fails: Fails,
 }
 
-/// The check that the kernel makes first, which decides the errno (Linux, fs/ioctl.c).
+/// First check of the kernel, which decides the errno (Linux, fs/ioctl.c).
 #[derive(Debug, Clone, Copy)]
 enum Fails {
-    /// The mount: EROFS.
+    /// Read-only mount: EROFS.
     Mount,
-    /// The caller's capabilities: EPERM.
+    /// Capabilities of the caller: EPERM.
     Capabilities,
-    /// The other descriptor, then its own, which is open for reading alone: EBADF.
+    /// The other descriptor, then the request's own, which is open for reading only: EBADF.
     Share,
-    /// The same, with the other descriptor in a structure.
+    /// Like `Share`, with the other descriptor in a structure.
     ShareRange,
-    /// The file system's ability, then each file's mount.
+    /// Support by the file system, then each file's mount.
     Dedupe,
     /// The range, then the descriptor.
     Allocate,
-    /// The file system's list of requests.
+    /// Support by the file system.
     Known,
-    /// The kernel's list of requests: a 64-bit kernel does not know this one, ENOTTY.
+    /// Support by the kernel: a 64-bit kernel does not know this one, ENOTTY.
     Foreign,
 }
 
@@ -50,7 +50,8 @@ const fn request(number: u32, name: &'static str, fails: Fails) -> Request {
 
 use Fails::{Allocate, Capabilities, Dedupe, Foreign, Known, Mount, Share, ShareRange};
 
-/// Source: linux/fs.h, linux/falloc.h, linux/fscrypt.h, linux/fsverity.h and linux/msdos_fs.h.
+/// Requests that change something. Source: linux/fs.h, linux/falloc.h, linux/fscrypt.h, linux/fsverity.h
+/// and linux/msdos_fs.h.
 pub const REQUESTS: &[Request] = &[
     request(0x4008_6602, "FS_IOC_SETFLAGS", Mount),
     request(0x401c_5820, "FS_IOC_FSSETXATTR", Mount),
@@ -77,25 +78,26 @@ pub const REQUESTS: &[Request] = &[
     request(0x4004_7211, "FAT_IOCTL_SET_ATTRIBUTES", Known),
 ];
 
-/// The request of a number; the kernel takes the lower half.
+/// Returns the request with a number, of which the kernel uses the lower half.
 pub fn of(number: u64) -> Option<&'static Request> {
     let number = number as u32;
     REQUESTS.iter().find(|request| request.number == number)
 }
 
 impl Request {
-    /// Returns the errno of the request on an object of a file system; `argument` is the call's third.
-    pub fn errno(&self, scene: &Scene, target: &Target, argument: u64) -> Read<Errno> {
+    /// Returns the errno of the request on an object of a file system. `argument` is the call's third
+    /// argument.
+    pub fn errno(&self, caller: &Caller, target: &Target, argument: u64) -> Read<Errno> {
         let found = target.place.found;
         Ok(match self.fails {
             Mount => Errno::EROFS,
             Capabilities => Errno::EPERM,
             Foreign => Errno::ENOTTY,
             Known => unknown(target),
-            Share => share(scene, target, argument as i32),
+            Share => share(caller, target, argument as i32),
             ShareRange => {
-                let other = i64::from_ne_bytes(scene.array(argument)?);
-                share(scene, target, other as i32)
+                let other = i64::from_ne_bytes(caller.array(argument)?);
+                share(caller, target, other as i32)
             }
             Dedupe if found == Found::Directory => Errno::EISDIR,
             Dedupe if found != Found::File => Errno::EINVAL,
@@ -103,8 +105,8 @@ impl Request {
             Dedupe => Errno::EOPNOTSUPP,
             Allocate if found != Found::File => Errno::ENOTTY,
             Allocate => {
-                // struct space_resv: type and whence in a word, start, length.
-                let words: [u8; 24] = scene.array(argument)?;
+                // struct space_resv: type and whence in one word, start, length.
+                let words: [u8; 24] = caller.array(argument)?;
                 let length = words.last_chunk().copied().map(i64::from_ne_bytes);
                 match length {
                     Some(1..) => Errno::EBADF,
@@ -115,7 +117,7 @@ impl Request {
     }
 }
 
-/// Errno of a request that only some file systems know, and those of images do not.
+/// Returns the errno of a request that only some file systems support, those of images not among them.
 fn unknown(target: &Target) -> Errno {
     let images = [EROFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC];
     if images.iter().any(|kind| is_on(target, *kind)) {
@@ -130,12 +132,12 @@ fn is_on(target: &Target, kind: FsType) -> bool {
     status.is_some_and(|status| status.is_ok_and(|status| status.filesystem_type() == kind))
 }
 
-fn share(scene: &Scene, target: &Target, other: i32) -> Errno {
+fn share(caller: &Caller, target: &Target, other: i32) -> Errno {
     let device = |target: &Target| {
         let handle = target.handle.as_ref()?;
         fstat(handle.as_fd()).ok().map(|status| status.st_dev)
     };
-    match scene.descriptor(other) {
+    match caller.descriptor(other) {
         Err(_) => Errno::EBADF,
         Ok(other) if device(&other) != device(target) => Errno::EXDEV,
         Ok(other) if [other.place.found, target.place.found].contains(&Found::Directory) => {

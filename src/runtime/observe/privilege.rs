@@ -1,7 +1,7 @@
-//! Calls by which a program changes its user, its groups or its root, which none may in a container:
-//! daemons that start as root and become somebody else end here.
+//! Calls with which a program changes its user, groups or root, which no container may do. Daemons that
+//! start as root and switch to another user fail here.
 
-use super::scene::Scene;
+use super::caller::Caller;
 use nix::errno::Errno;
 
 // linux/capability.h
@@ -9,43 +9,44 @@ const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
 const CAP_SYS_CHROOT: u32 = 18;
 
-/// The ids that a call sets.
+/// Ids that a call sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ids {
-    /// User ids, in so many arguments.
+    /// User ids, in that number of arguments.
     Users(usize),
-    /// Group ids, in so many arguments.
+    /// Group ids, in that number of arguments.
     Groups(usize),
     /// The supplementary groups.
     Supplementary,
 }
 
 /// Returns the errno of a call that sets ids; None if the thread may set them.
-pub fn refused(scene: &Scene, ids: Ids, arguments: &[u64; 6]) -> Option<Errno> {
+pub fn refused(caller: &Caller, ids: Ids, arguments: &[u64; 6]) -> Option<Errno> {
     let (held, map, capability, count) = match ids {
-        Ids::Users(count) => (scene.users(), "uid_map", CAP_SETUID, count),
-        Ids::Groups(count) => (scene.groups(), "gid_map", CAP_SETGID, count),
-        // It is refused before anybody looks at the groups.
-        Ids::Supplementary => return (!scene.is_capable(CAP_SETGID)).then_some(Errno::EPERM),
+        Ids::Users(count) => (caller.users(), "uid_map", CAP_SETUID, count),
+        Ids::Groups(count) => (caller.groups(), "gid_map", CAP_SETGID, count),
+        // The kernel refuses it before it looks at the groups.
+        Ids::Supplementary => return (!caller.is_capable(CAP_SETGID)).then_some(Errno::EPERM),
     };
     let wanted: Vec<u32> = arguments[..count].iter().map(|id| *id as u32).collect();
     let mut errno = None;
     for (place, id) in wanted.iter().enumerate() {
-        // -1 leaves one of several as it is.
+        // -1 leaves one of several ids unchanged.
         if count > 1 && *id == u32::MAX {
             continue;
         }
-        match scene.mapped(map, *id) {
+        match caller.mapped(map, *id) {
             None => return Some(Errno::EINVAL),
             Some(id) if own(&held, count, place).any(|own| own == id) => {}
-            Some(_) if scene.is_capable(capability) => {}
+            Some(_) if caller.is_capable(capability) => {}
             Some(_) => errno = Some(Errno::EPERM),
         }
     }
     errno
 }
 
-/// Returns the ids that anybody may set at that place, of the real, effective and saved one (setreuid(2)).
+/// Returns the ids that any process may set in that argument, out of its real, effective and saved one
+/// (setreuid(2)).
 fn own(held: &[u32], count: usize, place: usize) -> impl Iterator<Item = u32> {
     let [real, effective, saved] = [held.first(), held.get(1), held.get(2)];
     let allowed = match (count, place) {
@@ -56,7 +57,7 @@ fn own(held: &[u32], count: usize, place: usize) -> impl Iterator<Item = u32> {
     allowed.into_iter().flatten().copied()
 }
 
-/// Returns the ids of a call as text; -1 is one that stays.
+/// Returns the ids of a call as text; -1 is an id that stays the same.
 pub fn written(ids: Ids, arguments: &[u64; 6]) -> String {
     let count = match ids {
         Ids::Users(count) | Ids::Groups(count) => count,
@@ -67,8 +68,8 @@ pub fn written(ids: Ids, arguments: &[u64; 6]) -> String {
 }
 
 /// Returns true if the thread may change its root directory.
-pub fn may_change_root(scene: &Scene) -> bool {
-    scene.is_capable(CAP_SYS_CHROOT)
+pub fn may_change_root(caller: &Caller) -> bool {
+    caller.is_capable(CAP_SYS_CHROOT)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The attempts of an app, each different one once with a count.
+//! Report of an app's attempts: each different one once, with a count.
 
 use super::advice;
 use super::attempt::Spelling;
@@ -7,34 +7,34 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-/// More different attempts than these are only counted.
+/// Maximum number of different attempts listed; further ones are only counted.
 const LISTED: usize = 1000;
 /// Maximum number of calls whose words are remembered; others are judged each time.
 const SPELLINGS: usize = 4000;
-/// Path that is reported of an attempt whose object imrun could not read.
+/// Path reported for an attempt whose object imrun could not read.
 pub const UNREADABLE: &str = "unreadable";
-/// More than these are not named on standard error.
+/// Maximum number of attempts named on standard error.
 const NAMED: usize = 5;
 
-/// An attempt, told for the first time.
+/// An attempt, as it is reported.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effect {
-    /// The call, as its manual page has it.
+    /// Name of the call, as in its manual page.
     pub syscall: &'static str,
     /// Path as the app gave it, or [`UNREADABLE`].
     pub path: Option<String>,
-    /// In the root, without links.
+    /// Path in the root, without links.
     pub resolved: Option<String>,
     /// Errno of the call, by name.
     pub errno: String,
-    /// The program that the thread executes.
+    /// Program that the thread executes.
     pub executable: Option<String>,
-    /// All else there is to say: an object.
+    /// Further details: an object.
     pub details: Value,
 }
 
 impl Effect {
-    /// The event's fields, of an attempt that was made so often.
+    /// Returns the fields of the event for an attempt that was made `count` times.
     pub fn fields(&self, count: u64) -> Value {
         let mut fields = self.details.clone();
         fields["count"] = json!(count);
@@ -46,7 +46,7 @@ impl Effect {
         fields
     }
 
-    /// The path to show of it, if it has one.
+    /// Returns the path to show, if there is one.
     pub fn shown(&self) -> Option<&str> {
         self.resolved.as_deref().or(self.path.as_deref())
     }
@@ -55,9 +55,9 @@ impl Effect {
 /// The properties that two equal attempts share.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// The call.
+    /// Number of the call.
     pub number: u32,
-    /// The flags of an open.
+    /// Flags of an open.
     pub flags: i32,
     /// Object that it would have changed.
     pub what: What,
@@ -72,15 +72,15 @@ pub struct Key {
 /// The object of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum What {
-    /// A place in the container.
+    /// A location in the container.
     Place(PathBuf),
-    /// A name without a place; empty if there is none.
+    /// A name without a location; empty if there is none.
     Name(Vec<u8>),
     /// An object that imrun could not read.
     Unread,
 }
 
-/// Everything that a container tried.
+/// All attempts of a container.
 #[derive(Debug, Default)]
 pub struct Report {
     effects: Vec<(Effect, u64)>,
@@ -96,11 +96,11 @@ pub struct Report {
 /// The result of counting an attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// The attempt is new: look closer, and add it.
+    /// The attempt is new: examine and add it.
     New,
-    /// The attempt at this place of the list was made so many times: report it again.
+    /// The attempt at this index of the list has been made this many times: report it again.
     Often(usize, u64),
-    /// Counted, and nothing to tell.
+    /// Counted; no report is due.
     Again,
 }
 
@@ -116,7 +116,7 @@ impl Report {
         }
     }
 
-    /// Counts another one of an attempt that is listed.
+    /// Counts a repetition of a listed attempt.
     pub fn count_again(&mut self, place: usize) -> Seen {
         self.attempts += 1;
         self.add_one(place)
@@ -132,7 +132,7 @@ impl Report {
         }
     }
 
-    /// Lists a new one that was counted; its place in the list.
+    /// Adds a counted attempt to the list; returns its index.
     pub fn add(&mut self, key: Key, effect: Effect) -> usize {
         let place = self.effects.len();
         self.places.insert(key, place);
@@ -149,22 +149,22 @@ impl Report {
         }
     }
 
-    /// Forgets the words of attempts: from now on the same words may lead elsewhere.
+    /// Forgets the words of all attempts: from now on the same words may lead elsewhere.
     pub fn forget_spellings(&mut self) {
         self.spellings.clear();
     }
 
-    /// Returns the place in the list of the attempt with these words.
+    /// Returns the index of the attempt with these words.
     pub fn find(&self, spelling: &Spelling) -> Option<usize> {
         self.spellings.get(spelling).copied()
     }
 
-    /// The attempt at a place of the list.
+    /// Returns the attempt at an index of the list.
     pub fn effect(&self, place: usize) -> &Effect {
         &self.effects[place].0
     }
 
-    /// Returns true if nothing was tried.
+    /// Returns true if there were no attempts.
     pub fn is_clean(&self) -> bool {
         self.attempts == 0
     }
@@ -179,17 +179,17 @@ impl Report {
         self.unread
     }
 
-    /// The different attempts and how often each was made, in the order in which they were first seen.
+    /// Returns the different attempts with their counts, in the order of their first occurrence.
     pub fn effects(&self) -> impl Iterator<Item = (&Effect, u64)> {
         self.effects.iter().map(|(effect, count)| (effect, *count))
     }
 
-    /// For the exit record.
+    /// Returns the entry of the exit record.
     pub fn summary(&self) -> Value {
         json!({ "attempts": self.attempts, "different": self.effects.len(), "unread": self.unread })
     }
 
-    /// One line about all of it; None when nothing was tried.
+    /// Returns a one-line summary; `None` without attempts.
     pub fn line(&self) -> Option<String> {
         if self.is_clean() {
             return None;
@@ -217,7 +217,7 @@ impl Report {
         Some(line)
     }
 
-    /// Returns the advice that fits, each piece once.
+    /// Returns the advice that applies, without duplicates.
     pub fn advice(&self) -> Vec<&'static str> {
         let mut pieces = Vec::new();
         for (effect, _) in &self.effects {
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_are_counted_and_told_at_powers_of_ten() {
+    fn repeats_are_counted_and_reported_at_powers_of_ten() {
         let mut report = Report::default();
         assert_eq!(report.count(&key("/a")), Seen::New);
         report.add(key("/a"), effect("/a"));
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clean_run_has_nothing_to_say() {
+    fn a_run_without_attempts_has_no_summary_and_no_advice() {
         let report = Report::default();
         assert_eq!((report.line(), report.advice().len()), (None, 0));
     }

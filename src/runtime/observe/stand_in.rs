@@ -1,14 +1,14 @@
-//! Calls that imrun makes in the kernel's place, so that no name is read twice.
+//! Calls that imrun makes instead of the kernel, so that no name is read twice.
 //!
-//! A call that is let go on is read again by the kernel: another thread of the app may have changed
-//! the name or the descriptor meanwhile. So under `--on-write kill` and `imrun check` no call that is
-//! exempt for what it names goes on. imrun decides on what it has in its hands, and gives the app
-//! that, or an errno. It never gives what the app could not have had itself: its user's rights are
-//! looked at here, and Landlock's rule, no file but the devices and what is in no file system.
+//! The kernel reads a call that continues again, and another thread of the app may have changed the name
+//! or the descriptor meanwhile. So under `--on-write kill` and `imrun check`, no call that is exempt for
+//! what it names continues. imrun judges the object that it has open, and gives the app that object or an
+//! errno. It never gives the app anything that the app could not have opened itself: imrun checks the
+//! user's rights and Landlock's rule, which allows only the devices and objects outside file systems.
 
 use super::attempt::{Attempt, StandIn, access};
+use super::caller::{Caller, Found, Read, Rights, Target, Unread, is_memory, kind};
 use super::ioctls::EROFS_SUPER_MAGIC;
-use super::scene::{Found, Read, Rights, Scene, Target, Unread, is_memory, kind};
 use crate::base::sys::process::{descriptor_of, unprivileged};
 use crate::base::sys::seccomp::Listener;
 use crate::base::sys::socket;
@@ -17,12 +17,13 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, fstatfs};
 use nix::unistd::ftruncate;
+use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 const PIPEFS_MAGIC: FsType = FsType(0x5049_5045); // linux/magic.h
 const HUGETLBFS_MAGIC: FsType = FsType(0x9584_58f6);
 
-/// Flags of an open that are the app's to choose for what it may open.
+/// Flags of an open that the app may choose.
 const PASSED: i32 = libc::O_ACCMODE
     | libc::O_APPEND
     | libc::O_DIRECT
@@ -31,7 +32,7 @@ const PASSED: i32 = libc::O_ACCMODE
     | libc::O_SYNC
     | libc::O_TRUNC;
 
-/// Answers a call in the kernel's place.
+/// Answers a call instead of the kernel.
 ///
 /// # Errors
 /// The object of the call is no longer the one that was judged.
@@ -41,15 +42,15 @@ pub fn answer(
     attempt: &Attempt<'_>,
     stand_in: StandIn,
 ) -> Read<nix::Result<()>> {
-    let scene = attempt.scene;
+    let caller = attempt.caller;
     let done = match stand_in {
         StandIn::Fail(errno) => Err(errno),
         StandIn::Succeed => Ok(()),
-        StandIn::Truncate => truncate(scene, attempt.descriptor(), attempt.length())?,
-        StandIn::Bind(address) => bind(scene, attempt.descriptor(), &address),
+        StandIn::Truncate => truncate(caller, attempt.descriptor(), attempt.length())?,
+        StandIn::Bind(address) => bind(caller, attempt.descriptor(), &address),
         StandIn::Open(target) => {
             let flags = attempt.flags().unwrap_or_default();
-            let given = reopen(scene, &target, flags)
+            let given = reopen(caller, &target, flags)
                 .and_then(|file| listener.give(id, file.as_fd(), flags & libc::O_CLOEXEC != 0));
             return Ok(match given {
                 Ok(()) => Ok(()),
@@ -64,33 +65,33 @@ pub fn answer(
     })
 }
 
-/// The objects that an open for writing may open in a container.
+/// Objects that an open for writing may open in a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A device that is meant to be written to.
+    /// A device that programs may write to.
     Device,
-    /// A pipe or memory, by a descriptor's link.
+    /// A pipe or memory, through a link of a descriptor.
     Own,
     /// A file of the image, which an open with O_CREAT opens for reading.
     File,
 }
 
-/// Opens what `target` refers to as the app would have.
-fn reopen(scene: &Scene, target: &Target, flags: i32) -> nix::Result<OwnedFd> {
+/// Opens `target` as the app would have.
+fn reopen(caller: &Caller, target: &Target, flags: i32) -> nix::Result<OwnedFd> {
     let handle = target.handle.as_ref().ok_or(Errno::ENOENT)?;
     let status = fstat(handle)?;
     let kind = openable(handle, flags)?;
-    if target.is_anothers {
+    if target.is_foreign {
         return Err(Errno::EACCES);
     }
-    if !scene.may(access(flags), Rights::of(&status)) {
+    if !caller.may(access(flags), Rights::of(&status)) {
         return Err(Errno::EACCES);
     }
     let passed = match kind {
         Kind::Device | Kind::Own => flags & PASSED,
         Kind::File => flags & PASSED & !libc::O_ACCMODE & !libc::O_TRUNC,
     };
-    // imrun never waits for whoever is at a pipe's other end, and gets no terminal by this.
+    // imrun never waits for the other end of a pipe, and never acquires a controlling terminal.
     let own = OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
     let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
     let file = open(
@@ -105,8 +106,8 @@ fn reopen(scene: &Scene, target: &Target, flags: i32) -> nix::Result<OwnedFd> {
     Ok(file)
 }
 
-/// Returns the kind of an object, or the errno of the kernel or of Landlock if an app cannot open it. The
-/// user's rights are not checked here.
+/// Returns the kind of an object, or the errno of the kernel or Landlock if an app cannot open it. Does
+/// not check the user's rights.
 fn openable(handle: &OwnedFd, flags: i32) -> nix::Result<Kind> {
     let status = fstat(handle)?;
     let file_system = fstatfs(handle)?.filesystem_type();
@@ -124,7 +125,8 @@ fn openable(handle: &OwnedFd, flags: i32) -> nix::Result<Kind> {
             TMPFS_MAGIC | HUGETLBFS_MAGIC => Ok(Kind::Own),
             _ => Err(Errno::EACCES),
         },
-        // What other files tell may depend on who opens them, or on more than the bits of a mode.
+        // The content of other files may depend on who opens them, or access may depend on more than the
+        // mode bits.
         SFlag::S_IFREG if is_read => match file_system {
             EROFS_SUPER_MAGIC | OVERLAYFS_SUPER_MAGIC => Ok(Kind::File),
             _ => Err(Errno::EACCES),
@@ -136,9 +138,9 @@ fn openable(handle: &OwnedFd, flags: i32) -> nix::Result<Kind> {
     }
 }
 
-/// Sets the length of the app's memory file, unless the descriptor is of a file that has a name.
-fn truncate(scene: &Scene, number: i32, length: i64) -> Read<nix::Result<()>> {
-    let file = descriptor_of(scene.pid(), || scene.process(), number).map_err(Unread)?;
+/// Sets the length of the app's memory file. Refuses a descriptor of a file that has a name.
+fn truncate(caller: &Caller, number: i32, length: i64) -> Read<nix::Result<()>> {
+    let file = descriptor_of(caller.pid(), || caller.process(), number).map_err(Unread)?;
     let status = fstat(&file).map_err(Unread)?;
     if kind(&status) == Found::File && !is_memory(&status) {
         return Err(Unread(Errno::EINVAL));
@@ -146,23 +148,50 @@ fn truncate(scene: &Scene, number: i32, length: i64) -> Read<nix::Result<()>> {
     Ok(ftruncate(&file, length))
 }
 
-/// Binds a socket of the app's, without imrun's own rights: in the host's network the app could not
-/// have a port that takes a capability, nor all that a netlink socket tells.
-fn bind(scene: &Scene, number: i32, address: &[u8]) -> nix::Result<()> {
-    let socket = descriptor_of(scene.pid(), || scene.process(), number)?;
-    unprivileged(|| socket::bind(socket.as_fd(), address))?
+/// Binds one of the app's sockets without imrun's own rights. With them the app could get a privileged
+/// port in the host's network, or privileged netlink messages.
+fn bind(caller: &Caller, number: i32, address: &[u8]) -> nix::Result<()> {
+    let socket = descriptor_of(caller.pid(), || caller.process(), number)?;
+    let address = with_port_id(address, || caller.process_inside());
+    unprivileged(|| socket::bind(socket.as_fd(), &address))?
+}
+
+/// Completes a netlink address without a port id: the kernel would take the id of the process that binds,
+/// which is imrun's (netlink(7), struct sockaddr_nl).
+fn with_port_id(address: &[u8], process: impl FnOnce() -> Option<u32>) -> Cow<'_, [u8]> {
+    const FAMILY: [u8; 2] = (libc::AF_NETLINK as u16).to_ne_bytes();
+    let mut address = Cow::Borrowed(address);
+    if address.starts_with(&FAMILY)
+        && address.get(4..8) == Some(&[0; 4])
+        && let Some(id) = process()
+    {
+        address.to_mut()[4..8].copy_from_slice(&id.to_ne_bytes());
+    }
+    address
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_netlink_socket_gets_the_port_id_of_the_app() {
+        let netlink = [16, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
+        let mut bound = netlink;
+        bound[4..8].copy_from_slice(&7u32.to_ne_bytes());
+        assert_eq!(*with_port_id(&netlink, || Some(7)), bound);
+        assert_eq!(*with_port_id(&bound, || Some(9)), bound);
+        let other = [2, 0, 0, 80, 0, 0, 0, 0];
+        assert_eq!(*with_port_id(&other, || Some(7)), other);
+        assert_eq!(*with_port_id(&netlink[..6], || Some(7)), netlink[..6]);
+    }
     use crate::runtime::observe::walk::walk;
     use std::path::Path;
 
     fn open_as(path: &str, flags: i32) -> nix::Result<OwnedFd> {
-        let scene = Scene::new(std::process::id() as i32);
-        let target = walk(&scene, Path::new("/"), path.as_bytes(), true).unwrap();
-        reopen(&scene, &target, flags)
+        let caller = Caller::new(std::process::id() as i32);
+        let target = walk(&caller, Path::new("/"), path.as_bytes(), true).unwrap();
+        reopen(&caller, &target, flags)
     }
 
     #[test]
@@ -210,12 +239,12 @@ mod tests {
 
     #[test]
     fn a_file_with_a_name_is_not_made_shorter() {
-        let scene = Scene::new(std::process::id() as i32);
+        let caller = Caller::new(std::process::id() as i32);
         let mut file = tempfile::tempfile_in("/var/tmp").unwrap();
         std::io::Write::write_all(&mut file, b"text").unwrap();
         let named = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
-        let outcome = truncate(&scene, named.as_raw_fd(), 0);
+        let outcome = truncate(&caller, named.as_raw_fd(), 0);
         assert_eq!(outcome, Err(Unread(Errno::EINVAL)));
-        assert_eq!(truncate(&scene, file.as_raw_fd(), 1), Ok(Ok(())));
+        assert_eq!(truncate(&caller, file.as_raw_fd(), 1), Ok(Ok(())));
     }
 }

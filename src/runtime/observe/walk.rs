@@ -1,9 +1,9 @@
-//! Resolves a path of an app, name by name (path_resolution(7)).
+//! Resolution of an app's path, name by name (path_resolution(7)).
 //!
-//! The kernel cannot be asked for all of it: the links of /proc mean something else to imrun than to
-//! the thread whose path it is.
+//! The kernel cannot resolve it for imrun: the links of /proc lead elsewhere for imrun than for the app's
+//! thread.
 
-use super::scene::{Found, Place, Read, Rights, Scene, Target, Unread, kind, path_of};
+use super::caller::{Caller, Found, Place, Read, Rights, Target, Unread, kind, path_of};
 use crate::base::sys::open::openat2;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, readlinkat};
@@ -16,56 +16,56 @@ use std::path::{Component, Path, PathBuf};
 
 /// Maximum number of links in a path (MAXSYMLINKS).
 const LINKS: u32 = 40;
-/// Maximum number of names. A path has 2,048 at most, but its links can have more.
+/// Maximum number of names. A path has 2,048 at most, but its links can add more.
 const STEPS: u32 = 4096;
 
-/// A walk that has come so far.
+/// State of a walk.
 struct Walk<'a> {
-    scene: &'a Scene,
-    /// A directory, without links.
+    caller: &'a Caller,
+    /// Current directory, without links.
     here: PathBuf,
-    /// Its owner, group and mode.
+    /// Owner, group and mode of `here`.
     rights: Rights,
-    /// The names that follow, the last one first.
+    /// Names that follow, in reverse order.
     rest: Vec<OsString>,
     links: u32,
     steps: u32,
-    /// True if a link as the last name is followed.
+    /// True if the walk follows a link in the last name.
     follow: bool,
-    personal: bool,
-    is_anothers: bool,
+    is_per_process: bool,
+    is_foreign: bool,
 }
 
-/// Follows `name` from the directory `start`; a link as its last part too where `follow` says so.
-pub fn walk(scene: &Scene, start: &Path, name: &[u8], follow: bool) -> Read<Target> {
+/// Follows `name` from the directory `start`. If `follow` is set, also follows a link in the last name.
+pub fn walk(caller: &Caller, start: &Path, name: &[u8], follow: bool) -> Read<Target> {
     if !start.is_absolute() {
-        // A descriptor of a pipe, or a directory that nobody can reach any more.
+        // A descriptor of a pipe, or a directory that is no longer reachable.
         let path = start.join(OsStr::from_bytes(name));
-        return Ok(absent(path, start, Found::NoWay(Errno::ENOTDIR)));
+        return Ok(absent(path, start, Found::Unreachable(Errno::ENOTDIR)));
     }
-    let (_, status) = lookup(scene, start).map_err(Unread)?;
+    let (_, status) = lookup(caller, start).map_err(Unread)?;
     let mut walk = Walk {
-        scene,
+        caller,
         here: start.to_owned(),
         rights: Rights::of(&status),
         rest: Vec::new(),
         links: 0,
         steps: 0,
         follow: follow || name.ends_with(b"/"),
-        personal: false,
-        is_anothers: false,
+        is_per_process: false,
+        is_foreign: false,
     };
     walk.prepend(Path::new(OsStr::from_bytes(name)));
     let target = walk.run()?;
     Ok(Target {
-        personal: walk.personal,
-        is_anothers: walk.is_anothers,
+        is_per_process: walk.is_per_process,
+        is_foreign: walk.is_foreign,
         ..target
     })
 }
 
 impl Walk<'_> {
-    /// Puts a path in front of the names that follow.
+    /// Puts a path before the names that follow.
     fn prepend(&mut self, path: &Path) {
         let names = path.components().rev().filter_map(|part| match part {
             Component::Normal(name) => Some(name.to_owned()),
@@ -88,21 +88,21 @@ impl Walk<'_> {
                 return Ok(target);
             }
         }
-        let (handle, status) = lookup(self.scene, &self.here).map_err(Unread)?;
+        let (handle, status) = lookup(self.caller, &self.here).map_err(Unread)?;
         Ok(found(self.here.clone(), handle, &status))
     }
 
-    /// Goes on to `name`; Some where the walk ends there.
+    /// Continues to `name`; returns the target if the walk ends there.
     fn step(&mut self, name: &OsStr) -> Read<Option<Target>> {
         let path = self.here.join(name);
         self.steps += 1;
         if self.steps > STEPS {
             return Ok(Some(self.stop(path, Errno::ELOOP)));
         }
-        if !self.scene.may(1, self.rights) {
+        if !self.caller.may(1, self.rights) {
             return Ok(Some(self.stop(path, Errno::EACCES)));
         }
-        let (handle, status) = match lookup(self.scene, &path) {
+        let (handle, status) = match lookup(self.caller, &path) {
             Ok(there) => there,
             Err(errno) => return Ok(Some(self.stop(path, errno))),
         };
@@ -118,12 +118,12 @@ impl Walk<'_> {
         }
     }
 
-    /// Nothing is at `path`, nor what should follow.
+    /// Ends the walk at `path`, which does not exist, with the names that would follow.
     fn stop(&self, path: PathBuf, errno: Errno) -> Target {
         let rest = self.rest.iter().rev();
         let whole = rest.fold(path, |path, name| path.join(name));
         let found = if errno != Errno::ENOENT || !self.rest.is_empty() {
-            Found::NoWay(errno)
+            Found::Unreachable(errno)
         } else {
             Found::Nothing
         };
@@ -138,13 +138,13 @@ impl Walk<'_> {
         let file_system = fstatfs(link).map_err(Unread)?;
         if file_system.filesystem_type() == PROC_SUPER_MAGIC {
             if let Some(own) = self.own_directory(&path) {
-                self.personal = true;
+                self.is_per_process = true;
                 self.prepend(&own);
                 return Ok(None);
             }
             if let Some(process) = owner(&path) {
-                self.personal = true;
-                self.is_anothers |= self.scene.own_process().as_deref() != Some(process);
+                self.is_per_process = true;
+                self.is_foreign |= self.caller.own_process().as_deref() != Some(process);
                 return self.follow_process(path);
             }
         }
@@ -153,23 +153,23 @@ impl Walk<'_> {
         Ok(None)
     }
 
-    /// `/proc/self` is another for who looks from outside.
+    /// Returns the target of `/proc/self` and `/proc/thread-self`, which lead elsewhere for imrun.
     fn own_directory(&self, path: &Path) -> Option<PathBuf> {
-        let own = self.scene.own_process();
+        let own = self.caller.own_process();
         match path.to_str()? {
             "/proc/self" => Some(own?.into()),
             "/proc/thread-self" => {
-                Some(format!("{}/task/{}", own?, self.scene.own_thread()?).into())
+                Some(format!("{}/task/{}", own?, self.caller.own_thread()?).into())
             }
             _ => None,
         }
     }
 
-    /// Goes where a link like /proc/1/cwd or /proc/1/fd/3 leads, which is no path but the thing itself.
+    /// Follows a link like /proc/1/cwd or /proc/1/fd/3, which leads to an object and not to a path.
     fn follow_process(&mut self, path: PathBuf) -> Read<Option<Target>> {
         let relative = path.strip_prefix("/").unwrap_or(&path);
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        let target = openat(self.scene.root()?, relative, flags, Mode::empty());
+        let target = openat(self.caller.root()?, relative, flags, Mode::empty());
         let target = match target.and_then(Target::of) {
             Ok(target) => target,
             Err(errno) => return Ok(Some(self.stop(path, errno))),
@@ -185,7 +185,7 @@ impl Walk<'_> {
     }
 }
 
-/// The number of the process whose a link in /proc is; None of those that lead to paths.
+/// Returns the id of the process that a link in /proc belongs to; `None` for links that lead to paths.
 fn owner(path: &Path) -> Option<&str> {
     let mut names = path.iter().skip(2);
     let process = names.next()?.to_str()?;
@@ -194,18 +194,18 @@ fn owner(path: &Path) -> Option<&str> {
 }
 
 /// Opens a path without links from the container's root (O_PATH).
-fn lookup(scene: &Scene, path: &Path) -> nix::Result<(OwnedFd, FileStat)> {
+fn lookup(caller: &Caller, path: &Path) -> nix::Result<(OwnedFd, FileStat)> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let root = scene.root().map_err(|Unread(errno)| errno)?;
+    let root = caller.root().map_err(|Unread(errno)| errno)?;
     let handle = openat2(root, path, how)?;
     let status = fstat(&handle)?;
     Ok((handle, status))
 }
 
 fn found(path: PathBuf, handle: OwnedFd, status: &FileStat) -> Target {
-    // As the container's own mounts have it, where that can be told.
+    // As seen through the container's own mounts, if the kernel reports it.
     let path = path_of(handle.as_fd())
         .ok()
         .filter(|path| path.is_absolute())
@@ -219,12 +219,12 @@ fn found(path: PathBuf, handle: OwnedFd, status: &FileStat) -> Target {
     Target {
         place,
         handle: Some(handle),
-        personal: false,
-        is_anothers: false,
+        is_per_process: false,
+        is_foreign: false,
     }
 }
 
-/// Makes the target of a name that leads to no object; `found` says why.
+/// Makes the target of a name that leads to no object; `found` gives the reason.
 fn absent(path: PathBuf, nearest: &Path, found: Found) -> Target {
     let place = Place {
         path,
@@ -235,8 +235,8 @@ fn absent(path: PathBuf, nearest: &Path, found: Found) -> Target {
     Target {
         place,
         handle: None,
-        personal: false,
-        is_anothers: false,
+        is_per_process: false,
+        is_foreign: false,
     }
 }
 
@@ -246,10 +246,10 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::symlink;
 
-    /// Follows `name` from a directory of this process; the target relative to that.
+    /// Follows `name` from a directory of this process; returns the target relative to it.
     fn lead(top: &Path, name: &str, follow: bool) -> (String, Found) {
-        let scene = Scene::new(std::process::id() as i32);
-        let place = walk(&scene, top, name.as_bytes(), follow).unwrap().place;
+        let caller = Caller::new(std::process::id() as i32);
+        let place = walk(&caller, top, name.as_bytes(), follow).unwrap().place;
         let path = place.path.strip_prefix(top).unwrap_or(&place.path);
         (path.to_str().unwrap().to_owned(), place.found)
     }
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told_from_what_is_there() {
+    fn missing_names_are_told_from_existing_ones() {
         let (_dir, top) = directory();
         let found = |name, follow| lead(&top, name, follow);
         assert_eq!(found("", true), (String::new(), Found::Directory));
@@ -280,12 +280,15 @@ mod tests {
         );
         assert_eq!(found("sub/../file", true), ("file".into(), Found::File));
         let way = |name| found(name, true).1;
-        assert_eq!(way("none/new"), Found::NoWay(Errno::ENOENT));
-        assert_eq!(way("dangling"), Found::NoWay(Errno::ENOENT));
-        assert_eq!(way("file/new"), Found::NoWay(Errno::ENOTDIR));
-        assert_eq!(way("loop"), Found::NoWay(Errno::ELOOP));
+        assert_eq!(way("none/new"), Found::Unreachable(Errno::ENOENT));
+        assert_eq!(way("dangling"), Found::Unreachable(Errno::ENOENT));
+        assert_eq!(way("file/new"), Found::Unreachable(Errno::ENOTDIR));
+        assert_eq!(way("loop"), Found::Unreachable(Errno::ELOOP));
         assert_eq!(way("/dev/null"), Found::Stream);
-        assert_eq!(way(&"x".repeat(300)), Found::NoWay(Errno::ENAMETOOLONG));
+        assert_eq!(
+            way(&"x".repeat(300)),
+            Found::Unreachable(Errno::ENAMETOOLONG)
+        );
     }
 
     #[test]
@@ -293,8 +296,8 @@ mod tests {
         let (_dir, top) = directory();
         let file = std::fs::File::open(top.join("file")).unwrap();
         let through = |link: String| {
-            let scene = Scene::new(std::process::id() as i32);
-            walk(&scene, &top, link.as_bytes(), true).unwrap()
+            let caller = Caller::new(std::process::id() as i32);
+            walk(&caller, &top, link.as_bytes(), true).unwrap()
         };
         let descriptor = file.as_raw_fd();
         for link in [
@@ -306,7 +309,7 @@ mod tests {
             let target = through(link.clone());
             assert_eq!(target.place.path, top.join("file"), "{link}");
             assert_eq!(target.place.found, Found::File, "{link}");
-            assert!(target.personal, "{link}");
+            assert!(target.is_per_process, "{link}");
         }
         let (end, _other) = std::io::pipe().unwrap();
         let target = through(format!("/proc/self/fd/{}", end.as_raw_fd()));
@@ -320,15 +323,15 @@ mod tests {
         let missing = through("/proc/self/fd/987654".into()).place.found;
         assert_eq!(missing, Found::Nothing);
         let init = through("/proc/1/root/dev/null".into());
-        assert!(init.is_anothers || init.place.found == Found::NoWay(Errno::EACCES));
-        assert!(!through("/proc/self/root/dev/null".into()).is_anothers);
+        assert!(init.is_foreign || init.place.found == Found::Unreachable(Errno::EACCES));
+        assert!(!through("/proc/self/root/dev/null".into()).is_foreign);
     }
 
     #[test]
-    fn a_path_that_goes_round_in_circles_comes_to_an_end() {
+    fn a_walk_through_a_loop_of_links_ends() {
         let (_dir, top) = directory();
         symlink("sub/../".repeat(400), top.join("long")).unwrap();
         let found = lead(&top, &"long/".repeat(30), true).1;
-        assert_eq!(found, Found::NoWay(Errno::ELOOP));
+        assert_eq!(found, Found::Unreachable(Errno::ELOOP));
     }
 }

@@ -1,10 +1,10 @@
-//! The calls that every container may make, and what the others get.
+//! System calls that every container may make, and the answers to the others.
 //!
 //! The source is the default profile of Docker and containerd (github.com/moby/profiles,
-//! seccomp/default.json) without what it grants by capability, and stricter in this: no openat2
-//! (its flags cannot be seen), io_uring, AIO, memfd_secret, ptrace and its relatives, file handles,
-//! clock_adjtime, modify_ldt, TIOCSTI, nor any address family but unix, inet, inet6 and netlink; the
-//! limit of core dumps stays as it is.
+//! seccomp/default.json) without the calls that it allows by capability. This list is stricter in these
+//! points: no openat2 (its flags are invisible to a filter), io_uring, AIO, memfd_secret, ptrace and its
+//! relatives, file handles, clock_adjtime, modify_ldt, TIOCSTI, and no address family except unix, inet,
+//! inet6 and netlink; the core dump limit cannot be changed.
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("seccomp has no table of this architecture's system calls");
@@ -58,7 +58,8 @@ const ALLOWED: &[u32] = calls! {
     SYS_write SYS_writev
 };
 
-/// Newer than the C library's header; every architecture has the same number (scripts/syscall.tbl).
+/// Allowed calls newer than the C library's header; the numbers are the same on every architecture
+/// (scripts/syscall.tbl).
 const ALLOWED_NEW: &[u32] = &[
     451, // cachestat
     453, // map_shadow_stack
@@ -73,7 +74,7 @@ const ALLOWED_NEW: &[u32] = &[
     469, // file_setattr
 ];
 
-/// Calls that seem not to be there: ENOSYS, so that a program does without them.
+/// Calls that fail with ENOSYS, as if the kernel lacked them, so that a program does without them.
 ///
 /// - `clone3` and `openat2` have their flags behind a pointer, which a filter cannot follow.
 /// - `io_*`: the kernel counts contexts of asynchronous I/O for the whole host
@@ -84,7 +85,7 @@ const HIDDEN: &[u32] = calls! {
     SYS_openat2
 };
 
-/// Known, and not for a container: EPERM, as from a kernel that demands a capability.
+/// Calls denied to containers: EPERM, as from a kernel that requires a capability.
 const DENIED: &[u32] = calls! {
     SYS_acct SYS_add_key SYS_adjtimex SYS_bpf SYS_clock_adjtime SYS_clock_settime SYS_delete_module
     SYS_fanotify_init SYS_finit_module SYS_fsconfig SYS_fsmount SYS_fsopen SYS_fspick SYS_get_mempolicy
@@ -97,7 +98,7 @@ const DENIED: &[u32] = calls! {
     SYS_settimeofday SYS_swapoff SYS_swapon SYS_syslog SYS_umount2 SYS_userfaultfd SYS_vhangup
 };
 
-/// As [`ALLOWED_NEW`].
+/// Denied calls newer than the C library's header; see [`ALLOWED_NEW`].
 const DENIED_NEW: &[u32] = &[
     457, // statmount
     458, // listmount
@@ -107,7 +108,7 @@ const DENIED_NEW: &[u32] = &[
 const DENY: Answer = Answer::Errno(libc::EPERM as u16);
 const UNKNOWN: Answer = Answer::Errno(libc::ENOSYS as u16);
 
-/// The bits of an int: the kernel ignores the rest of the register.
+/// Bits of an int: the kernel ignores the rest of the register.
 const INT: u64 = 0xffff_ffff;
 
 pub(super) fn container() -> Policy {
@@ -130,7 +131,7 @@ pub(super) fn container() -> Policy {
     }
 }
 
-/// The calls whose arguments decide, or whose answer is one of its own.
+/// Returns the rules of calls whose arguments matter, or that have a special answer.
 fn special() -> [(libc::c_long, Rule); 9] {
     let families = [
         libc::AF_UNIX,
@@ -148,7 +149,8 @@ fn special() -> [(libc::c_long, Rule); 9] {
             libc::SYS_ioctl,
             all_but(&[libc::TIOCSTI as i32, TIOCLINUX], 1, DENY),
         ),
-        // The thread that cloned the app ends as soon as the app runs: one that asks for that would die of it.
+        // The thread that cloned the app ends once the app runs: an app with a parent death signal would
+        // die of that.
         (
             libc::SYS_prctl,
             all_but(&[libc::PR_SET_PDEATHSIG], 0, Answer::Errno(0)),
@@ -163,14 +165,14 @@ fn special() -> [(libc::c_long, Rule); 9] {
     ]
 }
 
-/// RLIMIT_CORE, whose value imrun sets and nobody changes: attempts seem to have worked.
+/// RLIMIT_CORE, whose value imrun sets and nobody may change: attempts seem to succeed.
 ///
-/// A limit of 1 byte is the one with which the kernel gives no dump to a program either that
-/// `/proc/sys/kernel/core_pattern` names (core(5)). An app that raised it would have its memory
-/// written to the host, and one that lowered it to 0, which many do to be careful, would too.
+/// Only with a limit of 1 byte the kernel passes no dump to a program named in
+/// `/proc/sys/kernel/core_pattern` either (core(5)). If an app could raise the limit, or lower it to 0 as
+/// many careful ones do, its memory would be written to the host.
 const CORE_LIMIT: i32 = libc::RLIMIT_CORE as i32;
 
-/// prlimit64(2): without a new limit it only reads.
+/// Returns the rule for prlimit64(2), which only reads if it has no new limit.
 fn process_limit() -> Rule {
     let reads = Condition {
         argument: 2,
@@ -186,7 +188,7 @@ fn process_limit() -> Rule {
     }
 }
 
-/// memfd_create(2) with `MFD_NOEXEC_SEAL` and without `MFD_EXEC` alone.
+/// Returns the rule for memfd_create(2): allowed only with `MFD_NOEXEC_SEAL` and without `MFD_EXEC`.
 pub(super) fn memory() -> Rule {
     let (sealed, executable) = (libc::MFD_NOEXEC_SEAL, libc::MFD_EXEC);
     let harmless = Condition {
@@ -200,11 +202,11 @@ pub(super) fn memory() -> Rule {
     }
 }
 
-/// Pastes into the terminal, as TIOCSTI does (ioctl_console(2)).
+/// ioctl that pastes into the terminal, as TIOCSTI does (ioctl_console(2)).
 const TIOCLINUX: i32 = 0x541c;
 
-/// CLONE_NEW* of clone(2), where CLONE_NEWTIME would be part of the signal's number; of these flags
-/// the kernel takes the lower half.
+/// CLONE_NEW* of clone(2), whose low bits hold the signal's number and so leave no room for
+/// CLONE_NEWTIME; the kernel uses the lower half of these flags.
 const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUTS
@@ -213,10 +215,10 @@ const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET) as u64;
 
-/// What a thread may stop to share.
+/// Attributes that a thread may stop sharing.
 const UNSHARED: u64 = (libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SYSVSEM) as u64;
 
-/// Allowed as long as the first argument has no flag but these.
+/// Makes a rule that allows a call if the first argument has only these flags.
 fn only_flags(flags: u64, otherwise: Answer) -> Rule {
     let harmless = Condition {
         argument: 0,
@@ -229,7 +231,7 @@ fn only_flags(flags: u64, otherwise: Answer) -> Rule {
     }
 }
 
-/// Allowed where the first argument is one of these.
+/// Makes a rule that allows a call if the first argument is one of these values.
 fn only(values: &[i32], otherwise: Answer) -> Rule {
     let case = |value: &i32| (is(0, *value), Answer::Allow);
     Rule {
@@ -238,7 +240,7 @@ fn only(values: &[i32], otherwise: Answer) -> Rule {
     }
 }
 
-/// Allowed where an argument is none of these.
+/// Makes a rule that allows a call if an argument is none of these values.
 fn all_but(values: &[i32], argument: u8, answer: Answer) -> Rule {
     let case = |value: &i32| (is(argument, *value), answer);
     Rule {

@@ -1,4 +1,4 @@
-//! From a policy to classic BPF over `struct seccomp_data` (linux/seccomp.h, linux/filter.h).
+//! Compiler from a policy to classic BPF over `struct seccomp_data` (linux/seccomp.h, linux/filter.h).
 
 use super::calls::{ARCHITECTURE, FOREIGN};
 use super::{Answer, Condition, Policy, Rule};
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGUMENTS: u32 = 16;
-/// Where the two halves of a 64-bit argument are: classic BPF computes in 32 bits.
+/// Offsets of the two halves of a 64-bit argument: classic BPF computes in 32 bits.
 pub(super) const LOW: u32 = if cfg!(target_endian = "little") { 0 } else { 4 };
 pub(super) const HIGH: u32 = 4 - LOW;
 
@@ -30,7 +30,7 @@ pub(super) fn program(policy: &Policy) -> Vec<sock_filter> {
     program
 }
 
-/// Kills calls of other architectures, and has the call's number ready for [`search`].
+/// Generates code that kills calls of other architectures and loads the call's number for [`search`].
 pub(super) fn head(architecture: u32) -> Vec<sock_filter> {
     vec![
         instruction(LOAD, ARCH),
@@ -40,12 +40,12 @@ pub(super) fn head(architecture: u32) -> Vec<sock_filter> {
     ]
 }
 
-/// The offset of an argument.
+/// Returns the offset of an argument.
 pub(super) fn argument(number: u8) -> u32 {
     ARGUMENTS + 8 * u32::from(number)
 }
 
-/// The first number of each range of numbers that share a rule.
+/// Returns the ranges of numbers that share a rule, each with its first number.
 fn ranges(policy: &Policy) -> Vec<(u32, Rule)> {
     let otherwise = Rule::always(policy.otherwise);
     let ends = policy
@@ -57,9 +57,9 @@ fn ranges(policy: &Policy) -> Vec<(u32, Rule)> {
         .iter()
         .map(|(number, rule)| (*number, rule.clone()));
     let foreign = FOREIGN.map(|number| (number, Rule::always(Answer::Kill)));
-    // What a tracer makes of a call that it skips, -1, is no call of another architecture.
+    // -1, which a tracer sets to skip a call, is not a call of another architecture.
     let skipped = [(u32::MAX, otherwise.clone())];
-    // Of those that start with the same number the last one counts.
+    // If several start with the same number, the last one counts.
     let starts = std::iter::once((0, otherwise.clone()))
         .chain(ends)
         .chain(rules)
@@ -71,9 +71,9 @@ fn ranges(policy: &Policy) -> Vec<(u32, Rule)> {
     ranges
 }
 
-/// Halves the ranges until one is left: as deep as their number's logarithm.
+/// Generates a binary search over the ranges.
 ///
-/// A range is its first number, and what decides there.
+/// A range is its first number and the code that decides there.
 pub(super) fn search(ranges: &[(u32, Vec<sock_filter>)]) -> Vec<sock_filter> {
     if let [(_, code)] = ranges {
         return code.clone();
@@ -108,7 +108,8 @@ fn is_choice(one: &Condition, next: &Condition) -> bool {
     one.argument == next.argument && is_half(one) && is_half(next)
 }
 
-/// Loads the argument once and looks its value up; goes on behind the code where no case holds.
+/// Generates code that loads the argument once and looks up its value; continues after the code if no
+/// case holds.
 fn choice(cases: &[(Condition, Answer)]) -> Vec<sock_filter> {
     let load = instruction(LOAD, argument(cases[0].0.argument) + LOW);
     let mut answers = BTreeMap::new();
@@ -120,7 +121,7 @@ fn choice(cases: &[(Condition, Answer)]) -> Vec<sock_filter> {
     [vec![load], look_up(&answers)].concat()
 }
 
-/// Halves the values, which are in order, until few are left.
+/// Generates a binary search over the sorted values.
 fn look_up(values: &[(u32, Answer)]) -> Vec<sock_filter> {
     if let [_] | [_, _] = values {
         let test = |(value, then): &(u32, Answer)| [branch(IF_EQUAL, *value, 0, 1), answer(*then)];
@@ -132,7 +133,8 @@ fn look_up(values: &[(u32, Answer)]) -> Vec<sock_filter> {
     [if_below(above[0].0, left.len()), left, right].concat()
 }
 
-/// Goes on behind itself where the loaded word is below `value`, else skips `length` instructions.
+/// Generates code that continues after itself if the loaded word is below `value`, else skips `length`
+/// instructions.
 fn if_below(value: u32, length: usize) -> Vec<sock_filter> {
     match u8::try_from(length) {
         Ok(skip) => vec![branch(IF_AT_LEAST, value, skip, 0)],
@@ -144,7 +146,8 @@ fn if_below(value: u32, length: usize) -> Vec<sock_filter> {
     }
 }
 
-/// Built from its end, so that every branch knows how much it skips.
+/// Generates the code of one condition, from its end, so that each branch knows how many instructions it
+/// skips.
 fn case(condition: &Condition, then: Answer) -> Vec<sock_filter> {
     let argument = argument(condition.argument);
     let mut code = vec![answer(then)];
@@ -178,7 +181,8 @@ pub(super) fn instruction(code: u32, k: u32) -> sock_filter {
     branch(code, k, 0, 0)
 }
 
-/// `jt` and `jf` are how many instructions are skipped when the test holds, and when it does not.
+/// Makes an instruction; `jt` and `jf` are the numbers of instructions to skip if the test holds and if
+/// it does not.
 pub(super) fn branch(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     let code = code as u16;
     sock_filter { code, jt, jf, k }

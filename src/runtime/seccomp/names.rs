@@ -1,4 +1,4 @@
-//! The system calls of this architecture by their names, as profiles write them.
+//! System calls of this architecture by name, as profiles spell them.
 
 use super::numbers;
 
@@ -6,7 +6,7 @@ macro_rules! names {
     ($($name:ident)*) => { &[$((stringify!($name), numbers::$name as u32)),*] };
 }
 
-/// The number of a call; None for one that this architecture does not have.
+/// Returns the number of a call; `None` if this architecture does not have it.
 pub fn number(name: &str) -> Option<u32> {
     let of_libc = |(known, _): &&(&str, u32)| known.strip_prefix("SYS_") == Some(name);
     let known = CALLS.iter().find(of_libc);
@@ -15,7 +15,7 @@ pub fn number(name: &str) -> Option<u32> {
         .map(|(_, number)| *number)
 }
 
-/// Newer than the C library's list; numbers from 424 up are the same on all architectures.
+/// Calls newer than the C library's list; numbers from 424 up are the same on all architectures.
 const NEW: &[(&str, u32)] = &[
     ("statmount", 457),
     ("listmount", 458),

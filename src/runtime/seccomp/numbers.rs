@@ -1,12 +1,12 @@
-//! The system calls' numbers by the names of the C library: those of the libc crate, and what it
-//! leaves out on some architecture.
+//! System call numbers under the names of the C library: those of the libc crate, and those that it lacks
+//! on some architecture.
 
 pub use libc::*;
 
 #[cfg(target_arch = "aarch64")]
 pub use lp64::{SYS_fchmodat2, SYS_getrlimit, SYS_renameat, SYS_setrlimit, SYS_sync_file_range};
 
-/// Where a long has 64 bits (asm-generic/unistd.h).
+/// Numbers of architectures with 64-bit longs (asm-generic/unistd.h).
 #[cfg(target_arch = "aarch64")]
 #[allow(
     non_upper_case_globals,

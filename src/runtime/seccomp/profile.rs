@@ -1,5 +1,5 @@
-//! A filter that somebody else wrote, as the OCI runtime specification has them: compiled as it is, to
-//! be passed beside the container's own. Of two answers the kernel takes the stricter one.
+//! Seccomp profiles of bundles (OCI runtime specification), compiled unchanged. The kernel runs them in
+//! addition to the container's own filter and takes the stricter answer.
 
 use super::calls::{ARCHITECTURE, FOREIGN};
 use super::compile::{
@@ -9,7 +9,7 @@ use super::compile::{
 use libc::sock_filter;
 use std::collections::BTreeMap;
 
-/// How an argument is compared.
+/// Comparison of an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
     /// Equal.
@@ -18,47 +18,47 @@ pub enum Comparison {
     NotEqual,
     /// Less.
     Less,
-    /// Less, or equal.
+    /// Less or equal.
     AtMost,
     /// Greater.
     Greater,
-    /// Greater, or equal.
+    /// Greater or equal.
     AtLeast,
     /// Equal in these bits.
     Masked(u64),
 }
 
-/// A condition on one argument.
+/// Condition on one argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Test {
-    /// From 0 to 5.
+    /// Index of the argument, 0 to 5.
     pub argument: u8,
-    /// How it is compared.
+    /// Comparison.
     pub comparison: Comparison,
-    /// With what.
+    /// Value to compare with.
     pub value: u64,
 }
 
-/// What a call gets when all its tests hold.
+/// Answer to a call if all tests hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
-    /// None: always.
+    /// Tests; if empty, the case always applies.
     pub tests: Vec<Test>,
-    /// `SECCOMP_RET_*`, with its data.
+    /// Answer: `SECCOMP_RET_*` with its data.
     pub answer: u32,
 }
 
-/// A whole filter.
+/// A complete profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
-    /// By the call's number; the first case that holds counts.
+    /// Cases by the call's number; the first one that applies counts.
     pub cases: BTreeMap<u32, Vec<Case>>,
-    /// Where none does.
+    /// Answer if no case applies.
     pub otherwise: u32,
 }
 
 impl Profile {
-    /// The program that gives each call its answer. Calls of other architectures kill.
+    /// Compiles the profile to a BPF program. Calls of other architectures kill the process.
     pub fn compile(&self) -> Vec<sock_filter> {
         let otherwise = vec![instruction(RETURN, self.otherwise)];
         let mut starts = BTreeMap::from([(0, otherwise.clone())]);
@@ -83,7 +83,7 @@ impl Profile {
 fn decide(cases: &[Case], otherwise: u32) -> Vec<sock_filter> {
     let mut code = Vec::new();
     for case in cases {
-        // Built from its end, so that every test knows how much it skips.
+        // Built from the end, so that each test knows how many instructions it skips.
         let mut then = vec![instruction(RETURN, case.answer)];
         for test in case.tests.iter().rev() {
             let mut whole = test.code(then.len());
@@ -97,14 +97,15 @@ fn decide(cases: &[Case], otherwise: u32) -> Vec<sock_filter> {
 }
 
 impl Test {
-    /// Goes on behind itself where it holds, else skips `rest` instructions more.
+    /// Generates code that continues after itself if the test holds, else skips `rest` further
+    /// instructions.
     fn code(&self, rest: usize) -> Vec<sock_filter> {
         let [low, high] = [
             argument(self.argument) + LOW,
             argument(self.argument) + HIGH,
         ];
         let [below, above] = [self.value as u32, (self.value >> 32) as u32];
-        // Each part ends at `yes`, the next instruction but one, or at `no`, the next.
+        // Each part ends at `yes`, the second next instruction, or at `no`, the next one.
         let ordered = |below_is| {
             vec![
                 instruction(LOAD, high),
@@ -138,9 +139,9 @@ impl Test {
             Comparison::NotEqual | Comparison::Less | Comparison::AtMost
         );
         match inverted {
-            // no: jump; yes: what follows.
+            // no: jump; yes: continue.
             false => code.push(skip),
-            // no: over the jump; yes: the jump.
+            // no: skip the jump; yes: jump.
             true => code.extend([instruction(JUMP, 1), skip]),
         }
         code

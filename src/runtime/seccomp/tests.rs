@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 const DENIED: Answer = Answer::Errno(libc::EPERM as u16);
 const MISSING: Answer = Answer::Errno(libc::ENOSYS as u16);
 
-/// One system call as the kernel shows it to a filter.
+/// A system call as the kernel presents it to a filter.
 #[derive(Debug, Clone, Copy)]
 struct Call {
     number: u32,
@@ -39,8 +39,8 @@ impl Call {
     }
 }
 
-/// Classic BPF as Documentation/networking/filter.rst defines it, of what seccomp takes; the
-/// result, and how many instructions it took.
+/// Interprets classic BPF as Documentation/networking/filter.rst defines it, restricted to what seccomp
+/// accepts. Returns the result and the number of instructions.
 fn interpret(program: &[sock_filter], call: &Call) -> (u32, usize) {
     let data = call.bytes();
     let (mut accumulator, mut at) = (0u32, 0usize);
@@ -66,7 +66,7 @@ fn interpret(program: &[sock_filter], call: &Call) -> (u32, usize) {
     unreachable!()
 }
 
-/// What the policy says, read in the plainest way.
+/// Evaluates the policy in the simplest way.
 fn decide(policy: &Policy, call: &Call) -> Answer {
     let foreign = (0x4000_0000..u32::MAX).contains(&call.number);
     if call.architecture != ARCHITECTURE || foreign {
@@ -144,7 +144,7 @@ fn any_answer() -> impl Strategy<Value = Answer> {
     ]
 }
 
-/// Words of few bits, so that conditions hold now and then.
+/// Generates words of few bits, so that conditions sometimes hold.
 fn any_word() -> impl Strategy<Value = u64> {
     prop_oneof![
         Just(0),
@@ -180,7 +180,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_policy_is_compiled_to_what_it_says(
+    fn any_policy_is_compiled_faithfully(
         policy in any_policy(),
         arguments in proptest::collection::vec(proptest::array::uniform6(any_word()), 8),
     ) {
@@ -208,7 +208,7 @@ fn no_call_costs_more_than_a_few_comparisons() {
 }
 
 #[test]
-fn what_the_observer_asks_about_makes_no_call_much_dearer() {
+fn the_observers_calls_make_no_other_call_much_slower() {
     let watched = Policy::container().watch(crate::runtime::observe::calls::watched());
     let program = watched.compile();
     assert!(program.len() <= 480, "{}", program.len());
@@ -238,7 +238,7 @@ fn another_architecture_and_x32_are_killed_whatever_they_call() {
 }
 
 #[test]
-fn what_changes_a_machine_is_denied() {
+fn calls_that_change_the_machine_are_denied() {
     use libc::*;
     let denied = [
         SYS_mount,
@@ -290,7 +290,7 @@ fn what_changes_a_machine_is_denied() {
 }
 
 #[test]
-fn what_cannot_be_looked_into_or_is_unknown_seems_not_to_be_there() {
+fn unknown_and_opaque_calls_fail_with_enosys() {
     for number in [
         libc::SYS_clone3,
         libc::SYS_openat2,
@@ -304,7 +304,7 @@ fn what_cannot_be_looked_into_or_is_unknown_seems_not_to_be_there() {
 }
 
 #[test]
-fn threads_and_processes_are_made_but_no_namespaces() {
+fn threads_and_processes_can_be_created_but_no_namespaces() {
     let thread = libc::CLONE_VM
         | libc::CLONE_FS
         | libc::CLONE_FILES
@@ -367,7 +367,7 @@ fn threads_and_processes_are_made_but_no_namespaces() {
 }
 
 #[test]
-fn the_parent_death_signal_seems_to_be_set_and_stays() {
+fn setting_the_parent_death_signal_seems_to_succeed_and_changes_nothing() {
     let pdeathsig = libc::PR_SET_PDEATHSIG as u64;
     for option in [pdeathsig, pdeathsig | 1 << 32] {
         assert_eq!(container(call(libc::SYS_prctl, option)), Answer::Errno(0));
@@ -379,7 +379,7 @@ fn the_parent_death_signal_seems_to_be_set_and_stays() {
 }
 
 #[test]
-fn the_limit_of_core_dumps_seems_to_be_set_and_stays() {
+fn setting_the_core_dump_limit_seems_to_succeed_and_changes_nothing() {
     let core = libc::RLIMIT_CORE.into();
     let mut prlimit = call(libc::SYS_prlimit64, 0);
     for number in [core, core | 1 << 32] {
@@ -399,7 +399,7 @@ fn the_limit_of_core_dumps_seems_to_be_set_and_stays() {
 }
 
 #[test]
-fn no_context_of_asynchronous_input_and_output_is_made() {
+fn no_asynchronous_io_context_can_be_created() {
     let calls = [
         libc::SYS_io_setup,
         libc::SYS_io_destroy,
@@ -496,7 +496,7 @@ fn a_foreign_profile_compares_whole_arguments() {
             comparison,
             value: VALUE,
         };
-        // A second test, so that a failing one has something to skip.
+        // A second test, so that the first has something to skip.
         let other = Test {
             argument: 0,
             comparison: Comparison::Equal,

@@ -1,7 +1,7 @@
-//! The counters of a running container: a small file that is written over, once a second at most.
+//! Line counters of a running container: a small file that is overwritten once a second at most.
 //!
-//! Its form is fixed, so that it can be written in one call and without formatting: what a waiting
-//! supervisor does not use is not in memory.
+//! The format has a fixed width, so that imrun writes it in one call and without formatting code: a
+//! waiting supervisor does not load code that it does not use.
 
 use super::Sink;
 use crate::base::error::{Context, Error, Result};
@@ -13,11 +13,11 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Digits of a number, and what follows it.
+/// Width of a number: its digits and a separator.
 const WIDTH: usize = 21;
 const NUMBERS: usize = 6;
 
-/// The file, open for its owner.
+/// The file, open in the supervisor.
 pub struct Lines {
     path: PathBuf,
     file: File,
@@ -25,7 +25,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Makes the file, empty.
+    /// Creates an empty file.
     pub(super) fn create(path: PathBuf) -> Result<Lines> {
         let file = files::create_new(&path, files::PRIVATE)?;
         Ok(Lines {
@@ -35,7 +35,7 @@ impl Lines {
         })
     }
 
-    /// Writes the counters of each sink over those that are there.
+    /// Overwrites the counters of each sink.
     pub fn write(&mut self, sinks: impl Iterator<Item = Counters>) -> Result<()> {
         self.text.clear();
         for lines in sinks {
@@ -63,7 +63,7 @@ fn numbers(lines: &Counters) -> [u64; NUMBERS] {
     ]
 }
 
-/// Enters what the file says; nothing where it was not written yet.
+/// Reads the file into the counters of `sinks`; leaves them unchanged if it was not written yet.
 pub(super) fn read(path: &Path, sinks: &mut [Sink]) -> Result<()> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_over_is_read() {
+    fn overwritten_counters_are_read_back() {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("lines");
         let sink = || Sink {

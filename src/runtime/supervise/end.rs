@@ -1,4 +1,4 @@
-//! How a process ended that is another's child: the other one reaps it, at any moment.
+//! Exit status of a process that is another process's child, which may reap it at any moment.
 
 use crate::base::error::{Context, Error, Result};
 use crate::base::sys::process;
@@ -8,15 +8,15 @@ use nix::unistd::Pid;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-/// How long its parent is waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Maximum time to wait for the parent to reap the process.
+const REAP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How the process ended that `pidfd` refers to, and whose end it told.
+/// Returns the exit status of the process `pidfd`, which has ended.
 ///
-/// As long as nobody has reaped it, its status is in /proc; afterwards the kernel tells it by the
-/// descriptor (Linux 6.15).
-pub(super) fn of_another(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<WaitStatus> {
-    let deadline = Instant::now() + PATIENCE;
+/// Before it is reaped, /proc has its status; afterwards the kernel returns the status through the pidfd
+/// (Linux 6.15).
+pub(super) fn of_adopted(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<WaitStatus> {
+    let deadline = Instant::now() + REAP_TIMEOUT;
     loop {
         if let Some(status) = of_zombie(pid, pidfd) {
             return decode(pid, status);
@@ -33,8 +33,8 @@ pub(super) fn of_another(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<WaitStatus> 
     }
 }
 
-/// The last field of /proc/PID/stat (proc_pid_stat(5)), if the process is still the one that is
-/// meant.
+/// Returns the last field of /proc/PID/stat (proc_pid_stat(5)), if the file still belongs to this
+/// process.
 fn of_zombie(pid: Pid, pidfd: BorrowedFd<'_>) -> Option<i32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;
@@ -51,7 +51,7 @@ fn decode(pid: Pid, status: i32) -> Result<WaitStatus> {
 fn unknown() -> Error {
     Error::system(
         "exit status",
-        "the container's parent has it, and this kernel tells nobody else",
+        "only the container's parent can read it on this kernel",
     )
-    .hint("it takes Linux 6.15")
+    .hint("imrun needs Linux 6.15 for it")
 }

@@ -1,4 +1,4 @@
-//! One of the app's output pipes: lines go from it to the shipper.
+//! Output pipe of the app: lines go from it to the shipper.
 
 use crate::base::error::{Context, Result};
 use crate::logs::{Framer, Pushed, Shipper, Stream};
@@ -13,18 +13,18 @@ pub(super) struct Output {
     stream: Stream,
     file: Option<File>,
     framer: Framer,
-    /// The app has closed it, and the shipper knows.
+    /// True once the app has closed it and the shipper knows.
     ended: bool,
-    /// Nobody has asked about that.
-    unasked: bool,
-    /// A frame waits for room in the buffer.
+    /// True until `has_just_ended` has reported the end.
+    end_unseen: bool,
+    /// True if a frame waits for room in the buffer.
     pub full: bool,
-    /// There is something to read.
+    /// True if there is something to read.
     pub ready: bool,
 }
 
 impl Output {
-    /// `framer` has seen nothing yet.
+    /// Makes the output of a pipe; `framer` is new.
     pub fn new(stream: Stream, pipe: OwnedFd, framer: Framer) -> Result<Output> {
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(|| "fcntl(pipe, O_NONBLOCK)")?;
         Ok(Output {
@@ -32,22 +32,22 @@ impl Output {
             file: Some(pipe.into()),
             framer,
             ended: false,
-            unasked: false,
+            end_unseen: false,
             full: false,
             ready: false,
         })
     }
 
-    /// What to wait for: something to read, if it could be shipped.
+    /// Returns the descriptor to poll, unless a frame waits for room.
     pub fn poll_fd(&self) -> Option<PollFd<'_>> {
         let file = self.file.as_ref().filter(|_| !self.full)?;
         Some(PollFd::new(file.as_fd(), PollFlags::POLLIN))
     }
 
-    /// Moves what one read gives to the shipper, as far as there is room; says whether there was
-    /// anything. With `drop`, lines that find no room are counted and given up.
+    /// Reads once and passes the frames to the shipper, as far as there is room; returns true if there
+    /// was anything to read. With `drop`, lines that find no room are counted and dropped.
     ///
-    /// One read, not all there is: an app that never pauses must not keep signals waiting.
+    /// Only one read: an app that writes without pause must not delay signals.
     pub fn pump(&mut self, shipper: &Shipper, drop: bool) -> Result<bool> {
         if self.full {
             self.offer(shipper, drop);
@@ -80,17 +80,17 @@ impl Output {
         std::mem::drop(buffer);
         self.full = full;
         if self.file.is_none() && !self.full && !self.ended {
-            (self.ended, self.unasked) = (true, true);
+            (self.ended, self.end_unseen) = (true, true);
             shipper.end_stream(stream);
         }
     }
 
-    /// Whether it has ended since this was asked.
+    /// Returns true once, when the output has ended.
     pub fn has_just_ended(&mut self) -> bool {
-        std::mem::take(&mut self.unasked)
+        std::mem::take(&mut self.end_unseen)
     }
 
-    /// The last line may have no newline; there is no time left to wait for room.
+    /// Passes on the last line, which may have no newline; there is no time left to wait for room.
     pub fn end(&mut self, shipper: &Shipper) {
         self.file = None;
         self.framer.finish();

@@ -1,45 +1,45 @@
-//! Tells others of the shipper's counters, while there is something new to tell.
+//! Publishes the shipper's counters while they change.
 
 use crate::base::error::Result;
 use crate::logs::Shipper;
 use std::time::{Duration, Instant};
 
-/// Often enough for who watches, and nothing beside what a busy container costs.
+/// Interval between two reports: short enough for a viewer, and cheap for a busy container.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// When the counters are told next, and how.
-pub(super) struct Report<'a> {
-    tell: Box<dyn FnMut() -> Result<()> + 'a>,
+/// Schedule of the next report.
+pub(super) struct CounterReport<'a> {
+    write: Box<dyn FnMut() -> Result<()> + 'a>,
     due: Option<Instant>,
 }
 
-impl<'a> Report<'a> {
-    /// Nothing is to be told yet.
-    pub fn new(tell: Box<dyn FnMut() -> Result<()> + 'a>) -> Report<'a> {
-        Report { tell, due: None }
+impl<'a> CounterReport<'a> {
+    /// Makes a schedule without a report due.
+    pub fn new(write: Box<dyn FnMut() -> Result<()> + 'a>) -> CounterReport<'a> {
+        CounterReport { write, due: None }
     }
 
-    /// There is something new: it is told within the interval.
+    /// Schedules a report within the interval.
     pub fn need(&mut self) {
         if self.due.is_none() {
             self.due = Some(Instant::now() + INTERVAL);
         }
     }
 
-    /// When it is to be told.
+    /// Returns the time of the next report.
     pub fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Tells it if it is time, and again as long as something waits for a sink.
+    /// Reports if it is time, and again as long as lines wait for a sink.
     pub fn when_due(&mut self, shipper: &Shipper) {
         if self.due.is_none_or(|due| due > Instant::now()) {
             return;
         }
         let waits = shipper.stalled().is_some();
         self.due = waits.then(|| Instant::now() + INTERVAL);
-        if let Err(error) = (self.tell)() {
-            // The container has nothing to do with it.
+        if let Err(error) = (self.write)() {
+            // The container goes on regardless.
             log::warn!("{error}");
             self.due = None;
         }

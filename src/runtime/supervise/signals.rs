@@ -1,11 +1,12 @@
-//! Signals: caught before anything is started, passed on to the app, named by the operator.
+//! Signals: blocked before the start, forwarded to the app, parsed from options.
 
 use crate::base::error::{Context, Error, Result};
+use crate::base::sys::process;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use std::time::Duration;
 
-/// The signals that are passed on to the app.
+/// Signals that are forwarded to the app.
 const FORWARDED: [Signal; 9] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -18,15 +19,20 @@ const FORWARDED: [Signal; 9] = [
     Signal::SIGWINCH,
 ];
 
-/// Blocks the signals that are passed on, for this thread and those that it makes from now on.
+/// Blocks the forwarded signals in this thread and in those that it creates, and returns a descriptor
+/// that receives them.
+///
+/// imrun ignores SIGXFSZ: it sets the length of an app's file in the app's place, and a limit that imrun
+/// inherited then gives EFBIG.
 pub fn catch() -> Result<SignalFd> {
+    process::ignore_signal(libc::SIGXFSZ).context(|| "rt_sigaction(SIGXFSZ)")?;
     let set: SigSet = FORWARDED.into_iter().collect();
     set.thread_block().context(|| "rt_sigprocmask(SIG_BLOCK)")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     SignalFd::with_flags(&set, flags).context(|| "signalfd(SFD_CLOEXEC)")
 }
 
-/// The signals that end a launch whose app was not started yet.
+/// Signals that cancel a launch before the app starts.
 const ENDING: [Signal; 4] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -34,14 +40,14 @@ const ENDING: [Signal; 4] = [
     Signal::SIGTERM,
 ];
 
-/// The error that a signal is, before there is an app that it could be passed on to.
+/// Returns an error if a signal arrived before the app started.
 pub fn refuse(signals: &SignalFd) -> Result<()> {
     while let Some(info) = signals.read_signal().context(|| "read(signalfd)")? {
         let number = info.ssi_signo as i32;
         if let Some(signal) = ENDING.into_iter().find(|signal| *signal as i32 == number) {
             let error = Error::system(
                 "launch",
-                format_args!("{signal} came before the app started"),
+                format_args!("{signal} arrived before the app started"),
             );
             return Err(error.exit(128 + number as u8));
         }
@@ -49,16 +55,20 @@ pub fn refuse(signals: &SignalFd) -> Result<()> {
     Ok(())
 }
 
-/// `imrun stop -t` sends its timeout along, in milliseconds (sigqueue(3)).
+/// Returns the timeout that `imrun stop -t` sends with its signal, in milliseconds (sigqueue(3)).
 pub(super) fn stop_timeout(info: &siginfo) -> Option<Duration> {
     (info.ssi_code == libc::SI_QUEUE && info.ssi_int >= 0)
         .then(|| Duration::from_millis(info.ssi_int as u64))
 }
 
-/// The number of a signal by its name (`SIGTERM`, `TERM`, `RTMIN+3`, `RTMAX-3`) or number, as image configs
-/// and docker write it.
+/// Parses a signal name (`SIGTERM`, `TERM`, `RTMIN+3`, `RTMAX-3`) or number, as in image configs and docker.
 pub fn parse(text: &str) -> Result<i32> {
-    let unknown = || Error::usage(format_args!("signal {text:?}"), "is none that Linux has");
+    let unknown = || {
+        Error::usage(
+            format_args!("signal {text:?}"),
+            "expected a name such as SIGTERM, or a number from 1 to 64",
+        )
+    };
     let name = text.to_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
     let offset = |text: &str| text.parse::<u8>().map(i32::from).map_err(|_| unknown());
@@ -95,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_signal_that_ends_a_launch_is_told_apart_from_one_that_does_not() {
-        // Pending for this thread alone, and blocked in it.
+        // Pending for this thread only, and blocked in it.
         let signals = catch().unwrap();
         refuse(&signals).unwrap();
         nix::sys::signal::raise(Signal::SIGUSR1).unwrap();

@@ -89,7 +89,7 @@ fn numbers_that_are_no_ids_are_refused_by_name() {
         let error = resolve(user).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("{what}: is beyond 4294967294, the last id of Linux")
+            format!("{what}: is greater than 4294967294, the last id of Linux")
         );
     }
     let member = User::resolve("member", Some(b"member:x:1:1::/:"), Some(GROUP));

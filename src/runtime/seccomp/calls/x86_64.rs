@@ -1,10 +1,10 @@
-//! x86-64: what its filter checks for, and the calls that newer architectures never had.
+//! x86-64: constants of its filter, and the calls that newer architectures dropped.
 
 use super::{calls, numbers};
 
 /// AUDIT_ARCH_X86_64 (linux/audit.h).
 pub(in crate::runtime::seccomp) const ARCHITECTURE: u32 = 0xc000_003e;
-/// The first number that is not this ABI's but x32's (__X32_SYSCALL_BIT).
+/// First number of the x32 ABI (__X32_SYSCALL_BIT).
 pub(in crate::runtime::seccomp) const FOREIGN: Option<u32> = Some(0x4000_0000);
 
 pub(super) const ALLOWED: &[u32] = calls! {

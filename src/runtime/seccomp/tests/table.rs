@@ -1,4 +1,4 @@
-//! The written list of all system calls, compared with the policy and with what the kernel runs.
+//! The documented list of all system calls, compared with the policy and the compiled program.
 
 use super::super::calls::FOREIGN;
 use super::{Answer, Call, Policy, decide, decode, interpret};
@@ -14,7 +14,7 @@ const OWN: &str = if cfg!(target_arch = "x86_64") {
     AARCH64
 };
 
-/// One line of a table.
+/// A line of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
     name: &'static str,
@@ -22,7 +22,7 @@ struct Row {
     cases: Vec<(Vec<Test>, Answer)>,
 }
 
-/// A condition of a case on an argument.
+/// Condition on an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Test {
     Equals(usize, u32),
@@ -92,7 +92,7 @@ impl Row {
         case.map_or(self.answer, |(_, answer)| *answer)
     }
 
-    /// Words that some test looks for, and their neighbours.
+    /// Returns the words that some test compares with, and their neighbours.
     fn words(&self) -> Vec<u64> {
         let tests = self.cases.iter().flat_map(|(tests, _)| tests);
         let values = tests.flat_map(|test| match *test {
@@ -104,7 +104,7 @@ impl Row {
         values.flat_map(near).chain(fixed).collect()
     }
 
-    /// Every word at every place, the other places zero or all ones.
+    /// Returns argument lists with each word at each position, the other positions zero or all ones.
     fn arguments(&self) -> impl Iterator<Item = [u64; 6]> {
         let words = self.words();
         let places =
@@ -126,7 +126,7 @@ static UNKNOWN: Row = Row {
 };
 
 #[test]
-fn every_system_call_gets_the_answer_that_is_written_down() {
+fn every_system_call_gets_its_documented_answer() {
     let (rows, policy) = (rows(OWN), Policy::container());
     let program = policy.compile();
     for number in (0..1024).chain([0x3fff_ffff, u32::MAX]) {
@@ -145,7 +145,7 @@ fn every_system_call_gets_the_answer_that_is_written_down() {
 }
 
 #[test]
-fn an_observed_container_gets_the_same_answers_but_for_the_calls_that_are_asked_about() {
+fn an_observed_container_gets_the_same_answers_except_for_the_reported_calls() {
     let rows = rows(OWN);
     let program = Policy::container().watch(calls::watched()).compile();
     for number in 0..1024 {
@@ -162,14 +162,14 @@ fn an_observed_container_gets_the_same_answers_but_for_the_calls_that_are_asked_
                 answer => assert_eq!(answer, row.answer(&arguments), "{} {call:x?}", row.name),
             }
         }
-        // What ioctl(2) is asked about is none of the table's words.
+        // The table has none of the ioctl(2) requests that are reported.
         let watched = of(number).is_some() && number != libc::SYS_ioctl as u32;
         assert_eq!(asked, watched, "{number} {}", row.name);
     }
 }
 
 #[test]
-fn no_number_of_another_abi_is_let_through() {
+fn no_number_of_another_abi_is_allowed() {
     let program = Policy::container().compile();
     let architectures = [0x4000_0003, 0x4000_0028, 0xc000_00b7, 0xc000_003e];
     let others = architectures
@@ -208,7 +208,7 @@ fn both_architectures_give_a_call_the_same_answer() {
             panic!("{} is a call of AArch64 alone", row.name);
         };
         assert_eq!(row, twin);
-        // From 424 on, all architectures count alike (Linux, scripts/syscall.tbl).
+        // From 424 on, numbers are the same on all architectures (Linux, scripts/syscall.tbl).
         assert!(*number < 424 || number == other, "{}", row.name);
         shared += 1;
     }
@@ -216,7 +216,7 @@ fn both_architectures_give_a_call_the_same_answer() {
 }
 
 #[test]
-fn the_written_list_has_the_numbers_of_this_architecture() {
+fn the_documented_list_has_the_numbers_of_this_architecture() {
     for (number, row) in rows(OWN) {
         let known = number_of(row.name);
         assert!(

@@ -1,4 +1,4 @@
-//! What the user calls the parts of a launch: errors of the child are told in these words.
+//! Names that errors use for the parts of a launch: fields of config.json, or options.
 
 use super::Spec;
 use super::child::{Failure, Step};
@@ -6,21 +6,26 @@ use super::sysctl::{NOT_KEPT, Setting};
 use crate::base::error::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error};
 use nix::errno::Errno;
 
-/// What is told of a launch when it fails.
-pub(super) struct Names {
-    /// Whether a config.json asked for it, and not a command line and an image.
+/// Names of a launch's settings, for its errors.
+pub(super) struct ErrorNames {
+    /// True if the launch comes from a config.json, not from a command line and an image.
     from_bundle: bool,
     program: String,
     sysctls: Vec<String>,
     masked: Vec<String>,
 }
 
-impl Names {
-    pub fn of(spec: &Spec) -> Names {
-        Names {
+impl ErrorNames {
+    pub fn of(spec: &Spec) -> ErrorNames {
+        ErrorNames {
             from_bundle: spec.from_bundle,
             program: spec.args.strings()[0].to_string_lossy().into_owned(),
-            sysctls: spec.sysctls.iter().map(|one| one.name.clone()).collect(),
+            sysctls: spec
+                .settings
+                .sysctls
+                .iter()
+                .map(|one| one.name.clone())
+                .collect(),
             masked: spec
                 .masked
                 .iter()
@@ -29,7 +34,7 @@ impl Names {
         }
     }
 
-    /// A field of config.json, or what it is called where there is none.
+    /// Returns the name of a config.json field, or `otherwise` for a launch without one.
     fn field(&self, field: &str, otherwise: &str) -> String {
         if self.from_bundle {
             format!("config.json `{field}`")
@@ -38,7 +43,7 @@ impl Names {
         }
     }
 
-    /// The paths that are covered on demand: the name in errors.
+    /// Returns the name of a masked path, by its index.
     pub fn masked(&self, index: usize) -> String {
         let path = self.masked.get(index).map_or("", String::as_str);
         self.field(
@@ -47,17 +52,17 @@ impl Names {
         )
     }
 
-    /// The name of a resource limit.
+    /// Returns the name of a resource limit.
     pub fn limit(&self, resource: &str) -> String {
         self.field(&format!("process.rlimits {resource}"), resource)
     }
 
-    /// Any other field of `process`.
+    /// Returns the name of any other field of `process`.
     pub fn process(&self, field: &str) -> String {
         self.field(&format!("process.{field}"), field)
     }
 
-    /// The error of a step that failed.
+    /// Returns the error of a failed step.
     pub fn explain(&self, failure: Failure) -> Error {
         let (call, why) = (failure.step.call(), failure.errno.desc());
         let index = failure.index as usize;
@@ -71,13 +76,15 @@ impl Names {
                 );
                 let error = Error::usage(what, why);
                 if self.from_bundle {
-                    error.hint("imrun makes no directory in a root")
+                    error.hint("imrun creates no directory in a root")
                 } else {
-                    error.hint("--workdir names another one; imrun makes no directory in a root")
+                    error.hint(
+                        "set another one with --workdir; imrun creates no directory in a root",
+                    )
                 }
             }
             Step::AttachProc if self.from_bundle => not_a_directory("/proc", why),
-            Step::Covers | Step::AttachSysfs | Step::AttachCgroupfs if self.from_bundle => {
+            Step::Masks | Step::AttachSysfs | Step::AttachCgroupfs if self.from_bundle => {
                 not_a_directory("/sys", why)
             }
             Step::SysctlKept => Error::system(sysctl(), NOT_KEPT),
@@ -92,21 +99,21 @@ impl Names {
         }
     }
 
-    /// Engines know these words of runc's, and map them to exit codes.
+    /// The words are runc's: engines recognise them and map them to exit codes.
     fn explain_execute(&self, errno: Errno) -> Error {
         let program = &self.program;
         let what = format!("{} {program:?}", self.field("process.args", "entrypoint"));
         match (errno, program.contains('/')) {
             (Errno::ENOENT, true) => Error::usage(what, "no such file or directory")
                 .hint(if self.from_bundle {
-                    "the root does not have it, or not its interpreter"
+                    "the root lacks the program or its interpreter"
                 } else {
                     HINT
                 })
                 .exit(EXIT_NOT_FOUND),
             (Errno::ENOENT, false) => Error::usage(what, "executable file not found in $PATH")
                 .hint(if self.from_bundle {
-                    "PATH is that of process.env"
+                    "PATH is taken from process.env"
                 } else {
                     HINT
                 })
@@ -123,7 +130,8 @@ impl Names {
 const HINT: &str =
     "imrun inspect DIGEST shows entrypoint, command and PATH; --entrypoint names another program";
 
-/// A root that is a directory may have anything there. The words are runc's.
+/// Returns the error for a mount point that is not a directory, possible if the root is a directory of
+/// the host. The words are runc's.
 fn not_a_directory(point: &str, why: &str) -> Error {
     let why = format_args!("{point} must be mounted on ordinary directory: {why}");
     Error::system("config.json `root.path`", why)

@@ -1,4 +1,4 @@
-//! Limits and priorities of the child, which the parent sets.
+//! Limits and priorities of the child, set by the parent.
 
 use super::{Prepared, Spec};
 use crate::base::error::{Context, Result};
@@ -8,47 +8,48 @@ use nix::errno::Errno;
 /// A resource limit (getrlimit(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rlimit {
-    /// `RLIMIT_*`
+    /// Name (`RLIMIT_*`).
     pub name: &'static str,
-    /// Its number.
+    /// Number of the resource.
     pub resource: u32,
-    /// The limit that is enforced.
+    /// Enforced limit.
     pub soft: u64,
-    /// How far the app may raise that one.
+    /// Maximum to which the app may raise the soft limit.
     pub hard: u64,
 }
 
-/// How the kernel shares processors with a process (sched_setattr(2)).
+/// CPU scheduling of a process (sched_setattr(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scheduler {
-    /// `SCHED_*`
+    /// Policy (`SCHED_*`).
     pub policy: i32,
-    /// `SCHED_FLAG_*`
+    /// Flags (`SCHED_FLAG_*`).
     pub flags: u64,
-    /// From 0 to 19.
+    /// Nice value, 0 to 19.
     pub nice: i32,
 }
 
-/// What the child is given by the parent, because it may not take it itself, or is slower with it.
-pub(super) struct Shares {
-    /// Who owns the child's user namespace, if that is not this process's user.
+/// Limits and priorities that the parent sets for the child, because the child may not set them itself or
+/// is slower with them.
+pub(super) struct Resources {
+    /// Owner of the child's user namespace, if it is not this process's user.
     owner: Option<u32>,
     limits: Vec<Rlimit>,
     scheduler: Option<Scheduler>,
     io_priority: Option<(i32, i32)>,
 }
 
-impl Shares {
-    pub fn of(spec: &Spec, owner: Option<u32>) -> Shares {
-        Shares {
+impl Resources {
+    pub fn of(spec: &Spec, owner: Option<u32>) -> Resources {
+        Resources {
             owner,
-            limits: spec.rlimits.clone(),
-            scheduler: spec.scheduler,
-            io_priority: spec.io_priority,
+            limits: spec.settings.rlimits.clone(),
+            scheduler: spec.settings.scheduler,
+            io_priority: spec.settings.io_priority,
         }
     }
 
-    pub fn give(&self, to: &Prepared) -> Result<()> {
+    pub fn apply(&self, to: &Prepared) -> Result<()> {
         let (pid, names) = (to.pid.as_raw(), &to.names);
         for limit in &self.limits {
             self.limit(pid, limit).context(|| names.limit(limit.name))?;
@@ -69,7 +70,8 @@ impl Shares {
         Ok(())
     }
 
-    /// Root without CAP_SYS_RESOURCE has it in the namespace as the owner of that.
+    /// Sets one limit. Root without CAP_SYS_RESOURCE has that capability as the owner of the child's user
+    /// namespace.
     fn limit(&self, pid: i32, limit: &Rlimit) -> nix::Result<()> {
         let set = || process::limit(pid, limit.resource, limit.soft, limit.hard);
         match (set(), self.owner) {

@@ -1,6 +1,6 @@
-//! The thread that makes a call: its memory, its descriptors, its user.
+//! The thread that makes a call: its memory, descriptors and ids.
 //!
-//! All of it may be another a moment later, when the kernel looks: another thread can change it.
+//! Another thread can change all of it before the kernel looks.
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, readlink};
@@ -12,50 +12,51 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-/// The longest path that the kernel takes, its NUL included.
+/// Maximum length of a path that the kernel accepts, including its NUL.
 const PATH_MAX: usize = libc::PATH_MAX as usize;
-/// No page is smaller.
+/// Minimum size of a page.
 const PAGE: u64 = 4096;
 /// A thread in a container.
-pub struct Scene {
+pub struct Caller {
     pid: i32,
     root: OnceCell<OwnedFd>,
-    /// `/proc/PID/status`: nobody but the thread itself changes what is read of it, and it waits.
+    /// Content of `/proc/PID/status`. Only the thread itself changes the fields that are read, and it
+    /// waits.
     status: OnceCell<String>,
 }
 
-/// A name or a descriptor that cannot be read, with the errno that the kernel gives if it cannot read it
-/// either.
+/// A name or a descriptor that cannot be read, with the errno that the kernel returns if it cannot read
+/// it either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unread(pub Errno);
 
-/// Result of reading something of a thread.
+/// Result of reading from a thread.
 pub type Read<T> = Result<T, Unread>;
 
-/// The target of a path.
+/// Location that a path leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Without links, dots or double slashes, as far as it exists; from the container's root.
+    /// Path from the container's root, without links, dots or double slashes as far as it exists.
     pub path: PathBuf,
-    /// The part of the path that exists.
+    /// Longest part of the path that exists.
     pub nearest: PathBuf,
-    /// Kind of object that is there.
+    /// Kind of object at the path.
     pub found: Found,
-    /// Its owner, group and mode; none of what is not there, and of what is [`Found::Outside`].
+    /// Owner, group and mode; `None` if nothing exists, and for [`Found::Outside`].
     pub rights: Option<Rights>,
 }
 
 /// The object that a name or a descriptor leads to.
 #[derive(Debug)]
 pub struct Target {
-    /// Its place.
+    /// Location.
     pub place: Place,
-    /// Refers to it (O_PATH); None of what is not there.
+    /// Descriptor of it (O_PATH); `None` if nothing exists.
     pub handle: Option<OwnedFd>,
     /// True if the name leads elsewhere for another process, as /proc/self does.
-    pub personal: bool,
-    /// True if a link of another process in /proc leads to it, which not everybody may follow.
-    pub is_anothers: bool,
+    pub is_per_process: bool,
+    /// True if the path goes through another process's link in /proc, which not every user may follow.
+    pub is_foreign: bool,
 }
 
 /// Owner, group and mode of an inode (inode(7)).
@@ -71,36 +72,36 @@ pub struct Rights {
 pub enum Found {
     /// A directory.
     Directory,
-    /// A symbolic link, which the call does not follow.
+    /// A symbolic link that the call does not follow.
     Link,
-    /// A device, a fifo or a socket: to write to it changes no file system.
+    /// A device, fifo or socket: writing to it changes no file system.
     Stream,
-    /// An object of no named file system: a pipe, a socket, memory.
+    /// An object outside every mounted file system: a pipe, a socket, memory.
     Outside,
     /// A regular file.
     File,
-    /// Nothing, in a directory that is there.
+    /// Nothing, in a directory that exists.
     Nothing,
-    /// Nothing, nor a directory where it could be: this errno.
-    NoWay(Errno),
+    /// Nothing, and no directory that could contain it; the lookup fails with this errno.
+    Unreachable(Errno),
 }
 
-impl Scene {
-    /// Makes the scene of the thread `pid`.
-    pub fn new(pid: i32) -> Scene {
-        Scene {
+impl Caller {
+    /// Makes the caller for the thread `pid`, numbered by the host.
+    pub fn new(pid: i32) -> Caller {
+        Caller {
             pid,
             root: OnceCell::new(),
             status: OnceCell::new(),
         }
     }
 
-    /// The thread's number on the host.
+    /// Returns the thread's id on the host.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// A C string of the thread's memory, of at most 4,096 bytes.
+    /// Reads a C string of at most 4,096 bytes from the thread's memory.
     pub fn string(&self, address: u64) -> Read<Vec<u8>> {
         let mut bytes = self.bytes(address, PATH_MAX)?;
         match bytes.iter().position(|byte| *byte == 0) {
@@ -111,10 +112,10 @@ impl Scene {
         Ok(bytes)
     }
 
-    /// At most `length` bytes of the thread's memory, up to where that ends.
+    /// Reads at most `length` bytes from the thread's memory; fewer if it ends earlier.
     pub fn bytes(&self, address: u64, length: usize) -> Read<Vec<u8>> {
         let mut bytes = vec![0; length];
-        // A second page that is not there does not spoil the first.
+        // Two parts, so that a missing second page does not affect the first.
         let first = (PAGE - address % PAGE).min(length as u64) as usize;
         let remote = [
             RemoteIoVec {
@@ -132,7 +133,7 @@ impl Scene {
         Ok(bytes)
     }
 
-    /// `N` bytes of the thread's memory.
+    /// Reads `N` bytes from the thread's memory.
     pub fn array<const N: usize>(&self, address: u64) -> Read<[u8; N]> {
         let bytes = self.bytes(address, N)?;
         bytes.try_into().map_err(|_| Unread(Errno::EFAULT))
@@ -143,7 +144,7 @@ impl Scene {
         readlink(format!("/proc/{}/{name}", self.pid).as_str()).map(Into::into)
     }
 
-    /// The container's root directory.
+    /// Returns the container's root directory.
     pub fn root(&self) -> Read<BorrowedFd<'_>> {
         if let Some(root) = self.root.get() {
             return Ok(root.as_fd());
@@ -158,7 +159,7 @@ impl Scene {
         Ok(self.root.get_or_init(|| root).as_fd())
     }
 
-    /// The directory that a relative path starts from.
+    /// Returns the directory that a relative path starts from.
     pub fn directory(&self, descriptor: RawFd) -> Read<PathBuf> {
         match descriptor {
             libc::AT_FDCWD => self.link("cwd").map_err(Unread),
@@ -181,12 +182,12 @@ impl Scene {
         Target::of(handle).map_err(Unread)
     }
 
-    /// The process's id in its own pid namespace (proc_pid_status(5)).
+    /// Returns the process's id in its own pid namespace (proc_pid_status(5)).
     pub fn own_process(&self) -> Option<String> {
         self.last_word("NStgid:")
     }
 
-    /// The thread's id in its own pid namespace.
+    /// Returns the thread's id in its own pid namespace.
     pub fn own_thread(&self) -> Option<String> {
         self.last_word("NSpid:")
     }
@@ -196,14 +197,19 @@ impl Scene {
         line.split_whitespace().last().map(str::to_owned)
     }
 
-    /// The process's number on the host.
+    /// Returns the process's id on the host.
     pub fn process(&self) -> Option<i32> {
         self.status("Tgid:")?.parse().ok()
     }
 
+    /// Returns the process's id in its own pid namespace, the innermost one.
+    pub fn process_inside(&self) -> Option<u32> {
+        self.numbers("NStgid:").last().copied()
+    }
+
     fn status(&self, field: &str) -> Option<&str> {
         let path = format!("/proc/{}/status", self.pid);
-        // Empty when the thread is gone.
+        // Empty if the thread is gone.
         let read = || std::fs::read_to_string(path).unwrap_or_default();
         let mut lines = self.status.get_or_init(read).lines();
         lines
@@ -217,12 +223,12 @@ impl Scene {
         numbers.collect::<Option<Vec<u32>>>().unwrap_or_default()
     }
 
-    /// The thread's real, effective, saved and file system users, by the host's numbers.
+    /// Returns the thread's real, effective, saved and file system user ids on the host.
     pub fn users(&self) -> Vec<u32> {
         self.numbers("Uid:")
     }
 
-    /// The same of its groups.
+    /// Returns the same four group ids.
     pub fn groups(&self) -> Vec<u32> {
         self.numbers("Gid:")
     }
@@ -234,7 +240,8 @@ impl Scene {
         held.is_some_and(|held| held & 1 << capability != 0)
     }
 
-    /// The host's number of an id of the container, by `uid_map` or `gid_map`; None where it has none.
+    /// Returns the host's id for an id of the container, from `uid_map` or `gid_map`; `None` if it is not
+    /// mapped.
     pub fn mapped(&self, map: &str, id: u32) -> Option<u32> {
         let text = std::fs::read_to_string(format!("/proc/{}/{map}", self.pid)).ok()?;
         text.lines().find_map(|line| {
@@ -250,8 +257,8 @@ impl Scene {
         })
     }
 
-    /// Returns true if the thread's user may read (4), write (2) and search (1), by the bits of the mode
-    /// alone: neither the mount nor a capability counts.
+    /// Returns true if the thread's user may read (4), write (2) or search (1) according to the mode bits
+    /// alone: mount options and capabilities are ignored.
     pub fn may(&self, bits: u32, rights: Rights) -> bool {
         let everybody = bits << 6 | bits << 3 | bits;
         if rights.mode & everybody == everybody {
@@ -270,20 +277,20 @@ impl Scene {
         rights.mode >> shift & bits == bits
     }
 
-    /// The thread's name; None when it is gone.
+    /// Returns the thread's name; `None` if it is gone.
     pub fn thread(&self) -> Option<String> {
         let name = std::fs::read(format!("/proc/{}/comm", self.pid)).ok()?;
         Some(String::from_utf8_lossy(&name).trim_end().to_owned())
     }
 
-    /// The program that it executes; None when it is gone.
+    /// Returns the program that it executes; `None` if it is gone.
     pub fn executable(&self) -> Option<PathBuf> {
         self.link("exe").ok()
     }
 }
 
 impl Target {
-    /// Returns the object of a descriptor of imrun's own (O_PATH).
+    /// Returns the object of one of imrun's own descriptors (O_PATH).
     pub fn of(handle: OwnedFd) -> nix::Result<Target> {
         let path = path_of(handle.as_fd())?;
         let status = fstat(&handle)?;
@@ -301,8 +308,8 @@ impl Target {
         Ok(Target {
             place,
             handle: Some(handle),
-            personal: false,
-            is_anothers: false,
+            is_per_process: false,
+            is_foreign: false,
         })
     }
 }
@@ -318,18 +325,18 @@ impl Rights {
     }
 }
 
-/// Returns the path of a descriptor of imrun's own, as the container sees it.
+/// Returns the path of one of imrun's own descriptors, as the container sees it.
 pub fn path_of(handle: BorrowedFd<'_>) -> nix::Result<PathBuf> {
     readlink(format!("/proc/self/fd/{}", handle.as_raw_fd()).as_str()).map(Into::into)
 }
 
-/// Returns true for a file without a name: memory that memfd_create(2) made. No file of a container can
-/// be unlinked.
+/// Returns true for a file without a name, which memfd_create(2) made: no file of a container can be
+/// unlinked.
 pub fn is_memory(status: &FileStat) -> bool {
     status.st_nlink == 0 && kind(status) == Found::File
 }
 
-/// Returns the kind of an inode that was found by a name.
+/// Returns the kind of an inode that was found by name.
 pub fn kind(status: &FileStat) -> Found {
     match SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFDIR => Found::Directory,
@@ -339,8 +346,8 @@ pub fn kind(status: &FileStat) -> Found {
     }
 }
 
-/// Returns true for the files by which a process sets its name, its badness when memory runs out and the
-/// slack of its timers. Setting one changes no file system.
+/// Returns true for the files of /proc that set a process's name, OOM score or timer slack. Writing them
+/// changes no file system.
 pub fn is_trait_of_a_process(path: &Path) -> bool {
     let Ok(rest) = path.strip_prefix("/proc") else {
         return false;
@@ -360,8 +367,8 @@ pub fn is_trait_of_a_process(path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn me() -> Scene {
-        Scene::new(std::process::id() as i32)
+    fn me() -> Caller {
+        Caller::new(std::process::id() as i32)
     }
 
     #[test]
@@ -375,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_is_told_by_what_it_is_of_and_not_by_its_name() {
+    fn a_descriptor_is_judged_by_its_object_and_not_by_its_name() {
         let dir = tempfile::tempdir().unwrap();
         let named = |name: &str| dir.path().canonicalize().unwrap().join(name);
         std::fs::write(named("x (deleted)"), "").unwrap();

@@ -1,4 +1,4 @@
-//! What a container's root is made of.
+//! Source of a container's root, and its preparation for one container.
 
 use super::unpacked;
 use crate::base::error::{Context, Error, Result};
@@ -9,35 +9,35 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// What a container's root is made of.
-pub enum Ground {
-    /// A detached mount with all in it, the runtime's own too.
+/// Source of a container's root.
+pub enum RootSource {
+    /// A detached mount with all files, including the runtime's own.
     Whole(OwnedFd),
-    /// A directory of the host, over a detached mount of what the runtime owns: where the directory
-    /// lacks a mount point, that one's shows. Nothing is ever made in the directory.
+    /// A directory of the host over a detached mount of the runtime's files. A mount point that is
+    /// missing in the directory is provided by that mount; imrun never creates anything in the directory.
     Directory {
-        /// Open as `O_PATH`.
+        /// The directory, opened with `O_PATH`.
         directory: OwnedFd,
-        /// A detached mount.
+        /// Detached mount of the runtime's files.
         own: OwnedFd,
     },
-    /// An image's files with all in them, the runtime's own too.
+    /// An image's unpacked files, including the runtime's own.
     Unpacked {
-        /// Has the two lower layers in it.
+        /// Directory that contains the two lower layers.
         path: PathBuf,
-        /// The one with the files, as they were compared.
+        /// Lower layer with the files, opened when they were compared.
         root: OwnedFd,
-        /// The one with nothing in it.
+        /// Empty lower layer.
         empty: OwnedFd,
-        /// Whether its device nodes are only empty files.
+        /// True if the layer's device nodes are only empty files.
         needs_devices: bool,
     },
 }
 
-/// The root, mapped to the container's ids.
-pub(super) struct Floor<'a> {
+/// A container's root, mapped to its ids.
+pub(super) struct PreparedRoot<'a> {
     root: Root<'a>,
-    /// A mount for /dev, where the root has none of its own.
+    /// Mount for /dev, if the root has none of its own.
     pub dev: Option<OwnedFd>,
     devices: Option<OwnedFd>,
 }
@@ -47,29 +47,29 @@ enum Root<'a> {
     Made(OwnedFd),
 }
 
-impl Floor<'_> {
-    /// A detached mount.
-    pub fn root(&self) -> BorrowedFd<'_> {
+impl PreparedRoot<'_> {
+    /// Returns the detached mount.
+    pub fn mount(&self) -> BorrowedFd<'_> {
         match &self.root {
             Root::Given(root) => *root,
             Root::Made(root) => root.as_fd(),
         }
     }
 
-    /// The directory with the device nodes.
+    /// Returns the directory with the device nodes.
     pub fn devices(&self) -> BorrowedFd<'_> {
         let directory = self.devices.as_ref().or(self.dev.as_ref());
-        directory.expect("`lay` opens one of them").as_fd()
+        directory.expect("`prepare` opens one of them").as_fd()
     }
 }
 
-impl Ground {
-    /// The mount points that it has beyond those of every container.
+impl RootSource {
+    /// Returns the mount points in addition to those of every container.
     pub(super) fn mount_points(&self) -> &'static [&'static str] {
         match self {
-            Ground::Whole(_) => &[],
-            Ground::Directory { .. } => &["/dev"],
-            Ground::Unpacked { needs_devices, .. } => {
+            RootSource::Whole(_) => &[],
+            RootSource::Directory { .. } => &["/dev"],
+            RootSource::Unpacked { needs_devices, .. } => {
                 if *needs_devices {
                     &unpacked::DEVICES
                 } else {
@@ -79,19 +79,23 @@ impl Ground {
         }
     }
 
-    /// Maps its owners to the ids of a user namespace, if there is one; `stage` is a directory that
-    /// may be mounted on, where nobody sees it.
-    pub(super) fn lay(&self, namespace: Option<BorrowedFd<'_>>, stage: &Path) -> Result<Floor<'_>> {
+    /// Maps the owners of the files to the ids of `namespace`, if given. `stage` is a directory that may
+    /// be mounted on in a private mount namespace.
+    pub(super) fn prepare(
+        &self,
+        namespace: Option<BorrowedFd<'_>>,
+        stage: &Path,
+    ) -> Result<PreparedRoot<'_>> {
         match self {
-            Ground::Whole(root) => {
+            RootSource::Whole(root) => {
                 map(root, namespace)?;
-                Ok(Floor {
+                Ok(PreparedRoot {
                     root: Root::Given(root.as_fd()),
                     dev: None,
                     devices: Some(open_dev(root)?),
                 })
             }
-            Ground::Directory { directory, own } => {
+            RootSource::Directory { directory, own } => {
                 let layer = mount::open_tree_clone_of(directory.as_fd())
                     .context(|| "open_tree(root.path, OPEN_TREE_CLONE)")?;
                 map(&layer, namespace)?;
@@ -100,20 +104,21 @@ impl Ground {
                     .map_err(|errno| too_old("open_tree(dev, OPEN_TREE_CLONE)", errno))?;
                 let overlay = overlay(&layer, own, mount::NODEV)
                     .map_err(|(call, errno)| too_old(call, errno))?;
-                Ok(Floor {
+                Ok(PreparedRoot {
                     root: Root::Made(overlay),
                     dev: Some(dev),
                     devices: None,
                 })
             }
-            Ground::Unpacked {
+            RootSource::Unpacked {
                 path,
                 root,
                 empty,
                 needs_devices,
             } => {
-                let root = unpacked::lay(path, [root, empty], *needs_devices, namespace, stage)?;
-                Ok(Floor {
+                let root =
+                    unpacked::prepare(path, [root, empty], *needs_devices, namespace, stage)?;
+                Ok(PreparedRoot {
                     devices: Some(open_dev(&root)?),
                     dev: None,
                     root: Root::Made(root),
@@ -122,16 +127,16 @@ impl Ground {
         }
     }
 
-    /// A detached mount that no container has, with the owners that the files have.
-    pub fn lay_alone(&self, stage: &Path) -> Result<OwnedFd> {
-        match self.lay(None, stage)?.root {
+    /// Returns a detached mount for imrun itself, with unmapped owners.
+    pub fn prepare_unmapped(&self, stage: &Path) -> Result<OwnedFd> {
+        match self.prepare(None, stage)?.root {
             Root::Given(root) => root.try_clone_to_owned().context(|| "dup(root)"),
             Root::Made(root) => Ok(root),
         }
     }
 }
 
-/// Maps the owners of a detached mount's files.
+/// Maps the owners of a detached mount's files to the ids of `namespace`.
 pub(super) fn map(root: &OwnedFd, namespace: Option<BorrowedFd<'_>>) -> Result<()> {
     let Some(namespace) = namespace else {
         return Ok(());
@@ -146,9 +151,9 @@ fn open_dev(root: &OwnedFd) -> Result<OwnedFd> {
     openat2(root, "dev", how).context(|| "openat2(root, \"dev\", O_PATH)")
 }
 
-/// Two layers, both of them lower ones: there is nothing that could be written to.
+/// Mounts two lower layers as an overlay without an upper one: nothing can be written.
 ///
-/// Device nodes of a directory that imrun did not make are not to open: `NODEV`.
+/// `attributes` is `NODEV` for a directory that imrun did not make: its device nodes must not be opened.
 pub(super) fn overlay(
     upper: &OwnedFd,
     lower: &OwnedFd,
@@ -163,7 +168,7 @@ pub(super) fn overlay(
     let layers = CString::new(layers).expect("digits have no NUL");
     let context = context.as_fd();
     mount::fsconfig_flag(context, c"ro").map_err(|e| ("fsconfig(overlay, \"ro\")", e))?;
-    // Marks that an overlay of somebody else's left in the directory mean nothing here.
+    // Markers that another overlay left in the directory are ignored.
     for (key, value) in [(c"redirect_dir", c"nofollow"), (c"metacopy", c"off")] {
         mount::fsconfig_string(context, key, value)
             .map_err(|e| ("fsconfig(overlay, redirect_dir, metacopy)", e))?;
@@ -179,7 +184,7 @@ fn too_old(call: &str, errno: Errno) -> Error {
     let error = Error::system(call, errno.desc());
     match errno {
         Errno::EINVAL | Errno::ENODEV => error.hint(
-            "a directory as root takes Linux 6.15 or later with overlayfs; an image takes less",
+            "a directory as root needs Linux 6.15 or later with overlayfs; an image does not",
         ),
         _ => error,
     }

@@ -8,28 +8,28 @@ use serde_json::{Value, json};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The merged tree of an image, made when it is first asked.
-pub struct Owners<'a> {
+/// The merged tree of an image, built on first use.
+pub struct PathLayers<'a> {
     image: Option<&'a Image>,
     store: &'a Store,
     tree: Option<Tree>,
 }
 
-impl<'a> Owners<'a> {
-    /// Makes the owners of an image's paths; without an image there are none.
-    pub fn new(image: Option<&'a Image>, store: &'a Store) -> Owners<'a> {
-        Owners {
+impl<'a> PathLayers<'a> {
+    /// Makes the lookup for an image; without an image, paths have no layer.
+    pub fn new(image: Option<&'a Image>, store: &'a Store) -> PathLayers<'a> {
+        PathLayers {
             image,
             store,
             tree: None,
         }
     }
 
-    /// The layer that has `path`, which exists: its place from 0 for the lowest, and its diff_id.
-    /// Null for what the runtime owns.
+    /// Returns the layer of `path`, which exists: its index, 0 for the lowest, and its diff_id. Null for
+    /// the runtime's own files.
     ///
     /// # Errors
-    /// The layers cannot be read.
+    /// A layer cannot be read.
     pub fn of(&mut self, path: &Path) -> Result<Value> {
         let Some(image) = self.image else {
             return Ok(Value::Null);
@@ -48,13 +48,13 @@ impl<'a> Owners<'a> {
         }))
     }
 
-    /// Returns true if there is nothing to forget.
-    pub fn is_at_rest(&self) -> bool {
+    /// Returns true if no tree is held.
+    pub fn is_idle(&self) -> bool {
         self.tree.is_none()
     }
 
-    /// Forgets the tree, until it is asked again.
-    pub fn rest(&mut self) {
+    /// Drops the tree until the next use.
+    pub fn release(&mut self) {
         self.tree = None;
     }
 }

@@ -1,0 +1,127 @@
+//! `imrun help`: the commands in groups.
+
+use super::Cli;
+use clap::CommandFactory;
+
+/// Headings, and the commands beneath each in the order of their use.
+const GROUPS: [(&str, &[&str]); 7] = [
+    ("Run", &["run", "check", "ps", "stop", "demo"]),
+    (
+        "Images",
+        &[
+            "images", "inspect", "verify", "history", "rollback", "rm", "gc",
+        ],
+    ),
+    ("Import and registries", &["import", "pull", "push"]),
+    ("Bake", &["bake"]),
+    ("Look", &["mount", "umount", "doctor"]),
+    (
+        "Runtime for engines (docs/oci-runtime.md)",
+        &[
+            "create", "start", "state", "kill", "delete", "pause", "resume", "list", "features",
+            "spec",
+        ],
+    ),
+    (
+        "Install",
+        &["init", "completions", "manual", "help", "version"],
+    ),
+];
+
+/// What `imrun` alone prints: the commands that this build has, and its options.
+pub fn overview() -> String {
+    let command = Cli::command();
+    let line = |name: &&str| {
+        let about = match *name {
+            "help" => "Show this, or the help of a command".to_owned(),
+            "version" => "Show the version".to_owned(),
+            name => command.find_subcommand(name)?.get_about()?.to_string(),
+        };
+        Some(format!("  {name:<11}  {about}\n"))
+    };
+    let mut text = format!(
+        "{}\n\nUsage: imrun [OPTIONS] COMMAND …\n       imrun [OPTIONS] IMAGE [ARG]…\n",
+        command
+            .get_about()
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    );
+    for (heading, names) in GROUPS {
+        let lines: String = names.iter().filter_map(line).collect();
+        if !lines.is_empty() {
+            text += &format!("\n{heading}:\n{lines}");
+        }
+    }
+    text += &format!("\n{OPTIONS}\n{}\n", super::EXAMPLES);
+    text
+}
+
+const OPTIONS: &str = "\
+Options of every command:
+  --store DIR  Image store (IMRUN_STORE; /var/lib/imrun for root)
+  --root DIR   Runtime state (IMRUN_ROOT; /run/imrun for root)
+  -h, --help   Show the help of a command
+";
+
+/// The command that `word` was probably meant to be.
+pub fn nearest(word: &str) -> Option<&'static str> {
+    let commands = GROUPS.iter().flat_map(|(_, names)| names.iter().copied());
+    let distances = commands.map(|name| (distance(word, name), name));
+    let (errors, name) = distances.min()?;
+    (errors <= 1 + word.len() / 5).then_some(name)
+}
+
+/// The number of characters to insert, delete, replace or swap with the next one to get from `a` to `b`
+/// (optimal string alignment distance).
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_overview_has_every_command_with_a_description() {
+        let overview = overview();
+        let command = Cli::command();
+        let shown = command.get_subcommands().map(clap::Command::get_name);
+        for name in shown {
+            let line = overview
+                .lines()
+                .find(|line| line.starts_with(&format!("  {name} ")));
+            let words = line.map(|line| line.split_whitespace().count());
+            assert!(words.is_some_and(|words| words > 2), "{name}: {line:?}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_command_is_recognised_and_other_words_are_not() {
+        let table = [
+            ("rn", Some("rm")),
+            ("improt", Some("import")),
+            ("verfy", Some("verify")),
+            ("histroy", Some("history")),
+            ("runn", Some("run")),
+            ("frobnicate", None),
+            ("redis", None),
+        ];
+        for (word, meant) in table {
+            assert_eq!(nearest(word), meant, "{word}");
+        }
+    }
+}
