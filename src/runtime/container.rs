@@ -19,7 +19,7 @@ use crate::base::ids;
 use crate::base::sys::memory;
 use crate::logs::{Counters, Origin, Shipper, SinkUrl};
 use crate::runtime::capabilities::Capabilities;
-use crate::runtime::cgroup::{self, Cgroup, Limits, Made};
+use crate::runtime::cgroup::{self, Cgroup, CgroupIdentity, Limits};
 use crate::runtime::id_map::Ids;
 use crate::runtime::integrity::Demand;
 use crate::runtime::launch::{
@@ -178,11 +178,11 @@ pub fn run_with_gate(request: &Request, status: &Status, gate: &dyn Gate) -> Res
         signals: &signals,
         status,
         gate,
-        made: OnceCell::new(),
+        cgroup: OnceCell::new(),
     };
     let outcome = launch.run(root_files);
     // Clean up in any case, and return the first error.
-    let left = launch.made.get().map(Cgroup::existing).transpose();
+    let left = launch.cgroup.get().map(Cgroup::existing).transpose();
     let removed = match left.map(Option::flatten) {
         Ok(None) => entry.remove(),
         // The next command finds the cgroup through the entry, and tries again.
@@ -200,7 +200,7 @@ struct Launch<'a> {
     /// Path for the container's cgroup beneath the hierarchy's root, if it gets one.
     place: Option<PathBuf>,
     /// The container's cgroup, once created.
-    made: OnceCell<Made>,
+    cgroup: OnceCell<CgroupIdentity>,
     loaded: &'a Loaded,
     entry: &'a Entry,
     signals: &'a SignalFd,
@@ -243,12 +243,12 @@ impl Launch<'_> {
 
     /// Records the cgroup in the runtime state and passes it to the gate.
     fn record(&self, cgroup: &Cgroup) -> Result<()> {
-        let Some(made) = cgroup.made() else {
+        let Some(identity) = cgroup.identity() else {
             return Ok(());
         };
-        let made = self.made.get_or_init(|| made.clone());
-        self.entry.record_cgroup(made)?;
-        self.gate.cgroup_created(made)
+        let identity = self.cgroup.get_or_init(|| identity.clone());
+        self.entry.record_cgroup(identity)?;
+        self.gate.cgroup_created(identity)
     }
 
     /// Starts the app, and returns when it has ended.

@@ -19,7 +19,7 @@ use crate::base::files;
 use crate::base::ids;
 use crate::base::paths;
 use crate::logs::Counters;
-use crate::runtime::cgroup::{Cgroup, Made};
+use crate::runtime::cgroup::{Cgroup, CgroupIdentity};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -278,10 +278,10 @@ impl Entry {
 
     /// Records the container's cgroup for a later cleanup. Call it only once the cgroup exists: before,
     /// another one may have its place.
-    pub fn record_cgroup(&self, made: &Made) -> Result<()> {
+    pub fn record_cgroup(&self, identity: &CgroupIdentity) -> Result<()> {
         let file = self.dir.join(CGROUP);
         let text =
-            serde_json::to_vec(made).map_err(|e| Error::system(format_args!("{file:?}"), e))?;
+            serde_json::to_vec(identity).map_err(|e| Error::system(format_args!("{file:?}"), e))?;
         files::replace(&file, &text, files::PRIVATE)
     }
 
@@ -337,10 +337,10 @@ fn sweep_cgroup(id: &str, file: &Path) -> Result<()> {
         bytes => bytes.context(|| format!("read({file:?})"))?,
     };
     // An incomplete record counts as none.
-    let Ok(made) = serde_json::from_slice::<Made>(&bytes) else {
+    let Ok(identity) = serde_json::from_slice::<CgroupIdentity>(&bytes) else {
         return Cgroup::remove_empty(id);
     };
-    Cgroup::existing(&made)?.map_or(Ok(()), Cgroup::remove)
+    Cgroup::existing(&identity)?.map_or(Ok(()), Cgroup::remove)
 }
 
 /// Locks a directory of claims until the file is dropped. A sweep locks each claim for a moment, and must

@@ -111,7 +111,7 @@ impl Limits {
         record
     }
 
-    fn asked(&self) -> Vec<Setting> {
+    fn requested(&self) -> Vec<Setting> {
         let setting = |option: &str, field: &str, file: &str, value| Setting {
             option: if self.from_bundle {
                 format!("config.json `linux.resources.{field}`")
@@ -142,7 +142,7 @@ impl Limits {
 
     /// Returns the option of the first limit.
     pub(super) fn first(&self) -> Option<String> {
-        self.asked()
+        self.requested()
             .into_iter()
             .next()
             .map(|setting| setting.option)
@@ -151,19 +151,19 @@ impl Limits {
     /// Refuses a limit with which nothing can start, and one whose controller the hierarchy at `root`
     /// lacks.
     pub(super) fn check(&self, root: &Path) -> Result<()> {
-        let asked = self.asked();
-        if asked.is_empty() {
+        let requested = self.requested();
+        if requested.is_empty() {
             return Ok(());
         }
         if let Some(bytes) = self.memory.filter(|bytes| *bytes < MIN_MEMORY) {
-            let what = format_args!("{} {bytes}", asked[0].option);
+            let what = format_args!("{} {bytes}", requested[0].option);
             let why = "is less than 6M, the minimum for a start";
             return Err(Error::usage(what, why));
         }
         let available = controllers(root)?;
         let is_missing =
             |setting: &&Setting| !available.iter().any(|name| name == setting.controller());
-        match asked.iter().find(is_missing) {
+        match requested.iter().find(is_missing) {
             None => Ok(()),
             Some(setting) => Err(Error::unsupported(
                 &setting.option,
@@ -180,8 +180,8 @@ impl Limits {
     /// Enables the required controllers for the children of `directory`.
     pub(super) fn enable(&self, directory: &Path) -> Result<()> {
         let file = directory.join("cgroup.subtree_control");
-        let asked = self.asked();
-        if asked.is_empty() {
+        let requested = self.requested();
+        if requested.is_empty() {
             return Ok(());
         }
         let enabled = std::fs::read_to_string(&file).context(|| format!("read({file:?})"))?;
@@ -190,7 +190,7 @@ impl Limits {
                 .split_whitespace()
                 .any(|one| one == setting.controller())
         };
-        for setting in asked.into_iter().filter(is_new) {
+        for setting in requested.into_iter().filter(is_new) {
             write(&file, &format!("+{}", setting.controller())).map_err(|error| {
                 error.hint("processes in a cgroup between the root and the container's keep its controllers to themselves")
             })?;
@@ -200,7 +200,7 @@ impl Limits {
 
     /// Sets the limits of the cgroup `directory`, while it is still empty.
     pub(super) fn apply(&self, directory: &Path) -> Result<()> {
-        for setting in self.asked() {
+        for setting in self.requested() {
             write(&directory.join(setting.file), &setting.value)?;
         }
         let swap = directory.join("memory.swap.max");
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn the_record_has_what_was_asked_for() {
+    fn the_record_has_the_requested_limits() {
         assert_eq!(
             all().record(),
             json!({ "memory": 67_108_864, "cpus": 1.5, "pids": 100 })

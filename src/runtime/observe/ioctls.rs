@@ -1,6 +1,6 @@
 //! ioctl(2) requests that change files and file systems.
 
-use super::caller::{Caller, Found, Read, Target};
+use super::caller::{Caller, Found, ReadResult, Target};
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, fstatfs};
@@ -87,7 +87,7 @@ pub fn of(number: u64) -> Option<&'static Request> {
 impl Request {
     /// Returns the errno of the request on an object of a file system. `argument` is the call's third
     /// argument.
-    pub fn errno(&self, caller: &Caller, target: &Target, argument: u64) -> Read<Errno> {
+    pub fn errno(&self, caller: &Caller, target: &Target, argument: u64) -> ReadResult<Errno> {
         let found = target.place.found;
         Ok(match self.fails {
             Mount => Errno::EROFS,

@@ -7,7 +7,7 @@
 //! user's rights and Landlock's rule, which allows only the devices and objects outside file systems.
 
 use super::attempt::{Attempt, StandIn, access};
-use super::caller::{Caller, Found, Read, Rights, Target, Unread, is_memory, kind};
+use super::caller::{Caller, Found, ReadResult, Rights, Target, Unread, is_memory, kind};
 use super::ioctls::EROFS_SUPER_MAGIC;
 use crate::base::sys::process::{descriptor_of, unprivileged};
 use crate::base::sys::seccomp::Listener;
@@ -40,7 +40,7 @@ pub fn answer(
     id: u64,
     attempt: &Attempt<'_>,
     stand_in: StandIn,
-) -> Read<nix::Result<()>> {
+) -> ReadResult<nix::Result<()>> {
     let caller = attempt.caller;
     let done = match stand_in {
         StandIn::Fail(errno) => Err(errno),
@@ -138,7 +138,7 @@ fn openable(handle: &OwnedFd, flags: i32) -> nix::Result<Kind> {
 }
 
 /// Sets the length of the app's memory file. Refuses a descriptor of a file that has a name.
-fn truncate(caller: &Caller, number: i32, length: i64) -> Read<nix::Result<()>> {
+fn truncate(caller: &Caller, number: i32, length: i64) -> ReadResult<nix::Result<()>> {
     let file = descriptor_of(caller.pid(), || caller.process(), number).map_err(Unread)?;
     let status = fstat(&file).map_err(Unread)?;
     if kind(&status) == Found::File && !is_memory(&status) {

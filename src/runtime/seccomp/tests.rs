@@ -89,7 +89,7 @@ fn decode(value: u32) -> Answer {
         (0x7fff_0000, 0) => Answer::Allow,
         (0x0005_0000, errno) => Answer::Errno(errno as u16),
         (0x8000_0000, 0) => Answer::Kill,
-        (0x7fc0_0000, 0) => Answer::Ask,
+        (0x7fc0_0000, 0) => Answer::Notify,
         _ => panic!("unknown answer {value:#x}"),
     }
 }
