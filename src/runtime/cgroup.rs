@@ -374,7 +374,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cgroup_that_has_gone_is_not_frozen_and_has_no_process_to_kill() {
+    fn a_removed_cgroup_is_not_frozen_and_has_no_processes() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("gone");
         std::fs::create_dir(&path).unwrap();
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroup_in_the_place_of_one_that_has_gone_is_neither_killed_nor_removed() {
+    fn a_cgroup_that_replaced_a_removed_one_is_neither_killed_nor_removed() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("place");
         std::fs::create_dir(&path).unwrap();

@@ -591,7 +591,7 @@ fn loss(lines: &Counters, settled: &Counters, shipper: &Shipper) -> String {
         text += "; the exit record was not acknowledged";
     }
     if let Some(why) = shipper.last_rejection() {
-        text += &format!("; the sink said: {why}");
+        text += &format!("; last rejection: {why}");
     }
     text
 }

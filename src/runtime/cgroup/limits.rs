@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn cpus_are_decimal_numbers_of_processors() {
+    fn cpus_are_parsed_as_decimal_numbers() {
         for (text, quota) in [
             ("1", 100_000),
             ("0.5", 50_000),
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_written_and_swap_is_closed() {
+    fn limits_are_written_and_swap_is_disabled() {
         let dir = cgroup("cpuset cpu io memory pids");
         all().check(dir.path()).unwrap();
         all().apply(dir.path()).unwrap();
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_limited_is_not_written() {
+    fn only_requested_limits_are_written() {
         let dir = cgroup("memory pids");
         let limits = Limits {
             pids: Some(7),
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_swap_needs_no_limit_of_it() {
+    fn a_kernel_without_swap_needs_no_swap_limit() {
         let dir = cgroup("cpu memory pids");
         fs::remove_file(dir.path().join("memory.swap.max")).unwrap();
         all().apply(dir.path()).unwrap();
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn less_memory_than_a_start_takes_is_refused() {
+    fn less_memory_than_a_start_needs_is_refused() {
         let dir = cgroup("cpu memory pids");
         let limits = |bytes| Limits {
             memory: Some(bytes),
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn oom_kills_are_counted_where_there_is_a_memory_controller() {
+    fn oom_kills_are_counted_if_the_memory_controller_is_enabled() {
         let dir = cgroup("");
         assert_eq!(oom_kills(dir.path()).unwrap(), 0);
         let events = dir.path().join("memory.events");

@@ -84,13 +84,13 @@ const TABLE: &[Advice] = &[
     advice(
         "nginx",
         "temp",
-        "nginx: it makes its temporary directories at the start: client_body_temp_path, proxy_temp_path and the others must be there in the image",
+        "nginx: create its temporary directories in the image (client_body_temp_path, proxy_temp_path and the others): nginx creates missing ones at the start",
         "nginx.org/en/docs/http/ngx_http_core_module.html#client_body_temp_path",
     ),
     advice(
         "nginx",
         "/var/lib/nginx",
-        "nginx: it makes its temporary directories at the start: client_body_temp_path, proxy_temp_path and the others must be there in the image",
+        "nginx: create its temporary directories in the image (client_body_temp_path, proxy_temp_path and the others): nginx creates missing ones at the start",
         "nginx.org/en/docs/http/ngx_http_core_module.html#client_body_temp_path",
     ),
     advice(
@@ -162,7 +162,7 @@ const TABLE: &[Advice] = &[
     advice(
         "php-fpm",
         ".sock",
-        "php-fpm: listen = 9000, an address in place of a socket's path",
+        "php-fpm: listen = 9000, an address instead of a socket path",
         "php.net/manual/en/install.fpm.configuration.php",
     ),
     advice(
@@ -192,7 +192,7 @@ const TABLE: &[Advice] = &[
     advice(
         "postgres",
         "",
-        "postgres: it needs a data directory and shared memory; it cannot run here",
+        "postgres: it needs a data directory and shared memory, and cannot run in a read-only container",
         "postgresql.org/docs/current/runtime.html",
     ),
     advice(
@@ -234,7 +234,7 @@ const TABLE: &[Advice] = &[
     advice_for(
         "",
         Trigger::Call(&["mq_open", "shmget", "msgget", "semget"]),
-        "message queues and shared memory are closed: keep state off the machine",
+        "message queues and shared memory are not available: keep state in another service",
         "docs/kernel.md",
     ),
     advice_for(
@@ -264,13 +264,13 @@ const TABLE: &[Advice] = &[
     advice_for(
         "",
         Trigger::Ids,
-        "setuid, setgid and setgroups always fail (EPERM), and many daemons then end without a word: start the program as its user (--user), and take the change of user out of its configuration",
+        "setuid, setgid and setgroups always fail (EPERM), and many daemons then exit silently: start the program as its user (--user), and remove the change of user from its configuration",
         "docs/side-effects.md",
     ),
     advice_for(
         "",
         Trigger::Call(&["chroot"]),
-        "chroot always fails (EPERM): switch it off in the program's configuration; the container has a root of its own",
+        "chroot always fails (EPERM): disable it in the program's configuration; the container has a root of its own",
         "docs/side-effects.md",
     ),
 ];
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn every_piece_has_a_source_and_can_be_reached() {
+    fn every_piece_of_advice_has_a_source_and_is_reachable() {
         for (index, advice) in TABLE.iter().enumerate() {
             assert!(!advice.source.is_empty() && !advice.setting.is_empty());
             let hidden = TABLE[..index].iter().find(|before| {

@@ -56,9 +56,9 @@ pub enum StandIn {
 /// A change that a call would have made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Place that it would have changed, if it names one.
+    /// Location that it would have changed, if it names one.
     pub place: Option<Place>,
-    /// Place of the call's second name, if it has two.
+    /// Location of the call's second name, if it has two.
     pub other: Option<PathBuf>,
     /// Other argument of the call: an ioctl(2) request, or ids.
     pub argument: Option<String>,
@@ -657,7 +657,7 @@ mod tests {
     };
 
     #[test]
-    fn an_open_fails_as_the_kernel_lets_it_fail() {
+    fn an_open_gets_the_errno_of_the_kernel() {
         use Found::{Directory, File, Link, Nothing, Stream, Unreachable};
         use Opened::{ChangesNothing, Fails, Succeeds};
         for (flags, found, comes_to) in [
@@ -703,7 +703,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_unix_socket_that_is_no_abstract_one_has_a_path() {
+    fn only_a_unix_address_that_is_not_abstract_has_a_path() {
         let unix = (libc::AF_UNIX as u16).to_ne_bytes();
         let address = |path: &[u8]| [&unix, path].concat();
         assert_eq!(socket_path(&address(b"/a/b\0rest")), b"/a/b");

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 const PATH_MAX: usize = libc::PATH_MAX as usize;
 /// Minimum size of a page.
 const PAGE: u64 = 4096;
-/// A thread in a container.
+/// The thread in a container that makes a call.
 pub struct Caller {
     pid: i32,
     root: OnceCell<OwnedFd>,
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_read_up_to_their_end() {
+    fn strings_are_read_up_to_their_nul() {
         let text = c"/some/path";
         assert_eq!(me().string(text.as_ptr() as u64).unwrap(), b"/some/path");
         assert_eq!(me().string(8), Err(Unread(Errno::EFAULT)));
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_are_those_of_the_owner_the_group_or_the_others() {
+    fn the_mode_bits_of_owner_group_or_others_apply() {
         let (user, group) = (me().users()[3], me().groups()[3]);
         let rights = |owner, group, mode| Rights { owner, group, mode };
         let other = u32::MAX - 7;

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_request_is_there_once_and_found_by_its_lower_half() {
+    fn every_request_is_listed_once_and_found_by_its_lower_half() {
         for (index, request) in REQUESTS.iter().enumerate() {
             let number = u64::from(request.number) | 1 << 40;
             assert_eq!(of(number).unwrap().name, request.name);

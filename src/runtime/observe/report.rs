@@ -61,7 +61,7 @@ pub struct Key {
     pub flags: i32,
     /// Object that it would have changed.
     pub object: Object,
-    /// Place of the call's second name.
+    /// Location of the call's second name.
     pub other: Option<PathBuf>,
     /// Other argument of the call.
     pub argument: Option<String>,
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_a_thousand_different_ones_are_only_counted() {
+    fn attempts_beyond_a_thousand_different_ones_are_only_counted() {
         let mut report = Report::default();
         for number in 0..LISTED + 10 {
             let path = number.to_string();

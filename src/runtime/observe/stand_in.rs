@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_opened_as_it_was_asked_for() {
+    fn a_device_is_opened_with_the_requested_flags() {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND;
         let file = open_as("/dev/null", flags).unwrap();
         let got = fcntl(&file, FcntlArg::F_GETFL).unwrap();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_and_memory_are_opened_again_and_no_file_that_has_a_name() {
+    fn pipes_and_memory_can_be_reopened_but_no_file_with_a_name() {
         let (_reader, writer) = std::io::pipe().unwrap();
         let again = |fd: i32, flags| open_as(&format!("/proc/self/fd/{fd}"), flags);
         again(writer.as_raw_fd(), libc::O_WRONLY).unwrap();
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_a_name_is_not_made_shorter() {
+    fn a_file_with_a_name_is_not_truncated() {
         let caller = Caller::new(std::process::id() as i32);
         let mut file = tempfile::tempfile_in("/var/tmp").unwrap();
         std::io::Write::write_all(&mut file, b"text").unwrap();

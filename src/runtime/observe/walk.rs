@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_links_of_proc_lead_where_they_lead_for_the_process() {
+    fn the_links_of_proc_lead_where_they_do_for_the_process() {
         let (_dir, top) = directory();
         let file = std::fs::File::open(top.join("file")).unwrap();
         let through = |link: String| {

@@ -450,7 +450,7 @@ fn only_the_usual_address_families_exist() {
 }
 
 #[test]
-fn rules_beside_each_other_with_one_answer_share_a_range() {
+fn adjacent_rules_with_one_answer_share_a_range() {
     let rules = (0..100).map(|number| (number, Rule::always(Answer::Allow)));
     let policy = Policy {
         rules: rules.collect(),
