@@ -165,7 +165,7 @@ pub fn run_with_gate(request: &Request, status: &Status, gate: &dyn Gate) -> Res
         .as_ref()
         .and_then(|bundle| bundle.cgroup.clone())
     {
-        Some(asked) => Some(asked),
+        Some(requested) => Some(requested),
         None => cgroup::own_place(&id)?,
     };
     let entry = runtime.enter(&id, request.name.as_deref())?;
