@@ -8,7 +8,7 @@ use super::state::{App, Known, Phase, Place};
 use crate::base::error::{Context, EXIT_FAILED, Error, Result};
 use crate::base::files;
 use crate::base::sys::process::{self, Identity};
-use crate::runtime::cgroup::Made;
+use crate::runtime::cgroup::CgroupIdentity;
 use crate::runtime::container::Gate;
 use crate::runtime::launch::{self, Prepared};
 use crate::runtime::supervise::signals;
@@ -178,8 +178,8 @@ impl Gate for Door<'_> {
         self.listener.is_some()
     }
 
-    fn cgroup_created(&self, made: &Made) -> Result<()> {
-        self.inner().known.cgroup = Some(made.clone());
+    fn cgroup_created(&self, identity: &CgroupIdentity) -> Result<()> {
+        self.inner().known.cgroup = Some(identity.clone());
         self.place.write(&self.inner().known)
     }
 

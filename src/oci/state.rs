@@ -11,7 +11,7 @@ use super::VERSION;
 use super::hooks::{self, Hook};
 use crate::base::error::{Context, Error, Result};
 use crate::base::files;
-use crate::runtime::cgroup::{Cgroup, Made};
+use crate::runtime::cgroup::{Cgroup, CgroupIdentity};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ pub struct Known {
     /// RFC 3339, UTC.
     pub created: String,
     /// The cgroup, once it is made.
-    pub cgroup: Option<Made>,
+    pub cgroup: Option<CgroupIdentity>,
     /// The process that creates and watches over it, once there is one.
     pub supervisor: Option<App>,
     /// The app's process.

@@ -33,7 +33,7 @@ const PARENT: &str = "imrun";
 /// Identity of a cgroup that imrun created. The path alone is not enough: another cgroup may have taken
 /// it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
+pub struct CgroupIdentity {
     /// Path beneath the hierarchy's root.
     pub place: PathBuf,
     /// Inode number of the directory, which the kernel never gives to a second cgroup.
@@ -44,7 +44,7 @@ pub struct Made {
 /// its pid namespace, which end with the first of them.
 #[derive(Debug)]
 pub struct Cgroup {
-    made: Option<Directory>,
+    directory: Option<Directory>,
     init: OnceLock<OwnedFd>,
 }
 
@@ -53,13 +53,13 @@ pub struct Cgroup {
 struct Directory {
     path: PathBuf,
     handle: OwnedFd,
-    made: Made,
+    identity: CgroupIdentity,
 }
 
 impl Cgroup {
-    fn of(made: Option<Directory>) -> Cgroup {
+    fn of(directory: Option<Directory>) -> Cgroup {
         Cgroup {
-            made,
+            directory,
             init: OnceLock::new(),
         }
     }
@@ -85,7 +85,7 @@ impl Cgroup {
         path.push(place.file_name().unwrap_or_default());
         match std::fs::create_dir(&path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(foreign(&path)),
-            made => made.context(|| format!("mkdir({path:?})"))?,
+            created => created.context(|| format!("mkdir({path:?})"))?,
         }
         let opened = Directory::open(path.clone(), place);
         let directory = match opened {
@@ -106,8 +106,8 @@ impl Cgroup {
     }
 
     /// Returns the identity by which another process can find it; `None` without a cgroup.
-    pub fn made(&self) -> Option<&Made> {
-        self.made.as_ref().map(|directory| &directory.made)
+    pub fn identity(&self) -> Option<&CgroupIdentity> {
+        self.directory.as_ref().map(|directory| &directory.identity)
     }
 
     /// Sets the first process of the pid namespace, to kill if there is no cgroup.
@@ -117,13 +117,13 @@ impl Cgroup {
     }
 
     /// Opens the cgroup that an earlier process created, if it still exists.
-    pub fn existing(made: &Made) -> Result<Option<Cgroup>> {
-        let path = hierarchy()?.join(&made.place);
+    pub fn existing(identity: &CgroupIdentity) -> Result<Option<Cgroup>> {
+        let path = hierarchy()?.join(&identity.place);
         if !path.is_dir() {
             return Ok(None);
         }
-        let directory = Directory::open(path, &made.place)?;
-        Ok((directory.made == *made).then(|| Cgroup::of(Some(directory))))
+        let directory = Directory::open(path, &identity.place)?;
+        Ok((directory.identity == *identity).then(|| Cgroup::of(Some(directory))))
     }
 
     /// Removes the empty cgroup of container `id`, which a process left that died right after creating
@@ -141,17 +141,19 @@ impl Cgroup {
 
     fn directory(&self) -> Result<&Directory> {
         let missing = || Error::unsupported("cgroup", DELEGATED_NONE).hint(DELEGATE);
-        self.made.as_ref().ok_or_else(missing)
+        self.directory.as_ref().ok_or_else(missing)
     }
 
     /// Returns the directory, for CLONE_INTO_CGROUP.
     pub fn handle(&self) -> Option<BorrowedFd<'_>> {
-        self.made.as_ref().map(|directory| directory.handle.as_fd())
+        self.directory
+            .as_ref()
+            .map(|directory| directory.handle.as_fd())
     }
 
     /// Returns the number of processes that the kernel killed because memory ran out.
     pub fn oom_kills(&self) -> Result<u64> {
-        let path = self.made.as_ref().map(|directory| &*directory.path);
+        let path = self.directory.as_ref().map(|directory| &*directory.path);
         path.map_or(Ok(0), limits::oom_kills)
     }
 
@@ -189,7 +191,7 @@ impl Cgroup {
 
     /// Kills all of its processes.
     pub fn kill(&self) -> Result<()> {
-        let Some(directory) = &self.made else {
+        let Some(directory) = &self.directory else {
             return self.init.get().map_or(Ok(()), kill_init);
         };
         match directory.write("cgroup.kill", "1") {
@@ -202,7 +204,7 @@ impl Cgroup {
     /// Kills its remaining processes and removes it.
     pub fn remove(self) -> Result<()> {
         self.kill()?;
-        let Some(directory) = &self.made else {
+        let Some(directory) = &self.directory else {
             return Ok(());
         };
         let path = &directory.path;
@@ -234,11 +236,15 @@ impl Directory {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let handle = open(&path, flags, Mode::empty()).context(|| format!("open({path:?})"))?;
         let status = fstat(&handle).context(|| format!("fstat({path:?})"))?;
-        let made = Made {
+        let identity = CgroupIdentity {
             place: place.to_owned(),
             inode: status.st_ino,
         };
-        Ok(Directory { path, handle, made })
+        Ok(Directory {
+            path,
+            handle,
+            identity,
+        })
     }
 
     /// Returns true if its path still leads to it.
@@ -247,7 +253,7 @@ impl Directory {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             found => {
                 let found = found.context(|| format!("lstat({:?})", self.path))?;
-                Ok(found.ino() == self.made.inode)
+                Ok(found.ino() == self.identity.inode)
             }
         }
     }
@@ -368,7 +374,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cgroup_that_has_gone_is_not_frozen_and_has_no_process_to_kill() {
+    fn a_removed_cgroup_is_not_frozen_and_has_no_processes() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("gone");
         std::fs::create_dir(&path).unwrap();
@@ -381,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroup_in_the_place_of_one_that_has_gone_is_neither_killed_nor_removed() {
+    fn a_cgroup_that_replaced_a_removed_one_is_neither_killed_nor_removed() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("place");
         std::fs::create_dir(&path).unwrap();

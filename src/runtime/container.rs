@@ -19,7 +19,7 @@ use crate::base::ids;
 use crate::base::sys::memory;
 use crate::logs::{Counters, Origin, Shipper, SinkUrl};
 use crate::runtime::capabilities::Capabilities;
-use crate::runtime::cgroup::{self, Cgroup, Limits, Made};
+use crate::runtime::cgroup::{self, Cgroup, CgroupIdentity, Limits};
 use crate::runtime::id_map::Ids;
 use crate::runtime::integrity::Demand;
 use crate::runtime::launch::{
@@ -196,7 +196,7 @@ pub fn run_with_gate(request: &Request, status: &Status, gate: &dyn Gate) -> Res
     runtime.sweep()?;
     let id = new_id()?;
     let place = match request.bundle().and_then(|bundle| bundle.cgroup.clone()) {
-        Some(asked) => Some(asked),
+        Some(requested) => Some(requested),
         None => cgroup::own_place(&id)?,
     };
     let entry = runtime.enter(&id, request.name.as_deref())?;
@@ -209,11 +209,11 @@ pub fn run_with_gate(request: &Request, status: &Status, gate: &dyn Gate) -> Res
         signals: &signals,
         status,
         gate,
-        made: OnceCell::new(),
+        cgroup: OnceCell::new(),
     };
     let outcome = launch.run(root_files);
     // Clean up in any case, and return the first error.
-    let left = launch.made.get().map(Cgroup::existing).transpose();
+    let left = launch.cgroup.get().map(Cgroup::existing).transpose();
     let removed = match left.map(Option::flatten) {
         Ok(None) => entry.remove(),
         // The next command finds the cgroup through the entry, and tries again.
@@ -231,7 +231,7 @@ struct Launch<'a> {
     /// Path for the container's cgroup beneath the hierarchy's root, if it gets one.
     place: Option<PathBuf>,
     /// The container's cgroup, once created.
-    made: OnceCell<Made>,
+    cgroup: OnceCell<CgroupIdentity>,
     loaded: &'a Loaded,
     entry: &'a Entry,
     signals: &'a SignalFd,
@@ -274,12 +274,12 @@ impl Launch<'_> {
 
     /// Records the cgroup in the runtime state and passes it to the gate.
     fn record(&self, cgroup: &Cgroup) -> Result<()> {
-        let Some(made) = cgroup.made() else {
+        let Some(identity) = cgroup.identity() else {
             return Ok(());
         };
-        let made = self.made.get_or_init(|| made.clone());
-        self.entry.record_cgroup(made)?;
-        self.gate.cgroup_created(made)
+        let identity = self.cgroup.get_or_init(|| identity.clone());
+        self.entry.record_cgroup(identity)?;
+        self.gate.cgroup_created(identity)
     }
 
     /// Starts the app, and returns when it has ended.
@@ -626,7 +626,7 @@ fn loss(lines: &Counters, settled: &Counters, shipper: &Shipper) -> String {
         text += "; the exit record was not acknowledged";
     }
     if let Some(why) = shipper.last_rejection() {
-        text += &format!("; the sink said: {why}");
+        text += &format!("; last rejection: {why}");
     }
     text
 }

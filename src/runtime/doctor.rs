@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn every_check_has_a_name_of_its_own_and_one_line() {
+    fn every_check_has_a_unique_name_and_one_line() {
         let dir = tempfile::tempdir().unwrap();
         let checks = examine(&Store::new(dir.path())).unwrap();
         let mut names: Vec<_> = checks.iter().map(|check| check.name).collect();

@@ -237,7 +237,7 @@ fn table(ranges: &[IdRange]) -> String {
     let mut text = String::new();
     for range in ranges {
         writeln!(text, "{} {} {}", range.inside, range.outside, range.count)
-            .expect("a string takes all that is written");
+            .expect("writing to a String cannot fail");
     }
     text
 }
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_of_a_user_are_mapped_one_by_one() {
+    fn the_ranges_of_a_user_are_mapped_to_themselves() {
         let ids = Ids::of_a_user([vec![1, 65_536, 65_536], vec![1, 9]], 77, 8);
         assert_eq!(table(&ids.users), "0 0 1\n1 1 65535\n");
         assert_eq!(table(&ids.groups), "0 0 1\n1 1 9\n");
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_looked_up_in_its_range_and_refused_beyond_all() {
+    fn an_id_is_mapped_by_its_range_and_refused_outside_all_ranges() {
         let ids = Ids::own(524_288);
         assert_eq!(ids.user(0).unwrap(), 524_288);
         assert_eq!(ids.group(65_535).unwrap(), 589_823);

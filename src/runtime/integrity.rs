@@ -2,8 +2,8 @@
 //!
 //! | level | guarantee |
 //! |---|---|
-//! | `sealed` | the app reads copies in sealed memory, which were hashed; no write through any file system reaches them |
-//! | `verity` | the kernel checks each page on read (fs-verity), by digests from the manifest's verity annotations, or of bytes hashed since boot |
+//! | `sealed` | the app reads hashed copies in sealed memory, which no write to a file system reaches |
+//! | `verity` | the kernel checks each page on read, by fs-verity digests of the manifest or of bytes hashed since boot |
 //! | `hashed` | every byte was hashed at this launch |
 //! | `known` | every byte was hashed since boot, and no file's inode has changed since |
 //!

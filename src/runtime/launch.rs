@@ -483,7 +483,7 @@ impl Prepared {
     pub fn execute(&self, give: impl FnOnce(OwnedFd) -> Result<()>) -> Result<()> {
         self.signal(child::GO, &[])?;
         let message = match receive(&self.channel)? {
-            (Some(message), Some(listener)) if message.step == Step::Asking => {
+            (Some(message), Some(listener)) if message.step == Step::ListenerSent => {
                 give(listener)?;
                 self.signal(child::GO, &[])?;
                 receive(&self.channel)?.0

@@ -26,7 +26,7 @@ pub enum Answer {
     /// The kernel kills the process (SIGSYS).
     Kill,
     /// The call waits for the answer of the filter's listener (seccomp_unotify(2)).
-    Ask,
+    Notify,
 }
 
 /// Condition `argument & mask == value`; the kernel ignores the bits outside the mask, too.
@@ -91,11 +91,11 @@ impl Policy {
             let rule = self.rules.entry(number);
             let rule = rule.or_insert_with(|| Rule::always(self.otherwise));
             match watch {
-                Watch::Always => *rule = Rule::always(Answer::Ask),
-                Watch::Where(condition) => rule.cases.insert(0, (condition, Answer::Ask)),
+                Watch::Always => *rule = Rule::always(Answer::Notify),
+                Watch::Where(condition) => rule.cases.insert(0, (condition, Answer::Notify)),
                 Watch::Unless(condition) => {
                     rule.cases.insert(0, (condition, rule.otherwise));
-                    rule.otherwise = Answer::Ask;
+                    rule.otherwise = Answer::Notify;
                 }
             }
         }

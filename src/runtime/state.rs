@@ -1,12 +1,12 @@
 //! The runtime state: running containers, their ids, and remains of a killed imrun.
 //!
 //! ```text
-//! ROOT/ID/lock        locked (flock(2)) for as long as the container's supervisor lives
-//! ROOT/ID/cgroup      its cgroup, as soon as that is made: place beneath the hierarchy's root, inode
-//! ROOT/ID/state.json  what `imrun ps` shows
-//! ROOT/ID/lines       the counters of each sink, a line each: six numbers of twenty digits
-//! ROOT/names/NAME     locked by the container of that name
-//! ROOT/.N             an entry that is being made by the owner of the N-th range of ids
+//! ROOT/ID/lock        locked (flock(2)) as long as the container's supervisor lives
+//! ROOT/ID/cgroup      its cgroup, once created: path beneath the hierarchy's root, inode
+//! ROOT/ID/state.json  status, for `imrun ps`
+//! ROOT/ID/lines       line counters, one line per sink: six numbers of twenty digits
+//! ROOT/names/NAME     locked by the container with that name
+//! ROOT/.N             entry under construction, by the owner of the N-th range of ids
 //! /run/imrun/ids/N    locked by the container that owns the N-th range of ids, whatever its ROOT
 //! ```
 //! It contains no environment values and no log lines.
@@ -19,7 +19,7 @@ use crate::base::files;
 use crate::base::ids;
 use crate::base::paths;
 use crate::logs::Counters;
-use crate::runtime::cgroup::{Cgroup, Made};
+use crate::runtime::cgroup::{Cgroup, CgroupIdentity};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -278,10 +278,10 @@ impl Entry {
 
     /// Records the container's cgroup for a later cleanup. Call it only once the cgroup exists: before,
     /// another one may have its place.
-    pub fn record_cgroup(&self, made: &Made) -> Result<()> {
+    pub fn record_cgroup(&self, identity: &CgroupIdentity) -> Result<()> {
         let file = self.dir.join(CGROUP);
         let text =
-            serde_json::to_vec(made).map_err(|e| Error::system(format_args!("{file:?}"), e))?;
+            serde_json::to_vec(identity).map_err(|e| Error::system(format_args!("{file:?}"), e))?;
         files::replace(&file, &text, files::PRIVATE)
     }
 
@@ -337,10 +337,10 @@ fn sweep_cgroup(id: &str, file: &Path) -> Result<()> {
         bytes => bytes.context(|| format!("read({file:?})"))?,
     };
     // An incomplete record counts as none.
-    let Ok(made) = serde_json::from_slice::<Made>(&bytes) else {
+    let Ok(identity) = serde_json::from_slice::<CgroupIdentity>(&bytes) else {
         return Cgroup::remove_empty(id);
     };
-    Cgroup::existing(&made)?.map_or(Ok(()), Cgroup::remove)
+    Cgroup::existing(&identity)?.map_or(Ok(()), Cgroup::remove)
 }
 
 /// Locks a directory of claims until the file is dropped. A sweep locks each claim for a moment, and must
@@ -441,7 +441,7 @@ mod tests {
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     #[test]
-    fn two_containers_never_share_a_name_or_ids_and_nothing_stays_behind() {
+    fn two_containers_never_share_a_name_or_ids_and_leave_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let ids = dir.path().join("ids");
         let runtime = Runtime::with_ids(dir.path(), &ids).unwrap();
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_cannot_be_made_leaves_no_claim() {
+    fn an_entry_that_cannot_be_created_leaves_no_claim() {
         let dir = tempfile::tempdir().unwrap();
         let runtime = Runtime::with_ids(dir.path(), &dir.path().join("ids")).unwrap();
         // rename(2) does not replace a directory that is not empty.
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_removes_what_a_killed_supervisor_was_making_or_removing() {
+    fn a_sweep_removes_what_a_killed_supervisor_was_creating_or_removing() {
         let dir = tempfile::tempdir().unwrap();
         let runtime = Runtime::with_ids(dir.path(), &dir.path().join("ids")).unwrap();
         std::fs::create_dir(dir.path().join(".0")).unwrap();

@@ -111,7 +111,7 @@ impl Limits {
         record
     }
 
-    fn asked(&self) -> Vec<Setting> {
+    fn requested(&self) -> Vec<Setting> {
         let setting = |option: &str, field: &str, file: &str, value| Setting {
             option: if self.from_bundle {
                 format!("config.json `linux.resources.{field}`")
@@ -142,7 +142,7 @@ impl Limits {
 
     /// Returns the option of the first limit.
     pub(super) fn first(&self) -> Option<String> {
-        self.asked()
+        self.requested()
             .into_iter()
             .next()
             .map(|setting| setting.option)
@@ -151,19 +151,19 @@ impl Limits {
     /// Refuses a limit with which nothing can start, and one whose controller the hierarchy at `root`
     /// lacks.
     pub(super) fn check(&self, root: &Path) -> Result<()> {
-        let asked = self.asked();
-        if asked.is_empty() {
+        let requested = self.requested();
+        if requested.is_empty() {
             return Ok(());
         }
         if let Some(bytes) = self.memory.filter(|bytes| *bytes < MIN_MEMORY) {
-            let what = format_args!("{} {bytes}", asked[0].option);
+            let what = format_args!("{} {bytes}", requested[0].option);
             let why = "is less than 6M, the minimum for a start";
             return Err(Error::usage(what, why));
         }
         let available = controllers(root)?;
         let is_missing =
             |setting: &&Setting| !available.iter().any(|name| name == setting.controller());
-        match asked.iter().find(is_missing) {
+        match requested.iter().find(is_missing) {
             None => Ok(()),
             Some(setting) => Err(Error::unsupported(
                 &setting.option,
@@ -180,8 +180,8 @@ impl Limits {
     /// Enables the required controllers for the children of `directory`.
     pub(super) fn enable(&self, directory: &Path) -> Result<()> {
         let file = directory.join("cgroup.subtree_control");
-        let asked = self.asked();
-        if asked.is_empty() {
+        let requested = self.requested();
+        if requested.is_empty() {
             return Ok(());
         }
         let enabled = std::fs::read_to_string(&file).context(|| format!("read({file:?})"))?;
@@ -190,7 +190,7 @@ impl Limits {
                 .split_whitespace()
                 .any(|one| one == setting.controller())
         };
-        for setting in asked.into_iter().filter(is_new) {
+        for setting in requested.into_iter().filter(is_new) {
             write(&file, &format!("+{}", setting.controller())).map_err(|error| {
                 error.hint("processes in a cgroup between the root and the container's keep its controllers to themselves")
             })?;
@@ -200,7 +200,7 @@ impl Limits {
 
     /// Sets the limits of the cgroup `directory`, while it is still empty.
     pub(super) fn apply(&self, directory: &Path) -> Result<()> {
-        for setting in self.asked() {
+        for setting in self.requested() {
             write(&directory.join(setting.file), &setting.value)?;
         }
         let swap = directory.join("memory.swap.max");
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn cpus_are_decimal_numbers_of_processors() {
+    fn cpus_are_parsed_as_decimal_numbers() {
         for (text, quota) in [
             ("1", 100_000),
             ("0.5", 50_000),
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_written_and_swap_is_closed() {
+    fn limits_are_written_and_swap_is_disabled() {
         let dir = cgroup("cpuset cpu io memory pids");
         all().check(dir.path()).unwrap();
         all().apply(dir.path()).unwrap();
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_limited_is_not_written() {
+    fn only_requested_limits_are_written() {
         let dir = cgroup("memory pids");
         let limits = Limits {
             pids: Some(7),
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_swap_needs_no_limit_of_it() {
+    fn a_kernel_without_swap_needs_no_swap_limit() {
         let dir = cgroup("cpu memory pids");
         fs::remove_file(dir.path().join("memory.swap.max")).unwrap();
         all().apply(dir.path()).unwrap();
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn less_memory_than_a_start_takes_is_refused() {
+    fn less_memory_than_a_start_needs_is_refused() {
         let dir = cgroup("cpu memory pids");
         let limits = |bytes| Limits {
             memory: Some(bytes),
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn oom_kills_are_counted_where_there_is_a_memory_controller() {
+    fn oom_kills_are_counted_if_the_memory_controller_is_enabled() {
         let dir = cgroup("");
         assert_eq!(oom_kills(dir.path()).unwrap(), 0);
         let events = dir.path().join("memory.events");
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn the_record_has_what_was_asked_for() {
+    fn the_record_has_the_requested_limits() {
         assert_eq!(
             all().record(),
             json!({ "memory": 67_108_864, "cpus": 1.5, "pids": 100 })

@@ -1,7 +1,7 @@
 //! The gate between a prepared container and its program: it decides when the app may start.
 
 use crate::base::error::Result;
-use crate::runtime::cgroup::Made;
+use crate::runtime::cgroup::CgroupIdentity;
 use crate::runtime::launch::Prepared;
 use nix::sys::signalfd::SignalFd;
 use std::os::fd::OwnedFd;
@@ -15,8 +15,8 @@ pub trait Gate: Sync {
     }
 
     /// Called when the container's cgroup exists.
-    fn cgroup_created(&self, made: &Made) -> Result<()> {
-        let _ = made;
+    fn cgroup_created(&self, identity: &CgroupIdentity) -> Result<()> {
+        let _ = identity;
         Ok(())
     }
 

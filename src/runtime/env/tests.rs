@@ -94,7 +94,7 @@ fn an_error_in_an_env_file_names_the_file_and_the_line_but_not_the_value() {
 }
 
 #[test]
-fn an_argument_without_a_value_takes_the_callers_and_is_left_out_where_there_is_none() {
+fn an_argument_without_a_value_takes_the_callers_or_is_left_out() {
     let mut environment = Environment::new();
     environment.add_argument("CALLER".as_ref(), caller).unwrap();
     environment.add_argument("ABSENT".as_ref(), caller).unwrap();
@@ -125,7 +125,7 @@ fn an_image_entry_without_a_value_is_refused_by_its_place() {
 }
 
 #[test]
-fn an_entry_over_the_kernels_limit_is_refused_by_name_and_one_at_the_limit_is_taken() {
+fn an_entry_over_the_kernels_limit_is_refused_by_name_and_one_at_the_limit_is_accepted() {
     let mut environment = Environment::new();
     let longest = "x".repeat(MAX_ENTRY - "A=".len());
     environment
@@ -176,7 +176,7 @@ fn debug_output_has_names_and_no_values() {
 }
 
 #[test]
-fn a_contract_that_is_kept_is_no_error() {
+fn an_environment_that_meets_the_contract_is_accepted() {
     let label = r#"{"PORT": {"required": true, "pattern": "[0-9]+"}, "OPT": {"pattern": "x|y"}, "S": {"secret": true}}"#;
     let contract = Contract::parse(label).unwrap();
     for text in ["PORT=80", "PORT=80\nOPT=y\nS=anything", "PORT=1\nOTHER=z"] {
@@ -236,7 +236,7 @@ fn a_pattern_covers_the_whole_value() {
 }
 
 #[test]
-fn a_contract_that_is_not_understood_is_refused() {
+fn an_invalid_contract_is_refused() {
     for (label, because) in [
         ("", "not strict JSON"),
         ("[]", "is not an object"),
@@ -285,7 +285,7 @@ fn a_fingerprint_is_the_hmac_of_the_entry() {
 }
 
 #[test]
-fn the_fingerprint_key_is_the_operators_or_made_from_the_machine_id() {
+fn the_fingerprint_key_is_the_operators_or_derived_from_the_machine_id() {
     assert_eq!(fingerprint_key(Some(b"mine"), b"id").unwrap(), b"mine");
     let derived = fingerprint_key(None, b"id\n").unwrap();
     assert_eq!(

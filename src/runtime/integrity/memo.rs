@@ -1,16 +1,16 @@
 //! Memos: records that exactly these files were hashed since boot.
 //!
 //! ```text
-//! /run/imrun/verified/DEVICE-INODE        of the tree image, in hex
-//! /run/imrun/verified/DEVICE-INODE.unpacked   the same, and of what is unpacked of it
-//! /run/imrun/verified/IDENTITY            of the tree image, where fs-verity marks the files
+//! /run/imrun/verified/DEVICE-INODE            memo of a tree image, by its device and inode in hex
+//! /run/imrun/verified/DEVICE-INODE.unpacked   memo of a tree image and its unpacked files
+//! /run/imrun/verified/IDENTITY                memo of a tree image whose files have fs-verity
 //!
 //! imrun memo 1 BUILD
 //! boot BOOT-ID
 //! tree IDENTITY MARK
-//! layer DIFF-ID MARK       one line for each layer, in order
-//! unpacked IDENTITY DIGEST                        of the listing, where files are unpacked
-//! hashed DIGEST                                   of the tree image
+//! layer DIFF-ID MARK             one line per layer, in order
+//! unpacked IDENTITY DIGEST       digest of the listing, if files are unpacked
+//! hashed DIGEST                  digest of the tree image
 //! ```
 //! A mark identifies a file's content: `DEVICE:INODE SIZE MTIME CTIME`, or `fs-verity DIGEST`. One memo
 //! covers an image's tree image and all its layers, because neither means anything without the other.
@@ -102,7 +102,7 @@ impl Memos {
             new.file
                 .write_all(text.as_bytes())
                 .context(|| format!("write({:?})", self.directory))?;
-            new.name(&self.directory.join(marks.name(image))) // it need not outlive this boot
+            new.name(&self.directory.join(marks.name(image))) // no fsync: it need not survive this boot
         };
         put().map_err(|error| error.to_string())
     }
@@ -174,7 +174,7 @@ fn head(boot: &str, image: &Image, marks: &Marks) -> String {
     let objects = objects.chain([("unpacked", image.tree_identity())]);
     let mut text = format!("imrun memo 1 {}\nboot {boot}", env!("IMRUN_BUILD"));
     for ((kind, digest), mark) in objects.zip(marks.lines()) {
-        writeln!(text, "{kind} {digest} {mark}").expect("a String takes all");
+        writeln!(text, "{kind} {digest} {mark}").expect("writing to a String cannot fail");
     }
     text
 }
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_fits_and_no_part_of_it_does() {
+    fn a_memo_matches_and_no_part_of_it_does() {
         let (text, digest) = memo();
         assert_eq!(hashed(&text, HEAD), Some(digest));
         for end in 0..text.len() {
@@ -212,7 +212,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_memo_with_another_byte_does_not_fit_or_names_another_digest(
+        fn a_memo_with_another_byte_does_not_match_or_names_another_digest(
             at in 0..memo().0.len(),
             byte: u8,
         ) {
@@ -224,7 +224,7 @@ mod tests {
         }
 
         #[test]
-        fn other_bytes_never_fit(text: Vec<u8>) {
+        fn other_bytes_never_match(text: Vec<u8>) {
             prop_assert_eq!(hashed(&text, HEAD), None);
         }
     }

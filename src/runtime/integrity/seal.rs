@@ -72,7 +72,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     #[test]
-    fn a_sealed_copy_has_the_bytes_and_takes_no_others() {
+    fn a_sealed_copy_has_the_bytes_and_cannot_be_changed() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"bytes").unwrap();
         file.rewind().unwrap();

@@ -116,7 +116,7 @@ macro_rules! steps {
 steps! {
     Cloned = "cloned",
     Ready = "ready",
-    Asking = "asking",
+    ListenerSent = "listener sent",
     Channel = "send, recv(channel)",
     Signals = "rt_sigaction(SIG_DFL)",
     Session = "setsid()",
@@ -307,7 +307,7 @@ fn add_filter(args: &ChildArgs<'_>, filter: &Filter) -> Result<(), Failure> {
         return seccomp::install(&filter.program).at(Step::Seccomp);
     }
     let listener = seccomp::install_with_listener(&filter.program).at(Step::Seccomp)?;
-    send_with(args, reached(Step::Asking), &[listener.as_fd()])?;
+    send_with(args, reached(Step::ListenerSent), &[listener.as_fd()])?;
     let [] = await_message(args, GO)?;
     Ok(())
 }

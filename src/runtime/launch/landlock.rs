@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_even_where_a_mount_would_let_it() {
+    fn writes_are_denied_even_on_a_writable_mount() {
         if landlock::version().is_err() {
             return eprintln!("skipped: there is no Landlock here");
         }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_and_pipes_are_written_and_programs_of_the_root_run() {
+    fn devices_and_pipes_can_be_written_and_programs_of_the_root_run() {
         if landlock::version().is_err() {
             return eprintln!("skipped: there is no Landlock here");
         }

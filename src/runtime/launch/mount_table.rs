@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_table_passes_only_when_it_is_the_expected_one_and_all_read_only() {
+    fn a_mount_table_passes_only_if_it_is_the_expected_one_and_read_only() {
         check(TABLE, &["/", "/proc"], &[]).unwrap();
         let extra = check(TABLE, &["/"], &[]).unwrap_err();
         assert_eq!(extra.what, "mount table");

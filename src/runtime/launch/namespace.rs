@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_network_namespace_is_one() {
+    fn only_a_network_namespace_is_accepted() {
         open_network("/proc/self/ns/net").unwrap();
         for (wrong, why) in [
             ("/proc/self/ns/mnt", "another kind"),

@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modes_are_none_host_and_a_namespace_by_its_path() {
+    fn the_modes_are_none_host_and_a_namespace_path() {
         for (text, mode) in [
             ("none", Mode::None),
             ("host", Mode::Host),
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn name_servers_need_a_network_and_are_three_at_most() {
+    fn name_servers_need_a_network_and_there_are_at_most_three() {
         let server: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(
             Network::new("none", vec![server]).unwrap_err().what,
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn name_servers_stand_a_line_each() {
+    fn each_name_server_has_a_line_of_its_own() {
         let servers = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
         assert_eq!(
             resolv_conf(&servers),

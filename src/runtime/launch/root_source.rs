@@ -43,16 +43,16 @@ pub(super) struct PreparedRoot<'a> {
 }
 
 enum Root<'a> {
-    Given(BorrowedFd<'a>),
-    Made(OwnedFd),
+    Borrowed(BorrowedFd<'a>),
+    Owned(OwnedFd),
 }
 
 impl PreparedRoot<'_> {
     /// Returns the detached mount.
     pub fn mount(&self) -> BorrowedFd<'_> {
         match &self.root {
-            Root::Given(root) => *root,
-            Root::Made(root) => root.as_fd(),
+            Root::Borrowed(root) => *root,
+            Root::Owned(root) => root.as_fd(),
         }
     }
 
@@ -90,7 +90,7 @@ impl RootSource {
             RootSource::Whole(root) => {
                 map(root, namespace)?;
                 Ok(PreparedRoot {
-                    root: Root::Given(root.as_fd()),
+                    root: Root::Borrowed(root.as_fd()),
                     dev: None,
                     devices: Some(open_dev(root)?),
                 })
@@ -105,7 +105,7 @@ impl RootSource {
                 let overlay = overlay(&layer, own, mount::NODEV)
                     .map_err(|(call, errno)| too_old(call, errno))?;
                 Ok(PreparedRoot {
-                    root: Root::Made(overlay),
+                    root: Root::Owned(overlay),
                     dev: Some(dev),
                     devices: None,
                 })
@@ -121,7 +121,7 @@ impl RootSource {
                 Ok(PreparedRoot {
                     devices: Some(open_dev(&root)?),
                     dev: None,
-                    root: Root::Made(root),
+                    root: Root::Owned(root),
                 })
             }
         }
@@ -130,8 +130,8 @@ impl RootSource {
     /// Returns a detached mount for imrun itself, with unmapped owners.
     pub fn prepare_unmapped(&self, stage: &Path) -> Result<OwnedFd> {
         match self.prepare(None, stage)?.root {
-            Root::Given(root) => root.try_clone_to_owned().context(|| "dup(root)"),
-            Root::Made(root) => Ok(root),
+            Root::Borrowed(root) => root.try_clone_to_owned().context(|| "dup(root)"),
+            Root::Owned(root) => Ok(root),
         }
     }
 }

@@ -8,16 +8,16 @@ pub struct Advice {
     /// Prefix of the program's file name; empty applies to every program.
     program: &'static str,
     /// Attempt that it applies to.
-    what: What,
+    trigger: Trigger,
     /// The setting, as shown to the user.
-    pub does: &'static str,
+    pub setting: &'static str,
     /// Documentation of the setting.
     source: &'static str,
 }
 
 /// Kinds of attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
+enum Trigger {
     /// A path that contains this text.
     Path(&'static str),
     /// A change of the process's user or groups.
@@ -29,22 +29,22 @@ enum What {
 const fn advice(
     program: &'static str,
     path: &'static str,
-    does: &'static str,
+    setting: &'static str,
     source: &'static str,
 ) -> Advice {
-    about_what(program, What::Path(path), does, source)
+    advice_for(program, Trigger::Path(path), setting, source)
 }
 
-const fn about_what(
+const fn advice_for(
     program: &'static str,
-    what: What,
-    does: &'static str,
+    trigger: Trigger,
+    setting: &'static str,
     source: &'static str,
 ) -> Advice {
     Advice {
         program,
-        what,
-        does,
+        trigger,
+        setting,
         source,
     }
 }
@@ -84,13 +84,13 @@ const TABLE: &[Advice] = &[
     advice(
         "nginx",
         "temp",
-        "nginx: it makes its temporary directories at the start: client_body_temp_path, proxy_temp_path and the others must be there in the image",
+        "nginx: create its temporary directories in the image (client_body_temp_path, proxy_temp_path and the others): nginx creates missing ones at the start",
         "nginx.org/en/docs/http/ngx_http_core_module.html#client_body_temp_path",
     ),
     advice(
         "nginx",
         "/var/lib/nginx",
-        "nginx: it makes its temporary directories at the start: client_body_temp_path, proxy_temp_path and the others must be there in the image",
+        "nginx: create its temporary directories in the image (client_body_temp_path, proxy_temp_path and the others): nginx creates missing ones at the start",
         "nginx.org/en/docs/http/ngx_http_core_module.html#client_body_temp_path",
     ),
     advice(
@@ -162,7 +162,7 @@ const TABLE: &[Advice] = &[
     advice(
         "php-fpm",
         ".sock",
-        "php-fpm: listen = 9000, an address in place of a socket's path",
+        "php-fpm: listen = 9000, an address instead of a socket path",
         "php.net/manual/en/install.fpm.configuration.php",
     ),
     advice(
@@ -192,7 +192,7 @@ const TABLE: &[Advice] = &[
     advice(
         "postgres",
         "",
-        "postgres: it needs a data directory and shared memory; it cannot run here",
+        "postgres: it needs a data directory and shared memory, and cannot run in a read-only container",
         "postgresql.org/docs/current/runtime.html",
     ),
     advice(
@@ -231,46 +231,46 @@ const TABLE: &[Advice] = &[
         "psql: -e PSQL_HISTORY=/dev/null",
         "postgresql.org/docs/current/app-psql.html",
     ),
-    about_what(
+    advice_for(
         "",
-        What::Call(&["mq_open", "shmget", "msgget", "semget"]),
-        "message queues and shared memory are closed: keep state off the machine",
+        Trigger::Call(&["mq_open", "shmget", "msgget", "semget"]),
+        "message queues and shared memory are not available: keep state in another service",
         "docs/kernel.md",
     ),
-    about_what(
+    advice_for(
         "nginx",
-        What::Ids,
+        Trigger::Ids,
         "nginx: start it as its user (--user www-data); its directive user then has no effect",
         "nginx.org/en/docs/ngx_core_module.html#user",
     ),
-    about_what(
+    advice_for(
         "php-fpm",
-        What::Ids,
+        Trigger::Ids,
         "php-fpm: start it as its user (--user www-data); user and group of a pool then have no effect",
         "php.net/manual/en/install.fpm.configuration.php",
     ),
-    about_what(
+    advice_for(
         "haproxy",
-        What::Ids,
+        Trigger::Ids,
         "haproxy: start it as its user (--user), without user, group and chroot in its configuration",
         "docs.haproxy.org/2.6/configuration.html#3.1-user",
     ),
-    about_what(
+    advice_for(
         "memcached",
-        What::Ids,
+        Trigger::Ids,
         "memcached: start it as its user (--user), without -u",
         "docs.memcached.org",
     ),
-    about_what(
+    advice_for(
         "",
-        What::Ids,
-        "setuid, setgid and setgroups always fail (EPERM), and many daemons then end without a word: start the program as its user (--user), and take the change of user out of its configuration",
+        Trigger::Ids,
+        "setuid, setgid and setgroups always fail (EPERM), and many daemons then exit silently: start the program as its user (--user), and remove the change of user from its configuration",
         "docs/side-effects.md",
     ),
-    about_what(
+    advice_for(
         "",
-        What::Call(&["chroot"]),
-        "chroot always fails (EPERM): switch it off in the program's configuration; the container has a root of its own",
+        Trigger::Call(&["chroot"]),
+        "chroot always fails (EPERM): disable it in the program's configuration; the container has a root of its own",
         "docs/side-effects.md",
     ),
 ];
@@ -291,24 +291,24 @@ pub fn about(effect: &Effect) -> Option<&'static Advice> {
     let program = effect.executable.as_deref().unwrap_or_default();
     let program = program.rsplit('/').next().unwrap_or_default();
     let mut advice = TABLE.iter();
-    advice.find(|advice| program.starts_with(advice.program) && advice.what.fits(effect))
+    advice.find(|advice| program.starts_with(advice.program) && advice.trigger.fits(effect))
 }
 
-impl What {
+impl Trigger {
     fn fits(self, effect: &Effect) -> bool {
         let paths = [effect.path.as_deref(), effect.resolved.as_deref()];
         match self {
-            What::Path(part) => paths.iter().flatten().any(|path| path.contains(part)),
-            What::Ids => IDS.contains(&effect.syscall),
-            What::Call(names) => names.contains(&effect.syscall),
+            Trigger::Path(part) => paths.iter().flatten().any(|path| path.contains(part)),
+            Trigger::Ids => IDS.contains(&effect.syscall),
+            Trigger::Call(names) => names.contains(&effect.syscall),
         }
     }
 
     /// Returns true if everything that `other` matches also matches this.
     #[cfg(test)]
-    fn covers(self, other: What) -> bool {
+    fn covers(self, other: Trigger) -> bool {
         match (self, other) {
-            (What::Path(part), What::Path(longer)) => longer.contains(part),
+            (Trigger::Path(part), Trigger::Path(longer)) => longer.contains(part),
             (one, other) => one == other,
         }
     }
@@ -332,43 +332,43 @@ mod tests {
 
     #[test]
     fn the_program_and_the_path_choose_the_advice() {
-        let does = |program, path| about(&effect(program, path)).map(|advice| advice.does);
-        let python = does(
+        let setting = |program, path| about(&effect(program, path)).map(|advice| advice.setting);
+        let python = setting(
             "/usr/bin/python3.11",
             "/app/__pycache__/a.cpython-311.pyc.140",
         );
         assert!(python.unwrap().contains("PYTHONDONTWRITEBYTECODE"));
         assert!(
-            does("/usr/sbin/nginx", "/run/nginx.pid")
+            setting("/usr/sbin/nginx", "/run/nginx.pid")
                 .unwrap()
                 .contains("pid /dev/null")
         );
-        assert_eq!(does("/bin/app", "/run/app.pid"), None);
+        assert_eq!(setting("/bin/app", "/run/app.pid"), None);
     }
 
     #[test]
     fn a_program_that_cannot_change_its_user_gets_advice_to_start_as_that_user() {
-        let does = |program: &str, syscall| {
+        let setting = |program: &str, syscall| {
             let effect = Effect {
                 syscall,
                 path: None,
                 ..effect(program, "")
             };
-            about(&effect).map_or("", |advice| advice.does)
+            about(&effect).map_or("", |advice| advice.setting)
         };
-        assert!(does("/usr/sbin/nginx", "setgid").contains("--user www-data"));
-        assert!(does("/usr/sbin/unheard-of", "setgroups").contains("--user"));
-        assert!(does("/usr/sbin/unheard-of", "chroot").contains("root"));
-        assert!(does("/usr/sbin/unheard-of", "shmget").contains("shared memory"));
-        assert_eq!(does("/usr/sbin/unheard-of", "mkdir"), "");
+        assert!(setting("/usr/sbin/nginx", "setgid").contains("--user www-data"));
+        assert!(setting("/usr/sbin/unheard-of", "setgroups").contains("--user"));
+        assert!(setting("/usr/sbin/unheard-of", "chroot").contains("root"));
+        assert!(setting("/usr/sbin/unheard-of", "shmget").contains("shared memory"));
+        assert_eq!(setting("/usr/sbin/unheard-of", "mkdir"), "");
     }
 
     #[test]
-    fn every_piece_has_a_source_and_can_be_reached() {
+    fn every_piece_of_advice_has_a_source_and_is_reachable() {
         for (index, advice) in TABLE.iter().enumerate() {
-            assert!(!advice.source.is_empty() && !advice.does.is_empty());
+            assert!(!advice.source.is_empty() && !advice.setting.is_empty());
             let hidden = TABLE[..index].iter().find(|before| {
-                advice.program.starts_with(before.program) && before.what.covers(advice.what)
+                advice.program.starts_with(before.program) && before.trigger.covers(advice.trigger)
             });
             assert_eq!(hidden, None, "hides {advice:?}");
         }

@@ -1,10 +1,10 @@
 //! Judges an attempt: the change that a call would have made, and the errno that the kernel returns.
 
-use super::caller::{Caller, Found, Place, Read, Target, Unread, is_trait_of_a_process};
-use super::calls::{Action, Call, Subject};
+use super::caller::{Caller, Found, Place, ReadResult, Target, Unread, is_process_attribute};
+use super::calls::{Action, Call, ObjectArgument};
 use super::ioctls;
 use super::privilege;
-use super::report::{Key, What};
+use super::report::{Key, Object};
 use super::walk::walk;
 use crate::base::sys::seccomp::Notification;
 use nix::errno::Errno;
@@ -58,9 +58,9 @@ pub enum StandIn {
 /// A change that a call would have made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Place that it would have changed, if it names one.
+    /// Location that it would have changed, if it names one.
     pub place: Option<Place>,
-    /// Place of the call's second name, if it has two.
+    /// Location of the call's second name, if it has two.
     pub other: Option<PathBuf>,
     /// Other argument of the call: an ioctl(2) request, or ids.
     pub argument: Option<String>,
@@ -93,12 +93,12 @@ impl<'a> Attempt<'a> {
         call: &'static Call,
         notification: &Notification,
         caller: &'a Caller,
-    ) -> Read<Attempt<'a>> {
+    ) -> ReadResult<Attempt<'a>> {
         let mut attempt = Attempt::without_names(call, notification, caller);
-        if let Subject::Address(place, length) = call.subject {
+        if let ObjectArgument::Address(place, length) = call.object {
             attempt.address = attempt.read_address(place, length)?;
         }
-        attempt.name = attempt.read_name(call.subject)?;
+        attempt.name = attempt.read_name(call.object)?;
         if call.creates_link() {
             attempt.link = Some(caller.string(attempt.arguments[0])?);
         }
@@ -126,11 +126,13 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn read_name(&self, subject: Subject) -> Read<Option<Vec<u8>>> {
-        let place = match subject {
-            Subject::Path(place) | Subject::At(_, place) | Subject::Queue(place) => place,
-            Subject::Address(..) => return Ok(Some(socket_path(&self.address))),
-            Subject::Descriptor(_) | Subject::Nothing => return Ok(None),
+    fn read_name(&self, object: ObjectArgument) -> ReadResult<Option<Vec<u8>>> {
+        let place = match object {
+            ObjectArgument::Path(place)
+            | ObjectArgument::At(_, place)
+            | ObjectArgument::Queue(place) => place,
+            ObjectArgument::Address(..) => return Ok(Some(socket_path(&self.address))),
+            ObjectArgument::Descriptor(_) | ObjectArgument::Nothing => return Ok(None),
         };
         match self.arguments[place] {
             0 if self.call.takes_null(&self.arguments) => Ok(None),
@@ -139,7 +141,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn read_address(&self, place: usize, length: usize) -> Read<Vec<u8>> {
+    fn read_address(&self, place: usize, length: usize) -> ReadResult<Vec<u8>> {
         const LONGEST: usize = size_of::<libc::sockaddr_storage>();
         let length = self.arguments[length] as u32 as usize;
         if length > LONGEST {
@@ -182,7 +184,7 @@ impl<'a> Attempt<'a> {
         if self.call.number() == libc::SYS_utimensat && self.arguments[2] != 0 {
             return None;
         }
-        let subjects = [Some(self.call.subject), self.call.other];
+        let objects = [Some(self.call.object), self.call.other];
         let names = [&self.name, &self.other];
         let mut spelling = Spelling {
             number: self.call.number() as u32,
@@ -192,12 +194,12 @@ impl<'a> Attempt<'a> {
             names: [None, None],
             link: self.link.clone(),
         };
-        for ((subject, name), place) in subjects.into_iter().zip(names).zip(&mut spelling.names) {
-            let Some(subject) = subject else { continue };
+        for ((object, name), place) in objects.into_iter().zip(names).zip(&mut spelling.names) {
+            let Some(object) = object else { continue };
             let name = name.as_ref().filter(|name| !name.is_empty())?;
-            let directory = match subject {
-                Subject::Path(_) => libc::AT_FDCWD,
-                Subject::At(directory, _) => self.arguments[directory] as i32,
+            let directory = match object {
+                ObjectArgument::Path(_) => libc::AT_FDCWD,
+                ObjectArgument::At(directory, _) => self.arguments[directory] as i32,
                 _ => return None,
             };
             let start = if name.starts_with(b"/") {
@@ -214,7 +216,7 @@ impl<'a> Attempt<'a> {
     ///
     /// # Errors
     /// The verdict needs a name or a descriptor that cannot be read.
-    pub fn judge(&self) -> Read<Verdict> {
+    pub fn judge(&self) -> ReadResult<Verdict> {
         match self.call.action {
             Action::Keep(errno) => Ok(self.keep(errno)),
             Action::Forbidden => self.forbidden(),
@@ -250,10 +252,10 @@ impl<'a> Attempt<'a> {
     }
 
     /// Judges a call that no container may make, even if its object cannot be found.
-    fn forbidden(&self) -> Read<Verdict> {
-        let names_something = match self.call.subject {
-            Subject::Nothing => false,
-            Subject::Descriptor(_) | Subject::At(..) => true,
+    fn forbidden(&self) -> ReadResult<Verdict> {
+        let names_something = match self.call.object {
+            ObjectArgument::Nothing => false,
+            ObjectArgument::Descriptor(_) | ObjectArgument::At(..) => true,
             _ => !self.is_nameless(),
         };
         // The kernel looks up no name here.
@@ -278,7 +280,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn change_root(&self) -> Read<Verdict> {
+    fn change_root(&self) -> ReadResult<Verdict> {
         let target = self.target()?;
         // For anything but a directory the kernel does not check the caller's rights.
         if target.place.found != Found::Directory || privilege::may_change_root(self.caller) {
@@ -291,7 +293,7 @@ impl<'a> Attempt<'a> {
         Ok(verdict)
     }
 
-    fn open(&self) -> Read<Verdict> {
+    fn open(&self) -> ReadResult<Verdict> {
         let flags = self.flags().unwrap_or_default();
         if flags & libc::O_PATH != 0 {
             return Ok(Verdict::Harmless);
@@ -300,7 +302,7 @@ impl<'a> Attempt<'a> {
             return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENOENT)));
         }
         let target = self.target()?;
-        if is_trait_of_a_process(&target.place.path) {
+        if is_process_attribute(&target.place.path) {
             return Ok(Verdict::Exempt(StandIn::Fail(Errno::EACCES)));
         }
         match opened(flags, &target.place) {
@@ -332,10 +334,10 @@ impl<'a> Attempt<'a> {
         !self.caller.may(access(flags), rights)
     }
 
-    fn make(&self) -> Read<Verdict> {
+    fn make(&self) -> ReadResult<Verdict> {
         if self.is_nameless() {
-            return Ok(Verdict::Exempt(match self.call.subject {
-                Subject::Address(..) => StandIn::Bind(self.address.clone()),
+            return Ok(Verdict::Exempt(match self.call.object {
+                ObjectArgument::Address(..) => StandIn::Bind(self.address.clone()),
                 _ => StandIn::Fail(Errno::ENOENT),
             }));
         }
@@ -347,8 +349,8 @@ impl<'a> Attempt<'a> {
             Found::Nothing => Errno::EROFS,
             // It exists already (mkdir -p): the call would change nothing on any file system.
             _ => {
-                let errno = match self.call.subject {
-                    Subject::Address(..) => Errno::EADDRINUSE,
+                let errno = match self.call.object {
+                    ObjectArgument::Address(..) => Errno::EADDRINUSE,
                     _ => Errno::EEXIST,
                 };
                 return Ok(Verdict::Exempt(StandIn::Fail(errno)));
@@ -357,7 +359,7 @@ impl<'a> Attempt<'a> {
         self.verdict(Some(target), errno)
     }
 
-    fn remove(&self) -> Read<Verdict> {
+    fn remove(&self) -> ReadResult<Verdict> {
         if self.is_nameless() {
             return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENOENT)));
         }
@@ -374,7 +376,7 @@ impl<'a> Attempt<'a> {
         self.verdict(Some(target), errno)
     }
 
-    fn change(&self) -> Read<Verdict> {
+    fn change(&self) -> ReadResult<Verdict> {
         if self.call.is_missing() {
             return self.verdict(self.target().ok(), Errno::ENOSYS);
         }
@@ -421,7 +423,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Returns true for a utimensat(2) that leaves both times unchanged.
-    fn touches_nothing(&self) -> Read<bool> {
+    fn touches_nothing(&self) -> ReadResult<bool> {
         if self.call.number() != libc::SYS_utimensat || self.arguments[2] == 0 {
             return Ok(false);
         }
@@ -431,7 +433,7 @@ impl<'a> Attempt<'a> {
         Ok(times[8..16] == leave && times[24..] == leave)
     }
 
-    fn write(&self) -> Read<Verdict> {
+    fn write(&self) -> ReadResult<Verdict> {
         let target = self.target()?;
         let shortens = self.call.number() == libc::SYS_ftruncate;
         let errno = match (target.place.found, shortens) {
@@ -453,7 +455,7 @@ impl<'a> Attempt<'a> {
 
     /// Returns the verdict on a change that fails with `errno`, or with another errno that the second
     /// name causes.
-    fn verdict(&self, target: Option<Target>, errno: Errno) -> Read<Verdict> {
+    fn verdict(&self, target: Option<Target>, errno: Errno) -> ReadResult<Verdict> {
         let other = self.other_target()?;
         let missing = match (
             self.call.action,
@@ -489,27 +491,32 @@ impl<'a> Attempt<'a> {
         self.name.as_ref().is_none_or(Vec::is_empty)
     }
 
-    fn target(&self) -> Read<Target> {
+    fn target(&self) -> ReadResult<Target> {
         let follow = !self.call.spares_links(&self.arguments);
-        self.lead(self.call.subject, self.name.as_deref(), follow)
+        self.lead(self.call.object, self.name.as_deref(), follow)
     }
 
-    fn other_target(&self) -> Read<Option<Target>> {
-        let Some(subject) = self.call.other else {
+    fn other_target(&self) -> ReadResult<Option<Target>> {
+        let Some(object) = self.call.other else {
             return Ok(None);
         };
         // A flag of linkat(2); the other calls have no such flag and do not follow links.
         let follows = self.call.at_flags(&self.arguments) & libc::AT_SYMLINK_FOLLOW != 0;
-        self.lead(subject, self.other.as_deref(), follows).map(Some)
+        self.lead(object, self.other.as_deref(), follows).map(Some)
     }
 
-    fn lead(&self, subject: Subject, name: Option<&[u8]>, follow: bool) -> Read<Target> {
+    fn lead(
+        &self,
+        object: ObjectArgument,
+        name: Option<&[u8]>,
+        follow: bool,
+    ) -> ReadResult<Target> {
         let name = name.unwrap_or_default();
-        let directory = match subject {
-            Subject::Descriptor(place) => {
+        let directory = match object {
+            ObjectArgument::Descriptor(place) => {
                 return self.caller.descriptor(self.arguments[place] as i32);
             }
-            Subject::At(directory, _) => self.arguments[directory] as i32,
+            ObjectArgument::At(directory, _) => self.arguments[directory] as i32,
             _ => libc::AT_FDCWD,
         };
         // futimens(3) and AT_EMPTY_PATH mean the descriptor itself.
@@ -530,15 +537,15 @@ impl<'a> Attempt<'a> {
 
     /// Returns the properties that equal attempts share.
     pub fn key(&self, change: &Change) -> Key {
-        let what = match (change.is_unread, &change.place) {
-            (true, _) => What::Unread,
-            (false, Some(place)) => What::Place(place.path.clone()),
-            (false, None) => What::Name(self.name.clone().unwrap_or_default()),
+        let object = match (change.is_unread, &change.place) {
+            (true, _) => Object::Unread,
+            (false, Some(place)) => Object::Place(place.path.clone()),
+            (false, None) => Object::Name(self.name.clone().unwrap_or_default()),
         };
         Key {
             number: self.call.number() as u32,
             flags: self.flags().unwrap_or(0),
-            what,
+            object,
             other: change.other.clone(),
             argument: change.argument.clone(),
             errno: change.errno.map(|errno| errno as i32),
@@ -666,7 +673,7 @@ mod tests {
     };
 
     #[test]
-    fn an_open_fails_as_the_kernel_lets_it_fail() {
+    fn an_open_gets_the_errno_of_the_kernel() {
         use Found::{Directory, File, Link, Nothing, Stream, Unreachable};
         use Opened::{ChangesNothing, Fails, Succeeds};
         for (flags, found, comes_to) in [
@@ -712,7 +719,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_unix_socket_that_is_no_abstract_one_has_a_path() {
+    fn only_a_unix_address_that_is_not_abstract_has_a_path() {
         let unix = (libc::AF_UNIX as u16).to_ne_bytes();
         let address = |path: &[u8]| [&unix, path].concat();
         assert_eq!(socket_path(&address(b"/a/b\0rest")), b"/a/b");

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 const PATH_MAX: usize = libc::PATH_MAX as usize;
 /// Minimum size of a page.
 const PAGE: u64 = 4096;
-/// A thread in a container.
+/// The thread in a container that makes a call.
 pub struct Caller {
     pid: i32,
     root: OnceCell<OwnedFd>,
@@ -31,7 +31,7 @@ pub struct Caller {
 pub struct Unread(pub Errno);
 
 /// Result of reading from a thread.
-pub type Read<T> = Result<T, Unread>;
+pub type ReadResult<T> = Result<T, Unread>;
 
 /// Location that a path leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Caller {
     }
 
     /// Reads a C string of at most 4,096 bytes from the thread's memory.
-    pub fn string(&self, address: u64) -> Read<Vec<u8>> {
+    pub fn string(&self, address: u64) -> ReadResult<Vec<u8>> {
         let mut bytes = self.bytes(address, PATH_MAX)?;
         match bytes.iter().position(|byte| *byte == 0) {
             Some(end) => bytes.truncate(end),
@@ -113,7 +113,7 @@ impl Caller {
     }
 
     /// Reads at most `length` bytes from the thread's memory; fewer if it ends earlier.
-    pub fn bytes(&self, address: u64, length: usize) -> Read<Vec<u8>> {
+    pub fn bytes(&self, address: u64, length: usize) -> ReadResult<Vec<u8>> {
         let mut bytes = vec![0; length];
         // Two parts, so that a missing second page does not affect the first.
         let first = (PAGE - address % PAGE).min(length as u64) as usize;
@@ -134,7 +134,7 @@ impl Caller {
     }
 
     /// Reads `N` bytes from the thread's memory.
-    pub fn array<const N: usize>(&self, address: u64) -> Read<[u8; N]> {
+    pub fn array<const N: usize>(&self, address: u64) -> ReadResult<[u8; N]> {
         let bytes = self.bytes(address, N)?;
         bytes.try_into().map_err(|_| Unread(Errno::EFAULT))
     }
@@ -145,7 +145,7 @@ impl Caller {
     }
 
     /// Returns the container's root directory.
-    pub fn root(&self) -> Read<BorrowedFd<'_>> {
+    pub fn root(&self) -> ReadResult<BorrowedFd<'_>> {
         if let Some(root) = self.root.get() {
             return Ok(root.as_fd());
         }
@@ -160,7 +160,7 @@ impl Caller {
     }
 
     /// Returns the directory that a relative path starts from.
-    pub fn directory(&self, descriptor: RawFd) -> Read<PathBuf> {
+    pub fn directory(&self, descriptor: RawFd) -> ReadResult<PathBuf> {
         match descriptor {
             libc::AT_FDCWD => self.link("cwd").map_err(Unread),
             _ => {
@@ -171,7 +171,7 @@ impl Caller {
     }
 
     /// Returns the object of a descriptor.
-    pub fn descriptor(&self, number: RawFd) -> Read<Target> {
+    pub fn descriptor(&self, number: RawFd) -> ReadResult<Target> {
         let path = format!("/proc/{}/fd/{number}", self.pid);
         let handle = open(
             path.as_str(),
@@ -348,7 +348,7 @@ pub fn kind(status: &FileStat) -> Found {
 
 /// Returns true for the files of /proc that set a process's name, OOM score or timer slack. Writing them
 /// changes no file system.
-pub fn is_trait_of_a_process(path: &Path) -> bool {
+pub fn is_process_attribute(path: &Path) -> bool {
     let Ok(rest) = path.strip_prefix("/proc") else {
         return false;
     };
@@ -356,8 +356,8 @@ pub fn is_trait_of_a_process(path: &Path) -> bool {
     let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
     match words[..] {
         [pid, name] | [pid, "task", _, name] => {
-            let traits = ["comm", "oom_score_adj", "oom_adj", "timerslack_ns"];
-            is_number(pid) && traits.contains(&name)
+            let attributes = ["comm", "oom_score_adj", "oom_adj", "timerslack_ns"];
+            is_number(pid) && attributes.contains(&name)
         }
         _ => false,
     }
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_read_up_to_their_end() {
+    fn strings_are_read_up_to_their_nul() {
         let text = c"/some/path";
         assert_eq!(me().string(text.as_ptr() as u64).unwrap(), b"/some/path");
         assert_eq!(me().string(8), Err(Unread(Errno::EFAULT)));
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_are_those_of_the_owner_the_group_or_the_others() {
+    fn the_mode_bits_of_owner_group_or_others_apply() {
         let (user, group) = (me().users()[3], me().groups()[3]);
         let rights = |owner, group, mode| Rights { owner, group, mode };
         let other = u32::MAX - 7;
@@ -409,14 +409,14 @@ mod tests {
     }
 
     #[test]
-    fn names_of_threads_and_the_like_are_traits_of_a_process() {
+    fn names_of_threads_and_the_like_are_process_attributes() {
         for path in [
             "/proc/1/comm",
             "/proc/12/task/13/comm",
             "/proc/1/oom_score_adj",
             "/proc/7/timerslack_ns",
         ] {
-            assert!(is_trait_of_a_process(Path::new(path)), "{path}");
+            assert!(is_process_attribute(Path::new(path)), "{path}");
         }
         for path in [
             "/proc/sys/comm",
@@ -424,7 +424,7 @@ mod tests {
             "/proc/comm",
             "/srv/proc/1/comm",
         ] {
-            assert!(!is_trait_of_a_process(Path::new(path)), "{path}");
+            assert!(!is_process_attribute(Path::new(path)), "{path}");
         }
     }
 }

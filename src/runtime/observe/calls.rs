@@ -21,14 +21,14 @@ pub struct Call {
     /// Effect on the object that it names.
     pub action: Action,
     /// Object that it would change.
-    pub subject: Subject,
+    pub object: ObjectArgument,
     /// Second object, if it names two.
-    pub other: Option<Subject>,
+    pub other: Option<ObjectArgument>,
 }
 
 /// Way in which a call names its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Subject {
+pub enum ObjectArgument {
     /// Path from the working directory.
     Path(usize),
     /// Path from the directory of a descriptor.
@@ -75,12 +75,12 @@ pub enum Flags {
     Creat,
 }
 
-const fn call(number: c_long, name: &'static str, action: Action, subject: Subject) -> Call {
+const fn call(number: c_long, name: &'static str, action: Action, object: ObjectArgument) -> Call {
     Call {
         number,
         name,
         action,
-        subject,
+        object,
         other: None,
     }
 }
@@ -89,20 +89,20 @@ const fn of_two(
     number: c_long,
     name: &'static str,
     action: Action,
-    subject: Subject,
-    other: Subject,
+    object: ObjectArgument,
+    other: ObjectArgument,
 ) -> Call {
     Call {
         number,
         name,
         action,
-        subject,
+        object,
         other: Some(other),
     }
 }
 
 use Action::{Become, Change, ChangeRoot, Forbidden, Keep, Make, Open, Remove, Write};
-use Subject::{Address, At, Descriptor, Nothing, Path, Queue};
+use ObjectArgument::{Address, At, Descriptor, Nothing, Path, Queue};
 
 const CALLS: &[Call] = &[
     call(

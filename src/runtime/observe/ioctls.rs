@@ -1,6 +1,6 @@
 //! ioctl(2) requests that change files and file systems.
 
-use super::caller::{Caller, Found, Read, Target};
+use super::caller::{Caller, Found, ReadResult, Target};
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, fstatfs};
@@ -87,7 +87,7 @@ pub fn of(number: u64) -> Option<&'static Request> {
 impl Request {
     /// Returns the errno of the request on an object of a file system. `argument` is the call's third
     /// argument.
-    pub fn errno(&self, caller: &Caller, target: &Target, argument: u64) -> Read<Errno> {
+    pub fn errno(&self, caller: &Caller, target: &Target, argument: u64) -> ReadResult<Errno> {
         let found = target.place.found;
         Ok(match self.fails {
             Mount => Errno::EROFS,
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_request_is_there_once_and_found_by_its_lower_half() {
+    fn every_request_is_listed_once_and_found_by_its_lower_half() {
         for (index, request) in REQUESTS.iter().enumerate() {
             let number = u64::from(request.number) | 1 << 40;
             assert_eq!(of(number).unwrap().name, request.name);

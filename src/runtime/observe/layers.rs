@@ -1,4 +1,4 @@
-//! Finds the layer that a path comes from.
+//! Lookup of the layer that a path comes from.
 
 use crate::base::error::Result;
 use crate::image::tree::{self, Tree};

@@ -20,7 +20,7 @@ pub enum Ids {
     Supplementary,
 }
 
-/// Returns the errno of a call that sets ids; None if the thread may set them.
+/// Returns the errno of a call that sets ids; `None` if the thread may set them.
 pub fn refused(caller: &Caller, ids: Ids, arguments: &[u64; 6]) -> Option<Errno> {
     let (held, map, capability, count) = match ids {
         Ids::Users(count) => (caller.users(), "uid_map", CAP_SETUID, count),
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ones_own_ids_can_always_be_set() {
+    fn a_process_may_always_set_its_own_ids() {
         let held = [1, 2, 3, 4];
         let own = |count, place| own(&held, count, place).collect::<Vec<_>>();
         assert_eq!(own(1, 0), [1, 3], "setuid");

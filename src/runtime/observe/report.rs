@@ -60,8 +60,8 @@ pub struct Key {
     /// Flags of an open.
     pub flags: i32,
     /// Object that it would have changed.
-    pub what: What,
-    /// Place of the call's second name.
+    pub object: Object,
+    /// Location of the call's second name.
     pub other: Option<PathBuf>,
     /// Other argument of the call.
     pub argument: Option<String>,
@@ -71,7 +71,7 @@ pub struct Key {
 
 /// The object of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum What {
+pub enum Object {
     /// A location in the container.
     Place(PathBuf),
     /// A name without a location; empty if there is none.
@@ -108,7 +108,7 @@ impl Report {
     /// Counts an attempt.
     pub fn count(&mut self, key: &Key) -> Seen {
         self.attempts += 1;
-        self.unread += u64::from(key.what == What::Unread);
+        self.unread += u64::from(key.object == Object::Unread);
         match self.places.get(key) {
             Some(place) => self.add_one(*place),
             None if self.effects.len() < LISTED => Seen::New,
@@ -222,9 +222,9 @@ impl Report {
         let mut pieces = Vec::new();
         for (effect, _) in &self.effects {
             if let Some(advice) = advice::about(effect)
-                && !pieces.contains(&advice.does)
+                && !pieces.contains(&advice.setting)
             {
-                pieces.push(advice.does);
+                pieces.push(advice.setting);
             }
         }
         pieces
@@ -254,7 +254,7 @@ mod tests {
         Key {
             number: 257,
             flags: 0,
-            what: What::Place(path.into()),
+            object: Object::Place(path.into()),
             other: None,
             argument: None,
             errno: None,
@@ -269,7 +269,7 @@ mod tests {
             ..key("/a")
         };
         let unread = Key {
-            what: What::Unread,
+            object: Object::Unread,
             ..key("/a")
         };
         for key in [key("/a"), key("/b"), elsewhere, unread] {
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_a_thousand_different_ones_are_only_counted() {
+    fn attempts_beyond_a_thousand_different_ones_are_only_counted() {
         let mut report = Report::default();
         for number in 0..LISTED + 10 {
             let path = number.to_string();

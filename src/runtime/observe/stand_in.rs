@@ -7,7 +7,7 @@
 //! user's rights and Landlock's rule, which allows only the devices and objects outside file systems.
 
 use super::attempt::{Attempt, StandIn, access};
-use super::caller::{Caller, Found, Read, Rights, Target, Unread, is_memory, kind};
+use super::caller::{Caller, Found, ReadResult, Rights, Target, Unread, is_memory, kind};
 use super::ioctls::EROFS_SUPER_MAGIC;
 use crate::base::sys::process::{descriptor_of, unprivileged};
 use crate::base::sys::seccomp::Listener;
@@ -41,7 +41,7 @@ pub fn answer(
     id: u64,
     attempt: &Attempt<'_>,
     stand_in: StandIn,
-) -> Read<nix::Result<()>> {
+) -> ReadResult<nix::Result<()>> {
     let caller = attempt.caller;
     let done = match stand_in {
         StandIn::Fail(errno) => Err(errno),
@@ -139,7 +139,7 @@ fn openable(handle: &OwnedFd, flags: i32) -> nix::Result<Kind> {
 }
 
 /// Sets the length of the app's memory file. Refuses a descriptor of a file that has a name.
-fn truncate(caller: &Caller, number: i32, length: i64) -> Read<nix::Result<()>> {
+fn truncate(caller: &Caller, number: i32, length: i64) -> ReadResult<nix::Result<()>> {
     let file = descriptor_of(caller.pid(), || caller.process(), number).map_err(Unread)?;
     let status = fstat(&file).map_err(Unread)?;
     if kind(&status) == Found::File && !is_memory(&status) {
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_opened_as_it_was_asked_for() {
+    fn a_device_is_opened_with_the_requested_flags() {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND;
         let file = open_as("/dev/null", flags).unwrap();
         let got = fcntl(&file, FcntlArg::F_GETFL).unwrap();
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_and_memory_are_opened_again_and_no_file_that_has_a_name() {
+    fn pipes_and_memory_can_be_reopened_but_no_file_with_a_name() {
         let (_reader, writer) = std::io::pipe().unwrap();
         let again = |fd: i32, flags| open_as(&format!("/proc/self/fd/{fd}"), flags);
         again(writer.as_raw_fd(), libc::O_WRONLY).unwrap();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_a_name_is_not_made_shorter() {
+    fn a_file_with_a_name_is_not_truncated() {
         let caller = Caller::new(std::process::id() as i32);
         let mut file = tempfile::tempfile_in("/var/tmp").unwrap();
         std::io::Write::write_all(&mut file, b"text").unwrap();

@@ -3,7 +3,7 @@
 //! The kernel cannot resolve it for imrun: the links of /proc lead elsewhere for imrun than for the app's
 //! thread.
 
-use super::caller::{Caller, Found, Place, Read, Rights, Target, Unread, kind, path_of};
+use super::caller::{Caller, Found, Place, ReadResult, Rights, Target, Unread, kind, path_of};
 use crate::base::sys::open::openat2;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, readlinkat};
@@ -37,7 +37,7 @@ struct Walk<'a> {
 }
 
 /// Follows `name` from the directory `start`. If `follow` is set, also follows a link in the last name.
-pub fn walk(caller: &Caller, start: &Path, name: &[u8], follow: bool) -> Read<Target> {
+pub fn walk(caller: &Caller, start: &Path, name: &[u8], follow: bool) -> ReadResult<Target> {
     if !start.is_absolute() {
         // A descriptor of a pipe, or a directory that is no longer reachable.
         let path = start.join(OsStr::from_bytes(name));
@@ -78,7 +78,7 @@ impl Walk<'_> {
         }
     }
 
-    fn run(&mut self) -> Read<Target> {
+    fn run(&mut self) -> ReadResult<Target> {
         while let Some(name) = self.rest.pop() {
             if name == ".." {
                 self.here.pop();
@@ -93,7 +93,7 @@ impl Walk<'_> {
     }
 
     /// Continues to `name`; returns the target if the walk ends there.
-    fn step(&mut self, name: &OsStr) -> Read<Option<Target>> {
+    fn step(&mut self, name: &OsStr) -> ReadResult<Option<Target>> {
         let path = self.here.join(name);
         self.steps += 1;
         if self.steps > STEPS {
@@ -130,7 +130,7 @@ impl Walk<'_> {
         absent(whole, &self.here, found)
     }
 
-    fn follow_link(&mut self, path: PathBuf, link: &OwnedFd) -> Read<Option<Target>> {
+    fn follow_link(&mut self, path: PathBuf, link: &OwnedFd) -> ReadResult<Option<Target>> {
         self.links += 1;
         if self.links > LINKS {
             return Ok(Some(self.stop(path, Errno::ELOOP)));
@@ -166,7 +166,7 @@ impl Walk<'_> {
     }
 
     /// Follows a link like /proc/1/cwd or /proc/1/fd/3, which leads to an object and not to a path.
-    fn follow_process(&mut self, path: PathBuf) -> Read<Option<Target>> {
+    fn follow_process(&mut self, path: PathBuf) -> ReadResult<Option<Target>> {
         let relative = path.strip_prefix("/").unwrap_or(&path);
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let target = openat(self.caller.root()?, relative, flags, Mode::empty());
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_links_of_proc_lead_where_they_lead_for_the_process() {
+    fn the_links_of_proc_lead_where_they_do_for_the_process() {
         let (_dir, top) = directory();
         let file = std::fs::File::open(top.join("file")).unwrap();
         let through = |link: String| {

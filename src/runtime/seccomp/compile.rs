@@ -172,7 +172,7 @@ fn answer(answer: Answer) -> sock_filter {
         Answer::Allow => libc::SECCOMP_RET_ALLOW,
         Answer::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
         Answer::Kill => libc::SECCOMP_RET_KILL_PROCESS,
-        Answer::Ask => libc::SECCOMP_RET_USER_NOTIF,
+        Answer::Notify => libc::SECCOMP_RET_USER_NOTIF,
     };
     instruction(RETURN, value)
 }

@@ -89,7 +89,7 @@ fn decode(value: u32) -> Answer {
         (0x7fff_0000, 0) => Answer::Allow,
         (0x0005_0000, errno) => Answer::Errno(errno as u16),
         (0x8000_0000, 0) => Answer::Kill,
-        (0x7fc0_0000, 0) => Answer::Ask,
+        (0x7fc0_0000, 0) => Answer::Notify,
         _ => panic!("unknown answer {value:#x}"),
     }
 }
@@ -450,7 +450,7 @@ fn only_the_usual_address_families_exist() {
 }
 
 #[test]
-fn rules_beside_each_other_with_one_answer_share_a_range() {
+fn adjacent_rules_with_one_answer_share_a_range() {
     let rules = (0..100).map(|number| (number, Rule::always(Answer::Allow)));
     let policy = Policy {
         rules: rules.collect(),

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn signals_are_read_by_name_and_number() {
+    fn signals_are_parsed_by_name_and_number() {
         for text in ["SIGTERM", "TERM", "term", "15"] {
             assert_eq!(parse(text).unwrap(), 15);
         }

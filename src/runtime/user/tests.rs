@@ -73,7 +73,7 @@ fn a_number_is_never_looked_up_as_a_name() {
 }
 
 #[test]
-fn numbers_that_are_no_ids_are_refused_by_name() {
+fn numbers_that_are_not_ids_are_refused_by_name() {
     for (user, what) in [
         ("4294967295", "user 4294967295"),
         ("4294967296", "user 4294967296"),
@@ -127,7 +127,7 @@ fn an_image_without_passwd_and_group_runs_as_any_number() {
 }
 
 #[test]
-fn a_database_without_end_is_refused() {
+fn a_database_that_is_too_large_is_refused() {
     let huge = vec![b'\n'; MAX_DATABASE + 1];
     for (passwd, group, path) in [
         (Some(&huge[..]), None, "/etc/passwd"),

@@ -158,7 +158,7 @@ fn an_observed_container_gets_the_same_answers_except_for_the_reported_calls() {
                 arguments,
             };
             match decode(interpret(&program, &call).0) {
-                Answer::Ask => asked = true,
+                Answer::Notify => asked = true,
                 answer => assert_eq!(answer, row.answer(&arguments), "{} {call:x?}", row.name),
             }
         }
