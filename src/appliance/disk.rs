@@ -1,9 +1,9 @@
 //! Finds the store: a directory of the initramfs, or a file system of a block device, which is
 //! mounted read-only.
 
+use super::cmdline::StoreLocation;
 use super::machine;
 use super::superblock::{self, Superblock};
-use super::words::Place;
 use crate::base::error::{Context, Error, Result};
 use nix::mount::{MsFlags, mount};
 use std::fs::File;
@@ -15,23 +15,23 @@ use std::time::{Duration, Instant};
 /// Where it is mounted.
 const STORE: &str = "/run/store";
 /// How long a device may take to show up.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked for.
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// The store's directory.
-pub fn find(place: &Place) -> Result<PathBuf> {
+pub fn find(place: &StoreLocation) -> Result<PathBuf> {
     let (device, found) = match place {
-        Place::Path(path) if !path.starts_with("/dev") => {
+        StoreLocation::Path(path) if !path.starts_with("/dev") => {
             let named = format_args!("imrun.store={}", path.display()).to_string();
             return if path.is_dir() { Ok(path.clone()) } else { Err(Error::usage(named, "the initramfs has no such directory")) };
         }
-        Place::Path(path) => awaited(|| at(path))?.ok_or_else(|| {
-            Error::system(path.display(), format_args!("is not there after {PATIENCE:?}"))
+        StoreLocation::Path(path) => poll_until(|| at(path))?.ok_or_else(|| {
+            Error::system(path.display(), format_args!("is not there after {TIMEOUT:?}"))
                 .hint("the initramfs needs the modules of its bus and driver: docs/appliance.md")
         })?,
-        Place::Label(label) => awaited(|| labelled(label))?.ok_or_else(|| {
-            Error::system(format_args!("LABEL={label}"), format_args!("no block device has it after {PATIENCE:?}"))
+        StoreLocation::Label(label) => poll_until(|| labelled(label))?.ok_or_else(|| {
+            Error::system(format_args!("LABEL={label}"), format_args!("no block device has it after {TIMEOUT:?}"))
                 .hint("e2label or mkfs.erofs -L give a file system one, sgdisk a partition; the initramfs needs the disk's modules")
         })?,
     };
@@ -39,8 +39,8 @@ pub fn find(place: &Place) -> Result<PathBuf> {
 }
 
 /// What `look` finds, sooner or later.
-fn awaited<T>(look: impl Fn() -> Result<Option<T>>) -> Result<Option<T>> {
-    let deadline = Instant::now() + PATIENCE;
+fn poll_until<T>(look: impl Fn() -> Result<Option<T>>) -> Result<Option<T>> {
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let found = look()?;
         if found.is_some() || Instant::now() >= deadline {

@@ -1,6 +1,6 @@
 //! What a kernel leaves to its first process: file systems, modules, names.
 
-use super::words;
+use super::cmdline;
 use crate::base::error::{Context, Error, Result};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
@@ -18,17 +18,17 @@ const MODULES: &str = "/modules";
 
 /// Type, mount point, options.
 const FILE_SYSTEMS: [(&str, &str, MsFlags); 4] = [
-    ("proc", "/proc", CLOSED),
-    ("sysfs", "/sys", CLOSED),
+    ("proc", "/proc", NO_PRIVILEGES),
+    ("sysfs", "/sys", NO_PRIVILEGES),
     (
         "devtmpfs",
         "/dev",
         MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
     ),
-    ("cgroup2", "/sys/fs/cgroup", CLOSED),
+    ("cgroup2", "/sys/fs/cgroup", NO_PRIVILEGES),
 ];
 
-const CLOSED: MsFlags = MsFlags::MS_NOSUID
+const NO_PRIVILEGES: MsFlags = MsFlags::MS_NOSUID
     .union(MsFlags::MS_NODEV)
     .union(MsFlags::MS_NOEXEC);
 
@@ -70,7 +70,7 @@ pub fn load_modules(line: &[u8]) -> Result<()> {
     for name in list.lines() {
         let path = Path::new(MODULES).join(name);
         let file = File::open(&path).context(|| format!("open({path:?})"))?;
-        let parameters = words::module_parameters(line, module_of(name));
+        let parameters = cmdline::module_parameters(line, module_of(name));
         let parameters = CString::new(parameters)
             .map_err(|_| Error::usage("kernel command line", "has a NUL byte"))?;
         match finit_module(file.as_fd(), &parameters, ModuleInitFlags::empty()) {
@@ -94,7 +94,7 @@ fn module_of(name: &str) -> &str {
 
 /// Settings and files that a launch expects of its host. The machine is the app's alone: it may
 /// listen on any port.
-pub fn settle() -> Result<()> {
+pub fn write_settings() -> Result<()> {
     for (setting, value) in [
         ("/proc/sys/kernel/dmesg_restrict", "1"),
         ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
@@ -123,15 +123,15 @@ pub fn file(path: &str, text: impl FnOnce() -> Result<String>) -> Result<()> {
 fn machine_id() -> Result<String> {
     const BOOT: &str = "/proc/sys/kernel/random/boot_id";
     let own = std::fs::read_to_string("/sys/class/dmi/id/product_uuid");
-    if let Some(id) = own.ok().and_then(|text| digits(&text)) {
+    if let Some(id) = own.ok().and_then(|text| uuid_digits(&text)) {
         return Ok(id);
     }
     let boot = std::fs::read_to_string(BOOT).context(|| format!("read({BOOT:?})"))?;
-    digits(&boot).ok_or_else(|| Error::system(BOOT, "is no UUID"))
+    uuid_digits(&boot).ok_or_else(|| Error::system(BOOT, "is no UUID"))
 }
 
 /// The 32 digits of a UUID that is not one for all machines.
-fn digits(text: &str) -> Option<String> {
+fn uuid_digits(text: &str) -> Option<String> {
     let id: String = text.trim().chars().filter(|c| *c != '-').collect();
     let id = id.to_ascii_lowercase();
     let first = id.chars().next()?;
@@ -147,7 +147,7 @@ mod tests {
     fn a_uuid_that_every_machine_could_have_is_none() {
         let own = "4C4C4544-0042-3510-8053-C7C04F4A5931\n";
         assert_eq!(
-            digits(own).unwrap(),
+            uuid_digits(own).unwrap(),
             "4c4c45440042351080 53c7c04f4a5931".replace(' ', "")
         );
         for text in [
@@ -156,7 +156,7 @@ mod tests {
             "00000000-0000-0000-0000-000000000000",
             "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
         ] {
-            assert_eq!(digits(text), None, "{text}");
+            assert_eq!(uuid_digits(text), None, "{text}");
         }
     }
 

@@ -9,16 +9,17 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod cmdline;
 mod disk;
 mod machine;
 mod network;
 mod superblock;
 mod watch;
-mod words;
 
 use crate::base::digest::Digest;
 use crate::base::error::{Context, EXIT_REFUSED, Result};
 use crate::base::sys::process;
+use cmdline::{OnExit, Settings};
 use nix::fcntl::OFlag;
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::SigSet;
@@ -27,7 +28,6 @@ use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use watch::{Ended, Watch};
-use words::{OnExit, Orders};
 
 /// What covers the command line from the app, to whom it would tell the variables of imrun's own
 /// words: paths in the container.
@@ -51,7 +51,7 @@ pub struct Attempt {
 /// Returns where the machine is to end by its first process's end: an exit code.
 pub fn run(launch: &dyn Fn(Attempt) -> u8) -> u8 {
     let (on_exit, outcome) = match begin() {
-        Ok(line) => (words::on_exit(&line), serve(&line, launch)),
+        Ok(line) => (cmdline::on_exit(&line), serve(&line, launch)),
         Err(error) => (OnExit::PowerOff, Err(error)),
     };
     let code = outcome.unwrap_or_else(|error| {
@@ -72,18 +72,18 @@ fn begin() -> Result<Vec<u8>> {
 }
 
 fn serve(line: &[u8], launch: &dyn Fn(Attempt) -> u8) -> Result<u8> {
-    let orders = words::parse(line)?;
+    let settings = cmdline::parse(line)?;
     machine::load_modules(line)?;
-    network::configure(orders.address.as_deref())?;
-    machine::settle()?;
-    let store = disk::find(&orders.store)?;
+    network::configure(settings.address.as_deref())?;
+    machine::write_settings()?;
+    let store = disk::find(&settings.store)?;
     let mut watch = Watch::new()?;
-    let first = attempt(&orders, &store, &orders.image, None, &mut watch, launch)?;
-    match &orders.fallback {
-        Some(fallback) if !watch.stopped && has_failed(&first, &orders) => {
+    let first = attempt(&settings, &store, &settings.image, None, &mut watch, launch)?;
+    match &settings.fallback {
+        Some(fallback) if !watch.stopped && has_failed(&first, &settings) => {
             tell(&format!("launching the fallback {fallback}"));
-            let report = Some(report(&orders.image, &first));
-            let second = attempt(&orders, &store, fallback, report, &mut watch, launch)?;
+            let report = Some(report(&settings.image, &first));
+            let second = attempt(&settings, &store, fallback, report, &mut watch, launch)?;
             Ok(second.code)
         }
         _ => Ok(first.code),
@@ -92,16 +92,16 @@ fn serve(line: &[u8], launch: &dyn Fn(Attempt) -> u8) -> Result<u8> {
 
 /// Launches one image, and says on the console how it ended.
 fn attempt(
-    orders: &Orders,
+    settings: &Settings,
     store: &Path,
     image: &Digest,
     instead_of: Option<Value>,
     watch: &mut Watch,
     launch: &dyn Fn(Attempt) -> u8,
 ) -> Result<Ended> {
-    let mut arguments = orders.options.clone();
+    let mut arguments = settings.options.clone();
     arguments.extend(["--".into(), image.to_string().into()]);
-    arguments.extend(orders.arguments.iter().cloned());
+    arguments.extend(settings.arguments.iter().cloned());
     let ended = fork(watch, launch, |status| Attempt {
         store: store.into(),
         arguments,
@@ -123,10 +123,10 @@ fn report(image: &Digest, ended: &Ended) -> Value {
 }
 
 /// Whether the fallback is the better one: the app was not started, or did not last.
-fn has_failed(ended: &Ended, orders: &Orders) -> bool {
+fn has_failed(ended: &Ended, settings: &Settings) -> bool {
     match ended.ran {
         None => true,
-        Some(ran) => ended.code != 0 && ran < orders.fallback_within,
+        Some(ran) => ended.code != 0 && ran < settings.fallback_within,
     }
 }
 
@@ -157,7 +157,7 @@ fn fork(
     match process::fork().context(|| "fork()")? {
         Some(child) => {
             drop(told);
-            watch.over(child, status)
+            watch.wait_for(child, status)
         }
         None => {
             let code = match SigSet::empty().thread_set_mask() {

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DEVICES: &str = "/sys/class/net";
 /// How long an interface may take to show up.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a kernel says what it was told, that understands `ip=` itself (Linux, net/ipv4/ipconfig.c).
-const KERNELS_OWN: &str = "/proc/net/pnp";
+const KERNEL_CONFIGURED: &str = "/proc/net/pnp";
 
 /// Loopback, and the address that `ip=` says.
-pub fn configure(words: Option<&[u8]>) -> Result<()> {
+pub fn configure(address: Option<&[u8]>) -> Result<()> {
     let socket = socket(
         AddressFamily::Inet,
         SockType::Datagram,
@@ -28,8 +28,8 @@ pub fn configure(words: Option<&[u8]>) -> Result<()> {
     )
     .context(|| "socket(AF_INET)")?;
     network::loopback_up(socket.as_fd()).context(|| "ioctl(\"lo\", SIOCSIFFLAGS)")?;
-    let address = match words {
-        Some(value) if !Path::new(KERNELS_OWN).exists() => address::parse(value)?,
+    let address = match address {
+        Some(value) if !Path::new(KERNEL_CONFIGURED).exists() => address::parse(value)?,
         _ => None,
     };
     match address {
@@ -69,7 +69,7 @@ fn servers(address: &Address) -> Option<String> {
 
 /// The one that is named, or the first by name that is not loopback; they are awaited.
 fn device(address: &Address) -> Result<String> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let found = match &address.device {
             Some(name) => Some(name.clone()).filter(|name| Path::new(DEVICES).join(name).exists()),
@@ -82,7 +82,7 @@ fn device(address: &Address) -> Result<String> {
             let name = address.device.as_deref().unwrap_or("ip=");
             return Err(Error::system(
                 name,
-                format_args!("there is no network interface for it after {PATIENCE:?}"),
+                format_args!("there is no network interface for it after {TIMEOUT:?}"),
             )
             .hint("the initramfs needs the modules of its bus and driver: docs/appliance.md"));
         }

@@ -39,7 +39,7 @@ pub struct Watch {
 
 /// What a launch tells through `--status-fd`.
 #[derive(Default)]
-struct Tale {
+struct StatusEvents {
     text: Vec<u8>,
     started: Option<Instant>,
     error: Option<String>,
@@ -68,28 +68,28 @@ impl Watch {
     }
 
     /// Returns when the launch has ended that writes its status events to the other end of `status`.
-    pub fn over(&mut self, launch: Pid, status: OwnedFd) -> Result<Ended> {
-        let (mut status, mut tale) = (File::from(status), Tale::default());
+    pub fn wait_for(&mut self, launch: Pid, status: OwnedFd) -> Result<Ended> {
+        let (mut status, mut events) = (File::from(status), StatusEvents::default());
         let code = loop {
-            self.feed()?;
+            self.feed_watchdog()?;
             if let Some(code) = reap(launch)? {
                 break code;
             }
             self.wait(&status)?;
-            self.obey(launch)?;
-            tale.hear(&mut status)?;
+            self.forward_signals(launch)?;
+            events.read(&mut status)?;
         };
-        tale.hear(&mut status)?;
+        events.read(&mut status)?;
         Ok(Ended {
             code,
-            error: tale.error,
-            ran: tale.started.map(|started| started.elapsed()),
+            error: events.error,
+            ran: events.started.map(|started| started.elapsed()),
         })
     }
 
     /// Any byte will do (Documentation/watchdog/watchdog-api.rst). There is none that ends it: a
     /// machine that hangs on its way down is started again.
-    fn feed(&mut self) -> Result<()> {
+    fn feed_watchdog(&mut self) -> Result<()> {
         match &mut self.watchdog {
             Some(watchdog) => watchdog
                 .write_all(b".")
@@ -112,7 +112,7 @@ impl Watch {
     }
 
     /// Passes a wish for the end on.
-    fn obey(&mut self, launch: Pid) -> Result<()> {
+    fn forward_signals(&mut self, launch: Pid) -> Result<()> {
         while let Some(info) = self.signals.read_signal().context(|| "read(signalfd)")? {
             if info.ssi_signo as i32 == Signal::SIGCHLD as i32 {
                 continue;
@@ -143,9 +143,9 @@ fn reap(launch: Pid) -> Result<Option<u8>> {
     }
 }
 
-impl Tale {
+impl StatusEvents {
     /// Reads what there is: `status` does not block.
-    fn hear(&mut self, status: &mut File) -> Result<()> {
+    fn read(&mut self, status: &mut File) -> Result<()> {
         match status.read_to_end(&mut self.text) {
             Err(error) if error.kind() != ErrorKind::WouldBlock => {
                 return Err(error).context(|| "read(status)");
@@ -183,10 +183,10 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     #[test]
-    fn a_tale_is_told_in_pieces() {
+    fn status_events_are_read_in_pieces() {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
         let (mut read, mut write) = (File::from(read), File::from(write));
-        let mut tale = Tale::default();
+        let mut events = StatusEvents::default();
         for (piece, started, error) in [
             ("{\"event\":\"verified\"}\n{\"event\":\"sta", false, None),
             ("rted\"}\nno JSON\n", true, None),
@@ -197,14 +197,14 @@ mod tests {
             ),
         ] {
             write.write_all(piece.as_bytes()).unwrap();
-            tale.hear(&mut read).unwrap();
+            events.read(&mut read).unwrap();
             assert_eq!(
-                (tale.started.is_some(), tale.error.as_deref()),
+                (events.started.is_some(), events.error.as_deref()),
                 (started, error)
             );
         }
         drop(write);
-        tale.hear(&mut read).unwrap();
-        assert!(read.as_raw_fd() > 2 && tale.text.is_empty());
+        events.read(&mut read).unwrap();
+        assert!(read.as_raw_fd() > 2 && events.text.is_empty());
     }
 }

@@ -37,10 +37,10 @@ impl Check {
         if self.run.sink.is_empty() {
             self.run.sink.push("stdio:".into());
         }
-        let given = self.run.read_given(typed)?;
+        let given = self.run.read_input(typed)?;
         self.run.close_inherited()?;
         // Standard output carries the result alone.
-        let result = process::exchange_stdout()
+        let result = process::redirect_stdout_to_stderr()
             .map_err(|errno| Error::system("dup2(2, 1)", errno.desc()))?;
         let time = self.time;
         let outcome = self.run.launch(global, given, |request| {

@@ -17,21 +17,21 @@ use std::time::Duration;
 const IMAGE: &str = include_str!("../../images/hello/image.toml");
 const HELLO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hello"));
 /// How long a document may take from one end of loopback to the other.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Shows the whole way on this machine.
 pub fn run() -> Result<u8> {
-    let stage = Stage::new()?;
-    let shown = show(&stage);
+    let workspace = Workspace::new()?;
+    let shown = show(&workspace);
     // The first error is the one to tell.
-    let removed = stage.remove();
+    let removed = workspace.remove();
     shown.and(removed).map(|()| 0)
 }
 
-fn show(stage: &Stage) -> Result<()> {
+fn show(workspace: &Workspace) -> Result<()> {
     say("1. An image is made from a definition: the same bytes on every machine.");
-    let image = stage.path.join("image.toml");
-    let digest = stage
+    let image = workspace.path.join("image.toml");
+    let digest = workspace
         .imrun(&["bake", path(&image)?, "--name", "hello"])?
         .expect_success()?;
     let digest = digest.trim();
@@ -40,7 +40,7 @@ fn show(stage: &Stage) -> Result<()> {
     let (address, documents) = BulkReceiver::start()?;
     let sink = format!("es+http://{address}");
     let run = ["run", "--sink", &sink, "-e", "GREETING=dear reader", digest];
-    stage.imrun(&run)?.expect_success()?;
+    workspace.imrun(&run)?.expect_success()?;
     let documents = received(&documents)?;
     documents
         .iter()
@@ -66,8 +66,8 @@ fn show(stage: &Stage) -> Result<()> {
     );
 
     say("4. One byte of the program is changed in the store, as its owner can.");
-    stage.change_one_byte()?;
-    stage.imrun(&run)?.expect_refusal()?;
+    workspace.change_one_byte()?;
+    workspace.imrun(&run)?.expect_refusal()?;
     say("Nothing of it ran. That was imrun; README.md has the tour.");
     Ok(())
 }
@@ -98,7 +98,7 @@ fn received(documents: &mpsc::Receiver<Document>) -> Result<Vec<Document>> {
     let mut all = Vec::new();
     loop {
         let document = documents
-            .recv_timeout(PATIENCE)
+            .recv_timeout(TIMEOUT)
             .map_err(|_| Error::sink("demo", "the exit record did not arrive"))?;
         let last = field(&document.source, "event.dataset") == "imrun.exit";
         all.push(document);
@@ -126,21 +126,21 @@ fn summary(document: &Value) -> String {
 }
 
 /// A directory of its own, with a store and a runtime state.
-struct Stage {
+struct Workspace {
     path: PathBuf,
 }
 
-impl Stage {
+impl Workspace {
     /// On a disk: the kernel reads an image's files from there without loop devices.
-    fn new() -> Result<Stage> {
+    fn new() -> Result<Workspace> {
         let path = PathBuf::from(format!("/var/tmp/imrun-demo-{}", std::process::id()));
         fs::create_dir(&path).context(|| format!("mkdir({path:?})"))?;
-        let stage = Stage { path };
+        let workspace = Workspace { path };
         for (name, bytes) in [("image.toml", IMAGE.as_bytes()), ("hello", HELLO)] {
-            let file = stage.path.join(name);
+            let file = workspace.path.join(name);
             fs::write(&file, bytes).context(|| format!("write({file:?})"))?;
         }
-        Ok(stage)
+        Ok(workspace)
     }
 
     fn remove(self) -> Result<()> {
@@ -184,9 +184,9 @@ impl Stage {
         let file = fs::OpenOptions::new().write(true).read(true).open(&layer);
         let file = file.context(|| format!("open({layer:?})"))?;
         let mut byte = [0];
-        const INSIDE_THE_PROGRAM: u64 = 4096;
-        file.read_exact_at(&mut byte, INSIDE_THE_PROGRAM)
-            .and_then(|()| file.write_all_at(&[byte[0] ^ 1], INSIDE_THE_PROGRAM))
+        const PROGRAM_OFFSET: u64 = 4096;
+        file.read_exact_at(&mut byte, PROGRAM_OFFSET)
+            .and_then(|()| file.write_all_at(&[byte[0] ^ 1], PROGRAM_OFFSET))
             .context(|| format!("write({layer:?})"))
     }
 }

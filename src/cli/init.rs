@@ -1,6 +1,6 @@
 //! `imrun init`: the first process of an appliance (docs/appliance.md).
 
-use super::{RunAlone, tell, wrong_usage};
+use super::{RunAlone, report, wrong_usage};
 use crate::appliance::{self, Attempt};
 use crate::base::error::{Error, Result};
 use crate::runtime::status::Status;
@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Whether this is what the kernel calls its init. Then it has no command line of its own: what the
 /// kernel does not know of its own one, it gives to its init.
-pub fn is_meant(args: &[OsString]) -> bool {
+pub fn is_requested(args: &[OsString]) -> bool {
     let named = args.first().map(Path::new).and_then(Path::file_name);
     std::process::id() == 1 && named.is_some_and(|name| name == "init")
 }
@@ -26,7 +26,7 @@ pub fn execute() -> Result<u8> {
     }
     Ok(appliance::run(&|attempt| {
         launch(attempt).unwrap_or_else(|error| {
-            tell(&error);
+            report(&error);
             error.exit
         })
     }))
@@ -46,7 +46,7 @@ fn launch(attempt: Attempt) -> Result<u8> {
         }
     };
     let instead_of = attempt.instead_of;
-    let given = run.read_given(&[])?;
+    let given = run.read_input(&[])?;
     let outcome = run.launch(&global, given, |request| {
         request.masked = appliance::MASKED.map(Into::into).to_vec();
         request.instead_of = instead_of;

@@ -210,7 +210,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
     // Whatever has no mode of its own gets the usual one, and none follows the caller's.
     umask(Mode::from_bits_truncate(0o022));
     let mut journal = None;
-    let outcome = if init::is_meant(&args) {
+    let outcome = if init::is_requested(&args) {
         init::execute()
     } else {
         parse(&args).and_then(|parsed| match parsed {
@@ -227,7 +227,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
             if let Some(journal) = journal {
                 journal.write(&error);
             }
-            tell(&error);
+            report(&error);
             error.exit
         }
     }
@@ -268,7 +268,7 @@ impl From<RunAlone> for Cli {
 
 fn parse(args: &[OsString]) -> Result<Parsed> {
     let parsed = match args {
-        [_, command, rest @ ..] if command == "run" && !oci::Run::is_meant(rest) => {
+        [_, command, rest @ ..] if command == "run" && !oci::Run::names_bundle(rest) => {
             RunAlone::try_parse_from(rest).map(Cli::from)
         }
         _ => oci::parse(args).unwrap_or_else(|| Cli::try_parse_from(args)),
@@ -374,7 +374,7 @@ pub(crate) fn print(text: &str) -> Result<u8> {
 }
 
 /// Says on standard error what went wrong.
-pub(crate) fn tell(error: &Error) {
+pub(crate) fn report(error: &Error) {
     let hint = error.hint.as_deref();
     let hint = hint.map_or(String::new(), |hint| format!("hint: {hint}\n"));
     // In one write: who shares standard error does not come in between.

@@ -9,7 +9,7 @@ pub enum Run {}
 
 impl Run {
     /// Never.
-    pub fn is_meant(_: &[OsString]) -> bool {
+    pub fn names_bundle(_: &[OsString]) -> bool {
         false
     }
 }

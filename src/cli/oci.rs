@@ -4,7 +4,7 @@ use super::{Cli, Global, print};
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Result};
 use crate::base::files;
-use crate::oci::container::{self, Creation, Host};
+use crate::oci::container::{self, CreateOptions, Host};
 use crate::oci::features;
 use crate::oci::preserved::Preserved;
 use crate::runtime::observe::OnWrite;
@@ -61,7 +61,7 @@ struct OciAlone {
 
 /// What the arguments mean to runc, where that is meant.
 pub fn parse(args: &[OsString]) -> Option<std::result::Result<Cli, clap::Error>> {
-    if let Some(run) = Run::meant(args) {
+    if let Some(run) = Run::bundle_arguments(args) {
         return Some(Run::try_parse_from(run).map(|run| Cli {
             global: run.global.clone(),
             command: super::Command::RunBundle(Box::new(run)),
@@ -126,7 +126,7 @@ pub struct Run {
 }
 
 impl Bundle {
-    fn creation(self) -> Result<Creation> {
+    fn options(self) -> Result<CreateOptions> {
         if self.console_socket.is_some() {
             return Err(
                 Error::policy("--console-socket", "a container has no terminal")
@@ -137,7 +137,7 @@ impl Bundle {
             return Err(Error::policy("--pidfd-socket", "imrun sends no pidfd")
                 .hint("--pid-file has the process id"));
         }
-        Ok(Creation {
+        Ok(CreateOptions {
             id: self.id,
             bundle: self.bundle,
             pid_file: self.pid_file,
@@ -179,32 +179,32 @@ fn on_write(word: &str) -> Result<OnWrite> {
 impl Create {
     /// Returns when the container is created.
     pub fn execute(self, global: &Global) -> Result<u8> {
-        let creation = self.bundle.creation()?;
-        container::create(&host(global)?, creation).map(|()| 0)
+        let options = self.bundle.options()?;
+        container::create(&host(global)?, options).map(|()| 0)
     }
 }
 
 impl Run {
     /// The arguments of a `run` that is runc's; global options may stand in front of it.
-    fn meant(args: &[OsString]) -> Option<Vec<OsString>> {
-        let Words { operands, .. } = Words::of(&args[1..]);
+    fn bundle_arguments(args: &[OsString]) -> Option<Vec<OsString>> {
+        let RuncArguments { operands, .. } = RuncArguments::of(&args[1..]);
         let at = 1 + *operands.first().filter(|at| args[1 + **at] == "run")?;
         let (before, rest) = (&args[1..at], &args[at + 1..]);
-        Run::is_meant(rest).then(|| [before, rest].concat())
+        Run::names_bundle(rest).then(|| [before, rest].concat())
     }
 
     /// Whether these arguments are runc's, and not those of the launch of an image: a bundle is named
     /// before any image, or this is the directory of one, and there is nothing but an id.
-    pub fn is_meant(args: &[OsString]) -> bool {
-        let words = Words::of(args);
-        let first = words.operands.first().copied();
+    pub fn names_bundle(args: &[OsString]) -> bool {
+        let parsed = RuncArguments::of(args);
+        let first = parsed.operands.first().copied();
         let is_id = |at: usize| !args[at].to_string_lossy().contains([':', '@', '/']);
         match first {
-            Some(at) if !is_id(at) => words.bundle.is_some_and(|bundle| bundle < at),
-            _ if words.bundle.is_some() => true,
+            Some(at) if !is_id(at) => parsed.bundle.is_some_and(|bundle| bundle < at),
+            _ if parsed.bundle.is_some() => true,
             _ => {
-                words.operands.len() == 1
-                    && !words.has_others
+                parsed.operands.len() == 1
+                    && !parsed.has_others
                     && std::path::Path::new("config.json").exists()
             }
         }
@@ -212,13 +212,13 @@ impl Run {
 
     /// Returns when the app has ended; its exit code.
     pub fn execute(self, global: &Global) -> Result<u8> {
-        let creation = self.bundle.creation()?;
+        let options = self.bundle.options()?;
         let host = host(global)?;
         if !self.detach {
-            return container::run(&host, creation, self.keep);
+            return container::run(&host, options, self.keep);
         }
-        let id = creation.id.clone();
-        container::create(&host, creation)?;
+        let id = options.id.clone();
+        container::create(&host, options)?;
         match container::start(&host.root, &id) {
             Ok(()) => Ok(0),
             Err(error) if self.keep => Err(error),
@@ -230,7 +230,7 @@ impl Run {
 
 /// Arguments as runc reads them: its options may stand anywhere among the operands.
 #[derive(Default)]
-struct Words {
+struct RuncArguments {
     /// The places of those that are neither options nor values of options.
     operands: Vec<usize>,
     /// The place of `--bundle`.
@@ -239,7 +239,7 @@ struct Words {
     has_others: bool,
 }
 
-impl Words {
+impl RuncArguments {
     /// Options with a value, of `run` and before it.
     const VALUED: [&str; 12] = [
         "--bundle",
@@ -267,8 +267,8 @@ impl Words {
         "--systemd-cgroup",
     ];
 
-    fn of(args: &[OsString]) -> Words {
-        let mut words = Words::default();
+    fn of(args: &[OsString]) -> RuncArguments {
+        let mut parsed = RuncArguments::default();
         let mut places = (0..args.len()).peekable();
         while let Some(at) = places.next() {
             let arg = args[at].to_string_lossy();
@@ -277,22 +277,22 @@ impl Words {
                 _ => (&*arg, false),
             };
             if arg == "--" {
-                words.operands.extend(places);
+                parsed.operands.extend(places);
                 break;
             } else if !arg.starts_with('-') || arg == "-" {
-                words.operands.push(at);
-            } else if Words::VALUED.contains(&name) {
+                parsed.operands.push(at);
+            } else if RuncArguments::VALUED.contains(&name) {
                 if name == "--bundle" || name == "-b" {
-                    words.bundle = Some(at);
+                    parsed.bundle = Some(at);
                 }
                 if !value {
                     places.next();
                 }
-            } else if !Words::FLAGS.contains(&name) {
-                words.has_others = true;
+            } else if !RuncArguments::FLAGS.contains(&name) {
+                parsed.has_others = true;
             }
         }
-        words
+        parsed
     }
 }
 

@@ -47,7 +47,7 @@ impl Progress {
     }
 
     /// A step of one layer.
-    pub fn tell(&self, layer: usize, step: Step) {
+    pub fn update(&self, layer: usize, step: Step) {
         if let Some(lines) = &self.lines {
             match step {
                 Step::Read(_) => {}

@@ -141,7 +141,7 @@ fn pull(
         // What was asked for by its digest was given no meaning: it is known by that.
         name: name.digest.is_none().then(|| name.tagged()),
         threads: THREADS,
-        progress: &|layer, step| progress.tell(layer, step),
+        progress: &|layer, step| progress.update(layer, step),
     };
     found.store(store, &options)
 }

@@ -144,18 +144,18 @@ pub struct Run {
 impl Run {
     /// Launches; the exit code.
     pub fn execute(self, global: &Global, typed: &[OsString]) -> Result<u8> {
-        let given = self.read_given(typed)?;
+        let given = self.read_input(typed)?;
         self.close_inherited()?;
         self.launch(global, given, |_| {})
             .map(|outcome| outcome.code)
     }
 
     /// Erases secrets from the command line, and reads what it names: descriptors too (`--env-file <(…)`).
-    pub fn read_given(&self, typed: &[OsString]) -> Result<Given> {
+    pub fn read_input(&self, typed: &[OsString]) -> Result<CallerInput> {
         // Reading may take a while.
         erase_secrets(&self.env, &self.sink, typed)?;
         let env_files = self.env_file.iter().map(|path| read_env_file(path));
-        Ok(Given {
+        Ok(CallerInput {
             env_files: env_files.collect(),
         })
     }
@@ -170,7 +170,7 @@ impl Run {
     pub fn launch(
         self,
         global: &Global,
-        given: Given,
+        given: CallerInput,
         change: impl FnOnce(&mut Request),
     ) -> Result<Outcome> {
         let status = self
@@ -250,7 +250,7 @@ impl Run {
 }
 
 /// What the caller gave a launch.
-pub struct Given {
+pub struct CallerInput {
     /// The files of `--env-file`, or why one cannot be read.
     env_files: Result<Vec<EnvFile>>,
 }

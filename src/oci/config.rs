@@ -56,7 +56,7 @@ pub struct Config {
 }
 
 /// How config.json is to be read.
-pub struct Reading<'a> {
+pub struct ParseContext<'a> {
     /// The bundle's directory, absolute.
     pub directory: &'a Path,
     /// `--systemd-cgroup`: how `linux.cgroupsPath` is written.
@@ -99,18 +99,18 @@ pub(super) fn wrong(path: impl Display, why: impl Display) -> Error {
 
 impl Config {
     /// Reads config.json.
-    pub fn parse(bytes: &[u8], reading: &Reading<'_>) -> Result<Config> {
+    pub fn parse(bytes: &[u8], context: &ParseContext<'_>) -> Result<Config> {
         let document = json::parse(WHAT, bytes)?;
         let root = Node::root(WHAT, &document);
         let minor = minor_version(root.need("ociVersion")?.text()?)?;
         let mut changes = Changes::default();
         let annotations = root.get("annotations")?.map(|node| node.text_map());
         let annotations = annotations.transpose()?.unwrap_or_default();
-        let subject = subject(&root, &annotations, reading, &mut changes)?;
-        let names = mounts::read(&root, reading, &mut changes)?;
+        let subject = subject(&root, &annotations, context, &mut changes)?;
+        let names = mounts::read(&root, context, &mut changes)?;
         let (process, capabilities) = process::read(&root.need("process")?, &mut changes)?;
-        let linux = linux::read(&root, reading, &mut changes)?;
-        let limits = limits::read(&root, reading.controllers, &mut changes)?;
+        let linux = linux::read(&root, context, &mut changes)?;
+        let limits = limits::read(&root, context.controllers, &mut changes)?;
         let hooks = hooks::read(&root, minor)?;
         let (filter, agent) = match linux.seccomp {
             Some(Seccomp { filter, agent }) => (Some(filter), agent),
@@ -172,7 +172,7 @@ fn minor_version(version: &str) -> Result<u64> {
 fn subject(
     root: &Node<'_>,
     annotations: &BTreeMap<String, String>,
-    reading: &Reading<'_>,
+    context: &ParseContext<'_>,
     changes: &mut Changes,
 ) -> Result<Subject> {
     let node = root.get("root")?;
@@ -188,7 +188,7 @@ fn subject(
             .parse::<Digest>()
             .map_err(|error| wrong(format_args!("annotations.{IMAGE}"), error.why))
     });
-    match (reading.image, named.transpose()?) {
+    match (context.image, named.transpose()?) {
         (Some(image), Some(named)) if named != image => {
             let why = format_args!("is {named}, and the image of the container is {image}");
             return Err(refuse(format_args!("annotations.{IMAGE}"), why));
@@ -198,7 +198,7 @@ fn subject(
     }
     let node = node.ok_or_else(|| root.error("lacks \"root\""))?;
     let path = Path::new(node.need("path")?.text()?);
-    Ok(Subject::Directory(reading.directory.join(path)))
+    Ok(Subject::Directory(context.directory.join(path)))
 }
 
 #[cfg(test)]

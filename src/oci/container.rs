@@ -1,10 +1,10 @@
 //! What the commands do to containers.
 
-use super::config::{Config, Reading};
-use super::door::{self, AppIdentity, Door};
+use super::config::{Config, ParseContext};
 use super::preserved::Preserved;
 use super::scope::Scope;
-use super::state::{App, Known, Phase, Place};
+use super::start_gate::{self, AppIdentity, StartGate};
+use super::state::{ContainerDir, Phase, ProcessRef, Record};
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Result};
 use crate::base::files;
@@ -68,7 +68,7 @@ impl Host {
 }
 
 /// What is to be created.
-pub struct Creation {
+pub struct CreateOptions {
     /// As the caller names it.
     pub id: String,
     /// The bundle's directory.
@@ -82,19 +82,19 @@ pub struct Creation {
 }
 
 /// A container that was read, and not yet made.
-struct Draft<'a> {
+struct ParsedContainer<'a> {
     host: &'a Host,
-    creation: Creation,
-    place: &'a Place,
+    options: CreateOptions,
+    directory: &'a ContainerDir,
     config: Config,
-    known: Known,
+    record: Record,
 }
 
 fn read_config(bundle: &Path, systemd: bool, quiet: bool, image: Option<Digest>) -> Result<Config> {
     let file = bundle.join("config.json");
     let bytes = files::read(&file, MAX_CONFIG)?;
     let controllers = cgroup::controllers(&cgroup::hierarchy()?)?;
-    let reading = Reading {
+    let context = ParseContext {
         directory: bundle,
         systemd,
         controllers: &controllers,
@@ -102,7 +102,7 @@ fn read_config(bundle: &Path, systemd: bool, quiet: bool, image: Option<Digest>)
         quiet,
         is_directory: &|path| path.is_dir(),
     };
-    Config::parse(&bytes, &reading)
+    Config::parse(&bytes, &context)
 }
 
 fn namespace(kind: &str, path: &Path, flag: CloneFlags) -> Result<File> {
@@ -110,17 +110,26 @@ fn namespace(kind: &str, path: &Path, flag: CloneFlags) -> Result<File> {
     launch::open_namespace(&what, path, flag)
 }
 
-impl<'a> Draft<'a> {
-    fn new(host: &'a Host, creation: Creation, place: &'a Place) -> Result<Draft<'a>> {
-        let bundle = creation
+impl<'a> ParsedContainer<'a> {
+    fn new(
+        host: &'a Host,
+        options: CreateOptions,
+        directory: &'a ContainerDir,
+    ) -> Result<ParsedContainer<'a>> {
+        let bundle = options
             .bundle
             .canonicalize()
-            .context(|| format!("realpath({:?})", creation.bundle))?;
+            .context(|| format!("realpath({:?})", options.bundle))?;
         let quiet = host.on_write == OnWrite::Quiet;
-        let mut config = read_config(&bundle, host.systemd, quiet, creation.image)?;
+        let mut config = read_config(&bundle, host.systemd, quiet, options.image)?;
         let asked = config.bundle.cgroup.as_deref();
-        match config.scope.as_ref().and(asked).and_then(Scope::place) {
-            Some(place) => config.bundle.cgroup = Some(place),
+        match config
+            .scope
+            .as_ref()
+            .and(asked)
+            .and_then(Scope::container_cgroup)
+        {
+            Some(directory) => config.bundle.cgroup = Some(directory),
             None => config.scope = None,
         }
         if let Some(path) = config.network.strip_prefix("ns:") {
@@ -135,11 +144,11 @@ impl<'a> Draft<'a> {
                 config.bundle.hostname = Some(launch::host_name_of(&uts)?);
             }
         }
-        let preserved = &creation.preserved;
+        let preserved = &options.preserved;
         preserved.announce(&mut config.bundle.process.env)?;
         config.bundle.descriptors = preserved.kinds().to_vec();
-        let known = Known {
-            id: creation.id.clone(),
+        let record = Record {
+            id: options.id.clone(),
             annotations: config.annotations.clone(),
             rootfs: match &config.subject {
                 Subject::Image(digest) => digest.to_string(),
@@ -153,12 +162,12 @@ impl<'a> Draft<'a> {
             started: false,
             poststop: config.hooks.poststop.clone(),
         };
-        Ok(Draft {
+        Ok(ParsedContainer {
             host,
-            creation,
-            place,
+            options,
+            directory,
             config,
-            known,
+            record,
         })
     }
 
@@ -177,23 +186,31 @@ impl<'a> Draft<'a> {
             agent,
             ..
         } = self.config;
-        let Creation {
+        let CreateOptions {
             id,
             pid_file,
             preserved,
             ..
-        } = self.creation;
+        } = self.options;
         let (agent, capabilities) = (agent.as_ref(), capabilities.and(self.host.capabilities));
-        let known = Known {
-            supervisor: Some(App::of(std::process::id() as i32)?),
-            ..self.known
+        let record = Record {
+            supervisor: Some(ProcessRef::of(std::process::id() as i32)?),
+            ..self.record
         };
-        self.place.write(&known)?;
-        let door = Door::new(self.place, &hooks, agent, known, pid_file, preserved, from)
-            .with_app(identity(&bundle.process, capabilities));
+        self.directory.write(&record)?;
+        let gate = StartGate::new(
+            self.directory,
+            &hooks,
+            agent,
+            record,
+            pid_file,
+            preserved,
+            from,
+        )
+        .with_app(identity(&bundle.process, capabilities));
         let request = (|| {
-            if let Some((scope, place)) = scope.zip(bundle.cgroup.as_deref()) {
-                scope.enter(place)?;
+            if let Some((scope, directory)) = scope.zip(bundle.cgroup.as_deref()) {
+                scope.enter(directory)?;
             }
             Ok(Request {
                 store: self.host.store.clone(),
@@ -214,7 +231,7 @@ impl<'a> Draft<'a> {
                 network: Network::with_files(&network, names)?.with_sysctls(network_sysctls),
                 limits,
                 on_write: self.host.on_write,
-                stdin: given_stdin()?,
+                stdin: app_stdin()?,
                 sinks: self.host.sinks.clone(),
                 log_buffer: 1 << 20,
                 stop_signal: None,
@@ -231,12 +248,12 @@ impl<'a> Draft<'a> {
             })
         })();
         let outcome = request
-            .and_then(|request| container::run_behind(&request, &Status::default(), &door))
+            .and_then(|request| container::run_behind(&request, &Status::default(), &gate))
             .map(|outcome| outcome.code);
         if let Err(error) = &outcome {
-            door.abandon()?;
+            gate.abandon()?;
             // Who hears of it there tells it on.
-            if door.tell(&Err(error.clone())) {
+            if gate.report(&Err(error.clone())) {
                 return Ok(error.exit);
             }
         }
@@ -259,7 +276,7 @@ fn identity(process: &Process, capabilities: Capabilities) -> AppIdentity {
 }
 
 /// A pipe is the app's; all else is not, as nobody but the runtime knows what it is.
-fn given_stdin() -> Result<Option<OwnedFd>> {
+fn app_stdin() -> Result<Option<OwnedFd>> {
     if stdin_is_pipe()? {
         stdin::pipe().map(Some)
     } else {
@@ -273,43 +290,47 @@ fn stdin_is_pipe() -> Result<bool> {
 }
 
 /// Makes a container that waits for [`start`]; its supervisor stays behind.
-pub fn create(host: &Host, creation: Creation) -> Result<()> {
-    refuse_ordinary_users()?;
+pub fn create(host: &Host, options: CreateOptions) -> Result<()> {
+    require_root()?;
     Runtime::open(&host.root)?.sweep()?;
-    let place = Place::of(&host.root, &creation.id)?;
-    let draft = Draft::new(host, creation, &place)?;
-    let lock = place.make()?;
-    let made = supervise_apart(host, &place, draft);
+    let directory = ContainerDir::of(&host.root, &options.id)?;
+    let parsed = ParsedContainer::new(host, options, &directory)?;
+    let lock = directory.make()?;
+    let made = fork_supervisor(host, &directory, parsed);
     drop(lock);
     made
 }
 
 /// Forks the supervisor, and hears from it.
-fn supervise_apart(host: &Host, place: &Place, draft: Draft<'_>) -> Result<()> {
+fn fork_supervisor(
+    host: &Host,
+    directory: &ContainerDir,
+    parsed: ParsedContainer<'_>,
+) -> Result<()> {
     let prepared = (|| {
-        place.write(&draft.known)?;
-        let listener = place.listen()?;
+        directory.write(&parsed.record)?;
+        let listener = directory.listen()?;
         let (ours, theirs) = UnixStream::pair().context(|| "socketpair(AF_UNIX)")?;
         Ok((listener, ours, theirs))
     })();
     let (listener, ours, theirs) = match prepared {
         Ok(prepared) => prepared,
         // The first error is the one to tell.
-        Err(error) => return place.remove().and(Err(error)),
+        Err(error) => return directory.remove().and(Err(error)),
     };
     if process::fork().context(|| "fork()")?.is_none() {
         drop(ours);
-        let code = supervise(host, draft, (listener, theirs));
+        let code = supervise(host, parsed, (listener, theirs));
         process::exit(code.into());
     }
     drop((listener, theirs));
-    door::outcome(ours)
+    start_gate::read_outcome(ours)
 }
 
 /// The supervisor's whole life; its exit code.
 fn supervise(
     host: &Host,
-    draft: Draft<'_>,
+    parsed: ParsedContainer<'_>,
     from: (std::os::unix::net::UnixListener, UnixStream),
 ) -> u8 {
     // It outlives the session of who called.
@@ -322,47 +343,47 @@ fn supervise(
             log::warn!("dup2(/dev/null): {}", errno.desc());
         }
     }
-    draft.launch(Some(from)).unwrap_or_else(|error| {
+    parsed.launch(Some(from)).unwrap_or_else(|error| {
         log::warn!("{error}");
         error.exit
     })
 }
 
 /// Creates, starts, watches over and deletes a container, unless it is to be kept; the app's exit code.
-pub fn run(host: &Host, creation: Creation, keep: bool) -> Result<u8> {
-    refuse_ordinary_users()?;
+pub fn run(host: &Host, options: CreateOptions, keep: bool) -> Result<u8> {
+    require_root()?;
     Runtime::open(&host.root)?.sweep()?;
-    let place = Place::of(&host.root, &creation.id)?;
-    let draft = Draft::new(host, creation, &place)?;
-    let known = draft.known.clone();
-    let lock = place.make()?;
-    let code = place.write(&known).and_then(|()| draft.launch(None));
+    let directory = ContainerDir::of(&host.root, &options.id)?;
+    let parsed = ParsedContainer::new(host, options, &directory)?;
+    let record = parsed.record.clone();
+    let lock = directory.make()?;
+    let code = directory.write(&record).and_then(|()| parsed.launch(None));
     drop(lock);
     // What was never created is gone already.
-    if !keep && place.exists() {
-        forget(&place, &known)?;
+    if !keep && directory.exists() {
+        remove(&directory, &record)?;
     }
     code
 }
 
 /// Lets a created container go on, and waits until its program was executed.
 pub fn start(root: &Path, id: &str) -> Result<()> {
-    let (place, known, phase) = find(root, id)?;
+    let (directory, record, phase) = find(root, id)?;
     if phase != Phase::Created {
-        return Err(unfit(&known, phase, "start"));
+        return Err(wrong_status(&record, phase, "start"));
     }
-    door::outcome(place.connect()?)
+    start_gate::read_outcome(directory.connect()?)
 }
 
 /// The container's state, as the specification has it.
 pub fn state(root: &Path, id: &str) -> Result<Value> {
-    let (_, known, phase) = find(root, id)?;
-    Ok(known.document(phase))
+    let (_, record, phase) = find(root, id)?;
+    Ok(record.document(phase))
 }
 
 /// A bundle says which ids, namespaces and cgroups its container has, and an ordinary user has few of
 /// them to give.
-fn refuse_ordinary_users() -> Result<()> {
+fn require_root() -> Result<()> {
     if ids::is_ordinary()? {
         Err(Error::unsupported("create", "takes root of the host")
             .hint("imrun run launches an image of the store without root"))
@@ -373,27 +394,27 @@ fn refuse_ordinary_users() -> Result<()> {
 
 /// Sends a signal to the app, or with `all` to every process of the container.
 pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
-    let (_, known, phase) = find(root, id)?;
-    let Some(app) = known.app.filter(|_| phase != Phase::Stopped) else {
+    let (_, record, phase) = find(root, id)?;
+    let Some(app) = record.app.filter(|_| phase != Phase::Stopped) else {
         // Whatever is left of it goes with its first process.
         return if all {
             Ok(())
         } else {
-            Err(unfit(&known, phase, "kill"))
+            Err(wrong_status(&record, phase, "kill"))
         };
     };
-    match (all, known.existing_cgroup()?) {
+    match (all, record.existing_cgroup()?) {
         (true, Some(cgroup)) if signal == libc::SIGKILL => cgroup.kill(),
         (true, Some(cgroup)) => cgroup
             .processes()?
             .into_iter()
-            .filter_map(|pid| App::of(pid).ok())
+            .filter_map(|pid| ProcessRef::of(pid).ok())
             .try_for_each(|process| send(process, signal)),
         _ => send(app, signal),
     }
 }
 
-fn send(app: App, signal: i32) -> Result<()> {
+fn send(app: ProcessRef, signal: i32) -> Result<()> {
     let pid = app.pid;
     let sent = process::pidfd_open(pid).and_then(|pidfd| {
         // What the number meant before it was opened may be another process.
@@ -411,24 +432,24 @@ fn send(app: App, signal: i32) -> Result<()> {
 
 /// Forgets a container that has ended; one that has not only with `force`, or before its start.
 pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
-    let (place, known, phase) = match find(root, id) {
+    let (directory, record, phase) = match find(root, id) {
         Ok(found) => found,
-        Err(_) if force && !Place::of(root, id)?.has_supervisor()? => {
-            return Place::of(root, id)?.remove();
+        Err(_) if force && !ContainerDir::of(root, id)?.has_supervisor()? => {
+            return ContainerDir::of(root, id)?.remove();
         }
         Err(error) => return Err(error),
     };
     match phase {
         Phase::Stopped => {}
         Phase::Created => kill(root, id, libc::SIGKILL, true)?,
-        Phase::Creating if force => end_creation(&place, &known)?,
+        Phase::Creating if force => end_creation(&directory, &record)?,
         _ if force => {
-            let cgroup = known.existing_cgroup()?;
+            let cgroup = record.existing_cgroup()?;
             cgroup.map_or(Ok(()), |cgroup| cgroup.kill())?;
         }
-        _ => return Err(unfit(&known, phase, "delete").hint("--force kills it first")),
+        _ => return Err(wrong_status(&record, phase, "delete").hint("--force kills it first")),
     }
-    if !place.await_supervisor(CLEANUP)? {
+    if !directory.await_supervisor(CLEANUP)? {
         return Err(Error::system(
             format_args!("container {id:?}"),
             "its supervisor does not end",
@@ -436,23 +457,23 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
     }
     // Of supervisors that were killed.
     Runtime::open(root)?.sweep()?;
-    forget(&place, &known)
+    remove(&directory, &record)
 }
 
 /// Ends a container that is being created, by ending who creates it: that one knows what it has made.
-fn end_creation(place: &Place, known: &Known) -> Result<()> {
+fn end_creation(directory: &ContainerDir, record: &Record) -> Result<()> {
     let deadline = Instant::now() + CLEANUP;
-    let mut supervisor = known.supervisor;
+    let mut supervisor = record.supervisor;
     // For a moment it is there, and has not said who it is.
-    while supervisor.is_none() && place.has_supervisor()? && Instant::now() < deadline {
+    while supervisor.is_none() && directory.has_supervisor()? && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
-        supervisor = place.read()?.supervisor;
+        supervisor = directory.read()?.supervisor;
     }
     let Some(supervisor) = supervisor else {
         return Ok(());
     };
     send(supervisor, libc::SIGTERM)?;
-    if place.await_supervisor(CLEANUP / 2)? {
+    if directory.await_supervisor(CLEANUP / 2)? {
         return Ok(());
     }
     // Of a hook that does not end, say. The kernel ends the container with it.
@@ -460,24 +481,24 @@ fn end_creation(place: &Place, known: &Known) -> Result<()> {
 }
 
 /// Forgets a container, and runs what its bundle has for then.
-fn forget(place: &Place, known: &Known) -> Result<()> {
-    place.remove()?;
-    known.run_poststop();
+fn remove(directory: &ContainerDir, record: &Record) -> Result<()> {
+    directory.remove()?;
+    record.run_poststop();
     Ok(())
 }
 
 /// Lets no process of a running container run, or lets them run again.
 pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
-    let (_, known, phase) = find(root, id)?;
+    let (_, record, phase) = find(root, id)?;
     let fits = if frozen {
         phase == Phase::Running
     } else {
         phase == Phase::Paused
     };
-    match known.existing_cgroup()? {
+    match record.existing_cgroup()? {
         Some(cgroup) if fits => cgroup.freeze(frozen),
-        _ => Err(unfit(
-            &known,
+        _ => Err(wrong_status(
+            &record,
             phase,
             if frozen { "pause" } else { "resume" },
         )),
@@ -486,8 +507,8 @@ pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
 
 /// The processes of a container, by the host's numbers.
 pub fn processes(root: &Path, id: &str) -> Result<Vec<i32>> {
-    let (_, known, _) = find(root, id)?;
-    let cgroup = known.existing_cgroup()?;
+    let (_, record, _) = find(root, id)?;
+    let cgroup = record.existing_cgroup()?;
     cgroup.map_or(Ok(Vec::new()), |cgroup| cgroup.processes())
 }
 
@@ -501,15 +522,15 @@ pub fn list(root: &Path) -> Result<Vec<Value>> {
         .collect())
 }
 
-fn find(root: &Path, id: &str) -> Result<(Place, Known, Phase)> {
-    let place = Place::of(root, id)?;
-    let known = place.read()?;
-    let phase = place.phase(&known)?;
-    Ok((place, known, phase))
+fn find(root: &Path, id: &str) -> Result<(ContainerDir, Record, Phase)> {
+    let directory = ContainerDir::of(root, id)?;
+    let record = directory.read()?;
+    let phase = directory.phase(&record)?;
+    Ok((directory, record, phase))
 }
 
-fn unfit(known: &Known, phase: Phase, command: &str) -> Error {
-    let id = &known.id;
+fn wrong_status(record: &Record, phase: Phase, command: &str) -> Error {
+    let id = &record.id;
     let error = Error::usage(
         format_args!("{command} {id}"),
         format_args!("the container is {}", phase.as_str()),

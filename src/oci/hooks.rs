@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The first minor version of the specification in which a `poststart` hook that fails ends the start.
-const STRICT: u64 = 3;
+const STRICT_POSTSTART_MINOR: u64 = 3;
 
 /// A program to be run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ pub struct Hooks {
 
 impl Hooks {
     /// Whether there are some for when the container's mounts stand.
-    pub fn of_creation(&self) -> bool {
+    pub fn has_mount_hooks(&self) -> bool {
         let lists = [&self.prestart, &self.create_runtime, &self.create_container];
         lists.into_iter().any(|list| !list.is_empty())
     }
@@ -72,7 +72,7 @@ pub(super) fn read(root: &Node<'_>, minor: u64) -> Result<Hooks> {
         create_container: read("createContainer")?,
         start_container: read("startContainer")?,
         poststart: read("poststart")?,
-        poststart_is_strict: minor >= STRICT,
+        poststart_is_strict: minor >= STRICT_POSTSTART_MINOR,
         poststop: read("poststop")?,
     })
 }
@@ -108,7 +108,7 @@ fn hook(node: &Node<'_>) -> Result<Hook> {
 
 /// A container that hooks are run in.
 #[derive(Clone, Copy)]
-pub struct Inside<'a> {
+pub struct ContainerContext<'a> {
     /// Refers to a process of it.
     pub process: BorrowedFd<'a>,
     /// As whom they are run.
@@ -123,31 +123,41 @@ pub struct Inside<'a> {
 ///
 /// # Errors
 /// The first one's that fails.
-pub fn run(kind: &str, hooks: &[Hook], state: &Value, inside: Option<Inside<'_>>) -> Result<()> {
+pub fn run(
+    kind: &str,
+    hooks: &[Hook],
+    state: &Value,
+    container: Option<ContainerContext<'_>>,
+) -> Result<()> {
     hooks
         .iter()
-        .try_for_each(|hook| hook.run(kind, state, inside))
+        .try_for_each(|hook| hook.run(kind, state, container))
 }
 
 impl Hook {
-    fn run(&self, kind: &str, state: &Value, inside: Option<Inside<'_>>) -> Result<()> {
+    fn run(
+        &self,
+        kind: &str,
+        state: &Value,
+        container: Option<ContainerContext<'_>>,
+    ) -> Result<()> {
         let what = || format!("{kind} hook {:?}", self.path);
         let mut command = Command::new(&self.path);
         if let [name, rest @ ..] = &self.args[..] {
             command.arg0(name).args(rest);
         }
-        match (&self.env, inside.and_then(|inside| inside.env)) {
+        match (&self.env, container.and_then(|container| container.env)) {
             (Some(own), _) => drop(command.env_clear().envs(own.iter().cloned())),
             (None, Some(env)) => drop(command.env_clear().envs(env.iter().cloned())),
             (None, None) => {}
         }
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         let bundle = Path::new(state["bundle"].as_str().unwrap_or("/"));
-        if let Some(inside) = inside {
-            let directory = CString::new(inside.directory.as_os_str().as_encoded_bytes())
+        if let Some(container) = container {
+            let directory = CString::new(container.directory.as_os_str().as_encoded_bytes())
                 .map_err(|_| Error::usage(what(), "its working directory has a NUL byte"))?;
-            let identity = inside.identity.clone();
-            process::enter_before_exec(&mut command, inside.process, identity, directory)
+            let identity = container.identity.clone();
+            process::enter_before_exec(&mut command, container.process, identity, directory)
                 .context(|| "dup(pidfd)")?;
         } else if bundle.is_dir() {
             // At the end of a container it may be gone.

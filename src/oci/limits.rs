@@ -8,9 +8,9 @@ use crate::runtime::cgroup::{Cpus, Limits, Setting};
 /// The kernel's period of `cpu.max`, in microseconds.
 const PERIOD: u64 = 100_000;
 /// Where nothing is limited, whoever asks.
-const NOT_LIMITED: [&str; 3] = ["blockIO", "network", "rdma"];
+const UNSUPPORTED: [&str; 3] = ["blockIO", "network", "rdma"];
 /// Limits of memory that version 2 does not have.
-const GONE: [&str; 3] = ["kernel", "kernelTCP", "swappiness"];
+const V1_ONLY: [&str; 3] = ["kernel", "kernelTCP", "swappiness"];
 
 pub(super) fn read(
     root: &Node<'_>,
@@ -44,7 +44,7 @@ pub(super) fn read(
             .iter()
             .try_for_each(|page| reader.huge_pages(page))?;
     }
-    for key in NOT_LIMITED {
+    for key in UNSUPPORTED {
         if let Some(node) = resources.get(key)?
             && !node.is_nothing()
         {
@@ -64,22 +64,22 @@ struct Reader<'a> {
 }
 
 /// Where a key of `linux.resources` stands.
-fn place(key: &str) -> String {
+fn field(key: &str) -> String {
     format!("linux.resources.{key}")
 }
 
 impl Reader<'_> {
     fn leave_out(&mut self, key: &str, asked: impl std::fmt::Display, became: &str) {
-        self.changes.add(&place(key), asked, became);
+        self.changes.add(&field(key), asked, became);
     }
 
     /// A launch on a host that cannot have it is refused.
-    fn demand(&mut self, key: &str, file: &str, value: String) -> Result<()> {
+    fn set_required(&mut self, key: &str, file: &str, value: String) -> Result<()> {
         if value.contains(char::is_control) {
-            return Err(wrong(place(key), "is not one line"));
+            return Err(wrong(field(key), "is not one line"));
         }
         self.limits.settings.push(Setting {
-            option: format!("{WHAT} `{}`", place(key)),
+            option: format!("{WHAT} `{}`", field(key)),
             file: file.into(),
             value,
         });
@@ -87,10 +87,16 @@ impl Reader<'_> {
     }
 
     /// Where the host cannot have it, it is reported and left out.
-    fn wish(&mut self, key: &str, file: &str, value: String, became: &str) -> Result<()> {
+    fn set_if_supported(
+        &mut self,
+        key: &str,
+        file: &str,
+        value: String,
+        became: &str,
+    ) -> Result<()> {
         let controller = file.split('.').next().unwrap_or_default();
         if self.controllers.iter().any(|name| name == controller) {
-            self.demand(key, file, value)
+            self.set_required(key, file, value)
         } else {
             self.leave_out(key, value, became);
             Ok(())
@@ -107,12 +113,12 @@ impl Reader<'_> {
             && disable.truth()?
         {
             let why = "version 2 of cgroups cannot";
-            return Err(refuse(place("memory.disableOOMKiller"), why));
+            return Err(refuse(field("memory.disableOOMKiller"), why));
         }
         if let Some(bytes) = positive(memory, "reservation")? {
-            self.demand("memory.reservation", "memory.low", bytes.to_string())?;
+            self.set_required("memory.reservation", "memory.low", bytes.to_string())?;
         }
-        for key in GONE {
+        for key in V1_ONLY {
             if positive(memory, key)?.is_some() {
                 self.leave_out(&format!("memory.{key}"), "a limit", "none");
             }
@@ -127,28 +133,28 @@ impl Reader<'_> {
             // As runc and crun have it: 2 to 262,144 become 1 to 10,000.
             let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
             let (weight, became) = (weight.to_string(), "the host's default");
-            self.wish("cpu.shares", "cpu.weight", weight, became)?;
+            self.set_if_supported("cpu.shares", "cpu.weight", weight, became)?;
         }
         if let Some(burst) = positive(cpu, "burst")? {
-            let wrong = || wrong(place("cpu.burst"), "is no time that the kernel takes");
+            let wrong = || wrong(field("cpu.burst"), "is no time that the kernel takes");
             let burst = burst
                 .checked_mul(PERIOD)
                 .and_then(|burst| burst.checked_div(period));
             let burst = burst.ok_or_else(wrong)?.to_string();
-            self.demand("cpu.burst", "cpu.max.burst", burst)?;
+            self.set_required("cpu.burst", "cpu.max.burst", burst)?;
         }
         if let Some(idle) = positive(cpu, "idle")? {
-            self.demand("cpu.idle", "cpu.idle", idle.to_string())?;
+            self.set_required("cpu.idle", "cpu.idle", idle.to_string())?;
         }
         for (key, file) in [("cpus", "cpuset.cpus"), ("mems", "cpuset.mems")] {
             if let Some(set) = text(cpu, key)? {
-                self.demand(&format!("cpu.{key}"), file, set)?;
+                self.set_required(&format!("cpu.{key}"), file, set)?;
             }
         }
         for key in ["realtimeRuntime", "realtimePeriod"] {
             if positive(cpu, key)?.is_some() {
                 let why = "version 2 of cgroups has none";
-                return Err(refuse(place(&format!("cpu.{key}")), why));
+                return Err(refuse(field(&format!("cpu.{key}")), why));
             }
         }
         Ok(())
@@ -164,7 +170,7 @@ impl Reader<'_> {
         }
         let limit = page.need("limit")?.word()?.to_string();
         let file = format!("hugetlb.{text}.max");
-        self.wish("hugepageLimits", &file, limit, "none")
+        self.set_if_supported("hugepageLimits", &file, limit, "none")
     }
 
     /// Names of files, and what is written to them.
@@ -175,9 +181,9 @@ impl Reader<'_> {
             let key = format!("unified.{file}");
             // The files of `cgroup` are what imrun holds the container by.
             if matches!(controller, "" | "cgroup") || rest.is_empty() || !file.bytes().all(plain) {
-                return Err(refuse(place(&key), "is no controller's file"));
+                return Err(refuse(field(&key), "is no controller's file"));
             }
-            self.demand(&key, &file, line)?;
+            self.set_required(&key, &file, line)?;
         }
         Ok(())
     }
@@ -201,5 +207,5 @@ fn quota(cpu: &Node<'_>, period: u64) -> Result<Option<Cpus>> {
     };
     let cpus = Cpus::of_quota(quota, period);
     let why = "is no quota that the kernel takes";
-    Ok(Some(cpus.ok_or_else(|| wrong(place("cpu.quota"), why))?))
+    Ok(Some(cpus.ok_or_else(|| wrong(field("cpu.quota"), why))?))
 }

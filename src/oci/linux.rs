@@ -1,6 +1,6 @@
 //! `linux` of config.json, but for its resources.
 
-use super::config::{Changes, Reading, refuse, text, wrong};
+use super::config::{Changes, ParseContext, refuse, text, wrong};
 use super::process;
 use super::scope::Scope;
 use super::seccomp::{self, Seccomp};
@@ -43,7 +43,7 @@ const DEVICES: [&str; 8] = [
 ];
 
 /// What is not done: the key, and why.
-const REFUSED: [(&str, &str); 4] = [
+const REFUSED_KEYS: [(&str, &str); 4] = [
     ("intelRdt", "the host decides how its caches are shared"),
     ("memoryPolicy", "the host decides where its memory is"),
     (
@@ -54,13 +54,17 @@ const REFUSED: [(&str, &str); 4] = [
 ];
 
 /// What leads to one process namespace for all of a pod, in CRI's own words also where nothing is said.
-const OWN_PROCESSES: &str =
+const PID_NAMESPACE_HINT: &str =
     "a pod has shareProcessNamespace: false; for crictl, namespace_options has pid: 1";
 
-pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes) -> Result<Linux> {
+pub(super) fn read(
+    root: &Node<'_>,
+    context: &ParseContext<'_>,
+    changes: &mut Changes,
+) -> Result<Linux> {
     let linux = root.need("linux")?;
     let namespaces = Namespaces::read(&linux, changes)?;
-    for (key, why) in REFUSED {
+    for (key, why) in REFUSED_KEYS {
         // A policy without a mode is none.
         if let Some(node) = linux.get(key)?
             && (key == "memoryPolicy" || !node.is_nothing())
@@ -70,7 +74,7 @@ pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes
     }
     refuse_devices(&linux)?;
     check_propagation(&linux)?;
-    let (cgroup, scope) = cgroup(&linux, reading.systemd)?;
+    let (cgroup, scope) = cgroup(&linux, context.systemd)?;
     Ok(Linux {
         cgroup,
         scope,
@@ -78,7 +82,7 @@ pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes
         masked: masked(&linux)?,
         seccomp: linux
             .get("seccomp")?
-            .map(|node| seccomp::read(&node, reading.quiet))
+            .map(|node| seccomp::read(&node, context.quiet))
             .transpose()?,
         personality: personality(&linux)?,
         hostname: uts_name(root, &linux, "hostname")?,
@@ -144,7 +148,7 @@ impl Namespaces {
                     let why = "a container shares none of its own with others";
                     let error = refuse(format_args!("linux.namespaces, {kind}"), why);
                     return Err(match *kind {
-                        "pid" => error.hint(OWN_PROCESSES),
+                        "pid" => error.hint(PID_NAMESPACE_HINT),
                         _ => error,
                     });
                 }

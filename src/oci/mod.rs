@@ -12,7 +12,6 @@
 
 pub mod config;
 pub mod container;
-mod door;
 pub mod features;
 pub mod hooks;
 mod limits;
@@ -22,6 +21,7 @@ pub mod preserved;
 mod process;
 mod scope;
 mod seccomp;
+mod start_gate;
 pub mod state;
 
 /// The specification that is kept to.

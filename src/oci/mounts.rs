@@ -1,7 +1,7 @@
 //! `mounts` of config.json: what of them a container has that nothing can be written in, and into
 //! which nothing of the host's comes.
 
-use super::config::{Changes, Reading, refuse};
+use super::config::{Changes, ParseContext, refuse};
 use crate::base::error::Result;
 use crate::base::json::Node;
 use crate::runtime::container::bundle;
@@ -17,17 +17,17 @@ struct Mount<'a> {
 }
 
 /// What becomes of it.
-enum Fate {
+enum Handling {
     /// The runtime has one of its own there.
-    Own,
+    Provided,
     /// It is bound, read-only.
     Name(NameFile),
     /// It is left out: what was asked for.
-    Absent(&'static str),
+    Omitted(&'static str),
 }
 
 /// The file systems that show the container itself: every container has them, at their own places.
-const OWN: [(&str, &str); 5] = [
+const PROVIDED: [(&str, &str); 5] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
     ("cgroup", "/sys/fs/cgroup"),
@@ -36,24 +36,24 @@ const OWN: [(&str, &str); 5] = [
 ];
 
 /// Files that engines put there for themselves.
-const ENGINES: [&str; 3] = ["/run/.containerenv", "/.dockerenv", "/dev/termination-log"];
+const ENGINE_FILES: [&str; 3] = ["/run/.containerenv", "/.dockerenv", "/dev/termination-log"];
 
 pub(super) fn read(
     root: &Node<'_>,
-    reading: &Reading<'_>,
+    context: &ParseContext<'_>,
     changes: &mut Changes,
 ) -> Result<Vec<(NameFile, PathBuf)>> {
     let mut names: Vec<(NameFile, PathBuf)> = Vec::new();
     let list = root.get("mounts")?;
     for node in list.map_or(Ok(Vec::new()), |list| list.list())? {
         let mount = Mount::read(&node)?;
-        match mount.fate(reading)? {
-            Fate::Own => {}
-            Fate::Name(name) => {
+        match mount.handling(context)? {
+            Handling::Provided => {}
+            Handling::Name(name) => {
                 names.retain(|(other, _)| *other != name);
-                names.push((name, reading.directory.join(mount.source)));
+                names.push((name, context.directory.join(mount.source)));
             }
-            Fate::Absent(what) => {
+            Handling::Omitted(what) => {
                 changes.add(&mount.destination.to_string_lossy(), what, "absent");
             }
         }
@@ -90,21 +90,21 @@ impl<'a> Mount<'a> {
         self.kind == "bind" || self.has("bind") || self.has("rbind")
     }
 
-    fn fate(&self, reading: &Reading<'_>) -> Result<Fate> {
+    fn handling(&self, context: &ParseContext<'_>) -> Result<Handling> {
         if self.is_bind() {
-            return self.bind_fate(reading);
+            return self.bind_handling(context);
         }
         let place = self.destination;
-        if OWN
+        if PROVIDED
             .iter()
             .any(|(kind, own)| *kind == self.kind && Path::new(own) == place)
         {
-            return Ok(Fate::Own);
+            return Ok(Handling::Provided);
         }
         match self.kind {
-            "tmpfs" | "ramfs" => Ok(Fate::Absent(bundle::IN_MEMORY)),
-            "devpts" => Ok(Fate::Absent("terminals")),
-            "mqueue" => Ok(Fate::Absent("message queues")),
+            "tmpfs" | "ramfs" => Ok(Handling::Omitted(bundle::IN_MEMORY)),
+            "devpts" => Ok(Handling::Omitted("terminals")),
+            "mqueue" => Ok(Handling::Omitted("message queues")),
             kind => Err(refuse(
                 format_args!("mounts, {place:?}"),
                 format_args!("a container has no {kind:?} but the runtime's own"),
@@ -112,30 +112,30 @@ impl<'a> Mount<'a> {
         }
     }
 
-    fn bind_fate(&self, reading: &Reading<'_>) -> Result<Fate> {
+    fn bind_handling(&self, context: &ParseContext<'_>) -> Result<Handling> {
         if let Some(name) = NameFile::of(self.destination) {
-            return Ok(Fate::Name(name));
+            return Ok(Handling::Name(name));
         }
-        if OWN
+        if PROVIDED
             .iter()
             .any(|(_, own)| Path::new(own) == self.destination)
             && self.source == self.destination
         {
-            return Ok(Fate::Own);
+            return Ok(Handling::Provided);
         }
-        if ENGINES
+        if ENGINE_FILES
             .iter()
             .any(|path| Path::new(path) == self.destination)
             || self.is_termination_log()
         {
-            return Ok(Fate::Absent("a file of the engine's"));
+            return Ok(Handling::Omitted("a file of the engine's"));
         }
         if self.destination == Path::new("/dev/shm") {
-            return Ok(Fate::Absent("memory that is shared as files"));
+            return Ok(Handling::Omitted("memory that is shared as files"));
         }
         let writable = !self.has("ro") && !self.has("rro");
-        if writable && (reading.is_directory)(&reading.directory.join(self.source)) {
-            return Ok(Fate::Absent(bundle::WRITABLE));
+        if writable && (context.is_directory)(&context.directory.join(self.source)) {
+            return Ok(Handling::Omitted(bundle::WRITABLE));
         }
         let error = refuse(
             format_args!("mounts, {:?}", self.destination),

@@ -12,9 +12,9 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 
 /// The first number that is not a standard stream's.
-const FIRST: u32 = 3;
+const FIRST_NUMBER: u32 = 3;
 /// More are a mistake.
-const MOST: u32 = 1024;
+const MAX_COUNT: u32 = 1024;
 
 /// They keep their numbers, from 3 on.
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub struct Preserved {
     descriptors: Vec<OwnedFd>,
     kinds: Vec<&'static str>,
     /// How many of them are a service manager's; those come first.
-    listening: u32,
+    from_service_manager: u32,
 }
 
 impl Preserved {
@@ -33,24 +33,24 @@ impl Preserved {
     /// # Errors
     /// One is not open, or is a way to a file.
     pub fn take(count: u32) -> Result<Preserved> {
-        let listening = listening()?;
+        let from_service_manager = from_service_manager()?;
         let end = count
-            .checked_add(listening)
-            .filter(|count| *count <= MOST)
-            .map(|count| count + FIRST)
+            .checked_add(from_service_manager)
+            .filter(|count| *count <= MAX_COUNT)
+            .map(|count| count + FIRST_NUMBER)
             .ok_or_else(|| {
                 Error::usage(
                     format_args!("--preserve-fds {count}"),
-                    format_args!("is more than {MOST}"),
+                    format_args!("is more than {MAX_COUNT}"),
                 )
             })?;
         process::close_inherited(end, u32::MAX)
             .context(|| format!("close_range({end}, {})", u32::MAX))?;
         let mut preserved = Preserved {
-            listening,
+            from_service_manager,
             ..Preserved::default()
         };
-        for number in FIRST..end {
+        for number in FIRST_NUMBER..end {
             preserved.add(number)?;
         }
         Ok(preserved)
@@ -84,12 +84,15 @@ impl Preserved {
 
     /// Tells the app of those that a service manager passed, as that told this process.
     pub fn announce(&self, environment: &mut Environment) -> Result<()> {
-        if self.listening == 0 {
+        if self.from_service_manager == 0 {
             return Ok(());
         }
         let mut set =
             |name: &str, value: &OsStr| environment.set("sd_listen_fds", OsStr::new(name), value);
-        set("LISTEN_FDS", OsStr::new(&self.listening.to_string()))?;
+        set(
+            "LISTEN_FDS",
+            OsStr::new(&self.from_service_manager.to_string()),
+        )?;
         set("LISTEN_PID", OsStr::new("1"))?;
         match std::env::var_os("LISTEN_FDNAMES") {
             Some(names) => set("LISTEN_FDNAMES", &names),
@@ -104,7 +107,7 @@ impl Preserved {
 }
 
 /// How many a service manager passed to this very process.
-fn listening() -> Result<u32> {
+fn from_service_manager() -> Result<u32> {
     let own = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     match std::env::var("LISTEN_FDS") {
         Ok(count) if own => count

@@ -23,9 +23,9 @@ const CONTAINER: &str = "container";
 /// Its supervisor's.
 const SUPERVISOR: &str = "imrun";
 /// How long systemd may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of an answer.
-const MAX: usize = 1 << 16;
+const MAX_ANSWER: usize = 1 << 16;
 
 /// A unit that systemd is to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Scope {
 impl Scope {
     /// Where the container's cgroup is; `path` is the scope's, beneath the root of the hierarchy. None
     /// where no systemd is asked.
-    pub fn place(path: &Path) -> Option<PathBuf> {
+    pub fn container_cgroup(path: &Path) -> Option<PathBuf> {
         Path::new(SYSTEMD).exists().then(|| path.join(CONTAINER))
     }
 
@@ -48,11 +48,11 @@ impl Scope {
         let scope = place.parent().expect("it is within the scope");
         let late = |why| Error::system(format_args!("unit {:?}", self.unit), why);
         // One of the same name may not quite have ended.
-        within(
+        wait_until(
             || self.start(),
             || late("systemd has another one of this name"),
         )?;
-        within(
+        wait_until(
             || is_in(scope),
             || late("systemd does not move imrun there"),
         )?;
@@ -95,8 +95,8 @@ impl Scope {
     }
 }
 
-fn within(mut done: impl FnMut() -> Result<bool>, late: impl FnOnce() -> Error) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+fn wait_until(mut done: impl FnMut() -> Result<bool>, late: impl FnOnce() -> Error) -> Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
     while !done()? {
         if Instant::now() > deadline {
             return Err(late());
@@ -117,8 +117,8 @@ fn is_in(place: &Path) -> Result<bool> {
 /// A connection that says who it is: user 0.
 fn connect() -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(SYSTEMD)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     stream.write_all(b"\0AUTH EXTERNAL 30\r\n")?;
     let mut line = Vec::new();
     // A byte at a time: what comes behind the line is not to be taken.
@@ -166,7 +166,7 @@ fn answer(peer: &mut impl Read) -> io::Result<Answer> {
             u32::from_le_bytes(bytes) as usize
         };
         let (body, fields) = (number(4), number(12));
-        if head[0] != b'l' || body > MAX || fields > MAX {
+        if head[0] != b'l' || body > MAX_ANSWER || fields > MAX_ANSWER {
             return Err(malformed());
         }
         let mut rest = vec![0; fields.next_multiple_of(8) + body];

@@ -15,13 +15,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// The most instructions that the kernel takes (linux/bpf_common.h, BPF_MAXINSNS).
-const MAX: usize = 4096;
+const MAX_INSTRUCTIONS: usize = 4096;
 /// How long an agent may take to read what it is sent.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The answer that leaves it to whoever has the listener.
-const ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
+const NOTIFY: u32 = libc::SECCOMP_RET_USER_NOTIF;
 /// Why not every call can have it.
-const NOT_ASKED: &str =
+const NOTIFY_SENDMSG: &str =
     "SCMP_ACT_NOTIFY: sendmsg gives the listener away, and nobody could answer it";
 
 /// A bundle's filter, and who answers what it asks.
@@ -85,9 +85,9 @@ fn agent(node: &Node<'_>) -> Result<Option<Agent>> {
 fn filter(node: &Node<'_>) -> Result<(Vec<libc::sock_filter>, bool)> {
     let errno = node.get("defaultErrnoRet")?;
     let otherwise = action(&node.need("defaultAction")?, errno.as_ref())?;
-    let mut asks = otherwise == ASK;
+    let mut asks = otherwise == NOTIFY;
     if asks {
-        return Err(refuse("linux.seccomp.defaultAction", NOT_ASKED));
+        return Err(refuse("linux.seccomp.defaultAction", NOTIFY_SENDMSG));
     }
     let mut cases: BTreeMap<u32, Vec<Case>> = BTreeMap::new();
     let list = node.get("syscalls")?;
@@ -99,9 +99,9 @@ fn filter(node: &Node<'_>) -> Result<(Vec<libc::sock_filter>, bool)> {
         for name in rule.need("names")?.texts()? {
             // One that this architecture does not have cannot be called.
             if let Some(number) = number_of(&name) {
-                asks |= answer == ASK;
-                if answer == ASK && i64::from(number) == libc::SYS_sendmsg {
-                    return Err(refuse("linux.seccomp, sendmsg", NOT_ASKED));
+                asks |= answer == NOTIFY;
+                if answer == NOTIFY && i64::from(number) == libc::SYS_sendmsg {
+                    return Err(refuse("linux.seccomp, sendmsg", NOTIFY_SENDMSG));
                 }
                 let of_call = cases.entry(number).or_default();
                 for tests in alternatives(&tests) {
@@ -112,10 +112,10 @@ fn filter(node: &Node<'_>) -> Result<(Vec<libc::sock_filter>, bool)> {
     }
     let program = Profile { cases, otherwise }.compile();
     match program.len() {
-        ..=MAX => Ok((program, asks)),
+        ..=MAX_INSTRUCTIONS => Ok((program, asks)),
         length => Err(wrong(
             "linux.seccomp",
-            format_args!("takes {length} instructions, the kernel {MAX}"),
+            format_args!("takes {length} instructions, the kernel {MAX_INSTRUCTIONS}"),
         )),
     }
 }
@@ -152,7 +152,7 @@ fn action(node: &Node<'_>, errno: Option<&Node<'_>>) -> Result<u32> {
         "SCMP_ACT_TRAP" => libc::SECCOMP_RET_TRAP,
         "SCMP_ACT_TRACE" => libc::SECCOMP_RET_TRACE | data,
         "SCMP_ACT_LOG" => libc::SECCOMP_RET_LOG,
-        "SCMP_ACT_NOTIFY" => ASK,
+        "SCMP_ACT_NOTIFY" => NOTIFY,
         _ => return Err(node.error("is no action")),
     })
 }
@@ -187,10 +187,10 @@ fn test(node: &Node<'_>) -> Result<Test> {
 impl Agent {
     /// Sends it a container's state, with the listener (runtime-spec, config-linux.md,
     /// containerProcessState).
-    pub fn tell(&self, state: &[u8], listener: BorrowedFd<'_>) -> Result<()> {
+    pub fn send_state(&self, state: &[u8], listener: BorrowedFd<'_>) -> Result<()> {
         let what = || format!("linux.seccomp.listenerPath {:?}", self.socket);
         let stream = UnixStream::connect(&self.socket).context(what)?;
-        stream.set_write_timeout(Some(PATIENCE)).context(what)?;
+        stream.set_write_timeout(Some(TIMEOUT)).context(what)?;
         // The listener comes with the first byte; a stream takes the rest in pieces.
         socket::send(stream.as_raw_fd(), &state[..1], &[listener]).context(what)?;
         (&stream).write_all(&state[1..]).context(what)

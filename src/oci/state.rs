@@ -28,7 +28,7 @@ use std::time::Duration;
 /// What the file of a container says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Known {
+pub struct Record {
     /// As the caller named it.
     pub id: String,
     /// The bundle's directory, absolute.
@@ -42,9 +42,9 @@ pub struct Known {
     /// The cgroup, once it is made.
     pub cgroup: Option<Made>,
     /// The process that creates and watches over it, once there is one.
-    pub supervisor: Option<App>,
+    pub supervisor: Option<ProcessRef>,
     /// The app's process.
-    pub app: Option<App>,
+    pub app: Option<ProcessRef>,
     /// Whether its program was executed.
     pub started: bool,
     /// What is run when it was deleted, as its config.json said when it was created.
@@ -54,19 +54,19 @@ pub struct Known {
 
 /// A process, whoever has its number later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct App {
+pub struct ProcessRef {
     /// Its process id.
     pub pid: i32,
     /// When it was started, in ticks since boot (proc_pid_stat(5), starttime).
     pub since: u64,
 }
 
-impl App {
+impl ProcessRef {
     /// Process `pid`, as it is now.
-    pub fn of(pid: i32) -> Result<App> {
+    pub fn of(pid: i32) -> Result<ProcessRef> {
         let (_, since) = stat(pid)
             .ok_or_else(|| Error::system(format_args!("/proc/{pid}/stat"), "cannot be read"))?;
-        Ok(App { pid, since })
+        Ok(ProcessRef { pid, since })
     }
 
     /// Whether it is there, and no zombie.
@@ -112,7 +112,7 @@ impl Phase {
     }
 }
 
-impl Known {
+impl Record {
     /// The container's cgroup, if it is made and still there.
     pub fn existing_cgroup(&self) -> Result<Option<Cgroup>> {
         let existing = self.cgroup.as_ref().map(Cgroup::existing);
@@ -149,16 +149,16 @@ impl Known {
 }
 
 /// A container's directory.
-pub struct Place {
+pub struct ContainerDir {
     dir: PathBuf,
 }
 
-impl Place {
+impl ContainerDir {
     /// That of container `id`, which may not be there.
     ///
     /// # Errors
     /// What could not be a container's name.
-    pub fn of(root: &Path, id: &str) -> Result<Place> {
+    pub fn of(root: &Path, id: &str) -> Result<ContainerDir> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
         if id.is_empty() || id.len() > 255 || id == "." || id == ".." || !id.bytes().all(plain) {
             return Err(Error::usage(
@@ -166,7 +166,7 @@ impl Place {
                 "invalid character or length: expected 1 to 255 letters, digits, '_', '+', '-' and '.'",
             ));
         }
-        Ok(Place {
+        Ok(ContainerDir {
             dir: root.join("oci").join(id),
         })
     }
@@ -200,7 +200,7 @@ impl Place {
     ///
     /// # Errors
     /// There is no such container.
-    pub fn read(&self) -> Result<Known> {
+    pub fn read(&self) -> Result<Record> {
         let file = self.dir.join("state.json");
         match std::fs::read(&file) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -220,25 +220,25 @@ impl Place {
     }
 
     /// Replaces its file.
-    pub fn write(&self, known: &Known) -> Result<()> {
+    pub fn write(&self, record: &Record) -> Result<()> {
         let file = self.dir.join("state.json");
-        let text = serde_json::to_vec(known)
+        let text = serde_json::to_vec(record)
             .map_err(|error| Error::system(format_args!("{file:?}"), error))?;
         files::replace(&file, &text, files::PRIVATE)
     }
 
     /// What its processes are doing.
-    pub fn phase(&self, known: &Known) -> Result<Phase> {
+    pub fn phase(&self, record: &Record) -> Result<Phase> {
         let frozen = || {
-            known
+            record
                 .existing_cgroup()?
                 .map_or(Ok(false), |cgroup| cgroup.is_frozen())
         };
-        Ok(match known.app {
+        Ok(match record.app {
             None if self.has_supervisor()? => Phase::Creating,
             Some(app) if !app.is_alive() => Phase::Stopped,
             None => Phase::Stopped,
-            Some(_) if !known.started => Phase::Created,
+            Some(_) if !record.started => Phase::Created,
             Some(_) if frozen()? => Phase::Paused,
             Some(_) => Phase::Running,
         })

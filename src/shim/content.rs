@@ -5,12 +5,12 @@
 //! ends with it.
 //!
 //! A name that has got another meaning since the container was created is not followed
-//! (`meant.rs`).
+//! (`image_identity.rs`).
 
 use super::containerd::{Containerd, missing};
 use super::flags::Flags;
 use super::grpc::Peer;
-use super::meant::Meant;
+use super::image_identity::ImageIdentity;
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Result};
 use crate::base::files;
@@ -31,22 +31,22 @@ use std::sync::OnceLock;
 /// Prints the digest of a container's image, which is in the store from then on.
 pub fn main(flags: &Flags) -> Result<()> {
     let containerd = Containerd(Peer::new(&flags.address, &flags.namespace));
-    let meant = Meant::of(&containerd, &flags.id)?;
+    let identity = ImageIdentity::of(&containerd, &flags.id)?;
     let place = std::env::var_os("IMRUN_STORE").unwrap_or_else(|| paths::STORE.into());
     let store = Store::new(place);
-    let digest = find(&containerd, &store, &meant)?;
+    let digest = find(&containerd, &store, &identity)?;
     print(&format!("{digest}\n")).map(drop)
 }
 
 /// The image that was meant, under whichever of its names containerd has it.
-fn find(containerd: &Containerd, store: &Store, meant: &Meant) -> Result<Digest> {
-    let what = format!("image {}", meant.name);
+fn find(containerd: &Containerd, store: &Store, identity: &ImageIdentity) -> Result<Digest> {
+    let what = format!("image {}", identity.name);
     let mut others = 0;
-    for name in meant.names() {
+    for name in identity.names() {
         let Some(target) = containerd.target(&name)? else {
             continue;
         };
-        let present = present(containerd, store, meant, &target);
+        let present = present(containerd, store, identity, &target);
         let is_it = present.map_err(|error| Error {
             what: format!("{what}: {}", error.what),
             ..error
@@ -69,27 +69,27 @@ fn find(containerd: &Containerd, store: &Store, meant: &Meant) -> Result<Digest>
 fn present(
     containerd: &Containerd,
     store: &Store,
-    meant: &Meant,
+    identity: &ImageIdentity,
     target: &Descriptor,
 ) -> Result<bool> {
-    if let Some(is_it) = stored(store, meant, target)? {
+    if let Some(is_it) = stored(store, identity, target)? {
         return Ok(is_it);
     }
     store.create()?;
     // Others may be about to do the same, for the same image.
-    let _alone = alone(store)?;
-    if let Some(is_it) = stored(store, meant, target)? {
+    let _lock = lock_imports(store)?;
+    if let Some(is_it) = stored(store, identity, target)? {
         return Ok(is_it);
     }
     let origin = Contents {
         containerd,
         store,
-        name: &meant.name,
+        name: &identity.name,
         remote: OnceLock::new(),
     };
     let root = origin.root(target)?;
     let found = Found::follow(&origin, root, &Platform::host())?;
-    if !meant.is(found.config(), found.diff_ids()) {
+    if !identity.matches(found.config(), found.diff_ids()) {
         return Ok(false);
     }
     let options = Options {
@@ -103,16 +103,16 @@ fn present(
 }
 
 /// Whether what the store has is the image that was meant; None where it does not have it.
-fn stored(store: &Store, meant: &Meant, target: &Descriptor) -> Result<Option<bool>> {
+fn stored(store: &Store, identity: &ImageIdentity, target: &Descriptor) -> Result<Option<bool>> {
     if !Image::is_there(store, &target.digest)? {
         return Ok(None);
     }
     let image = Image::load(store, &target.digest)?;
     let config = &image.manifest.config.digest;
-    Ok(Some(meant.is(config, &image.config.diff_ids)))
+    Ok(Some(identity.matches(config, &image.config.diff_ids)))
 }
 
-fn alone(store: &Store) -> Result<Flock<File>> {
+fn lock_imports(store: &Store) -> Result<Flock<File>> {
     let path = store.path().join(store::SHIM_LOCK);
     Flock::lock(files::open_private(&path)?, FlockArg::LockExclusive)
         .map_err(|(_, errno)| errno)

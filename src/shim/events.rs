@@ -18,14 +18,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Events that may wait.
-const QUEUE: usize = 2048;
+const MAX_QUEUED: usize = 2048;
 /// How often one is tried, a pause after each.
-const TRIES: u32 = 300;
-const PAUSE: Duration = Duration::from_secs(1);
+const MAX_ATTEMPTS: u32 = 300;
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How long after the last one a pod is taken for one that stays.
-const IDLE: Duration = Duration::from_secs(2);
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
 /// How long containerd may take for one.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Something that containerd has a topic for.
 pub trait Event: Message {
@@ -67,7 +67,7 @@ enum Item {
 impl Events {
     /// Publishes to the ttrpc service at `address`.
     pub fn new(namespace: &str, address: String) -> Result<Events> {
-        let (queue, items) = sync_channel(QUEUE);
+        let (queue, items) = sync_channel(MAX_QUEUED);
         std::thread::Builder::new()
             .name("events".into())
             .spawn(move || publish(&address, &items))
@@ -89,15 +89,15 @@ impl Events {
             ..Envelope::default()
         };
         if let Err(TrySendError::Full(_)) = self.queue.try_send(Item::Event(envelope.into())) {
-            log::warn!("event {topic}: {QUEUE} others wait for containerd");
+            log::warn!("event {topic}: {MAX_QUEUED} others wait for containerd");
         }
     }
 
     /// Waits until all are published, for `patience` at most.
-    pub fn flush(&self, patience: Duration) {
+    pub fn flush(&self, timeout: Duration) {
         let (done, flushed) = sync_channel(1);
         let asked = self.queue.try_send(Item::Flush(done));
-        if asked.is_err() || flushed.recv_timeout(patience).is_err() {
+        if asked.is_err() || flushed.recv_timeout(timeout).is_err() {
             log::warn!("events: containerd takes none");
         }
     }
@@ -127,7 +127,7 @@ pub fn timestamp(moment: SystemTime) -> Timestamp {
 /// The next one. When none has come for a while, the pod is settled, and what its start took of memory
 /// is given back.
 fn next(items: &Receiver<Item>, program: &mut Option<Program>) -> Option<Item> {
-    match items.recv_timeout(IDLE) {
+    match items.recv_timeout(SETTLED_AFTER) {
         Ok(item) => return Some(item),
         Err(RecvTimeoutError::Disconnected) => return None,
         Err(RecvTimeoutError::Timeout) => {}
@@ -166,13 +166,13 @@ fn deliver(address: &str, client: &mut Option<EventsClient>, event: Envelope) {
         ..ForwardRequest::default()
     };
     let mut outcome = Ok(());
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         outcome = forward(address, client, &request);
         if outcome.is_ok() {
             return;
         }
         *client = None;
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(RETRY_DELAY);
     }
     if let Err(error) = outcome {
         log::warn!("event {topic}: {error}");
@@ -192,6 +192,6 @@ fn forward(
             client.insert(EventsClient::new(connected))
         }
     };
-    let within = context::with_duration(PATIENCE);
+    let within = context::with_duration(TIMEOUT);
     client.forward(within, request).map(drop).map_err(failed)
 }

@@ -18,7 +18,7 @@ mod content;
 mod events;
 mod flags;
 mod grpc;
-mod meant;
+mod image_identity;
 mod metrics;
 mod oom;
 mod pod;
@@ -52,7 +52,7 @@ pub fn main(mut args: Vec<OsString>) -> u8 {
     match act(&args) {
         Ok(()) => 0,
         Err(error) => {
-            cli::tell(&error);
+            cli::report(&error);
             error.exit
         }
     }

@@ -20,7 +20,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 /// Bytes that a command may say.
-const MAX_TOLD: u64 = 64 << 10;
+const MAX_OUTPUT: u64 = 64 << 10;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy)]
@@ -65,14 +65,14 @@ struct Inner {
     waiting: usize,
     ended: HashMap<i32, Exit>,
     /// Counts the children that were made.
-    born: u64,
+    children: u64,
     over: bool,
 }
 
 /// As long as it lives, the end of no process is forgotten.
-pub struct Attention<'a>(&'a Pod);
+pub struct ExitWatch<'a>(&'a Pod);
 
-impl Drop for Attention<'_> {
+impl Drop for ExitWatch<'_> {
     fn drop(&mut self) {
         let mut inner = self.0.inner();
         inner.waiting -= 1;
@@ -119,25 +119,25 @@ impl Pod {
     }
 
     /// Keeps the ends of all processes from here on.
-    pub fn attention(&self) -> Attention<'_> {
+    pub fn watch_exits(&self) -> ExitWatch<'_> {
         self.inner().waiting += 1;
-        Attention(self)
+        ExitWatch(self)
     }
 
     /// Runs a command to its end; its exit code, and what it said on the streams that are pipes.
     pub fn run(&self, command: &mut Command) -> Result<(u32, String, String)> {
-        let attention = self.attention();
+        let watch = self.watch_exits();
         let mut child = command.spawn().context(|| "execve(\"/proc/self/exe\")")?;
-        self.inner().born += 1;
+        self.inner().children += 1;
         self.changed.notify_all();
         // These few lines fit into pipes, so that none is waited for in vain.
-        let said = said(&mut child)?;
-        let exit = self.end_of(child.id() as i32);
-        drop(attention);
-        Ok((exit.code, said.0, said.1))
+        let output = output(&mut child)?;
+        let exit = self.await_exit(child.id() as i32);
+        drop(watch);
+        Ok((exit.code, output.0, output.1))
     }
 
-    fn end_of(&self, pid: i32) -> Exit {
+    fn await_exit(&self, pid: i32) -> Exit {
         let mut inner = self.inner();
         loop {
             if let Some(exit) = inner.ended.remove(&pid) {
@@ -148,7 +148,7 @@ impl Pod {
     }
 
     /// Begins to create a container. A client may ask for it, and close its standard input, before it is there.
-    pub fn begin(&self, id: &str) -> Creation<'_> {
+    pub fn begin_creation(&self, id: &str) -> Creation<'_> {
         self.inner().creating.entry(id.to_owned()).or_default();
         Creation {
             pod: self,
@@ -177,12 +177,7 @@ impl Pod {
     }
 
     /// Adds a container that was created under `attention`.
-    pub fn add(
-        &self,
-        creation: Creation<'_>,
-        mut container: Container,
-        _attention: &Attention<'_>,
-    ) {
+    pub fn add(&self, creation: Creation<'_>, mut container: Container, _watch: &ExitWatch<'_>) {
         let id = &creation.id;
         let mut inner = self.inner();
         if inner.creating.get(id) == Some(&true) {
@@ -190,7 +185,7 @@ impl Pod {
         }
         container.exit = inner.ended.remove(&container.pid);
         if let Some(exit) = container.exit {
-            self.tell(id, container.pid, exit);
+            self.send_exit(id, container.pid, exit);
         }
         inner.containers.insert(id.to_owned(), container);
         drop(inner);
@@ -215,7 +210,7 @@ impl Pod {
     }
 
     /// Begins the start of a container, whose standard input is read from here on; its process.
-    pub fn starts(&self, id: &str) -> Result<i32> {
+    pub fn begin_start(&self, id: &str) -> Result<i32> {
         self.with(id, |container| {
             container.stdin.as_mut().map_or(Ok(()), Stdin::start)?;
             container.starting = true;
@@ -224,14 +219,14 @@ impl Pod {
     }
 
     /// Ends the start of a container: `begin` tells of it, then comes the end, if it has ended already.
-    pub fn started(&self, id: &str, begin: impl FnOnce()) -> Result<()> {
+    pub fn finish_start(&self, id: &str, begin: impl FnOnce()) -> Result<()> {
         let (pid, exit) = self.with(id, |container| {
             begin();
             container.starting = false;
             (container.pid, container.exit)
         })?;
         if let Some(exit) = exit {
-            self.tell(id, pid, exit);
+            self.send_exit(id, pid, exit);
         }
         self.changed.notify_all();
         Ok(())
@@ -267,20 +262,20 @@ impl Pod {
     /// Reaps children for ever.
     pub fn reap(&self) {
         loop {
-            let born = self.inner().born;
+            let children = self.inner().children;
             match waitpid(None::<Pid>, Some(WaitPidFlag::__WALL)) {
                 Ok(WaitStatus::Exited(pid, code)) => self.ended(pid, code),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => self.ended(pid, 128 + signal as i32),
                 Ok(_) | Err(Errno::EINTR) => {}
                 // Whoever has no child has no descendant either: the next one is its own.
-                Err(_) => self.await_birth(born),
+                Err(_) => self.await_child(children),
             }
         }
     }
 
-    fn await_birth(&self, born: u64) {
+    fn await_child(&self, children: u64) {
         let mut inner = self.inner();
-        while inner.born == born {
+        while inner.children == children {
             inner = self.wait(inner);
         }
     }
@@ -299,7 +294,7 @@ impl Pod {
             Some((id, container)) => {
                 container.exit = Some(exit);
                 if !container.starting {
-                    self.tell(id, container.pid, exit);
+                    self.send_exit(id, container.pid, exit);
                 }
             }
             None if inner.waiting > 0 => {
@@ -310,7 +305,7 @@ impl Pod {
         self.changed.notify_all();
     }
 
-    fn tell(&self, id: &str, pid: i32, exit: Exit) {
+    fn send_exit(&self, id: &str, pid: i32, exit: Exit) {
         self.events.send(&TaskExit {
             container_id: id.to_owned(),
             id: id.to_owned(),
@@ -322,10 +317,10 @@ impl Pod {
     }
 }
 
-fn said(child: &mut Child) -> Result<(String, String)> {
+fn output(child: &mut Child) -> Result<(String, String)> {
     fn all(pipe: Option<impl Read>) -> Result<String> {
         let mut text = Vec::new();
-        pipe.map_or(Ok(0), |pipe| pipe.take(MAX_TOLD).read_to_end(&mut text))
+        pipe.map_or(Ok(0), |pipe| pipe.take(MAX_OUTPUT).read_to_end(&mut text))
             .context(|| "read(pipe)")?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
@@ -372,12 +367,12 @@ mod tests {
         pod.close_stdin("first").unwrap();
         for id in ["first", "second"] {
             let (container, _fifo, mut app) = container();
-            let attention = pod.attention();
-            let creation = pod.begin(id);
+            let watch = pod.watch_exits();
+            let creation = pod.begin_creation(id);
             pod.close_stdin(id).unwrap();
-            pod.add(creation, container, &attention);
+            pod.add(creation, container, &watch);
             assert!(!pod.is_creating(id));
-            pod.starts(id).unwrap();
+            pod.begin_start(id).unwrap();
             assert_eq!(app.read(&mut [0]).unwrap(), 0, "{id}");
         }
     }
@@ -386,9 +381,9 @@ mod tests {
     fn a_standard_input_ends_when_it_is_closed() {
         let pod = pod();
         let (container, _fifo, mut app) = container();
-        let attention = pod.attention();
-        pod.add(pod.begin("first"), container, &attention);
-        pod.starts("first").unwrap();
+        let watch = pod.watch_exits();
+        pod.add(pod.begin_creation("first"), container, &watch);
+        pod.begin_start("first").unwrap();
         pod.close_stdin("first").unwrap();
         assert_eq!(app.read(&mut [0]).unwrap(), 0);
         pod.close_stdin("first").unwrap();
@@ -397,7 +392,7 @@ mod tests {
     #[test]
     fn a_container_whose_creation_failed_is_not_there() {
         let pod = pod();
-        drop(pod.begin("first"));
+        drop(pod.begin_creation("first"));
         let error = pod.close_stdin("first").unwrap_err();
         assert!(error.why.ends_with("does not exist"), "{error}");
         assert!(!pod.is_creating("first"));

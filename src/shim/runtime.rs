@@ -18,10 +18,10 @@ use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 /// Above the runtime state of containerd's namespaces, each of which has its own names.
-const ROOT: &str = "/run/imrun-shim";
+const STATE_ROOT: &str = "/run/imrun-shim";
 /// What a bundle's commands say goes here.
-const LOG: &str = "imrun.log";
-const PID: &str = "init.pid";
+const LOG_FILE: &str = "imrun.log";
+const PID_FILE: &str = "init.pid";
 
 /// What containerd's arguments say about where things are.
 pub struct Runtime {
@@ -54,7 +54,7 @@ impl Runtime {
 
     /// The digest that containerd has for a container, whose image is in imrun's store from then on.
     pub fn image(&self, pod: &Pod, id: &str) -> Result<Digest> {
-        let mut command = itself();
+        let mut command = own_program();
         command
             .args([IMAGE, "-namespace", &self.namespace])
             .args(["-address", &self.address, "-id", id])
@@ -64,7 +64,7 @@ impl Runtime {
         let (code, out, err) = pod.run(&mut command)?;
         match code {
             0 => out.trim().parse(),
-            _ => Err(told(&format!("image of {id}"), &err)),
+            _ => Err(reported_error(&format!("image of {id}"), &err)),
         }
     }
 
@@ -77,7 +77,7 @@ impl Runtime {
         image: &Digest,
         streams: &Streams,
     ) -> Result<(i32, Option<Stdin>)> {
-        let (log, pid) = (bundle.join(LOG), bundle.join(PID));
+        let (log, pid) = (bundle.join(LOG_FILE), bundle.join(PID_FILE));
         let (stdin, reader) = Stdin::new(&streams.stdin)?.unzip();
         let mut command = imrun(&self.root, &log);
         command
@@ -91,7 +91,7 @@ impl Runtime {
             .stderr(output(&streams.stderr)?);
         let (code, ..) = pod.run(&mut command)?;
         if code != 0 {
-            return Err(last_of(&log).unwrap_or_else(|| ended("create", id, code)));
+            return Err(last_error(&log).unwrap_or_else(|| ended("create", id, code)));
         }
         let text = std::fs::read_to_string(&pid).context(|| format!("read({pid:?})"))?;
         let pid = text
@@ -103,26 +103,26 @@ impl Runtime {
 
     /// Forgets a container, and runs its last hooks.
     pub fn delete(&self, pod: &Pod, id: &str, bundle: &Path) -> Result<()> {
-        let log = bundle.join(LOG);
+        let log = bundle.join(LOG_FILE);
         match pod.run(&mut delete(&self.root, &log, id))? {
             (0, ..) => Ok(()),
-            (code, ..) => Err(last_of(&log).unwrap_or_else(|| ended("delete", id, code))),
+            (code, ..) => Err(last_error(&log).unwrap_or_else(|| ended("delete", id, code))),
         }
     }
 }
 
 fn root(namespace: &str) -> PathBuf {
-    Path::new(ROOT).join(namespace)
+    Path::new(STATE_ROOT).join(namespace)
 }
 
-fn itself() -> Command {
+fn own_program() -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("imrun");
     command
 }
 
 fn imrun(root: &Path, log: &Path) -> Command {
-    let mut command = itself();
+    let mut command = own_program();
     command.arg(IMRUN).arg("--root").arg(root);
     command.arg("--log").arg(log);
     command.args(["--log-format", "json"]);
@@ -138,7 +138,7 @@ fn delete(root: &Path, log: &Path, id: &str) -> Command {
 }
 
 /// The last error in a log of the runtime's.
-fn last_of(log: &Path) -> Option<Error> {
+fn last_error(log: &Path) -> Option<Error> {
     let text = std::fs::read_to_string(log).ok()?;
     let line: Value = serde_json::from_str(text.lines().last()?).ok()?;
     let (what, why) = line["msg"].as_str()?.split_once(": ")?;
@@ -146,7 +146,7 @@ fn last_of(log: &Path) -> Option<Error> {
 }
 
 /// The error on the standard error of a command.
-fn told(what: &str, text: &str) -> Error {
+fn reported_error(what: &str, text: &str) -> Error {
     let line = |start| text.lines().find_map(|line| line.strip_prefix(start));
     let error = match line("imrun: ").and_then(|line| line.split_once(": ")) {
         Some((what, why)) => Error::system(what, why),
@@ -174,7 +174,7 @@ pub fn clean_up(flags: &Flags) -> Result<()> {
     };
     container::delete(&root(&flags.namespace), &flags.id, true)?;
     socket::remove_stale(&bundle)?;
-    let pid = std::fs::read_to_string(bundle.join(PID)).unwrap_or_default();
+    let pid = std::fs::read_to_string(bundle.join(PID_FILE)).unwrap_or_default();
     let response = DeleteResponse {
         // One that was never created has none.
         pid: pid.trim().parse().unwrap_or(0),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the last events may take.
-const FAREWELL: Duration = Duration::from_secs(5);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves a pod until containerd ends it.
 pub fn serve(flags: Flags) -> Result<()> {
@@ -42,6 +42,6 @@ pub fn serve(flags: Flags) -> Result<()> {
         .register_service(create_task(Arc::new(service)));
     server.start().map_err(failed)?;
     pod.await_shutdown();
-    pod.events.flush(FAREWELL);
+    pod.events.flush(FLUSH_TIMEOUT);
     socket::remove(&flags.socket)
 }

@@ -31,7 +31,7 @@ pub fn start(flags: &Flags) -> Result<()> {
     umask(Mode::from_bits_truncate(0o077));
     std::fs::create_dir_all(SOCKETS).context(|| format!("mkdir({SOCKETS:?})"))?;
     if let Some(listener) = bind(&socket)?
-        && let Err(error) = leave_behind(flags, &socket, listener)
+        && let Err(error) = spawn_shim(flags, &socket, listener)
     {
         return remove(&socket).and(Err(error));
     }
@@ -104,7 +104,7 @@ pub fn remove_stale(bundle: &Path) -> Result<()> {
 }
 
 /// The shim gets the listening socket as its standard input.
-fn leave_behind(flags: &Flags, socket: &Path, listener: UnixListener) -> Result<()> {
+fn spawn_shim(flags: &Flags, socket: &Path, listener: UnixListener) -> Result<()> {
     let mut shim = Command::new("/proc/self/exe");
     shim.arg0("containerd-shim-imrun-v1")
         .args(["-namespace", &flags.namespace, "-id", &flags.id])

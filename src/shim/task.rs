@@ -7,7 +7,7 @@ use super::pod::{Container, Pod};
 use super::runtime::{Runtime, Streams};
 use crate::base::error::{Error, Reason, Result};
 use crate::oci::container::{freeze, kill, processes, start};
-use crate::oci::state::Place;
+use crate::oci::state::ContainerDir;
 use containerd_shim_protos::Task;
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::events::task::{
@@ -43,7 +43,7 @@ fn refusal(error: Error) -> ttrpc::Error {
 }
 
 /// What imrun never does.
-fn never<T>(what: &str, why: &str) -> Answer<T> {
+fn refuse<T>(what: &str, why: &str) -> Answer<T> {
     Err(get_rpc_status(
         Code::UNIMPLEMENTED,
         format!("{what}: {why}"),
@@ -51,7 +51,7 @@ fn never<T>(what: &str, why: &str) -> Answer<T> {
 }
 
 /// There are no processes but the container's own.
-fn no_exec(exec_id: &str) -> Result<()> {
+fn require_init(exec_id: &str) -> Result<()> {
     match exec_id {
         "" => Ok(()),
         _ => Err(Error::usage(
@@ -73,9 +73,9 @@ impl Service {
 
     fn create_container(&self, request: &CreateTaskRequest) -> Result<i32> {
         let (id, bundle) = (&request.id, PathBuf::from(&request.bundle));
-        let creation = self.pod.begin(id);
+        let creation = self.pod.begin_creation(id);
         check(request)?;
-        let attention = self.pod.attention();
+        let watch = self.pod.watch_exits();
         // What containerd has unpacked for it (request.rootfs) is never mounted.
         let image = self.runtime.image(&self.pod, id)?;
         let streams = Streams {
@@ -95,12 +95,12 @@ impl Service {
             exit: None,
             starting: false,
         };
-        self.pod.add(creation, container, &attention);
+        self.pod.add(creation, container, &watch);
         Ok(pid)
     }
 
     fn start_container(&self, id: &str) -> Result<i32> {
-        let pid = self.pod.starts(id)?;
+        let pid = self.pod.begin_start(id)?;
         let started = start(&self.runtime.root, id);
         let begin = || {
             if started.is_ok() {
@@ -111,7 +111,7 @@ impl Service {
                 });
             }
         };
-        self.pod.started(id, begin)?;
+        self.pod.finish_start(id, begin)?;
         started?;
         self.watch.add(id, &self.cgroup(id)?);
         Ok(pid)
@@ -155,7 +155,7 @@ impl Service {
             });
         }
         let phase = || {
-            let place = Place::of(&self.runtime.root, id)?;
+            let place = ContainerDir::of(&self.runtime.root, id)?;
             place.phase(&place.read()?)
         };
         self.pod.with(id, |container| {
@@ -181,7 +181,7 @@ impl Service {
     }
 
     fn signal(&self, request: &KillRequest) -> Result<()> {
-        no_exec(&request.exec_id)?;
+        require_init(&request.exec_id)?;
         let ended = self.pod.with(&request.id, |container| container.exit)?;
         if ended.is_some() && !request.all {
             return Err(Error::usage(
@@ -195,7 +195,7 @@ impl Service {
 
     /// Where a container's cgroup is.
     fn cgroup(&self, id: &str) -> Result<PathBuf> {
-        let known = Place::of(&self.runtime.root, id)?.read()?;
+        let known = ContainerDir::of(&self.runtime.root, id)?.read()?;
         let none = || Error::usage(format_args!("container {id:?}"), "has no cgroup yet");
         Ok(crate::runtime::cgroup::hierarchy()?.join(known.cgroup.ok_or_else(none)?.place))
     }
@@ -250,7 +250,7 @@ impl Task for Service {
     }
 
     fn start(&self, _: &TtrpcContext, request: StartRequest) -> Answer<StartResponse> {
-        no_exec(&request.exec_id).map_err(refusal)?;
+        require_init(&request.exec_id).map_err(refusal)?;
         let pid = self.start_container(&request.id).map_err(refusal)?;
         Ok(StartResponse {
             pid: pid as u32,
@@ -259,17 +259,17 @@ impl Task for Service {
     }
 
     fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Answer<DeleteResponse> {
-        no_exec(&request.exec_id).map_err(refusal)?;
+        require_init(&request.exec_id).map_err(refusal)?;
         self.delete_container(&request.id).map_err(refusal)
     }
 
     fn state(&self, _: &TtrpcContext, request: StateRequest) -> Answer<StateResponse> {
-        no_exec(&request.exec_id).map_err(refusal)?;
+        require_init(&request.exec_id).map_err(refusal)?;
         self.state_of(&request.id).map_err(refusal)
     }
 
     fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> Answer<WaitResponse> {
-        no_exec(&request.exec_id).map_err(refusal)?;
+        require_init(&request.exec_id).map_err(refusal)?;
         let exit = self.pod.await_end(&request.id).map_err(refusal)?;
         Ok(WaitResponse {
             exit_status: exit.code,
@@ -351,21 +351,21 @@ impl Task for Service {
     }
 
     fn exec(&self, _: &TtrpcContext, _: ExecProcessRequest) -> Answer<Empty> {
-        never("exec", "a running container is never entered")
+        refuse("exec", "a running container is never entered")
     }
 
     fn resize_pty(&self, _: &TtrpcContext, _: ResizePtyRequest) -> Answer<Empty> {
-        never("resize", "a container has no terminal")
+        refuse("resize", "a container has no terminal")
     }
 
     fn update(&self, _: &TtrpcContext, _: UpdateTaskRequest) -> Answer<Empty> {
-        never(
+        refuse(
             "update",
             "a container's limits are those of its launch record",
         )
     }
 
     fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> Answer<Empty> {
-        never("checkpoint", "a container lives and dies with its imrun")
+        refuse("checkpoint", "a container lives and dies with its imrun")
     }
 }

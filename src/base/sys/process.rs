@@ -345,7 +345,7 @@ pub fn dup2(descriptor: RawFd, number: RawFd) -> Result<()> {
 }
 
 /// Lets standard output go where standard error does; what it was.
-pub fn exchange_stdout() -> Result<OwnedFd> {
+pub fn redirect_stdout_to_stderr() -> Result<OwnedFd> {
     let stdout = inherited(1)?;
     dup2(2, 1)?;
     Ok(stdout)

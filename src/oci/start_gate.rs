@@ -1,10 +1,10 @@
 //! Keeps a created container waiting until it is started.
 
 use super::VERSION;
-use super::hooks::{self, Hooks, Inside};
+use super::hooks::{self, ContainerContext, Hooks};
 use super::preserved::Preserved;
 use super::seccomp::Agent;
-use super::state::{App, Known, Phase, Place};
+use super::state::{ContainerDir, Phase, ProcessRef, Record};
 use crate::base::error::{Context, EXIT_FAILED, Error, Result};
 use crate::base::files;
 use crate::base::sys::process::{self, Identity};
@@ -24,8 +24,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The way from a container that is created to one that runs.
-pub(super) struct Door<'a> {
-    place: &'a Place,
+pub(super) struct StartGate<'a> {
+    directory: &'a ContainerDir,
     hooks: &'a Hooks,
     agent: Option<&'a Agent>,
     app: Option<AppIdentity>,
@@ -42,44 +42,44 @@ pub(super) struct AppIdentity {
 }
 
 struct Inner {
-    known: Known,
+    record: Record,
     created: bool,
     /// Who waits for what comes next: `create`, then `start`.
-    waiting: Option<UnixStream>,
+    client: Option<UnixStream>,
     /// Until the app has its own.
     preserved: Preserved,
 }
 
-impl<'a> Door<'a> {
+impl<'a> StartGate<'a> {
     pub fn new(
-        place: &'a Place,
+        directory: &'a ContainerDir,
         hooks: &'a Hooks,
         agent: Option<&'a Agent>,
-        known: Known,
+        record: Record,
         pid_file: Option<PathBuf>,
         preserved: Preserved,
         from: Option<(UnixListener, UnixStream)>,
-    ) -> Door<'a> {
-        let (listener, waiting) = from.unzip();
-        Door {
-            place,
+    ) -> StartGate<'a> {
+        let (listener, client) = from.unzip();
+        StartGate {
+            directory,
             hooks,
             agent,
             app: None,
             pid_file,
             listener,
             inner: Mutex::new(Inner {
-                known,
+                record,
                 created: false,
-                waiting,
+                client,
                 preserved,
             }),
         }
     }
 
     /// Hooks that are run in front of the app are run as it is.
-    pub fn with_app(self, app: AppIdentity) -> Door<'a> {
-        Door {
+    pub fn with_app(self, app: AppIdentity) -> StartGate<'a> {
+        StartGate {
             app: Some(app),
             ..self
         }
@@ -96,24 +96,24 @@ impl<'a> Door<'a> {
         if inner.created {
             return Ok(());
         }
-        self.place.remove()?;
-        if inner.known.app.is_some() {
-            inner.known.run_poststop();
+        self.directory.remove()?;
+        if inner.record.app.is_some() {
+            inner.record.run_poststop();
         }
         Ok(())
     }
 
     /// Tells who waits how it went. Who went away meanwhile hears nothing.
-    pub fn tell(&self, outcome: &Result<()>) -> bool {
-        let Some(mut waiting) = self.inner().waiting.take() else {
+    pub fn report(&self, outcome: &Result<()>) -> bool {
+        let Some(mut client) = self.inner().client.take() else {
             return false;
         };
         let line = format!("{}\n", message(outcome));
-        waiting.write_all(line.as_bytes()).is_ok()
+        client.write_all(line.as_bytes()).is_ok()
     }
 
     fn state(&self, phase: Phase) -> Value {
-        self.inner().known.document(phase)
+        self.inner().record.document(phase)
     }
 
     /// The state as the container sees it: the app is the first of its processes.
@@ -125,13 +125,13 @@ impl<'a> Door<'a> {
 
     fn created(&self, app: &Prepared, signals: &SignalFd) -> Result<()> {
         let pid = app.pid.as_raw();
-        self.inner().known.app = Some(App::of(pid)?);
+        self.inner().record.app = Some(ProcessRef::of(pid)?);
         signals::refuse(signals)?;
         if let Some(file) = &self.pid_file {
             // Who waits for the file reads it at once.
             files::replace(file, pid.to_string().as_bytes(), files::PUBLIC)?;
         }
-        self.place.write(&self.inner().known)?;
+        self.directory.write(&self.inner().record)?;
         self.inner().created = true;
         Ok(())
     }
@@ -166,51 +166,51 @@ impl<'a> Door<'a> {
             signals::refuse(signals)?;
             if start {
                 let (stream, _) = listener.accept().context(|| "accept(socket)")?;
-                self.inner().waiting = Some(stream);
+                self.inner().client = Some(stream);
                 return Ok(());
             }
         }
     }
 }
 
-impl Gate for Door<'_> {
+impl Gate for StartGate<'_> {
     fn adopts(&self) -> bool {
         self.listener.is_some()
     }
 
     fn grouped(&self, made: &Made) -> Result<()> {
-        self.inner().known.cgroup = Some(made.clone());
-        self.place.write(&self.inner().known)
+        self.inner().record.cgroup = Some(made.clone());
+        self.directory.write(&self.inner().record)
     }
 
     fn has_hooks(&self) -> bool {
-        self.hooks.of_creation()
+        self.hooks.has_mount_hooks()
     }
 
     fn mounted(&self, app: &Prepared, root: &Path, signals: &SignalFd) -> Result<()> {
         let hooks = self.hooks;
-        self.inner().known.app = Some(App::of(app.pid.as_raw())?);
+        self.inner().record.app = Some(ProcessRef::of(app.pid.as_raw())?);
         let creating = self.state(Phase::Creating);
         hooks::run("prestart", &hooks.prestart, &creating, None)?;
         hooks::run("createRuntime", &hooks.create_runtime, &creating, None)?;
         let mut creating = self.state_inside(Phase::Creating);
         creating["rootfs"] = json!(root);
-        let bundle = self.inner().known.bundle.clone();
-        let inside = Inside {
+        let bundle = self.inner().record.bundle.clone();
+        let container = ContainerContext {
             process: app.pidfd.as_fd(),
             identity: &Identity::Caller,
             env: None,
             directory: &bundle,
         };
         let list = &hooks.create_container;
-        hooks::run("createContainer", list, &creating, Some(inside))?;
+        hooks::run("createContainer", list, &creating, Some(container))?;
         signals::refuse(signals)
     }
 
     fn pass(&self, app: &Prepared, signals: &SignalFd) -> Result<()> {
         self.created(app, signals)?;
         if let Some(listener) = &self.listener {
-            if !self.tell(&Ok(())) {
+            if !self.report(&Ok(())) {
                 return Err(Error::system(
                     "create",
                     "went away before it knew of its container",
@@ -218,10 +218,10 @@ impl Gate for Door<'_> {
             }
             self.await_start(listener, app, signals)?;
         }
-        let inside = self
+        let container = self
             .app
             .as_ref()
-            .map(|AppIdentity { identity, env }| Inside {
+            .map(|AppIdentity { identity, env }| ContainerContext {
                 process: app.pidfd.as_fd(),
                 identity,
                 env: Some(env),
@@ -232,7 +232,7 @@ impl Gate for Door<'_> {
             "startContainer",
             &self.hooks.start_container,
             &state,
-            inside,
+            container,
         )
     }
 
@@ -248,22 +248,22 @@ impl Gate for Door<'_> {
             "metadata": agent.metadata,
             "state": state,
         });
-        agent.tell(message.to_string().as_bytes(), listener.as_fd())
+        agent.send_state(message.to_string().as_bytes(), listener.as_fd())
     }
 
     fn passed(&self) -> Result<()> {
         // Who reads it sees the end of the app's, not of the supervisor's.
         process::close_stream(1).context(|| "dup2(/dev/null, 1)")?;
-        self.inner().known.started = true;
+        self.inner().record.started = true;
         self.inner().preserved.close();
-        self.place.write(&self.inner().known)?;
+        self.directory.write(&self.inner().record)?;
         let state = self.state(Phase::Running);
         match hooks::run("poststart", &self.hooks.poststart, &state, None) {
             Err(error) if self.hooks.poststart_is_strict => return Err(error.exit(EXIT_FAILED)),
             Err(error) => log::warn!("{error}"),
             Ok(()) => {}
         }
-        self.tell(&Ok(()));
+        self.report(&Ok(()));
         Ok(())
     }
 }
@@ -283,7 +283,7 @@ fn message(outcome: &Result<()>) -> Value {
 
 /// What the other end of a door says. That is a line and not all until its end: the app's process
 /// holds a copy of the end as long as it waits.
-pub(super) fn outcome(from: UnixStream) -> Result<()> {
+pub(super) fn read_outcome(from: UnixStream) -> Result<()> {
     let mut text = String::new();
     let read = BufReader::new(from).read_line(&mut text);
     read.context(|| "read(supervisor)")?;

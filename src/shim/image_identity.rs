@@ -15,16 +15,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// What tells an image from all others that its name ever meant.
-enum Mark {
+enum Evidence {
     Config(Digest),
     /// The name of what the snapshot lies on, and the ids that its owners may have been mapped to.
-    Layers(String, Option<Mapped>),
+    Layers(String, Option<IdMappings>),
 }
 
 /// Ids of a user namespace, as containerd 2 writes them into what it hashes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Mapped {
+struct IdMappings {
     uid_map: Vec<Range>,
     gid_map: Vec<Range>,
 }
@@ -39,29 +39,29 @@ struct Range {
     size: u32,
 }
 
-impl Mapped {
+impl IdMappings {
     /// Those of a container's specification, if it has some.
-    fn of(record: &Record) -> Option<Mapped> {
+    fn of(record: &Record) -> Option<IdMappings> {
         let spec: Value = serde_json::from_slice(&record.spec).ok()?;
         let map = |key: &str| {
             let mut map = Vec::<Range>::deserialize(&spec["linux"][key]).ok()?;
             map.sort_by_key(|range| range.container);
             Some(map)
         };
-        Some(Mapped {
+        Some(IdMappings {
             uid_map: map("uidMappings")?,
             gid_map: map("gidMappings")?,
         })
     }
 
     /// The name of the copy of a snapshot in containerd 2: the digest of a document about both.
-    fn copy_of(&self, parent: &str) -> String {
+    fn copied_snapshot(&self, parent: &str) -> String {
         #[derive(Serialize)]
         #[serde(rename_all = "PascalCase")]
         struct Copy<'a> {
             parent: &'a str,
             #[serde(rename = "IDMap")]
-            map: &'a Mapped,
+            map: &'a IdMappings,
         }
         let copy = Copy { parent, map: self };
         let text = serde_json::to_vec(&copy).expect("numbers and text are JSON");
@@ -70,58 +70,58 @@ impl Mapped {
 }
 
 /// The image that a container was created from.
-pub struct Meant {
+pub struct ImageIdentity {
     /// Its name in the container's record.
     pub name: String,
-    mark: Mark,
+    evidence: Evidence,
 }
 
-impl Meant {
+impl ImageIdentity {
     /// What containerd has kept of it.
-    pub fn of(containerd: &Containerd, id: &str) -> Result<Meant> {
+    pub fn of(containerd: &Containerd, id: &str) -> Result<ImageIdentity> {
         let record = containerd.container(id)?;
         let what = format!("container {id}");
         if record.image.is_empty() {
             return Err(Error::digest(what, "containerd knows no image of it")
                 .hint("a container is started from an image, never from a directory"));
         }
-        let mark = match (config(&record), record.snapshot.as_str()) {
-            (Some(config), _) => Mark::Config(config),
+        let evidence = match (config(&record), record.snapshot.as_str()) {
+            (Some(config), _) => Evidence::Config(config),
             (None, "") => {
                 let why = "it has no snapshot, which would tell what its image was";
                 return Err(Error::digest(what, why));
             }
             (None, snapshot) => {
                 let parent = containerd.parent(&record.snapshotter, snapshot)?;
-                Mark::Layers(parent, Mapped::of(&record))
+                Evidence::Layers(parent, IdMappings::of(&record))
             }
         };
-        Ok(Meant {
+        Ok(ImageIdentity {
             name: record.image,
-            mark,
+            evidence,
         })
     }
 
     /// Names under which containerd may have it.
     pub fn names(&self) -> Vec<String> {
-        match &self.mark {
-            Mark::Config(config) => vec![self.name.clone(), config.to_string()],
-            Mark::Layers(..) => vec![self.name.clone()],
+        match &self.evidence {
+            Evidence::Config(config) => vec![self.name.clone(), config.to_string()],
+            Evidence::Layers(..) => vec![self.name.clone()],
         }
     }
 
     /// Whether the image is the one with this config, of these layers.
-    pub fn is(&self, config: &Digest, diff_ids: &[Digest]) -> bool {
-        match &self.mark {
-            Mark::Config(meant) => meant == config,
-            Mark::Layers(parent, mapped) => {
+    pub fn matches(&self, config: &Digest, diff_ids: &[Digest]) -> bool {
+        match &self.evidence {
+            Evidence::Config(expected) => expected == config,
+            Evidence::Layers(parent, mapped) => {
                 let layers = chain_id(diff_ids);
                 let rest = parent.strip_prefix(&layers);
                 // containerd 1 writes the first ids behind the name of a copy.
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
                     || mapped
                         .as_ref()
-                        .is_some_and(|ids| ids.copy_of(&layers) == *parent)
+                        .is_some_and(|ids| ids.copied_snapshot(&layers) == *parent)
             }
         }
     }
@@ -156,10 +156,10 @@ mod tests {
         }
     }
 
-    fn meant(mark: Mark) -> Meant {
-        Meant {
+    fn identity(evidence: Evidence) -> ImageIdentity {
+        ImageIdentity {
             name: "registry.example/app:1".into(),
-            mark,
+            evidence,
         }
     }
 
@@ -173,21 +173,21 @@ mod tests {
     }
 
     #[test]
-    fn another_image_of_the_same_name_is_not_meant() {
+    fn another_image_of_the_same_name_does_not_match() {
         let [a, b] = [b"a", b"b"].map(|layer| Digest::sha256(layer));
-        let by_config = meant(Mark::Config(a));
-        assert!(by_config.is(&a, &[]) && !by_config.is(&b, &[]));
+        let by_config = identity(Evidence::Config(a));
+        assert!(by_config.matches(&a, &[]) && !by_config.matches(&b, &[]));
         assert_eq!(by_config.names(), [by_config.name.clone(), a.to_string()]);
         // printf "$A $B" | sha256sum
         let chain = "sha256:51c0c8ace48498d6f5fee6b0592cc06f2da0f3cbe09c5a34a97dce85c3889676";
-        let by_layers = meant(Mark::Layers(chain.into(), None));
-        assert!(by_layers.is(&a, &[a, b]));
-        assert!(!by_layers.is(&a, &[b, a]) && !by_layers.is(&a, &[a]));
-        assert!(!by_layers.is(&a, &[]));
-        let by_name = |name: String| meant(Mark::Layers(name, None));
-        assert!(by_name(String::new()).is(&a, &[]));
-        assert!(by_name(format!("{a}-1000-1000")).is(&b, &[a]));
-        assert!(!by_name(format!("{a}0")).is(&b, &[a]));
+        let by_layers = identity(Evidence::Layers(chain.into(), None));
+        assert!(by_layers.matches(&a, &[a, b]));
+        assert!(!by_layers.matches(&a, &[b, a]) && !by_layers.matches(&a, &[a]));
+        assert!(!by_layers.matches(&a, &[]));
+        let by_name = |name: String| identity(Evidence::Layers(name, None));
+        assert!(by_name(String::new()).matches(&a, &[]));
+        assert!(by_name(format!("{a}-1000-1000")).matches(&b, &[a]));
+        assert!(!by_name(format!("{a}0")).matches(&b, &[a]));
     }
 
     #[test]
@@ -209,12 +209,12 @@ mod tests {
                 spec: spec.into(),
                 ..record("")
             };
-            meant(Mark::Layers(copy.clone(), Mapped::of(&record)))
+            identity(Evidence::Layers(copy.clone(), IdMappings::of(&record)))
         };
-        assert!(of(spec(100_000)).is(&other, &[layer]));
-        assert!(!of(spec(100_000)).is(&other, &[other]));
-        assert!(!of(spec(100_001)).is(&other, &[layer]));
-        assert!(!of("{}".into()).is(&other, &[layer]));
-        assert!(!of(String::new()).is(&other, &[layer]));
+        assert!(of(spec(100_000)).matches(&other, &[layer]));
+        assert!(!of(spec(100_000)).matches(&other, &[other]));
+        assert!(!of(spec(100_001)).matches(&other, &[layer]));
+        assert!(!of("{}".into()).matches(&other, &[layer]));
+        assert!(!of(String::new()).matches(&other, &[layer]));
     }
 }

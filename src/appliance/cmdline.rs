@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// What the kernel keeps of a command line, its NUL included (COMMAND_LINE_SIZE of x86 and arm64):
 /// it cuts a longer one without a word.
-const LONGEST: usize = 2048;
+const MAX_LENGTH: usize = 2048;
 
 /// How soon an app has to end to be taken for one that does not run, where nobody says.
 const FALLBACK_WITHIN: Duration = Duration::from_secs(30);
@@ -54,7 +54,7 @@ pub enum OnExit {
 
 /// Where the store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum StoreLocation {
     /// A directory of the initramfs, or a block device.
     Path(PathBuf),
     /// The file system with that label, or the partition with that name.
@@ -63,7 +63,7 @@ pub enum Place {
 
 /// What the machine is to do.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Orders {
+pub struct Settings {
     /// What is launched.
     pub image: Digest,
     /// What is launched where the image cannot be, or soon ends.
@@ -71,7 +71,7 @@ pub struct Orders {
     /// How soon.
     pub fallback_within: Duration,
     /// Where both are.
-    pub store: Place,
+    pub store: StoreLocation,
     /// The value of `ip=`.
     pub address: Option<Vec<u8>>,
     /// Options of `imrun run`.
@@ -103,9 +103,9 @@ fn exit_named(value: &[u8]) -> Option<OnExit> {
 /// # Errors
 /// The first word of imrun's that is unknown, wrong, there twice or missing, by its name; never
 /// with the value of an `imrun.env.*`.
-pub fn parse(line: &[u8]) -> Result<Orders> {
+pub fn parse(line: &[u8]) -> Result<Settings> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
-    if line.len() >= LONGEST - 1 {
+    if line.len() >= MAX_LENGTH - 1 {
         return Err(Error::usage(
             "kernel command line",
             format_args!("is {} bytes long, and the kernel cuts it there", line.len()),
@@ -113,16 +113,16 @@ pub fn parse(line: &[u8]) -> Result<Orders> {
         .hint("leave out what the image can say itself"));
     }
     let (words, arguments) = words(line);
-    let mut draft = Draft::default();
+    let mut builder = SettingsBuilder::default();
     for word in &words {
         match (word.name.strip_prefix(b"imrun."), &word.value) {
-            (Some(name), value) => draft.take(name, value.as_deref())?,
+            (Some(name), value) => builder.take(name, value.as_deref())?,
             // Of several the kernel takes the last one, too.
-            (None, Some(value)) if word.name == b"ip" => draft.address = Some(value.clone()),
+            (None, Some(value)) if word.name == b"ip" => builder.address = Some(value.clone()),
             (None, _) => {}
         }
     }
-    draft.finish(arguments)
+    builder.finish(arguments)
 }
 
 /// The parameters that the command line has for a module (modprobe(8)): `NAME.PARAMETER=VALUE` gives
@@ -197,13 +197,13 @@ fn words(line: &[u8]) -> (Vec<Word>, Vec<Vec<u8>>) {
     (ours, rest)
 }
 
-/// Orders, as far as they were read.
+/// Settings, as far as they were read.
 #[derive(Default)]
-struct Draft {
+struct SettingsBuilder {
     image: Option<Digest>,
     fallback: Option<Digest>,
     within: Option<Duration>,
-    store: Option<Place>,
+    store: Option<StoreLocation>,
     exit: Option<OnExit>,
     address: Option<Vec<u8>>,
     variables: Vec<OsString>,
@@ -211,7 +211,7 @@ struct Draft {
     options: Vec<OsString>,
 }
 
-impl Draft {
+impl SettingsBuilder {
     /// `name` is what is behind `imrun.`.
     fn take(&mut self, name: &[u8], value: Option<&[u8]>) -> Result<()> {
         let name = String::from_utf8_lossy(name).into_owned();
@@ -289,7 +289,7 @@ impl Draft {
         self.options.push(option);
     }
 
-    fn finish(self, arguments: Vec<Vec<u8>>) -> Result<Orders> {
+    fn finish(self, arguments: Vec<Vec<u8>>) -> Result<Settings> {
         let missing = |name: &str, hint: &str| {
             Error::usage(
                 format_args!("imrun.{name}"),
@@ -322,13 +322,13 @@ impl Draft {
             option.push(variable);
             options.push(option);
         }
-        Ok(Orders {
+        Ok(Settings {
             image,
             fallback: self.fallback,
             fallback_within: self.within.unwrap_or(FALLBACK_WITHIN),
             store: self
                 .store
-                .unwrap_or_else(|| Place::Path(crate::base::paths::STORE.into())),
+                .unwrap_or_else(|| StoreLocation::Path(crate::base::paths::STORE.into())),
             address: self.address,
             options,
             arguments: arguments.into_iter().map(OsString::from_vec).collect(),
@@ -336,11 +336,13 @@ impl Draft {
     }
 }
 
-fn place(text: &str) -> Option<Place> {
+fn place(text: &str) -> Option<StoreLocation> {
     match text.strip_prefix("LABEL=") {
         Some("") => None,
-        Some(label) => Some(Place::Label(label.into())),
-        None => text.starts_with('/').then(|| Place::Path(text.into())),
+        Some(label) => Some(StoreLocation::Label(label.into())),
+        None => text
+            .starts_with('/')
+            .then(|| StoreLocation::Path(text.into())),
     }
 }
 
