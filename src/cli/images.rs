@@ -178,7 +178,7 @@ impl Mount {
     /// Mounts the verified root, read-only.
     pub fn execute(self, global: &Global) -> Result<u8> {
         if !geteuid().is_root() {
-            return Err(Error::unsupported("imrun mount", "takes root"));
+            return Err(Error::unsupported("imrun mount", "needs root"));
         }
         let store = global.store();
         let image = Image::load(&store, &digest(global, &self.image)?)?;

@@ -1,4 +1,4 @@
-//! What the commands do to containers.
+//! Operations of the OCI runtime on containers: create, run, start, kill, delete, pause, list.
 
 use super::config::{Config, ParseContext};
 use super::preserved::Preserved;
@@ -32,29 +32,29 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Bytes of a config.json that are read.
+/// Maximum size of a config.json, in bytes.
 pub const MAX_CONFIG: u64 = 8 << 20;
-/// How long a supervisor may take to clean up behind its container: the drain, and then some.
+/// Time limit for a supervisor to clean up after its container: the drain of 5 s, and a reserve.
 const CLEANUP: Duration = Duration::from_secs(20);
 
-/// What the host decides, whatever a bundle says.
+/// Settings that the host decides; a bundle cannot change them.
 pub struct Host {
-    /// The image store.
+    /// Image store.
     pub store: Store,
-    /// The runtime state.
+    /// Directory of the runtime state.
     pub root: PathBuf,
-    /// Where lines and records go.
+    /// Sinks of output lines and records.
     pub sinks: Vec<SinkUrl>,
-    /// What containers may do beyond their user's rights, if their bundle lets them too.
+    /// Capabilities that an app may have, if its bundle allows them too.
     pub capabilities: Capabilities,
-    /// What becomes of an app that tries to change a file system.
+    /// Reaction to an app that tries to change a file system.
     pub on_write: OnWrite,
-    /// `--systemd-cgroup`.
+    /// True with `--systemd-cgroup`.
     pub systemd: bool,
 }
 
 impl Host {
-    /// The capabilities of `IMRUN_CAP_ADD`: names between spaces or commas.
+    /// Parses the value of `IMRUN_CAP_ADD`: names separated by spaces or commas.
     pub fn capabilities(names: &str) -> Result<Capabilities> {
         let names = names.split([' ', ',']).filter(|name| !name.is_empty());
         let parse = |name| {
@@ -67,21 +67,21 @@ impl Host {
     }
 }
 
-/// What is to be created.
+/// Arguments of `create` and `run`.
 pub struct CreateOptions {
-    /// As the caller names it.
+    /// Container ID, chosen by the caller.
     pub id: String,
-    /// The bundle's directory.
+    /// Directory of the bundle.
     pub bundle: PathBuf,
-    /// Gets the app's process id.
+    /// File that gets the app's process id.
     pub pid_file: Option<PathBuf>,
-    /// The image that it has to be, whatever the bundle says.
+    /// Image that the caller demands; it overrides the bundle's root.
     pub image: Option<Digest>,
-    /// What it gets of the caller's.
+    /// Descriptors that the app gets from the caller.
     pub preserved: Preserved,
 }
 
-/// A container that was read, and not yet made.
+/// A container whose bundle is parsed, and which is not created yet.
 struct ParsedContainer<'a> {
     host: &'a Host,
     options: CreateOptions,
@@ -171,7 +171,7 @@ impl<'a> ParsedContainer<'a> {
         })
     }
 
-    /// Launches the container behind a door, and watches over it; the app's exit code.
+    /// Launches the container behind a start gate and supervises it. Returns the app's exit code.
     fn launch(self, from: Option<(std::os::unix::net::UnixListener, UnixStream)>) -> Result<u8> {
         let Config {
             subject,
@@ -252,7 +252,7 @@ impl<'a> ParsedContainer<'a> {
             .map(|outcome| outcome.code);
         if let Err(error) = &outcome {
             gate.abandon()?;
-            // Who hears of it there tells it on.
+            // The client of the gate reports it.
             if gate.report(&Err(error.clone())) {
                 return Ok(error.exit);
             }
@@ -261,7 +261,7 @@ impl<'a> ParsedContainer<'a> {
     }
 }
 
-/// As whom the app runs.
+/// Returns the app's user, capabilities and environment.
 fn identity(process: &Process, capabilities: Capabilities) -> AppIdentity {
     let owned = |(name, value): (&OsStr, &OsStr)| (name.to_owned(), value.to_owned());
     AppIdentity {
@@ -275,7 +275,7 @@ fn identity(process: &Process, capabilities: Capabilities) -> AppIdentity {
     }
 }
 
-/// A pipe is the app's; all else is not, as nobody but the runtime knows what it is.
+/// Returns standard input if it is a pipe. Anything else belongs to the runtime's caller, and the app gets none.
 fn app_stdin() -> Result<Option<OwnedFd>> {
     if stdin_is_pipe()? {
         stdin::pipe().map(Some)
@@ -289,7 +289,7 @@ fn stdin_is_pipe() -> Result<bool> {
     Ok(SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()) == SFlag::S_IFIFO)
 }
 
-/// Makes a container that waits for [`start`]; its supervisor stays behind.
+/// Creates a container that waits for [`start`]. Its supervisor keeps running.
 pub fn create(host: &Host, options: CreateOptions) -> Result<()> {
     require_root()?;
     Runtime::open(&host.root)?.sweep()?;
@@ -301,7 +301,7 @@ pub fn create(host: &Host, options: CreateOptions) -> Result<()> {
     made
 }
 
-/// Forks the supervisor, and hears from it.
+/// Forks the supervisor and waits until it reports that the container is created.
 fn fork_supervisor(
     host: &Host,
     directory: &ContainerDir,
@@ -315,7 +315,7 @@ fn fork_supervisor(
     })();
     let (listener, ours, theirs) = match prepared {
         Ok(prepared) => prepared,
-        // The first error is the one to tell.
+        // The first error is the one to report.
         Err(error) => return directory.remove().and(Err(error)),
     };
     if process::fork().context(|| "fork()")?.is_none() {
@@ -327,18 +327,18 @@ fn fork_supervisor(
     start_gate::read_outcome(ours)
 }
 
-/// The supervisor's whole life; its exit code.
+/// Runs the supervisor in its own session. Returns its exit code.
 fn supervise(
     host: &Host,
     parsed: ParsedContainer<'_>,
     from: (std::os::unix::net::UnixListener, UnixStream),
 ) -> u8 {
-    // It outlives the session of who called.
+    // The supervisor outlives its caller's session.
     if let Err(errno) = nix::unistd::setsid() {
         log::warn!("setsid(): {}", errno.desc());
     }
     if !host.sinks.iter().any(SinkUrl::is_bare) && !stdin_is_pipe().is_ok_and(|pipe| pipe) {
-        // Whoever reads the caller's pipes sees their end: there is nothing to be kept of it.
+        // The supervisor needs none of the caller's pipes; their readers must see the end of file.
         if let Err(errno) = process::close_stdio() {
             log::warn!("dup2(/dev/null): {}", errno.desc());
         }
@@ -349,7 +349,7 @@ fn supervise(
     })
 }
 
-/// Creates, starts, watches over and deletes a container, unless it is to be kept; the app's exit code.
+/// Creates, starts and supervises a container, and deletes it unless `keep`. Returns the app's exit code.
 pub fn run(host: &Host, options: CreateOptions, keep: bool) -> Result<u8> {
     require_root()?;
     Runtime::open(&host.root)?.sweep()?;
@@ -359,14 +359,14 @@ pub fn run(host: &Host, options: CreateOptions, keep: bool) -> Result<u8> {
     let lock = directory.make()?;
     let code = directory.write(&record).and_then(|()| parsed.launch(None));
     drop(lock);
-    // What was never created is gone already.
+    // A container whose creation failed is removed already.
     if !keep && directory.exists() {
         remove(&directory, &record)?;
     }
     code
 }
 
-/// Lets a created container go on, and waits until its program was executed.
+/// Starts a created container, and waits until it has executed its program.
 pub fn start(root: &Path, id: &str) -> Result<()> {
     let (directory, record, phase) = find(root, id)?;
     if phase != Phase::Created {
@@ -375,17 +375,16 @@ pub fn start(root: &Path, id: &str) -> Result<()> {
     start_gate::read_outcome(directory.connect()?)
 }
 
-/// The container's state, as the specification has it.
+/// Returns the container's state (runtime-spec, runtime.md).
 pub fn state(root: &Path, id: &str) -> Result<Value> {
     let (_, record, phase) = find(root, id)?;
     Ok(record.document(phase))
 }
 
-/// A bundle says which ids, namespaces and cgroups its container has, and an ordinary user has few of
-/// them to give.
+/// Refuses users other than root: they do not have the ids, namespaces and cgroups that a bundle asks for.
 fn require_root() -> Result<()> {
     if ids::is_ordinary()? {
-        Err(Error::unsupported("create", "takes root of the host")
+        Err(Error::unsupported("create", "needs root of the host")
             .hint("imrun run launches an image of the store without root"))
     } else {
         Ok(())
@@ -396,7 +395,7 @@ fn require_root() -> Result<()> {
 pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
     let (_, record, phase) = find(root, id)?;
     let Some(app) = record.app.filter(|_| phase != Phase::Stopped) else {
-        // Whatever is left of it goes with its first process.
+        // The kernel ends all processes of the container with its first one.
         return if all {
             Ok(())
         } else {
@@ -417,7 +416,7 @@ pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
 fn send(app: ProcessRef, signal: i32) -> Result<()> {
     let pid = app.pid;
     let sent = process::pidfd_open(pid).and_then(|pidfd| {
-        // What the number meant before it was opened may be another process.
+        // Another process may have got the number before the descriptor was opened.
         if app.is_alive() {
             process::pidfd_send_signal(pidfd.as_fd(), signal)
         } else {
@@ -430,7 +429,7 @@ fn send(app: ProcessRef, signal: i32) -> Result<()> {
     }
 }
 
-/// Forgets a container that has ended; one that has not only with `force`, or before its start.
+/// Deletes a stopped or created container. With `force`, kills it first if it runs.
 pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
     let (directory, record, phase) = match find(root, id) {
         Ok(found) => found,
@@ -455,16 +454,16 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
             "its supervisor does not end",
         ));
     }
-    // Of supervisors that were killed.
+    // Killed supervisors leave state behind.
     Runtime::open(root)?.sweep()?;
     remove(&directory, &record)
 }
 
-/// Ends a container that is being created, by ending who creates it: that one knows what it has made.
+/// Ends a container that is being created. Its supervisor gets SIGTERM first, so that it can clean up.
 fn end_creation(directory: &ContainerDir, record: &Record) -> Result<()> {
     let deadline = Instant::now() + CLEANUP;
     let mut supervisor = record.supervisor;
-    // For a moment it is there, and has not said who it is.
+    // The supervisor locks the directory before it writes its process id.
     while supervisor.is_none() && directory.has_supervisor()? && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
         supervisor = directory.read()?.supervisor;
@@ -476,18 +475,18 @@ fn end_creation(directory: &ContainerDir, record: &Record) -> Result<()> {
     if directory.await_supervisor(CLEANUP / 2)? {
         return Ok(());
     }
-    // Of a hook that does not end, say. The kernel ends the container with it.
+    // A hook may hang, for example. The kernel ends the container with its supervisor.
     send(supervisor, libc::SIGKILL)
 }
 
-/// Forgets a container, and runs what its bundle has for then.
+/// Removes a container's directory, then runs the bundle's `poststop` hooks.
 fn remove(directory: &ContainerDir, record: &Record) -> Result<()> {
     directory.remove()?;
     record.run_poststop();
     Ok(())
 }
 
-/// Lets no process of a running container run, or lets them run again.
+/// Freezes or thaws all processes of a running container.
 pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
     let (_, record, phase) = find(root, id)?;
     let fits = if frozen {
@@ -505,17 +504,17 @@ pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
     }
 }
 
-/// The processes of a container, by the host's numbers.
+/// Returns the process ids of a container in the host's pid namespace.
 pub fn processes(root: &Path, id: &str) -> Result<Vec<i32>> {
     let (_, record, _) = find(root, id)?;
     let cgroup = record.existing_cgroup()?;
     cgroup.map_or(Ok(Vec::new()), |cgroup| cgroup.processes())
 }
 
-/// The states of all containers.
+/// Returns the states of all containers.
 pub fn list(root: &Path) -> Result<Vec<Value>> {
     let states = super::state::list(root)?;
-    // One that is deleted meanwhile is none.
+    // Another process may delete a container meanwhile.
     Ok(states
         .iter()
         .filter_map(|id| state(root, id).ok())
@@ -536,7 +535,7 @@ fn wrong_status(record: &Record, phase: Phase, command: &str) -> Error {
         format_args!("the container is {}", phase.as_str()),
     );
     match (command, phase) {
-        // containerd knows this wording of runc's.
+        // containerd matches this text of runc.
         ("kill", Phase::Stopped) => {
             Error::usage(format_args!("kill {id}"), "container not running")
         }

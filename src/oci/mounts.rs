@@ -1,5 +1,5 @@
-//! `mounts` of config.json: what of them a container has that nothing can be written in, and into
-//! which nothing of the host's comes.
+//! `mounts` of config.json. A container has nothing writable and nothing of the host: each mount is provided by
+//! the runtime anyway, bound read-only (files for name resolution), left out, or refused.
 
 use super::config::{Changes, ParseContext, refuse};
 use crate::base::error::Result;
@@ -16,17 +16,17 @@ struct Mount<'a> {
     options: Vec<String>,
 }
 
-/// What becomes of it.
+/// Decision about a mount.
 enum Handling {
-    /// The runtime has one of its own there.
+    /// The runtime mounts its own there.
     Provided,
-    /// It is bound, read-only.
+    /// The file is bound read-only.
     Name(NameFile),
-    /// It is left out: what was asked for.
+    /// The mount is left out and reported under this name.
     Omitted(&'static str),
 }
 
-/// The file systems that show the container itself: every container has them, at their own places.
+/// File systems that every container has: type and mount point.
 const PROVIDED: [(&str, &str); 5] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
@@ -35,7 +35,7 @@ const PROVIDED: [(&str, &str); 5] = [
     ("tmpfs", "/dev"),
 ];
 
-/// Files that engines put there for themselves.
+/// Files that engines mount for their own use.
 const ENGINE_FILES: [&str; 3] = ["/run/.containerenv", "/.dockerenv", "/dev/termination-log"];
 
 pub(super) fn read(
@@ -107,7 +107,7 @@ impl<'a> Mount<'a> {
             "mqueue" => Ok(Handling::Omitted("message queues")),
             kind => Err(refuse(
                 format_args!("mounts, {place:?}"),
-                format_args!("a container has no {kind:?} but the runtime's own"),
+                format_args!("a container has no file system of type {kind:?} except the runtime's own"),
             )),
         }
     }
@@ -128,10 +128,10 @@ impl<'a> Mount<'a> {
             .any(|path| Path::new(path) == self.destination)
             || self.is_termination_log()
         {
-            return Ok(Handling::Omitted("a file of the engine's"));
+            return Ok(Handling::Omitted("a file of the engine"));
         }
         if self.destination == Path::new("/dev/shm") {
-            return Ok(Handling::Omitted("memory that is shared as files"));
+            return Ok(Handling::Omitted("shared memory files"));
         }
         let writable = !self.has("ro") && !self.has("rro");
         if writable && (context.is_directory)(&context.directory.join(self.source)) {
@@ -140,7 +140,7 @@ impl<'a> Mount<'a> {
         let error = refuse(
             format_args!("mounts, {:?}", self.destination),
             format_args!(
-                "{:?} of the host would be configuration that no digest names",
+                "{:?} of the host would be configuration outside the image's digest",
                 self.source
             ),
         );
@@ -148,13 +148,14 @@ impl<'a> Mount<'a> {
             Some(path) if path.starts_with("/var/run/secrets/kubernetes.io") => {
                 "automountServiceAccountToken: false"
             }
-            // Podman adds an entry for a user whom the image does not know.
-            Some("/etc/passwd" | "/etc/group") => "podman run --passwd=false leaves it out; bake the user into the image, or run by numbers",
-            _ => "bake files into the image, configure by environment variables",
+            // Podman adds an entry for a user that the image does not have.
+            Some("/etc/passwd" | "/etc/group") => "podman run --passwd=false omits it; bake the user into the image, or use numeric ids",
+            _ => "bake files into the image, or configure by environment variables",
         }))
     }
 
-    /// Kubernetes lets a pod choose where it is, and the host's side is always here.
+    /// Returns true for the termination log of Kubernetes: a pod chooses its destination, but the source has a
+    /// fixed form.
     fn is_termination_log(&self) -> bool {
         let parts: Vec<_> = self
             .source

@@ -1,4 +1,4 @@
-//! Keeps a created container waiting until it is started.
+//! The start gate: a created container waits at it until `start`.
 
 use super::VERSION;
 use super::hooks::{self, ContainerContext, Hooks};
@@ -23,19 +23,19 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The way from a container that is created to one that runs.
+/// Steps of a launch between the creation and the start of a container: hooks, state file, reports to clients.
 pub(super) struct StartGate<'a> {
     directory: &'a ContainerDir,
     hooks: &'a Hooks,
     agent: Option<&'a Agent>,
     app: Option<AppIdentity>,
     pid_file: Option<PathBuf>,
-    /// Where `start` comes in; without, the container starts as soon as it is created.
+    /// Socket that `start` connects to. `None` starts the container as soon as it is created.
     listener: Option<UnixListener>,
     inner: Mutex<Inner>,
 }
 
-/// As whom the app runs, and with which environment.
+/// The app's user, capabilities and environment.
 pub(super) struct AppIdentity {
     pub identity: Identity,
     pub env: Vec<(OsString, OsString)>,
@@ -44,9 +44,9 @@ pub(super) struct AppIdentity {
 struct Inner {
     record: Record,
     created: bool,
-    /// Who waits for what comes next: `create`, then `start`.
+    /// Connection to the command that waits for a report: `create`, then `start`.
     client: Option<UnixStream>,
-    /// Until the app has its own.
+    /// The supervisor's copies of the app's descriptors, closed once the app has its own.
     preserved: Preserved,
 }
 
@@ -77,7 +77,7 @@ impl<'a> StartGate<'a> {
         }
     }
 
-    /// Hooks that are run in front of the app are run as it is.
+    /// Sets the app's identity, with which `startContainer` hooks run.
     pub fn with_app(self, app: AppIdentity) -> StartGate<'a> {
         StartGate {
             app: Some(app),
@@ -85,12 +85,12 @@ impl<'a> StartGate<'a> {
         }
     }
 
-    /// Nothing can go wrong while it is held.
+    /// Locks the mutable part. No code panics while it holds the lock, so a poisoned lock is usable.
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets a container that was not created. Where hooks have seen it, those of its end are run.
+    /// Removes a container whose creation failed. If hooks have seen it, the `poststop` hooks run.
     pub fn abandon(&self) -> Result<()> {
         let inner = self.inner();
         if inner.created {
@@ -103,7 +103,7 @@ impl<'a> StartGate<'a> {
         Ok(())
     }
 
-    /// Tells who waits how it went. Who went away meanwhile hears nothing.
+    /// Sends the outcome to the waiting client. Returns false if there is none or it has gone away.
     pub fn report(&self, outcome: &Result<()>) -> bool {
         let Some(mut client) = self.inner().client.take() else {
             return false;
@@ -116,7 +116,7 @@ impl<'a> StartGate<'a> {
         self.inner().record.document(phase)
     }
 
-    /// The state as the container sees it: the app is the first of its processes.
+    /// Returns the state as seen inside the container, where the app has process id 1.
     fn state_inside(&self, phase: Phase) -> Value {
         let mut state = self.state(phase);
         state["pid"] = json!(1);
@@ -128,7 +128,7 @@ impl<'a> StartGate<'a> {
         self.inner().record.app = Some(ProcessRef::of(pid)?);
         signals::refuse(signals)?;
         if let Some(file) = &self.pid_file {
-            // Who waits for the file reads it at once.
+            // Callers read the file as soon as it exists, so it appears complete.
             files::replace(file, pid.to_string().as_bytes(), files::PUBLIC)?;
         }
         self.directory.write(&self.inner().record)?;
@@ -213,7 +213,7 @@ impl Gate for StartGate<'_> {
             if !self.report(&Ok(())) {
                 return Err(Error::system(
                     "create",
-                    "went away before it knew of its container",
+                    "exited before its container was created",
                 ));
             }
             self.await_start(listener, app, signals)?;
@@ -252,7 +252,7 @@ impl Gate for StartGate<'_> {
     }
 
     fn passed(&self) -> Result<()> {
-        // Who reads it sees the end of the app's, not of the supervisor's.
+        // Readers of the pipe must see its end when the app closes it, not when the supervisor does.
         process::close_stream(1).context(|| "dup2(/dev/null, 1)")?;
         self.inner().record.started = true;
         self.inner().preserved.close();
@@ -268,7 +268,7 @@ impl Gate for StartGate<'_> {
     }
 }
 
-/// One line of JSON: `{}`, or an error's parts.
+/// Encodes an outcome as JSON: `{}`, or the parts of an error.
 fn message(outcome: &Result<()>) -> Value {
     match outcome {
         Ok(()) => json!({}),
@@ -281,13 +281,13 @@ fn message(outcome: &Result<()>) -> Value {
     }
 }
 
-/// What the other end of a door says. That is a line and not all until its end: the app's process
-/// holds a copy of the end as long as it waits.
+/// Reads the outcome that a start gate sends. It reads one line, not to the end of file: the app's process
+/// holds a copy of the socket as long as it waits.
 pub(super) fn read_outcome(from: UnixStream) -> Result<()> {
     let mut text = String::new();
     let read = BufReader::new(from).read_line(&mut text);
     read.context(|| "read(supervisor)")?;
-    let gone = || Error::system("supervisor", "ended before it said how it went");
+    let gone = || Error::system("supervisor", "ended before it reported an outcome");
     let message: Value = serde_json::from_str(&text).map_err(|_| gone())?;
     let part = |key: &str| message[key].as_str();
     let Some((what, why)) = part("what").zip(part("why")) else {

@@ -124,12 +124,12 @@ fn a_bind_of_the_hosts_is_the_containers_own_only_at_the_very_same_place() {
         assert!(bind("/etc", place, &["ro"]).is_err(), "{place}");
     }
     for place in ["/run/.containerenv", "/.dockerenv", "/dev/termination-log"] {
-        assert_eq!(bind("x", place, &[]).unwrap(), "no a file of the engine's");
+        assert_eq!(bind("x", place, &[]).unwrap(), "no a file of the engine");
     }
     let log = "/var/lib/kubelet/pods/1/containers/app/2";
     assert_eq!(
         bind(log, "/log", &["rw"]).unwrap(),
-        "no a file of the engine's"
+        "no a file of the engine"
     );
     for other in [
         "/var/lib/kubelet/pods/1/volumes/app/2",
@@ -137,7 +137,7 @@ fn a_bind_of_the_hosts_is_the_containers_own_only_at_the_very_same_place() {
     ] {
         assert!(bind(other, "/log", &["rw"]).is_err(), "{other}");
     }
-    let memory = "no memory that is shared as files";
+    let memory = "no shared memory files";
     assert_eq!(bind("/x", "/dev/shm", &["ro"]).unwrap(), memory);
     // A directory is left out where it could be written, and refused where it would be read.
     assert_eq!(
