@@ -1,4 +1,4 @@
-//! Gives the machine the address that `ip=` says, where the kernel has not done so.
+//! Network setup by `ip=`, if the kernel has not done it.
 
 use super::address::{self, Address};
 use super::machine;
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DEVICES: &str = "/sys/class/net";
-/// How long an interface may take to show up.
+/// Time limit for an interface to appear.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where a kernel says what it was told, that understands `ip=` itself (Linux, net/ipv4/ipconfig.c).
+/// File of kernels that apply `ip=` themselves (Linux, net/ipv4/ipconfig.c).
 const KERNEL_CONFIGURED: &str = "/proc/net/pnp";
 
-/// Loopback, and the address that `ip=` says.
+/// Configures loopback, and the interface of `ip=`.
 pub fn configure(address: Option<&[u8]>) -> Result<()> {
     let socket = socket(
         AddressFamily::Inet,
@@ -67,7 +67,7 @@ fn servers(address: &Address) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// The one that is named, or the first by name that is not loopback; they are awaited.
+/// Waits for the named interface, or for any that is not loopback. Returns its name; the first by name.
 fn device(address: &Address) -> Result<String> {
     let deadline = Instant::now() + TIMEOUT;
     loop {
@@ -82,7 +82,7 @@ fn device(address: &Address) -> Result<String> {
             let name = address.device.as_deref().unwrap_or("ip=");
             return Err(Error::system(
                 name,
-                format_args!("there is no network interface for it after {TIMEOUT:?}"),
+                format_args!("no network interface for it appeared within {TIMEOUT:?}"),
             )
             .hint("the initramfs needs the modules of its bus and driver: docs/appliance.md"));
         }

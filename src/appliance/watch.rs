@@ -1,5 +1,4 @@
-//! The first process's own work: it reaps whoever is left behind, feeds the watchdog, and hears from
-//! the launch that it forked.
+//! Main loop of the first process: it reaps orphans, feeds the watchdog, and reads the status events of the launch.
 
 use crate::base::error::{Context, Result};
 use nix::errno::Errno;
@@ -14,30 +13,30 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Often enough for every watchdog: none waits less than a second.
+/// Interval of feeding the watchdog, in milliseconds. Watchdogs have timeouts of a second or more.
 const INTERVAL: u16 = 500;
 const WATCHDOG: &str = "/dev/watchdog";
 
-/// How a launch ended.
+/// Result of a launch.
 #[derive(Debug)]
 pub struct Ended {
-    /// The exit code of `imrun run`.
+    /// Exit code of `imrun run`.
     pub code: u8,
-    /// Why nothing of the image ran, or what failed later, as far as it was told.
+    /// Error of the refused or failed launch, if it was reported.
     pub error: Option<String>,
-    /// How long the app ran; None where it was not started.
+    /// Run time of the app; `None` if it was not started.
     pub ran: Option<Duration>,
 }
 
-/// Watches over a machine.
+/// Signals and watchdog of the machine.
 pub struct Watch {
     signals: SignalFd,
     watchdog: Option<File>,
-    /// Somebody asked for the machine's end.
+    /// True once a signal has asked for the machine's end.
     pub stopped: bool,
 }
 
-/// What a launch tells through `--status-fd`.
+/// Reader of the events that a launch writes to `--status-fd`.
 #[derive(Default)]
 struct StatusEvents {
     text: Vec<u8>,
@@ -46,8 +45,8 @@ struct StatusEvents {
 }
 
 impl Watch {
-    /// Signals are blocked from now on: the kernel drops those that its first process does not
-    /// expect. Ctrl-Alt-Del is one, too.
+    /// Blocks signals, so that the kernel keeps them for the first process, and turns Ctrl-Alt-Del into one. Opens the
+    /// watchdog, if there is one.
     pub fn new() -> Result<Watch> {
         let set: SigSet = [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM]
             .into_iter()
@@ -67,7 +66,7 @@ impl Watch {
         })
     }
 
-    /// Returns when the launch has ended that writes its status events to the other end of `status`.
+    /// Waits until the process `launch` has ended; it writes its status events to the other end of `status`.
     pub fn wait_for(&mut self, launch: Pid, status: OwnedFd) -> Result<Ended> {
         let (mut status, mut events) = (File::from(status), StatusEvents::default());
         let code = loop {
@@ -87,8 +86,8 @@ impl Watch {
         })
     }
 
-    /// Any byte will do (Documentation/watchdog/watchdog-api.rst). There is none that ends it: a
-    /// machine that hangs on its way down is started again.
+    /// Feeds the watchdog with a byte (Documentation/watchdog/watchdog-api.rst). imrun never stops it: it restarts a
+    /// machine that hangs during shutdown.
     fn feed_watchdog(&mut self) -> Result<()> {
         match &mut self.watchdog {
             Some(watchdog) => watchdog
@@ -111,7 +110,7 @@ impl Watch {
         }
     }
 
-    /// Passes a wish for the end on.
+    /// Forwards requests for the end to the launch, as SIGTERM.
     fn forward_signals(&mut self, launch: Pid) -> Result<()> {
         while let Some(info) = self.signals.read_signal().context(|| "read(signalfd)")? {
             if info.ssi_signo as i32 == Signal::SIGCHLD as i32 {
@@ -127,7 +126,7 @@ impl Watch {
     }
 }
 
-/// Reaps all who have ended; the exit code of the one that counts, if it is among them.
+/// Reaps all ended processes. Returns the exit code of `launch`, if it is one of them.
 fn reap(launch: Pid) -> Result<Option<u8>> {
     let mut code = None;
     loop {
@@ -144,7 +143,7 @@ fn reap(launch: Pid) -> Result<Option<u8>> {
 }
 
 impl StatusEvents {
-    /// Reads what there is: `status` does not block.
+    /// Reads all available events; `status` does not block.
     fn read(&mut self, status: &mut File) -> Result<()> {
         match status.read_to_end(&mut self.text) {
             Err(error) if error.kind() != ErrorKind::WouldBlock => {
@@ -171,7 +170,7 @@ impl StatusEvents {
         match event["event"].as_str() {
             Some("started") => self.started = Some(Instant::now()),
             Some("refused") => self.error = event["error"].as_str().map(String::from),
-            // The others are for the sink, which has them.
+            // The other events are in the sink.
             _ => {}
         }
     }

@@ -1,9 +1,9 @@
-//! Which image a container was created from. Its record in containerd has the image's name, which
-//! may have got another meaning since; but the image that was meant then can be known again:
+//! Identity of the image that a container was created from. containerd stores the image's name, which may refer
+//! to another image by now. Two facts still identify the original image:
 //!
-//! - CRI keeps the digest of its config, and gives every image that digest as a name.
-//! - Any container's snapshot lies on one that is named by the image's layers, or on a copy of that with the owners
-//!   of a user namespace, whose name is made of both.
+//! - CRI stores the digest of the image's config, which is also a name of the image.
+//! - The container's snapshot has a parent named after the image's layers, or a copy of that parent for the owners
+//!   of a user namespace, named after both.
 //!
 //! Source: containerd, internal/cri/store/container/metadata.go, client/container_opts.go,
 //! client/snapshotter_opts_unix.go, and container_opts_unix.go of 1.7; image-spec, config.md, Layer ChainID.
@@ -14,14 +14,14 @@ use crate::base::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What tells an image from all others that its name ever meant.
+/// Fact that distinguishes an image from all others of the same name.
 enum Evidence {
     Config(Digest),
-    /// The name of what the snapshot lies on, and the ids that its owners may have been mapped to.
+    /// Name of the snapshot's parent, and the id mappings that may be part of it.
     Layers(String, Option<IdMappings>),
 }
 
-/// Ids of a user namespace, as containerd 2 writes them into what it hashes.
+/// Id mappings of a user namespace, in the form that containerd 2 hashes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct IdMappings {
@@ -40,7 +40,7 @@ struct Range {
 }
 
 impl IdMappings {
-    /// Those of a container's specification, if it has some.
+    /// Reads the mappings from a container's specification, if it has any.
     fn of(record: &Record) -> Option<IdMappings> {
         let spec: Value = serde_json::from_slice(&record.spec).ok()?;
         let map = |key: &str| {
@@ -54,7 +54,7 @@ impl IdMappings {
         })
     }
 
-    /// The name of the copy of a snapshot in containerd 2: the digest of a document about both.
+    /// Returns the name that containerd 2 gives to a copy of a snapshot: the digest of a document about both.
     fn copied_snapshot(&self, parent: &str) -> String {
         #[derive(Serialize)]
         #[serde(rename_all = "PascalCase")]
@@ -69,26 +69,26 @@ impl IdMappings {
     }
 }
 
-/// The image that a container was created from.
+/// Identity of the image that a container was created from.
 pub struct ImageIdentity {
-    /// Its name in the container's record.
+    /// Name of the image in the container's record.
     pub name: String,
     evidence: Evidence,
 }
 
 impl ImageIdentity {
-    /// What containerd has kept of it.
+    /// Reads the identity from containerd's record of the container.
     pub fn of(containerd: &Containerd, id: &str) -> Result<ImageIdentity> {
         let record = containerd.container(id)?;
         let what = format!("container {id}");
         if record.image.is_empty() {
-            return Err(Error::digest(what, "containerd knows no image of it")
+            return Err(Error::digest(what, "has no image in containerd")
                 .hint("a container is started from an image, never from a directory"));
         }
         let evidence = match (config(&record), record.snapshot.as_str()) {
             (Some(config), _) => Evidence::Config(config),
             (None, "") => {
-                let why = "it has no snapshot, which would tell what its image was";
+                let why = "it has no snapshot, which would identify its image";
                 return Err(Error::digest(what, why));
             }
             (None, snapshot) => {
@@ -102,7 +102,7 @@ impl ImageIdentity {
         })
     }
 
-    /// Names under which containerd may have it.
+    /// Returns the names under which containerd may have the image.
     pub fn names(&self) -> Vec<String> {
         match &self.evidence {
             Evidence::Config(config) => vec![self.name.clone(), config.to_string()],
@@ -110,14 +110,14 @@ impl ImageIdentity {
         }
     }
 
-    /// Whether the image is the one with this config, of these layers.
+    /// Returns true if an image with this config and these layers is the container's.
     pub fn matches(&self, config: &Digest, diff_ids: &[Digest]) -> bool {
         match &self.evidence {
             Evidence::Config(expected) => expected == config,
             Evidence::Layers(parent, mapped) => {
                 let layers = chain_id(diff_ids);
                 let rest = parent.strip_prefix(&layers);
-                // containerd 1 writes the first ids behind the name of a copy.
+                // containerd 1 appends the first ids to the name of a copy.
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
                     || mapped
                         .as_ref()
@@ -127,13 +127,13 @@ impl ImageIdentity {
     }
 }
 
-/// What CRI says that the container's image is.
+/// Returns the digest of the image's config from CRI's metadata.
 fn config(record: &Record) -> Option<Digest> {
     let known: Value = serde_json::from_slice(&record.cri).ok()?;
     known["Metadata"]["ImageRef"].as_str()?.parse().ok()
 }
 
-/// The name of layers that lie on one another; empty for none.
+/// Returns the ChainID of layers (image-spec, config.md); empty for no layers.
 fn chain_id(diff_ids: &[Digest]) -> String {
     let over = |below: String, layer: &Digest| match below.as_str() {
         "" => layer.to_string(),

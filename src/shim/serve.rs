@@ -1,4 +1,4 @@
-//! The shim's own life: the server, the reaper, the end.
+//! The shim as a server: sockets, the reaper, shutdown.
 
 use super::events::Events;
 use super::flags::Flags;
@@ -15,7 +15,7 @@ use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the last events may take.
+/// Time limit for publishing the last events.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves a pod until containerd ends it.

@@ -1,4 +1,4 @@
-//! containerd's task API (version 2): what each call does.
+//! Implementation of containerd's task API (version 2).
 
 use super::events;
 use super::metrics;
@@ -19,7 +19,7 @@ use containerd_shim_protos::ttrpc::{self, Code, TtrpcContext};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What the calls act on.
+/// The task service of a pod.
 pub struct Service {
     pod: Arc<Pod>,
     runtime: Runtime,
@@ -28,7 +28,7 @@ pub struct Service {
 
 type Answer<T> = ttrpc::Result<T>;
 
-/// An error as containerd shows it.
+/// Converts an error to a ttrpc status.
 fn refusal(error: Error) -> ttrpc::Error {
     let code = match error.reason {
         Reason::Usage if error.why.ends_with("does not exist") => Code::NOT_FOUND,
@@ -42,7 +42,7 @@ fn refusal(error: Error) -> ttrpc::Error {
     get_rpc_status(code, text)
 }
 
-/// What imrun never does.
+/// Refuses a call that imrun does not implement.
 fn refuse<T>(what: &str, why: &str) -> Answer<T> {
     Err(get_rpc_status(
         Code::UNIMPLEMENTED,
@@ -50,7 +50,7 @@ fn refuse<T>(what: &str, why: &str) -> Answer<T> {
     ))
 }
 
-/// There are no processes but the container's own.
+/// Refuses an exec ID: a container has no processes besides its own.
 fn require_init(exec_id: &str) -> Result<()> {
     match exec_id {
         "" => Ok(()),
@@ -62,7 +62,7 @@ fn require_init(exec_id: &str) -> Result<()> {
 }
 
 impl Service {
-    /// Acts on a pod.
+    /// Returns the service of a pod.
     pub fn new(pod: Arc<Pod>, runtime: Runtime, watch: Watch) -> Service {
         Service {
             pod,
@@ -76,7 +76,7 @@ impl Service {
         let creation = self.pod.begin_creation(id);
         check(request)?;
         let watch = self.pod.watch_exits();
-        // What containerd has unpacked for it (request.rootfs) is never mounted.
+        // request.rootfs, which containerd has unpacked, is never mounted.
         let image = self.runtime.image(&self.pod, id)?;
         let streams = Streams {
             stdin: request.stdin.clone(),
@@ -122,10 +122,10 @@ impl Service {
         let status = self.state_of(id)?.status.enum_value();
         if matches!(status, Ok(Status::RUNNING | Status::PAUSED)) {
             let error = Error::policy(format_args!("container {id:?}"), "is running");
-            return Err(error.hint("it is killed first"));
+            return Err(error.hint("kill it first"));
         }
         self.runtime.delete(&self.pod, id, &bundle)?;
-        // It has ended by now, but may not be reaped yet.
+        // The process has ended, but may not be reaped yet.
         let exit = self.pod.await_end(id)?;
         let pid = self.pod.with(id, |container| container.pid as u32)?;
         let exited_at = MessageField::some(events::timestamp(exit.at));
@@ -147,7 +147,7 @@ impl Service {
 
     fn state_of(&self, id: &str) -> Result<StateResponse> {
         if self.pod.is_creating(id) {
-            // Who closes its standard input asks for it first.
+            // A client that closes standard input queries the state first.
             return Ok(StateResponse {
                 id: id.to_owned(),
                 status: EnumOrUnknown::new(Status::CREATED),
@@ -193,7 +193,7 @@ impl Service {
         kill(&self.runtime.root, &request.id, signal, request.all)
     }
 
-    /// Where a container's cgroup is.
+    /// Returns the directory of a container's cgroup.
     fn cgroup(&self, id: &str) -> Result<PathBuf> {
         let known = ContainerDir::of(&self.runtime.root, id)?.read()?;
         let none = || Error::usage(format_args!("container {id:?}"), "has no cgroup yet");
@@ -201,7 +201,7 @@ impl Service {
     }
 }
 
-/// What a container cannot have.
+/// Refuses requests for terminals and checkpoints.
 fn check(request: &CreateTaskRequest) -> Result<()> {
     if request.terminal {
         return Err(Error::policy("terminal", "a container has no terminal")
@@ -286,8 +286,8 @@ impl Task for Service {
     fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Answer<PidsResponse> {
         let mut pids = processes(&self.runtime.root, &request.id).map_err(refusal)?;
         if pids.is_empty() {
-            // Restarted, containerd takes a shim without processes for one that never had a task, and
-            // would not ask how this one ended (core/runtime/v2/shim_load.go).
+            // After a restart containerd assumes that a shim without processes never had a task, and would not query the
+            // exit of this one (core/runtime/v2/shim_load.go).
             let ended = self.pod.with(&request.id, |container| container.pid);
             pids.push(ended.map_err(refusal)?);
         }
@@ -335,7 +335,7 @@ impl Task for Service {
     }
 
     fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> Answer<ConnectResponse> {
-        // The first call comes before there is a container.
+        // The first call comes before a container exists.
         let pid = self.pod.with(&request.id, |container| container.pid);
         Ok(ConnectResponse {
             shim_pid: std::process::id(),

@@ -70,7 +70,7 @@ fn what_cannot_be_meant_is_refused_by_its_name() {
         ("imrun.env=A=1", "imrun.env", "no word"),
         ("imrun.volume=/:/", "imrun.volume", "no word"),
         ("imrun.env.A", "imrun.env.A", "no value"),
-        ("imrun.env.=1", "imrun.env.", "names no variable"),
+        ("imrun.env.=1", "imrun.env.", "has no name of a variable"),
         ("imrun.env.A=1 imrun.env.A=2", "imrun.env.A", "twice"),
         ("imrun.store=", "imrun.store", "no value"),
         ("imrun.store=data", "imrun.store=data", "absolute path"),
