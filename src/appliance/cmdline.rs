@@ -106,7 +106,10 @@ pub fn parse(line: &[u8]) -> Result<Settings> {
     if line.len() >= MAX_LENGTH - 1 {
         return Err(Error::usage(
             "kernel command line",
-            format_args!("is {} bytes long: the kernel has probably truncated it", line.len()),
+            format_args!(
+                "is {} bytes long: the kernel has probably truncated it",
+                line.len()
+            ),
         )
         .hint("move settings into the image"));
     }
@@ -235,14 +238,12 @@ impl SettingsBuilder {
             "fallback-within" => self.within = Some(time::duration(text).map_err(named)?),
             "store" => {
                 self.store = Some(
-                    place(text)
-                        .ok_or_else(|| wrong("expected an absolute path or LABEL=NAME"))?,
+                    place(text).ok_or_else(|| wrong("expected an absolute path or LABEL=NAME"))?,
                 )
             }
             "on-exit" => {
                 self.exit = Some(
-                    exit_named(value)
-                        .ok_or_else(|| wrong("expected poweroff, reboot or panic"))?,
+                    exit_named(value).ok_or_else(|| wrong("expected poweroff, reboot or panic"))?,
                 )
             }
             _ if option.is_some() => self.option(&name, value),

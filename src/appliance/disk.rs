@@ -59,7 +59,10 @@ fn at(path: &Path) -> Result<Option<(PathBuf, Superblock)>> {
     }
     let found = examine(path).context(|| format!("read({path:?})"))?;
     let found = found.ok_or_else(|| {
-        Error::unsupported(path.display(), "has no known file system: expected ext4, EROFS or squashfs")
+        Error::unsupported(
+            path.display(),
+            "has no known file system: expected ext4, EROFS or squashfs",
+        )
     })?;
     Ok(Some((path.into(), found)))
 }

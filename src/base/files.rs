@@ -1,6 +1,6 @@
-//! Files: those that the caller names are read within bounds and written whole, and imrun's own are private.
+//! Files: bounded reads and atomic writes of files that the caller names, and imrun's own private files.
 //!
-//! No mode follows the umask, and nothing is read or written that is not what its name was meant for.
+//! Modes do not depend on the umask. A file of an unexpected type, such as a device, is refused.
 #![forbid(unsafe_code)]
 
 mod private;

@@ -1,4 +1,4 @@
-//! What everything rests on: errors, system calls, digests, files, time, TLS.
+//! Foundations: errors, system calls, digests, files, time, TLS.
 //!
 //! [`sys`] alone has `unsafe` code.
 

@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub fn run() -> Result<u8> {
     let workspace = Workspace::new()?;
     let shown = show(&workspace);
-    // The first error is the one to tell.
+    // The first error is the one to report.
     let removed = workspace.remove();
     shown.and(removed).map(|()| 0)
 }

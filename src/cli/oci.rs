@@ -222,7 +222,7 @@ impl Run {
         match container::start(&host.root, &id) {
             Ok(()) => Ok(0),
             Err(error) if self.keep => Err(error),
-            // The first error is the one to tell.
+            // The first error is the one to report.
             Err(error) => container::delete(&host.root, &id, true).and(Err(error)),
         }
     }

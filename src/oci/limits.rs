@@ -166,7 +166,9 @@ impl Reader<'_> {
         let digits = text.trim_end_matches(|unit: char| unit.is_ascii_uppercase());
         let known = ["KB", "MB", "GB"].contains(&&text[digits.len()..]);
         if !known || digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(size.error("is not a page size: expected a number with KB, MB or GB, such as \"2MB\""));
+            return Err(size.error(
+                "is not a page size: expected a number with KB, MB or GB, such as \"2MB\"",
+            ));
         }
         let limit = page.need("limit")?.word()?.to_string();
         let file = format!("hugetlb.{text}.max");

@@ -159,7 +159,10 @@ impl Namespaces {
                 }
                 ("pid" | "mount" | "user" | "cgroup" | "ipc" | "network" | "uts", _) => {}
                 (kind, _) => {
-                    return Err(wrong("linux.namespaces", format_args!("unknown kind {kind:?}")));
+                    return Err(wrong(
+                        "linux.namespaces",
+                        format_args!("unknown kind {kind:?}"),
+                    ));
                 }
             }
         }
@@ -215,7 +218,10 @@ fn cgroup(linux: &Node<'_>, systemd: bool) -> Result<(Option<PathBuf>, Option<Sc
     };
     let plain = |part: &Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
     if !path.components().all(|part| plain(&part)) || path.file_name().is_none() {
-        return Err(wrong("linux.cgroupsPath", "expected a path without `..`, below the root of the hierarchy"));
+        return Err(wrong(
+            "linux.cgroupsPath",
+            "expected a path without `..`, below the root of the hierarchy",
+        ));
     }
     let path = path.strip_prefix("/").unwrap_or(&path).to_owned();
     Ok((Some(path), scope))
@@ -242,7 +248,12 @@ fn slice_path(text: &str) -> Result<(PathBuf, Option<Scope>)> {
     let stem = slice
         .strip_suffix(".slice")
         .filter(|stem| !stem.contains('/'))
-        .ok_or_else(|| wrong("linux.cgroupsPath", "the first part is not a slice: expected NAME.slice"))?;
+        .ok_or_else(|| {
+            wrong(
+                "linux.cgroupsPath",
+                "the first part is not a slice: expected NAME.slice",
+            )
+        })?;
     let mut path = PathBuf::new();
     if stem != "-" {
         for (end, _) in stem.match_indices('-').chain([(stem.len(), "")]) {
@@ -323,9 +334,10 @@ fn check_propagation(linux: &Node<'_>) -> Result<()> {
         "runbindable",
     ];
     match text(linux, "rootfsPropagation")? {
-        Some(mode) if !KNOWN.contains(&mode.as_str()) => {
-            Err(wrong("linux.rootfsPropagation", "unknown mode of propagation"))
-        }
+        Some(mode) if !KNOWN.contains(&mode.as_str()) => Err(wrong(
+            "linux.rootfsPropagation",
+            "unknown mode of propagation",
+        )),
         _ => Ok(()),
     }
 }

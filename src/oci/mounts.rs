@@ -107,7 +107,9 @@ impl<'a> Mount<'a> {
             "mqueue" => Ok(Handling::Omitted("message queues")),
             kind => Err(refuse(
                 format_args!("mounts, {place:?}"),
-                format_args!("a container has no file system of type {kind:?} except the runtime's own"),
+                format_args!(
+                    "a container has no file system of type {kind:?} except the runtime's own"
+                ),
             )),
         }
     }

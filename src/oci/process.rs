@@ -21,7 +21,11 @@ pub(super) fn read(node: &Node<'_>, changes: &mut Changes) -> Result<(Process, C
     }
     for key in ["apparmorProfile", "selinuxLabel"] {
         if let Some(profile) = text(node, key)? {
-            changes.add(&format!("process.{key}"), profile, "imrun's own confinement");
+            changes.add(
+                &format!("process.{key}"),
+                profile,
+                "imrun's own confinement",
+            );
         }
     }
     let user = node.need("user")?;
@@ -141,7 +145,10 @@ fn oom_score_adj(node: &Node<'_>) -> Result<Option<i32>> {
     let score = score.integer()?;
     match i32::try_from(score) {
         Ok(score) if (-1000..=1000).contains(&score) => Ok(Some(score)),
-        _ => Err(wrong("process.oomScoreAdj", "expected a number from -1000 to 1000")),
+        _ => Err(wrong(
+            "process.oomScoreAdj",
+            "expected a number from -1000 to 1000",
+        )),
     }
 }
 
@@ -149,8 +156,7 @@ fn oom_score_adj(node: &Node<'_>) -> Result<Option<i32>> {
 /// ordinary programs and nice values from 0 to 19.
 fn scheduler(node: &Node<'_>) -> Result<Scheduler> {
     let refuse = |what: &str| {
-        let why =
-            "needs privileges: the host decides how its processors are shared";
+        let why = "needs privileges: the host decides how its processors are shared";
         Err(refuse(format_args!("process.scheduler, {what}"), why))
     };
     let policy = match node.need("policy")?.text()? {
@@ -192,8 +198,7 @@ fn io_priority(node: &Node<'_>) -> Result<(i32, i32)> {
         "IOPRIO_CLASS_BE" => 2,
         "IOPRIO_CLASS_IDLE" => 3,
         other => {
-            let why =
-                "needs privileges: the host decides how its disks are shared";
+            let why = "needs privileges: the host decides how its disks are shared";
             return Err(refuse(format_args!("process.ioPriority, {other}"), why));
         }
     };

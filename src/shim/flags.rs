@@ -81,7 +81,12 @@ impl Flags {
             "socket" => self.socket = value.into(),
             // Unused: events go to the ttrpc address.
             "publish-binary" => {}
-            _ => return Err(wrong(format_args!("-{name}"), "is not an argument of a shim")),
+            _ => {
+                return Err(wrong(
+                    format_args!("-{name}"),
+                    "is not an argument of a shim",
+                ));
+            }
         }
         Ok(())
     }
@@ -94,7 +99,10 @@ impl Flags {
         };
         match self.action {
             Action::Version | Action::Info => Ok(self),
-            _ if !plain(&self.namespace) => Err(wrong("-namespace", "is not a valid namespace of containerd")),
+            _ if !plain(&self.namespace) => Err(wrong(
+                "-namespace",
+                "is not a valid namespace of containerd",
+            )),
             _ if !plain(&self.id) => Err(wrong("-id", "is not a valid ID of containerd")),
             _ => Ok(self),
         }

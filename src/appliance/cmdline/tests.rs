@@ -66,9 +66,9 @@ fn words_behind_two_dashes_are_the_apps() {
 #[test]
 fn what_cannot_be_meant_is_refused_by_its_name() {
     for (more, what, why) in [
-        ("imrun.bogus=1", "imrun.bogus", "no word"),
-        ("imrun.env=A=1", "imrun.env", "no word"),
-        ("imrun.volume=/:/", "imrun.volume", "no word"),
+        ("imrun.bogus=1", "imrun.bogus", "not a parameter"),
+        ("imrun.env=A=1", "imrun.env", "not a parameter"),
+        ("imrun.volume=/:/", "imrun.volume", "not a parameter"),
         ("imrun.env.A", "imrun.env.A", "no value"),
         ("imrun.env.=1", "imrun.env.", "has no name of a variable"),
         ("imrun.env.A=1 imrun.env.A=2", "imrun.env.A", "twice"),
