@@ -45,8 +45,8 @@ struct StatusEvents {
 }
 
 impl Watch {
-    /// Blocks signals, so that the kernel keeps them for the first process, and turns Ctrl-Alt-Del into one. Opens the
-    /// watchdog, if there is one.
+    /// Blocks signals, so that the kernel keeps them for the first process, and turns Ctrl-Alt-Del into one. Opens
+    /// the watchdog, if there is one.
     pub fn new() -> Result<Watch> {
         let set: SigSet = [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM]
             .into_iter()

@@ -191,8 +191,8 @@ impl Tree {
         }
     }
 
-    /// Adds the missing parents of all entries. With `on_a_base`, removes implied directories instead, so that a base's
-    /// directory keeps its mode, and its /lib may stay a symlink to usr/lib.
+    /// Adds the missing parents of all entries. With `on_a_base`, removes implied directories instead, so that a
+    /// base's directory keeps its mode, and its /lib may stay a symlink to usr/lib.
     fn complete(&mut self, on_a_base: bool) -> Result<()> {
         let parents: BTreeSet<Vec<u8>> = self.nodes.keys().flat_map(|path| parents(path)).collect();
         for parent in parents {

@@ -318,10 +318,7 @@ fn sources_that_cannot_be_taken_are_refused_by_name() {
         )
     };
     let clash = layer(&two("/p/x", "/p"), directory.path()).unwrap_err();
-    assert_eq!(
-        clash.to_string(),
-        "/p/x: appears twice in the definition"
-    );
+    assert_eq!(clash.to_string(), "/p/x: appears twice in the definition");
     let under = layer(&two("/p", "/p/q"), directory.path()).unwrap_err();
     assert_eq!(
         under.to_string(),

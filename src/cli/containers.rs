@@ -12,10 +12,10 @@ use std::time::Duration;
 /// List running containers
 #[derive(Args)]
 pub struct Ps {
-    /// As a JSON array
+    /// Print a JSON array
     #[arg(long)]
     json: bool,
-    /// A container of a bundle: its processes
+    /// Container of a bundle, whose processes to list
     id: Option<String>,
     #[arg(short, long, hide = true, default_value = "table", value_parser = ["table", "json"])]
     format: String,
@@ -42,7 +42,7 @@ impl Ps {
         for c in running {
             let name = c.name.as_deref().unwrap_or("-");
             let id = &c.id[..12];
-            // A digest's start; a directory's path may be shorter.
+            // The first digits of a digest; a path may be shorter.
             let image: String = c.image.chars().take(19).collect();
             let command = c.args.join(" ").escape_debug().to_string();
             text += &format!(
@@ -57,9 +57,9 @@ impl Ps {
 /// Stop a running container
 #[derive(Args)]
 pub struct Stop {
-    /// Its name, or the start of its id
+    /// Name, or the first digits of the id
     name: String,
-    /// How long until it is killed; that of its start by default
+    /// Time until the container is killed [default: its --stop-timeout]
     #[arg(short, long = "time", value_parser = values::duration, value_name = "TIME")]
     time: Option<Duration>,
 }
@@ -73,7 +73,7 @@ impl Stop {
         let supervisor = container.supervisor;
         let pidfd =
             process::pidfd_open(supervisor).context(|| format!("pidfd_open({supervisor})"))?;
-        // The id may have been used again between the look-up and here: then the name is gone.
+        // The process id may have been reused since the look-up: then the name is gone.
         runtime.find(&self.name)?;
         let value = self.time.map_or(-1, |time| {
             i32::try_from(time.as_millis()).unwrap_or(i32::MAX)

@@ -1,4 +1,4 @@
-//! `imrun demo`: the whole way on this machine, from a definition to a refused launch.
+//! `imrun demo`: a tour on this machine, from a definition to a refused launch.
 #![forbid(unsafe_code)]
 
 pub mod receiver;
@@ -16,10 +16,10 @@ use std::time::Duration;
 
 const IMAGE: &str = include_str!("../../images/hello/image.toml");
 const HELLO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hello"));
-/// How long a document may take from one end of loopback to the other.
+/// Time limit for a document to arrive over loopback.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Shows the whole way on this machine.
+/// Runs the demonstration.
 pub fn run() -> Result<u8> {
     let workspace = Workspace::new()?;
     let shown = show(&workspace);
@@ -29,14 +29,14 @@ pub fn run() -> Result<u8> {
 }
 
 fn show(workspace: &Workspace) -> Result<()> {
-    say("1. An image is made from a definition: the same bytes on every machine.");
+    say("1. Bake an image from a definition: the result is the same on every machine.");
     let image = workspace.path.join("image.toml");
     let digest = workspace
         .imrun(&["bake", path(&image)?, "--name", "hello"])?
         .expect_success()?;
     let digest = digest.trim();
 
-    say("2. It is launched by its digest; lines and records go to a sink over the network.");
+    say("2. Launch it by its digest: output and records go to a sink over the network.");
     let (address, documents) = BulkReceiver::start()?;
     let sink = format!("es+http://{address}");
     let run = ["run", "--sink", &sink, "-e", "GREETING=dear reader", digest];
@@ -65,10 +65,10 @@ fn show(workspace: &Workspace) -> Result<()> {
         refused.len()
     );
 
-    say("4. One byte of the program is changed in the store, as its owner can.");
+    say("4. Change one byte of the program in the store, as its owner can.");
     workspace.change_one_byte()?;
     workspace.imrun(&run)?.expect_refusal()?;
-    say("Nothing of it ran. That was imrun; README.md has the tour.");
+    say("The launch was refused, and nothing ran. README.md continues the tour.");
     Ok(())
 }
 
@@ -76,7 +76,7 @@ fn say(line: &str) {
     println!("\n{line}");
 }
 
-/// As it would be typed.
+/// Quotes arguments as for a shell.
 fn shell_words(arguments: &[&str]) -> String {
     let quoted = arguments.iter().map(|word| {
         if word.contains(' ') {
@@ -93,7 +93,7 @@ fn path(path: &Path) -> Result<&str> {
         .ok_or_else(|| Error::usage(path.display(), "is not UTF-8"))
 }
 
-/// All documents of one launch: the last is its exit record.
+/// Receives all documents of one launch; the last is its exit record.
 fn received(documents: &mpsc::Receiver<Document>) -> Result<Vec<Document>> {
     let mut all = Vec::new();
     loop {
@@ -125,13 +125,13 @@ fn summary(document: &Value) -> String {
     line.chars().take(WIDTH).collect()
 }
 
-/// A directory of its own, with a store and a runtime state.
+/// Temporary directory with a store and runtime state.
 struct Workspace {
     path: PathBuf,
 }
 
 impl Workspace {
-    /// On a disk: the kernel reads an image's files from there without loop devices.
+    /// Makes the directory on a disk, from which the kernel mounts images without loop devices.
     fn new() -> Result<Workspace> {
         let path = PathBuf::from(format!("/var/tmp/imrun-demo-{}", std::process::id()));
         fs::create_dir(&path).context(|| format!("mkdir({path:?})"))?;
@@ -147,7 +147,7 @@ impl Workspace {
         fs::remove_dir_all(&self.path).context(|| format!("rmdir({:?})", self.path))
     }
 
-    /// Runs this very program, and shows its command line and its output.
+    /// Runs this program, and shows its command line and its output.
     fn imrun(&self, arguments: &[&str]) -> Result<Outcome> {
         println!("   $ imrun {}", shell_words(arguments));
         let program = std::env::current_exe().context(|| "readlink(\"/proc/self/exe\")")?;
@@ -169,7 +169,7 @@ impl Workspace {
         })
     }
 
-    /// Changes a byte of the one layer, behind the back of everybody.
+    /// Changes a byte of the only layer in the store.
     fn change_one_byte(&self) -> Result<()> {
         let store = Store::new(self.path.join("store"));
         let image = store
@@ -191,14 +191,14 @@ impl Workspace {
     }
 }
 
-/// How a command of the demonstration ended.
+/// Result of a command of the demonstration.
 struct Outcome {
     command: String,
     output: Output,
 }
 
 impl Outcome {
-    /// Its standard output.
+    /// Returns the standard output of a successful command.
     fn expect_success(self) -> Result<String> {
         if self.output.status.success() {
             Ok(String::from_utf8_lossy(&self.output.stdout).into_owned())

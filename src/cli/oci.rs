@@ -1,4 +1,4 @@
-//! The commands of the OCI runtime, as runc has them.
+//! Commands of the OCI runtime, compatible with runc.
 
 use super::{Cli, Global, print};
 use crate::base::digest::Digest;
@@ -14,25 +14,34 @@ use serde_json::Value;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What a build without `oci` has not.
+/// Commands of the feature `oci`.
 #[derive(Subcommand)]
 #[command(defer = true)]
 pub enum Command {
+    /// Create a container from a bundle; it waits for `start`
     Create(Create),
+    /// Start a created container
     Start(Start),
+    /// Show the state of a container of a bundle
     State(State),
+    /// Send a signal to a container of a bundle
     Kill(Kill),
+    /// Delete a stopped container of a bundle
     Delete(Delete),
+    /// Freeze all processes of a container
     Pause(Pause),
+    /// Thaw all processes of a paused container
     Resume(Resume),
+    /// List containers of bundles
     List(List),
-    /// Show what this runtime does, for engines
+    /// Show the features of this runtime, for engines
     Features,
+    /// Write an example config.json
     Spec(Spec),
 }
 
 impl Command {
-    /// Runs it; the exit code.
+    /// Runs the command. Returns its exit code.
     pub fn execute(self, global: &Global) -> Result<u8> {
         match self {
             Command::Create(create) => create.execute(global),
@@ -49,7 +58,7 @@ impl Command {
     }
 }
 
-// Engines wait for these commands: there is no time to describe all the others.
+// Engines wait for these commands: building all others would delay them.
 #[derive(Parser)]
 #[command(name = "imrun")]
 struct OciAlone {
@@ -59,7 +68,7 @@ struct OciAlone {
     command: Command,
 }
 
-/// What the arguments mean to runc, where that is meant.
+/// Parses the arguments as a command of runc; `None` if they are not one.
 pub fn parse(args: &[OsString]) -> Option<std::result::Result<Cli, clap::Error>> {
     if let Some(run) = Run::bundle_arguments(args) {
         return Some(Run::try_parse_from(run).map(|run| Cli {
@@ -67,31 +76,31 @@ pub fn parse(args: &[OsString]) -> Option<std::result::Result<Cli, clap::Error>>
             command: super::Command::RunBundle(Box::new(run)),
         }));
     }
-    // What is wrong with them says who knows all commands.
+    // The parser of all commands reports errors.
     let OciAlone { global, command } = OciAlone::try_parse_from(args).ok()?;
     let command = super::Command::Oci(command);
     Some(Ok(Cli { global, command }))
 }
 
-/// Create a container of a bundle, which waits for `start`
+/// Create a container from a bundle; it waits for `start`
 #[derive(Args)]
 pub struct Create {
     #[command(flatten)]
     bundle: Bundle,
 }
 
-/// What `create` and `run` have in common.
+/// Common arguments of `create` and `run`.
 #[derive(Args)]
 struct Bundle {
-    /// The container's name
+    /// Container ID
     id: String,
-    /// The bundle's directory
+    /// Directory of the bundle
     #[arg(short, long, default_value = ".", value_name = "DIR")]
     bundle: PathBuf,
     /// Write the app's process id to this file
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// The image that it has to be, for containerd's shim
+    /// Demand this image, for containerd's shim
     #[arg(long, hide = true, value_name = "DIGEST")]
     image: Option<Digest>,
     #[arg(long, hide = true)]
@@ -104,7 +113,7 @@ struct Bundle {
     console_socket: Option<PathBuf>,
     #[arg(long, hide = true, value_name = "PATH")]
     pidfd_socket: Option<PathBuf>,
-    /// The app gets as many descriptors of the caller's, from 3 on: sockets and pipes
+    /// Pass this number of descriptors to the app, from 3 on: sockets and pipes
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
 }
@@ -115,10 +124,10 @@ struct Bundle {
 pub struct Run {
     #[command(flatten)]
     bundle: Bundle,
-    /// Return when its program was executed
+    /// Return after the program was executed
     #[arg(short, long)]
     detach: bool,
-    /// Keep what is known of it until `delete`
+    /// Keep the state until `delete`
     #[arg(long)]
     keep: bool,
     #[command(flatten)]
@@ -130,7 +139,7 @@ impl Bundle {
         if self.console_socket.is_some() {
             return Err(
                 Error::policy("--console-socket", "a container has no terminal")
-                    .hint("leave out -t; its output goes to the sink"),
+                    .hint("omit -t; the output goes to the sink"),
             );
         }
         if self.pidfd_socket.is_some() {
@@ -153,7 +162,7 @@ impl Global {
     }
 }
 
-/// What the host decides: by the environment, never by a bundle.
+/// Reads the settings of the host from the environment.
 fn host(global: &Global) -> Result<Host> {
     let text = |name| std::env::var(name).unwrap_or_default();
     let urls: Vec<_> = text("IMRUN_SINK").split(' ').map(str::to_owned).collect();
@@ -167,17 +176,17 @@ fn host(global: &Global) -> Result<Host> {
     })
 }
 
-/// `IMRUN_ON_WRITE`, as `--on-write` has it.
+/// Parses `IMRUN_ON_WRITE`, with the values of `--on-write`.
 fn on_write(word: &str) -> Result<OnWrite> {
     match word {
         "" => Ok(OnWrite::Report),
         word => OnWrite::from_str(word, false)
-            .map_err(|_| Error::usage("IMRUN_ON_WRITE", "is none of report, kill and quiet")),
+            .map_err(|_| Error::usage("IMRUN_ON_WRITE", "expected report, kill or quiet")),
     }
 }
 
 impl Create {
-    /// Returns when the container is created.
+    /// Creates the container.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let options = self.bundle.options()?;
         container::create(&host(global)?, options).map(|()| 0)
@@ -185,7 +194,7 @@ impl Create {
 }
 
 impl Run {
-    /// The arguments of a `run` that is runc's; global options may stand in front of it.
+    /// Returns the arguments of a `run` of a bundle; global options may precede `run`.
     fn bundle_arguments(args: &[OsString]) -> Option<Vec<OsString>> {
         let RuncArguments { operands, .. } = RuncArguments::of(&args[1..]);
         let at = 1 + *operands.first().filter(|at| args[1 + **at] == "run")?;
@@ -193,8 +202,8 @@ impl Run {
         Run::names_bundle(rest).then(|| [before, rest].concat())
     }
 
-    /// Whether these arguments are runc's, and not those of the launch of an image: a bundle is named
-    /// before any image, or this is the directory of one, and there is nothing but an id.
+    /// Returns true if the arguments of `run` are for a bundle, not for an image: there is a `--bundle` before any
+    /// image, or an ID alone in the directory of a bundle.
     pub fn names_bundle(args: &[OsString]) -> bool {
         let parsed = RuncArguments::of(args);
         let first = parsed.operands.first().copied();
@@ -210,7 +219,7 @@ impl Run {
         }
     }
 
-    /// Returns when the app has ended; its exit code.
+    /// Runs the container. Returns the app's exit code.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let options = self.bundle.options()?;
         let host = host(global)?;
@@ -228,19 +237,19 @@ impl Run {
     }
 }
 
-/// Arguments as runc reads them: its options may stand anywhere among the operands.
+/// Arguments as runc parses them: options may come after operands.
 #[derive(Default)]
 struct RuncArguments {
-    /// The places of those that are neither options nor values of options.
+    /// Positions of operands.
     operands: Vec<usize>,
-    /// The place of `--bundle`.
+    /// Position of `--bundle`.
     bundle: Option<usize>,
-    /// Whether there are options that runc does not have.
+    /// True if there are options that runc does not have.
     has_others: bool,
 }
 
 impl RuncArguments {
-    /// Options with a value, of `run` and before it.
+    /// Options with a value, global or of `run`.
     const VALUED: [&str; 12] = [
         "--bundle",
         "-b",
@@ -255,7 +264,7 @@ impl RuncArguments {
         "--store",
         "--cgroup-manager",
     ];
-    /// Those without.
+    /// Options without a value.
     const FLAGS: [&str; 8] = [
         "--keep",
         "--no-pivot",
@@ -296,15 +305,15 @@ impl RuncArguments {
     }
 }
 
-/// Start a container that was created
+/// Start a created container
 #[derive(Args)]
 pub struct Start {
-    /// Its name
+    /// Container ID
     id: String,
 }
 
 impl Start {
-    /// Returns when its program was executed.
+    /// Starts the container, and waits until it has executed its program.
     pub fn execute(self, global: &Global) -> Result<u8> {
         container::start(&global.root, &self.id).map(|()| 0)
     }
@@ -313,12 +322,12 @@ impl Start {
 /// Show the state of a container of a bundle
 #[derive(Args)]
 pub struct State {
-    /// Its name
+    /// Container ID
     id: String,
 }
 
 impl State {
-    /// Prints JSON.
+    /// Prints the state as JSON.
     pub fn execute(self, global: &Global) -> Result<u8> {
         print_json(&container::state(&global.root, &self.id)?)
     }
@@ -327,65 +336,65 @@ impl State {
 /// Send a signal to a container of a bundle
 #[derive(Args)]
 pub struct Kill {
-    /// Its name
+    /// Container ID
     id: String,
-    /// A number or a name
+    /// Number or name of a signal
     #[arg(default_value = "TERM")]
     signal: String,
-    /// To all its processes
+    /// Send it to all processes of the container
     #[arg(short, long)]
     all: bool,
 }
 
 impl Kill {
-    /// Does not wait for what comes of it.
+    /// Sends the signal, without waiting for its effect.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let signal = signals::parse(&self.signal)?;
         container::kill(&global.root, &self.id, signal, self.all).map(|()| 0)
     }
 }
 
-/// Forget a container of a bundle that has ended
+/// Delete a stopped container of a bundle
 #[derive(Args)]
 pub struct Delete {
-    /// Its name
+    /// Container ID
     id: String,
-    /// Kill it first
+    /// Kill the container first, if it runs
     #[arg(short, long)]
     force: bool,
 }
 
 impl Delete {
-    /// Returns when nothing is left of it.
+    /// Deletes the container.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let Delete { id, force } = self;
         container::delete(&global.root, &id, force).map(|()| 0)
     }
 }
 
-/// Let no process of a container run
+/// Freeze all processes of a container
 #[derive(Args)]
 pub struct Pause {
-    /// Its name
+    /// Container ID
     id: String,
 }
 
-/// Let a paused container's processes run again
+/// Thaw all processes of a paused container
 #[derive(Args)]
 pub struct Resume {
-    /// Its name
+    /// Container ID
     id: String,
 }
 
 impl Pause {
-    /// Returns before all have stopped.
+    /// Freezes the container, without waiting until all processes have stopped.
     pub fn execute(self, global: &Global) -> Result<u8> {
         container::freeze(&global.root, &self.id, true).map(|()| 0)
     }
 }
 
 impl Resume {
-    /// Returns at once.
+    /// Thaws the container.
     pub fn execute(self, global: &Global) -> Result<u8> {
         container::freeze(&global.root, &self.id, false).map(|()| 0)
     }
@@ -394,16 +403,16 @@ impl Resume {
 /// List containers of bundles
 #[derive(Args)]
 pub struct List {
-    /// table or json
+    /// Format: table or json
     #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
     format: String,
-    /// Names alone
+    /// Print IDs only
     #[arg(short, long)]
     quiet: bool,
 }
 
 impl List {
-    /// Prints a table, JSON or names.
+    /// Prints a table, JSON or IDs.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let states = container::list(&global.root)?;
         let text = |state: &Value, key: &str| state[key].as_str().unwrap_or_default().to_owned();
@@ -430,7 +439,7 @@ impl List {
     }
 }
 
-/// The processes of a container of a bundle, for `ps ID`.
+/// Prints the processes of a container of a bundle, for `ps ID`.
 pub fn ps(global: &Global, id: &str, json: bool) -> Result<u8> {
     let processes = container::processes(&global.root, id)?;
     if json {
@@ -440,21 +449,21 @@ pub fn ps(global: &Global, id: &str, json: bool) -> Result<u8> {
     print(&format!("PID\n{}", lines.collect::<String>()))
 }
 
-/// Show what this runtime does, for engines
+/// Prints the features of this runtime.
 fn print_features() -> Result<u8> {
     print_json(&features::features())
 }
 
-/// Write an example of a bundle's config.json
+/// Write an example config.json
 #[derive(Args)]
 pub struct Spec {
-    /// Into this directory
+    /// Directory to write to
     #[arg(short, long, default_value = ".", value_name = "DIR")]
     bundle: PathBuf,
 }
 
 impl Spec {
-    /// Replaces nothing.
+    /// Writes the example; refuses to replace a file.
     pub fn execute(self) -> Result<u8> {
         let file = self.bundle.join("config.json");
         let text = format!("{:#}\n", features::example());

@@ -1,10 +1,9 @@
-//! What users of docker and podman will try, and imrun does not do: each refusal says why, and
-//! what to do instead.
+//! Options and commands of docker and podman that imrun refuses, each with the reason and an alternative.
 
 use crate::base::error::Error;
 use clap::Args;
 
-/// Options of `docker run` that are recognised in order to be refused.
+/// Options of `docker run` that imrun recognises and refuses.
 #[derive(Args, Default)]
 pub struct Refused {
     #[arg(short = 'v', long, hide = true, value_name = "X")]
@@ -28,7 +27,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// The first option that was used.
+    /// Refuses the first option that is used.
     pub fn check(&self) -> Result<(), Error> {
         let used = [
             (
@@ -58,7 +57,7 @@ impl Refused {
             (
                 self.detach,
                 "-d",
-                "imrun is its container's supervisor and has no daemon to leave it to",
+                "imrun is the container's supervisor, and there is no daemon to supervise it",
                 "start it in the background: systemd-run imrun run …",
             ),
             (
@@ -71,19 +70,19 @@ impl Refused {
                 self.privileged,
                 "--privileged",
                 "a container has no capabilities",
-                "leave it out: most programs need none",
+                "omit it: most programs need no capabilities",
             ),
             (
                 self.read_only,
                 "--read-only",
-                "every container is read-only, there is no other kind",
-                "leave it out",
+                "every container is read-only",
+                "omit it",
             ),
             (
                 self.rm,
                 "--rm",
-                "nothing of a container is left behind in any case",
-                "leave it out",
+                "a container never leaves anything behind",
+                "omit it",
             ),
         ];
         match used.into_iter().find(|(used, ..)| *used) {
@@ -93,7 +92,7 @@ impl Refused {
     }
 }
 
-/// Features that a build may be without: whether it has it, and its commands.
+/// Optional features of a build: name, presence, commands.
 const OPTIONAL: [(&str, bool, &[&str]); 4] = [
     (
         "import",
@@ -116,7 +115,7 @@ const OPTIONAL: [(&str, bool, &[&str]); 4] = [
     ),
 ];
 
-/// The refusal of a command that this build leaves out, or that docker has, if `name` is one.
+/// Returns the refusal of a command that this build lacks, or that is docker's; `None` for other names.
 pub fn command(name: &str) -> Option<Error> {
     let mut absent = OPTIONAL.iter().filter(|(_, there, _)| !there);
     if let Some((feature, ..)) = absent.find(|(.., commands)| commands.contains(&name)) {
@@ -154,7 +153,7 @@ pub fn command(name: &str) -> Option<Error> {
             "podman login or docker login: imrun reads what they write",
         ),
         "tag" => (
-            "a name is history, which is not written by hand",
+            "the history of a name is not edited by hand",
             "imrun import --name N, imrun bake --name N, imrun rollback N",
         ),
         "load" | "save" => ("images are imported", "imrun import docker-archive:FILE"),

@@ -37,8 +37,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Returns the container's cgroup in the scope at `path`, relative to the root of the hierarchy. `None` if systemd
-    /// does not run.
+    /// Returns the container's cgroup in the scope at `path`, relative to the root of the hierarchy. `None` if
+    /// systemd does not run.
     pub fn container_cgroup(path: &Path) -> Option<PathBuf> {
         Path::new(SYSTEMD).exists().then(|| path.join(CONTAINER))
     }

@@ -286,8 +286,8 @@ impl Task for Service {
     fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Answer<PidsResponse> {
         let mut pids = processes(&self.runtime.root, &request.id).map_err(refusal)?;
         if pids.is_empty() {
-            // After a restart containerd assumes that a shim without processes never had a task, and would not query the
-            // exit of this one (core/runtime/v2/shim_load.go).
+            // After a restart containerd assumes that a shim without processes never had a task, and would not query
+            // the exit of this one (core/runtime/v2/shim_load.go).
             let ended = self.pod.with(&request.id, |container| container.pid);
             pids.push(ended.map_err(refusal)?);
         }

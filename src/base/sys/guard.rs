@@ -17,7 +17,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 pub struct Guard {
     pid: libc::pid_t,
     pidfd: OwnedFd,
-    /// Write end of a pipe. The kernel closes it when this process dies, even before the guard has set its death signal.
+    /// Write end of a pipe. The kernel closes it when this process dies, even before the guard has set its death
+    /// signal.
     _alive: OwnedFd,
     _stack: Stack,
 }
@@ -45,7 +46,8 @@ impl Guard {
         })
     }
 
-    /// Returns the pidfd of the process, which also refers to its pid namespace. It is readable when the process is gone.
+    /// Returns the pidfd of the process, which also refers to its pid namespace. It is readable when the process is
+    /// gone.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }

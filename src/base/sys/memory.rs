@@ -11,8 +11,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Finds the read-only parts. From then on the kernel, if it can, maps single pages of them: it would otherwise also
-    /// map, and charge to this process, the 15 pages around a used one.
+    /// Finds the read-only parts. From then on the kernel, if it can, maps single pages of them: it would otherwise
+    /// also map, and charge to this process, the 15 pages around a used one.
     pub fn find() -> Result<Program> {
         let ranges = program(&std::fs::read_to_string("/proc/self/maps")?);
         Ok(Program {

@@ -18,8 +18,8 @@ const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 /// Identity with which a command is executed in a container.
 #[derive(Debug, Clone)]
 pub enum Identity {
-    /// The caller's user on the host, who has no id in the container: all capabilities in the container's user namespace,
-    /// and none elsewhere.
+    /// The caller's user on the host, who has no id in the container: all capabilities in the container's user
+    /// namespace, and none elsewhere.
     Caller,
     /// A user of the container, with no_new_privs.
     User {

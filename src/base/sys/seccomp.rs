@@ -66,7 +66,8 @@ impl Listener {
         Listener(descriptor)
     }
 
-    /// Makes caller and reader run in turn on one processor, which halves the time of each call. EINVAL before Linux 6.6.
+    /// Makes caller and reader run in turn on one processor, which halves the time of each call. EINVAL before Linux
+    /// 6.6.
     pub fn wake_in_turn(&self) -> Result<()> {
         const SYNC_WAKE_UP: libc::c_ulong = 1; // linux/seccomp.h
         let (fd, request) = (self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS);
@@ -111,8 +112,8 @@ impl Listener {
         self.answer(id, 0, 0)
     }
 
-    /// Gives the caller a copy of `descriptor`, and makes the call return its number (Linux 5.14). ENOENT if the caller is
-    /// gone; EMFILE if it has too many descriptors, and then the call still waits.
+    /// Gives the caller a copy of `descriptor`, and makes the call return its number (Linux 5.14). ENOENT if the
+    /// caller is gone; EMFILE if it has too many descriptors, and then the call still waits.
     pub fn give(&self, id: u64, descriptor: BorrowedFd<'_>, close_on_exec: bool) -> Result<()> {
         let given = libc::seccomp_notif_addfd {
             id,

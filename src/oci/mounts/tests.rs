@@ -2,8 +2,8 @@ use super::*;
 use crate::base::json;
 use serde_json::{Value, json};
 
-/// What becomes of one mount: a file of names and its source, what is told to be absent, both of them nothing for what
-/// every container has, or the error.
+/// What becomes of one mount: a file of names and its source, what is told to be absent, both of them nothing for
+/// what every container has, or the error.
 fn handling(mount: &Value) -> std::result::Result<String, String> {
     let context = ParseContext {
         directory: Path::new("/bundle"),
