@@ -5,6 +5,7 @@ use super::cmdline::StoreLocation;
 use super::machine;
 use super::superblock::{self, Superblock};
 use crate::base::error::{Context, Error, Result};
+use crate::base::files;
 use nix::mount::{MsFlags, mount};
 use std::fs::File;
 use std::io::Read;
@@ -69,16 +70,16 @@ fn at(path: &Path) -> Result<Option<(PathBuf, Superblock)>> {
 
 fn labelled(label: &str) -> Result<Option<(PathBuf, Superblock)>> {
     const DEVICES: &str = "/sys/class/block";
-    let list = std::fs::read_dir(DEVICES).context(|| format!("read({DEVICES:?})"))?;
     let mut matches = Vec::new();
-    for entry in list {
-        let entry = entry.context(|| format!("read({DEVICES:?})"))?;
-        let path = Path::new("/dev").join(entry.file_name());
+    for name in files::names(Path::new(DEVICES))? {
+        let path = Path::new("/dev").join(&name);
         // Drives without a medium and loop devices without a file cannot be read.
         let Ok(Some(found)) = examine(&path) else {
             continue;
         };
-        if found.label == label || partition_name(&entry.path()).as_deref() == Some(label) {
+        if found.label == label
+            || partition_name(&Path::new(DEVICES).join(&name)).as_deref() == Some(label)
+        {
             matches.push((path, found));
         }
     }

@@ -3,6 +3,7 @@
 use super::address::{self, Address};
 use super::machine;
 use crate::base::error::{Context, Error, Result};
+use crate::base::files;
 use crate::base::sys::network;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::fmt::Write as _;
@@ -91,10 +92,6 @@ fn device(address: &Address) -> Result<String> {
 }
 
 fn first() -> Result<Option<String>> {
-    let list = std::fs::read_dir(DEVICES).context(|| format!("read({DEVICES:?})"))?;
-    let names =
-        list.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
-    let names: std::io::Result<Vec<_>> = names.collect();
-    let names = names.context(|| format!("read({DEVICES:?})"))?;
-    Ok(names.into_iter().filter(|name| name != "lo").min())
+    let names = files::names(Path::new(DEVICES))?;
+    Ok(names.into_iter().find(|name| name != "lo"))
 }

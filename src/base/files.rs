@@ -3,12 +3,14 @@
 //! Modes do not depend on the umask. A file of an unexpected type, such as a device, is refused.
 #![forbid(unsafe_code)]
 
+mod list;
 mod private;
 mod read;
 mod remove;
 mod write;
 
-pub use private::{close_to_others, make_directory, open_private};
+pub use list::{names, names_if_there};
+pub use private::{close_to_others, create_directory, make_directory, open_private};
 pub use read::{quietly, read, read_if_there, read_regular};
 pub use remove::remove_tree;
 pub use write::{append, create_new, replace};

@@ -15,10 +15,10 @@ use crate::runtime::cgroup::{Cgroup, Made};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, Permissions, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -180,16 +180,13 @@ impl ContainerDir {
     pub fn make(&self) -> Result<File> {
         let parent = self.dir.parent().expect("it is within ROOT/oci");
         files::make_directory(parent)?;
-        match DirBuilder::new().mode(0o700).create(&self.dir) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let id = self.dir.file_name().unwrap_or_default();
-                Err(
-                    Error::usage(format_args!("container {id:?}"), "already exists")
-                        .hint("imrun delete ID"),
-                )
-            }
-            made => made.context(|| format!("mkdir({:?})", self.dir)),
-        }?;
+        if !files::create_directory(&self.dir)? {
+            let id = self.dir.file_name().unwrap_or_default();
+            return Err(
+                Error::usage(format_args!("container {id:?}"), "already exists")
+                    .hint("imrun delete ID"),
+            );
+        }
         let file = self.dir.join("lock");
         let lock = files::create_new(&file, files::PRIVATE)?;
         lock.lock().context(|| format!("flock({file:?})"))?;
@@ -311,16 +308,5 @@ impl ContainerDir {
 
 /// Returns the IDs of all containers, sorted.
 pub fn list(root: &Path) -> Result<Vec<String>> {
-    let dir = root.join("oci");
-    let entries = match std::fs::read_dir(&dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.context(|| format!("readdir({dir:?})"))?,
-    };
-    let names = entries.map(|entry| {
-        let entry = entry.context(|| format!("readdir({dir:?})"))?;
-        Ok(entry.file_name().to_string_lossy().into_owned())
-    });
-    let mut names: Vec<_> = names.collect::<Result<_>>()?;
-    names.sort();
-    Ok(names)
+    files::names_if_there(&root.join("oci"))
 }

@@ -5,8 +5,8 @@
 use super::grpc::{Answers, Peer};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
+use crate::base::protobuf::{Field, Value, bytes, fields};
 use crate::image::manifest::Descriptor;
-use crate::logs::protobuf::{Field, Value, bytes, fields};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
@@ -184,7 +184,7 @@ impl Read for Content {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logs::protobuf::{message, number};
+    use crate::base::protobuf::{message, number};
 
     #[test]
     fn parts_of_answers_are_found_by_their_fields() {

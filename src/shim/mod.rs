@@ -29,8 +29,8 @@ mod stdin;
 mod task;
 
 use crate::base::error::{Context, Result};
+use crate::base::protobuf::{bytes, message};
 use crate::cli;
-use crate::logs::protobuf::{bytes, message};
 use crate::oci::features::features;
 use flags::{Action, Flags};
 use std::ffi::OsString;

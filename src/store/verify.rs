@@ -4,6 +4,7 @@ use super::Store;
 use super::image::Image;
 use crate::base::digest::{Algorithm, Digest};
 use crate::base::error::{Context, Error, Result};
+use crate::base::files;
 use std::collections::BTreeSet;
 
 /// One object that was verified, and what is wrong with it.
@@ -77,7 +78,7 @@ impl Store {
         let mut digests = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             let directory = self.path.join("blobs").join(algorithm.name());
-            for name in super::file_names(&directory)? {
+            for name in files::names_if_there(&directory)? {
                 // What a killed writer left beside a name has none of its own: `gc` frees it.
                 digests.extend(format!("{}:{name}", algorithm.name()).parse::<Digest>());
             }

@@ -20,10 +20,25 @@ pub fn make_directory(path: &Path) -> Result<()> {
     try_make_directory(path).context(|| format!("mkdir({path:?})"))
 }
 
+/// Makes a directory with mode 0700. Returns false if the path exists.
+pub fn create_directory(path: &Path) -> Result<bool> {
+    match try_create_directory(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        created => created
+            .context(|| format!("mkdir({path:?})"))
+            .map(|()| true),
+    }
+}
+
+fn try_create_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(DIRECTORY).create(path)?;
+    // The umask may have removed permissions of the owner.
+    Handle::open(path, OFlag::O_NOFOLLOW)?.set_mode(DIRECTORY)
+}
+
 fn try_make_directory(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(DIRECTORY).create(path) {
-        // The umask may have removed permissions of the owner.
-        Ok(()) => Handle::open(path, OFlag::O_NOFOLLOW)?.set_mode(DIRECTORY),
+    match try_create_directory(path) {
+        Ok(()) => Ok(()),
         Err(_) if path.is_dir() => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => {
