@@ -183,7 +183,7 @@ fn a_container_is_created_started_killed_and_deleted() {
     assert_eq!(state["annotations"]["org.example"], "x");
     bundle.refused(
         &["create", "--bundle", bundle.dir(), "one"],
-        "is there already",
+        "already exists",
     );
     bundle.refused(&["delete", "none"], "does not exist");
 

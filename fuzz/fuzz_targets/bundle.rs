@@ -3,7 +3,7 @@
 //! The first byte says how it is read.
 #![no_main]
 
-use imrun::oci::config::{Config, Reading};
+use imrun::oci::config::{Config, ParseContext};
 use libfuzzer_sys::fuzz_target;
 use std::path::{Component, Path};
 
@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((how, bytes)) = data.split_first() else {
         return;
     };
-    let reading = Reading {
+    let context = ParseContext {
         directory: Path::new("/bundle"),
         systemd: how & 1 != 0,
         controllers: &["memory".to_owned()],
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
         quiet: how & 2 != 0,
         is_directory: &|path| path.ends_with("directory"),
     };
-    if let Ok(config) = Config::parse(bytes, &reading) {
+    if let Ok(config) = Config::parse(bytes, &context) {
         let cgroup = config.bundle.cgroup.unwrap_or_default();
         let normal = |part| matches!(part, Component::Normal(_));
         assert!(cgroup.components().all(normal));

@@ -1,38 +1,38 @@
-//! The kernel's `ip=`, for kernels that do not act on it themselves.
+//! Parser of the kernel parameter `ip=`, for kernels that do not apply it themselves.
 //!
 //! Source: Linux, Documentation/admin-guide/nfs/nfsroot.rst.
 
 use crate::base::error::{Error, Result};
 use std::net::Ipv4Addr;
 
-/// What `ip=` says.
+/// Network settings of `ip=`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// The machine's address.
+    /// Address of the machine.
     pub address: Ipv4Addr,
-    /// Which of its bits are the network's.
+    /// Netmask.
     pub netmask: Ipv4Addr,
-    /// Who is asked to pass on what is for other networks.
+    /// Default gateway.
     pub gateway: Option<Ipv4Addr>,
-    /// The machine's name.
+    /// Host name.
     pub host_name: Option<String>,
-    /// The network interface; the only one without.
+    /// Network interface; `None` selects the first one.
     pub device: Option<String>,
     /// Name servers.
     pub servers: Vec<Ipv4Addr>,
 }
 
-/// `CLIENT:SERVER:GATEWAY:NETMASK:HOSTNAME:DEVICE:AUTOCONF:DNS0:DNS1:NTP0`, where what is not needed
-/// is left empty or out; `off` and `none` are no address.
+/// Parses `CLIENT:SERVER:GATEWAY:NETMASK:HOSTNAME:DEVICE:AUTOCONF:DNS0:DNS1:NTP0`, where parts may be empty or
+/// missing. `None` for `off` and `none`.
 ///
 /// # Errors
-/// A part that is none of these; a protocol that would have to ask a server.
+/// A part is invalid, or the protocol would need a server (DHCP, BOOTP, RARP).
 pub fn parse(value: &[u8]) -> Result<Option<Address>> {
     let text = String::from_utf8_lossy(value);
     let wrong = |why: &str| Error::usage(format_args!("ip={text}"), why);
     let asks = || {
-        wrong("asks a server for the address, and imrun init asks none")
-            .hint("ip=ADDRESS::GATEWAY:NETMASK::DEVICE:off gives it; a kernel with CONFIG_IP_PNP and its driver built in asks by itself")
+        wrong("asks a server for the address, which imrun init does not support")
+            .hint("set it: ip=ADDRESS::GATEWAY:NETMASK::DEVICE:off; or use a kernel with CONFIG_IP_PNP and the driver built in")
     };
     if text == "off" || text == "none" {
         return Ok(None);
@@ -56,12 +56,12 @@ pub fn parse(value: &[u8]) -> Result<Option<Address>> {
         text => text
             .parse::<Ipv4Addr>()
             .map(Some)
-            .map_err(|_| wrong(&format!("{name} {text:?} is no IPv4 address"))),
+            .map_err(|_| wrong(&format!("{name} {text:?} is not an IPv4 address"))),
     };
     let address = number("client", client)?.ok_or_else(asks)?;
     let netmask = match number("netmask", netmask)? {
         Some(netmask) if !is_netmask(netmask) => {
-            return Err(wrong("the netmask's bits have gaps"));
+            return Err(wrong("the netmask has gaps"));
         }
         Some(netmask) => netmask,
         None => class(address),
@@ -73,7 +73,7 @@ pub fn parse(value: &[u8]) -> Result<Option<Address>> {
     let text = |part: &str| Some(part.to_string()).filter(|part| !part.is_empty());
     // IFNAMSIZ, its NUL included.
     if device.len() > 15 || device.contains('/') {
-        return Err(wrong("names a device that cannot be"));
+        return Err(wrong("the name of the device is invalid"));
     }
     Ok(Some(Address {
         address,
@@ -90,7 +90,7 @@ fn is_netmask(mask: Ipv4Addr) -> bool {
     bits.leading_ones() + bits.trailing_zeros() >= 32
 }
 
-/// The netmask that the kernel assumes, by the address's class.
+/// Returns the netmask that the kernel assumes for the address's class.
 fn class(address: Ipv4Addr) -> Ipv4Addr {
     match address.octets()[0] {
         0..128 => Ipv4Addr::new(255, 0, 0, 0),

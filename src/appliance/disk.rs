@@ -1,10 +1,11 @@
-//! Finds the store: a directory of the initramfs, or a file system of a block device, which is
-//! mounted read-only.
+//! Search for the store: a directory of the initramfs, or a file system on a block device, which is mounted
+//! read-only.
 
+use super::cmdline::StoreLocation;
 use super::machine;
 use super::superblock::{self, Superblock};
-use super::words::Place;
 use crate::base::error::{Context, Error, Result};
+use crate::base::files;
 use nix::mount::{MsFlags, mount};
 use std::fs::File;
 use std::io::Read;
@@ -12,35 +13,35 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Where it is mounted.
+/// Mount point of the store.
 const STORE: &str = "/run/store";
-/// How long a device may take to show up.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it is looked for.
+/// Time limit for a device to appear.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Interval between two searches.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// The store's directory.
-pub fn find(place: &Place) -> Result<PathBuf> {
+/// Finds the store, and mounts it if it is on a block device. Returns its directory.
+pub fn find(place: &StoreLocation) -> Result<PathBuf> {
     let (device, found) = match place {
-        Place::Path(path) if !path.starts_with("/dev") => {
+        StoreLocation::Path(path) if !path.starts_with("/dev") => {
             let named = format_args!("imrun.store={}", path.display()).to_string();
             return if path.is_dir() { Ok(path.clone()) } else { Err(Error::usage(named, "the initramfs has no such directory")) };
         }
-        Place::Path(path) => awaited(|| at(path))?.ok_or_else(|| {
-            Error::system(path.display(), format_args!("is not there after {PATIENCE:?}"))
+        StoreLocation::Path(path) => poll_until(|| at(path))?.ok_or_else(|| {
+            Error::system(path.display(), format_args!("the device did not appear within {TIMEOUT:?}"))
                 .hint("the initramfs needs the modules of its bus and driver: docs/appliance.md")
         })?,
-        Place::Label(label) => awaited(|| labelled(label))?.ok_or_else(|| {
-            Error::system(format_args!("LABEL={label}"), format_args!("no block device has it after {PATIENCE:?}"))
+        StoreLocation::Label(label) => poll_until(|| labelled(label))?.ok_or_else(|| {
+            Error::system(format_args!("LABEL={label}"), format_args!("no block device with it appeared within {TIMEOUT:?}"))
                 .hint("e2label or mkfs.erofs -L give a file system one, sgdisk a partition; the initramfs needs the disk's modules")
         })?,
     };
     attach(&device, &found)
 }
 
-/// What `look` finds, sooner or later.
-fn awaited<T>(look: impl Fn() -> Result<Option<T>>) -> Result<Option<T>> {
-    let deadline = Instant::now() + PATIENCE;
+/// Calls `look` until it finds something; `None` after the time limit.
+fn poll_until<T>(look: impl Fn() -> Result<Option<T>>) -> Result<Option<T>> {
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let found = look()?;
         if found.is_some() || Instant::now() >= deadline {
@@ -55,27 +56,30 @@ fn at(path: &Path) -> Result<Option<(PathBuf, Superblock)>> {
         return Ok(None);
     };
     if !metadata.file_type().is_block_device() {
-        return Err(Error::usage(path.display(), "is no block device"));
+        return Err(Error::usage(path.display(), "is not a block device"));
     }
     let found = examine(path).context(|| format!("read({path:?})"))?;
     let found = found.ok_or_else(|| {
-        Error::unsupported(path.display(), "has neither ext4 nor EROFS nor squashfs")
+        Error::unsupported(
+            path.display(),
+            "has no known file system: expected ext4, EROFS or squashfs",
+        )
     })?;
     Ok(Some((path.into(), found)))
 }
 
 fn labelled(label: &str) -> Result<Option<(PathBuf, Superblock)>> {
     const DEVICES: &str = "/sys/class/block";
-    let list = std::fs::read_dir(DEVICES).context(|| format!("read({DEVICES:?})"))?;
     let mut matches = Vec::new();
-    for entry in list {
-        let entry = entry.context(|| format!("read({DEVICES:?})"))?;
-        let path = Path::new("/dev").join(entry.file_name());
-        // A drive without a medium, a loop device without a file: neither is the one.
+    for name in files::names(Path::new(DEVICES))? {
+        let path = Path::new("/dev").join(&name);
+        // Drives without a medium and loop devices without a file cannot be read.
         let Ok(Some(found)) = examine(&path) else {
             continue;
         };
-        if found.label == label || partition_name(&entry.path()).as_deref() == Some(label) {
+        if found.label == label
+            || partition_name(&Path::new(DEVICES).join(&name)).as_deref() == Some(label)
+        {
             matches.push((path, found));
         }
     }
@@ -95,7 +99,7 @@ fn examine(path: &Path) -> std::io::Result<Option<Superblock>> {
     Ok(superblock::read(&bytes))
 }
 
-/// Of a GPT (Linux, block/partitions/core.c).
+/// Returns the name of a GPT partition (Linux, block/partitions/core.c).
 fn partition_name(directory: &Path) -> Option<String> {
     let text = std::fs::read_to_string(directory.join("uevent")).ok()?;
     let mut lines = text.lines();
@@ -109,7 +113,7 @@ fn attach(device: &Path, found: &Superblock) -> Result<PathBuf> {
         .union(MsFlags::MS_NOSUID)
         .union(MsFlags::MS_NODEV)
         .union(MsFlags::MS_NOEXEC);
-    // Read-only means the device too: no journal is played back.
+    // Read-only applies to the device, too: the journal is not replayed.
     let data = (found.kind == c"ext4").then_some("noload");
     mount(Some(device), STORE, Some(found.kind), flags, data).map_err(|errno| {
         let error = Error::system(format_args!("mount({device:?}, {kind:?})"), errno.desc());

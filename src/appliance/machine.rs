@@ -1,6 +1,6 @@
-//! What a kernel leaves to its first process: file systems, modules, names.
+//! Setup of the machine by its first process: file systems, modules, settings, names.
 
-use super::words;
+use super::cmdline;
 use crate::base::error::{Context, Error, Result};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
@@ -12,33 +12,32 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// Where the initramfs has modules, and the file that lists them, a name a line, in the order of
-/// loading.
+/// Directory of modules in the initramfs. Its file `order` lists them, a name per line, in the order of loading.
 const MODULES: &str = "/modules";
 
-/// Type, mount point, options.
+/// File systems to mount: type, mount point, options.
 const FILE_SYSTEMS: [(&str, &str, MsFlags); 4] = [
-    ("proc", "/proc", CLOSED),
-    ("sysfs", "/sys", CLOSED),
+    ("proc", "/proc", NO_PRIVILEGES),
+    ("sysfs", "/sys", NO_PRIVILEGES),
     (
         "devtmpfs",
         "/dev",
         MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
     ),
-    ("cgroup2", "/sys/fs/cgroup", CLOSED),
+    ("cgroup2", "/sys/fs/cgroup", NO_PRIVILEGES),
 ];
 
-const CLOSED: MsFlags = MsFlags::MS_NOSUID
+const NO_PRIVILEGES: MsFlags = MsFlags::MS_NOSUID
     .union(MsFlags::MS_NODEV)
     .union(MsFlags::MS_NOEXEC);
 
-/// Makes the initramfs a root that can be left (pivot_root(2) refuses the kernel's own), and mounts
-/// what imrun needs. None of it is ever an app's.
+/// Turns the initramfs into a root that can be left (pivot_root(2) refuses the kernel's own), and mounts the file
+/// systems that imrun needs. No app sees them.
 pub fn mount_all() -> Result<()> {
     const RAMFS: libc::c_long = 0x8584_58f6;
     let found = statfs("/").context(|| "statfs(\"/\")")?.filesystem_type();
     if found != TMPFS_MAGIC && found.0 != RAMFS {
-        return Err(Error::unsupported("/", "is no initramfs")
+        return Err(Error::unsupported("/", "is not an initramfs")
             .hint("imrun init is the init of an initramfs: docs/appliance.md"));
     }
     let none = None::<&str>;
@@ -55,12 +54,12 @@ pub fn mount_all() -> Result<()> {
     Ok(())
 }
 
-/// Makes a directory, unless it is there.
+/// Makes a directory, unless it exists.
 pub fn directory(path: &str) -> Result<()> {
     std::fs::create_dir_all(path).context(|| format!("mkdir({path:?})"))
 }
 
-/// Loads the modules of the initramfs, with what the command line has for them.
+/// Loads the modules of the initramfs, with their parameters from the command line.
 pub fn load_modules(line: &[u8]) -> Result<()> {
     let order = Path::new(MODULES).join("order");
     let list = match std::fs::read_to_string(&order) {
@@ -70,12 +69,12 @@ pub fn load_modules(line: &[u8]) -> Result<()> {
     for name in list.lines() {
         let path = Path::new(MODULES).join(name);
         let file = File::open(&path).context(|| format!("open({path:?})"))?;
-        let parameters = words::module_parameters(line, module_of(name));
+        let parameters = cmdline::module_parameters(line, module_of(name));
         let parameters = CString::new(parameters)
             .map_err(|_| Error::usage("kernel command line", "has a NUL byte"))?;
         match finit_module(file.as_fd(), &parameters, ModuleInitFlags::empty()) {
             Ok(()) | Err(Errno::EEXIST) => {}
-            // A driver without its device is none that is missed.
+            // A driver without its device is not needed.
             Err(Errno::ENODEV) => {}
             Err(errno) => return Err(errno).context(|| format!("finit_module({path:?})")),
         }
@@ -83,7 +82,7 @@ pub fn load_modules(line: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// `12-virtio_net.ko` is virtio_net, numbered for who lists a directory.
+/// Returns a module's name without its number and suffix: `12-virtio_net.ko` is virtio_net.
 fn module_of(name: &str) -> &str {
     let name = name.strip_suffix(".ko").unwrap_or(name);
     match name.split_once('-') {
@@ -92,9 +91,8 @@ fn module_of(name: &str) -> &str {
     }
 }
 
-/// Settings and files that a launch expects of its host. The machine is the app's alone: it may
-/// listen on any port.
-pub fn settle() -> Result<()> {
+/// Writes the settings and files that a launch expects. The app may listen on any port: no other runs here.
+pub fn write_settings() -> Result<()> {
     for (setting, value) in [
         ("/proc/sys/kernel/dmesg_restrict", "1"),
         ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
@@ -104,13 +102,13 @@ pub fn settle() -> Result<()> {
     directory("/etc")?;
     file("/etc/hosts", || Ok("127.0.0.1 localhost\n".into()))?;
     file("/etc/resolv.conf", || {
-        // What a kernel that asked for its address was told (ipconfig.c).
+        // The answer of the server that the kernel asked for its address (ipconfig.c).
         Ok(std::fs::read_to_string("/proc/net/pnp").unwrap_or_default())
     })?;
     file("/etc/machine-id", machine_id)
 }
 
-/// Makes a file, unless it is there.
+/// Makes a file, unless it exists.
 pub fn file(path: &str, text: impl FnOnce() -> Result<String>) -> Result<()> {
     if Path::new(path).exists() {
         return Ok(());
@@ -118,20 +116,19 @@ pub fn file(path: &str, text: impl FnOnce() -> Result<String>) -> Result<()> {
     std::fs::write(path, text()?).context(|| format!("write({path:?})"))
 }
 
-/// By the machine's own number, so that it is the same after the next boot; where it has none, by
-/// the boot's.
+/// Returns the machine id: the machine's UUID, which stays the same after a reboot, else the UUID of this boot.
 fn machine_id() -> Result<String> {
     const BOOT: &str = "/proc/sys/kernel/random/boot_id";
     let own = std::fs::read_to_string("/sys/class/dmi/id/product_uuid");
-    if let Some(id) = own.ok().and_then(|text| digits(&text)) {
+    if let Some(id) = own.ok().and_then(|text| uuid_digits(&text)) {
         return Ok(id);
     }
     let boot = std::fs::read_to_string(BOOT).context(|| format!("read({BOOT:?})"))?;
-    digits(&boot).ok_or_else(|| Error::system(BOOT, "is no UUID"))
+    uuid_digits(&boot).ok_or_else(|| Error::system(BOOT, "is not a UUID"))
 }
 
-/// The 32 digits of a UUID that is not one for all machines.
-fn digits(text: &str) -> Option<String> {
+/// Returns the 32 digits of a UUID; `None` for placeholders that many machines have.
+fn uuid_digits(text: &str) -> Option<String> {
     let id: String = text.trim().chars().filter(|c| *c != '-').collect();
     let id = id.to_ascii_lowercase();
     let first = id.chars().next()?;
@@ -147,7 +144,7 @@ mod tests {
     fn a_uuid_that_every_machine_could_have_is_none() {
         let own = "4C4C4544-0042-3510-8053-C7C04F4A5931\n";
         assert_eq!(
-            digits(own).unwrap(),
+            uuid_digits(own).unwrap(),
             "4c4c45440042351080 53c7c04f4a5931".replace(' ', "")
         );
         for text in [
@@ -156,7 +153,7 @@ mod tests {
             "00000000-0000-0000-0000-000000000000",
             "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
         ] {
-            assert_eq!(digits(text), None, "{text}");
+            assert_eq!(uuid_digits(text), None, "{text}");
         }
     }
 

@@ -1,24 +1,25 @@
-//! The first process of an appliance: it makes an initramfs a host for one image, and launches what
-//! the kernel's command line names.
+//! The first process of an appliance: it prepares an initramfs as a host for one image, and launches the image
+//! that the kernel command line names.
 //!
 //! ```text
 //! file systems → command line → modules → network → store → launch → launch of the fallback → end
 //!                                                            └ forked: `imrun run` itself; this process
-//!                                                              reaps, feeds the watchdog, hears how it went
+//!                                                              reaps, feeds the watchdog, reads status events
 //! ```
 #![forbid(unsafe_code)]
 
 mod address;
+mod cmdline;
 mod disk;
 mod machine;
 mod network;
 mod superblock;
 mod watch;
-mod words;
 
 use crate::base::digest::Digest;
 use crate::base::error::{Context, EXIT_REFUSED, Result};
 use crate::base::sys::process;
+use cmdline::{OnExit, Settings};
 use nix::fcntl::OFlag;
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::SigSet;
@@ -27,31 +28,29 @@ use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use watch::{Ended, Watch};
-use words::{OnExit, Orders};
 
-/// What covers the command line from the app, to whom it would tell the variables of imrun's own
-/// words: paths in the container.
+/// Paths masked in the container, because the kernel command line contains the variables of `imrun.env.*`.
 pub const MASKED: [&std::ffi::CStr; 2] = [c"/proc/cmdline", c"/proc/bootconfig"];
 
-/// One launch.
+/// Arguments of one launch.
 pub struct Attempt {
-    /// Where the image is.
+    /// Store of the image.
     pub store: PathBuf,
-    /// Options, image and arguments of `imrun run`.
+    /// Options, image and arguments for `imrun run`.
     pub arguments: Vec<OsString>,
-    /// Where status events go.
+    /// Pipe for status events.
     pub status: OwnedFd,
-    /// What became of the image in whose place this one is launched: a record for the sinks.
+    /// For a fallback: the record about the failed launch before, for the sinks.
     pub instead_of: Option<Value>,
 }
 
-/// Runs the machine until the app has ended, and ends the machine. `launch` does one launch, in a
-/// process of its own, and says its exit code.
+/// Runs the machine until the app has ended, then ends the machine. `launch` runs in a process of its own, and
+/// returns the exit code of `imrun run`.
 ///
-/// Returns where the machine is to end by its first process's end: an exit code.
+/// Returns only if the kernel is to panic: an exit code for the first process.
 pub fn run(launch: &dyn Fn(Attempt) -> u8) -> u8 {
     let (on_exit, outcome) = match begin() {
-        Ok(line) => (words::on_exit(&line), serve(&line, launch)),
+        Ok(line) => (cmdline::on_exit(&line), serve(&line, launch)),
         Err(error) => (OnExit::PowerOff, Err(error)),
     };
     let code = outcome.unwrap_or_else(|error| {
@@ -64,7 +63,7 @@ pub fn run(launch: &dyn Fn(Attempt) -> u8) -> u8 {
     end(on_exit, code)
 }
 
-/// The kernel's command line.
+/// Mounts the file systems and reads the kernel command line.
 fn begin() -> Result<Vec<u8>> {
     const LINE: &str = "/proc/cmdline";
     machine::mount_all()?;
@@ -72,36 +71,36 @@ fn begin() -> Result<Vec<u8>> {
 }
 
 fn serve(line: &[u8], launch: &dyn Fn(Attempt) -> u8) -> Result<u8> {
-    let orders = words::parse(line)?;
+    let settings = cmdline::parse(line)?;
     machine::load_modules(line)?;
-    network::configure(orders.address.as_deref())?;
-    machine::settle()?;
-    let store = disk::find(&orders.store)?;
+    network::configure(settings.address.as_deref())?;
+    machine::write_settings()?;
+    let store = disk::find(&settings.store)?;
     let mut watch = Watch::new()?;
-    let first = attempt(&orders, &store, &orders.image, None, &mut watch, launch)?;
-    match &orders.fallback {
-        Some(fallback) if !watch.stopped && has_failed(&first, &orders) => {
+    let first = attempt(&settings, &store, &settings.image, None, &mut watch, launch)?;
+    match &settings.fallback {
+        Some(fallback) if !watch.stopped && has_failed(&first, &settings) => {
             tell(&format!("launching the fallback {fallback}"));
-            let report = Some(report(&orders.image, &first));
-            let second = attempt(&orders, &store, fallback, report, &mut watch, launch)?;
+            let report = Some(report(&settings.image, &first));
+            let second = attempt(&settings, &store, fallback, report, &mut watch, launch)?;
             Ok(second.code)
         }
         _ => Ok(first.code),
     }
 }
 
-/// Launches one image, and says on the console how it ended.
+/// Launches one image, and reports its end on the console.
 fn attempt(
-    orders: &Orders,
+    settings: &Settings,
     store: &Path,
     image: &Digest,
     instead_of: Option<Value>,
     watch: &mut Watch,
     launch: &dyn Fn(Attempt) -> u8,
 ) -> Result<Ended> {
-    let mut arguments = orders.options.clone();
+    let mut arguments = settings.options.clone();
     arguments.extend(["--".into(), image.to_string().into()]);
-    arguments.extend(orders.arguments.iter().cloned());
+    arguments.extend(settings.arguments.iter().cloned());
     let ended = fork(watch, launch, |status| Attempt {
         store: store.into(),
         arguments,
@@ -112,7 +111,7 @@ fn attempt(
     Ok(ended)
 }
 
-/// The record of the image that the fallback stands in for.
+/// Returns the record about a failed launch, for the launch of the fallback.
 fn report(image: &Digest, ended: &Ended) -> Value {
     json!({
         "image": image,
@@ -122,11 +121,11 @@ fn report(image: &Digest, ended: &Ended) -> Value {
     })
 }
 
-/// Whether the fallback is the better one: the app was not started, or did not last.
-fn has_failed(ended: &Ended, orders: &Orders) -> bool {
+/// Returns true if the fallback is to be launched: the app did not start, or failed too soon.
+fn has_failed(ended: &Ended, settings: &Settings) -> bool {
     match ended.ran {
         None => true,
-        Some(ran) => ended.code != 0 && ran < orders.fallback_within,
+        Some(ran) => ended.code != 0 && ran < settings.fallback_within,
     }
 }
 
@@ -142,8 +141,7 @@ fn how(image: &Digest, ended: &Ended) -> String {
     }
 }
 
-/// Launches in a process of its own: what becomes of that one is never the end of this one, which
-/// would be the machine's.
+/// Launches in a process of its own: if this process crashed, the kernel would panic.
 fn fork(
     watch: &mut Watch,
     launch: &dyn Fn(Attempt) -> u8,
@@ -151,13 +149,13 @@ fn fork(
 ) -> Result<Ended> {
     let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     let (status, told) = nix::unistd::pipe2(flags).context(|| "pipe2(O_CLOEXEC)")?;
-    // A launch waits for who reads its events.
+    // A launch blocks until its events are read.
     nix::fcntl::fcntl(&told, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))
         .context(|| "fcntl(pipe, F_SETFL)")?;
     match process::fork().context(|| "fork()")? {
         Some(child) => {
             drop(told);
-            watch.over(child, status)
+            watch.wait_for(child, status)
         }
         None => {
             let code = match SigSet::empty().thread_set_mask() {
@@ -173,7 +171,7 @@ fn tell(text: &str) {
     eprintln!("imrun: {text}");
 }
 
-/// Nothing was written to any disk: there is nothing to sync.
+/// Ends the machine. Nothing was written to disks, so there is nothing to sync.
 fn end(on_exit: OnExit, code: u8) -> u8 {
     let mode = match on_exit {
         OnExit::PowerOff => RebootMode::RB_POWER_OFF,
@@ -187,7 +185,7 @@ fn end(on_exit: OnExit, code: u8) -> u8 {
 }
 
 impl Attempt {
-    /// The number for `--status-fd`.
+    /// Returns the number for `--status-fd`.
     pub fn status_number(&self) -> i32 {
         self.status.as_raw_fd()
     }

@@ -1,8 +1,9 @@
-//! Gives the machine the address that `ip=` says, where the kernel has not done so.
+//! Network setup by `ip=`, if the kernel has not done it.
 
 use super::address::{self, Address};
 use super::machine;
 use crate::base::error::{Context, Error, Result};
+use crate::base::files;
 use crate::base::sys::network;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::fmt::Write as _;
@@ -12,14 +13,14 @@ use std::time::{Duration, Instant};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DEVICES: &str = "/sys/class/net";
-/// How long an interface may take to show up.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for an interface to appear.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where a kernel says what it was told, that understands `ip=` itself (Linux, net/ipv4/ipconfig.c).
-const KERNELS_OWN: &str = "/proc/net/pnp";
+/// File of kernels that apply `ip=` themselves (Linux, net/ipv4/ipconfig.c).
+const KERNEL_CONFIGURED: &str = "/proc/net/pnp";
 
-/// Loopback, and the address that `ip=` says.
-pub fn configure(words: Option<&[u8]>) -> Result<()> {
+/// Configures loopback, and the interface of `ip=`.
+pub fn configure(address: Option<&[u8]>) -> Result<()> {
     let socket = socket(
         AddressFamily::Inet,
         SockType::Datagram,
@@ -28,8 +29,8 @@ pub fn configure(words: Option<&[u8]>) -> Result<()> {
     )
     .context(|| "socket(AF_INET)")?;
     network::loopback_up(socket.as_fd()).context(|| "ioctl(\"lo\", SIOCSIFFLAGS)")?;
-    let address = match words {
-        Some(value) if !Path::new(KERNELS_OWN).exists() => address::parse(value)?,
+    let address = match address {
+        Some(value) if !Path::new(KERNEL_CONFIGURED).exists() => address::parse(value)?,
         _ => None,
     };
     match address {
@@ -67,9 +68,9 @@ fn servers(address: &Address) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// The one that is named, or the first by name that is not loopback; they are awaited.
+/// Waits for the named interface, or for any that is not loopback. Returns its name; the first by name.
 fn device(address: &Address) -> Result<String> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let found = match &address.device {
             Some(name) => Some(name.clone()).filter(|name| Path::new(DEVICES).join(name).exists()),
@@ -82,7 +83,7 @@ fn device(address: &Address) -> Result<String> {
             let name = address.device.as_deref().unwrap_or("ip=");
             return Err(Error::system(
                 name,
-                format_args!("there is no network interface for it after {PATIENCE:?}"),
+                format_args!("no network interface for it appeared within {TIMEOUT:?}"),
             )
             .hint("the initramfs needs the modules of its bus and driver: docs/appliance.md"));
         }
@@ -91,10 +92,6 @@ fn device(address: &Address) -> Result<String> {
 }
 
 fn first() -> Result<Option<String>> {
-    let list = std::fs::read_dir(DEVICES).context(|| format!("read({DEVICES:?})"))?;
-    let names =
-        list.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
-    let names: std::io::Result<Vec<_>> = names.collect();
-    let names = names.context(|| format!("read({DEVICES:?})"))?;
-    Ok(names.into_iter().filter(|name| name != "lo").min())
+    let names = files::names(Path::new(DEVICES))?;
+    Ok(names.into_iter().find(|name| name != "lo"))
 }

@@ -1,22 +1,22 @@
-//! Which file system a block device has, and its label: as far as a store can be on it.
+//! Detection of a block device's file system and label, for the file systems that can hold a store.
 //!
 //! Sources: Linux, fs/ext4/ext4.h, fs/erofs/erofs_fs.h, fs/squashfs/squashfs_fs.h.
 
 use std::ffi::CStr;
 
-/// How much of a device has to be read.
+/// Number of bytes to read from the start of a device.
 pub const SIZE: usize = 2048;
 
-/// A file system that is mounted read-only.
+/// A file system that can hold a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Superblock {
-    /// The kernel's name for its kind.
+    /// Type, as mount(2) takes it.
     pub kind: &'static CStr,
-    /// Empty where it has none; squashfs never has one.
+    /// Label; empty if there is none. squashfs never has one.
     pub label: String,
 }
 
-/// Reads the first bytes of a device; None where they are of no file system that is known.
+/// Parses the first bytes of a device; `None` if the file system is unknown.
 pub fn read(bytes: &[u8]) -> Option<Superblock> {
     let has = |offset: usize, magic: &[u8]| bytes.get(offset..offset + magic.len()) == Some(magic);
     let label = |offset: usize| {
@@ -44,7 +44,7 @@ mod tests {
     use proptest::prelude::*;
     use std::process::Command;
 
-    /// What `program` makes of 8 MiB and an empty directory.
+    /// Returns the image that `program` makes of 8 MiB and an empty directory.
     fn made(program: &str, arguments: &[&str]) -> Option<Vec<u8>> {
         let scratch = tempfile::tempdir().unwrap();
         let (image, empty) = (scratch.path().join("image"), scratch.path().join("empty"));
@@ -59,7 +59,7 @@ mod tests {
             .output();
         match made {
             Ok(output) => assert!(output.status.success(), "{output:?}"),
-            // Not on every machine that builds.
+            // The program is not on every build machine.
             Err(_) => return None,
         }
         Some(std::fs::read(image).unwrap())
@@ -85,7 +85,7 @@ mod tests {
             };
             assert_eq!(read(&bytes[..SIZE]), named(label), "{program}");
             if kind == c"erofs" {
-                // Its older versions set no label: erofs_fs.h, volume_name.
+                // Older versions of mkfs.erofs set no label: erofs_fs.h, volume_name.
                 bytes[1024 + 64..][..5].copy_from_slice(b"store");
                 assert_eq!(read(&bytes[..SIZE]), named("store"));
             }

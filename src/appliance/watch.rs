@@ -1,5 +1,4 @@
-//! The first process's own work: it reaps whoever is left behind, feeds the watchdog, and hears from
-//! the launch that it forked.
+//! Main loop of the first process: it reaps orphans, feeds the watchdog, and reads the status events of the launch.
 
 use crate::base::error::{Context, Result};
 use nix::errno::Errno;
@@ -14,40 +13,40 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Often enough for every watchdog: none waits less than a second.
+/// Interval of feeding the watchdog, in milliseconds. Watchdogs have timeouts of a second or more.
 const INTERVAL: u16 = 500;
 const WATCHDOG: &str = "/dev/watchdog";
 
-/// How a launch ended.
+/// Result of a launch.
 #[derive(Debug)]
 pub struct Ended {
-    /// The exit code of `imrun run`.
+    /// Exit code of `imrun run`.
     pub code: u8,
-    /// Why nothing of the image ran, or what failed later, as far as it was told.
+    /// Error of the refused or failed launch, if it was reported.
     pub error: Option<String>,
-    /// How long the app ran; None where it was not started.
+    /// Run time of the app; `None` if it was not started.
     pub ran: Option<Duration>,
 }
 
-/// Watches over a machine.
+/// Signals and watchdog of the machine.
 pub struct Watch {
     signals: SignalFd,
     watchdog: Option<File>,
-    /// Somebody asked for the machine's end.
+    /// True once a signal has asked for the machine's end.
     pub stopped: bool,
 }
 
-/// What a launch tells through `--status-fd`.
+/// Reader of the events that a launch writes to `--status-fd`.
 #[derive(Default)]
-struct Tale {
+struct StatusEvents {
     text: Vec<u8>,
     started: Option<Instant>,
     error: Option<String>,
 }
 
 impl Watch {
-    /// Signals are blocked from now on: the kernel drops those that its first process does not
-    /// expect. Ctrl-Alt-Del is one, too.
+    /// Blocks signals, so that the kernel keeps them for the first process, and turns Ctrl-Alt-Del into one. Opens
+    /// the watchdog, if there is one.
     pub fn new() -> Result<Watch> {
         let set: SigSet = [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM]
             .into_iter()
@@ -67,29 +66,29 @@ impl Watch {
         })
     }
 
-    /// Returns when the launch has ended that writes its status events to the other end of `status`.
-    pub fn over(&mut self, launch: Pid, status: OwnedFd) -> Result<Ended> {
-        let (mut status, mut tale) = (File::from(status), Tale::default());
+    /// Waits until the process `launch` has ended; it writes its status events to the other end of `status`.
+    pub fn wait_for(&mut self, launch: Pid, status: OwnedFd) -> Result<Ended> {
+        let (mut status, mut events) = (File::from(status), StatusEvents::default());
         let code = loop {
-            self.feed()?;
+            self.feed_watchdog()?;
             if let Some(code) = reap(launch)? {
                 break code;
             }
             self.wait(&status)?;
-            self.obey(launch)?;
-            tale.hear(&mut status)?;
+            self.forward_signals(launch)?;
+            events.read(&mut status)?;
         };
-        tale.hear(&mut status)?;
+        events.read(&mut status)?;
         Ok(Ended {
             code,
-            error: tale.error,
-            ran: tale.started.map(|started| started.elapsed()),
+            error: events.error,
+            ran: events.started.map(|started| started.elapsed()),
         })
     }
 
-    /// Any byte will do (Documentation/watchdog/watchdog-api.rst). There is none that ends it: a
-    /// machine that hangs on its way down is started again.
-    fn feed(&mut self) -> Result<()> {
+    /// Feeds the watchdog with a byte (Documentation/watchdog/watchdog-api.rst). imrun never stops it: it restarts a
+    /// machine that hangs during shutdown.
+    fn feed_watchdog(&mut self) -> Result<()> {
         match &mut self.watchdog {
             Some(watchdog) => watchdog
                 .write_all(b".")
@@ -111,8 +110,8 @@ impl Watch {
         }
     }
 
-    /// Passes a wish for the end on.
-    fn obey(&mut self, launch: Pid) -> Result<()> {
+    /// Forwards requests for the end to the launch, as SIGTERM.
+    fn forward_signals(&mut self, launch: Pid) -> Result<()> {
         while let Some(info) = self.signals.read_signal().context(|| "read(signalfd)")? {
             if info.ssi_signo as i32 == Signal::SIGCHLD as i32 {
                 continue;
@@ -127,7 +126,7 @@ impl Watch {
     }
 }
 
-/// Reaps all who have ended; the exit code of the one that counts, if it is among them.
+/// Reaps all ended processes. Returns the exit code of `launch`, if it is one of them.
 fn reap(launch: Pid) -> Result<Option<u8>> {
     let mut code = None;
     loop {
@@ -143,9 +142,9 @@ fn reap(launch: Pid) -> Result<Option<u8>> {
     }
 }
 
-impl Tale {
-    /// Reads what there is: `status` does not block.
-    fn hear(&mut self, status: &mut File) -> Result<()> {
+impl StatusEvents {
+    /// Reads all available events; `status` does not block.
+    fn read(&mut self, status: &mut File) -> Result<()> {
         match status.read_to_end(&mut self.text) {
             Err(error) if error.kind() != ErrorKind::WouldBlock => {
                 return Err(error).context(|| "read(status)");
@@ -171,7 +170,7 @@ impl Tale {
         match event["event"].as_str() {
             Some("started") => self.started = Some(Instant::now()),
             Some("refused") => self.error = event["error"].as_str().map(String::from),
-            // The others are for the sink, which has them.
+            // The other events are in the sink.
             _ => {}
         }
     }
@@ -183,10 +182,10 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     #[test]
-    fn a_tale_is_told_in_pieces() {
+    fn status_events_are_read_in_pieces() {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
         let (mut read, mut write) = (File::from(read), File::from(write));
-        let mut tale = Tale::default();
+        let mut events = StatusEvents::default();
         for (piece, started, error) in [
             ("{\"event\":\"verified\"}\n{\"event\":\"sta", false, None),
             ("rted\"}\nno JSON\n", true, None),
@@ -197,14 +196,14 @@ mod tests {
             ),
         ] {
             write.write_all(piece.as_bytes()).unwrap();
-            tale.hear(&mut read).unwrap();
+            events.read(&mut read).unwrap();
             assert_eq!(
-                (tale.started.is_some(), tale.error.as_deref()),
+                (events.started.is_some(), events.error.as_deref()),
                 (started, error)
             );
         }
         drop(write);
-        tale.hear(&mut read).unwrap();
-        assert!(read.as_raw_fd() > 2 && tale.text.is_empty());
+        events.read(&mut read).unwrap();
+        assert!(read.as_raw_fd() > 2 && events.text.is_empty());
     }
 }

@@ -19,7 +19,7 @@ pub struct Layer {
     pub size: u64,
 }
 
-/// What the image stands on.
+/// The base of an image.
 #[derive(Debug, Clone, Copy)]
 pub struct Base<'a> {
     /// The base's config.
@@ -37,11 +37,11 @@ pub struct Image {
     pub manifest: Vec<u8>,
 }
 
-/// The image of `definition` with its own `layer` on top of the base's.
+/// Returns the image of `definition`: the layers of the base and its own `layer`.
 ///
-/// `platform` is what an image without a base runs on; one with a base runs on the base's.
-/// Health checks and histories of a base are not taken over. A `base` must be given where the
-/// definition names one, and only there. A `seal` is of the base's layers and the own one.
+/// `platform` applies to an image without a base; others have the base's platform. Health check and history of the
+/// base are not copied. `base` must be given if the definition names one, and only then. `seal` covers the base's
+/// layers and the own one.
 pub fn image(
     definition: &Definition,
     base: Option<Base>,
@@ -52,7 +52,7 @@ pub fn image(
     if definition.base.is_some() != base.is_some() {
         return Err(Error::usage(
             "definition",
-            "its base and the one at hand do not go together",
+            "needs a base exactly if it names one",
         ));
     }
     let mut config = match base {
@@ -92,7 +92,7 @@ impl Base<'_> {
 }
 
 impl Definition {
-    /// Puts what the definition says over what the base said.
+    /// Applies the definition's settings to the base's config.
     fn apply(&self, config: &mut Config) -> Result<()> {
         let mut environment = Environment::new();
         environment.add_image(&config.env)?;
@@ -105,7 +105,7 @@ impl Definition {
         config.labels.extend(self.labels.clone());
         if let Some(entrypoint) = &self.entrypoint {
             config.entrypoint.clone_from(entrypoint);
-            // As Docker has it: arguments meant for another program are of no use.
+            // As in Docker: the base's arguments belong to another program.
             config.cmd.clear();
         }
         if let Some(cmd) = &self.cmd {
@@ -119,7 +119,7 @@ impl Definition {
     }
 }
 
-/// The config as OCI writes it, without the members that say nothing.
+/// Encodes the config in the form of the OCI specification, without empty members.
 fn config_json(config: &Config) -> Value {
     let members = [
         ("Env", json!(config.env)),
@@ -146,7 +146,7 @@ fn config_json(config: &Config) -> Value {
     document
 }
 
-/// A set as Go writes it: an object of empty objects.
+/// Encodes a set as Go does: an object of empty objects.
 fn set(keys: &[String]) -> Value {
     json!(
         keys.iter()

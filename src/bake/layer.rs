@@ -1,7 +1,7 @@
-//! The layer of a definition: its files as a tar that depends on nothing else.
+//! The layer of a definition: a reproducible tar of its files.
 //!
-//! Sources are opened with openat2(2) and RESOLVE_BENEATH, from one descriptor of the definition's
-//! directory: no symlink, magic link or `..` leads out of it.
+//! Sources are opened with openat2(2) and RESOLVE_BENEATH, relative to the definition's directory: no symlink, magic
+//! link or `..` leads out of it.
 
 use super::{Definition, File, Owner, WHITEOUT};
 use crate::base::error::{Context, Error, Result};
@@ -18,19 +18,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use tar::{Builder, EntryType, Header};
 
-/// What the eleven octal digits of a ustar header can say.
+/// Maximum size of a file: the eleven octal digits of a ustar header.
 const MAX_SIZE: u64 = 0o77_777_777_777;
-/// Bytes of a name, or of a symlink's target, in a ustar header; longer ones get a PAX record.
+/// Maximum length of a name or a symlink's target in a ustar header; longer ones get a PAX record.
 const MAX_NAME: usize = 100;
 const DIRECTORY_MODE: u32 = 0o755;
-/// The owner's right to execute, `S_IXUSR`.
+/// Execute permission of the owner, `S_IXUSR`.
 const EXECUTE: u32 = 0o100;
 
 impl Definition {
     /// Writes the layer's tar; sources are relative to `directory`.
     ///
-    /// Entries are in the order of their paths' bytes, all times are 0. Symlinks stay as they are;
-    /// hard links, xattrs and modes beyond the definition's are not taken over.
+    /// Entries are ordered by the bytes of their paths, and all times are 0. Symlinks are kept; hard links and xattrs
+    /// are not, and modes come from the definition.
     pub fn layer(&self, directory: &Path, out: impl Write) -> Result<()> {
         let sources = Sources::open(directory)?;
         let mut tree = Tree::default();
@@ -48,7 +48,7 @@ impl Definition {
     }
 }
 
-/// The definition's directory.
+/// Directory of the definition, in which sources are looked up.
 struct Sources {
     directory: OwnedFd,
 }
@@ -62,7 +62,7 @@ impl Sources {
         })
     }
 
-    /// The object at `path` itself: of a symlink, the symlink.
+    /// Finds the object at `path`, without following a symlink at its end.
     fn locate(&self, path: &Path) -> Result<Located> {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
@@ -84,7 +84,7 @@ impl Sources {
     }
 }
 
-/// An object that was found, not yet opened: opening a device or a fifo could have effects.
+/// An object that is found but not opened: opening a device or a fifo could have effects.
 struct Located {
     handle: fs::File,
     metadata: fs::Metadata,
@@ -92,7 +92,7 @@ struct Located {
 }
 
 impl Located {
-    /// The magic link that leads to this very object, whatever its path means by now.
+    /// Returns a magic link to this object, which stays valid when its path changes.
     fn again(&self) -> String {
         format!("/proc/self/fd/{}", self.handle.as_raw_fd())
     }
@@ -109,12 +109,12 @@ impl Located {
             let what = format!("source {}", self.path.display());
             Err(Error::policy(
                 what,
-                "is neither a file, a directory nor a symlink",
+                "expected a file, a directory or a symlink",
             ))
         }
     }
 
-    /// The paths of what a directory holds, in no order.
+    /// Returns the paths of a directory's entries, unordered.
     fn children(&self) -> Result<Vec<PathBuf>> {
         let what = || format!("readdir({})", self.path.display());
         let entries = fs::read_dir(self.again()).context(what)?;
@@ -130,7 +130,7 @@ enum Kind {
     Symlink,
 }
 
-/// The layer's content, by path without the slash in front.
+/// Content of the layer, by path without the leading slash.
 #[derive(Default)]
 struct Tree {
     nodes: BTreeMap<Vec<u8>, Node>,
@@ -139,15 +139,15 @@ struct Tree {
 /// One entry of the layer.
 struct Node {
     kind: Kind,
-    /// The definition's word on a regular file's mode.
+    /// Mode of regular files from the definition.
     mode: Option<u32>,
     owner: Owner,
-    /// Relative to the definition's directory; of a directory, nothing is read.
+    /// Source, relative to the definition's directory; unused for directories.
     source: PathBuf,
 }
 
 impl Tree {
-    /// Adds a source with all it holds.
+    /// Adds a source and, if it is a directory, its content.
     fn add(&mut self, sources: &Sources, file: &File) -> Result<()> {
         let top = Path::new(&file.source);
         let mut pending = vec![top.to_path_buf()];
@@ -178,11 +178,11 @@ impl Tree {
         }
         let refused = |why| Err(Error::usage(shown(&path), why));
         if path.is_empty() {
-            return refused("is the root, which only a directory can be");
+            return refused("is the root, which must be a directory");
         }
         match self.nodes.get(&path) {
             Some(other) if (other.kind, node.kind) != (Kind::Directory, Kind::Directory) => {
-                refused("is made by two files of the definition")
+                refused("appears twice in the definition")
             }
             _ => {
                 self.nodes.insert(path, node);
@@ -191,8 +191,8 @@ impl Tree {
         }
     }
 
-    /// Adds the parents of all entries, or, `on_a_base`, removes those that say nothing: a base's
-    /// own directory keeps its mode then, and its /lib may stay a symlink to usr/lib.
+    /// Adds the missing parents of all entries. With `on_a_base`, removes implied directories instead, so that a
+    /// base's directory keeps its mode, and its /lib may stay a symlink to usr/lib.
     fn complete(&mut self, on_a_base: bool) -> Result<()> {
         let parents: BTreeSet<Vec<u8>> = self.nodes.keys().flat_map(|path| parents(path)).collect();
         for parent in parents {
@@ -200,7 +200,7 @@ impl Tree {
                 Some(node) if node.kind != Kind::Directory => {
                     return Err(Error::usage(
                         shown(&parent),
-                        "is no directory, but the parent of another path",
+                        "is not a directory, but the parent of another path",
                     ));
                 }
                 Some(node) if on_a_base && node.owner == Owner::default() => {
@@ -217,7 +217,7 @@ impl Tree {
 }
 
 impl Node {
-    /// A directory that only the paths below it ask for.
+    /// Returns a directory that exists only because of paths below it.
     fn implied() -> Node {
         Node {
             kind: Kind::Directory,
@@ -293,7 +293,7 @@ impl Node {
     }
 }
 
-/// Writes one entry, with PAX records for what its header has no room for.
+/// Writes one entry, with PAX records for long names.
 fn append(
     tar: &mut Builder<impl Write>,
     mut header: Header,
@@ -313,13 +313,13 @@ fn append(
     written.context(|| format!("write {} into the layer", shown(path)))
 }
 
-/// As much of `text` as the field takes.
+/// Copies `text` into a header field, truncated.
 fn fill(field: &mut [u8; MAX_NAME], text: &[u8]) {
     let length = text.len().min(MAX_NAME);
     field[..length].copy_from_slice(&text[..length]);
 }
 
-/// Where a source goes that is `below` the one that the definition names.
+/// Returns the destination of a source at the path `below` the one that the definition names.
 fn destination(file: &File, below: &Path) -> Result<Vec<u8>> {
     let mut path = file.path.as_str().as_bytes()[1..].to_vec();
     for component in below {
@@ -338,7 +338,7 @@ fn destination(file: &File, below: &Path) -> Result<Vec<u8>> {
     Ok(path)
 }
 
-/// All directories above `path`, without the root.
+/// Returns all directories above `path`, except the root.
 fn parents(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let slashes = path.iter().enumerate().filter(|(_, b)| **b == b'/');
     slashes.map(|(place, _)| path[..place].to_vec())

@@ -1,7 +1,7 @@
-//! Images from definitions: a pure function of a file in TOML, the files it names and its base.
+//! Images from definitions: a pure function of a TOML file, the files that it names, and its base.
 //!
-//! Neither date, host name, umask nor the order of directories has a part in the result, so the
-//! same definition gives the same digest everywhere.
+//! The result does not depend on the date, the host name, the umask or the order of directories, so the same
+//! definition gives the same digest everywhere.
 
 mod image;
 mod layer;
@@ -16,22 +16,22 @@ use crate::runtime::env::{Contract, Environment};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Bytes of a definition.
+/// Maximum size of a definition, in bytes.
 pub const MAX_DEFINITION: usize = 1 << 20;
-/// Bytes in a path of the image, PATH_MAX without its NUL.
+/// Maximum length of a path in the image: PATH_MAX without its NUL.
 const MAX_PATH: usize = 4095;
-/// Bytes in one component of a path, NAME_MAX.
+/// Maximum length of a component of a path: NAME_MAX.
 const MAX_COMPONENT: usize = 255;
-/// How a layer marks what it removes (OCI layer.md, "Whiteouts"): not a name for a file.
+/// Prefix of names that remove files (image-spec, layer.md, "Whiteouts"); files cannot have it.
 const WHITEOUT: &str = ".wh.";
 
-/// What an image is made of.
+/// Definition of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Definition {
-    /// The manifest whose layers come first; none makes an image from nothing.
+    /// Manifest of the base image; `None` makes an image without one.
     pub base: Option<Digest>,
-    /// Replaces the base's, and with it the base's `cmd`.
+    /// Replaces the base's entrypoint and `cmd`.
     pub entrypoint: Option<Vec<String>>,
     /// Replaces the base's.
     pub cmd: Option<Vec<String>>,
@@ -47,29 +47,28 @@ pub struct Definition {
     pub workdir: Option<ImagePath>,
     /// Replaces the base's.
     pub stop_signal: Option<String>,
-    /// What the image's own layer holds.
+    /// Files of the image's own layer.
     #[serde(default, rename = "file")]
     pub files: Vec<File>,
 }
 
-/// A file, or a directory with all it holds, that goes into the layer.
+/// A file, or a directory with its content, to add to the layer.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Where it is, relative to the definition's directory and never outside it.
+    /// Source, relative to the definition's directory and inside it.
     pub source: String,
-    /// Where it goes.
+    /// Path in the image.
     pub path: ImagePath,
-    /// The mode of regular files: by default 0755 where the source's owner may execute it, else
-    /// 0644. Directories are 0755.
+    /// Mode of regular files: by default 0755 if the source's owner may execute it, else 0644. Directories have 0755.
     pub mode: Option<Mode>,
-    /// Whom it belongs to, and all it holds.
+    /// Owner of the file, or of the directory and its content.
     #[serde(default)]
     pub owner: Owner,
 }
 
 impl Definition {
-    /// Reads a definition; `what` names it in errors.
+    /// Parses a definition; `what` names it in errors.
     pub fn parse(what: &str, text: &str) -> Result<Definition> {
         if text.len() > MAX_DEFINITION {
             return Err(Error::usage(
@@ -89,7 +88,7 @@ impl Definition {
         Ok(definition)
     }
 
-    /// Refuses what would make an image that cannot be started.
+    /// Refuses settings that would make an image that cannot be started.
     fn check(&self, what: &str) -> Result<()> {
         let mut environment = Environment::new();
         for (name, value) in &self.env {
@@ -108,7 +107,7 @@ impl Definition {
 pub struct ImagePath(String);
 
 impl ImagePath {
-    /// The path, slash in front.
+    /// Returns the path with its leading slash.
     pub fn as_str(&self) -> &str {
         &self.0
     }

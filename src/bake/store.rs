@@ -1,4 +1,4 @@
-//! A definition into the store: its layer, its documents, its tree image.
+//! Baking into the store: a definition's layer, documents and tree image.
 
 use super::{Base, Definition, Layer, MAX_DEFINITION, image};
 use crate::base::digest::{Algorithm, Digest};
@@ -13,11 +13,10 @@ use crate::store::image::Image;
 use std::io::{BufWriter, Seek, Write};
 use std::path::Path;
 
-/// Bakes the definition in `file`; the manifest's digest.
+/// Bakes the definition in `file`. Returns the manifest's digest.
 ///
-/// The sources are read once, into the store: what they are afterwards does not matter. With `seal`
-/// the manifest says what fs-verity measures of the image's files, computed from the bytes that are
-/// hashed here.
+/// The sources are read once, into the store; later changes have no effect. With `seal` the manifest contains the
+/// fs-verity digests of the image's files, computed from the bytes that are hashed here.
 pub fn into_store(store: &Store, file: &Path, name: Option<String>, seal: bool) -> Result<Digest> {
     let definition = read(file)?;
     store.create()?;

@@ -297,14 +297,14 @@ fn sources_that_cannot_be_taken_are_refused_by_name() {
         (
             "fifo",
             "/a",
-            "source fifo: is neither a file, a directory nor a symlink",
+            "source fifo: expected a file, a directory or a symlink",
         ),
         (
             "d",
             "/d",
             "source d/.wh.a: has the name of a whiteout, which would remove a file",
         ),
-        ("a", "/", "/: is the root, which only a directory can be"),
+        ("a", "/", "/: is the root, which must be a directory"),
     ] {
         let text = format!("[[file]]\nsource = {source:?}\npath = {path:?}");
         assert_eq!(
@@ -318,14 +318,11 @@ fn sources_that_cannot_be_taken_are_refused_by_name() {
         )
     };
     let clash = layer(&two("/p/x", "/p"), directory.path()).unwrap_err();
-    assert_eq!(
-        clash.to_string(),
-        "/p/x: is made by two files of the definition"
-    );
+    assert_eq!(clash.to_string(), "/p/x: appears twice in the definition");
     let under = layer(&two("/p", "/p/q"), directory.path()).unwrap_err();
     assert_eq!(
         under.to_string(),
-        "/p: is no directory, but the parent of another path"
+        "/p: is not a directory, but the parent of another path"
     );
 }
 

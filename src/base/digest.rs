@@ -7,7 +7,7 @@ use sha2::Digest as _;
 use std::fmt;
 use std::str::FromStr;
 
-/// The algorithms that imrun knows; every other one is refused.
+/// Hash algorithms that imrun supports; all others are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
     /// `sha256:` and 64 lower-case hex digits.
@@ -17,7 +17,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// The name in front of the colon, and of the directory under `blobs/`.
+    /// Returns the name before the colon, which is also a directory below `blobs/`.
     pub fn name(self) -> &'static str {
         match self {
             Algorithm::Sha256 => "sha256",
@@ -25,7 +25,7 @@ impl Algorithm {
         }
     }
 
-    /// Bytes in a digest.
+    /// Returns the size of a hash, in bytes.
     pub fn size(self) -> usize {
         match self {
             Algorithm::Sha256 => 32,
@@ -34,7 +34,7 @@ impl Algorithm {
     }
 }
 
-/// An algorithm and the hash of some bytes by it.
+/// A hash with its algorithm.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     algorithm: Algorithm,
@@ -42,19 +42,19 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// The digest of `bytes`.
+    /// Returns the digest of `bytes`.
     pub fn of(algorithm: Algorithm, bytes: &[u8]) -> Digest {
         let mut hasher = Hasher::new(algorithm);
         hasher.update(bytes);
         hasher.finish()
     }
 
-    /// The SHA-256 of `bytes`.
+    /// Returns the SHA-256 of `bytes`.
     pub fn sha256(bytes: &[u8]) -> Digest {
         Self::of(Algorithm::Sha256, bytes)
     }
 
-    /// A SHA-256 that something else has computed.
+    /// Wraps a SHA-256 that is computed elsewhere.
     pub fn from_sha256(hash: [u8; 32]) -> Digest {
         let mut bytes = [0; 64];
         bytes[..32].copy_from_slice(&hash);
@@ -64,27 +64,27 @@ impl Digest {
         }
     }
 
-    /// How it was computed.
+    /// Returns the algorithm.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The hash: 32 or 64 bytes.
+    /// Returns the hash: 32 or 64 bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.algorithm.size()]
     }
 
-    /// The lower-case hex digits after the colon.
+    /// Returns the lower-case hex digits after the colon.
     pub fn hex(&self) -> String {
         hex(self.as_bytes())
     }
 
-    /// Refuses `bytes` that this is not the digest of; `what` names them in the error.
+    /// Checks that this is the digest of `bytes`; `what` names them in the error.
     pub fn verify(&self, what: &str, bytes: &[u8]) -> Result<()> {
         self.expect(what, Digest::of(self.algorithm, bytes))
     }
 
-    /// Refuses a computed digest that is not this one; `what` names the object in the error.
+    /// Checks that a computed digest equals this one; `what` names the object in the error.
     pub fn expect(&self, what: &str, computed: Digest) -> Result<()> {
         if computed == *self {
             return Ok(());
@@ -96,7 +96,7 @@ impl Digest {
     }
 }
 
-/// `bytes` as lower-case hex.
+/// Encodes `bytes` as lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes
@@ -179,7 +179,7 @@ pub enum Hasher {
 }
 
 impl Hasher {
-    /// A hasher that has seen nothing.
+    /// Returns a hasher without input.
     pub fn new(algorithm: Algorithm) -> Hasher {
         match algorithm {
             Algorithm::Sha256 => Hasher::Sha256(sha2::Sha256::new()),
@@ -187,7 +187,7 @@ impl Hasher {
         }
     }
 
-    /// Takes the next piece.
+    /// Adds the next piece.
     pub fn update(&mut self, piece: &[u8]) {
         match self {
             Hasher::Sha256(hasher) => hasher.update(piece),
@@ -195,7 +195,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of all pieces.
+    /// Returns the digest of all pieces.
     pub fn finish(self) -> Digest {
         let mut bytes = [0; 64];
         let algorithm = match self {

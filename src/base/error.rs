@@ -1,20 +1,20 @@
-//! The one error type: what failed, why, what can be done, and the exit code that tells it.
+//! The error type: object, cause, hint and exit code.
 
 use std::fmt;
 
-/// The outcome of everything that can fail.
+/// Result of every operation that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Why a launch or a command was refused; the `reason` of a `refused` status event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// Bytes are not those that a digest, a size or a format promises.
+    /// Content does not match its digest, size or format.
     Digest,
-    /// The log sink cannot be reached, or did not acknowledge.
+    /// The sink cannot be reached, or did not acknowledge.
     Sink,
-    /// It is understood, and imrun does not do it.
+    /// imrun does not do this, by design.
     Policy,
-    /// The host lacks what was asked for.
+    /// The host lacks a feature.
     Unsupported,
     /// The command line, a definition or an environment value is wrong.
     Usage,
@@ -23,7 +23,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The word used in status events.
+    /// Returns the name in status events.
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::Digest => "digest",
@@ -36,7 +36,7 @@ impl Reason {
     }
 }
 
-/// imrun refused or failed before anything of the image ran; wrong usage too.
+/// imrun refused or failed before anything of the image ran; also wrong usage.
 pub const EXIT_REFUSED: u8 = 125;
 /// imrun itself failed after the start, and ended the container.
 pub const EXIT_FAILED: u8 = 121;
@@ -48,31 +48,31 @@ pub const EXIT_STALLED: u8 = 123;
 pub const EXIT_LOST: u8 = 124;
 /// The entrypoint cannot be executed.
 pub const EXIT_NOT_EXECUTABLE: u8 = 126;
-/// The entrypoint is not there.
+/// The entrypoint does not exist.
 pub const EXIT_NOT_FOUND: u8 = 127;
 
-/// The target of a log message that says what can be done about the one before it.
+/// Log target of hints, which belong to the message before them.
 pub const HINT: &str = "imrun::hint";
 
 /// An error is one line, `WHAT: WHY`, and perhaps a hint.
 ///
-/// It names the digest, path, setting or system call with its arguments, never an environment value.
+/// It names the digest, path, setting or system call with its arguments, and never contains an environment value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
-    /// Sorts the error for `--status-fd`.
+    /// Class of the error, for `--status-fd`.
     pub reason: Reason,
-    /// The object: a digest, a path, a setting, a call with its arguments.
+    /// Object: a digest, a path, a setting, a call with its arguments.
     pub what: String,
-    /// What is wrong with it.
+    /// Cause.
     pub why: String,
-    /// What can be done about it.
+    /// Remedy.
     pub hint: Option<String>,
-    /// The exit code of a command that ends with this error.
+    /// Exit code of a command that ends with this error.
     pub exit: u8,
 }
 
 impl Error {
-    /// An error of the given sort, exit code 125.
+    /// Returns an error with exit code 125.
     pub fn new(reason: Reason, what: impl fmt::Display, why: impl fmt::Display) -> Self {
         Error {
             reason,
@@ -83,32 +83,32 @@ impl Error {
         }
     }
 
-    /// Bytes that are not what a digest, size or format promises.
+    /// Returns an error about content that does not match its digest, size or format.
     pub fn digest(what: impl fmt::Display, why: impl fmt::Display) -> Self {
         Self::new(Reason::Digest, what, why)
     }
 
-    /// A sink that cannot be reached or does not acknowledge.
+    /// Returns an error about a sink that cannot be reached or does not acknowledge.
     pub fn sink(what: impl fmt::Display, why: impl fmt::Display) -> Self {
         Self::new(Reason::Sink, what, why)
     }
 
-    /// Something that imrun does not do, by design.
+    /// Returns an error about something that imrun does not do, by design.
     pub fn policy(what: impl fmt::Display, why: impl fmt::Display) -> Self {
         Self::new(Reason::Policy, what, why)
     }
 
-    /// Something that this host lacks.
+    /// Returns an error about a feature that this host lacks.
     pub fn unsupported(what: impl fmt::Display, why: impl fmt::Display) -> Self {
         Self::new(Reason::Unsupported, what, why)
     }
 
-    /// A wrong argument, definition or environment value.
+    /// Returns an error about a wrong argument, definition or environment value.
     pub fn usage(what: impl fmt::Display, why: impl fmt::Display) -> Self {
         Self::new(Reason::Usage, what, why)
     }
 
-    /// A failed call: `what` is the call with its arguments, `why` its error.
+    /// Returns an error about a failed call: `what` is the call with its arguments, `why` its error.
     pub fn system(what: impl fmt::Display, why: impl fmt::Display) -> Self {
         Self::new(Reason::System, what, why)
     }
@@ -122,14 +122,14 @@ impl Error {
         self
     }
 
-    /// The same error with a hint.
+    /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.hint = Some(one_line(hint));
         self
     }
 
-    /// The same error with another exit code.
+    /// Sets the exit code.
     #[must_use]
     pub fn exit(mut self, code: u8) -> Self {
         self.exit = code;
@@ -137,7 +137,7 @@ impl Error {
     }
 }
 
-/// A hostile name must not forge a second line or drive the terminal.
+/// Escapes control characters, so that a hostile name can neither forge a second line nor control the terminal.
 fn one_line(text: impl fmt::Display) -> String {
     let text = text.to_string();
     if !text.contains(|c: char| c.is_control()) {
@@ -161,9 +161,9 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Names the call, with its arguments, that an error came from.
+/// Adds the failed call, with its arguments, to an error.
 pub trait Context<T> {
-    /// Turns the error into a system error about `what`.
+    /// Converts the error to a system error about `what`.
     fn context<D: fmt::Display>(self, what: impl FnOnce() -> D) -> Result<T>;
 }
 
@@ -173,7 +173,7 @@ impl<T, E: Into<std::io::Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// The text of an OS error without Rust's "(os error N)".
+/// Returns the text of an OS error without Rust's "(os error N)".
 pub fn reason_of(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(code) => nix::errno::Errno::from_raw(code).desc().to_string(),

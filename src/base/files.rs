@@ -1,14 +1,16 @@
-//! Files: those that the caller names are read within bounds and written whole, and imrun's own are private.
+//! Files: bounded reads and atomic writes of files that the caller names, and imrun's own private files.
 //!
-//! No mode follows the umask, and nothing is read or written that is not what its name was meant for.
+//! Modes do not depend on the umask. A file of an unexpected type, such as a device, is refused.
 #![forbid(unsafe_code)]
 
+mod list;
 mod private;
 mod read;
 mod remove;
 mod write;
 
-pub use private::{close_to_others, make_directory, open_private};
+pub use list::{names, names_if_there};
+pub use private::{close_to_others, create_directory, make_directory, open_private};
 pub use read::{quietly, read, read_if_there, read_regular};
 pub use remove::remove_tree;
 pub use write::{append, create_new, replace};

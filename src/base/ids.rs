@@ -1,4 +1,4 @@
-//! The users and groups of the user namespace that this process is in.
+//! User and group ids in the user namespace of this process.
 #![forbid(unsafe_code)]
 
 use crate::base::error::{Context, Error, Result};
@@ -6,7 +6,7 @@ use nix::unistd::geteuid;
 use std::fmt;
 use std::sync::OnceLock;
 
-/// The ids that this process has: from 0 on, so many. A file of any other owner becomes 0's.
+/// Ranges of ids, from 0 on, that this process can give to files. Files of other owners get owner 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owners {
     users: u32,
@@ -14,14 +14,14 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// Every id, as root of the host has them.
+    /// All ids, as root of the host has them.
     pub const ALL: Owners = Owners {
         users: u32::MAX,
         groups: u32::MAX,
     };
 
-    /// Those of the user namespace that this process is in (user_namespaces(7)). They are read once:
-    /// who enters another one (`rootless::enter`) does so before anybody asks.
+    /// Returns the ids of this process's user namespace (user_namespaces(7)). They are read once: `rootless::enter`
+    /// changes the namespace before the first call.
     pub fn own() -> Result<Owners> {
         static OWN: OnceLock<Owners> = OnceLock::new();
         match OWN.get() {
@@ -36,33 +36,32 @@ impl Owners {
         Ok(Owners { users, groups })
     }
 
-    /// The same ids, of users and of groups, as ranges that the kernel maps one by one: how many there
-    /// are in each.
+    /// Returns the lengths of the mapped ranges from id 0 on, of users and of groups.
     pub fn ranges() -> Result<[Vec<u32>; 2]> {
         let read = |path: &str| {
             let text = std::fs::read_to_string(path).context(|| format!("read({path:?})"))?;
-            ranges(&text).ok_or_else(|| Error::unsupported(path, "id 0 is not in it"))
+            ranges(&text).ok_or_else(|| Error::unsupported(path, "does not map id 0"))
         };
         Ok([read("/proc/self/uid_map")?, read("/proc/self/gid_map")?])
     }
 
-    /// Whether it is root of the host: then device nodes can be made, too.
+    /// Returns true for root of the host, who can also make device nodes.
     pub fn are_all(self) -> bool {
         self == Owners::ALL
     }
 
-    /// The user that a file of user `id` belongs to.
+    /// Returns the owner that a file of user `id` gets.
     pub fn user(self, id: u32) -> u32 {
         if id < self.users { id } else { 0 }
     }
 
-    /// The group that a file of group `id` belongs to.
+    /// Returns the group that a file of group `id` gets.
     pub fn group(self, id: u32) -> u32 {
         if id < self.groups { id } else { 0 }
     }
 }
 
-/// `all`, or the two numbers.
+/// Formats the ids as `all`, or as the two numbers.
 impl fmt::Display for Owners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.are_all() {
@@ -73,12 +72,12 @@ impl fmt::Display for Owners {
     }
 }
 
-/// Whether this process is not root of the host.
+/// Returns true if this process is not root of the host.
 pub fn is_ordinary() -> Result<bool> {
     Ok(!geteuid().is_root() || !Owners::own()?.are_all())
 }
 
-/// The ranges that follow one another from 0 on, in a table in the form of /proc/PID/uid_map.
+/// Returns the contiguous ranges from 0 on in a table of the form of /proc/PID/uid_map.
 fn ranges(table: &str) -> Option<Vec<u32>> {
     let line = |line: &str| {
         let mut numbers = line.split_ascii_whitespace();

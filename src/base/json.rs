@@ -1,4 +1,4 @@
-//! JSON, read strictly and written canonically.
+//! Strict JSON parser and canonical JSON writer.
 //!
 //! A document that two parsers could read differently is refused: a duplicate key, bytes after
 //! the value, invalid UTF-8. Source: RFC 8259, section 4; RFC 8785 for the canonical form.
@@ -13,10 +13,10 @@ use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// Arrays and objects within one another; no document of ours comes near it.
+/// Maximum nesting of arrays and objects.
 pub const MAX_DEPTH: usize = 64;
 
-/// The one value in `bytes`; `what` names the document in the error.
+/// Parses the value in `bytes`; `what` names the document in the error.
 pub fn parse(what: &str, bytes: &[u8]) -> Result<Value> {
     let wrong =
         |why: serde_json::Error| Error::digest(what, format_args!("not strict JSON: {why}"));
@@ -34,10 +34,10 @@ pub fn parse(what: &str, bytes: &[u8]) -> Result<Value> {
     Ok(value)
 }
 
-/// Builds a `Value` as serde_json does, but refuses duplicate keys and values too deep.
+/// Builds a `Value` as serde_json does, but refuses duplicate keys and deep nesting.
 #[derive(Clone, Copy)]
 struct Strict {
-    /// Levels that may still be opened.
+    /// Number of further levels allowed.
     depth: usize,
 }
 
@@ -111,7 +111,7 @@ impl<'de> Visitor<'de> for Strict {
     }
 }
 
-/// `value` with its keys sorted and no white space: the same value always gives the same bytes.
+/// Encodes `value` with sorted keys and without white space: equal values give equal bytes.
 ///
 /// RFC 8785 for null, booleans, strings, integers, arrays and objects; imrun writes no fractions.
 pub fn canonical(value: &Value) -> String {

@@ -1,4 +1,4 @@
-//! What everything rests on: errors, system calls, digests, files, time, TLS.
+//! Foundations: errors, system calls, digests, files, encodings, time, TLS.
 //!
 //! [`sys`] alone has `unsafe` code.
 
@@ -9,6 +9,7 @@ pub mod ids;
 pub mod json;
 pub mod parallel;
 pub mod paths;
+pub mod protobuf;
 pub mod sys;
 pub mod time;
 pub mod tls;

@@ -1,11 +1,11 @@
-//! Work on many items at once, on threads.
+//! Parallel work on many items, on threads.
 #![forbid(unsafe_code)]
 
 use crate::base::error::Result;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Applies `work` to each item, on as many threads as there are processors, until one fails; the
-/// first item's error comes first.
+/// Applies `work` to each item, on as many threads as there are processors, until one fails. Returns the error of
+/// the first failed item.
 pub fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R> + Sync,
@@ -39,7 +39,7 @@ pub fn on_threads<T: Sync, R: Send>(
         done
     };
     let mut done = std::thread::scope(|scope| {
-        // Where the host gives no more threads, fewer do the same work.
+        // If the host allows no more threads, fewer do the same work.
         let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, take).ok();
         let others: Vec<_> = (1..threads).filter_map(spawn).collect();
         let mut done = take();

@@ -1,4 +1,4 @@
-//! Directories that imrun keeps its data in, unless the command line names others.
+//! Default directories of imrun's data.
 #![forbid(unsafe_code)]
 
 use crate::base::error::{Context, Result};
@@ -6,12 +6,12 @@ use nix::unistd::geteuid;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The default of `--store`.
+/// Default of `--store`, for root.
 pub const STORE: &str = "/var/lib/imrun";
-/// The default of `--root`, for root.
+/// Default of `--root`, for root.
 pub const RUNTIME: &str = "/run/imrun";
 
-/// The default of `--store`.
+/// Returns the default of `--store`.
 pub fn default_store() -> PathBuf {
     if geteuid().is_root() {
         return STORE.into();
@@ -22,7 +22,7 @@ pub fn default_store() -> PathBuf {
         .map_or_else(|| PathBuf::from(STORE), |data| data.join("imrun"))
 }
 
-/// The default of `--root`.
+/// Returns the default of `--root`.
 pub fn default_runtime() -> PathBuf {
     if geteuid().is_root() {
         return RUNTIME.into();
@@ -30,12 +30,12 @@ pub fn default_runtime() -> PathBuf {
     private_runtime().unwrap_or_else(|| PathBuf::from(format!("/tmp/imrun-{}", geteuid())))
 }
 
-/// Where an ordinary user keeps what nobody else may write, until the host is started again.
+/// Returns the directory of an ordinary user's runtime state, which others cannot write and which ends with a reboot.
 pub fn private_runtime() -> Option<PathBuf> {
     environment("XDG_RUNTIME_DIR").map(|directory| directory.join("imrun"))
 }
 
-/// Whether this is a directory of this user's, and its mode gives others none of these bits.
+/// Returns true if this user owns the directory, and its mode has none of the bits `others`.
 pub fn is_own(directory: &Path, others: u32) -> Result<bool> {
     let found = directory
         .symlink_metadata()
@@ -43,7 +43,7 @@ pub fn is_own(directory: &Path, others: u32) -> Result<bool> {
     Ok(found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & others == 0)
 }
 
-/// A directory that a variable names (XDG Base Directory Specification: relative ones are ignored).
+/// Returns the directory in a variable; relative ones are ignored (XDG Base Directory Specification).
 fn environment(name: &str) -> Option<PathBuf> {
     let path = PathBuf::from(std::env::var_os(name)?);
     path.is_absolute().then_some(path)

@@ -1,8 +1,7 @@
-//! The system calls that no library wraps: the only module with `unsafe`.
+//! System calls that no library wraps: the only module with `unsafe`.
 //!
-//! Every function does one call, gives its error back as the kernel's errno, and neither allocates
-//! nor locks: the child of a clone uses them between clone3(2) and execve(2), where it may be killed
-//! at any moment, and what it had locked would stay so.
+//! Every function makes one call, returns the kernel's errno, and neither allocates nor locks: a cloned child uses
+//! them between clone3(2) and execve(2), where it may be killed at any moment and would never release a lock.
 #![allow(unsafe_code)]
 
 pub mod arguments;
@@ -25,7 +24,7 @@ pub mod xattr;
 
 use nix::errno::Errno;
 
-/// The errno of a system call that returned -1, else its value.
+/// Converts -1 to the errno of the system call.
 fn check(result: libc::c_long) -> nix::Result<libc::c_long> {
     Errno::result(result)
 }

@@ -1,16 +1,16 @@
-//! Times as text: RFC 3339, UTC; durations as they are typed.
+//! Times as text (RFC 3339, UTC), and durations of the command line.
 #![forbid(unsafe_code)]
 
 use crate::base::error::{Error, Result};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Now, to the millisecond.
+/// Returns the current time, with milliseconds.
 pub fn now() -> String {
     let text = rfc3339(nanoseconds());
     format!("{}Z", &text[..text.len() - "000000Z".len()])
 }
 
-/// Nanoseconds since the epoch; 0 on a host whose clock is before it.
+/// Returns nanoseconds since the epoch; 0 if the clock is before it.
 pub fn nanoseconds() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -18,12 +18,12 @@ pub fn nanoseconds() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// `500ms`, `2s`, `1m`, `1h`.
+/// Parses a duration: `500ms`, `2s`, `1m`, `1h`.
 pub fn duration(text: &str) -> Result<Duration> {
     let wrong = || {
         Error::usage(
             format_args!("duration {text:?}"),
-            "is not like 500ms, 2s, 1m or 1h",
+            "expected a number with a unit: 500ms, 2s, 1m or 1h",
         )
     };
     let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
@@ -41,12 +41,12 @@ pub fn duration(text: &str) -> Result<Duration> {
         .ok_or_else(wrong)
 }
 
-/// `2026-11-21T22:55:24.123456789Z` for nanoseconds since the epoch.
+/// Formats nanoseconds since the epoch: `2026-11-21T22:55:24.123456789Z`.
 pub fn rfc3339(nanoseconds: u64) -> String {
     String::from_utf8_lossy(&text(nanoseconds)).into_owned()
 }
 
-/// The same as bytes. 2^64 nanoseconds end in the year 2554: it has four digits.
+/// Formats a time as bytes. 2^64 nanoseconds end in the year 2554, so years have four digits.
 fn text(nanoseconds: u64) -> [u8; 30] {
     let (seconds, fraction) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
     let (days, second) = (seconds / 86_400, seconds % 86_400);
@@ -66,7 +66,7 @@ fn text(nanoseconds: u64) -> [u8; 30] {
     text
 }
 
-/// Writes times as [`rfc3339`] does; faster where many are of the same second.
+/// Formatter of times as [`rfc3339`] writes them, faster for many times of the same second.
 #[derive(Debug)]
 pub struct Clock {
     nanoseconds: u64,
@@ -83,11 +83,11 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// The text of a time; 2^64 nanoseconds end in the year 2554.
+    /// Formats a time.
     pub fn rfc3339(&mut self, nanoseconds: u64) -> &[u8] {
         const SECOND: u64 = 1_000_000_000;
         let before = std::mem::replace(&mut self.nanoseconds, nanoseconds);
-        // Lines of one read are a nanosecond apart.
+        // Lines of one read(2) have times a nanosecond apart.
         if nanoseconds == before.wrapping_add(1) && self.text[28] != b'9' {
             self.text[28] += 1;
             return &self.text;
@@ -105,7 +105,7 @@ impl Clock {
 /// Writes a number in decimal at the end of a slice that has room for it; returns where it begins.
 pub fn digits(to: &mut [u8], mut number: u64) -> usize {
     let mut start = to.len();
-    // Two digits a division.
+    // Two digits per division.
     while number >= 10 {
         let pair = usize::from((number % 100) as u8) * 2;
         number /= 100;
@@ -119,7 +119,7 @@ pub fn digits(to: &mut [u8], mut number: u64) -> usize {
     start
 }
 
-/// `00` to `99`.
+/// The digits `00` to `99`.
 const PAIRS: [u8; 200] = {
     let mut pairs = [0; 200];
     let mut number = 0;
@@ -131,7 +131,7 @@ const PAIRS: [u8; 200] = {
     pairs
 };
 
-/// Year, month and day of a day number since the epoch, in the Gregorian calendar.
+/// Converts a day number since the epoch to year, month and day of the Gregorian calendar.
 ///
 /// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
 fn civil(days: u64) -> (u64, u64, u64) {

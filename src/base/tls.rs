@@ -1,7 +1,7 @@
-//! TLS for all that goes over the network: rustls with ring, TLS 1.2 and 1.3.
+//! TLS of all network connections: rustls with ring, TLS 1.2 and 1.3.
 //!
-//! Whom to trust is the host's choice: the system's roots (`SSL_CERT_FILE` and `SSL_CERT_DIR` as
-//! OpenSSL reads them), or those of one file alone. There is no switch that turns checking off.
+//! The host chooses the trusted roots: the system's (`SSL_CERT_FILE` and `SSL_CERT_DIR` as in OpenSSL), or those of
+//! one file only. Verification cannot be turned off.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "registry")]
@@ -11,21 +11,21 @@ mod trust;
 
 use std::path::PathBuf;
 
-/// Certificates and keys by their files, in PEM form; the default takes the system's roots.
+/// Files of certificates and keys, PEM. The default uses the system's roots.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// In place of the system's roots.
+    /// File of roots that replaces the system's.
     pub ca: Option<PathBuf>,
-    /// What this side shows of itself.
+    /// Client certificate.
     pub client: Option<Client>,
 }
 
-/// A client certificate.
+/// A client certificate with its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// The chain, this side's own certificate first.
+    /// File of the certificate chain, the client's own certificate first.
     pub cert: PathBuf,
-    /// Its private key (PKCS#8, PKCS#1 or SEC1), without a password.
+    /// File of the private key (PKCS#8, PKCS#1 or SEC1), without a password.
     pub key: PathBuf,
 }
 

@@ -1,4 +1,4 @@
-//! `imrun check`: an image's side effects, for the pipeline that makes it.
+//! `imrun check`: reports an image's side effects, for the pipeline that builds it.
 
 use super::run::Run;
 use super::{Global, print, values};
@@ -14,17 +14,17 @@ const EXAMPLES: &str = "Examples:
   imrun check sha256:…                        run it for 10 seconds
   imrun check --for 1m -e MODE=test app@sha256:… serve
 
-Exit codes: 0 it tried to change nothing, 1 it tried to, 125 it was not started. The app's own output goes to
-standard error, unless --sink names another place.";
+Exit codes: 0 no attempt to write, 1 some, 125 the app was not started. The app's own output goes to
+standard error, unless --sink is given.";
 
-/// Launch an image for a while, and list what it tried to change
+/// Launch an image for a while, and list its attempts to write
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Check {
-    /// How long it runs before it is stopped
+    /// Stop the app after this time
     #[arg(long = "for", default_value = "10s", value_parser = values::duration, value_name = "TIME")]
     time: Duration,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -32,16 +32,16 @@ pub struct Check {
 }
 
 impl Check {
-    /// Prints the report; 1 when there is something in it.
+    /// Prints the report. Returns 1 if it contains side effects.
     pub fn execute(mut self, global: &Global, typed: &[OsString]) -> Result<u8> {
         if self.run.sink.is_empty() {
             self.run.sink.push("stdio:".into());
         }
         self.run.refuse_policy()?;
-        let given = self.run.read_given(typed)?;
+        let given = self.run.read_input(typed)?;
         self.run.close_inherited()?;
-        // Standard output carries the result alone.
-        let result = process::exchange_stdout()
+        // Standard output contains the report only.
+        let result = process::redirect_stdout_to_stderr()
             .map_err(|errno| Error::system("dup2(2, 1)", errno.desc()))?;
         let time = self.time;
         let outcome = self.run.launch(global, given, |request| {

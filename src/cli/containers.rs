@@ -1,7 +1,7 @@
 //! `imrun ps`, `imrun stop`.
 
 use super::table::table;
-use super::{Global, print, tell, values};
+use super::{Global, print, report, values};
 use crate::base::error::{Context, Error, Result};
 use crate::base::sys::process;
 use crate::runtime::state::{Runtime, Status};
@@ -13,10 +13,10 @@ use std::time::Duration;
 /// List running containers
 #[derive(Args)]
 pub struct Ps {
-    /// As a JSON array
+    /// Print a JSON array
     #[arg(long)]
     json: bool,
-    /// A container of a bundle: its processes
+    /// Container of a bundle, whose processes to list
     id: Option<String>,
     /// table or json
     #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
@@ -80,10 +80,10 @@ impl Ps {
 /// Stop running containers
 #[derive(Args)]
 pub struct Stop {
-    /// Names, or the starts of ids
+    /// Names, or the first digits of ids
     #[arg(required = true)]
     names: Vec<String>,
-    /// Time until they are killed; for each that of its start by default
+    /// Time until the containers are killed [default: their --stop-timeout]
     #[arg(short, long = "time", value_parser = values::duration, value_name = "TIME")]
     time: Option<Duration>,
 }
@@ -102,7 +102,7 @@ impl Stop {
                 Ok(supervisor) => await_end(&supervisor),
                 Err(error) => {
                     if let Err(before) = std::mem::replace(&mut outcome, Err(error)) {
-                        tell(&before);
+                        report(&before);
                     }
                 }
             }
@@ -115,7 +115,7 @@ impl Stop {
         let supervisor = runtime.find(name)?.supervisor;
         let pidfd =
             process::pidfd_open(supervisor).context(|| format!("pidfd_open({supervisor})"))?;
-        // The id may have been used again between the look-up and here: then the name is gone.
+        // The process id may have been reused since the look-up: then the name is gone.
         runtime.find(name)?;
         let value = self.time.map_or(-1, |time| {
             i32::try_from(time.as_millis()).unwrap_or(i32::MAX)

@@ -1,4 +1,4 @@
-//! `imrun demo`: the whole way on this machine, from a definition to a refused launch.
+//! `imrun demo`: a tour on this machine, from a definition to a refused launch.
 #![forbid(unsafe_code)]
 
 pub mod receiver;
@@ -16,31 +16,31 @@ use std::time::Duration;
 
 const IMAGE: &str = include_str!("../../images/hello/image.toml");
 const HELLO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hello"));
-/// How long a document may take from one end of loopback to the other.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for a document to arrive over loopback.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Shows the whole way on this machine.
+/// Runs the demonstration.
 pub fn run() -> Result<u8> {
-    let stage = Stage::new()?;
-    let shown = show(&stage);
-    // The first error is the one to tell.
-    let removed = stage.remove();
+    let workspace = Workspace::new()?;
+    let shown = show(&workspace);
+    // The first error is the one to report.
+    let removed = workspace.remove();
     shown.and(removed).map(|()| 0)
 }
 
-fn show(stage: &Stage) -> Result<()> {
-    say("1. An image is made from a definition: the same bytes on every machine.");
-    let image = stage.path.join("image.toml");
-    let digest = stage
+fn show(workspace: &Workspace) -> Result<()> {
+    say("1. Bake an image from a definition: the result is the same on every machine.");
+    let image = workspace.path.join("image.toml");
+    let digest = workspace
         .imrun(&["bake", path(&image)?, "--name", "hello"])?
         .expect_success()?;
     let digest = digest.trim();
 
-    say("2. It is launched by its digest; lines and records go to a sink over the network.");
+    say("2. Launch it by its digest: output and records go to a sink over the network.");
     let (address, documents) = BulkReceiver::start()?;
     let sink = format!("es+http://{address}");
     let run = ["run", "--sink", &sink, "-e", "GREETING=dear reader", digest];
-    stage.imrun(&run)?.expect_success()?;
+    workspace.imrun(&run)?.expect_success()?;
     let documents = received(&documents)?;
     documents
         .iter()
@@ -65,10 +65,10 @@ fn show(stage: &Stage) -> Result<()> {
         refused.len()
     );
 
-    say("4. One byte of the program is changed in the store, as its owner can.");
-    stage.change_one_byte()?;
-    stage.imrun(&run)?.expect_refusal()?;
-    say("Nothing of it ran. That was imrun; README.md has the tour.");
+    say("4. Change one byte of the program in the store, as its owner can.");
+    workspace.change_one_byte()?;
+    workspace.imrun(&run)?.expect_refusal()?;
+    say("The launch was refused, and nothing ran. README.md continues the tour.");
     Ok(())
 }
 
@@ -76,7 +76,7 @@ fn say(line: &str) {
     println!("\n{line}");
 }
 
-/// As it would be typed.
+/// Quotes arguments as for a shell.
 fn shell_words(arguments: &[&str]) -> String {
     let quoted = arguments.iter().map(|word| {
         if word.contains(' ') {
@@ -93,12 +93,12 @@ fn path(path: &Path) -> Result<&str> {
         .ok_or_else(|| Error::usage(path.display(), "is not UTF-8"))
 }
 
-/// All documents of one launch: the last is its exit record.
+/// Receives all documents of one launch; the last is its exit record.
 fn received(documents: &mpsc::Receiver<Document>) -> Result<Vec<Document>> {
     let mut all = Vec::new();
     loop {
         let document = documents
-            .recv_timeout(PATIENCE)
+            .recv_timeout(TIMEOUT)
             .map_err(|_| Error::sink("demo", "the exit record did not arrive"))?;
         let last = field(&document.source, "event.dataset") == "imrun.exit";
         all.push(document);
@@ -125,29 +125,29 @@ fn summary(document: &Value) -> String {
     line.chars().take(WIDTH).collect()
 }
 
-/// A directory of its own, with a store and a runtime state.
-struct Stage {
+/// Temporary directory with a store and runtime state.
+struct Workspace {
     path: PathBuf,
 }
 
-impl Stage {
-    /// On a disk: the kernel reads an image's files from there without loop devices.
-    fn new() -> Result<Stage> {
+impl Workspace {
+    /// Makes the directory on a disk, from which the kernel mounts images without loop devices.
+    fn new() -> Result<Workspace> {
         let path = PathBuf::from(format!("/var/tmp/imrun-demo-{}", std::process::id()));
         fs::create_dir(&path).context(|| format!("mkdir({path:?})"))?;
-        let stage = Stage { path };
+        let workspace = Workspace { path };
         for (name, bytes) in [("image.toml", IMAGE.as_bytes()), ("hello", HELLO)] {
-            let file = stage.path.join(name);
+            let file = workspace.path.join(name);
             fs::write(&file, bytes).context(|| format!("write({file:?})"))?;
         }
-        Ok(stage)
+        Ok(workspace)
     }
 
     fn remove(self) -> Result<()> {
         fs::remove_dir_all(&self.path).context(|| format!("rmdir({:?})", self.path))
     }
 
-    /// Runs this very program, and shows its command line and its output.
+    /// Runs this program, and shows its command line and its output.
     fn imrun(&self, arguments: &[&str]) -> Result<Outcome> {
         println!("   $ imrun {}", shell_words(arguments));
         let program = std::env::current_exe().context(|| "readlink(\"/proc/self/exe\")")?;
@@ -169,7 +169,7 @@ impl Stage {
         })
     }
 
-    /// Changes a byte of the one layer, behind the back of everybody.
+    /// Changes a byte of the only layer in the store.
     fn change_one_byte(&self) -> Result<()> {
         let store = Store::new(self.path.join("store"));
         let image = store
@@ -184,21 +184,21 @@ impl Stage {
         let file = fs::OpenOptions::new().write(true).read(true).open(&layer);
         let file = file.context(|| format!("open({layer:?})"))?;
         let mut byte = [0];
-        const INSIDE_THE_PROGRAM: u64 = 4096;
-        file.read_exact_at(&mut byte, INSIDE_THE_PROGRAM)
-            .and_then(|()| file.write_all_at(&[byte[0] ^ 1], INSIDE_THE_PROGRAM))
+        const PROGRAM_OFFSET: u64 = 4096;
+        file.read_exact_at(&mut byte, PROGRAM_OFFSET)
+            .and_then(|()| file.write_all_at(&[byte[0] ^ 1], PROGRAM_OFFSET))
             .context(|| format!("write({layer:?})"))
     }
 }
 
-/// How a command of the demonstration ended.
+/// Result of a command of the demonstration.
 struct Outcome {
     command: String,
     output: Output,
 }
 
 impl Outcome {
-    /// Its standard output.
+    /// Returns the standard output of a successful command.
     fn expect_success(self) -> Result<String> {
         if self.output.status.success() {
             Ok(String::from_utf8_lossy(&self.output.stdout).into_owned())

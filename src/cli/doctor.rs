@@ -5,16 +5,16 @@ use crate::base::error::{Error, Result};
 use crate::runtime::doctor;
 use clap::Args;
 
-/// Show what this host can do, and why not what it cannot
+/// Show the features of this host, and why others are missing
 #[derive(Args)]
 pub struct Doctor {
-    /// As a JSON array
+    /// Print a JSON array
     #[arg(long)]
     json: bool,
 }
 
 impl Doctor {
-    /// Prints a line for each thing that was tried; what does not work is no error.
+    /// Prints a line for each feature. A missing feature is not an error.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let checks = doctor::examine(&global.store())?;
         if self.json {

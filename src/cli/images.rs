@@ -1,4 +1,4 @@
-//! The commands about images of the store: list, inspect, verify, mount, forget.
+//! Commands for images in the store: list, inspect, verify, mount, remove.
 
 use super::run::{Root, digest};
 use super::{Global, print};
@@ -25,7 +25,7 @@ use std::path::PathBuf;
 /// List the store's images
 #[derive(Args)]
 pub struct Images {
-    /// As a JSON array
+    /// Print a JSON array
     #[arg(long)]
     json: bool,
 }
@@ -34,7 +34,7 @@ impl Images {
     /// Prints names, digests and times.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let names = refs::current(global.store().refs()?);
-        // An image without a name of its own is listed by its digest; an index is one of its ways in.
+        // An image without a name is listed by its digest, and by the digests of its indexes.
         let rows = names
             .into_iter()
             .map(|(name, (digest, time))| (name, digest.to_string(), time));
@@ -55,7 +55,7 @@ impl Images {
     }
 }
 
-/// Show everything known of an image, its layers hashed again
+/// Show the details of an image, after hashing its layers again
 #[derive(Args)]
 pub struct Inspect {
     /// sha256:… or NAME@sha256:…
@@ -134,10 +134,10 @@ impl Inspect {
     }
 }
 
-/// Hash every byte again
+/// Hash all content again
 #[derive(Args)]
 pub struct Verify {
-    /// sha256:… or NAME@sha256:…; all images, and every blob, when none is named
+    /// sha256:… or NAME@sha256:…; all images and blobs without one
     images: Vec<String>,
     /// Mend the log of names first: remove its damaged lines, and name the images that no line names
     /// by their digests
@@ -146,7 +146,7 @@ pub struct Verify {
 }
 
 impl Verify {
-    /// Prints a line for each image; exit code 1 when anything differs.
+    /// Prints a line for each image. Returns 1 if anything differs.
     pub fn execute(self, global: &Global) -> Result<u8> {
         if self.repair {
             let done = global.store().repair()?;
@@ -177,22 +177,22 @@ impl Verify {
     }
 }
 
-/// Show the root that an app would see
+/// Mount the root that an app would see, read-only
 #[derive(Args)]
 pub struct Mount {
     /// sha256:… or NAME@sha256:…
     image: String,
-    /// An existing directory
+    /// Existing directory
     directory: PathBuf,
     #[command(flatten)]
     root: Root,
 }
 
 impl Mount {
-    /// Mounts the verified root, read-only.
+    /// Mounts the verified root read-only.
     pub fn execute(self, global: &Global) -> Result<u8> {
         if !geteuid().is_root() {
-            return Err(Error::unsupported("imrun mount", "takes root"));
+            return Err(Error::unsupported("imrun mount", "needs root"));
         }
         let store = global.store();
         let image = Image::load(&store, &digest(global, &self.image)?)?;
@@ -207,15 +207,15 @@ impl Mount {
     }
 }
 
-/// Undo `imrun mount`
+/// Unmount a directory of `imrun mount`
 #[derive(Args)]
 pub struct Umount {
-    /// Where it is mounted
+    /// Mount point
     directory: PathBuf,
 }
 
 impl Umount {
-    /// Unmounts, but nothing that is neither an EROFS nor an overlay.
+    /// Unmounts the directory, if its file system is EROFS or overlay.
     pub fn execute(self) -> Result<u8> {
         const EROFS_MAGIC: i64 = 0xE0F5_E1E2; // linux/magic.h
         let directory = &self.directory;
@@ -242,7 +242,7 @@ pub struct Rm {
 }
 
 impl Rm {
-    /// Takes every name from the image, and frees what no meaning of a name needs.
+    /// Removes the image with all its names, and the data that no meaning of a name needs.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let store = global.store();
         let digest = digest(global, &self.image)?;
@@ -304,7 +304,7 @@ fn running(global: &Global) -> Result<Vec<Status>> {
     let runtime = Runtime::open(&global.root)?;
     runtime.sweep()?;
     let mut running = runtime.list()?;
-    // A directory is none of the store's.
+    // Containers of a directory use no image of the store.
     running.retain(|container| !container.image.starts_with('/'));
     Ok(running)
 }

@@ -1,4 +1,4 @@
-//! The commands that put images into the store: import, bake, and the demonstration of both.
+//! Commands that add images to the store: import, bake and the demonstration.
 
 use super::{Global, print};
 use crate::base::error::{Error, Result};
@@ -12,25 +12,25 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// What a build without `import` has not.
+/// Commands of the feature `import`.
 #[derive(Subcommand)]
 #[command(defer = true)]
 pub enum Command {
-    /// Put an image into the store; prints its manifest digest
+    /// Add an image to the store; prints its manifest digest
     Import(Import),
-    /// Make an image from a definition; prints its manifest digest
+    /// Bake an image from a definition; prints its manifest digest
     Bake(Bake),
-    /// Show the whole way on this machine: bake, launch, ship, refuse
+    /// Demonstrate imrun on this machine: bake, launch, ship, refuse
     Demo,
 }
 
 impl Command {
-    /// Whether it works on unpacked images. The demonstration starts others that do.
+    /// Returns true if the command accesses files of images. The demonstration starts other commands for this.
     pub fn reaches_files(&self) -> bool {
         matches!(self, Command::Import(_) | Command::Bake(_))
     }
 
-    /// Runs it; the exit code.
+    /// Runs the command. Returns its exit code.
     pub fn execute(self, global: &Global) -> Result<u8> {
         match self {
             Command::Import(import) => import.execute(global),
@@ -40,16 +40,16 @@ impl Command {
     }
 }
 
-/// Put an image into the store
+/// Add an image to the store
 #[derive(Args)]
 pub struct Import {
-    /// oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:TAG], rootfs:FILE|- (a root
-    /// filesystem's tar), or - for an archive on standard input
+    /// oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:TAG], rootfs:FILE|- (the tar of a
+    /// root filesystem), or - for an archive on standard input
     source: Typed,
-    /// What the image is called
+    /// Name for the image
     #[arg(long)]
     name: Option<String>,
-    /// OS/ARCH[/VARIANT] of an index; this host's by default
+    /// OS/ARCH[/VARIANT] to select from an index [default: this host's]
     #[arg(long)]
     platform: Option<Platform>,
     /// Keep the compressed layers, for a later push
@@ -107,7 +107,7 @@ impl Import {
     }
 }
 
-/// A name must fit a line of the log.
+/// Checks a name, which must fit a line of the log.
 fn check_name(name: String) -> Result<String> {
     if name.is_empty()
         || name.len() > 4096
@@ -122,23 +122,23 @@ fn check_name(name: String) -> Result<String> {
     }
 }
 
-/// Drawn on a terminal alone.
+/// Returns a progress bar, which is drawn on a terminal only.
 fn progress_bar(bytes: u64) -> ProgressBar {
     let style =
         ProgressStyle::with_template("import [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec}");
     ProgressBar::new(bytes).with_style(style.expect("the template is a constant"))
 }
 
-/// Make an image from a definition
+/// Bake an image from a definition
 #[derive(Args)]
 pub struct Bake {
-    /// A TOML file
+    /// Definition, a TOML file
     file: PathBuf,
-    /// What the image is called
+    /// Name for the image
     #[arg(long)]
     name: Option<String>,
-    /// Put fs-verity's digests of the image's files into its manifest: where the store's file system
-    /// has fs-verity, no launch hashes them
+    /// Add fs-verity digests of the image's files to its manifest, so that launches need not hash the
+    /// files if the store's file system supports fs-verity
     #[arg(long)]
     seal: bool,
 }

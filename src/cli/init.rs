@@ -1,6 +1,6 @@
 //! `imrun init`: the first process of an appliance (docs/appliance.md).
 
-use super::{RunAlone, tell, wrong_usage};
+use super::{RunAlone, report, wrong_usage};
 use crate::appliance::{self, Attempt};
 use crate::base::error::{Error, Result};
 use crate::runtime::container::Source;
@@ -9,25 +9,24 @@ use clap::Parser;
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Whether this is what the kernel calls its init. Then it has no command line of its own: what the
-/// kernel does not know of its own one, it gives to its init.
-pub fn is_meant(args: &[OsString]) -> bool {
+/// Returns true if the kernel started this program as its init. The arguments are then unknown parameters of the
+/// kernel command line, and are ignored.
+pub fn is_requested(args: &[OsString]) -> bool {
     let named = args.first().map(Path::new).and_then(Path::file_name);
     std::process::id() == 1 && named.is_some_and(|name| name == "init")
 }
 
-/// Does not return, but where the kernel is to panic.
+/// Runs the appliance. Returns only if the kernel is to panic.
 pub fn execute() -> Result<u8> {
     if std::process::id() != 1 {
-        return Err(Error::usage(
-            "imrun init",
-            "is the first process of a machine, and here is another",
-        )
-        .hint("imrun run launches an image on a host"));
+        return Err(
+            Error::usage("imrun init", "must be the first process of a machine")
+                .hint("imrun run launches an image on a host"),
+        );
     }
     Ok(appliance::run(&|attempt| {
         launch(attempt).unwrap_or_else(|error| {
-            tell(&error);
+            report(&error);
             error.exit
         })
     }))
@@ -47,7 +46,7 @@ fn launch(attempt: Attempt) -> Result<u8> {
         }
     };
     let instead_of = attempt.instead_of;
-    let given = run.read_given(&[])?;
+    let given = run.read_input(&[])?;
     let outcome = run.launch(&global, given, |request| {
         if let Source::Image(launch) = &mut request.source {
             launch.masked = appliance::MASKED.map(Into::into).to_vec();

@@ -1,4 +1,4 @@
-//! `imrun completions`, `imrun manual`: what packages of imrun install beside it.
+//! `imrun completions`, `imrun manual`: files for packages of imrun.
 
 use super::{Cli, print};
 use crate::base::error::{Context, Error, Result};
@@ -7,11 +7,11 @@ use clap::{Args, CommandFactory, Subcommand};
 use clap_complete::Shell;
 use std::path::{Path, PathBuf};
 
-/// What a build without `manual` has not.
+/// Commands of the feature `manual`.
 #[derive(Subcommand)]
 #[command(defer = true)]
 pub enum Command {
-    /// Print a shell's completions
+    /// Print completions for a shell
     #[command(hide = true)]
     Completions(Completions),
     /// Write the manual pages into a directory
@@ -20,7 +20,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Runs it; the exit code.
+    /// Runs the command. Returns its exit code.
     pub fn execute(self) -> Result<u8> {
         match self {
             Command::Completions(completions) => completions.execute(),
@@ -29,10 +29,10 @@ impl Command {
     }
 }
 
-/// Print a shell's completions
+/// Print completions for a shell
 #[derive(Args)]
 pub struct Completions {
-    /// The shell
+    /// Shell
     shell: Shell,
 }
 
@@ -48,17 +48,17 @@ impl Completions {
 /// Write the manual pages into a directory
 #[derive(Args)]
 pub struct Manual {
-    /// It must be there
+    /// Existing directory
     directory: PathBuf,
 }
 
 impl Manual {
-    /// One page for imrun, one for each command.
+    /// Writes a page for imrun and one for each command.
     pub fn execute(self) -> Result<u8> {
         if !self.directory.is_dir() {
             return Err(Error::usage(
                 format_args!("{:?}", self.directory),
-                "is no directory",
+                "is not a directory",
             ));
         }
         let mut command = Cli::command();
@@ -67,7 +67,7 @@ impl Manual {
     }
 }
 
-/// Writes the pages of a command and of all beneath it that are shown.
+/// Writes the pages of a command and of its visible subcommands.
 fn write_pages(command: clap::Command, directory: &Path) -> Result<()> {
     for below in command.get_subcommands().filter(|one| !one.is_hide_set()) {
         write_pages(below.clone(), directory)?;

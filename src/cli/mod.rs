@@ -1,4 +1,4 @@
-//! The command line: what was typed, and which part of imrun it means.
+//! The command line: arguments, and the part of imrun that they select.
 #![forbid(unsafe_code)]
 
 mod check;
@@ -44,13 +44,13 @@ use std::path::PathBuf;
 use std::sync::Once;
 
 const EXAMPLES: &str = "Examples:
-  imrun import oci:./layout --name app        put an image into the store; prints its digest
-  imrun pull redis:7                          from a registry into the store; prints its digest
-  imrun sha256:…                              launch it, lines to the sink of IMRUN_SINK
-  imrun run --sink stdio: sha256:… echo hi    launch it, lines shown here
-  imrun verify                                hash every byte of the store again";
+  imrun import oci:./layout --name app        add an image to the store; prints its digest
+  imrun pull redis:7                          pull an image from a registry; prints its digest
+  imrun sha256:…                              launch it; its output goes to the sink of IMRUN_SINK
+  imrun run --sink stdio: sha256:… echo hi    launch it and show its output here
+  imrun verify                                hash all content of the store again";
 
-/// Launches an OCI image exactly as it was built: verified by digest, read-only, logs to the network.
+/// Launch an OCI image exactly as it was built: verified by digest, read-only, logs to the network
 #[derive(Parser)]
 #[command(name = "imrun", version, after_help = EXAMPLES, max_term_width = 100)]
 #[command(allow_external_subcommands = true, arg_required_else_help = true)]
@@ -62,39 +62,39 @@ struct Cli {
     command: Command,
 }
 
-/// Where imrun keeps things.
+/// Options of all commands.
 #[derive(Args, Clone)]
 struct Global {
-    /// The image store
+    /// Directory of the image store
     #[arg(long, global = true, env = "IMRUN_STORE", value_name = "DIR", default_value_os_t = paths::default_store())]
     store: PathBuf,
-    /// The runtime state
+    /// Directory of the runtime state
     #[arg(long, global = true, env = "IMRUN_ROOT", value_name = "DIR", default_value_os_t = paths::default_runtime())]
     root: PathBuf,
-    /// Errors go into this file too, for who called
+    /// Write errors to this file, too
     #[arg(long, global = true, value_name = "FILE", hide = true)]
     log: Option<PathBuf>,
-    /// How they are written there
+    /// Format of the log file
     #[arg(long, global = true, value_name = "FORMAT", hide = true, default_value = "text", value_parser = ["text", "json"])]
     log_format: String,
     #[arg(long, global = true, hide = true)]
     debug: bool,
-    /// A bundle's cgroupsPath is SLICE:PREFIX:NAME
+    /// Read a bundle's cgroupsPath as SLICE:PREFIX:NAME
     #[arg(long, global = true, hide = true)]
     systemd_cgroup: bool,
-    /// The same, as Podman says it to crun
+    /// Manager of cgroups, as Podman passes it to crun
     #[arg(long, global = true, hide = true, value_parser = ["cgroupfs", "systemd", "disabled"])]
     cgroup_manager: Option<String>,
 }
 
-/// Where runc's callers read errors.
+/// Log file of `--log`, in which engines read errors.
 struct Journal {
     file: PathBuf,
     json: bool,
 }
 
 impl Journal {
-    /// Adds a line; who cannot be told so is told on standard error all the same.
+    /// Appends an error. A failure is ignored: standard error shows the error as well.
     fn write(&self, error: &Error) {
         use std::io::Write;
         let text = match &error.hint {
@@ -125,7 +125,7 @@ impl Global {
     }
 
     fn store(&self) -> Store {
-        // Once for each process, which has one store: a warning about it is not repeated.
+        // Once per process, which uses one store, so that a warning about it is not repeated.
         static CLOSED: Once = Once::new();
         let store = Store::new(&self.store);
         CLOSED.call_once(|| store.close_to_others());
@@ -133,13 +133,13 @@ impl Global {
     }
 }
 
-// Described one by one when they are meant: it takes longer than many of them do.
+// Subcommands are built on demand: building them all takes longer than many of them run.
 #[derive(Subcommand)]
 #[command(defer = true)]
 enum Command {
     /// Launch an image: `imrun IMAGE [ARG…]` is short for it
     Run(Box<run::Run>),
-    /// Launch an image for a while, and list what it tried to change
+    /// Launch an image for a while, and list its attempts to write
     Check(Box<check::Check>),
     /// List running containers
     Ps(containers::Ps),
@@ -151,27 +151,27 @@ enum Command {
     #[cfg(feature = "registry")]
     #[command(flatten)]
     Registry(registry::Command),
-    /// Show what a name meant, when
+    /// Show the images that a name referred to
     History(names::History),
-    /// Let a name mean an older image again; prints its digest
+    /// Set a name back to an older image; prints its digest
     Rollback(names::Rollback),
     /// List the store's images
     Images(images::Images),
-    /// Show everything known of an image, its layers hashed again
+    /// Show the details of an image, after hashing its layers again
     Inspect(images::Inspect),
-    /// Hash every byte again, rebuild each tree image and compare
+    /// Hash all content again, rebuild each tree image and compare
     Verify(images::Verify),
-    /// Show the root that an app would see, read-only, in a directory
+    /// Mount the root that an app would see, read-only, on a directory
     Mount(images::Mount),
-    /// Undo `imrun mount`
+    /// Unmount a directory of `imrun mount`
     Umount(images::Umount),
     /// Remove an image and the data that nothing else needs; prints the bytes freed
     Rm(images::Rm),
-    /// Free what no name, rollback or running container needs; prints the bytes freed
+    /// Remove data that no name, rollback or running container needs; prints the bytes freed
     Gc(images::Gc),
-    /// Show what this host can do, and why not what it cannot
+    /// Show the features of this host, and why others are missing
     Doctor(doctor::Doctor),
-    /// Be the first process of an appliance, as the kernel's command line says
+    /// Run as PID 1 of an appliance, configured by the kernel command line
     Init,
     #[cfg(feature = "manual")]
     #[command(flatten)]
@@ -187,7 +187,8 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it launches, or works on unpacked images: an ordinary user takes a namespace for it.
+    /// Returns true if the command launches or accesses files of images, for which an ordinary user needs a user
+    /// namespace.
     fn reaches_files(&self) -> bool {
         match self {
             #[cfg(feature = "import")]
@@ -206,13 +207,13 @@ impl Command {
     }
 }
 
-/// Runs the command; its exit code.
+/// Runs the command line. Returns the exit code.
 pub fn main(args: Vec<OsString>) -> u8 {
     warn_on_stderr();
-    // Whatever has no mode of its own gets the usual one, and none follows the caller's.
+    // Modes must not depend on the caller's umask.
     umask(Mode::from_bits_truncate(0o022));
     let mut journal = None;
-    let outcome = if init::is_meant(&args) {
+    let outcome = if init::is_requested(&args) {
         init::execute()
     } else {
         parse(&args).and_then(|parsed| match parsed {
@@ -229,26 +230,26 @@ pub fn main(args: Vec<OsString>) -> u8 {
             if let Some(journal) = journal {
                 journal.write(&error);
             }
-            tell(&error);
+            report(&error);
             error.exit
         }
     }
 }
 
-/// Warnings go to standard error from here on.
+/// Prints warnings to standard error from now on.
 pub(crate) fn warn_on_stderr() {
     log::set_max_level(log::LevelFilter::Warn);
-    // The only way to fail is that there is a logger already.
+    // This fails only if there is a logger already.
     log::set_logger(&Stderr).expect("a program's main is called once");
 }
 
 enum Parsed {
     Command(Box<Cli>),
-    /// Help or version.
+    /// Text of the help or version.
     Text(String),
 }
 
-// A launch has no time to describe all the other commands only to find out that they are not meant.
+// Parses `run` without building the other commands, which would delay every launch.
 /// Launch an image: `imrun IMAGE [ARG…]` is short for it
 #[derive(Parser)]
 #[command(bin_name = "imrun run", no_binary_name = true, max_term_width = 100)]
@@ -270,7 +271,7 @@ impl From<RunAlone> for Cli {
 
 fn parse(args: &[OsString]) -> Result<Parsed> {
     let parsed = match args {
-        [_, command, rest @ ..] if command == "run" && !oci::Run::is_meant(rest) => {
+        [_, command, rest @ ..] if command == "run" && !oci::Run::names_bundle(rest) => {
             RunAlone::try_parse_from(rest).map(Cli::from)
         }
         [_] => return Ok(Parsed::Text(help::overview())),
@@ -296,7 +297,7 @@ fn parse(args: &[OsString]) -> Result<Parsed> {
                 Ok(Parsed::Text(error.render().to_string()))
             }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                Err(Error::usage("command", "none is given").hint("imrun --help lists them"))
+                Err(Error::usage("command", "missing").hint("imrun --help lists the commands"))
             }
             _ => {
                 let error = wrong_usage(&error);
@@ -307,7 +308,7 @@ fn parse(args: &[OsString]) -> Result<Parsed> {
     }
 }
 
-/// `imrun OPTION… IMAGE [ARG]…`: a launch whose options stand before the image.
+/// Parses `imrun OPTION… IMAGE [ARG]…`, a launch whose options come before the image.
 fn options_first(args: &[OsString]) -> Option<Cli> {
     let is_option = |word: &&OsString| word.as_encoded_bytes().starts_with(b"-");
     args.get(1).filter(is_option)?;
@@ -319,7 +320,7 @@ fn options_first(args: &[OsString]) -> Option<Cli> {
     is_image.then(|| launch.into())
 }
 
-/// imrun's own error about a value, or one line of clap's explanation, which spreads over several.
+/// Returns imrun's own error about a value, or clap's message in one line.
 fn wrong_usage(error: &clap::Error) -> Error {
     if let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg)
         && let Some(refusal) = refused::option(option)
@@ -338,7 +339,7 @@ fn wrong_usage(error: &clap::Error) -> Error {
     let text = lines.join(" ");
     let what = text.trim().trim_start_matches("error: ");
     let (what, tip) = what.split_once(" tip: ").unwrap_or((what, ""));
-    // An option that is not there is not meant as an argument of the app.
+    // clap suggests passing unknown options to the app, which is never right here.
     let hint = match tip.trim() {
         "" => "imrun COMMAND --help shows what it takes",
         tip if tip.starts_with("to pass '-") => "imrun COMMAND --help shows what it takes",
@@ -382,7 +383,7 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
     }
 }
 
-/// `imrun IMAGE [ARG…]`; everything else that is no command.
+/// Runs `imrun IMAGE [ARG…]`, or refuses an unknown command.
 fn external(global: &Global, words: Vec<OsString>, args: &[OsString]) -> Result<u8> {
     let name = words[0].to_string_lossy().into_owned();
     if let Some(error) = refused::command(&name) {
@@ -405,7 +406,7 @@ fn external(global: &Global, words: Vec<OsString>, args: &[OsString]) -> Result<
     run.execute(global, args)
 }
 
-/// Standard output carries the result alone.
+/// Prints a result to standard output.
 pub(crate) fn print(text: &str) -> Result<u8> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
@@ -415,16 +416,16 @@ pub(crate) fn print(text: &str) -> Result<u8> {
     Ok(0)
 }
 
-/// Says on standard error what went wrong.
-pub(crate) fn tell(error: &Error) {
+/// Prints an error and its hint to standard error.
+pub(crate) fn report(error: &Error) {
     let hint = error.hint.as_deref();
     let hint = hint.map_or(String::new(), |hint| format!("hint: {hint}\n"));
-    // In one write: who shares standard error does not come in between.
+    // One write, so that other writers of standard error do not interleave.
     let text = format!("imrun: {error}\n{hint}");
     eprint!("{text}");
 }
 
-/// Warnings, on standard error.
+/// Logger that prints warnings to standard error.
 struct Stderr;
 
 impl log::Log for Stderr {
@@ -437,10 +438,10 @@ impl log::Log for Stderr {
         let who = match record.target() {
             HINT => "hint",
             own if own.starts_with("imrun") => "imrun",
-            // Other crates' messages are not for the operator.
+            // Messages of other crates are not for the operator.
             _ => return,
         };
-        // Whoever read them may be gone: a warning is no reason to end.
+        // Ignore errors: the reader may be gone, and a warning is no reason to end.
         let line = format!("{who}: {}\n", record.args());
         let _unread = std::io::stderr().write_all(line.as_bytes());
     }

@@ -1,4 +1,4 @@
-//! The commands about what names mean: history, rollback.
+//! Commands for names of images: history, rollback.
 
 use super::{Global, print, run};
 use crate::base::digest::Digest;
@@ -9,18 +9,18 @@ use crate::store::refs::{self, Change};
 use clap::Args;
 use serde_json::{Value, json};
 
-/// Show what a name meant, when
+/// Show the images that a name referred to
 #[derive(Args)]
 pub struct History {
-    /// As it was pulled, imported or baked
+    /// Name of the pull, import or bake
     name: String,
-    /// As a JSON array
+    /// Print a JSON array
     #[arg(long)]
     json: bool,
 }
 
 impl History {
-    /// Prints a line for each change, the latest first.
+    /// Prints a line for each change, latest first.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let changes = meanings(&global.store(), &self.name)?.into_iter().rev();
         if self.json {
@@ -39,18 +39,18 @@ impl History {
     }
 }
 
-/// Let a name mean an older image again
+/// Set a name back to an older image
 #[derive(Args)]
 pub struct Rollback {
-    /// As it was pulled, imported or baked
+    /// Name of the pull, import or bake
     name: String,
-    /// One that it meant before; the last other one without
+    /// Older digest of the name [default: the last different one]
     #[arg(long, value_name = "DIGEST")]
     to: Option<Digest>,
 }
 
 impl Rollback {
-    /// Prints the digest that the name means from now on.
+    /// Prints the new digest of the name.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let store = global.store();
         let changes = meanings(&store, &self.name)?;
@@ -69,20 +69,18 @@ impl Rollback {
         })?;
         let _lock = store.lock_shared()?;
         if !Image::is_there(&store, &target)? {
-            return Err(Error::policy(
-                format_args!("image {target}"),
-                "is not in the store any more",
-            )
-            .hint(format_args!(
-                "imrun pull NAME@{target}, or import or bake it again"
-            )));
+            return Err(
+                Error::policy(format_args!("image {target}"), "is no longer in the store").hint(
+                    format_args!("imrun pull NAME@{target}, or import or bake it again"),
+                ),
+            );
         }
         store.name(&name, &target)?;
         print(&format!("{target}\n"))
     }
 }
 
-/// The changes of a name, as it is typed or as Docker would read it; at least one, the oldest first.
+/// Returns the changes of a name, as typed or as Docker would expand it; at least one, oldest first.
 fn meanings(store: &Store, name: &str) -> Result<Vec<Change>> {
     let all = store.refs()?;
     let known = run::spellings(name);

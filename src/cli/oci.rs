@@ -1,11 +1,11 @@
-//! The commands of the OCI runtime, as runc has them.
+//! Commands of the OCI runtime, compatible with runc.
 
 use super::table::table;
 use super::{Cli, Global, print};
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Result};
 use crate::base::files;
-use crate::oci::container::{self, Creation, Host};
+use crate::oci::container::{self, CreateOptions, Host};
 use crate::oci::features;
 use crate::oci::preserved::Preserved;
 use crate::runtime::observe::OnWrite;
@@ -17,34 +17,34 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// What a build without `oci` has not.
+/// Commands of the feature `oci`.
 #[derive(Subcommand)]
 #[command(defer = true)]
 pub enum Command {
-    /// Create a container from a bundle
+    /// Create a container from a bundle; it waits for `start`
     Create(Create),
     /// Start a created container
     Start(Start),
-    /// Show the state of a container
+    /// Show the state of a container of a bundle
     State(State),
-    /// Send a signal to a container
+    /// Send a signal to a container of a bundle
     Kill(Kill),
-    /// Remove a container that has ended
+    /// Delete a stopped container of a bundle
     Delete(Delete),
-    /// Suspend all processes of a container
+    /// Freeze all processes of a container
     Pause(Pause),
-    /// Resume all processes of a paused container
+    /// Thaw all processes of a paused container
     Resume(Resume),
     /// List containers of bundles
     List(List),
-    /// Show what this runtime does, for engines
+    /// Show the features of this runtime, for engines
     Features,
-    /// Write an example of config.json
+    /// Write an example config.json
     Spec(Spec),
 }
 
 impl Command {
-    /// Runs it; the exit code.
+    /// Runs the command. Returns its exit code.
     pub fn execute(self, global: &Global) -> Result<u8> {
         match self {
             Command::Create(create) => create.execute(global),
@@ -61,7 +61,7 @@ impl Command {
     }
 }
 
-// Engines wait for these commands: there is no time to describe all the others.
+// Engines wait for these commands: building all others would delay them.
 #[derive(Parser)]
 #[command(name = "imrun")]
 struct OciAlone {
@@ -71,39 +71,39 @@ struct OciAlone {
     command: Command,
 }
 
-/// What the arguments mean to runc, where that is meant.
+/// Parses the arguments as a command of runc; `None` if they are not one.
 pub fn parse(args: &[OsString]) -> Option<std::result::Result<Cli, clap::Error>> {
-    if let Some(run) = Run::meant(args) {
+    if let Some(run) = Run::bundle_arguments(args) {
         return Some(Run::try_parse_from(run).map(|run| Cli {
             global: run.global.clone(),
             command: super::Command::RunBundle(Box::new(run)),
         }));
     }
-    // What is wrong with them says who knows all commands.
+    // The parser of all commands reports errors.
     let OciAlone { global, command } = OciAlone::try_parse_from(args).ok()?;
     let command = super::Command::Oci(command);
     Some(Ok(Cli { global, command }))
 }
 
-/// Create a container of a bundle, which waits for `start`
+/// Create a container from a bundle; it waits for `start`
 #[derive(Args)]
 pub struct Create {
     #[command(flatten)]
     bundle: Bundle,
 }
 
-/// What `create` and `run` have in common.
+/// Common arguments of `create` and `run`.
 #[derive(Args)]
 struct Bundle {
-    /// The container's name
+    /// Container ID
     id: String,
-    /// The bundle's directory
+    /// Directory of the bundle
     #[arg(short, long, value_name = "DIR")]
     bundle: Option<PathBuf>,
     /// Write the app's process id to this file
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// The image that it has to be, for containerd's shim
+    /// Demand this image, for containerd's shim
     #[arg(long, hide = true, value_name = "DIGEST")]
     image: Option<Digest>,
     #[arg(long, hide = true)]
@@ -116,7 +116,7 @@ struct Bundle {
     console_socket: Option<PathBuf>,
     #[arg(long, hide = true, value_name = "PATH")]
     pidfd_socket: Option<PathBuf>,
-    /// The app gets as many descriptors of the caller's, from 3 on: sockets and pipes
+    /// Pass this number of descriptors to the app, from 3 on: sockets and pipes
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
 }
@@ -127,10 +127,10 @@ struct Bundle {
 pub struct Run {
     #[command(flatten)]
     bundle: Bundle,
-    /// Return when its program was executed
+    /// Return after the program was executed
     #[arg(short, long)]
     detach: bool,
-    /// Keep what is known of it until `delete`
+    /// Keep the state until `delete`
     #[arg(long)]
     keep: bool,
     #[command(flatten)]
@@ -138,18 +138,18 @@ pub struct Run {
 }
 
 impl Bundle {
-    fn creation(self) -> Result<Creation> {
+    fn options(self) -> Result<CreateOptions> {
         if self.console_socket.is_some() {
             return Err(
                 Error::policy("--console-socket", "a container has no terminal")
-                    .hint("leave out -t; its output goes to the sink"),
+                    .hint("omit -t; the output goes to the sink"),
             );
         }
         if self.pidfd_socket.is_some() {
             return Err(Error::policy("--pidfd-socket", "imrun sends no pidfd")
                 .hint("--pid-file has the process id"));
         }
-        Ok(Creation {
+        Ok(CreateOptions {
             id: self.id,
             bundle: self.bundle.unwrap_or_else(|| PathBuf::from(".")),
             pid_file: self.pid_file,
@@ -165,7 +165,7 @@ impl Global {
     }
 }
 
-/// What the host decides: by the environment, never by a bundle.
+/// Reads the settings of the host from the environment.
 fn host(global: &Global) -> Result<Host> {
     let text = |name| std::env::var(name).unwrap_or_default();
     let urls: Vec<_> = text("IMRUN_SINK").split(' ').map(str::to_owned).collect();
@@ -179,58 +179,59 @@ fn host(global: &Global) -> Result<Host> {
     })
 }
 
-/// An engine starts this runtime: nobody can add an option.
+/// Adds a hint for callers that cannot add an option.
 fn for_engines(error: Error) -> Error {
-    match error.hint.is_some() {
-        true => error.hint(
+    if error.hint.is_some() {
+        error.hint(
             "set IMRUN_SINK=URL in the environment of the engine: the unit of containerd or CRI-O, \
              conmon_env_vars of Podman (docs/oci-runtime.md)",
-        ),
-        false => error,
+        )
+    } else {
+        error
     }
 }
 
-/// `IMRUN_ON_WRITE`, as `--on-write` has it.
+/// Parses `IMRUN_ON_WRITE`, with the values of `--on-write`.
 fn on_write(word: &str) -> Result<OnWrite> {
     match word {
         "" => Ok(OnWrite::Report),
         word => OnWrite::from_str(word, false)
-            .map_err(|_| Error::usage("IMRUN_ON_WRITE", "is none of report, kill and quiet")),
+            .map_err(|_| Error::usage("IMRUN_ON_WRITE", "expected report, kill or quiet")),
     }
 }
 
 impl Create {
-    /// Returns when the container is created.
+    /// Creates the container.
     pub fn execute(self, global: &Global) -> Result<u8> {
-        let creation = self.bundle.creation()?;
-        container::create(&host(global)?, creation).map(|()| 0)
+        let options = self.bundle.options()?;
+        container::create(&host(global)?, options).map(|()| 0)
     }
 }
 
 impl Run {
-    /// The arguments of a `run` that is runc's; global options may stand in front of it.
-    fn meant(args: &[OsString]) -> Option<Vec<OsString>> {
-        let Words { operands, .. } = Words::of(&args[1..]);
+    /// Returns the arguments of a `run` of a bundle; global options may precede `run`.
+    fn bundle_arguments(args: &[OsString]) -> Option<Vec<OsString>> {
+        let RuncArguments { operands, .. } = RuncArguments::of(&args[1..]);
         let at = 1 + *operands.first().filter(|at| args[1 + **at] == "run")?;
         let (before, rest) = (&args[1..at], &args[at + 1..]);
-        Run::is_meant(rest).then(|| [before, rest].concat())
+        Run::names_bundle(rest).then(|| [before, rest].concat())
     }
 
-    /// Whether these arguments are runc's, and not those of the launch of an image: a bundle is named
-    /// before any image, or this is the directory of one, and there is nothing but an id.
-    pub fn is_meant(args: &[OsString]) -> bool {
-        let words = Words::of(args);
-        let first = words.operands.first().copied();
+    /// Returns true if the arguments of `run` are for a bundle, not for an image: there is a `--bundle` before any
+    /// image, or an ID alone in the directory of a bundle.
+    pub fn names_bundle(args: &[OsString]) -> bool {
+        let parsed = RuncArguments::of(args);
+        let first = parsed.operands.first().copied();
         let is_id = |at: usize| !args[at].to_string_lossy().contains([':', '@', '/']);
         match first {
-            Some(at) if !is_id(at) => words.bundle.is_some_and(|bundle| bundle < at),
-            _ if words.bundle.is_some() => true,
-            _ => words.operands.len() == 1 && !words.has_others && is_bundle(),
+            Some(at) if !is_id(at) => parsed.bundle.is_some_and(|bundle| bundle < at),
+            _ if parsed.bundle.is_some() => true,
+            _ => parsed.operands.len() == 1 && !parsed.has_others && is_bundle(),
         }
     }
 
-    /// Refuses a name of the store where the bundle is only the working directory: another image may be
-    /// meant, and a bundle's hooks run on the host.
+    /// Refuses a name of the store if no bundle is named: the caller may mean that image, and a bundle's hooks
+    /// run on the host.
     fn refuse_name(&self, global: &Global) -> Result<()> {
         let id = &self.bundle.id;
         let names = crate::store::refs::current(global.store().refs()?);
@@ -244,44 +245,44 @@ impl Run {
         .hint("--bundle . runs the bundle; imrun run DIGEST an image"))
     }
 
-    /// Returns when the app has ended; its exit code.
+    /// Runs the container. Returns the app's exit code.
     pub fn execute(self, global: &Global) -> Result<u8> {
         self.refuse_name(global)?;
-        let creation = self.bundle.creation()?;
+        let options = self.bundle.options()?;
         let host = host(global)?;
         if !self.detach {
-            return container::run(&host, creation, self.keep);
+            return container::run(&host, options, self.keep);
         }
-        let id = creation.id.clone();
-        container::create(&host, creation)?;
+        let id = options.id.clone();
+        container::create(&host, options)?;
         match container::start(&host.root, &id) {
             Ok(()) => Ok(0),
             Err(error) if self.keep => Err(error),
-            // The first error is the one to tell.
+            // The first error is the one to report.
             Err(error) => container::delete(&host.root, &id, true).and(Err(error)),
         }
     }
 }
 
-/// Whether the working directory is a bundle of the caller's own: hooks of another user's would run on the host.
+/// Returns true if the working directory is a bundle that the caller owns: the hooks of a bundle run on the host.
 fn is_bundle() -> bool {
     let file = std::path::Path::new("config.json").symlink_metadata();
     file.is_ok_and(|file| file.is_file() && file.uid() == geteuid().as_raw())
 }
 
-/// Arguments as runc reads them: its options may stand anywhere among the operands.
+/// Arguments as runc parses them: options may come after operands.
 #[derive(Default)]
-struct Words {
-    /// The places of those that are neither options nor values of options.
+struct RuncArguments {
+    /// Positions of operands.
     operands: Vec<usize>,
-    /// The place of `--bundle`.
+    /// Position of `--bundle`.
     bundle: Option<usize>,
-    /// Whether there are options that runc does not have.
+    /// True if there are options that runc does not have.
     has_others: bool,
 }
 
-impl Words {
-    /// Options with a value, of `run` and before it.
+impl RuncArguments {
+    /// Options with a value, global or of `run`.
     const VALUED: [&str; 12] = [
         "--bundle",
         "-b",
@@ -296,7 +297,7 @@ impl Words {
         "--store",
         "--cgroup-manager",
     ];
-    /// Those without.
+    /// Options without a value.
     const FLAGS: [&str; 8] = [
         "--keep",
         "--no-pivot",
@@ -308,8 +309,8 @@ impl Words {
         "--systemd-cgroup",
     ];
 
-    fn of(args: &[OsString]) -> Words {
-        let mut words = Words::default();
+    fn of(args: &[OsString]) -> RuncArguments {
+        let mut parsed = RuncArguments::default();
         let mut places = (0..args.len()).peekable();
         while let Some(at) = places.next() {
             let arg = args[at].to_string_lossy();
@@ -318,34 +319,34 @@ impl Words {
                 _ => (&*arg, false),
             };
             if arg == "--" {
-                words.operands.extend(places);
+                parsed.operands.extend(places);
                 break;
             } else if !arg.starts_with('-') || arg == "-" {
-                words.operands.push(at);
-            } else if Words::VALUED.contains(&name) {
+                parsed.operands.push(at);
+            } else if RuncArguments::VALUED.contains(&name) {
                 if name == "--bundle" || name == "-b" {
-                    words.bundle = Some(at);
+                    parsed.bundle = Some(at);
                 }
                 if !value {
                     places.next();
                 }
-            } else if !Words::FLAGS.contains(&name) {
-                words.has_others = true;
+            } else if !RuncArguments::FLAGS.contains(&name) {
+                parsed.has_others = true;
             }
         }
-        words
+        parsed
     }
 }
 
-/// Start a container that was created
+/// Start a created container
 #[derive(Args)]
 pub struct Start {
-    /// Its name
+    /// Container ID
     id: String,
 }
 
 impl Start {
-    /// Returns when its program was executed.
+    /// Starts the container, and waits until it has executed its program.
     pub fn execute(self, global: &Global) -> Result<u8> {
         container::start(&global.root, &self.id).map(|()| 0)
     }
@@ -354,12 +355,12 @@ impl Start {
 /// Show the state of a container of a bundle
 #[derive(Args)]
 pub struct State {
-    /// Its name
+    /// Container ID
     id: String,
 }
 
 impl State {
-    /// Prints JSON.
+    /// Prints the state as JSON.
     pub fn execute(self, global: &Global) -> Result<u8> {
         print_json(&container::state(&global.root, &self.id)?)
     }
@@ -368,65 +369,65 @@ impl State {
 /// Send a signal to a container of a bundle
 #[derive(Args)]
 pub struct Kill {
-    /// Its name
+    /// Container ID
     id: String,
-    /// A number or a name
+    /// Number or name of a signal
     #[arg(default_value = "TERM")]
     signal: String,
-    /// To all its processes
+    /// Send it to all processes of the container
     #[arg(short, long)]
     all: bool,
 }
 
 impl Kill {
-    /// Does not wait for what comes of it.
+    /// Sends the signal, without waiting for its effect.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let signal = signals::parse(&self.signal)?;
         container::kill(&global.root, &self.id, signal, self.all).map(|()| 0)
     }
 }
 
-/// Forget a container of a bundle that has ended
+/// Delete a stopped container of a bundle
 #[derive(Args)]
 pub struct Delete {
-    /// Its name
+    /// Container ID
     id: String,
-    /// Kill it first
+    /// Kill the container first, if it runs
     #[arg(short, long)]
     force: bool,
 }
 
 impl Delete {
-    /// Returns when nothing is left of it.
+    /// Deletes the container.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let Delete { id, force } = self;
         container::delete(&global.root, &id, force).map(|()| 0)
     }
 }
 
-/// Let no process of a container run
+/// Freeze all processes of a container
 #[derive(Args)]
 pub struct Pause {
-    /// Its name
+    /// Container ID
     id: String,
 }
 
-/// Let a paused container's processes run again
+/// Thaw all processes of a paused container
 #[derive(Args)]
 pub struct Resume {
-    /// Its name
+    /// Container ID
     id: String,
 }
 
 impl Pause {
-    /// Returns before all have stopped.
+    /// Freezes the container, without waiting until all processes have stopped.
     pub fn execute(self, global: &Global) -> Result<u8> {
         container::freeze(&global.root, &self.id, true).map(|()| 0)
     }
 }
 
 impl Resume {
-    /// Returns at once.
+    /// Thaws the container.
     pub fn execute(self, global: &Global) -> Result<u8> {
         container::freeze(&global.root, &self.id, false).map(|()| 0)
     }
@@ -435,16 +436,16 @@ impl Resume {
 /// List containers of bundles
 #[derive(Args)]
 pub struct List {
-    /// table or json
+    /// Format: table or json
     #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
     format: String,
-    /// Names alone
+    /// Print IDs only
     #[arg(short, long)]
     quiet: bool,
 }
 
 impl List {
-    /// Prints a table, JSON or names.
+    /// Prints a table, JSON or IDs.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let states = container::list(&global.root)?;
         let text = |state: &Value, key: &str| state[key].as_str().unwrap_or_default().to_owned();
@@ -465,7 +466,7 @@ impl List {
     }
 }
 
-/// The processes of a container of a bundle, for `ps ID`.
+/// Prints the processes of a container of a bundle, for `ps ID`.
 pub fn ps(global: &Global, id: &str, json: bool) -> Result<u8> {
     let processes = container::processes(&global.root, id)?;
     if json {
@@ -475,21 +476,21 @@ pub fn ps(global: &Global, id: &str, json: bool) -> Result<u8> {
     print(&format!("PID\n{}", lines.collect::<String>()))
 }
 
-/// Show what this runtime does, for engines
+/// Prints the features of this runtime.
 fn print_features() -> Result<u8> {
     print_json(&features::features())
 }
 
-/// Write an example of a bundle's config.json
+/// Write an example config.json
 #[derive(Args)]
 pub struct Spec {
-    /// Into this directory
+    /// Directory to write to
     #[arg(short, long, default_value = ".", value_name = "DIR")]
     bundle: PathBuf,
 }
 
 impl Spec {
-    /// Replaces nothing.
+    /// Writes the example; refuses to replace a file.
     pub fn execute(self) -> Result<u8> {
         let file = self.bundle.join("config.json");
         let text = format!("{:#}\n", features::example());

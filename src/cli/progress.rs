@@ -1,18 +1,18 @@
-//! How the layers of a pull come along: bars on a terminal, lines elsewhere.
+//! Progress of a pull: bars on a terminal, lines elsewhere.
 
 use crate::store::import::{Found, Step};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 
-/// One bar for each layer, or one line once it is there; on standard error.
+/// A bar for each layer, or a line for each stored layer, on standard error.
 pub struct Progress {
     bars: Vec<ProgressBar>,
-    /// By layer, where there are no bars.
+    /// Texts of the layers, if there are no bars.
     lines: Option<Vec<String>>,
 }
 
 impl Progress {
-    /// Of the layers of an image.
+    /// Returns the progress of an image's layers.
     pub fn new(found: &Found) -> Progress {
         let layers = found.layers();
         if !std::io::stderr().is_terminal() {
@@ -29,7 +29,7 @@ impl Progress {
         let style = style.expect("the template is a constant");
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let bar = |layer: &crate::store::import::Packed| {
-            // The digest's first digits are enough to tell layers apart.
+            // The first digits of a digest distinguish layers.
             let prefix: String = layer
                 .what()
                 .chars()
@@ -46,8 +46,8 @@ impl Progress {
         }
     }
 
-    /// A step of one layer.
-    pub fn tell(&self, layer: usize, step: Step) {
+    /// Shows a step of one layer.
+    pub fn update(&self, layer: usize, step: Step) {
         if let Some(lines) = &self.lines {
             match step {
                 Step::Read(_) => {}

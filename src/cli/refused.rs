@@ -1,5 +1,4 @@
-//! Options and commands of docker and podman that imrun does not have: each refusal says why, and
-//! what to do instead.
+//! Options and commands of docker and podman that imrun refuses, each with the reason and an alternative.
 
 use crate::base::error::Error;
 
@@ -156,7 +155,7 @@ pub fn option(option: &str) -> Option<Error> {
     Some(Error::policy(shown, why).hint(hint))
 }
 
-/// Features that a build may be without: whether it has it, and its commands.
+/// Optional features of a build: name, presence, commands.
 const OPTIONAL: [(&str, bool, &[&str]); 4] = [
     (
         "import",
@@ -179,7 +178,7 @@ const OPTIONAL: [(&str, bool, &[&str]); 4] = [
     ),
 ];
 
-/// The refusal of a command that this build leaves out, or that docker has, if `name` is one.
+/// Returns the refusal of a command that this build lacks, or that is docker's; `None` for other names.
 pub fn command(name: &str) -> Option<Error> {
     let mut absent = OPTIONAL.iter().filter(|(_, there, _)| !there);
     if let Some((feature, ..)) = absent.find(|(.., commands)| commands.contains(&name)) {
@@ -240,7 +239,7 @@ pub fn command(name: &str) -> Option<Error> {
             "podman login or docker login: imrun reads what they write",
         ),
         "tag" => (
-            "a name is history, which is not written by hand",
+            "the history of a name is not edited by hand",
             "imrun import --name N, imrun bake --name N, imrun rollback N",
         ),
         "load" | "save" => ("images are imported", "imrun import docker-archive:FILE"),

@@ -1,4 +1,4 @@
-//! The commands about registries: pull, push.
+//! Commands for registries: pull, push.
 
 use super::progress::Progress;
 use super::{Global, print, values};
@@ -15,27 +15,27 @@ use clap::{Args, Subcommand};
 use std::time::Duration;
 
 const PULL_EXAMPLES: &str = "Examples:
-  imrun pull redis:7                          what the tag means now; prints the digest to run
+  imrun pull redis:7                          pull the tag's image; prints the digest to run
   imrun pull --platform linux/arm64 redis:7
   imrun pull localhost:5000/app@sha256:…";
 
-/// What a build without `registry` has not.
+/// Commands of the feature `registry`.
 #[derive(Subcommand)]
 #[command(defer = true)]
 pub enum Command {
-    /// Bring an image from a registry into the store; prints its manifest digest
+    /// Pull an image from a registry into the store; prints its manifest digest
     Pull(Pull),
-    /// Send an image of the store to a registry; prints its manifest digest
+    /// Push an image of the store to a registry; prints its manifest digest
     Push(Push),
 }
 
 impl Command {
-    /// Whether it works on unpacked images.
+    /// Returns true if the command accesses files of images.
     pub fn reaches_files(&self) -> bool {
         matches!(self, Command::Pull(_))
     }
 
-    /// Runs it; the exit code.
+    /// Runs the command. Returns its exit code.
     pub fn execute(self, global: &Global) -> Result<u8> {
         match self {
             Command::Pull(pull) => pull.execute(global),
@@ -44,16 +44,16 @@ impl Command {
     }
 }
 
-/// How the registry is spoken to
+/// Connection options
 #[derive(Args)]
 struct Connection {
-    /// Speak to the registry without TLS; on loopback that is found out
+    /// Connect without TLS; automatic for a registry on loopback
     #[arg(long)]
     plain_http: bool,
-    /// How long the registry may say nothing, or less than 64 KiB
+    /// Time limit for each answer, and for each 64 KiB of content
     #[arg(long, default_value = "30s", value_parser = values::duration, value_name = "TIME")]
     timeout: Duration,
-    /// How long all of it may take
+    /// Time limit for the whole transfer
     #[arg(long, default_value = "1h", value_parser = values::duration, value_name = "TIME")]
     deadline: Duration,
 }
@@ -68,13 +68,13 @@ impl Connection {
     }
 }
 
-/// Bring an image into the store
+/// Pull an image into the store
 #[derive(Args)]
 #[command(after_help = PULL_EXAMPLES)]
 pub struct Pull {
-    /// [REGISTRY/]NAME[:TAG|@DIGEST], as Docker reads it
+    /// [REGISTRY/]NAME[:TAG|@DIGEST], expanded as by Docker
     name: Reference,
-    /// OS/ARCH[/VARIANT] of an index; this host's by default
+    /// OS/ARCH[/VARIANT] to select from an index [default: this host's]
     #[arg(long)]
     platform: Option<Platform>,
     /// Keep the compressed layers, for a later push
@@ -100,7 +100,7 @@ impl Pull {
     }
 }
 
-/// The image of a name in the store: what is missing of it is pulled.
+/// Pulls the missing parts of an image into the store.
 pub fn present(store: &Store, name: &Reference, digest: &Digest) -> Result<()> {
     if Image::is_there(store, digest)? {
         return Ok(());
@@ -108,11 +108,11 @@ pub fn present(store: &Store, name: &Reference, digest: &Digest) -> Result<()> {
     let pulled = pull(store, name, &Platform::host(), false, &Settings::default());
     match pulled {
         Ok(_) => Ok(()),
-        // It is not the registry that is missed, but the image.
+        // The problem is the missing image, not the registry.
         Err(error) if error.reason == Reason::System => {
             let place = store.path().display();
             let why = format_args!(
-                "is not all in the store {place}, and a pull fails: {}",
+                "is incomplete in the store {place}, and a pull fails: {}",
                 error.why
             );
             let missing = Error::digest(name, why);
@@ -138,20 +138,20 @@ fn pull(
     let progress = Progress::new(&found);
     let options = Options {
         keep_blobs,
-        // What was asked for by its digest was given no meaning: it is known by that.
+        // A pull by digest sets no name.
         name: name.digest.is_none().then(|| name.tagged()),
         threads: THREADS,
-        progress: &|layer, step| progress.tell(layer, step),
+        progress: &|layer, step| progress.update(layer, step),
     };
     found.store(store, &options)
 }
 
-/// Send an image of the store to a registry
+/// Push an image of the store to a registry
 #[derive(Args)]
 pub struct Push {
-    /// sha256:… of a manifest
+    /// Digest of a manifest, sha256:…
     digest: Digest,
-    /// [REGISTRY/]NAME[:TAG]; the tag is `latest` without
+    /// [REGISTRY/]NAME[:TAG] [default tag: latest]
     name: Reference,
     #[command(flatten)]
     connection: Connection,
@@ -163,7 +163,7 @@ impl Push {
         if self.name.digest.is_some() {
             return Err(Error::usage(
                 self.name,
-                "a push is to a name or a tag, not to a digest",
+                "expected a name with or without a tag, not a digest",
             ));
         }
         push::push(

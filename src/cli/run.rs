@@ -1,4 +1,4 @@
-//! `imrun run`: what was typed becomes a checked request.
+//! `imrun run`: converts arguments to a checked request.
 
 use super::{Global, registry, values};
 use crate::base::digest::Digest;
@@ -30,15 +30,15 @@ const EXAMPLES: &str = "Examples:
   imrun run --net host --stop-timeout 2s --name web sha256:…
 
 Exit codes: the app's own, 128+n by signal n; 121 imrun failed after the start, 123 the sink stayed
-stalled, 124 lines were lost, 125 refused: nothing of the image ran, 126 cannot be executed, 127 not there.";
+stalled, 124 lines were lost, 125 refused: nothing of the image ran, 126 entrypoint cannot be executed, 127 not found.";
 
-/// Bytes of an environment file: more than execve(2) takes of all variables and arguments together.
+/// Maximum size of an environment file, in bytes: more than execve(2) accepts for all variables and arguments.
 const MAX_ENV_FILE: u64 = 8 << 20;
 
-/// Of every command that makes a root.
+/// Options of commands that mount an image.
 #[derive(Args)]
 pub(super) struct Root {
-    /// How the image becomes a root: mounted, or unpacked once
+    /// Driver for the root: mount the image, or unpack it once
     #[arg(
         long,
         value_enum,
@@ -54,21 +54,21 @@ pub(super) struct Root {
 #[command(no_binary_name = false, after_help = EXAMPLES, version = None)]
 #[command(override_usage = "imrun run [OPTIONS] IMAGE [ARG]…")]
 pub struct Run {
-    // One list: an option behind the image is the app's, whatever its name.
+    // One list: every word after the image is the app's, whatever its name.
     /// Image (sha256:… or NAME@sha256:…), and the arguments that replace its command
     #[arg(trailing_var_arg = true, required = true, value_name = "IMAGE")]
     words: Vec<OsString>,
-    /// Pass standard input on
+    /// Pass standard input to the app
     #[arg(short, long)]
     interactive: bool,
-    /// Set a variable; without =VALUE it is taken from imrun's own environment
+    /// Set a variable; without =VALUE, copy it from imrun's environment
     #[arg(short, long, value_name = "K[=V]")]
     env: Vec<OsString>,
-    /// Read variables from a file, a line each
+    /// Read variables from a file, one per line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// Where output goes: es+http://HOST:PORT, otlp, syslog, forward, json, stdio: (docs/sinks.md);
-    /// can be repeated
+    /// Send output to es+http://HOST:PORT, otlp, syslog, forward, json, stdio: (docs/sinks.md); can be
+    /// repeated
     #[arg(
         long,
         value_name = "URL",
@@ -77,71 +77,71 @@ pub struct Run {
         value_delimiter = ' '
     )]
     pub(super) sink: Vec<String>,
-    /// What happens to an app that tries to change a file system [default: report]
+    /// Action if the app tries to change a file system [default: report]
     #[arg(long, value_enum, value_name = "HOW")]
     on_write: Option<OnWrite>,
-    /// What happens while the sink takes nothing
+    /// Action while the sink accepts no output
     #[arg(long, value_enum, default_value = "block", value_name = "HOW")]
     on_stall: OnStall,
-    /// How long a sink may stall, under --on-stall kill [default: 30s]
+    /// Time limit of a stall, for --on-stall kill [default: 30s]
     #[arg(long, value_parser = values::duration, value_name = "TIME")]
     stall_deadline: Option<Duration>,
-    /// Bytes of output that may wait for the sink
+    /// Size of the buffer of output for each sink
     #[arg(long, default_value = "1M", value_parser = values::size, value_name = "SIZE")]
     log_buffer: usize,
-    /// Network that the app sees: none, host, ns:PATH
+    /// Network of the app: none, host or ns:PATH
     #[arg(long, alias = "network", default_value = "none", value_name = "NET")]
     net: String,
-    /// Ask this name server, not the host's; up to three
+    /// Use this name server instead of the host's; up to three
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<IpAddr>,
-    /// The most memory it may use; there is no swap beyond it
+    /// Limit of memory, without swap
     #[arg(long, value_parser = values::size, value_name = "SIZE")]
     memory: Option<usize>,
-    /// How many processors' time it may use: 2, 0.5
+    /// Limit of processor time, in CPUs: 2, 0.5
     #[arg(long, value_name = "N")]
     cpus: Option<Cpus>,
-    /// How many processes and threads it may have
+    /// Limit of processes and threads
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     pids: Option<u64>,
-    /// The host's name in the container; made from the digest by default
+    /// Host name of the container [default: from the digest]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
-    /// In place of the image's user: USER[:GROUP], names or numbers
+    /// Replace the image's user: USER[:GROUP], names or numbers
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
-    /// Let the app do what its user may not: NET_RAW, IPC_LOCK, …
+    /// Give the app a capability: NET_RAW, IPC_LOCK, …
     #[arg(long, value_name = "CAPABILITY")]
     cap_add: Vec<String>,
-    /// In place of the image's working directory
+    /// Replace the image's working directory
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// In place of the image's entrypoint
+    /// Replace the image's entrypoint
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<OsString>,
-    /// A name for ps and stop
+    /// Name for ps and stop
     #[arg(long)]
     name: Option<String>,
-    /// In place of the image's stop signal
+    /// Replace the image's stop signal
     #[arg(long, value_parser = signals::parse, value_name = "SIGNAL")]
     stop_signal: Option<i32>,
-    /// How long after the stop signal the app is killed
+    /// Kill the app this time after the stop signal
     #[arg(long, default_value = "10s", value_parser = values::duration, value_name = "TIME")]
     stop_timeout: Duration,
-    /// Demand an integrity level, or a stronger one
+    /// Demand at least this integrity level
     #[arg(long, value_enum, default_value = "auto", value_name = "LEVEL")]
     integrity: Demand,
     #[command(flatten)]
     root: Root,
-    /// Write status events to this descriptor, a JSON object a line
+    /// Write status events to this descriptor, one JSON object per line
     #[arg(long, value_name = "N")]
     status_fd: Option<i32>,
 }
 
 impl Run {
-    /// Launches; the exit code.
+    /// Launches the image. Returns the exit code.
     pub fn execute(self, global: &Global, typed: &[OsString]) -> Result<u8> {
-        let given = self.read_given(typed)?;
+        let given = self.read_input(typed)?;
         self.close_inherited()?;
         self.launch(global, given, |_| {})
             .map(|outcome| outcome.code)
@@ -159,27 +159,28 @@ impl Run {
         }
     }
 
-    /// Erases secrets from the command line, and reads what it names: descriptors too (`--env-file <(…)`).
-    pub fn read_given(&self, typed: &[OsString]) -> Result<Given> {
-        // Reading may take a while.
+    /// Erases secrets from the command line, and reads the files that it names, which may be descriptors
+    /// (`--env-file <(…)`).
+    pub fn read_input(&self, typed: &[OsString]) -> Result<CallerInput> {
+        // Erase first: reading may block.
         erase_secrets(&self.env, &self.sink, typed)?;
         let env_files = self.env_file.iter().map(|path| read_env_file(path));
-        Ok(Given {
+        Ok(CallerInput {
             env_files: env_files.collect(),
         })
     }
 
-    /// Closes all descriptors of the caller's but standard input, output, error and the status descriptor. To be
-    /// called before anything is opened.
+    /// Closes all inherited descriptors except the standard streams and the status descriptor. Must run before
+    /// anything is opened.
     pub fn close_inherited(&self) -> Result<()> {
         close_inherited(self.status_fd)
     }
 
-    /// Launches what `change` makes of the request.
+    /// Launches the image, after `change` has adapted the request.
     pub fn launch(
         self,
         global: &Global,
-        given: Given,
+        given: CallerInput,
         change: impl FnOnce(&mut Request),
     ) -> Result<Outcome> {
         let status = self
@@ -220,7 +221,7 @@ impl Run {
         let capabilities = self.cap_add.iter().map(|name| capabilities::parse(name));
         let capabilities = capabilities.collect::<Result<_>>()?;
         let sinks = sinks(&self.sink)?;
-        // What is missing of an image that says where it is comes last: all else is right then.
+        // Pull missing parts last, when everything else is checked.
         if let ImageArgument::Named(name) = typed.parse()? {
             registry::present(&global.store(), &name, &image)?;
         }
@@ -271,7 +272,7 @@ impl Run {
     }
 }
 
-/// Tells the status descriptor of a launch whose command line is wrong: it is found without the options.
+/// Reports a wrong command line to the status descriptor that it names.
 pub fn tell_status(args: &[OsString], error: &Error) -> Result<()> {
     let mut words = args.iter().filter_map(|word| word.to_str());
     let number = words.by_ref().find_map(|word| match word {
@@ -285,9 +286,9 @@ pub fn tell_status(args: &[OsString], error: &Error) -> Result<()> {
     }
 }
 
-/// What the caller gave a launch.
-pub struct Given {
-    /// The files of `--env-file`, or why one cannot be read.
+/// Input of a launch that was read before descriptors are closed.
+pub struct CallerInput {
+    /// Content of the files of `--env-file`, or the error of one.
     env_files: Result<Vec<EnvFile>>,
 }
 
@@ -297,7 +298,7 @@ fn read_env_file(path: &Path) -> Result<EnvFile> {
     Ok(EnvFile { name, bytes })
 }
 
-/// The digest that an argument is, or has. A tag is no identity: what it means here is only a hint.
+/// Returns the digest in an argument. A name or tag is refused, with its current digest as a hint.
 pub fn digest(global: &Global, image: &str) -> Result<Digest> {
     let argument: ImageArgument = image.parse()?;
     if let Some(digest) = argument.digest() {
@@ -305,7 +306,7 @@ pub fn digest(global: &Global, image: &str) -> Result<Digest> {
     }
     let error = Error::policy(
         format_args!("image {image:?}"),
-        "is a name, which can mean another image tomorrow",
+        "is a name, and may refer to another image later",
     );
     let names = crate::store::refs::current(global.store().refs()?);
     let meaning = spellings(image)
@@ -320,13 +321,13 @@ pub fn digest(global: &Global, image: &str) -> Result<Digest> {
     })
 }
 
-/// What the history may know a name by: as it is typed, or as Docker reads it.
+/// Returns the spellings of a name in the history: as typed, and as Docker expands it.
 pub fn spellings(name: &str) -> Vec<String> {
     let read = name.parse::<Reference>().map(|name| name.tagged());
     [name.to_string()].into_iter().chain(read).collect()
 }
 
-/// Those that were given, each once.
+/// Parses the URLs of sinks, which must differ.
 pub(super) fn sinks(urls: &[String]) -> Result<Vec<SinkUrl>> {
     let urls: Vec<_> = urls.iter().filter(|url| !url.is_empty()).collect();
     let mut sinks: Vec<SinkUrl> = Vec::with_capacity(urls.len());
@@ -358,7 +359,7 @@ fn check_name(name: String) -> Result<String> {
     }
     Err(Error::usage(
         format_args!("--name {name:?}"),
-        "is not 1 to 128 letters, digits, '_', '.', '-', a letter or digit first",
+        "expected 1 to 128 letters, digits, '_', '.' and '-', a letter or digit first",
     ))
 }
 
@@ -368,7 +369,7 @@ fn stdin() -> Result<OwnedFd> {
             "-i",
             "standard input is a terminal, and a container has none",
         )
-        .hint("pipe it: cat | imrun run -i …"));
+        .hint("use a pipe: cat | imrun run -i …"));
     }
     stdin::pipe()
 }
@@ -391,7 +392,7 @@ fn close_inherited(status_fd: Option<i32>) -> Result<()> {
     }
 }
 
-/// `-e K=V` would show V to everybody in /proc/PID/cmdline, `--sink` its password.
+/// Erases values of `-e K=V` and passwords of `--sink`, which all users see in /proc/PID/cmdline.
 fn erase_secrets(env: &[OsString], sinks: &[String], typed: &[OsString]) -> Result<()> {
     let value = |argument: &[u8]| {
         let entries = env.iter().map(|entry| entry.as_encoded_bytes());
@@ -400,7 +401,7 @@ fn erase_secrets(env: &[OsString], sinks: &[String], typed: &[OsString]) -> Resu
         let equals = entry.iter().position(|byte| *byte == b'=')?;
         Some(argument.len() - entry.len() + equals + 1)
     };
-    // A parameter can be a key. One argument can hold several URLs.
+    // A query may contain a key. One argument may contain several URLs.
     let telling = sinks.iter().filter(|url| url.contains(['@', '?']));
     let telling: Vec<_> = telling.map(|url| url.as_bytes()).collect();
     let url = |argument: &[u8]| {

@@ -1,12 +1,17 @@
-//! Values as they are typed: durations, sizes.
+//! Values of options: durations, sizes.
 
 use crate::base::error::{Error, Result};
 
 pub use crate::base::time::duration;
 
-/// `512`, `64K`, `1M`, `2G`: bytes.
+/// Parses a size in bytes: `512`, `64K`, `1M`, `2G`.
 pub fn size(text: &str) -> Result<usize> {
-    let wrong = || Error::usage(format_args!("size {text:?}"), "is not like 64K, 1M or 2G");
+    let wrong = || {
+        Error::usage(
+            format_args!("size {text:?}"),
+            "expected a number of bytes, or with a unit: 64K, 1M or 2G",
+        )
+    };
     let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
     let number: usize = number.parse().map_err(|_| wrong())?;
     let shift = match unit {

@@ -4,13 +4,15 @@
 //! with `?compression=gzip`; each message has a `chunk`, which the receiver sends back as `ack`.
 
 use super::event::{Batch, Body, Event, Origin};
-use super::http::{base64, gzip};
+use super::http::gzip;
 use super::msgpack::{self, Parsed};
 use super::net::{Connection, Incoming, Peer};
 use super::parse;
 use super::sink::{Delivery, Failure, Sink};
 use super::url::SinkUrl;
 use crate::base::time::nanoseconds;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -74,7 +76,7 @@ impl Forward {
         }
         // The same events have the same name: a receiver can tell a repetition.
         let (first, events) = (batch.first().unwrap_or_default(), batch.len());
-        let name = base64(format!("{}-{first}-{events}", self.launch).as_bytes());
+        let name = BASE64_STANDARD.encode(format!("{}-{first}-{events}", self.launch));
         let packed = self.gzip.then(|| gzip(&self.entries));
         let entries = packed.as_deref().unwrap_or(&self.entries);
         let mut head = Vec::with_capacity(64);

@@ -31,7 +31,6 @@ mod notice;
 mod otlp;
 mod parse;
 mod posted;
-pub(crate) mod protobuf;
 mod shipper;
 mod sink;
 mod stdio;

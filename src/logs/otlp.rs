@@ -10,10 +10,10 @@ use super::http::{Endpoint, Request};
 use super::net::Peer;
 use super::parse;
 use super::posted::{Exchange, Posted};
-use super::protobuf::{self, Value, bytes, double, fixed, message, number};
 use super::sink::{Delivery, Failure, FailureKind, Rejection};
 use super::url::SinkUrl;
 use crate::base::error::Result as Checked;
+use crate::base::protobuf::{self, Value, bytes, double, fixed, message, number};
 use crate::base::time::nanoseconds;
 use serde_json::Value as Json;
 

@@ -1,8 +1,7 @@
-//! Reads a bundle's config.json (runtime-spec, config.md): what is asked for, what of it a read-only
-//! container has, and what is refused.
+//! Parser of a bundle's config.json (runtime-spec, config.md). It checks every setting: a read-only container gets
+//! it, gets something else instead (reported as a side effect), or the parser refuses the bundle.
 //!
-//! Strict where something is meant for this runtime, tolerant of keys that it does not know, as the
-//! specification wants it.
+//! Settings that imrun knows are checked strictly; unknown keys are ignored, as the specification demands.
 
 use super::hooks::{self, Hooks};
 use super::scope::Scope;
@@ -20,63 +19,63 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-/// What names the document in errors.
+/// Name of the document in errors.
 pub(super) const WHAT: &str = "config.json";
-/// Names a verified image of the store that takes the place of `root.path`.
+/// Annotation with the digest of a verified image of the store, which replaces `root.path`.
 const IMAGE: &str = "dev.imrun.image";
 
-/// What a bundle asks for, checked.
+/// Settings of a bundle, checked.
 pub struct Config {
-    /// What the root is to be.
+    /// Root of the container.
     pub subject: Subject,
-    /// The process and what surrounds it.
+    /// Process, namespaces, cgroup and filter.
     pub bundle: Bundle,
-    /// `none`, `host` or `ns:PATH`.
+    /// Network: `none`, `host` or `ns:PATH`.
     pub network: String,
-    /// Settings of a network that is not its own.
+    /// Sysctls of a network namespace that others have made.
     pub network_sysctls: Vec<Setting>,
-    /// The uts namespace whose name it takes over.
+    /// UTS namespace from which the container's own takes its host name.
     pub uts: Option<PathBuf>,
-    /// The ipc namespace that it asks for, and does not get.
+    /// IPC namespace that the bundle names. It must exist, but the container gets its own.
     pub ipc: Option<PathBuf>,
-    /// Files with names.
+    /// Files for name resolution, such as /etc/resolv.conf, with their sources on the host.
     pub names: Vec<(NameFile, PathBuf)>,
-    /// The most that it may do.
+    /// Upper limit of the app's capabilities.
     pub capabilities: Capabilities,
-    /// What it may use.
+    /// Resource limits.
     pub limits: Limits,
-    /// What is run at its turns.
+    /// Lifecycle hooks.
     pub hooks: Hooks,
-    /// The unit that its cgroup belongs to, where systemd manages the hierarchy.
+    /// Systemd unit of the container's cgroup, if systemd manages the hierarchy.
     pub scope: Option<Scope>,
-    /// Who answers what the bundle's filter asks.
+    /// Process that answers the notifications of the bundle's filter.
     pub agent: Option<Agent>,
-    /// For `state`.
+    /// Annotations, shown by `state`.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// How config.json is to be read.
-pub struct Reading<'a> {
+/// Facts about the host and the caller that the parser depends on.
+pub struct ParseContext<'a> {
     /// The bundle's directory, absolute.
     pub directory: &'a Path,
-    /// `--systemd-cgroup`: how `linux.cgroupsPath` is written.
+    /// True with `--systemd-cgroup`: `linux.cgroupsPath` is `SLICE:PREFIX:NAME`.
     pub systemd: bool,
-    /// The controllers of the host's cgroup hierarchy.
+    /// Controllers of the host's cgroup hierarchy.
     pub controllers: &'a [String],
-    /// The image that the caller demands, whatever the bundle says.
+    /// Image that the caller demands; it overrides the bundle's root.
     pub image: Option<Digest>,
-    /// Whether imrun's own filter asks nothing, so that the bundle's may.
+    /// True if imrun's own filter has no listener, so that the bundle's filter may have one.
     pub quiet: bool,
-    /// Whether the source of a bind is a directory.
+    /// Returns true if the source of a bind mount is a directory.
     pub is_directory: &'a dyn Fn(&Path) -> bool,
 }
 
-/// What was asked for and is not had, in the form of a side effect.
+/// Settings that the container does not get as the bundle asked, in the form of side effects.
 #[derive(Default)]
 pub(super) struct Changes(pub Vec<Value>);
 
 impl Changes {
-    /// `path` was asked for `asked`, and became `became`.
+    /// Adds a change of the setting `path` from `asked` to `became`.
     pub fn add(&mut self, path: &str, asked: impl Display, became: &str) {
         self.0.push(json!({
             "syscall": "request",
@@ -87,30 +86,33 @@ impl Changes {
     }
 }
 
-/// The refusal of something in config.json.
+/// Returns the error for a valid setting that imrun refuses by policy.
 pub(super) fn refuse(path: impl Display, why: impl Display) -> Error {
     Error::policy(format_args!("{WHAT} `{path}`"), why)
 }
 
-/// Something that makes no sense.
+/// Returns the error for a setting with an invalid value.
 pub(super) fn wrong(path: impl Display, why: impl Display) -> Error {
     Error::usage(format_args!("{WHAT} `{path}`"), why)
 }
 
 impl Config {
-    /// Reads config.json.
-    pub fn parse(bytes: &[u8], reading: &Reading<'_>) -> Result<Config> {
+    /// Parses and checks config.json.
+    ///
+    /// # Errors
+    /// The first setting that is invalid, or that a container cannot have.
+    pub fn parse(bytes: &[u8], context: &ParseContext<'_>) -> Result<Config> {
         let document = json::parse(WHAT, bytes)?;
         let root = Node::root(WHAT, &document);
         let minor = minor_version(root.need("ociVersion")?.text()?)?;
         let mut changes = Changes::default();
         let annotations = root.get("annotations")?.map(|node| node.text_map());
         let annotations = annotations.transpose()?.unwrap_or_default();
-        let subject = subject(&root, &annotations, reading, &mut changes)?;
-        let names = mounts::read(&root, reading, &mut changes)?;
+        let subject = subject(&root, &annotations, context, &mut changes)?;
+        let names = mounts::read(&root, context, &mut changes)?;
         let (process, capabilities) = process::read(&root.need("process")?, &mut changes)?;
-        let linux = linux::read(&root, reading, &mut changes)?;
-        let limits = limits::read(&root, reading.controllers, &mut changes)?;
+        let linux = linux::read(&root, context, &mut changes)?;
+        let limits = limits::read(&root, context.controllers, &mut changes)?;
         let hooks = hooks::read(&root, minor)?;
         let (filter, agent) = match linux.seccomp {
             Some(Seccomp { filter, agent }) => (Some(filter), agent),
@@ -150,13 +152,13 @@ impl Config {
     }
 }
 
-/// A member that is a string, if it is there and not empty.
+/// Returns a member that is a string; `None` if it is absent or empty.
 pub(super) fn text(node: &Node<'_>, key: &str) -> Result<Option<String>> {
     let text = node.get(key)?.map(|node| node.text()).transpose()?;
     Ok(text.filter(|text| !text.is_empty()).map(str::to_owned))
 }
 
-/// The second number of a version 1.MINOR.PATCH (semver.org): those of the first one are compatible.
+/// Returns MINOR of a version 1.MINOR.PATCH (semver.org). All versions 1 are compatible.
 fn minor_version(version: &str) -> Result<u64> {
     let core = version.split(['-', '+']).next().unwrap_or_default();
     let numbers: Vec<Option<u64>> = core.split('.').map(|part| part.parse().ok()).collect();
@@ -164,7 +166,7 @@ fn minor_version(version: &str) -> Result<u64> {
         [Some(1), Some(minor), Some(_)] => Ok(minor),
         _ => Err(Error::unsupported(
             format_args!("{WHAT} `ociVersion` {version:?}"),
-            "is no version 1.MINOR.PATCH",
+            "expected a version 1.MINOR.PATCH",
         )),
     }
 }
@@ -172,7 +174,7 @@ fn minor_version(version: &str) -> Result<u64> {
 fn subject(
     root: &Node<'_>,
     annotations: &BTreeMap<String, String>,
-    reading: &Reading<'_>,
+    context: &ParseContext<'_>,
     changes: &mut Changes,
 ) -> Result<Subject> {
     let node = root.get("root")?;
@@ -188,9 +190,9 @@ fn subject(
             .parse::<Digest>()
             .map_err(|error| wrong(format_args!("annotations.{IMAGE}"), error.why))
     });
-    match (reading.image, named.transpose()?) {
+    match (context.image, named.transpose()?) {
         (Some(image), Some(named)) if named != image => {
-            let why = format_args!("is {named}, and the image of the container is {image}");
+            let why = format_args!("is {named}, but the container's image is {image}");
             return Err(refuse(format_args!("annotations.{IMAGE}"), why));
         }
         (Some(image), _) | (None, Some(image)) => return Ok(Subject::Image(image)),
@@ -198,7 +200,7 @@ fn subject(
     }
     let node = node.ok_or_else(|| root.error("lacks \"root\""))?;
     let path = Path::new(node.need("path")?.text()?);
-    Ok(Subject::Directory(reading.directory.join(path)))
+    Ok(Subject::Directory(context.directory.join(path)))
 }
 
 #[cfg(test)]

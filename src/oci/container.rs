@@ -1,10 +1,10 @@
-//! What the commands do to containers.
+//! Operations of the OCI runtime on containers: create, run, start, kill, delete, pause, list.
 
-use super::config::{Config, Reading};
-use super::door::{self, AppIdentity, Door};
+use super::config::{Config, ParseContext};
 use super::preserved::Preserved;
 use super::scope::Scope;
-use super::state::{App, Known, Phase, Place};
+use super::start_gate::{self, AppIdentity, StartGate};
+use super::state::{ContainerDir, Phase, ProcessRef, Record};
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Result};
 use crate::base::files;
@@ -32,29 +32,29 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Bytes of a config.json that are read.
+/// Maximum size of a config.json, in bytes.
 pub const MAX_CONFIG: u64 = 8 << 20;
-/// How long a supervisor may take to clean up behind its container: the drain, and then some.
+/// Time limit for a supervisor to clean up after its container: the drain of 5 s, and a reserve.
 const CLEANUP: Duration = Duration::from_secs(20);
 
-/// What the host decides, whatever a bundle says.
+/// Settings that the host decides; a bundle cannot change them.
 pub struct Host {
-    /// The image store.
+    /// Image store.
     pub store: Store,
-    /// The runtime state.
+    /// Directory of the runtime state.
     pub root: PathBuf,
-    /// Where lines and records go.
+    /// Sinks of output lines and records.
     pub sinks: Vec<SinkUrl>,
-    /// What containers may do beyond their user's rights, if their bundle lets them too.
+    /// Capabilities that an app may have, if its bundle allows them too.
     pub capabilities: Capabilities,
-    /// What becomes of an app that tries to change a file system.
+    /// Reaction to an app that tries to change a file system.
     pub on_write: OnWrite,
-    /// `--systemd-cgroup`.
+    /// True with `--systemd-cgroup`.
     pub systemd: bool,
 }
 
 impl Host {
-    /// The capabilities of `IMRUN_CAP_ADD`: names between spaces or commas.
+    /// Parses the value of `IMRUN_CAP_ADD`: names separated by spaces or commas.
     pub fn capabilities(names: &str) -> Result<Capabilities> {
         let names = names.split([' ', ',']).filter(|name| !name.is_empty());
         let parse = |name| {
@@ -67,34 +67,34 @@ impl Host {
     }
 }
 
-/// What is to be created.
-pub struct Creation {
-    /// As the caller names it.
+/// Arguments of `create` and `run`.
+pub struct CreateOptions {
+    /// Container ID, chosen by the caller.
     pub id: String,
-    /// The bundle's directory.
+    /// Directory of the bundle.
     pub bundle: PathBuf,
-    /// Gets the app's process id.
+    /// File that gets the app's process id.
     pub pid_file: Option<PathBuf>,
-    /// The image that it has to be, whatever the bundle says.
+    /// Image that the caller demands; it overrides the bundle's root.
     pub image: Option<Digest>,
-    /// What it gets of the caller's.
+    /// Descriptors that the app gets from the caller.
     pub preserved: Preserved,
 }
 
-/// A container that was read, and not yet made.
-struct Draft<'a> {
+/// A container whose bundle is parsed, and which is not created yet.
+struct ParsedContainer<'a> {
     host: &'a Host,
-    creation: Creation,
-    place: &'a Place,
+    options: CreateOptions,
+    directory: &'a ContainerDir,
     config: Config,
-    known: Known,
+    record: Record,
 }
 
 fn read_config(bundle: &Path, systemd: bool, quiet: bool, image: Option<Digest>) -> Result<Config> {
     let file = bundle.join("config.json");
     let bytes = files::read(&file, MAX_CONFIG)?;
     let controllers = cgroup::controllers(&cgroup::hierarchy()?)?;
-    let reading = Reading {
+    let context = ParseContext {
         directory: bundle,
         systemd,
         controllers: &controllers,
@@ -102,7 +102,7 @@ fn read_config(bundle: &Path, systemd: bool, quiet: bool, image: Option<Digest>)
         quiet,
         is_directory: &|path| path.is_dir(),
     };
-    Config::parse(&bytes, &reading)
+    Config::parse(&bytes, &context)
 }
 
 fn namespace(kind: &str, path: &Path, flag: CloneFlags) -> Result<File> {
@@ -110,17 +110,26 @@ fn namespace(kind: &str, path: &Path, flag: CloneFlags) -> Result<File> {
     launch::open_namespace(&what, path, flag)
 }
 
-impl<'a> Draft<'a> {
-    fn new(host: &'a Host, creation: Creation, place: &'a Place) -> Result<Draft<'a>> {
-        let bundle = creation
+impl<'a> ParsedContainer<'a> {
+    fn new(
+        host: &'a Host,
+        options: CreateOptions,
+        directory: &'a ContainerDir,
+    ) -> Result<ParsedContainer<'a>> {
+        let bundle = options
             .bundle
             .canonicalize()
-            .context(|| format!("realpath({:?})", creation.bundle))?;
+            .context(|| format!("realpath({:?})", options.bundle))?;
         let quiet = host.on_write == OnWrite::Quiet;
-        let mut config = read_config(&bundle, host.systemd, quiet, creation.image)?;
+        let mut config = read_config(&bundle, host.systemd, quiet, options.image)?;
         let asked = config.bundle.cgroup.as_deref();
-        match config.scope.as_ref().and(asked).and_then(Scope::place) {
-            Some(place) => config.bundle.cgroup = Some(place),
+        match config
+            .scope
+            .as_ref()
+            .and(asked)
+            .and_then(Scope::container_cgroup)
+        {
+            Some(directory) => config.bundle.cgroup = Some(directory),
             None => config.scope = None,
         }
         if let Some(path) = config.network.strip_prefix("ns:") {
@@ -135,11 +144,11 @@ impl<'a> Draft<'a> {
                 config.bundle.hostname = Some(launch::host_name_of(&uts)?);
             }
         }
-        let preserved = &creation.preserved;
+        let preserved = &options.preserved;
         preserved.announce(&mut config.bundle.process.env)?;
         config.bundle.descriptors = preserved.kinds().to_vec();
-        let known = Known {
-            id: creation.id.clone(),
+        let record = Record {
+            id: options.id.clone(),
             annotations: config.annotations.clone(),
             rootfs: match &config.subject {
                 Subject::Image(digest) => digest.to_string(),
@@ -153,16 +162,16 @@ impl<'a> Draft<'a> {
             started: false,
             poststop: config.hooks.poststop.clone(),
         };
-        Ok(Draft {
+        Ok(ParsedContainer {
             host,
-            creation,
-            place,
+            options,
+            directory,
             config,
-            known,
+            record,
         })
     }
 
-    /// Launches the container behind a door, and watches over it; the app's exit code.
+    /// Launches the container behind a start gate and supervises it. Returns the app's exit code.
     fn launch(self, from: Option<(std::os::unix::net::UnixListener, UnixStream)>) -> Result<u8> {
         let Config {
             subject,
@@ -177,23 +186,31 @@ impl<'a> Draft<'a> {
             agent,
             ..
         } = self.config;
-        let Creation {
+        let CreateOptions {
             id,
             pid_file,
             preserved,
             ..
-        } = self.creation;
+        } = self.options;
         let (agent, capabilities) = (agent.as_ref(), capabilities.and(self.host.capabilities));
-        let known = Known {
-            supervisor: Some(App::of(std::process::id() as i32)?),
-            ..self.known
+        let record = Record {
+            supervisor: Some(ProcessRef::of(std::process::id() as i32)?),
+            ..self.record
         };
-        self.place.write(&known)?;
-        let door = Door::new(self.place, &hooks, agent, known, pid_file, preserved, from)
-            .with_app(identity(&bundle.process, capabilities));
+        self.directory.write(&record)?;
+        let gate = StartGate::new(
+            self.directory,
+            &hooks,
+            agent,
+            record,
+            pid_file,
+            preserved,
+            from,
+        )
+        .with_app(identity(&bundle.process, capabilities));
         let request = (|| {
-            if let Some((scope, place)) = scope.zip(bundle.cgroup.as_deref()) {
-                scope.enter(place)?;
+            if let Some((scope, directory)) = scope.zip(bundle.cgroup.as_deref()) {
+                scope.enter(directory)?;
             }
             Ok(Request {
                 store: self.host.store.clone(),
@@ -209,19 +226,19 @@ impl<'a> Draft<'a> {
                 network: Network::with_files(&network, names)?.with_sysctls(network_sysctls),
                 limits,
                 on_write: self.host.on_write,
-                stdin: given_stdin()?,
+                stdin: app_stdin()?,
                 sinks: self.host.sinks.clone(),
                 log_buffer: 1 << 20,
                 policy: Policy::default(),
             })
         })();
         let outcome = request
-            .and_then(|request| container::run_with_gate(&request, &Status::default(), &door))
+            .and_then(|request| container::run_with_gate(&request, &Status::default(), &gate))
             .map(|outcome| outcome.code);
         if let Err(error) = &outcome {
-            door.abandon()?;
-            // Who hears of it there tells it on.
-            if door.tell(&Err(error.clone())) {
+            gate.abandon()?;
+            // The client of the gate reports it.
+            if gate.report(&Err(error.clone())) {
                 return Ok(error.exit);
             }
         }
@@ -229,7 +246,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// As whom the app runs.
+/// Returns the app's user, capabilities and environment.
 fn identity(process: &Process, capabilities: Capabilities) -> AppIdentity {
     let owned = |(name, value): (&OsStr, &OsStr)| (name.to_owned(), value.to_owned());
     AppIdentity {
@@ -243,8 +260,8 @@ fn identity(process: &Process, capabilities: Capabilities) -> AppIdentity {
     }
 }
 
-/// A pipe is the app's; all else is not, as nobody but the runtime knows what it is.
-fn given_stdin() -> Result<Option<OwnedFd>> {
+/// Returns standard input if it is a pipe. Anything else belongs to the runtime's caller, and the app gets none.
+fn app_stdin() -> Result<Option<OwnedFd>> {
     if stdin_is_pipe()? {
         stdin::pipe().map(Some)
     } else {
@@ -257,99 +274,102 @@ fn stdin_is_pipe() -> Result<bool> {
     Ok(SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()) == SFlag::S_IFIFO)
 }
 
-/// Makes a container that waits for [`start`]; its supervisor stays behind.
-pub fn create(host: &Host, creation: Creation) -> Result<()> {
-    refuse_ordinary_users()?;
+/// Creates a container that waits for [`start`]. Its supervisor keeps running.
+pub fn create(host: &Host, options: CreateOptions) -> Result<()> {
+    require_root()?;
     Runtime::open(&host.root)?.sweep()?;
-    let place = Place::of(&host.root, &creation.id)?;
-    let draft = Draft::new(host, creation, &place)?;
-    let lock = place.make()?;
-    let made = supervise_apart(host, &place, draft);
+    let directory = ContainerDir::of(&host.root, &options.id)?;
+    let parsed = ParsedContainer::new(host, options, &directory)?;
+    let lock = directory.make()?;
+    let made = fork_supervisor(host, &directory, parsed);
     drop(lock);
     made
 }
 
-/// Forks the supervisor, and hears from it.
-fn supervise_apart(host: &Host, place: &Place, draft: Draft<'_>) -> Result<()> {
+/// Forks the supervisor and waits until it reports that the container is created.
+fn fork_supervisor(
+    host: &Host,
+    directory: &ContainerDir,
+    parsed: ParsedContainer<'_>,
+) -> Result<()> {
     let prepared = (|| {
-        place.write(&draft.known)?;
-        let listener = place.listen()?;
+        directory.write(&parsed.record)?;
+        let listener = directory.listen()?;
         let (ours, theirs) = UnixStream::pair().context(|| "socketpair(AF_UNIX)")?;
         Ok((listener, ours, theirs))
     })();
     let (listener, ours, theirs) = match prepared {
         Ok(prepared) => prepared,
-        // The first error is the one to tell.
-        Err(error) => return place.remove().and(Err(error)),
+        // The first error is the one to report.
+        Err(error) => return directory.remove().and(Err(error)),
     };
     if process::fork().context(|| "fork()")?.is_none() {
         drop(ours);
-        let code = supervise(host, draft, (listener, theirs));
+        let code = supervise(host, parsed, (listener, theirs));
         process::exit(code.into());
     }
     drop((listener, theirs));
-    door::outcome(ours)
+    start_gate::read_outcome(ours)
 }
 
-/// The supervisor's whole life; its exit code.
+/// Runs the supervisor in its own session. Returns its exit code.
 fn supervise(
     host: &Host,
-    draft: Draft<'_>,
+    parsed: ParsedContainer<'_>,
     from: (std::os::unix::net::UnixListener, UnixStream),
 ) -> u8 {
-    // It outlives the session of who called.
+    // The supervisor outlives its caller's session.
     if let Err(errno) = nix::unistd::setsid() {
         log::warn!("setsid(): {}", errno.desc());
     }
     if !host.sinks.iter().any(SinkUrl::is_bare) && !stdin_is_pipe().is_ok_and(|pipe| pipe) {
-        // Whoever reads the caller's pipes sees their end: there is nothing to be kept of it.
+        // The supervisor needs none of the caller's pipes; their readers must see the end of file.
         if let Err(errno) = process::close_stdio() {
             log::warn!("dup2(/dev/null): {}", errno.desc());
         }
     }
-    draft.launch(Some(from)).unwrap_or_else(|error| {
+    parsed.launch(Some(from)).unwrap_or_else(|error| {
         log::warn!("{error}");
         error.exit
     })
 }
 
-/// Creates, starts, watches over and deletes a container, unless it is to be kept; the app's exit code.
-pub fn run(host: &Host, creation: Creation, keep: bool) -> Result<u8> {
-    refuse_ordinary_users()?;
+/// Creates, starts and supervises a container, and deletes it unless `keep`. Returns the app's exit code.
+pub fn run(host: &Host, options: CreateOptions, keep: bool) -> Result<u8> {
+    require_root()?;
     Runtime::open(&host.root)?.sweep()?;
-    let place = Place::of(&host.root, &creation.id)?;
-    let draft = Draft::new(host, creation, &place)?;
-    let known = draft.known.clone();
-    let lock = place.make()?;
-    let code = place.write(&known).and_then(|()| draft.launch(None));
+    let directory = ContainerDir::of(&host.root, &options.id)?;
+    let parsed = ParsedContainer::new(host, options, &directory)?;
+    let record = parsed.record.clone();
+    let lock = directory.make()?;
+    let code = directory.write(&record).and_then(|()| parsed.launch(None));
     drop(lock);
-    // What was never created is gone already.
-    if !keep && place.exists() {
-        forget(&place, &known)?;
+    // A container whose creation failed is removed already.
+    if !keep && directory.exists() {
+        remove(&directory, &record)?;
     }
     code
 }
 
-/// Lets a created container go on, and waits until its program was executed.
+/// Starts a created container, and waits until it has executed its program.
 pub fn start(root: &Path, id: &str) -> Result<()> {
-    let (place, known, phase) = find(root, id)?;
+    let (directory, record, phase) = find(root, id)?;
     if phase != Phase::Created {
-        return Err(unfit(&known, phase, "start"));
+        return Err(wrong_status(&record, phase, "start"));
     }
-    door::outcome(place.connect()?)
+    start_gate::read_outcome(directory.connect()?)
 }
 
-/// The container's state, as the specification has it.
+/// Returns the container's state (runtime-spec, runtime.md).
 pub fn state(root: &Path, id: &str) -> Result<Value> {
-    let (_, known, phase) = find(root, id)?;
-    Ok(known.document(phase))
+    let (_, record, phase) = find(root, id)?;
+    Ok(record.document(phase))
 }
 
-/// A bundle says which ids, namespaces and cgroups its container has, and an ordinary user has few of
-/// them to give.
-fn refuse_ordinary_users() -> Result<()> {
+/// Refuses users other than root: they do not have the ids, namespaces and cgroups that a bundle asks for.
+fn require_root() -> Result<()> {
     if ids::is_ordinary()? {
-        Err(Error::unsupported("create", "takes root of the host")
+        Err(Error::unsupported("create", "needs root of the host")
             .hint("imrun run launches an image of the store without root"))
     } else {
         Ok(())
@@ -358,30 +378,30 @@ fn refuse_ordinary_users() -> Result<()> {
 
 /// Sends a signal to the app, or with `all` to every process of the container.
 pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
-    let (_, known, phase) = find(root, id)?;
-    let Some(app) = known.app.filter(|_| phase != Phase::Stopped) else {
-        // Whatever is left of it goes with its first process.
+    let (_, record, phase) = find(root, id)?;
+    let Some(app) = record.app.filter(|_| phase != Phase::Stopped) else {
+        // The kernel ends all processes of the container with its first one.
         return if all {
             Ok(())
         } else {
-            Err(unfit(&known, phase, "kill"))
+            Err(wrong_status(&record, phase, "kill"))
         };
     };
-    match (all, known.existing_cgroup()?) {
+    match (all, record.existing_cgroup()?) {
         (true, Some(cgroup)) if signal == libc::SIGKILL => cgroup.kill(),
         (true, Some(cgroup)) => cgroup
             .processes()?
             .into_iter()
-            .filter_map(|pid| App::of(pid).ok())
+            .filter_map(|pid| ProcessRef::of(pid).ok())
             .try_for_each(|process| send(process, signal)),
         _ => send(app, signal),
     }
 }
 
-fn send(app: App, signal: i32) -> Result<()> {
+fn send(app: ProcessRef, signal: i32) -> Result<()> {
     let pid = app.pid;
     let sent = process::pidfd_open(pid).and_then(|pidfd| {
-        // What the number meant before it was opened may be another process.
+        // Another process may have got the number before the descriptor was opened.
         if app.is_alive() {
             process::pidfd_send_signal(pidfd.as_fd(), signal)
         } else {
@@ -394,113 +414,113 @@ fn send(app: App, signal: i32) -> Result<()> {
     }
 }
 
-/// Forgets a container that has ended; one that has not only with `force`, or before its start.
+/// Deletes a stopped or created container. With `force`, kills it first if it runs.
 pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
-    let (place, known, phase) = match find(root, id) {
+    let (directory, record, phase) = match find(root, id) {
         Ok(found) => found,
-        Err(_) if force && !Place::of(root, id)?.has_supervisor()? => {
-            return Place::of(root, id)?.remove();
+        Err(_) if force && !ContainerDir::of(root, id)?.has_supervisor()? => {
+            return ContainerDir::of(root, id)?.remove();
         }
         Err(error) => return Err(error),
     };
     match phase {
         Phase::Stopped => {}
         Phase::Created => kill(root, id, libc::SIGKILL, true)?,
-        Phase::Creating if force => end_creation(&place, &known)?,
+        Phase::Creating if force => end_creation(&directory, &record)?,
         _ if force => {
-            let cgroup = known.existing_cgroup()?;
+            let cgroup = record.existing_cgroup()?;
             cgroup.map_or(Ok(()), |cgroup| cgroup.kill())?;
         }
-        _ => return Err(unfit(&known, phase, "delete").hint("--force kills it first")),
+        _ => return Err(wrong_status(&record, phase, "delete").hint("--force kills it first")),
     }
-    if !place.await_supervisor(CLEANUP)? {
+    if !directory.await_supervisor(CLEANUP)? {
         return Err(Error::system(
             format_args!("container {id:?}"),
             "its supervisor does not end",
         ));
     }
-    // Of supervisors that were killed.
+    // Killed supervisors leave state behind.
     Runtime::open(root)?.sweep()?;
-    forget(&place, &known)
+    remove(&directory, &record)
 }
 
-/// Ends a container that is being created, by ending who creates it: that one knows what it has made.
-fn end_creation(place: &Place, known: &Known) -> Result<()> {
+/// Ends a container that is being created. Its supervisor gets SIGTERM first, so that it can clean up.
+fn end_creation(directory: &ContainerDir, record: &Record) -> Result<()> {
     let deadline = Instant::now() + CLEANUP;
-    let mut supervisor = known.supervisor;
-    // For a moment it is there, and has not said who it is.
-    while supervisor.is_none() && place.has_supervisor()? && Instant::now() < deadline {
+    let mut supervisor = record.supervisor;
+    // The supervisor locks the directory before it writes its process id.
+    while supervisor.is_none() && directory.has_supervisor()? && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
-        supervisor = place.read()?.supervisor;
+        supervisor = directory.read()?.supervisor;
     }
     let Some(supervisor) = supervisor else {
         return Ok(());
     };
     send(supervisor, libc::SIGTERM)?;
-    if place.await_supervisor(CLEANUP / 2)? {
+    if directory.await_supervisor(CLEANUP / 2)? {
         return Ok(());
     }
-    // Of a hook that does not end, say. The kernel ends the container with it.
+    // A hook may hang, for example. The kernel ends the container with its supervisor.
     send(supervisor, libc::SIGKILL)
 }
 
-/// Forgets a container, and runs what its bundle has for then.
-fn forget(place: &Place, known: &Known) -> Result<()> {
-    place.remove()?;
-    known.run_poststop();
+/// Removes a container's directory, then runs the bundle's `poststop` hooks.
+fn remove(directory: &ContainerDir, record: &Record) -> Result<()> {
+    directory.remove()?;
+    record.run_poststop();
     Ok(())
 }
 
-/// Lets no process of a running container run, or lets them run again.
+/// Freezes or thaws all processes of a running container.
 pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
-    let (_, known, phase) = find(root, id)?;
+    let (_, record, phase) = find(root, id)?;
     let fits = if frozen {
         phase == Phase::Running
     } else {
         phase == Phase::Paused
     };
-    match known.existing_cgroup()? {
+    match record.existing_cgroup()? {
         Some(cgroup) if fits => cgroup.freeze(frozen),
-        _ => Err(unfit(
-            &known,
+        _ => Err(wrong_status(
+            &record,
             phase,
             if frozen { "pause" } else { "resume" },
         )),
     }
 }
 
-/// The processes of a container, by the host's numbers.
+/// Returns the process ids of a container in the host's pid namespace.
 pub fn processes(root: &Path, id: &str) -> Result<Vec<i32>> {
-    let (_, known, _) = find(root, id)?;
-    let cgroup = known.existing_cgroup()?;
+    let (_, record, _) = find(root, id)?;
+    let cgroup = record.existing_cgroup()?;
     cgroup.map_or(Ok(Vec::new()), |cgroup| cgroup.processes())
 }
 
-/// The states of all containers.
+/// Returns the states of all containers.
 pub fn list(root: &Path) -> Result<Vec<Value>> {
     let states = super::state::list(root)?;
-    // One that is deleted meanwhile is none.
+    // Another process may delete a container meanwhile.
     Ok(states
         .iter()
         .filter_map(|id| state(root, id).ok())
         .collect())
 }
 
-fn find(root: &Path, id: &str) -> Result<(Place, Known, Phase)> {
-    let place = Place::of(root, id)?;
-    let known = place.read()?;
-    let phase = place.phase(&known)?;
-    Ok((place, known, phase))
+fn find(root: &Path, id: &str) -> Result<(ContainerDir, Record, Phase)> {
+    let directory = ContainerDir::of(root, id)?;
+    let record = directory.read()?;
+    let phase = directory.phase(&record)?;
+    Ok((directory, record, phase))
 }
 
-fn unfit(known: &Known, phase: Phase, command: &str) -> Error {
-    let id = &known.id;
+fn wrong_status(record: &Record, phase: Phase, command: &str) -> Error {
+    let id = &record.id;
     let error = Error::usage(
         format_args!("{command} {id}"),
         format_args!("the container is {}", phase.as_str()),
     );
     match (command, phase) {
-        // containerd knows this wording of runc's.
+        // containerd matches this text of runc.
         ("kill", Phase::Stopped) => {
             Error::usage(format_args!("kill {id}"), "container not running")
         }

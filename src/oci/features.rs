@@ -1,8 +1,8 @@
-//! `features` (runtime-spec, features.md), and an example of a bundle's config.json.
+//! The `features` document (runtime-spec, features.md), and an example of a bundle's config.json.
 
 use serde_json::{Value, json};
 
-/// What this runtime does.
+/// Returns the features of this runtime.
 pub fn features() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
@@ -40,7 +40,7 @@ pub fn features() -> Value {
     })
 }
 
-/// A config.json that runs `sh` in the directory `rootfs`.
+/// Returns a config.json that runs `sh` in the directory `rootfs`.
 pub fn example() -> Value {
     let mount = |kind: &str, destination: &str| {
         json!({ "type": kind, "source": kind, "destination": destination,

@@ -1,5 +1,5 @@
-//! `hooks` of config.json (runtime-spec, config.md, POSIX-platform Hooks): programs of the host that
-//! are run at a container's turns, with its state on their standard input.
+//! `hooks` of config.json (runtime-spec, config.md, POSIX-platform Hooks): programs of the host that run at
+//! given points of a container's life, with its state on their standard input.
 
 use super::config::wrong;
 use crate::base::error::{Context, Error, Result};
@@ -17,47 +17,47 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The first minor version of the specification in which a `poststart` hook that fails ends the start.
-const STRICT: u64 = 3;
+/// First minor version of the specification in which a failed `poststart` hook ends the start.
+const STRICT_POSTSTART_MINOR: u64 = 3;
 
-/// A program to be run.
+/// One hook program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     path: String,
     args: Vec<String>,
-    /// Without, that of whoever runs it.
+    /// Environment; `None` inherits that of the process that runs the hook.
     env: Option<Vec<(String, String)>>,
     timeout: Option<Duration>,
 }
 
-/// Those of a bundle, each list in its order.
+/// Hooks of a bundle; each list runs in its order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hooks {
-    /// Before the app is started, among the host's namespaces.
+    /// Run before the start, in the host's namespaces.
     pub prestart: Vec<Hook>,
-    /// The same; after all of `prestart`.
+    /// Run before the start, in the host's namespaces, after all of `prestart`.
     pub create_runtime: Vec<Hook>,
-    /// The same, but in the container's namespaces: its mounts stand, and the host's are still there.
+    /// Run before the start, in the container's namespaces: its mounts exist, and the host's are still visible.
     pub create_container: Vec<Hook>,
-    /// In the container, in front of the app.
+    /// Run in the container, just before the app.
     pub start_container: Vec<Hook>,
-    /// When the app runs.
+    /// Run in the host's namespaces when the app runs.
     pub poststart: Vec<Hook>,
-    /// Whether one of those that fails ends the container: from version 1.3 of the specification on.
+    /// True if a failed `poststart` hook ends the container (from version 1.3 of the specification).
     pub poststart_is_strict: bool,
-    /// When the container was deleted.
+    /// Run in the host's namespaces after the container is deleted.
     pub poststop: Vec<Hook>,
 }
 
 impl Hooks {
-    /// Whether there are some for when the container's mounts stand.
-    pub fn of_creation(&self) -> bool {
+    /// Returns true if any hook runs while the container is created.
+    pub fn has_mount_hooks(&self) -> bool {
         let lists = [&self.prestart, &self.create_runtime, &self.create_container];
         lists.into_iter().any(|list| !list.is_empty())
     }
 }
 
-/// `minor` is the second number of the document's version.
+/// Reads `hooks`; `minor` is the second number of the document's version.
 pub(super) fn read(root: &Node<'_>, minor: u64) -> Result<Hooks> {
     let Some(hooks) = root.get("hooks")? else {
         return Ok(Hooks::default());
@@ -72,7 +72,7 @@ pub(super) fn read(root: &Node<'_>, minor: u64) -> Result<Hooks> {
         create_container: read("createContainer")?,
         start_container: read("startContainer")?,
         poststart: read("poststart")?,
-        poststart_is_strict: minor >= STRICT,
+        poststart_is_strict: minor >= STRICT_POSTSTART_MINOR,
         poststop: read("poststop")?,
     })
 }
@@ -106,56 +106,66 @@ fn hook(node: &Node<'_>) -> Result<Hook> {
     })
 }
 
-/// A container that hooks are run in.
+/// A container in which hooks run.
 #[derive(Clone, Copy)]
-pub struct Inside<'a> {
-    /// Refers to a process of it.
+pub struct ContainerContext<'a> {
+    /// Pidfd of a process of the container.
     pub process: BorrowedFd<'a>,
-    /// As whom they are run.
+    /// User and capabilities of the hooks.
     pub identity: &'a Identity,
-    /// The environment of those that have none of their own; imrun's own without.
+    /// Default environment of hooks; `None` is imrun's own.
     pub env: Option<&'a [(OsString, OsString)]>,
-    /// Their working directory.
+    /// Working directory of the hooks.
     pub directory: &'a Path,
 }
 
-/// Runs hooks one after the other, among the host's namespaces or inside a container.
+/// Runs hooks one after the other, in the host's namespaces or in those of a container.
 ///
 /// # Errors
-/// The first one's that fails.
-pub fn run(kind: &str, hooks: &[Hook], state: &Value, inside: Option<Inside<'_>>) -> Result<()> {
+/// The first hook that fails; the remaining hooks do not run.
+pub fn run(
+    kind: &str,
+    hooks: &[Hook],
+    state: &Value,
+    container: Option<ContainerContext<'_>>,
+) -> Result<()> {
     hooks
         .iter()
-        .try_for_each(|hook| hook.run(kind, state, inside))
+        .try_for_each(|hook| hook.run(kind, state, container))
 }
 
 impl Hook {
-    fn run(&self, kind: &str, state: &Value, inside: Option<Inside<'_>>) -> Result<()> {
+    fn run(
+        &self,
+        kind: &str,
+        state: &Value,
+        container: Option<ContainerContext<'_>>,
+    ) -> Result<()> {
         let what = || format!("{kind} hook {:?}", self.path);
         let mut command = Command::new(&self.path);
         if let [name, rest @ ..] = &self.args[..] {
             command.arg0(name).args(rest);
         }
-        match (&self.env, inside.and_then(|inside| inside.env)) {
+        match (&self.env, container.and_then(|container| container.env)) {
             (Some(own), _) => drop(command.env_clear().envs(own.iter().cloned())),
             (None, Some(env)) => drop(command.env_clear().envs(env.iter().cloned())),
             (None, None) => {}
         }
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         let bundle = Path::new(state["bundle"].as_str().unwrap_or("/"));
-        if let Some(inside) = inside {
-            let directory = CString::new(inside.directory.as_os_str().as_encoded_bytes())
+        if let Some(container) = container {
+            let directory = CString::new(container.directory.as_os_str().as_encoded_bytes())
                 .map_err(|_| Error::usage(what(), "its working directory has a NUL byte"))?;
-            let identity = inside.identity.clone();
-            process::enter_before_exec(&mut command, inside.process, identity, directory)
+            let identity = container.identity.clone();
+            process::enter_before_exec(&mut command, container.process, identity, directory)
                 .context(|| "dup(pidfd)")?;
         } else if bundle.is_dir() {
-            // At the end of a container it may be gone.
+            // At the end of a container the bundle may be gone.
             command.current_dir(bundle);
         }
         let mut child = command.spawn().context(what)?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A hook need not read it.
+            // A hook may ignore its standard input.
             let _ = stdin.write_all(state.to_string().as_bytes());
         }
         if !ends_in_time(&child, self.timeout)? {
@@ -171,13 +181,13 @@ impl Hook {
     }
 }
 
-/// Waits for the end of a program, which is not reaped yet then.
+/// Waits until a program ends, without reaping it. Returns false if it exceeds the timeout.
 fn ends_in_time(child: &Child, timeout: Option<Duration>) -> Result<bool> {
     let pidfd = process::pidfd_open(child.id() as i32).context(|| "pidfd_open(hook)")?;
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     loop {
         let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
-        // What is left of a millisecond is waited for, too.
+        // Round up: a fraction of a millisecond counts, too.
         let patience = left.map(|left| left + Duration::from_micros(999));
         let patience = patience.map_or(Ok(PollTimeout::NONE), PollTimeout::try_from);
         let mut set = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];

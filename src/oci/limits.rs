@@ -1,16 +1,16 @@
-//! `linux.resources` of config.json, in the words of version 2 of cgroups.
+//! `linux.resources` of config.json, translated to files of cgroup version 2.
 
 use super::config::{Changes, WHAT, refuse, text, wrong};
 use crate::base::error::Result;
 use crate::base::json::Node;
 use crate::runtime::cgroup::{Cpus, Limits, Setting};
 
-/// The kernel's period of `cpu.max`, in microseconds.
+/// The kernel's default period of `cpu.max`, in microseconds.
 const PERIOD: u64 = 100_000;
-/// Where nothing is limited, whoever asks.
-const NOT_LIMITED: [&str; 3] = ["blockIO", "network", "rdma"];
-/// Limits of memory that version 2 does not have.
-const GONE: [&str; 3] = ["kernel", "kernelTCP", "swappiness"];
+/// Keys that imrun does not apply. The request is reported.
+const UNSUPPORTED: [&str; 3] = ["blockIO", "network", "rdma"];
+/// Memory limits that exist in cgroup version 1 only.
+const V1_ONLY: [&str; 3] = ["kernel", "kernelTCP", "swappiness"];
 
 pub(super) fn read(
     root: &Node<'_>,
@@ -44,7 +44,7 @@ pub(super) fn read(
             .iter()
             .try_for_each(|page| reader.huge_pages(page))?;
     }
-    for key in NOT_LIMITED {
+    for key in UNSUPPORTED {
         if let Some(node) = resources.get(key)?
             && !node.is_nothing()
         {
@@ -63,34 +63,40 @@ struct Reader<'a> {
     limits: Limits,
 }
 
-/// Where a key of `linux.resources` stands.
-fn place(key: &str) -> String {
+/// Returns the full path of a key of `linux.resources`.
+fn field(key: &str) -> String {
     format!("linux.resources.{key}")
 }
 
 impl Reader<'_> {
     fn leave_out(&mut self, key: &str, asked: impl std::fmt::Display, became: &str) {
-        self.changes.add(&place(key), asked, became);
+        self.changes.add(&field(key), asked, became);
     }
 
-    /// A launch on a host that cannot have it is refused.
-    fn demand(&mut self, key: &str, file: &str, value: String) -> Result<()> {
+    /// Sets a limit that the container must have: a host without the controller refuses the launch.
+    fn set_required(&mut self, key: &str, file: &str, value: String) -> Result<()> {
         if value.contains(char::is_control) {
-            return Err(wrong(place(key), "is not one line"));
+            return Err(wrong(field(key), "is not one line"));
         }
         self.limits.settings.push(Setting {
-            option: format!("{WHAT} `{}`", place(key)),
+            option: format!("{WHAT} `{}`", field(key)),
             file: file.into(),
             value,
         });
         Ok(())
     }
 
-    /// Where the host cannot have it, it is reported and left out.
-    fn wish(&mut self, key: &str, file: &str, value: String, became: &str) -> Result<()> {
+    /// Sets a limit if the host has its controller; otherwise reports it and leaves it out.
+    fn set_if_supported(
+        &mut self,
+        key: &str,
+        file: &str,
+        value: String,
+        became: &str,
+    ) -> Result<()> {
         let controller = file.split('.').next().unwrap_or_default();
         if self.controllers.iter().any(|name| name == controller) {
-            self.demand(key, file, value)
+            self.set_required(key, file, value)
         } else {
             self.leave_out(key, value, became);
             Ok(())
@@ -106,13 +112,13 @@ impl Reader<'_> {
         if let Some(disable) = memory.get("disableOOMKiller")?
             && disable.truth()?
         {
-            let why = "version 2 of cgroups cannot";
-            return Err(refuse(place("memory.disableOOMKiller"), why));
+            let why = "cgroup version 2 cannot do this";
+            return Err(refuse(field("memory.disableOOMKiller"), why));
         }
         if let Some(bytes) = positive(memory, "reservation")? {
-            self.demand("memory.reservation", "memory.low", bytes.to_string())?;
+            self.set_required("memory.reservation", "memory.low", bytes.to_string())?;
         }
-        for key in GONE {
+        for key in V1_ONLY {
             if positive(memory, key)?.is_some() {
                 self.leave_out(&format!("memory.{key}"), "a limit", "none");
             }
@@ -124,31 +130,31 @@ impl Reader<'_> {
         let period = positive(cpu, "period")?.unwrap_or(PERIOD);
         self.limits.cpus = quota(cpu, period)?;
         if let Some(shares) = positive(cpu, "shares")?.filter(|shares| *shares != 1024) {
-            // As runc and crun have it: 2 to 262,144 become 1 to 10,000.
+            // The conversion of runc and crun: 2 to 262,144 become 1 to 10,000.
             let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
             let (weight, became) = (weight.to_string(), "the host's default");
-            self.wish("cpu.shares", "cpu.weight", weight, became)?;
+            self.set_if_supported("cpu.shares", "cpu.weight", weight, became)?;
         }
         if let Some(burst) = positive(cpu, "burst")? {
-            let wrong = || wrong(place("cpu.burst"), "is no time that the kernel takes");
+            let wrong = || wrong(field("cpu.burst"), "out of the kernel's range");
             let burst = burst
                 .checked_mul(PERIOD)
                 .and_then(|burst| burst.checked_div(period));
             let burst = burst.ok_or_else(wrong)?.to_string();
-            self.demand("cpu.burst", "cpu.max.burst", burst)?;
+            self.set_required("cpu.burst", "cpu.max.burst", burst)?;
         }
         if let Some(idle) = positive(cpu, "idle")? {
-            self.demand("cpu.idle", "cpu.idle", idle.to_string())?;
+            self.set_required("cpu.idle", "cpu.idle", idle.to_string())?;
         }
         for (key, file) in [("cpus", "cpuset.cpus"), ("mems", "cpuset.mems")] {
             if let Some(set) = text(cpu, key)? {
-                self.demand(&format!("cpu.{key}"), file, set)?;
+                self.set_required(&format!("cpu.{key}"), file, set)?;
             }
         }
         for key in ["realtimeRuntime", "realtimePeriod"] {
             if positive(cpu, key)?.is_some() {
-                let why = "version 2 of cgroups has none";
-                return Err(refuse(place(&format!("cpu.{key}")), why));
+                let why = "cgroup version 2 has no real-time limits";
+                return Err(refuse(field(&format!("cpu.{key}")), why));
             }
         }
         Ok(())
@@ -160,30 +166,32 @@ impl Reader<'_> {
         let digits = text.trim_end_matches(|unit: char| unit.is_ascii_uppercase());
         let known = ["KB", "MB", "GB"].contains(&&text[digits.len()..]);
         if !known || digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(size.error("is no size of a page, such as \"2MB\""));
+            return Err(size.error(
+                "is not a page size: expected a number with KB, MB or GB, such as \"2MB\"",
+            ));
         }
         let limit = page.need("limit")?.word()?.to_string();
         let file = format!("hugetlb.{text}.max");
-        self.wish("hugepageLimits", &file, limit, "none")
+        self.set_if_supported("hugepageLimits", &file, limit, "none")
     }
 
-    /// Names of files, and what is written to them.
+    /// Reads `unified`: names of cgroup files, and the values to write.
     fn unified(&mut self, unified: &Node<'_>) -> Result<()> {
         for (file, line) in unified.text_map()? {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._".contains(&byte);
             let (controller, rest) = file.split_once('.').unwrap_or_default();
             let key = format!("unified.{file}");
-            // The files of `cgroup` are what imrun holds the container by.
+            // imrun controls the container by the files of `cgroup`.
             if matches!(controller, "" | "cgroup") || rest.is_empty() || !file.bytes().all(plain) {
-                return Err(refuse(place(&key), "is no controller's file"));
+                return Err(refuse(field(&key), "is not a file of a cgroup controller"));
             }
-            self.demand(&key, &file, line)?;
+            self.set_required(&key, &file, line)?;
         }
         Ok(())
     }
 }
 
-/// A limit that is one: neither 0 nor -1, by which engines say that there is none.
+/// Returns a limit; `None` for 0 and -1, which engines write for no limit.
 fn positive(node: &Node<'_>, key: &str) -> Result<Option<u64>> {
     let Some(node) = node.get(key)? else {
         return Ok(None);
@@ -200,6 +208,6 @@ fn quota(cpu: &Node<'_>, period: u64) -> Result<Option<Cpus>> {
         return Ok(None);
     };
     let cpus = Cpus::of_quota(quota, period);
-    let why = "is no quota that the kernel takes";
-    Ok(Some(cpus.ok_or_else(|| wrong(place("cpu.quota"), why))?))
+    let why = "out of the kernel's range";
+    Ok(Some(cpus.ok_or_else(|| wrong(field("cpu.quota"), why))?))
 }

@@ -1,6 +1,6 @@
-//! `linux` of config.json, but for its resources.
+//! `linux` of config.json, except its resources.
 
-use super::config::{Changes, Reading, refuse, text, wrong};
+use super::config::{Changes, ParseContext, refuse, text, wrong};
 use super::process;
 use super::scope::Scope;
 use super::seccomp::{self, Seccomp};
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Component, Path, PathBuf};
 
-/// What config.json says of the container's surroundings.
+/// Settings of `linux`, and the names of the UTS namespace.
 pub(super) struct Linux {
     pub network: String,
     pub uts: Option<PathBuf>,
@@ -20,7 +20,7 @@ pub(super) struct Linux {
     pub ids: Option<(Vec<IdRange>, Vec<IdRange>)>,
     pub cgroup: Option<PathBuf>,
     pub scope: Option<Scope>,
-    /// All are the network's.
+    /// Sysctls of the network namespace.
     pub sysctls: Vec<Setting>,
     pub personality: u64,
     pub masked: Vec<CString>,
@@ -29,7 +29,7 @@ pub(super) struct Linux {
     pub domainname: Option<CString>,
 }
 
-/// What a container has in /dev.
+/// Devices of /dev that a bundle may list.
 const DEVICES: [&str; 8] = [
     "/dev/null",
     "/dev/zero",
@@ -37,31 +37,35 @@ const DEVICES: [&str; 8] = [
     "/dev/random",
     "/dev/urandom",
     "/dev/tty",
-    // Engines name them although the specification has the runtime make them.
+    // Engines list them although the specification leaves them to the runtime.
     "/dev/ptmx",
     "/dev/console",
 ];
 
-/// What is not done: the key, and why.
-const REFUSED: [(&str, &str); 4] = [
+/// Keys that imrun refuses, and the reason.
+const REFUSED_KEYS: [(&str, &str); 4] = [
     ("intelRdt", "the host decides how its caches are shared"),
     ("memoryPolicy", "the host decides where its memory is"),
     (
         "netDevices",
-        "imrun moves no device of the host's into a container",
+        "imrun moves no network device of the host into a container",
     ),
     ("timeOffsets", "a container has the host's clocks"),
 ];
 
-/// What leads to one process namespace for all of a pod, in CRI's own words also where nothing is said.
-const OWN_PROCESSES: &str =
+/// Hint about shared pid namespaces. CRI shares one in a pod unless the pod says otherwise.
+const PID_NAMESPACE_HINT: &str =
     "a pod has shareProcessNamespace: false; for crictl, namespace_options has pid: 1";
 
-pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes) -> Result<Linux> {
+pub(super) fn read(
+    root: &Node<'_>,
+    context: &ParseContext<'_>,
+    changes: &mut Changes,
+) -> Result<Linux> {
     let linux = root.need("linux")?;
     let namespaces = Namespaces::read(&linux, changes)?;
-    for (key, why) in REFUSED {
-        // A policy without a mode is none.
+    for (key, why) in REFUSED_KEYS {
+        // An empty memory policy is invalid, so it is refused as well.
         if let Some(node) = linux.get(key)?
             && (key == "memoryPolicy" || !node.is_nothing())
         {
@@ -70,7 +74,7 @@ pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes
     }
     refuse_devices(&linux)?;
     check_propagation(&linux)?;
-    let (cgroup, scope) = cgroup(&linux, reading.systemd)?;
+    let (cgroup, scope) = cgroup(&linux, context.systemd)?;
     Ok(Linux {
         cgroup,
         scope,
@@ -78,7 +82,7 @@ pub(super) fn read(root: &Node<'_>, reading: &Reading<'_>, changes: &mut Changes
         masked: masked(&linux)?,
         seccomp: linux
             .get("seccomp")?
-            .map(|node| seccomp::read(&node, reading.quiet))
+            .map(|node| seccomp::read(&node, context.quiet))
             .transpose()?,
         personality: personality(&linux)?,
         hostname: uts_name(root, &linux, "hostname")?,
@@ -118,7 +122,7 @@ impl Namespaces {
         })
     }
 
-    /// Kinds, and the paths of those that others have made.
+    /// Returns the kinds of namespaces, with the paths of existing ones.
     fn list<'a>(linux: &Node<'a>) -> Result<BTreeMap<&'a str, Option<String>>> {
         let mut seen = BTreeMap::new();
         let list = linux.get("namespaces")?;
@@ -132,30 +136,33 @@ impl Namespaces {
         Ok(seen)
     }
 
-    /// Refuses what no container has, and lists what becomes something else.
+    /// Refuses namespaces that a container cannot have, and reports those that it gets differently.
     fn check(seen: &BTreeMap<&str, Option<String>>, changes: &mut Changes) -> Result<()> {
         for (kind, path) in seen {
             match (*kind, path) {
                 ("time", _) => {
-                    let why = "imrun makes none: a container has the host's clocks";
+                    let why = "a container has the host's clocks";
                     return Err(refuse("linux.namespaces, time", why));
                 }
                 ("pid" | "mount" | "user" | "cgroup", Some(_)) => {
-                    let why = "a container shares none of its own with others";
+                    let why = "a container never shares this namespace";
                     let error = refuse(format_args!("linux.namespaces, {kind}"), why);
                     return Err(match *kind {
-                        "pid" => error.hint(OWN_PROCESSES),
+                        "pid" => error.hint(PID_NAMESPACE_HINT),
                         _ => error,
                     });
                 }
-                // Nothing can be kept in one.
+                // A shared IPC namespace would be memory that outlives the container.
                 ("ipc", Some(path)) => changes.add("linux.namespaces, ipc", path, "its own"),
                 ("uts", Some(path)) => {
                     changes.add("linux.namespaces, uts", path, "its own, of the same name");
                 }
                 ("pid" | "mount" | "user" | "cgroup" | "ipc" | "network" | "uts", _) => {}
                 (kind, _) => {
-                    return Err(wrong("linux.namespaces", format_args!("{kind:?} is none")));
+                    return Err(wrong(
+                        "linux.namespaces",
+                        format_args!("unknown kind {kind:?}"),
+                    ));
                 }
             }
         }
@@ -169,7 +176,7 @@ impl Namespaces {
     }
 }
 
-/// The bundle's, where it has a user namespace with some.
+/// Returns the id mappings of users and groups, if the bundle has them.
 fn ids(linux: &Node<'_>, has_namespace: bool) -> Result<Option<(Vec<IdRange>, Vec<IdRange>)>> {
     let read = |key| match linux.get(key)? {
         Some(list) => list.list()?.iter().map(range).collect(),
@@ -181,11 +188,11 @@ fn ids(linux: &Node<'_>, has_namespace: bool) -> Result<Option<(Vec<IdRange>, Ve
         (false, false) if has_namespace => Ok(Some((users, groups))),
         (false, false) => Err(wrong(
             "linux.uidMappings",
-            "there is no user namespace for it",
+            "there is no user namespace to map ids in",
         )),
         _ => Err(wrong(
             "linux.uidMappings",
-            "comes with linux.gidMappings, or not at all",
+            "expected together with linux.gidMappings, or not at all",
         )),
     }
 }
@@ -198,7 +205,8 @@ fn range(node: &Node<'_>) -> Result<IdRange> {
     })
 }
 
-/// Beneath the root of the hierarchy; with systemd `SLICE:PREFIX:NAME`, and the unit that it means.
+/// Returns the cgroup's path relative to the root of the hierarchy, and its systemd unit for a
+/// `cgroupsPath` of the form `SLICE:PREFIX:NAME`.
 fn cgroup(linux: &Node<'_>, systemd: bool) -> Result<(Option<PathBuf>, Option<Scope>)> {
     let Some(path) = text(linux, "cgroupsPath")? else {
         return Ok((None, None));
@@ -210,24 +218,27 @@ fn cgroup(linux: &Node<'_>, systemd: bool) -> Result<(Option<PathBuf>, Option<Sc
     };
     let plain = |part: &Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
     if !path.components().all(|part| plain(&part)) || path.file_name().is_none() {
-        return Err(wrong("linux.cgroupsPath", "leads out of the hierarchy"));
+        return Err(wrong(
+            "linux.cgroupsPath",
+            "expected a path without `..`, below the root of the hierarchy",
+        ));
     }
     let path = path.strip_prefix("/").unwrap_or(&path).to_owned();
     Ok((Some(path), scope))
 }
 
-/// Whether it means systemd's names although nobody said so: containerd writes them by the form of the
-/// pod's cgroup, and tells its shims of it in the options of runc's alone.
+/// Returns true for a path of the form `SLICE.slice:PREFIX:NAME`. containerd writes it without `--systemd-cgroup`
+/// if the pod's cgroup has this form: it passes that option to runc's shim only.
 fn is_of_slice(path: &str) -> bool {
     let slice = path.split(':').next().unwrap_or_default();
     path.split(':').count() == 3 && slice.ends_with(".slice") && !path.contains('/')
 }
 
-/// `a-b.slice` is within `a.slice` (systemd.slice(5)).
+/// Translates `SLICE:PREFIX:NAME` to a path: `a-b.slice` is inside `a.slice` (systemd.slice(5)).
 fn slice_path(text: &str) -> Result<(PathBuf, Option<Scope>)> {
     let parts: Vec<_> = text.split(':').collect();
     let [slice, prefix, name] = parts[..] else {
-        return Err(wrong("linux.cgroupsPath", "is not SLICE:PREFIX:NAME"));
+        return Err(wrong("linux.cgroupsPath", "expected SLICE:PREFIX:NAME"));
     };
     let slice = if slice.is_empty() {
         "system.slice"
@@ -237,7 +248,12 @@ fn slice_path(text: &str) -> Result<(PathBuf, Option<Scope>)> {
     let stem = slice
         .strip_suffix(".slice")
         .filter(|stem| !stem.contains('/'))
-        .ok_or_else(|| wrong("linux.cgroupsPath", "names no slice"))?;
+        .ok_or_else(|| {
+            wrong(
+                "linux.cgroupsPath",
+                "the first part is not a slice: expected NAME.slice",
+            )
+        })?;
     let mut path = PathBuf::new();
     if stem != "-" {
         for (end, _) in stem.match_indices('-').chain([(stem.len(), "")]) {
@@ -254,7 +270,7 @@ fn slice_path(text: &str) -> Result<(PathBuf, Option<Scope>)> {
     Ok((path, Some(Scope { slice, unit })))
 }
 
-/// The names of a container's uts namespace, which are also sysctls.
+/// Reads a name of the UTS namespace: a field of its own, or a sysctl.
 fn uts_name(root: &Node<'_>, linux: &Node<'_>, field: &str) -> Result<Option<String>> {
     let named = text(root, field)?;
     let settings = linux
@@ -266,28 +282,28 @@ fn uts_name(root: &Node<'_>, linux: &Node<'_>, field: &str) -> Result<Option<Str
         .or_else(|| settings.get(&key.replace('.', "/")));
     match (named, set) {
         (Some(named), Some(set)) if named != *set => {
-            let why = format_args!("is {set:?}, and `{field}` is {named:?}");
+            let why = format_args!("is {set:?}, but `{field}` is {named:?}");
             Err(wrong(format_args!("linux.sysctl {key:?}"), why))
         }
         (named, set) => Ok(named.or(set.cloned())),
     }
 }
 
-/// The execution domain (personality(2)).
+/// Reads the execution domain (personality(2)).
 fn personality(linux: &Node<'_>) -> Result<u64> {
     const LINUX32: u64 = 8; // PER_LINUX32, linux/personality.h
     let Some(node) = linux.get("personality")?.filter(|node| !node.is_nothing()) else {
         return Ok(0);
     };
     if node.get("flags")?.is_some_and(|flags| !flags.is_nothing()) {
-        let why = "the specification has none, and those of Linux take protections away";
+        let why = "the specification defines no flags, and those of Linux remove protections";
         return Err(refuse("linux.personality, flags", why));
     }
     match node.need("domain")?.text()? {
         "LINUX" => Ok(0),
         "LINUX32" => Ok(LINUX32),
         other => {
-            let why = format_args!("{other:?} is neither LINUX nor LINUX32");
+            let why = format_args!("expected LINUX or LINUX32, found {other:?}");
             Err(wrong("linux.personality, domain", why))
         }
     }
@@ -298,14 +314,14 @@ fn refuse_devices(linux: &Node<'_>) -> Result<()> {
     for node in list.map_or(Ok(Vec::new()), |list| list.list())? {
         let path = node.need("path")?.text()?;
         if !DEVICES.contains(&path) {
-            let why = "/dev has null, zero, full, random, urandom and tty, and nothing else";
+            let why = "/dev has null, zero, full, random, urandom and tty only";
             return Err(refuse(format_args!("linux.devices, {path:?}"), why));
         }
     }
     Ok(())
 }
 
-/// Nothing is ever mounted in a container that runs: there is nothing to propagate.
+/// Checks the mode of mount propagation, which has no effect: nothing is mounted in a running container.
 fn check_propagation(linux: &Node<'_>) -> Result<()> {
     const KNOWN: [&str; 8] = [
         "private",
@@ -318,14 +334,15 @@ fn check_propagation(linux: &Node<'_>) -> Result<()> {
         "runbindable",
     ];
     match text(linux, "rootfsPropagation")? {
-        Some(mode) if !KNOWN.contains(&mode.as_str()) => {
-            Err(wrong("linux.rootfsPropagation", "is none that Linux has"))
-        }
+        Some(mode) if !KNOWN.contains(&mode.as_str()) => Err(wrong(
+            "linux.rootfsPropagation",
+            "unknown mode of propagation",
+        )),
         _ => Ok(()),
     }
 }
 
-/// Those of the network. Those of the uts namespace are read by [`uts_name`].
+/// Reads the sysctls of the network. [`uts_name`] reads those of the UTS namespace.
 fn sysctls(
     linux: &Node<'_>,
     namespaces: &Namespaces,
@@ -339,7 +356,7 @@ fn sysctls(
     for (name, value) in node.text_map()? {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
         if !name.bytes().all(plain) || name.contains("..") {
-            return Err(wrong(field(&name), "is no sysctl's name"));
+            return Err(wrong(field(&name), "is not a valid name of a sysctl"));
         }
         let path = if name.contains('/') {
             name.clone()
@@ -361,17 +378,18 @@ fn sysctls(
                 name,
             });
         } else if path.starts_with("net/") {
-            let why = "is the host's: the container has no network namespace of its own";
+            let why = "belongs to the host: the container has no network namespace of its own";
             return Err(refuse(field(&name), why));
         } else if !of_uts.contains(&path.as_str()) {
-            let why = "is the host's, or none that a container could set";
+            let why = "belongs to the host, or does not exist: a container cannot set it";
             return Err(refuse(field(&name), why));
         }
     }
     Ok(sysctls)
 }
 
-/// Those that are not covered in every container; all of `linux.readonlyPaths` is read-only anyway.
+/// Reads the masked paths that imrun does not mask in every container. `linux.readonlyPaths` needs no code:
+/// everything is read-only.
 fn masked(linux: &Node<'_>) -> Result<Vec<CString>> {
     let list = linux.get("maskedPaths")?;
     let mut masked = Vec::new();
@@ -381,7 +399,7 @@ fn masked(linux: &Node<'_>) -> Result<Vec<CString>> {
         let wrong = |why| wrong(format_args!("linux.maskedPaths {path:?}"), why);
         let components = || Path::new(path).components();
         if !path.starts_with('/') || !components().all(plain) || components().count() < 2 {
-            return Err(wrong("is no absolute path without dots"));
+            return Err(wrong("expected an absolute path without `.` and `..`"));
         }
         let path: PathBuf = components().collect();
         let path = path.to_str().expect("it was text").to_owned();

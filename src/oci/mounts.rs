@@ -1,7 +1,7 @@
-//! `mounts` of config.json: what of them a container has that nothing can be written in, and into
-//! which nothing of the host's comes.
+//! `mounts` of config.json. A container has nothing writable and nothing of the host: each mount is provided by
+//! the runtime anyway, bound read-only (files for name resolution), left out, or refused.
 
-use super::config::{Changes, Reading, refuse};
+use super::config::{Changes, ParseContext, refuse};
 use crate::base::error::Result;
 use crate::base::json::Node;
 use crate::runtime::container::bundle;
@@ -16,18 +16,18 @@ struct Mount<'a> {
     options: Vec<String>,
 }
 
-/// What becomes of it.
-enum Fate {
-    /// The runtime has one of its own there.
-    Own,
-    /// It is bound, read-only.
+/// Decision about a mount.
+enum Handling {
+    /// The runtime mounts its own there.
+    Provided,
+    /// The file is bound read-only.
     Name(NameFile),
-    /// It is left out: what was asked for.
-    Absent(&'static str),
+    /// The mount is left out and reported under this name.
+    Omitted(&'static str),
 }
 
-/// The file systems that show the container itself: every container has them, at their own places.
-const OWN: [(&str, &str); 5] = [
+/// File systems that every container has: type and mount point.
+const PROVIDED: [(&str, &str); 5] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
     ("cgroup", "/sys/fs/cgroup"),
@@ -35,25 +35,25 @@ const OWN: [(&str, &str); 5] = [
     ("tmpfs", "/dev"),
 ];
 
-/// Files that engines put there for themselves.
-const ENGINES: [&str; 3] = ["/run/.containerenv", "/.dockerenv", "/dev/termination-log"];
+/// Files that engines mount for their own use.
+const ENGINE_FILES: [&str; 3] = ["/run/.containerenv", "/.dockerenv", "/dev/termination-log"];
 
 pub(super) fn read(
     root: &Node<'_>,
-    reading: &Reading<'_>,
+    context: &ParseContext<'_>,
     changes: &mut Changes,
 ) -> Result<Vec<(NameFile, PathBuf)>> {
     let mut names: Vec<(NameFile, PathBuf)> = Vec::new();
     let list = root.get("mounts")?;
     for node in list.map_or(Ok(Vec::new()), |list| list.list())? {
         let mount = Mount::read(&node)?;
-        match mount.fate(reading)? {
-            Fate::Own => {}
-            Fate::Name(name) => {
+        match mount.handling(context)? {
+            Handling::Provided => {}
+            Handling::Name(name) => {
                 names.retain(|(other, _)| *other != name);
-                names.push((name, reading.directory.join(mount.source)));
+                names.push((name, context.directory.join(mount.source)));
             }
-            Fate::Absent(what) => {
+            Handling::Omitted(what) => {
                 changes.add(&mount.destination.to_string_lossy(), what, "absent");
             }
         }
@@ -90,57 +90,59 @@ impl<'a> Mount<'a> {
         self.kind == "bind" || self.has("bind") || self.has("rbind")
     }
 
-    fn fate(&self, reading: &Reading<'_>) -> Result<Fate> {
+    fn handling(&self, context: &ParseContext<'_>) -> Result<Handling> {
         if self.is_bind() {
-            return self.bind_fate(reading);
+            return self.bind_handling(context);
         }
         let place = self.destination;
-        if OWN
+        if PROVIDED
             .iter()
             .any(|(kind, own)| *kind == self.kind && Path::new(own) == place)
         {
-            return Ok(Fate::Own);
+            return Ok(Handling::Provided);
         }
         match self.kind {
-            "tmpfs" | "ramfs" => Ok(Fate::Absent(bundle::IN_MEMORY)),
-            "devpts" => Ok(Fate::Absent("terminals")),
-            "mqueue" => Ok(Fate::Absent("message queues")),
+            "tmpfs" | "ramfs" => Ok(Handling::Omitted(bundle::IN_MEMORY)),
+            "devpts" => Ok(Handling::Omitted("terminals")),
+            "mqueue" => Ok(Handling::Omitted("message queues")),
             kind => Err(refuse(
                 format_args!("mounts, {place:?}"),
-                format_args!("a container has no {kind:?} but the runtime's own"),
+                format_args!(
+                    "a container has no file system of type {kind:?} except the runtime's own"
+                ),
             )),
         }
     }
 
-    fn bind_fate(&self, reading: &Reading<'_>) -> Result<Fate> {
+    fn bind_handling(&self, context: &ParseContext<'_>) -> Result<Handling> {
         if let Some(name) = NameFile::of(self.destination) {
-            return Ok(Fate::Name(name));
+            return Ok(Handling::Name(name));
         }
-        if OWN
+        if PROVIDED
             .iter()
             .any(|(_, own)| Path::new(own) == self.destination)
             && self.source == self.destination
         {
-            return Ok(Fate::Own);
+            return Ok(Handling::Provided);
         }
-        if ENGINES
+        if ENGINE_FILES
             .iter()
             .any(|path| Path::new(path) == self.destination)
             || self.is_termination_log()
         {
-            return Ok(Fate::Absent("a file of the engine's"));
+            return Ok(Handling::Omitted("a file of the engine"));
         }
         if self.destination == Path::new("/dev/shm") {
-            return Ok(Fate::Absent("memory that is shared as files"));
+            return Ok(Handling::Omitted("shared memory files"));
         }
         let writable = !self.has("ro") && !self.has("rro");
-        if writable && (reading.is_directory)(&reading.directory.join(self.source)) {
-            return Ok(Fate::Absent(bundle::WRITABLE));
+        if writable && (context.is_directory)(&context.directory.join(self.source)) {
+            return Ok(Handling::Omitted(bundle::WRITABLE));
         }
         let error = refuse(
             format_args!("mounts, {:?}", self.destination),
             format_args!(
-                "{:?} of the host would be configuration that no digest names",
+                "{:?} of the host would be configuration outside the image's digest",
                 self.source
             ),
         );
@@ -148,13 +150,14 @@ impl<'a> Mount<'a> {
             Some(path) if path.starts_with("/var/run/secrets/kubernetes.io") => {
                 "automountServiceAccountToken: false"
             }
-            // Podman adds an entry for a user whom the image does not know.
-            Some("/etc/passwd" | "/etc/group") => "podman run --passwd=false leaves it out; bake the user into the image, or run by numbers",
-            _ => "bake files into the image, configure by environment variables",
+            // Podman adds an entry for a user that the image does not have.
+            Some("/etc/passwd" | "/etc/group") => "podman run --passwd=false omits it; bake the user into the image, or use numeric ids",
+            _ => "bake files into the image, or configure by environment variables",
         }))
     }
 
-    /// Kubernetes lets a pod choose where it is, and the host's side is always here.
+    /// Returns true for the termination log of Kubernetes: a pod chooses its destination, but the source has a
+    /// fixed form.
     fn is_termination_log(&self) -> bool {
         let parts: Vec<_> = self
             .source

@@ -1,7 +1,7 @@
-//! Descriptors of the caller's that the app gets: `--preserve-fds`, and those of a service manager
+//! Descriptors that the app gets from the caller: `--preserve-fds`, and the sockets of a service manager
 //! (sd_listen_fds(3)).
 //!
-//! Only what is no way to a file: a connection or a pipe that the host has opened for the app.
+//! Only sockets and pipes are passed on: other descriptors would give access to the host's files.
 
 use crate::base::error::{Context, Error, Result};
 use crate::base::sys::process;
@@ -11,46 +11,46 @@ use nix::sys::stat::{SFlag, fstat};
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 
-/// The first number that is not a standard stream's.
-const FIRST: u32 = 3;
-/// More are a mistake.
-const MOST: u32 = 1024;
+/// First descriptor after the standard streams.
+const FIRST_NUMBER: u32 = 3;
+/// Maximum number of descriptors.
+const MAX_COUNT: u32 = 1024;
 
-/// They keep their numbers, from 3 on.
+/// Descriptors for the app, numbered from 3 as the caller passed them.
 #[derive(Default)]
 pub struct Preserved {
     descriptors: Vec<OwnedFd>,
     kinds: Vec<&'static str>,
-    /// How many of them are a service manager's; those come first.
-    listening: u32,
+    /// Number of descriptors from a service manager; they come first.
+    from_service_manager: u32,
 }
 
 impl Preserved {
-    /// Takes over `count` descriptors, after those that a service manager passed, and closes all others.
+    /// Takes over the descriptors of a service manager and `count` more, and closes all others.
     ///
-    /// Called first thing in `main`, when no descriptor above standard error is this program's own.
+    /// Must run first in `main`, before this program opens a descriptor.
     ///
     /// # Errors
-    /// One is not open, or is a way to a file.
+    /// A descriptor is not open, or is neither a socket nor a pipe.
     pub fn take(count: u32) -> Result<Preserved> {
-        let listening = listening()?;
+        let from_service_manager = from_service_manager()?;
         let end = count
-            .checked_add(listening)
-            .filter(|count| *count <= MOST)
-            .map(|count| count + FIRST)
+            .checked_add(from_service_manager)
+            .filter(|count| *count <= MAX_COUNT)
+            .map(|count| count + FIRST_NUMBER)
             .ok_or_else(|| {
                 Error::usage(
                     format_args!("--preserve-fds {count}"),
-                    format_args!("is more than {MOST}"),
+                    format_args!("expected at most {MAX_COUNT} descriptors"),
                 )
             })?;
         process::close_inherited(end, u32::MAX)
             .context(|| format!("close_range({end}, {})", u32::MAX))?;
         let mut preserved = Preserved {
-            listening,
+            from_service_manager,
             ..Preserved::default()
         };
-        for number in FIRST..end {
+        for number in FIRST_NUMBER..end {
             preserved.add(number)?;
         }
         Ok(preserved)
@@ -69,7 +69,7 @@ impl Preserved {
                 SFlag::S_IFIFO => "pipe",
                 _ => {
                     return Err(Error::policy(what(), "is neither a socket nor a pipe")
-                        .hint("a container holds no way to a file or a device of the host's"));
+                        .hint("a container gets no access to files or devices of the host"));
                 }
             },
         );
@@ -77,19 +77,22 @@ impl Preserved {
         Ok(())
     }
 
-    /// What they are.
+    /// Returns the type of each descriptor: `socket` or `pipe`.
     pub fn kinds(&self) -> &[&'static str] {
         &self.kinds
     }
 
-    /// Tells the app of those that a service manager passed, as that told this process.
+    /// Sets the variables that announce a service manager's descriptors to the app (sd_listen_fds(3)).
     pub fn announce(&self, environment: &mut Environment) -> Result<()> {
-        if self.listening == 0 {
+        if self.from_service_manager == 0 {
             return Ok(());
         }
         let mut set =
             |name: &str, value: &OsStr| environment.set("sd_listen_fds", OsStr::new(name), value);
-        set("LISTEN_FDS", OsStr::new(&self.listening.to_string()))?;
+        set(
+            "LISTEN_FDS",
+            OsStr::new(&self.from_service_manager.to_string()),
+        )?;
         set("LISTEN_PID", OsStr::new("1"))?;
         match std::env::var_os("LISTEN_FDNAMES") {
             Some(names) => set("LISTEN_FDNAMES", &names),
@@ -97,14 +100,14 @@ impl Preserved {
         }
     }
 
-    /// Closes them here: the app has its own by now.
+    /// Closes this process's copies.
     pub fn close(&mut self) {
         self.descriptors.clear();
     }
 }
 
-/// How many a service manager passed to this very process.
-fn listening() -> Result<u32> {
+/// Returns the number of descriptors that a service manager passed to this process.
+fn from_service_manager() -> Result<u32> {
     let own = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     match std::env::var("LISTEN_FDS") {
         Ok(count) if own => count

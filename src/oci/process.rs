@@ -11,17 +11,21 @@ use crate::runtime::user::NO_ID;
 use std::collections::BTreeSet;
 use std::ffi::CString;
 
-/// What config.json says of the program, and the capabilities that it may have at most.
+/// Reads the process, and the upper limit of its capabilities.
 pub(super) fn read(node: &Node<'_>, changes: &mut Changes) -> Result<(Process, Capabilities)> {
     if let Some(terminal) = node.get("terminal")?
         && terminal.truth()?
     {
         return Err(refuse("process.terminal", "a container has no terminal")
-            .hint("leave out -t; its output goes to the sink"));
+            .hint("omit -t; the output goes to the sink"));
     }
     for key in ["apparmorProfile", "selinuxLabel"] {
         if let Some(profile) = text(node, key)? {
-            changes.add(&format!("process.{key}"), profile, "imrun's own walls");
+            changes.add(
+                &format!("process.{key}"),
+                profile,
+                "imrun's own confinement",
+            );
         }
     }
     let user = node.need("user")?;
@@ -51,15 +55,15 @@ pub(super) fn read(node: &Node<'_>, changes: &mut Changes) -> Result<(Process, C
     Ok((process, bound(node)?))
 }
 
-/// A whole number that fits 32 bits.
+/// Reads an integer from 0 to 2^32 - 1.
 pub(super) fn number(node: &Node<'_>) -> Result<u32> {
-    u32::try_from(node.size()?).map_err(|_| node.error("is beyond 2^32 - 1"))
+    u32::try_from(node.size()?).map_err(|_| node.error("expected at most 2^32 - 1"))
 }
 
-/// The number of a user or a group.
+/// Reads a user or group id.
 fn id(node: &Node<'_>) -> Result<u32> {
     match number(node)? {
-        NO_ID => Err(node.error("is beyond 4294967294, the last id of Linux")),
+        NO_ID => Err(node.error("expected at most 4294967294, the highest id of Linux")),
         id => Ok(id),
     }
 }
@@ -83,7 +87,7 @@ fn environment(node: &Node<'_>) -> Result<Environment> {
     Ok(environment)
 }
 
-/// The names of getrlimit(2).
+/// Names and numbers of resource limits (getrlimit(2)).
 const RESOURCES: [(&str, u32); 16] = [
     ("RLIMIT_AS", libc::RLIMIT_AS),
     ("RLIMIT_CORE", libc::RLIMIT_CORE),
@@ -112,16 +116,16 @@ fn rlimits(node: &Node<'_>) -> Result<Vec<Rlimit>> {
         let (name, resource) = *RESOURCES
             .iter()
             .find(|(known, _)| text == *known)
-            .ok_or_else(|| name.error(format_args!("{text:?} is no resource that Linux limits")))?;
+            .ok_or_else(|| name.error(format_args!("{text:?} is not a resource limit of Linux")))?;
         let (soft, hard) = (limit.need("soft")?.word()?, limit.need("hard")?.word()?);
         let wrong = |why| Err(wrong(format_args!("process.rlimits {name}"), why));
         if soft > hard {
-            return wrong("has a soft limit above its hard one");
+            return wrong("has a soft limit above the hard limit");
         }
         if limits.iter().any(|other| other.resource == resource) {
             return wrong("is given twice");
         }
-        // A core dump is a file, or runs a program of the host: there are none.
+        // A core dump would be a file, or run a program of the host: it is always off.
         if resource != libc::RLIMIT_CORE {
             limits.push(Rlimit {
                 name,
@@ -141,16 +145,18 @@ fn oom_score_adj(node: &Node<'_>) -> Result<Option<i32>> {
     let score = score.integer()?;
     match i32::try_from(score) {
         Ok(score) if (-1000..=1000).contains(&score) => Ok(Some(score)),
-        _ => Err(wrong("process.oomScoreAdj", "is not within -1000 and 1000")),
+        _ => Err(wrong(
+            "process.oomScoreAdj",
+            "expected a number from -1000 to 1000",
+        )),
     }
 }
 
-/// What the kernel lets a process without privileges have: the policies of ordinary programs, and a
-/// nice value that takes nothing from others.
+/// Reads the scheduling policy. Only what the kernel allows an unprivileged process passes: the policies of
+/// ordinary programs and nice values from 0 to 19.
 fn scheduler(node: &Node<'_>) -> Result<Scheduler> {
     let refuse = |what: &str| {
-        let why =
-            "an ordinary process may not have it: the host decides how its processors are shared";
+        let why = "needs privileges: the host decides how its processors are shared";
         Err(refuse(format_args!("process.scheduler, {what}"), why))
     };
     let policy = match node.need("policy")?.text()? {
@@ -185,15 +191,14 @@ fn scheduler(node: &Node<'_>) -> Result<Scheduler> {
     }
 }
 
-/// Class and priority, but for the class that an ordinary process may not have.
+/// Reads the I/O class and priority. The real-time class, which needs privileges, is refused.
 fn io_priority(node: &Node<'_>) -> Result<(i32, i32)> {
     // linux/ioprio.h
     let class = match node.need("class")?.text()? {
         "IOPRIO_CLASS_BE" => 2,
         "IOPRIO_CLASS_IDLE" => 3,
         other => {
-            let why =
-                "an ordinary process may not have it: the host decides how its disks are shared";
+            let why = "needs privileges: the host decides how its disks are shared";
             return Err(refuse(format_args!("process.ioPriority, {other}"), why));
         }
     };
@@ -202,13 +207,13 @@ fn io_priority(node: &Node<'_>) -> Result<(i32, i32)> {
         Ok(priority @ 0..=7) => Ok((class, priority)),
         _ => Err(wrong(
             "process.ioPriority",
-            "has a priority that is not within 0 and 7",
+            "expected a priority from 0 to 7",
         )),
     }
 }
 
-/// The bounding set, as far as any container can have it: an app never has more. Of what Linux does not
-/// have the caller is warned.
+/// Returns the bounding set, without capabilities that no container may have. Warns about names that Linux does
+/// not have.
 fn bound(node: &Node<'_>) -> Result<Capabilities> {
     const SETS: [&str; 5] = [
         "bounding",
@@ -237,7 +242,7 @@ fn bound(node: &Node<'_>) -> Result<Capabilities> {
     }
     for name in unknown {
         log::warn!(
-            "config.json `process.capabilities`: {name:?} is none that Linux has, and is left out"
+            "config.json `process.capabilities`: {name:?} is unknown to Linux, and left out"
         );
     }
     Ok(bound.into_iter().collect())

@@ -1,9 +1,9 @@
-//! A container's scope: where systemd manages the hierarchy, a cgroup is asked for. What others make
-//! beneath a slice loses its controllers, and so its limits, as soon as no unit of the slice needs
-//! them.
+//! Systemd scopes. If systemd manages the cgroup hierarchy, imrun asks it for the container's cgroup: a cgroup
+//! that another program makes inside a slice loses its controllers, and so its limits, as soon as no unit of the
+//! slice needs them.
 //!
 //! ```text
-//! SCOPE/imrun        the container's supervisor, in which the scope begins and ends
+//! SCOPE/imrun        the container's supervisor, with which the scope begins and ends
 //! SCOPE/container    the container
 //! ```
 //! Source: systemd, docs/CGROUP_DELEGATION.md; org.freedesktop.systemd1(5), StartTransientUnit; D-Bus
@@ -16,45 +16,45 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Where systemd itself answers root, without a bus in between.
+/// Socket on which systemd serves root without a bus.
 const SYSTEMD: &str = "/run/systemd/private";
-/// The container's own part of its scope.
+/// Name of the container's cgroup in its scope.
 const CONTAINER: &str = "container";
-/// Its supervisor's.
+/// Name of the supervisor's cgroup in its scope.
 const SUPERVISOR: &str = "imrun";
-/// How long systemd may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The most bytes of an answer.
-const MAX: usize = 1 << 16;
+/// Time limit for systemd.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum length of an answer, in bytes.
+const MAX_ANSWER: usize = 1 << 16;
 
-/// A unit that systemd is to make.
+/// A scope unit that systemd creates on request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
-    /// `NAME.slice`
+    /// Name of the slice: `NAME.slice`.
     pub slice: String,
-    /// `NAME.scope`
+    /// Name of the unit: `NAME.scope`.
     pub unit: String,
 }
 
 impl Scope {
-    /// Where the container's cgroup is; `path` is the scope's, beneath the root of the hierarchy. None
-    /// where no systemd is asked.
-    pub fn place(path: &Path) -> Option<PathBuf> {
+    /// Returns the container's cgroup in the scope at `path`, relative to the root of the hierarchy. `None` if
+    /// systemd does not run.
+    pub fn container_cgroup(path: &Path) -> Option<PathBuf> {
         Path::new(SYSTEMD).exists().then(|| path.join(CONTAINER))
     }
 
-    /// Has systemd make the scope, with this process in it; `place` is the container's.
+    /// Asks systemd to create the scope with this process in it; `place` is the container's cgroup.
     pub fn enter(&self, place: &Path) -> Result<()> {
         let scope = place.parent().expect("it is within the scope");
         let late = |why| Error::system(format_args!("unit {:?}", self.unit), why);
-        // One of the same name may not quite have ended.
-        within(
+        // An old scope of the same name may still be ending.
+        wait_until(
             || self.start(),
-            || late("systemd has another one of this name"),
+            || late("systemd still has a unit of this name"),
         )?;
-        within(
+        wait_until(
             || is_in(scope),
-            || late("systemd does not move imrun there"),
+            || late("systemd did not move imrun into it"),
         )?;
         let own = cgroup::hierarchy()?.join(scope).join(SUPERVISOR);
         std::fs::create_dir(&own).context(|| format!("mkdir({own:?})"))?;
@@ -62,7 +62,7 @@ impl Scope {
         std::fs::write(&processes, "0").context(|| format!("write({processes:?})"))
     }
 
-    /// Whether systemd has taken it on, which it does not while there is another one of its name.
+    /// Requests the scope. Returns false while systemd has another unit of its name.
     fn start(&self) -> Result<bool> {
         let what = || format!("{SYSTEMD}, StartTransientUnit({:?})", self.unit);
         let mut peer = BufReader::new(connect().context(what)?);
@@ -75,7 +75,7 @@ impl Scope {
         }
     }
 
-    /// Unit, mode, properties, further units.
+    /// Encodes the arguments of `StartTransientUnit`: unit, mode, properties, auxiliary units.
     fn request(&self) -> Vec<u8> {
         let mut body = Buffer::default();
         body.text(&self.unit);
@@ -95,8 +95,8 @@ impl Scope {
     }
 }
 
-fn within(mut done: impl FnMut() -> Result<bool>, late: impl FnOnce() -> Error) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+fn wait_until(mut done: impl FnMut() -> Result<bool>, late: impl FnOnce() -> Error) -> Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
     while !done()? {
         if Instant::now() > deadline {
             return Err(late());
@@ -106,7 +106,7 @@ fn within(mut done: impl FnMut() -> Result<bool>, late: impl FnOnce() -> Error) 
     Ok(())
 }
 
-/// Whether this process is in the cgroup, of the version 2 hierarchy.
+/// Returns true if this process is in the cgroup `place` of the version 2 hierarchy.
 fn is_in(place: &Path) -> Result<bool> {
     let path = "/proc/self/cgroup";
     let text = std::fs::read_to_string(path).context(|| format!("read({path:?})"))?;
@@ -114,27 +114,27 @@ fn is_in(place: &Path) -> Result<bool> {
     Ok(own.map(Path::new) == Some(place))
 }
 
-/// A connection that says who it is: user 0.
+/// Connects to systemd and authenticates as user 0.
 fn connect() -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(SYSTEMD)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     stream.write_all(b"\0AUTH EXTERNAL 30\r\n")?;
     let mut line = Vec::new();
-    // A byte at a time: what comes behind the line is not to be taken.
+    // One byte at a time, so as not to read past the line.
     while !line.ends_with(b"\r\n") && line.len() < 256 {
         let mut byte = [0];
         stream.read_exact(&mut byte)?;
         line.push(byte[0]);
     }
     if !line.starts_with(b"OK ") {
-        return Err(io::Error::other("is not taken for root"));
+        return Err(io::Error::other("systemd did not accept imrun as root"));
     }
     stream.write_all(b"BEGIN\r\n")?;
     Ok(stream)
 }
 
-/// A call of systemd's manager.
+/// Encodes a method call to systemd's manager.
 fn call(member: &str, signature: &str, body: &[u8]) -> Vec<u8> {
     let mut message = Buffer(b"l\x01\x00\x01".to_vec()); // little-endian, a call, no flags, version 1
     message.number(body.len() as u32);
@@ -155,9 +155,9 @@ enum Answer {
     Failed { name: String, text: String },
 }
 
-/// The answer to the one call that was made.
+/// Reads the answer to the call; skips signals.
 fn answer(peer: &mut impl Read) -> io::Result<Answer> {
-    let malformed = || io::Error::other("the answer is malformed");
+    let malformed = || io::Error::other("malformed answer");
     loop {
         let mut head = [0; 16];
         peer.read_exact(&mut head)?;
@@ -166,7 +166,7 @@ fn answer(peer: &mut impl Read) -> io::Result<Answer> {
             u32::from_le_bytes(bytes) as usize
         };
         let (body, fields) = (number(4), number(12));
-        if head[0] != b'l' || body > MAX || fields > MAX {
+        if head[0] != b'l' || body > MAX_ANSWER || fields > MAX_ANSWER {
             return Err(malformed());
         }
         let mut rest = vec![0; fields.next_multiple_of(8) + body];
@@ -186,7 +186,7 @@ fn answer(peer: &mut impl Read) -> io::Result<Answer> {
     }
 }
 
-/// The header field ERROR_NAME, wherever it is: a code, and a variant of a string.
+/// Finds the header field ERROR_NAME: a code, and a variant of a string.
 fn error_name(fields: &[u8]) -> Option<String> {
     let field = b"\x04\x01s\0";
     let at = fields
@@ -201,7 +201,7 @@ fn text_at(bytes: &[u8], at: usize) -> Option<String> {
     Some(String::from_utf8_lossy(text).into_owned())
 }
 
-/// Bytes as D-Bus has them: all is aligned from the message's beginning, where a body begins anew.
+/// Buffer of D-Bus values, aligned from its start. A header and a body have a buffer each.
 #[derive(Default)]
 struct Buffer(Vec<u8>);
 
@@ -227,7 +227,7 @@ impl Buffer {
         self.0.push(0);
     }
 
-    /// Its length does not count what aligns its first element.
+    /// Appends an array. Its length does not count the padding before the first element.
     fn array(&mut self, alignment: usize, fill: impl FnOnce(&mut Buffer)) {
         self.number(0);
         let length_at = self.0.len() - 4;
@@ -238,7 +238,7 @@ impl Buffer {
         self.0[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
     }
 
-    /// A name and a variant.
+    /// Appends a property: a name and a variant.
     fn property(&mut self, name: &str, signature: &str, fill: impl FnOnce(&mut Buffer)) {
         self.align(8);
         self.text(name);
@@ -246,7 +246,7 @@ impl Buffer {
         fill(self);
     }
 
-    /// A header's field.
+    /// Appends a header field.
     fn field(&mut self, code: u8, signature: &str, fill: impl FnOnce(&mut Buffer)) {
         self.align(8);
         self.0.push(code);
@@ -263,7 +263,7 @@ mod tests {
     fn a_call_is_bytes_as_the_specification_has_them() {
         let message = call("Reload", "s", b"\x01\0\0\0a\0");
         let (head, rest) = message.split_at(16);
-        // 40, 48 and 16 bytes of fields, and the seven of the last one, which is padded to eight.
+        // 40, 48 and 16 bytes of fields, and seven of the last one, which is padded to eight.
         assert_eq!(head, b"l\x01\x00\x01\x06\0\0\0\x01\0\0\0\x6f\0\0\0");
         assert!(rest.starts_with(b"\x01\x01o\0\x19\0\0\0/org/freedesktop/systemd1\0"));
         assert!(rest.ends_with(b"\x08\x01g\0\x01s\0\0\x01\0\0\0a\0"));

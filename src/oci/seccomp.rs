@@ -14,32 +14,32 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The most instructions that the kernel takes (linux/bpf_common.h, BPF_MAXINSNS).
-const MAX: usize = 4096;
-/// How long an agent may take to read what it is sent.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The answer that leaves it to whoever has the listener.
-const ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
-/// Why not every call can have it.
-const NOT_ASKED: &str =
-    "SCMP_ACT_NOTIFY: sendmsg gives the listener away, and nobody could answer it";
+/// Maximum number of instructions in a filter (linux/bpf_common.h, BPF_MAXINSNS).
+const MAX_INSTRUCTIONS: usize = 4096;
+/// Time limit for an agent to read the state.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Action that passes the call to the process with the listener.
+const NOTIFY: u32 = libc::SECCOMP_RET_USER_NOTIF;
+/// Reason why `sendmsg` cannot have the action [`NOTIFY`].
+const NOTIFY_SENDMSG: &str =
+    "SCMP_ACT_NOTIFY: sendmsg passes the listener on, so no agent could answer it yet";
 
-/// A bundle's filter, and who answers what it asks.
+/// A bundle's filter, and the agent that answers its notifications.
 pub struct Seccomp {
     pub filter: Filter,
     pub agent: Option<Agent>,
 }
 
-/// Who gets the listener of a bundle's filter.
+/// Process that gets the listener of a bundle's filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agent {
-    /// A unix socket of the host's.
+    /// Unix socket of the agent on the host.
     pub socket: PathBuf,
-    /// What is passed on to it, as it is.
+    /// Text that the agent gets unchanged.
     pub metadata: String,
 }
 
-/// `quiet`: imrun's own filter has no listener.
+/// Reads the filter. `quiet` is true if imrun's own filter has no listener.
 pub(super) fn read(node: &Node<'_>, quiet: bool) -> Result<Seccomp> {
     let agent = agent(node)?;
     if agent.is_some() && !quiet {
@@ -52,7 +52,7 @@ pub(super) fn read(node: &Node<'_>, quiet: bool) -> Result<Seccomp> {
     if asks && agent.is_none() {
         return Err(wrong(
             "linux.seccomp",
-            "has SCMP_ACT_NOTIFY and no listenerPath",
+            "SCMP_ACT_NOTIFY needs a listenerPath",
         ));
     }
     Ok(Seccomp {
@@ -62,7 +62,7 @@ pub(super) fn read(node: &Node<'_>, quiet: bool) -> Result<Seccomp> {
 }
 
 fn one_listener(path: &str) -> Error {
-    let why = "a process has one listener, and it is imrun's observer";
+    let why = "a process can have one listener, and imrun's observer is it";
     refuse(path, why)
         .hint("IMRUN_ON_WRITE=quiet in the runtime's environment leaves it to the bundle")
 }
@@ -81,13 +81,13 @@ fn agent(node: &Node<'_>) -> Result<Option<Agent>> {
     }
 }
 
-/// The program, and whether it asks about any call.
+/// Returns the filter program, and whether it notifies an agent of any call.
 fn filter(node: &Node<'_>) -> Result<(Vec<libc::sock_filter>, bool)> {
     let errno = node.get("defaultErrnoRet")?;
     let otherwise = action(&node.need("defaultAction")?, errno.as_ref())?;
-    let mut asks = otherwise == ASK;
+    let mut asks = otherwise == NOTIFY;
     if asks {
-        return Err(refuse("linux.seccomp.defaultAction", NOT_ASKED));
+        return Err(refuse("linux.seccomp.defaultAction", NOTIFY_SENDMSG));
     }
     let mut cases: BTreeMap<u32, Vec<Case>> = BTreeMap::new();
     let list = node.get("syscalls")?;
@@ -97,11 +97,11 @@ fn filter(node: &Node<'_>) -> Result<(Vec<libc::sock_filter>, bool)> {
         let args = args.map_or(Ok(Vec::new()), |args| args.list())?;
         let tests = args.iter().map(test).collect::<Result<Vec<_>>>()?;
         for name in rule.need("names")?.texts()? {
-            // One that this architecture does not have cannot be called.
+            // A call that this architecture does not have needs no rule.
             if let Some(number) = number_of(&name) {
-                asks |= answer == ASK;
-                if answer == ASK && i64::from(number) == libc::SYS_sendmsg {
-                    return Err(refuse("linux.seccomp, sendmsg", NOT_ASKED));
+                asks |= answer == NOTIFY;
+                if answer == NOTIFY && i64::from(number) == libc::SYS_sendmsg {
+                    return Err(refuse("linux.seccomp, sendmsg", NOTIFY_SENDMSG));
                 }
                 let of_call = cases.entry(number).or_default();
                 for tests in alternatives(&tests) {
@@ -112,16 +112,16 @@ fn filter(node: &Node<'_>) -> Result<(Vec<libc::sock_filter>, bool)> {
     }
     let program = Profile { cases, otherwise }.compile();
     match program.len() {
-        ..=MAX => Ok((program, asks)),
+        ..=MAX_INSTRUCTIONS => Ok((program, asks)),
         length => Err(wrong(
             "linux.seccomp",
-            format_args!("takes {length} instructions, the kernel {MAX}"),
+            format_args!("needs {length} instructions: the kernel allows {MAX_INSTRUCTIONS}"),
         )),
     }
 }
 
-/// Several tests of one argument are alternatives, as libseccomp's users have had it since runc
-/// (runc, libcontainer/seccomp, matchCall): each becomes a rule of its own.
+/// Splits tests into rules. Several tests of one argument are alternatives, a rule each, as in runc
+/// (libcontainer/seccomp, matchCall).
 fn alternatives(tests: &[Test]) -> Vec<Vec<Test>> {
     let repeated = tests.iter().enumerate().any(|(index, test)| {
         tests[..index]
@@ -135,13 +135,13 @@ fn alternatives(tests: &[Test]) -> Vec<Vec<Test>> {
     }
 }
 
-/// `SECCOMP_RET_*`, with its data.
+/// Translates an action to `SECCOMP_RET_*` with its data.
 fn action(node: &Node<'_>, errno: Option<&Node<'_>>) -> Result<u32> {
     const EPERM: u32 = libc::EPERM as u32;
     const LAST: u32 = 4095; // MAX_ERRNO
     let data = match errno.map(number).transpose()? {
         Some(data @ 0..=LAST) => data,
-        Some(_) => return Err(node.error("comes with no errno that Linux has")),
+        Some(_) => return Err(node.error("has an invalid errnoRet: expected an errno of Linux")),
         None => EPERM,
     };
     Ok(match node.text()? {
@@ -152,8 +152,8 @@ fn action(node: &Node<'_>, errno: Option<&Node<'_>>) -> Result<u32> {
         "SCMP_ACT_TRAP" => libc::SECCOMP_RET_TRAP,
         "SCMP_ACT_TRACE" => libc::SECCOMP_RET_TRACE | data,
         "SCMP_ACT_LOG" => libc::SECCOMP_RET_LOG,
-        "SCMP_ACT_NOTIFY" => ASK,
-        _ => return Err(node.error("is no action")),
+        "SCMP_ACT_NOTIFY" => NOTIFY,
+        _ => return Err(node.error("is not an action: expected SCMP_ACT_…")),
     })
 }
 
@@ -162,7 +162,7 @@ fn test(node: &Node<'_>) -> Result<Test> {
     let argument = u8::try_from(argument)
         .ok()
         .filter(|argument| *argument < 6)
-        .ok_or_else(|| node.error("has an index beyond 5"))?;
+        .ok_or_else(|| node.error("has an invalid index: expected 0 to 5"))?;
     let value = node.need("value")?.word()?;
     let second = node.get("valueTwo")?.map_or(Ok(0), |node| node.word())?;
     let operator = node.need("op")?;
@@ -173,9 +173,9 @@ fn test(node: &Node<'_>) -> Result<Test> {
         "SCMP_CMP_LE" => (Comparison::AtMost, value),
         "SCMP_CMP_GT" => (Comparison::Greater, value),
         "SCMP_CMP_GE" => (Comparison::AtLeast, value),
-        // Bits of the value that the mask leaves out would never be met.
+        // Bits of the value outside the mask could never match.
         "SCMP_CMP_MASKED_EQ" => (Comparison::Masked(value), second & value),
-        _ => return Err(operator.error("is no comparison")),
+        _ => return Err(operator.error("is not a comparison: expected SCMP_CMP_…")),
     };
     Ok(Test {
         argument,
@@ -185,13 +185,13 @@ fn test(node: &Node<'_>) -> Result<Test> {
 }
 
 impl Agent {
-    /// Sends it a container's state, with the listener (runtime-spec, config-linux.md,
+    /// Sends a container's state with the listener to the agent (runtime-spec, config-linux.md,
     /// containerProcessState).
-    pub fn tell(&self, state: &[u8], listener: BorrowedFd<'_>) -> Result<()> {
+    pub fn send_state(&self, state: &[u8], listener: BorrowedFd<'_>) -> Result<()> {
         let what = || format!("linux.seccomp.listenerPath {:?}", self.socket);
         let stream = UnixStream::connect(&self.socket).context(what)?;
-        stream.set_write_timeout(Some(PATIENCE)).context(what)?;
-        // The listener comes with the first byte; a stream takes the rest in pieces.
+        stream.set_write_timeout(Some(TIMEOUT)).context(what)?;
+        // The listener goes with the first byte; the stream takes the rest in pieces.
         socket::send(stream.as_raw_fd(), &state[..1], &[listener]).context(what)?;
         (&stream).write_all(&state[1..]).context(what)
     }

@@ -1,11 +1,11 @@
-//! What is known of containers between the commands.
+//! State of containers between the commands.
 //!
 //! ```text
 //! ROOT/oci/ID/lock        locked (flock(2)) as long as the container's supervisor lives
-//! ROOT/oci/ID/state.json  what was asked for, and the app's process
+//! ROOT/oci/ID/state.json  the container's record: its bundle, cgroup and processes
 //! ROOT/oci/ID/socket      where the supervisor waits for `start` (0600)
 //! ```
-//! What the supervisor has beside it is that of every container: `crate::runtime::state`.
+//! In addition the supervisor keeps the state of every launch: `crate::runtime::state`.
 
 use super::VERSION;
 use super::hooks::{self, Hook};
@@ -15,67 +15,67 @@ use crate::runtime::cgroup::{Cgroup, CgroupIdentity};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, Permissions, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// What the file of a container says.
+/// Content of a container's state.json.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Known {
-    /// As the caller named it.
+pub struct Record {
+    /// Container ID, chosen by the caller.
     pub id: String,
-    /// The bundle's directory, absolute.
+    /// Directory of the bundle, absolute.
     pub bundle: PathBuf,
-    /// The bundle's.
+    /// Annotations of the bundle.
     pub annotations: BTreeMap<String, String>,
-    /// The root, or the image's digest.
+    /// Path of the root, or digest of the image.
     pub rootfs: String,
-    /// RFC 3339, UTC.
+    /// Time of creation, RFC 3339, UTC.
     pub created: String,
-    /// The cgroup, once it is made.
+    /// Cgroup, once it exists.
     pub cgroup: Option<CgroupIdentity>,
-    /// The process that creates and watches over it, once there is one.
-    pub supervisor: Option<App>,
-    /// The app's process.
-    pub app: Option<App>,
-    /// Whether its program was executed.
+    /// Supervisor, once it runs.
+    pub supervisor: Option<ProcessRef>,
+    /// Process of the app, once it exists.
+    pub app: Option<ProcessRef>,
+    /// True once the container has executed its program.
     pub started: bool,
-    /// What is run when it was deleted, as its config.json said when it was created.
+    /// Hooks to run after the deletion, from the config.json at the time of creation.
     #[serde(default)]
     pub poststop: Vec<Hook>,
 }
 
-/// A process, whoever has its number later.
+/// Reference to a process that stays valid when its process id is reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct App {
-    /// Its process id.
+pub struct ProcessRef {
+    /// Process id.
     pub pid: i32,
-    /// When it was started, in ticks since boot (proc_pid_stat(5), starttime).
+    /// Start time, in clock ticks since boot (proc_pid_stat(5), starttime).
     pub since: u64,
 }
 
-impl App {
-    /// Process `pid`, as it is now.
-    pub fn of(pid: i32) -> Result<App> {
+impl ProcessRef {
+    /// Refers to the process that has `pid` now.
+    pub fn of(pid: i32) -> Result<ProcessRef> {
         let (_, since) = stat(pid)
             .ok_or_else(|| Error::system(format_args!("/proc/{pid}/stat"), "cannot be read"))?;
-        Ok(App { pid, since })
+        Ok(ProcessRef { pid, since })
     }
 
-    /// Whether it is there, and no zombie.
+    /// Returns true if the process exists and is no zombie.
     pub fn is_alive(self) -> bool {
         stat(self.pid).is_some_and(|(state, since)| since == self.since && !"ZX".contains(state))
     }
 }
 
-/// State and start of a process.
+/// Reads the state and the start time of a process.
 fn stat(pid: i32) -> Option<(char, u64)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;
@@ -84,23 +84,23 @@ fn stat(pid: i32) -> Option<(char, u64)> {
     Some((state, since))
 }
 
-/// The words of the specification, and `paused`, as runc has it.
+/// Status of a container (runtime-spec, runtime.md, State), with `paused` as in runc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// There is no process yet.
+    /// The container has no process yet.
     Creating,
-    /// The process waits for `start`.
+    /// The container's process waits for `start`.
     Created,
-    /// The program runs.
+    /// The container's program runs.
     Running,
-    /// It is frozen.
+    /// The container is frozen.
     Paused,
-    /// It has ended.
+    /// The container has ended.
     Stopped,
 }
 
 impl Phase {
-    /// The word.
+    /// Returns the name in the specification.
     pub fn as_str(self) -> &'static str {
         match self {
             Phase::Creating => "creating",
@@ -112,14 +112,14 @@ impl Phase {
     }
 }
 
-impl Known {
-    /// The container's cgroup, if it is made and still there.
+impl Record {
+    /// Returns the container's cgroup, if it still exists.
     pub fn existing_cgroup(&self) -> Result<Option<Cgroup>> {
         let existing = self.cgroup.as_ref().map(Cgroup::existing);
         Ok(existing.transpose()?.flatten())
     }
 
-    /// `state`'s result (runtime-spec, runtime.md).
+    /// Returns the output of `state` (runtime-spec, runtime.md).
     pub fn document(&self, phase: Phase) -> Value {
         let mut document = json!({
             "ociVersion": VERSION,
@@ -137,7 +137,7 @@ impl Known {
         document
     }
 
-    /// Runs what its bundle has for when it was deleted. One that fails keeps none of the others.
+    /// Runs the `poststop` hooks. The others still run if one fails.
     pub fn run_poststop(&self) {
         let state = self.document(Phase::Stopped);
         for hook in self.poststop.chunks(1) {
@@ -148,17 +148,17 @@ impl Known {
     }
 }
 
-/// A container's directory.
-pub struct Place {
+/// State directory of a container.
+pub struct ContainerDir {
     dir: PathBuf,
 }
 
-impl Place {
-    /// That of container `id`, which may not be there.
+impl ContainerDir {
+    /// Returns the directory of container `id`, which may not exist.
     ///
     /// # Errors
-    /// What could not be a container's name.
-    pub fn of(root: &Path, id: &str) -> Result<Place> {
+    /// `id` is not a valid container ID.
+    pub fn of(root: &Path, id: &str) -> Result<ContainerDir> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
         if id.is_empty() || id.len() > 255 || id == "." || id == ".." || !id.bytes().all(plain) {
             return Err(Error::usage(
@@ -166,46 +166,43 @@ impl Place {
                 "invalid character or length: expected 1 to 255 letters, digits, '_', '+', '-' and '.'",
             ));
         }
-        Ok(Place {
+        Ok(ContainerDir {
             dir: root.join("oci").join(id),
         })
     }
 
-    /// Whether it is there.
+    /// Returns true if the directory exists.
     pub fn exists(&self) -> bool {
         self.dir.exists()
     }
 
-    /// Makes it, and locks it for this process and those that it forks.
+    /// Creates the directory, and locks it for this process and its children.
     pub fn make(&self) -> Result<File> {
         let parent = self.dir.parent().expect("it is within ROOT/oci");
         files::make_directory(parent)?;
-        match DirBuilder::new().mode(0o700).create(&self.dir) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let id = self.dir.file_name().unwrap_or_default();
-                Err(
-                    Error::usage(format_args!("container {id:?}"), "is there already")
-                        .hint("imrun delete ID"),
-                )
-            }
-            made => made.context(|| format!("mkdir({:?})", self.dir)),
-        }?;
+        if !files::create_directory(&self.dir)? {
+            let id = self.dir.file_name().unwrap_or_default();
+            return Err(
+                Error::usage(format_args!("container {id:?}"), "already exists")
+                    .hint("imrun delete ID"),
+            );
+        }
         let file = self.dir.join("lock");
         let lock = files::create_new(&file, files::PRIVATE)?;
         lock.lock().context(|| format!("flock({file:?})"))?;
         Ok(lock)
     }
 
-    /// What its file says.
+    /// Reads state.json.
     ///
     /// # Errors
-    /// There is no such container.
-    pub fn read(&self) -> Result<Known> {
+    /// The container does not exist.
+    pub fn read(&self) -> Result<Record> {
         let file = self.dir.join("state.json");
         match std::fs::read(&file) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let id = self.dir.file_name().unwrap_or_default();
-                // containerd and Podman know this wording of runc's.
+                // containerd and Podman match this text of runc.
                 Err(Error::usage(
                     format_args!("container {id:?}"),
                     "container does not exist",
@@ -219,37 +216,37 @@ impl Place {
         }
     }
 
-    /// Replaces its file.
-    pub fn write(&self, known: &Known) -> Result<()> {
+    /// Replaces state.json.
+    pub fn write(&self, record: &Record) -> Result<()> {
         let file = self.dir.join("state.json");
-        let text = serde_json::to_vec(known)
+        let text = serde_json::to_vec(record)
             .map_err(|error| Error::system(format_args!("{file:?}"), error))?;
         files::replace(&file, &text, files::PRIVATE)
     }
 
-    /// What its processes are doing.
-    pub fn phase(&self, known: &Known) -> Result<Phase> {
+    /// Determines the status from the container's processes.
+    pub fn phase(&self, record: &Record) -> Result<Phase> {
         let frozen = || {
-            known
+            record
                 .existing_cgroup()?
                 .map_or(Ok(false), |cgroup| cgroup.is_frozen())
         };
-        Ok(match known.app {
+        Ok(match record.app {
             None if self.has_supervisor()? => Phase::Creating,
             Some(app) if !app.is_alive() => Phase::Stopped,
             None => Phase::Stopped,
-            Some(_) if !known.started => Phase::Created,
+            Some(_) if !record.started => Phase::Created,
             Some(_) if frozen()? => Phase::Paused,
             Some(_) => Phase::Running,
         })
     }
 
-    /// Whether its supervisor lives.
+    /// Returns true if the supervisor lives.
     pub fn has_supervisor(&self) -> Result<bool> {
         self.locked().map(|lock| lock.is_some())
     }
 
-    /// The lock, if its supervisor has it.
+    /// Opens the lock; `None` if no supervisor holds it.
     fn locked(&self) -> Result<Option<File>> {
         let file = self.dir.join("lock");
         let lock = match File::open(&file) {
@@ -263,12 +260,12 @@ impl Place {
         }
     }
 
-    /// Waits until its supervisor has cleaned up behind itself; says whether it has.
+    /// Waits until the supervisor has cleaned up and ended. Returns false after `patience`.
     pub fn await_supervisor(&self, patience: Duration) -> Result<bool> {
         let Some(lock) = self.locked()? else {
             return Ok(true);
         };
-        // Waiting for a lock has no deadline of its own.
+        // flock(2) has no timeout.
         let (told, outcome) = mpsc::channel();
         thread::spawn(move || told.send(lock.lock_shared()));
         match outcome.recv_timeout(patience) {
@@ -279,48 +276,37 @@ impl Place {
         }
     }
 
-    /// Where the supervisor waits for `start`.
+    /// Creates the socket on which the supervisor waits for `start`.
     pub fn listen(&self) -> Result<UnixListener> {
         let (_directory, path) = self.socket()?;
         let socket = self.dir.join("socket");
         let listener = UnixListener::bind(&path).context(|| format!("bind({socket:?})"))?;
-        // Nobody else enters the directory meanwhile.
+        // The directory is private, so nobody else can connect meanwhile.
         std::fs::set_permissions(&path, Permissions::from_mode(files::PRIVATE))
             .context(|| format!("chmod({socket:?})"))?;
         Ok(listener)
     }
 
-    /// Reaches the supervisor.
+    /// Connects to the supervisor.
     pub fn connect(&self) -> Result<UnixStream> {
         let (_directory, path) = self.socket()?;
         UnixStream::connect(&path).context(|| format!("connect({:?})", self.dir.join("socket")))
     }
 
-    /// A path to it that is short enough for an address, as long as the directory is held open.
+    /// Returns a path of the socket that is short enough for an address, valid while the directory is open.
     fn socket(&self) -> Result<(File, PathBuf)> {
         let directory = File::open(&self.dir).context(|| format!("open({:?})", self.dir))?;
         let path = format!("/proc/self/fd/{}/socket", directory.as_raw_fd());
         Ok((directory, path.into()))
     }
 
-    /// Forgets the container.
+    /// Removes the directory.
     pub fn remove(&self) -> Result<()> {
         files::remove_tree(&self.dir)
     }
 }
 
-/// The containers' names, sorted.
+/// Returns the IDs of all containers, sorted.
 pub fn list(root: &Path) -> Result<Vec<String>> {
-    let dir = root.join("oci");
-    let entries = match std::fs::read_dir(&dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.context(|| format!("readdir({dir:?})"))?,
-    };
-    let names = entries.map(|entry| {
-        let entry = entry.context(|| format!("readdir({dir:?})"))?;
-        Ok(entry.file_name().to_string_lossy().into_owned())
-    });
-    let mut names: Vec<_> = names.collect::<Result<_>>()?;
-    names.sort();
-    Ok(names)
+    files::names_if_there(&root.join("oci"))
 }

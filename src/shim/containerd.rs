@@ -1,12 +1,12 @@
-//! What containerd is asked: containers, images, snapshots, and the bytes of blobs.
+//! Client of containerd's services: containers, images, snapshots, and the content of blobs.
 //!
 //! Source: containerd, api/services/{containers,images,snapshots,content}/v1/*.proto.
 
 use super::grpc::{Answers, Peer};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
+use crate::base::protobuf::{Field, Value, bytes, fields};
 use crate::image::manifest::Descriptor;
-use crate::logs::protobuf::{Field, Value, bytes, fields};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
@@ -14,28 +14,28 @@ const CONTAINER: &str = "/containerd.services.containers.v1.Containers/Get";
 const IMAGE: &str = "/containerd.services.images.v1.Images/Get";
 const SNAPSHOT: &str = "/containerd.services.snapshots.v1.Snapshots/Stat";
 const READ: &str = "/containerd.services.content.v1.Content/Read";
-/// Where CRI keeps what it knows of a container.
+/// Key of the extension in which CRI stores its metadata of a container.
 const CRI: &[u8] = b"io.cri-containerd.container.metadata";
 
-/// containerd, in one of its namespaces.
+/// Client of containerd in one of its namespaces.
 pub struct Containerd(pub Peer);
 
-/// containerd's record of a container.
+/// A container in containerd.
 pub struct Record {
-    /// The name of its image; empty where it has none.
+    /// Name of the image; empty if there is none.
     pub image: String,
-    /// Which snapshotter has its snapshot.
+    /// Snapshotter of the snapshot.
     pub snapshotter: String,
-    /// The snapshot's name; empty where it has none.
+    /// Name of the snapshot; empty if there is none.
     pub snapshot: String,
-    /// What CRI says of it, in JSON; empty where it is not CRI's.
+    /// CRI's metadata, JSON; empty for a container of another client.
     pub cri: Vec<u8>,
-    /// Its specification, in JSON: what its bundle's config.json was made of.
+    /// OCI specification, JSON: the source of the bundle's config.json.
     pub spec: Vec<u8>,
 }
 
 impl Containerd {
-    /// A container's record.
+    /// Fetches a container.
     pub fn container(&self, id: &str) -> Result<Record> {
         let what = format!("container {id}");
         let answer = self.about(CONTAINER, &[id], &what)?;
@@ -51,7 +51,7 @@ impl Containerd {
         })
     }
 
-    /// What a name means; None where it means nothing.
+    /// Resolves the name of an image; `None` if containerd does not have it.
     pub fn target(&self, name: &str) -> Result<Option<Descriptor>> {
         let what = format!("image {name}");
         let Some(image) = self.about(IMAGE, &[name], &what)? else {
@@ -77,7 +77,7 @@ impl Containerd {
         }))
     }
 
-    /// The name of what a snapshot lies on; empty where that is nothing.
+    /// Returns the name of a snapshot's parent; empty if it has none.
     pub fn parent(&self, snapshotter: &str, snapshot: &str) -> Result<String> {
         let what = format!("snapshot {snapshot}");
         let answer = self.about(SNAPSHOT, &[snapshotter, snapshot], &what)?;
@@ -85,7 +85,7 @@ impl Containerd {
         string(&answer.ok_or_else(|| missing(&what))?, &[1, 2], &what)
     }
 
-    /// The bytes of a digest; None where containerd has discarded them.
+    /// Opens the content of a blob; `None` if containerd has discarded it.
     pub fn read(&self, digest: &Digest) -> Result<Option<Content>> {
         let answers = self.0.call(READ, request(&[&digest.to_string()]))?;
         Ok(answers.map(|answers| Content {
@@ -95,7 +95,7 @@ impl Containerd {
         }))
     }
 
-    /// The one answer to a request that has names alone; None where there is no such thing.
+    /// Sends a request that consists of names and has one answer; `None` if the object does not exist.
     fn about(&self, method: &'static str, names: &[&str], what: &str) -> Result<Option<Vec<u8>>> {
         let Some(mut answers) = self.0.call(method, request(names))? else {
             return Ok(None);
@@ -105,12 +105,12 @@ impl Containerd {
     }
 }
 
-/// What containerd should have.
+/// Returns the error for an object that containerd should have.
 pub fn missing(what: &str) -> Error {
     Error::digest(what, "containerd does not have it")
 }
 
-/// Names as the first fields of a message.
+/// Encodes names as the first fields of a message.
 fn request(names: &[&str]) -> Vec<u8> {
     let mut request = Vec::new();
     for (number, name) in (1..).zip(names) {
@@ -119,7 +119,7 @@ fn request(names: &[&str]) -> Vec<u8> {
     request
 }
 
-/// The value of a container's extension (Container.extensions, a map of Any); empty where there is none.
+/// Returns an extension of a container (Container.extensions, a map of Any); empty if it is absent.
 fn extension(container: &[u8], key: &[u8], what: &str) -> Result<Vec<u8>> {
     for field in fields(container) {
         let field = field.map_err(|_| malformed(what))?;
@@ -136,7 +136,7 @@ fn malformed(what: &str) -> Error {
     Error::system(what, "containerd's answer is malformed")
 }
 
-/// A part of a message, by the numbers of the fields that lead to it; empty where it is not set.
+/// Returns a nested field of a message by the path of field numbers; empty if it is not set.
 fn part(message: &[u8], path: &[u64], what: &str) -> Result<Vec<u8>> {
     let mut found = message;
     for wanted in path {
@@ -156,7 +156,7 @@ fn string(message: &[u8], path: &[u64], what: &str) -> Result<String> {
     String::from_utf8(part(message, path, what)?).map_err(|error| Error::system(what, error))
 }
 
-/// The pieces of a blob, one behind another.
+/// Reader of a blob that containerd sends in pieces.
 pub struct Content {
     answers: Answers,
     piece: Vec<u8>,
@@ -184,7 +184,7 @@ impl Read for Content {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logs::protobuf::{message, number};
+    use crate::base::protobuf::{message, number};
 
     #[test]
     fn parts_of_answers_are_found_by_their_fields() {

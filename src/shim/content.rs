@@ -1,16 +1,15 @@
-//! The image of a container: containerd says which, its bytes come into imrun's store by digest.
+//! Import of a container's image: containerd names it, and its content goes into imrun's store by digest.
 //!
-//! Nothing that containerd says of an image is believed but its digest: all bytes are hashed on their
-//! way into the store, as those of a registry are. This is the work of a process of its own, which
-//! ends with it.
+//! imrun trusts containerd for the image's digest only: all content is hashed on its way into the store, as that
+//! of a registry is. A process of its own does this work, so that its memory is free afterwards.
 //!
-//! A name that has got another meaning since the container was created is not followed
-//! (`meant.rs`).
+//! If the image's name was moved to another image since the container was created, the import fails
+//! (`image_identity.rs`).
 
 use super::containerd::{Containerd, missing};
 use super::flags::Flags;
 use super::grpc::Peer;
-use super::meant::Meant;
+use super::image_identity::ImageIdentity;
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Result};
 use crate::base::files;
@@ -28,25 +27,25 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::OnceLock;
 
-/// Prints the digest of a container's image, which is in the store from then on.
+/// Imports a container's image into the store, and prints its digest.
 pub fn main(flags: &Flags) -> Result<()> {
     let containerd = Containerd(Peer::new(&flags.address, &flags.namespace));
-    let meant = Meant::of(&containerd, &flags.id)?;
+    let identity = ImageIdentity::of(&containerd, &flags.id)?;
     let place = std::env::var_os("IMRUN_STORE").unwrap_or_else(|| paths::STORE.into());
     let store = Store::new(place);
-    let digest = find(&containerd, &store, &meant)?;
+    let digest = find(&containerd, &store, &identity)?;
     print(&format!("{digest}\n")).map(drop)
 }
 
-/// The image that was meant, under whichever of its names containerd has it.
-fn find(containerd: &Containerd, store: &Store, meant: &Meant) -> Result<Digest> {
-    let what = format!("image {}", meant.name);
+/// Finds the container's image under one of its names in containerd, and imports it.
+fn find(containerd: &Containerd, store: &Store, identity: &ImageIdentity) -> Result<Digest> {
+    let what = format!("image {}", identity.name);
     let mut others = 0;
-    for name in meant.names() {
+    for name in identity.names() {
         let Some(target) = containerd.target(&name)? else {
             continue;
         };
-        let present = present(containerd, store, meant, &target);
+        let present = present(containerd, store, identity, &target);
         let is_it = present.map_err(|error| Error {
             what: format!("{what}: {}", error.what),
             ..error
@@ -65,31 +64,31 @@ fn find(containerd: &Containerd, store: &Store, meant: &Meant) -> Result<Digest>
     }
 }
 
-/// Brings into the store what is missing of an image, if it is the one that was meant.
+/// Imports the missing parts of `target`. Returns false if it is not the container's image.
 fn present(
     containerd: &Containerd,
     store: &Store,
-    meant: &Meant,
+    identity: &ImageIdentity,
     target: &Descriptor,
 ) -> Result<bool> {
-    if let Some(is_it) = stored(store, meant, target)? {
+    if let Some(is_it) = stored(store, identity, target)? {
         return Ok(is_it);
     }
     store.create()?;
-    // Others may be about to do the same, for the same image.
-    let _alone = alone(store)?;
-    if let Some(is_it) = stored(store, meant, target)? {
+    // Another container's helper may be importing the same image.
+    let _lock = lock_imports(store)?;
+    if let Some(is_it) = stored(store, identity, target)? {
         return Ok(is_it);
     }
     let origin = Contents {
         containerd,
         store,
-        name: &meant.name,
+        name: &identity.name,
         remote: OnceLock::new(),
     };
     let root = origin.root(target)?;
     let found = Found::follow(&origin, root, &Platform::host())?;
-    if !meant.is(found.config(), found.diff_ids()) {
+    if !identity.matches(found.config(), found.diff_ids()) {
         return Ok(false);
     }
     let options = Options {
@@ -102,24 +101,24 @@ fn present(
     Ok(true)
 }
 
-/// Whether what the store has is the image that was meant; None where it does not have it.
-fn stored(store: &Store, meant: &Meant, target: &Descriptor) -> Result<Option<bool>> {
+/// Returns whether the stored image is the container's; `None` if the store does not have it.
+fn stored(store: &Store, identity: &ImageIdentity, target: &Descriptor) -> Result<Option<bool>> {
     if !Image::is_there(store, &target.digest)? {
         return Ok(None);
     }
     let image = Image::load(store, &target.digest)?;
     let config = &image.manifest.config.digest;
-    Ok(Some(meant.is(config, &image.config.diff_ids)))
+    Ok(Some(identity.matches(config, &image.config.diff_ids)))
 }
 
-fn alone(store: &Store) -> Result<Flock<File>> {
+fn lock_imports(store: &Store) -> Result<Flock<File>> {
     let path = store.path().join(store::SHIM_LOCK);
     Flock::lock(files::open_private(&path)?, FlockArg::LockExclusive)
         .map_err(|(_, errno)| errno)
         .context(|| format!("flock({path:?})"))
 }
 
-/// containerd's content store, and the registry that the image's name leads to.
+/// Sources of blobs: containerd's content store, then the registry in the image's name.
 struct Contents<'a> {
     containerd: &'a Containerd,
     store: &'a Store,
@@ -128,7 +127,7 @@ struct Contents<'a> {
 }
 
 impl<'a> Contents<'a> {
-    /// What the image's name leads to, read and checked.
+    /// Fetches and checks the manifest or index that the image's name refers to.
     fn root(&self, target: &Descriptor) -> Result<Root> {
         let bytes = self.document("manifest", target)?;
         target.expect_size("manifest", bytes.len() as u64)?;
@@ -140,11 +139,11 @@ impl<'a> Contents<'a> {
         })
     }
 
-    /// Where a blob comes from that containerd has discarded.
+    /// Returns the registry for blobs that containerd has discarded.
     fn remote(&self, what: &str) -> Result<&Remote<'a>> {
         let opened = self.remote.get_or_init(|| {
             let name: Reference = self.name.parse()?;
-            // containerd's names have their registry; another one was made by hand.
+            // Names in containerd contain their registry, except those made by hand.
             if self.name.starts_with(&name.registry) {
                 Remote::new(self.store, &name, &Settings::default())
             } else {

@@ -1,7 +1,7 @@
-//! Tells containerd what happens, by its events service (ttrpc).
+//! Publisher of task events to containerd's events service (ttrpc).
 //!
-//! One thread publishes, in order. While containerd is away, events wait: it finds the shim again
-//! when it is back, and asks for states, but CRI learns of an end by its event alone.
+//! One thread publishes the events in order. They wait while containerd restarts: containerd then finds the shim
+//! and queries states, but CRI learns of an exit only by its event.
 
 use crate::base::error::{Context as _, Error, Result};
 use crate::base::sys::memory::{self, Program};
@@ -17,19 +17,19 @@ use containerd_shim_protos::{Client, EventsClient, topics};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Events that may wait.
-const QUEUE: usize = 2048;
-/// How often one is tried, a pause after each.
-const TRIES: u32 = 300;
-const PAUSE: Duration = Duration::from_secs(1);
-/// How long after the last one a pod is taken for one that stays.
-const IDLE: Duration = Duration::from_secs(2);
-/// How long containerd may take for one.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Maximum number of queued events.
+const MAX_QUEUED: usize = 2048;
+/// Maximum number of attempts to publish an event, [`RETRY_DELAY`] apart.
+const MAX_ATTEMPTS: u32 = 300;
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Time without events after which the pod counts as settled, and its memory is released.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
+/// Time limit for one attempt.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Something that containerd has a topic for.
+/// An event for which containerd has a topic.
 pub trait Event: Message {
-    /// Its topic, and its name in containerd's registry of types.
+    /// Topic, and name in containerd's registry of types.
     const NAMES: (&'static str, &'static str);
 }
 
@@ -52,7 +52,7 @@ event! {
     TaskResumed TASK_RESUMED_EVENT_TOPIC;
 }
 
-/// Where events are handed in.
+/// Queue of events to publish.
 pub struct Events {
     namespace: String,
     queue: SyncSender<Item>,
@@ -60,14 +60,14 @@ pub struct Events {
 
 enum Item {
     Event(Box<Envelope>),
-    /// All before it was published, or given up.
+    /// Answered when all events before it are published or dropped.
     Flush(SyncSender<()>),
 }
 
 impl Events {
-    /// Publishes to the ttrpc service at `address`.
+    /// Starts a publisher to the ttrpc service at `address`.
     pub fn new(namespace: &str, address: String) -> Result<Events> {
-        let (queue, items) = sync_channel(QUEUE);
+        let (queue, items) = sync_channel(MAX_QUEUED);
         std::thread::Builder::new()
             .name("events".into())
             .spawn(move || publish(&address, &items))
@@ -78,7 +78,7 @@ impl Events {
         })
     }
 
-    /// Never waits.
+    /// Queues an event. Never blocks: if the queue is full, the event is dropped with a warning.
     pub fn send<E: Event>(&self, event: &E) {
         let (topic, name) = E::NAMES;
         let envelope = Envelope {
@@ -89,21 +89,21 @@ impl Events {
             ..Envelope::default()
         };
         if let Err(TrySendError::Full(_)) = self.queue.try_send(Item::Event(envelope.into())) {
-            log::warn!("event {topic}: {QUEUE} others wait for containerd");
+            log::warn!("event {topic}: dropped, {MAX_QUEUED} others wait for containerd");
         }
     }
 
-    /// Waits until all are published, for `patience` at most.
-    pub fn flush(&self, patience: Duration) {
+    /// Waits until all events are published, at most for `timeout`.
+    pub fn flush(&self, timeout: Duration) {
         let (done, flushed) = sync_channel(1);
         let asked = self.queue.try_send(Item::Flush(done));
-        if asked.is_err() || flushed.recv_timeout(patience).is_err() {
-            log::warn!("events: containerd takes none");
+        if asked.is_err() || flushed.recv_timeout(timeout).is_err() {
+            log::warn!("events: containerd accepted none in time");
         }
     }
 }
 
-/// A message with the name of its type.
+/// Wraps a message with the name of its type.
 pub fn any(name: &str, message: &impl Message) -> Any {
     Any {
         type_url: name.to_owned(),
@@ -114,7 +114,7 @@ pub fn any(name: &str, message: &impl Message) -> Any {
     }
 }
 
-/// A moment, as protobuf has it.
+/// Converts a time to protobuf.
 pub fn timestamp(moment: SystemTime) -> Timestamp {
     let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp {
@@ -124,10 +124,9 @@ pub fn timestamp(moment: SystemTime) -> Timestamp {
     }
 }
 
-/// The next one. When none has come for a while, the pod is settled, and what its start took of memory
-/// is given back.
+/// Returns the next item. Once the pod has settled, it releases the memory that the start took.
 fn next(items: &Receiver<Item>, program: &mut Option<Program>) -> Option<Item> {
-    match items.recv_timeout(IDLE) {
+    match items.recv_timeout(SETTLED_AFTER) {
         Ok(item) => return Some(item),
         Err(RecvTimeoutError::Disconnected) => return None,
         Err(RecvTimeoutError::Timeout) => {}
@@ -141,7 +140,7 @@ fn next(items: &Receiver<Item>, program: &mut Option<Program>) -> Option<Item> {
     items.recv().ok()
 }
 
-/// Holds a connection as long as there is something to be published: it takes two threads.
+/// Publishes items. It closes the connection, which needs two threads, when the queue is empty.
 fn publish(address: &str, items: &Receiver<Item>) {
     let mut program = None;
     while let Some(item) = next(items, &mut program) {
@@ -150,7 +149,7 @@ fn publish(address: &str, items: &Receiver<Item>) {
         while let Some(current) = item {
             match current {
                 Item::Event(event) => deliver(address, &mut client, *event),
-                // Who waited may have given up.
+                // The caller of `flush` may have timed out.
                 Item::Flush(done) => drop(done.try_send(())),
             }
             item = items.try_recv().ok();
@@ -158,7 +157,7 @@ fn publish(address: &str, items: &Receiver<Item>) {
     }
 }
 
-/// Tries until it is published, for some minutes.
+/// Publishes an event; retries for some minutes, then drops it with a warning.
 fn deliver(address: &str, client: &mut Option<EventsClient>, event: Envelope) {
     let topic = event.topic.clone();
     let request = ForwardRequest {
@@ -166,13 +165,13 @@ fn deliver(address: &str, client: &mut Option<EventsClient>, event: Envelope) {
         ..ForwardRequest::default()
     };
     let mut outcome = Ok(());
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         outcome = forward(address, client, &request);
         if outcome.is_ok() {
             return;
         }
         *client = None;
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(RETRY_DELAY);
     }
     if let Err(error) = outcome {
         log::warn!("event {topic}: {error}");
@@ -192,6 +191,6 @@ fn forward(
             client.insert(EventsClient::new(connected))
         }
     };
-    let within = context::with_duration(PATIENCE);
+    let within = context::with_duration(TIMEOUT);
     client.forward(within, request).map(drop).map_err(failed)
 }

@@ -1,43 +1,43 @@
-//! The arguments that containerd gives a shim, in the manner of Go's flag package.
+//! Arguments of a shim, in the syntax of Go's flag package.
 
 use crate::base::error::{Error, Result};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What is to be done.
+/// Action of the shim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Leave a shim behind, unless the pod has one.
+    /// Start the pod's shim, unless it runs.
     Start,
-    /// Clean up behind one that is gone.
+    /// Clean up after a shim that was killed.
     Delete,
-    /// Be one.
+    /// Run as the shim.
     Serve,
     /// Print the version.
     Version,
-    /// Print what the runtime can do.
+    /// Print the runtime's features.
     Info,
 }
 
-/// The arguments.
+/// Parsed arguments.
 #[derive(Debug)]
 pub struct Flags {
-    /// What is to be done.
+    /// Action of the shim.
     pub action: Action,
-    /// containerd's namespace.
+    /// Namespace in containerd.
     pub namespace: String,
-    /// The container.
+    /// Container ID.
     pub id: String,
-    /// Its bundle; containerd makes it the working directory too.
+    /// Directory of the bundle, which is the working directory too.
     pub bundle: PathBuf,
-    /// Where containerd serves gRPC.
+    /// Socket of containerd's gRPC services.
     pub address: String,
-    /// Where the pod's shim serves.
+    /// Socket of the pod's shim.
     pub socket: PathBuf,
 }
 
 impl Flags {
-    /// Reads `-name value`, `--name=value` and at last the action.
+    /// Parses `-name value` and `--name=value`, then the action.
     pub fn parse(args: &[OsString]) -> Result<Flags> {
         let mut flags = Flags {
             action: Action::Serve,
@@ -79,14 +79,19 @@ impl Flags {
             "bundle" => self.bundle = value.into(),
             "address" => self.address = value,
             "socket" => self.socket = value.into(),
-            // Events go by ttrpc.
+            // Unused: events go to the ttrpc address.
             "publish-binary" => {}
-            _ => return Err(wrong(format_args!("-{name}"), "is no argument of a shim")),
+            _ => {
+                return Err(wrong(
+                    format_args!("-{name}"),
+                    "is not an argument of a shim",
+                ));
+            }
         }
         Ok(())
     }
 
-    /// Namespace and id become parts of paths.
+    /// Checks the namespace and the ID, which become parts of paths.
     fn check(self) -> Result<Flags> {
         let plain = |text: &str| {
             let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
@@ -94,8 +99,11 @@ impl Flags {
         };
         match self.action {
             Action::Version | Action::Info => Ok(self),
-            _ if !plain(&self.namespace) => Err(wrong("-namespace", "is none of containerd's")),
-            _ if !plain(&self.id) => Err(wrong("-id", "is none of containerd's")),
+            _ if !plain(&self.namespace) => Err(wrong(
+                "-namespace",
+                "is not a valid namespace of containerd",
+            )),
+            _ if !plain(&self.id) => Err(wrong("-id", "is not a valid ID of containerd")),
             _ => Ok(self),
         }
     }
@@ -105,7 +113,7 @@ fn action(word: &str) -> Result<Action> {
     match word {
         "start" => Ok(Action::Start),
         "delete" => Ok(Action::Delete),
-        _ => Err(wrong(word, "is neither start nor delete")),
+        _ => Err(wrong(word, "expected start or delete")),
     }
 }
 

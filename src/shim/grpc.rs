@@ -1,4 +1,4 @@
-//! As much of gRPC as asking containerd takes: one call to a connection, answers one by one.
+//! Minimal gRPC client for containerd: one call per connection, with a stream of answers.
 //!
 //! Source: grpc/grpc, doc/PROTOCOL-HTTP2.md.
 
@@ -11,31 +11,31 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 use ureq::http::{HeaderMap, Request};
 
-/// Bytes of one answer: containerd sends contents in pieces of one MiB.
+/// Maximum size of an answer, in bytes. containerd sends content in pieces of one MiB.
 const MAX_ANSWER: usize = 4 << 20;
-/// Bytes that may be on their way.
+/// Flow-control window, in bytes.
 const WINDOW: u32 = 1 << 20;
-/// The status of a call for something that is not there.
+/// Status code NOT_FOUND.
 const NOT_FOUND: &str = "5";
 
-/// containerd, in one of its namespaces.
+/// Address of containerd, and one of its namespaces.
 pub struct Peer {
     address: String,
     namespace: String,
 }
 
-/// The answers to a call.
+/// Stream of answers to a call.
 pub struct Answers {
     runtime: Runtime,
     method: &'static str,
     body: RecvStream,
     received: BytesMut,
-    /// What came in front of the body: the status too, where there is no body.
+    /// Headers of the response; they contain the status if there is no body.
     head: HeaderMap,
 }
 
 impl Peer {
-    /// Who listens at the path `address`.
+    /// Returns the peer that listens at the path `address`.
     pub fn new(address: &str, namespace: &str) -> Peer {
         Peer {
             address: address.to_owned(),
@@ -43,7 +43,7 @@ impl Peer {
         }
     }
 
-    /// Calls `method`, `/SERVICE/NAME`; None where containerd says that there is no such thing.
+    /// Calls `method`, `/SERVICE/NAME`. `None` if containerd answers NOT_FOUND.
     pub fn call(&self, method: &'static str, request: Vec<u8>) -> Result<Option<Answers>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
@@ -85,7 +85,7 @@ impl Peer {
             .handshake(socket)
             .await
             .map_err(failed)?;
-        // It ends with the runtime; what goes wrong with it shows in the answers.
+        // The task ends with the runtime, and its errors show up in the answers.
         drop(tokio::spawn(connection));
         let head = Request::post(format!("http://containerd{method}"))
             .header("content-type", "application/grpc")
@@ -104,7 +104,7 @@ fn failed(method: &str, error: impl Display) -> Error {
     Error::system(format_args!("containerd's {method}"), error)
 }
 
-/// A message behind its length.
+/// Encodes a message with its length in front.
 fn framed(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).expect("requests are short");
     let mut bytes = vec![0];
@@ -114,7 +114,7 @@ fn framed(message: &[u8]) -> Bytes {
 }
 
 impl Answers {
-    /// The next one; None at the end.
+    /// Returns the next answer; `None` at the end.
     pub fn message(&mut self) -> Result<Option<Vec<u8>>> {
         loop {
             if let Some(message) = take(self.method, &mut self.received)? {
@@ -137,7 +137,7 @@ impl Answers {
         let trailers = self.runtime.block_on(self.body.trailers());
         let trailers = trailers.map_err(|error| failed(self.method, error))?;
         if !self.received.is_empty() {
-            return Err(failed(self.method, "its last answer is cut"));
+            return Err(failed(self.method, "the last answer is truncated"));
         }
         let heads = [trailers.as_ref().unwrap_or(&self.head), &self.head];
         let field = |name| heads.iter().find_map(|head| head.get(name)?.to_str().ok());
@@ -149,14 +149,14 @@ impl Answers {
     }
 }
 
-/// The first message of what was received, if all of it is there.
+/// Takes the first message from the received bytes, if it is complete.
 fn take(method: &str, received: &mut BytesMut) -> Result<Option<Vec<u8>>> {
     let Some((&[compressed, a, b, c, d], rest)) = received.split_first_chunk() else {
         return Ok(None);
     };
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
     if compressed != 0 || length > MAX_ANSWER {
-        return Err(failed(method, "an answer is compressed, or too long"));
+        return Err(failed(method, "an answer is compressed or too long"));
     }
     if rest.len() < length {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! The command: maps the outcome to an exit code, nothing else.
+//! The program `containerd-shim-imrun-v1`.
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
-//! What a container uses, as containerd has it for cgroups of version 2.
+//! Resource usage of a container, in containerd's format for cgroup version 2.
 //!
-//! A file that the host's controllers do not make is a value that is not told.
+//! Values whose files do not exist, because the host lacks the controller, are left out.
 //!
 //! Source: containerd/cgroups, cgroup2/manager.go; Linux, Documentation/admin-guide/cgroup-v2.rst.
 
@@ -14,12 +14,12 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// The metrics' name in containerd's registry of types.
+/// Name of the metrics in containerd's registry of types.
 const NAME: &str = "io.containerd.cgroups.v2.Metrics";
 
-/// The metrics of the cgroup at `directory`.
+/// Reads the metrics of the cgroup at `directory`.
 pub fn read(directory: &Path) -> Result<Any> {
-    // It has this file, whatever the controllers.
+    // Every cgroup has this file.
     let procs = directory.join("cgroup.procs");
     let processes = std::fs::read_to_string(&procs).context(|| format!("read({procs:?})"))?;
     let file = |name: &str| match std::fs::read_to_string(directory.join(name)) {
@@ -55,7 +55,7 @@ pub fn read(directory: &Path) -> Result<Any> {
     Ok(any(NAME, &metrics))
 }
 
-/// A number, or `max`.
+/// Parses a limit: a number or `max`.
 fn limit(text: &str) -> Option<u64> {
     match text.trim() {
         "max" => Some(u64::MAX),
@@ -63,7 +63,7 @@ fn limit(text: &str) -> Option<u64> {
     }
 }
 
-/// The value of a key in lines of `key value`.
+/// Returns the value of a key in lines of `key value`; 0 if it is absent.
 fn value(text: &str, key: &str) -> u64 {
     let mut lines = text.lines().filter_map(|line| line.split_once(' '));
     lines
@@ -123,7 +123,7 @@ fn memory_events(text: &str) -> MemoryEvents {
     }
 }
 
-/// Lines of `MAJOR:MINOR key=value…`.
+/// Parses io.stat: lines of `MAJOR:MINOR key=value…`.
 fn io(text: &str) -> IOStat {
     let entry = |line: &str| {
         let (device, rest) = line.split_once(' ')?;

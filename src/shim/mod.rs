@@ -1,5 +1,5 @@
-//! The shim of containerd's runtime `io.containerd.imrun.v1`: one process for each pod, which speaks
-//! containerd's task API (version 2) and launches with imrun's own commands.
+//! Shim of the containerd runtime `io.containerd.imrun.v1`: one process per pod, which serves containerd's task
+//! API (version 2) and launches containers with imrun's own commands.
 //!
 //! ```text
 //! containerd ─ start ──→ the pod's socket is bound, its shim left behind, the address printed
@@ -7,8 +7,8 @@
 //!                             └ create … → the supervisor, whose app is the shim's child
 //!            ─ delete ─→ cleans up behind a shim that was killed
 //! ```
-//! `image` and `create` are this very program, executed with a first argument that containerd never
-//! uses: versions always match, and what they take of memory goes with them.
+//! `image` and `create` are the same program, executed with a first argument that containerd never uses: so the
+//! versions match, and their memory is freed when they end.
 //!
 //! Source: containerd, core/runtime/v2/README.md; api/runtime/task/v2/shim.proto.
 #![forbid(unsafe_code)]
@@ -18,7 +18,7 @@ mod content;
 mod events;
 mod flags;
 mod grpc;
-mod meant;
+mod image_identity;
 mod metrics;
 mod oom;
 mod pod;
@@ -29,20 +29,20 @@ mod stdin;
 mod task;
 
 use crate::base::error::{Context, Result};
+use crate::base::protobuf::{bytes, message};
 use crate::cli;
-use crate::logs::protobuf::{bytes, message};
 use crate::oci::features::features;
 use flags::{Action, Flags};
 use std::ffi::OsString;
 use std::io::Write;
 
 const VERSION: &str = concat!("containerd-shim-imrun-v1 ", env!("CARGO_PKG_VERSION"), "\n");
-/// The first argument that makes this program imrun's command line.
+/// First argument that selects imrun's command line.
 const IMRUN: &str = "imrun";
-/// The first argument that makes it look for a container's image.
+/// First argument that selects the import of a container's image.
 const IMAGE: &str = "image";
 
-/// Runs what the arguments mean; the exit code.
+/// Runs the action in the arguments. Returns the exit code.
 pub fn main(mut args: Vec<OsString>) -> u8 {
     if args.get(1).is_some_and(|first| first == IMRUN) {
         args.remove(0);
@@ -52,7 +52,7 @@ pub fn main(mut args: Vec<OsString>) -> u8 {
     match act(&args) {
         Ok(()) => 0,
         Err(error) => {
-            cli::tell(&error);
+            cli::report(&error);
             error.exit
         }
     }
@@ -72,7 +72,7 @@ fn act(args: &[OsString]) -> Result<()> {
     }
 }
 
-/// Prints what containerd 2 asks of a runtime (api/types/introspection.proto, RuntimeInfo).
+/// Prints the runtime's information for containerd 2 (api/types/introspection.proto, RuntimeInfo).
 fn info() -> Result<()> {
     const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
     let mut info = Vec::new();

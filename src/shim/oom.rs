@@ -1,4 +1,4 @@
-//! Watches containers' cgroups, and tells containerd when the kernel killed for lack of memory.
+//! Watch of containers' cgroups for out-of-memory kills, which containerd gets as events.
 //!
 //! Source: Linux, Documentation/admin-guide/cgroup-v2.rst, memory.events.
 
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The watched containers of a pod. A thread waits for them from the first one on.
+/// Watched containers of a pod. The first one starts a thread.
 pub struct Watch {
     pod: Arc<Pod>,
     watching: Mutex<Option<Arc<Watching>>>,
@@ -29,7 +29,7 @@ struct Watched {
 }
 
 impl Watch {
-    /// Watches none yet.
+    /// Returns a watch without containers.
     pub fn new(pod: Arc<Pod>) -> Watch {
         Watch {
             pod,
@@ -37,10 +37,10 @@ impl Watch {
         }
     }
 
-    /// Watches a container, where its cgroup at `directory` has the memory controller.
+    /// Watches a container, if its cgroup at `directory` has the memory controller.
     pub fn add(&self, id: &str, directory: &Path) {
         let file = directory.join("memory.events");
-        // One that has ended by now is not there either.
+        // The file is missing also if the container has ended by now.
         if !file.exists() {
             return;
         }
@@ -108,7 +108,7 @@ impl Watching {
 }
 
 impl Watched {
-    /// Whether there were kills since the last time.
+    /// Returns true if the kernel killed a process since the last call.
     fn has_killed(&mut self) -> bool {
         let text = std::fs::read_to_string(&self.file).unwrap_or_default();
         let now = kills(&text).unwrap_or(self.kills);
@@ -121,7 +121,7 @@ fn kills(events: &str) -> Option<u64> {
     lines.find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
 }
 
-/// Nothing can go wrong while it is held.
+/// Locks a mutex. No code panics while it holds one, so a poisoned one is usable.
 fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

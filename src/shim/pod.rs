@@ -1,7 +1,7 @@
-//! What a shim knows of its pod's containers, and the one place where processes are reaped.
+//! State of the containers of a pod, and the reaper of all processes.
 //!
-//! The shim is the subreaper of its pod: apps, supervisors and the commands that it executes are its
-//! children, and one thread waits for all of them. One lock guards everything.
+//! The shim is the subreaper of its pod: apps, supervisors and commands are its children, and one thread reaps
+//! them all. One lock guards the state.
 
 use super::events::{self, Events};
 use super::runtime::Streams;
@@ -19,60 +19,60 @@ use std::process::{Child, Command};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-/// Bytes that a command may say.
-const MAX_TOLD: u64 = 64 << 10;
+/// Maximum output of a command, in bytes.
+const MAX_OUTPUT: u64 = 64 << 10;
 
-/// How a process ended.
+/// Exit of a process.
 #[derive(Debug, Clone, Copy)]
 pub struct Exit {
-    /// Its exit code, or 128 and the signal's number.
+    /// Exit code, or 128 plus the signal number.
     pub code: u32,
-    /// When it was reaped.
+    /// Time when the process was reaped.
     pub at: SystemTime,
 }
 
 /// A container of the pod.
 #[derive(Debug)]
 pub struct Container {
-    /// Its bundle.
+    /// Directory of the bundle.
     pub bundle: PathBuf,
-    /// What containerd has for its streams.
+    /// Standard streams, as containerd named them.
     pub streams: Streams,
-    /// Its standard input, if it has one.
+    /// Standard input, if there is one.
     pub stdin: Option<Stdin>,
-    /// The app's process.
+    /// Process id of the app.
     pub pid: i32,
-    /// How it ended, if it has.
+    /// Exit of the app, if it has ended.
     pub exit: Option<Exit>,
-    /// It is being started: that comes before its end, whatever happens first.
+    /// True during `start`. An exit is reported only afterwards, so that events keep their order.
     pub starting: bool,
 }
 
-/// A pod's containers.
+/// Containers of a pod.
 pub struct Pod {
     inner: Mutex<Inner>,
     changed: Condvar,
-    /// Where containerd hears of them.
+    /// Publisher of events to containerd.
     pub events: Events,
 }
 
 #[derive(Default)]
 struct Inner {
     containers: BTreeMap<String, Container>,
-    /// Containers that are being created, by name; whether their standard input has come to its end.
+    /// Containers that are being created, by ID; true if their standard input is closed already.
     creating: BTreeMap<String, bool>,
-    /// Commands that somebody waits for; while there are any, all ends are kept.
+    /// Number of [`ExitWatch`]es; while it is not 0, all exits are kept.
     waiting: usize,
     ended: HashMap<i32, Exit>,
-    /// Counts the children that were made.
-    born: u64,
+    /// Number of children started so far.
+    children: u64,
     over: bool,
 }
 
-/// As long as it lives, the end of no process is forgotten.
-pub struct Attention<'a>(&'a Pod);
+/// Guard that keeps the exits of all processes while it lives.
+pub struct ExitWatch<'a>(&'a Pod);
 
-impl Drop for Attention<'_> {
+impl Drop for ExitWatch<'_> {
     fn drop(&mut self) {
         let mut inner = self.0.inner();
         inner.waiting -= 1;
@@ -82,7 +82,7 @@ impl Drop for Attention<'_> {
     }
 }
 
-/// A container that is being created. Creation is over when it is dropped, whatever came of it.
+/// Guard of a container that is being created. Dropping it ends the creation, successful or not.
 pub struct Creation<'a> {
     pod: &'a Pod,
     id: String,
@@ -95,7 +95,7 @@ impl Drop for Creation<'_> {
 }
 
 impl Pod {
-    /// An empty one, which was made for container `first`.
+    /// Returns a pod without containers; `first` is about to be created.
     pub fn new(events: Events, first: &str) -> Pod {
         let inner = Inner {
             creating: [(first.to_owned(), false)].into(),
@@ -108,7 +108,7 @@ impl Pod {
         }
     }
 
-    /// Nothing can go wrong while it is held.
+    /// Locks the state. No code panics while it holds the lock, so a poisoned one is usable.
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,26 +118,26 @@ impl Pod {
         woken.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the ends of all processes from here on.
-    pub fn attention(&self) -> Attention<'_> {
+    /// Keeps the exits of all processes from now on.
+    pub fn watch_exits(&self) -> ExitWatch<'_> {
         self.inner().waiting += 1;
-        Attention(self)
+        ExitWatch(self)
     }
 
-    /// Runs a command to its end; its exit code, and what it said on the streams that are pipes.
+    /// Runs a command to its end. Returns its exit code, and its output and errors if they are pipes.
     pub fn run(&self, command: &mut Command) -> Result<(u32, String, String)> {
-        let attention = self.attention();
+        let watch = self.watch_exits();
         let mut child = command.spawn().context(|| "execve(\"/proc/self/exe\")")?;
-        self.inner().born += 1;
+        self.inner().children += 1;
         self.changed.notify_all();
-        // These few lines fit into pipes, so that none is waited for in vain.
-        let said = said(&mut child)?;
-        let exit = self.end_of(child.id() as i32);
-        drop(attention);
-        Ok((exit.code, said.0, said.1))
+        // The output is short and fits into a pipe, so reading one after the other cannot block.
+        let output = output(&mut child)?;
+        let exit = self.await_exit(child.id() as i32);
+        drop(watch);
+        Ok((exit.code, output.0, output.1))
     }
 
-    fn end_of(&self, pid: i32) -> Exit {
+    fn await_exit(&self, pid: i32) -> Exit {
         let mut inner = self.inner();
         loop {
             if let Some(exit) = inner.ended.remove(&pid) {
@@ -147,8 +147,8 @@ impl Pod {
         }
     }
 
-    /// Begins to create a container. A client may ask for it, and close its standard input, before it is there.
-    pub fn begin(&self, id: &str) -> Creation<'_> {
+    /// Begins to create a container. Clients may query it and close its standard input before it exists.
+    pub fn begin_creation(&self, id: &str) -> Creation<'_> {
         self.inner().creating.entry(id.to_owned()).or_default();
         Creation {
             pod: self,
@@ -156,15 +156,15 @@ impl Pod {
         }
     }
 
-    /// Whether a container is being created.
+    /// Returns true if a container is being created.
     pub fn is_creating(&self, id: &str) -> bool {
         self.inner().creating.contains_key(id)
     }
 
-    /// Closes a container's standard input, now or as soon as the container is there.
+    /// Closes a container's standard input, now or as soon as the container exists.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// The container does not exist.
     pub fn close_stdin(&self, id: &str) -> Result<()> {
         let mut guard = self.inner();
         let inner = &mut *guard;
@@ -176,13 +176,8 @@ impl Pod {
         Ok(())
     }
 
-    /// Adds a container that was created under `attention`.
-    pub fn add(
-        &self,
-        creation: Creation<'_>,
-        mut container: Container,
-        _attention: &Attention<'_>,
-    ) {
+    /// Adds a container that was created while `_watch` kept all exits.
+    pub fn add(&self, creation: Creation<'_>, mut container: Container, _watch: &ExitWatch<'_>) {
         let id = &creation.id;
         let mut inner = self.inner();
         if inner.creating.get(id) == Some(&true) {
@@ -190,32 +185,32 @@ impl Pod {
         }
         container.exit = inner.ended.remove(&container.pid);
         if let Some(exit) = container.exit {
-            self.tell(id, container.pid, exit);
+            self.send_exit(id, container.pid, exit);
         }
         inner.containers.insert(id.to_owned(), container);
         drop(inner);
         drop(creation);
     }
 
-    /// Does something with a container.
+    /// Calls `act` with a container.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// The container does not exist.
     pub fn with<T>(&self, id: &str, act: impl FnOnce(&mut Container) -> T) -> Result<T> {
         let mut inner = self.inner();
         let container = inner.containers.get_mut(id);
         Ok(act(container.ok_or_else(|| missing(id))?))
     }
 
-    /// Forgets a container; whether there are others.
+    /// Removes a container. Returns true if the pod has others.
     pub fn remove(&self, id: &str) -> bool {
         let mut inner = self.inner();
         inner.containers.remove(id);
         !inner.containers.is_empty()
     }
 
-    /// Begins the start of a container, whose standard input is read from here on; its process.
-    pub fn starts(&self, id: &str) -> Result<i32> {
+    /// Begins the start of a container, and forwards its standard input from now on. Returns its process id.
+    pub fn begin_start(&self, id: &str) -> Result<i32> {
         self.with(id, |container| {
             container.stdin.as_mut().map_or(Ok(()), Stdin::start)?;
             container.starting = true;
@@ -223,21 +218,21 @@ impl Pod {
         })?
     }
 
-    /// Ends the start of a container: `begin` tells of it, then comes the end, if it has ended already.
-    pub fn started(&self, id: &str, begin: impl FnOnce()) -> Result<()> {
+    /// Finishes the start of a container: `begin` reports it; then its exit is reported, if it has ended already.
+    pub fn finish_start(&self, id: &str, begin: impl FnOnce()) -> Result<()> {
         let (pid, exit) = self.with(id, |container| {
             begin();
             container.starting = false;
             (container.pid, container.exit)
         })?;
         if let Some(exit) = exit {
-            self.tell(id, pid, exit);
+            self.send_exit(id, pid, exit);
         }
         self.changed.notify_all();
         Ok(())
     }
 
-    /// Waits for a container's end.
+    /// Waits until a container has ended.
     pub fn await_end(&self, id: &str) -> Result<Exit> {
         let mut inner = self.inner();
         loop {
@@ -249,14 +244,14 @@ impl Pod {
         }
     }
 
-    /// Ends the shim, unless it has containers.
+    /// Requests the end of the shim, unless the pod has containers.
     pub fn shut_down(&self) {
         let mut inner = self.inner();
         inner.over = inner.containers.is_empty();
         self.changed.notify_all();
     }
 
-    /// Waits until it is to end.
+    /// Waits until the end of the shim is requested.
     pub fn await_shutdown(&self) {
         let mut inner = self.inner();
         while !inner.over {
@@ -264,23 +259,23 @@ impl Pod {
         }
     }
 
-    /// Reaps children for ever.
+    /// Reaps children forever.
     pub fn reap(&self) {
         loop {
-            let born = self.inner().born;
+            let children = self.inner().children;
             match waitpid(None::<Pid>, Some(WaitPidFlag::__WALL)) {
                 Ok(WaitStatus::Exited(pid, code)) => self.ended(pid, code),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => self.ended(pid, 128 + signal as i32),
                 Ok(_) | Err(Errno::EINTR) => {}
-                // Whoever has no child has no descendant either: the next one is its own.
-                Err(_) => self.await_birth(born),
+                // Without children there are no descendants, so the next process to reap is started by this one.
+                Err(_) => self.await_child(children),
             }
         }
     }
 
-    fn await_birth(&self, born: u64) {
+    fn await_child(&self, children: u64) {
         let mut inner = self.inner();
-        while inner.born == born {
+        while inner.children == children {
             inner = self.wait(inner);
         }
     }
@@ -299,7 +294,7 @@ impl Pod {
             Some((id, container)) => {
                 container.exit = Some(exit);
                 if !container.starting {
-                    self.tell(id, container.pid, exit);
+                    self.send_exit(id, container.pid, exit);
                 }
             }
             None if inner.waiting > 0 => {
@@ -310,7 +305,7 @@ impl Pod {
         self.changed.notify_all();
     }
 
-    fn tell(&self, id: &str, pid: i32, exit: Exit) {
+    fn send_exit(&self, id: &str, pid: i32, exit: Exit) {
         self.events.send(&TaskExit {
             container_id: id.to_owned(),
             id: id.to_owned(),
@@ -322,10 +317,10 @@ impl Pod {
     }
 }
 
-fn said(child: &mut Child) -> Result<(String, String)> {
+fn output(child: &mut Child) -> Result<(String, String)> {
     fn all(pipe: Option<impl Read>) -> Result<String> {
         let mut text = Vec::new();
-        pipe.map_or(Ok(0), |pipe| pipe.take(MAX_TOLD).read_to_end(&mut text))
+        pipe.map_or(Ok(0), |pipe| pipe.take(MAX_OUTPUT).read_to_end(&mut text))
             .context(|| "read(pipe)")?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
@@ -340,13 +335,13 @@ fn missing(id: &str) -> Error {
 mod tests {
     use super::*;
 
-    /// Nobody listens where its events go.
+    /// Returns a pod whose events go to a socket without a listener.
     fn pod() -> Pod {
         let address = "unix:///nowhere".to_owned();
         Pod::new(Events::new("test", address).unwrap(), "first")
     }
 
-    /// A container, what keeps its standard input's fifo, and what its app reads.
+    /// Returns a container, the directory of its input fifo, and the pipe that its app reads.
     fn container() -> (Container, tempfile::TempDir, std::io::PipeReader) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("stdin");
@@ -367,17 +362,17 @@ mod tests {
     #[test]
     fn a_standard_input_that_is_closed_while_its_container_is_created_is_closed() {
         let pod = pod();
-        // The shim is started for the first container: it may be asked for before it is created.
+        // The shim is started for the first container, so clients may query that before it is created.
         assert!(pod.is_creating("first") && !pod.is_creating("second"));
         pod.close_stdin("first").unwrap();
         for id in ["first", "second"] {
             let (container, _fifo, mut app) = container();
-            let attention = pod.attention();
-            let creation = pod.begin(id);
+            let watch = pod.watch_exits();
+            let creation = pod.begin_creation(id);
             pod.close_stdin(id).unwrap();
-            pod.add(creation, container, &attention);
+            pod.add(creation, container, &watch);
             assert!(!pod.is_creating(id));
-            pod.starts(id).unwrap();
+            pod.begin_start(id).unwrap();
             assert_eq!(app.read(&mut [0]).unwrap(), 0, "{id}");
         }
     }
@@ -386,9 +381,9 @@ mod tests {
     fn a_standard_input_ends_when_it_is_closed() {
         let pod = pod();
         let (container, _fifo, mut app) = container();
-        let attention = pod.attention();
-        pod.add(pod.begin("first"), container, &attention);
-        pod.starts("first").unwrap();
+        let watch = pod.watch_exits();
+        pod.add(pod.begin_creation("first"), container, &watch);
+        pod.begin_start("first").unwrap();
         pod.close_stdin("first").unwrap();
         assert_eq!(app.read(&mut [0]).unwrap(), 0);
         pod.close_stdin("first").unwrap();
@@ -397,7 +392,7 @@ mod tests {
     #[test]
     fn a_container_whose_creation_failed_is_not_there() {
         let pod = pod();
-        drop(pod.begin("first"));
+        drop(pod.begin_creation("first"));
         let error = pod.close_stdin("first").unwrap_err();
         assert!(error.why.ends_with("does not exist"), "{error}");
         assert!(!pod.is_creating("first"));

@@ -1,4 +1,4 @@
-//! imrun's own commands, as a shim calls them.
+//! Calls of imrun's own commands by the shim.
 
 use super::flags::Flags;
 use super::pod::Pod;
@@ -17,21 +17,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-/// Above the runtime state of containerd's namespaces, each of which has its own names.
-const ROOT: &str = "/run/imrun-shim";
-/// What a bundle's commands say goes here.
-const LOG: &str = "imrun.log";
-const PID: &str = "init.pid";
+/// Parent of the runtime state directories, one for each namespace of containerd.
+const STATE_ROOT: &str = "/run/imrun-shim";
+/// Log file of the commands, in the bundle.
+const LOG_FILE: &str = "imrun.log";
+const PID_FILE: &str = "init.pid";
 
-/// What containerd's arguments say about where things are.
+/// Locations from the shim's arguments.
 pub struct Runtime {
-    /// The runtime state of this namespace.
+    /// Runtime state of this namespace.
     pub root: PathBuf,
     namespace: String,
     address: String,
 }
 
-/// The app's standard streams: fifos of containerd's, or nothing.
+/// Standard streams of the app: paths of containerd's fifos, or empty.
 #[derive(Debug, Clone, Default)]
 pub struct Streams {
     /// Standard input.
@@ -43,7 +43,7 @@ pub struct Streams {
 }
 
 impl Runtime {
-    /// That of containerd's namespace.
+    /// Returns the runtime for containerd's namespace in the arguments.
     pub fn new(flags: &Flags) -> Runtime {
         Runtime {
             root: root(&flags.namespace),
@@ -52,9 +52,9 @@ impl Runtime {
         }
     }
 
-    /// The digest that containerd has for a container, whose image is in imrun's store from then on.
+    /// Imports the image of a container into imrun's store. Returns its digest.
     pub fn image(&self, pod: &Pod, id: &str) -> Result<Digest> {
-        let mut command = itself();
+        let mut command = own_program();
         command
             .args([IMAGE, "-namespace", &self.namespace])
             .args(["-address", &self.address, "-id", id])
@@ -64,11 +64,11 @@ impl Runtime {
         let (code, out, err) = pod.run(&mut command)?;
         match code {
             0 => out.trim().parse(),
-            _ => Err(told(&format!("image of {id}"), &err)),
+            _ => Err(reported_error(&format!("image of {id}"), &err)),
         }
     }
 
-    /// Creates a container; its process, and what becomes its standard input.
+    /// Creates a container. Returns the process id of its app, and its standard input.
     pub fn create(
         &self,
         pod: &Pod,
@@ -77,7 +77,7 @@ impl Runtime {
         image: &Digest,
         streams: &Streams,
     ) -> Result<(i32, Option<Stdin>)> {
-        let (log, pid) = (bundle.join(LOG), bundle.join(PID));
+        let (log, pid) = (bundle.join(LOG_FILE), bundle.join(PID_FILE));
         let (stdin, reader) = Stdin::new(&streams.stdin)?.unzip();
         let mut command = imrun(&self.root, &log);
         command
@@ -91,7 +91,7 @@ impl Runtime {
             .stderr(output(&streams.stderr)?);
         let (code, ..) = pod.run(&mut command)?;
         if code != 0 {
-            return Err(last_of(&log).unwrap_or_else(|| ended("create", id, code)));
+            return Err(last_error(&log).unwrap_or_else(|| ended("create", id, code)));
         }
         let text = std::fs::read_to_string(&pid).context(|| format!("read({pid:?})"))?;
         let pid = text
@@ -101,28 +101,28 @@ impl Runtime {
         Ok((pid, stdin))
     }
 
-    /// Forgets a container, and runs its last hooks.
+    /// Deletes a container, which runs its `poststop` hooks.
     pub fn delete(&self, pod: &Pod, id: &str, bundle: &Path) -> Result<()> {
-        let log = bundle.join(LOG);
+        let log = bundle.join(LOG_FILE);
         match pod.run(&mut delete(&self.root, &log, id))? {
             (0, ..) => Ok(()),
-            (code, ..) => Err(last_of(&log).unwrap_or_else(|| ended("delete", id, code))),
+            (code, ..) => Err(last_error(&log).unwrap_or_else(|| ended("delete", id, code))),
         }
     }
 }
 
 fn root(namespace: &str) -> PathBuf {
-    Path::new(ROOT).join(namespace)
+    Path::new(STATE_ROOT).join(namespace)
 }
 
-fn itself() -> Command {
+fn own_program() -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("imrun");
     command
 }
 
 fn imrun(root: &Path, log: &Path) -> Command {
-    let mut command = itself();
+    let mut command = own_program();
     command.arg(IMRUN).arg("--root").arg(root);
     command.arg("--log").arg(log);
     command.args(["--log-format", "json"]);
@@ -137,20 +137,20 @@ fn delete(root: &Path, log: &Path, id: &str) -> Command {
     command
 }
 
-/// The last error in a log of the runtime's.
-fn last_of(log: &Path) -> Option<Error> {
+/// Returns the last error in a log file of the commands.
+fn last_error(log: &Path) -> Option<Error> {
     let text = std::fs::read_to_string(log).ok()?;
     let line: Value = serde_json::from_str(text.lines().last()?).ok()?;
     let (what, why) = line["msg"].as_str()?.split_once(": ")?;
     Some(Error::system(what, why))
 }
 
-/// The error on the standard error of a command.
-fn told(what: &str, text: &str) -> Error {
+/// Parses the error that a command printed to standard error.
+fn reported_error(what: &str, text: &str) -> Error {
     let line = |start| text.lines().find_map(|line| line.strip_prefix(start));
     let error = match line("imrun: ").and_then(|line| line.split_once(": ")) {
         Some((what, why)) => Error::system(what, why),
-        None => Error::system(what, "cannot be found out"),
+        None => Error::system(what, "ended without an error message"),
     };
     match line("hint: ") {
         Some(hint) => error.hint(hint),
@@ -165,7 +165,7 @@ fn ended(command: &str, id: &str, code: u32) -> Error {
     )
 }
 
-/// Cleans up behind a shim that is gone, and prints how its container ended.
+/// Cleans up after a shim that was killed, and prints the exit of its container.
 pub fn clean_up(flags: &Flags) -> Result<()> {
     let bundle = if flags.bundle.as_os_str().is_empty() {
         std::env::current_dir().context(|| "getcwd()")?
@@ -174,9 +174,9 @@ pub fn clean_up(flags: &Flags) -> Result<()> {
     };
     container::delete(&root(&flags.namespace), &flags.id, true)?;
     socket::remove_stale(&bundle)?;
-    let pid = std::fs::read_to_string(bundle.join(PID)).unwrap_or_default();
+    let pid = std::fs::read_to_string(bundle.join(PID_FILE)).unwrap_or_default();
     let response = DeleteResponse {
-        // One that was never created has none.
+        // A container that was never created has no process id.
         pid: pid.trim().parse().unwrap_or(0),
         exit_status: 128 + libc::SIGKILL as u32,
         exited_at: MessageField::some(events::timestamp(SystemTime::now())),
@@ -187,8 +187,8 @@ pub fn clean_up(flags: &Flags) -> Result<()> {
         .map_err(|error| Error::system("write(standard output)", error))
 }
 
-/// Where output goes that is not shipped. Under any other sink whoever reads it sees its end at once,
-/// and nothing of it is stored.
+/// Returns the destination of the app's output under the sink `stdio:`. Under any other sink its reader sees the
+/// end of file at once, and nothing is stored.
 fn output(path: &str) -> Result<Stdio> {
     let shown = std::env::var("IMRUN_SINK").is_ok_and(|sinks| sinks.contains("stdio:"));
     if path.is_empty() {
@@ -204,15 +204,15 @@ fn output(path: &str) -> Result<Stdio> {
     Ok(if shown { writer.into() } else { Stdio::null() })
 }
 
-/// The program or file that a client wants output to go to (containerd's log URIs: `binary://`, `file://`), without
-/// its parameters, which may be secret.
+/// Returns the logger that a client asks for (containerd's log URIs: `binary://`, `file://`), without its
+/// parameters, which may be secret.
 fn logger(path: &str) -> Option<&str> {
     let uri = path.split('?').next().unwrap_or_default();
     uri.contains("://").then_some(uri)
 }
 
-/// Output has one way out of a container. Where that is a sink, the logger gets nothing; where the caller is to see
-/// the output, it would see nothing.
+/// Refuses a logger under the sink `stdio:`, where output would be lost. Under another sink, it warns: output goes
+/// to the sink, and the logger gets nothing.
 fn refuse_logger(logger: &str, shown: bool) -> Result<()> {
     let why =
         "a container's output goes to the sink: imrun starts no logger and writes no log file";
@@ -224,7 +224,7 @@ fn refuse_logger(logger: &str, shown: bool) -> Result<()> {
     Ok(())
 }
 
-/// Open for both, it waits for nobody.
+/// Opens a fifo for reading and writing, which never blocks.
 pub(super) fn fifo(path: &str) -> Result<File> {
     use std::os::unix::fs::FileTypeExt;
     let open = OpenOptions::new()

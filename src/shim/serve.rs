@@ -1,4 +1,4 @@
-//! The shim's own life: the server, the reaper, the end.
+//! The shim as a server: sockets, the reaper, shutdown.
 
 use super::events::Events;
 use super::flags::Flags;
@@ -15,8 +15,8 @@ use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the last events may take.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// Time limit for publishing the last events.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves a pod until containerd ends it.
 pub fn serve(flags: Flags) -> Result<()> {
@@ -42,6 +42,6 @@ pub fn serve(flags: Flags) -> Result<()> {
         .register_service(create_task(Arc::new(service)));
     server.start().map_err(failed)?;
     pod.await_shutdown();
-    pod.events.flush(FAREWELL);
+    pod.events.flush(FLUSH_TIMEOUT);
     socket::remove(&flags.socket)
 }

@@ -1,4 +1,4 @@
-//! `start`: finds the shim of a pod, or leaves one behind.
+//! The action `start`: finds the shim of a pod, or starts it.
 
 use super::flags::Flags;
 use crate::base::digest::Digest;
@@ -16,14 +16,14 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where all shims of a host have their sockets (containerd, pkg/shim, socketRoot).
+/// Directory of all shims' sockets (containerd, pkg/shim, socketRoot).
 const SOCKETS: &str = "/run/containerd/s";
-/// The annotation that the containers of a pod share.
+/// Annotation with the pod's ID, which its containers share.
 const SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
-/// The file of a bundle that containerd finds the shim by when it was restarted.
+/// File in the bundle with the shim's address. containerd reads it after a restart.
 const ADDRESS: &str = "address";
 
-/// Prints the address of the pod's shim, which serves from then on.
+/// Starts the pod's shim, unless it runs, and prints its address.
 pub fn start(flags: &Flags) -> Result<()> {
     // The working directory is the bundle.
     let group = sandbox(Path::new("config.json"))?.unwrap_or_else(|| flags.id.clone());
@@ -31,7 +31,7 @@ pub fn start(flags: &Flags) -> Result<()> {
     umask(Mode::from_bits_truncate(0o077));
     std::fs::create_dir_all(SOCKETS).context(|| format!("mkdir({SOCKETS:?})"))?;
     if let Some(listener) = bind(&socket)?
-        && let Err(error) = leave_behind(flags, &socket, listener)
+        && let Err(error) = spawn_shim(flags, &socket, listener)
     {
         return remove(&socket).and(Err(error));
     }
@@ -42,7 +42,7 @@ pub fn start(flags: &Flags) -> Result<()> {
         .context(|| "write(standard output)")
 }
 
-/// The pod's name in a bundle, where it has one.
+/// Returns the pod's ID from a bundle, if it has one.
 fn sandbox(config: &Path) -> Result<Option<String>> {
     let bytes = files::read(config, MAX_CONFIG)?;
     let document = json::parse("config.json", &bytes)?;
@@ -53,7 +53,7 @@ fn sandbox(config: &Path) -> Result<Option<String>> {
         .and_then(|mut annotations| annotations.remove(SANDBOX)))
 }
 
-/// Paths of sockets are short; what names a pod is not.
+/// Returns the socket of a pod's shim. Its name is a hash, because paths of sockets must be short.
 fn socket_of(flags: &Flags, group: &str) -> PathBuf {
     let Flags {
         address, namespace, ..
@@ -62,7 +62,7 @@ fn socket_of(flags: &Flags, group: &str) -> PathBuf {
     Path::new(SOCKETS).join(Digest::sha256(name.as_bytes()).hex())
 }
 
-/// Takes the socket; None where another shim serves it.
+/// Binds the socket; `None` if another shim serves it.
 fn bind(socket: &Path) -> Result<Option<UnixListener>> {
     match UnixListener::bind(socket) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {}
@@ -80,7 +80,7 @@ fn serves(socket: &Path) -> bool {
     UnixStream::connect(socket).is_ok()
 }
 
-/// Removes a socket that may be gone.
+/// Removes a socket, if it exists.
 pub fn remove(socket: &Path) -> Result<()> {
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -90,7 +90,7 @@ pub fn remove(socket: &Path) -> Result<()> {
     }
 }
 
-/// Removes the socket that a bundle names, if nobody serves it.
+/// Removes the socket that a bundle names, if no shim serves it.
 pub fn remove_stale(bundle: &Path) -> Result<()> {
     let file = bundle.join(ADDRESS);
     let address = match std::fs::read_to_string(&file) {
@@ -103,8 +103,8 @@ pub fn remove_stale(bundle: &Path) -> Result<()> {
     }
 }
 
-/// The shim gets the listening socket as its standard input.
-fn leave_behind(flags: &Flags, socket: &Path, listener: UnixListener) -> Result<()> {
+/// Starts the shim, with the listening socket as its standard input.
+fn spawn_shim(flags: &Flags, socket: &Path, listener: UnixListener) -> Result<()> {
     let mut shim = Command::new("/proc/self/exe");
     shim.arg0("containerd-shim-imrun-v1")
         .args(["-namespace", &flags.namespace, "-id", &flags.id])
@@ -120,7 +120,7 @@ fn leave_behind(flags: &Flags, socket: &Path, listener: UnixListener) -> Result<
         .context(|| "execve(\"/proc/self/exe\")")
 }
 
-/// The fifo of a bundle that containerd reads shims' messages from. Without a reader there are none.
+/// Opens the bundle's fifo from which containerd reads the shim's log; /dev/null without a reader.
 fn log() -> Result<Stdio> {
     let open = OpenOptions::new()
         .write(true)
@@ -138,13 +138,13 @@ fn is_fifo(file: &File) -> Result<bool> {
     Ok(metadata.file_type().is_fifo())
 }
 
-/// What a shim was started with.
+/// Returns the listening socket that the shim got as its standard input.
 pub fn listener() -> Result<OwnedFd> {
     let listener =
         crate::base::sys::process::inherited(0).context(|| "fcntl(0, F_DUPFD_CLOEXEC)")?;
     let status = nix::sys::stat::fstat(&listener).context(|| "fstat(0)")?;
     if status.st_mode & libc::S_IFMT != libc::S_IFSOCK {
-        return Err(Error::usage("standard input", "is no socket")
+        return Err(Error::usage("standard input", "is not a socket")
             .hint("containerd starts this program: docs/containerd.md"));
     }
     let null = File::open("/dev/null").context(|| "open(\"/dev/null\")")?;

@@ -1,8 +1,8 @@
-//! The standard input of a container: a fifo of containerd's.
+//! Standard input of a container, from a fifo of containerd.
 //!
-//! A client that has no more to say calls CloseIO, but clients know the call's target only when Create has returned.
-//! So nobody reads the fifo before the container is started: until then a client's first write waits, and with it the
-//! end of what it has to say. From then on a thread copies what the fifo gives into the pipe that the app reads.
+//! A client calls CloseIO at the end of its input, but it can do so only after Create has returned. So the shim does
+//! not read the fifo before the container is started: until then a client's first write blocks, and its CloseIO comes
+//! later. From then on a thread copies the fifo into the pipe that the app reads.
 
 use super::runtime::fifo;
 use crate::base::error::{Context, Error, Result};
@@ -11,23 +11,23 @@ use std::io::{PipeReader, PipeWriter};
 use std::os::unix::fs::FileTypeExt;
 use std::thread;
 
-/// Bytes of the copying thread's stack.
+/// Stack size of the copying thread, in bytes.
 const STACK: usize = 64 << 10;
 
-/// The standard input of a container. It ends for the app when no client has the fifo open, and it was closed here
-/// or dropped.
+/// Standard input of a container. The app sees its end when this is closed or dropped and no client has the fifo
+/// open.
 #[derive(Debug)]
 pub struct Stdin {
     path: String,
-    /// Until the container is started.
+    /// Write end of the app's pipe, until the container is started.
     pipe: Option<PipeWriter>,
-    /// Keeps the fifo open while no client does.
+    /// Write end of the fifo, which keeps it open between clients.
     writer: Option<File>,
     closed: bool,
 }
 
 impl Stdin {
-    /// The standard input that comes from a fifo, and what the app reads; None where there is no fifo.
+    /// Returns the standard input from a fifo, and the pipe that the app reads. `None` without a fifo.
     pub fn new(path: &str) -> Result<Option<(Stdin, PipeReader)>> {
         if path.is_empty() {
             return Ok(None);
@@ -49,13 +49,13 @@ impl Stdin {
         Ok(Some((stdin, reader)))
     }
 
-    /// Copies from here on what clients write.
+    /// Starts to copy input from clients.
     pub fn start(&mut self) -> Result<()> {
         let Some(mut pipe) = self.pipe.take() else {
             return Ok(());
         };
         let path = &self.path;
-        // With both ends open, neither of the others waits.
+        // With both ends open here, neither end blocks.
         let both = fifo(path)?;
         let end =
             |options: &mut OpenOptions| options.open(path).context(|| format!("open({path:?})"));
@@ -65,7 +65,7 @@ impl Stdin {
         }
         drop(both);
         let copy = move || match std::io::copy(&mut reader, &mut pipe) {
-            // The app reads no more.
+            // The app has closed its standard input.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
             Err(error) => log::warn!(
                 "copy(standard input): {}",
@@ -79,7 +79,7 @@ impl Stdin {
         thread.spawn(copy).map(drop).context(|| "clone(thread)")
     }
 
-    /// Keeps it open no longer.
+    /// Closes the input once no client has the fifo open.
     pub fn close(&mut self) {
         self.closed = true;
         self.writer = None;
@@ -100,7 +100,7 @@ mod tests {
         (dir, path)
     }
 
-    /// A client that writes one text and is gone.
+    /// Starts a client that writes one text and ends.
     fn client(path: &std::path::Path, text: &'static str) -> thread::JoinHandle<()> {
         let path = path.to_owned();
         thread::spawn(move || {
@@ -117,7 +117,7 @@ mod tests {
         assert!(!first.is_finished(), "nobody reads yet");
         stdin.start().unwrap();
         first.join().unwrap();
-        // Between two clients it stays open.
+        // The input stays open between two clients.
         client(&path, "two").join().unwrap();
         stdin.close();
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! containerd's task API (version 2): what each call does.
+//! Implementation of containerd's task API (version 2).
 
 use super::events;
 use super::metrics;
@@ -7,7 +7,7 @@ use super::pod::{Container, Pod};
 use super::runtime::{Runtime, Streams};
 use crate::base::error::{Error, Reason, Result};
 use crate::oci::container::{freeze, kill, processes, start};
-use crate::oci::state::Place;
+use crate::oci::state::ContainerDir;
 use containerd_shim_protos::Task;
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::events::task::{
@@ -19,7 +19,7 @@ use containerd_shim_protos::ttrpc::{self, Code, TtrpcContext};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What the calls act on.
+/// The task service of a pod.
 pub struct Service {
     pod: Arc<Pod>,
     runtime: Runtime,
@@ -28,7 +28,7 @@ pub struct Service {
 
 type Answer<T> = ttrpc::Result<T>;
 
-/// An error as containerd shows it.
+/// Converts an error to a ttrpc status.
 fn refusal(error: Error) -> ttrpc::Error {
     let code = match error.reason {
         Reason::Usage if error.why.ends_with("does not exist") => Code::NOT_FOUND,
@@ -42,16 +42,16 @@ fn refusal(error: Error) -> ttrpc::Error {
     get_rpc_status(code, text)
 }
 
-/// What imrun never does.
-fn never<T>(what: &str, why: &str) -> Answer<T> {
+/// Refuses a call that imrun does not implement.
+fn refuse<T>(what: &str, why: &str) -> Answer<T> {
     Err(get_rpc_status(
         Code::UNIMPLEMENTED,
         format!("{what}: {why}"),
     ))
 }
 
-/// There are no processes but the container's own.
-fn no_exec(exec_id: &str) -> Result<()> {
+/// Refuses an exec ID: a container has no processes besides its own.
+fn require_init(exec_id: &str) -> Result<()> {
     match exec_id {
         "" => Ok(()),
         _ => Err(Error::usage(
@@ -62,7 +62,7 @@ fn no_exec(exec_id: &str) -> Result<()> {
 }
 
 impl Service {
-    /// Acts on a pod.
+    /// Returns the service of a pod.
     pub fn new(pod: Arc<Pod>, runtime: Runtime, watch: Watch) -> Service {
         Service {
             pod,
@@ -73,10 +73,10 @@ impl Service {
 
     fn create_container(&self, request: &CreateTaskRequest) -> Result<i32> {
         let (id, bundle) = (&request.id, PathBuf::from(&request.bundle));
-        let creation = self.pod.begin(id);
+        let creation = self.pod.begin_creation(id);
         check(request)?;
-        let attention = self.pod.attention();
-        // What containerd has unpacked for it (request.rootfs) is never mounted.
+        let watch = self.pod.watch_exits();
+        // request.rootfs, which containerd has unpacked, is never mounted.
         let image = self.runtime.image(&self.pod, id)?;
         let streams = Streams {
             stdin: request.stdin.clone(),
@@ -95,12 +95,12 @@ impl Service {
             exit: None,
             starting: false,
         };
-        self.pod.add(creation, container, &attention);
+        self.pod.add(creation, container, &watch);
         Ok(pid)
     }
 
     fn start_container(&self, id: &str) -> Result<i32> {
-        let pid = self.pod.starts(id)?;
+        let pid = self.pod.begin_start(id)?;
         let started = start(&self.runtime.root, id);
         let begin = || {
             if started.is_ok() {
@@ -111,7 +111,7 @@ impl Service {
                 });
             }
         };
-        self.pod.started(id, begin)?;
+        self.pod.finish_start(id, begin)?;
         started?;
         self.watch.add(id, &self.cgroup(id)?);
         Ok(pid)
@@ -122,10 +122,10 @@ impl Service {
         let status = self.state_of(id)?.status.enum_value();
         if matches!(status, Ok(Status::RUNNING | Status::PAUSED)) {
             let error = Error::policy(format_args!("container {id:?}"), "is running");
-            return Err(error.hint("it is killed first"));
+            return Err(error.hint("kill it first"));
         }
         self.runtime.delete(&self.pod, id, &bundle)?;
-        // It has ended by now, but may not be reaped yet.
+        // The process has ended, but may not be reaped yet.
         let exit = self.pod.await_end(id)?;
         let pid = self.pod.with(id, |container| container.pid as u32)?;
         let exited_at = MessageField::some(events::timestamp(exit.at));
@@ -147,7 +147,7 @@ impl Service {
 
     fn state_of(&self, id: &str) -> Result<StateResponse> {
         if self.pod.is_creating(id) {
-            // Who closes its standard input asks for it first.
+            // A client that closes standard input queries the state first.
             return Ok(StateResponse {
                 id: id.to_owned(),
                 status: EnumOrUnknown::new(Status::CREATED),
@@ -155,7 +155,7 @@ impl Service {
             });
         }
         let phase = || {
-            let place = Place::of(&self.runtime.root, id)?;
+            let place = ContainerDir::of(&self.runtime.root, id)?;
             place.phase(&place.read()?)
         };
         self.pod.with(id, |container| {
@@ -181,7 +181,7 @@ impl Service {
     }
 
     fn signal(&self, request: &KillRequest) -> Result<()> {
-        no_exec(&request.exec_id)?;
+        require_init(&request.exec_id)?;
         let ended = self.pod.with(&request.id, |container| container.exit)?;
         if ended.is_some() && !request.all {
             return Err(Error::usage(
@@ -193,15 +193,15 @@ impl Service {
         kill(&self.runtime.root, &request.id, signal, request.all)
     }
 
-    /// Where a container's cgroup is.
+    /// Returns the directory of a container's cgroup.
     fn cgroup(&self, id: &str) -> Result<PathBuf> {
-        let known = Place::of(&self.runtime.root, id)?.read()?;
+        let known = ContainerDir::of(&self.runtime.root, id)?.read()?;
         let none = || Error::usage(format_args!("container {id:?}"), "has no cgroup yet");
         Ok(crate::runtime::cgroup::hierarchy()?.join(known.cgroup.ok_or_else(none)?.place))
     }
 }
 
-/// What a container cannot have.
+/// Refuses requests for terminals and checkpoints.
 fn check(request: &CreateTaskRequest) -> Result<()> {
     if request.terminal {
         return Err(Error::policy("terminal", "a container has no terminal")
@@ -250,7 +250,7 @@ impl Task for Service {
     }
 
     fn start(&self, _: &TtrpcContext, request: StartRequest) -> Answer<StartResponse> {
-        no_exec(&request.exec_id).map_err(refusal)?;
+        require_init(&request.exec_id).map_err(refusal)?;
         let pid = self.start_container(&request.id).map_err(refusal)?;
         Ok(StartResponse {
             pid: pid as u32,
@@ -259,17 +259,17 @@ impl Task for Service {
     }
 
     fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Answer<DeleteResponse> {
-        no_exec(&request.exec_id).map_err(refusal)?;
+        require_init(&request.exec_id).map_err(refusal)?;
         self.delete_container(&request.id).map_err(refusal)
     }
 
     fn state(&self, _: &TtrpcContext, request: StateRequest) -> Answer<StateResponse> {
-        no_exec(&request.exec_id).map_err(refusal)?;
+        require_init(&request.exec_id).map_err(refusal)?;
         self.state_of(&request.id).map_err(refusal)
     }
 
     fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> Answer<WaitResponse> {
-        no_exec(&request.exec_id).map_err(refusal)?;
+        require_init(&request.exec_id).map_err(refusal)?;
         let exit = self.pod.await_end(&request.id).map_err(refusal)?;
         Ok(WaitResponse {
             exit_status: exit.code,
@@ -286,8 +286,8 @@ impl Task for Service {
     fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Answer<PidsResponse> {
         let mut pids = processes(&self.runtime.root, &request.id).map_err(refusal)?;
         if pids.is_empty() {
-            // Restarted, containerd takes a shim without processes for one that never had a task, and
-            // would not ask how this one ended (core/runtime/v2/shim_load.go).
+            // After a restart containerd assumes that a shim without processes never had a task, and would not query
+            // the exit of this one (core/runtime/v2/shim_load.go).
             let ended = self.pod.with(&request.id, |container| container.pid);
             pids.push(ended.map_err(refusal)?);
         }
@@ -335,7 +335,7 @@ impl Task for Service {
     }
 
     fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> Answer<ConnectResponse> {
-        // The first call comes before there is a container.
+        // The first call comes before a container exists.
         let pid = self.pod.with(&request.id, |container| container.pid);
         Ok(ConnectResponse {
             shim_pid: std::process::id(),
@@ -351,21 +351,21 @@ impl Task for Service {
     }
 
     fn exec(&self, _: &TtrpcContext, _: ExecProcessRequest) -> Answer<Empty> {
-        never("exec", "a running container is never entered")
+        refuse("exec", "a running container is never entered")
     }
 
     fn resize_pty(&self, _: &TtrpcContext, _: ResizePtyRequest) -> Answer<Empty> {
-        never("resize", "a container has no terminal")
+        refuse("resize", "a container has no terminal")
     }
 
     fn update(&self, _: &TtrpcContext, _: UpdateTaskRequest) -> Answer<Empty> {
-        never(
+        refuse(
             "update",
             "a container's limits are those of its launch record",
         )
     }
 
     fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> Answer<Empty> {
-        never("checkpoint", "a container lives and dies with its imrun")
+        refuse("checkpoint", "a container lives and dies with its imrun")
     }
 }

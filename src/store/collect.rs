@@ -5,6 +5,7 @@ use super::image::Image;
 use super::refs::Meanings;
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Result};
+use crate::base::files;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -109,7 +110,7 @@ impl Store {
 
 fn remove_all_but(needed: &BTreeSet<PathBuf>, directory: &Path, dry_run: bool) -> Result<u64> {
     let mut freed = 0;
-    for name in super::file_names(directory)? {
+    for name in files::names_if_there(directory)? {
         let path = directory.join(name);
         if needed.contains(&path) {
             continue;

@@ -302,20 +302,6 @@ impl Read for At<'_> {
     }
 }
 
-/// The names of what is in a directory; none when it is not there.
-fn file_names(directory: &Path) -> Result<Vec<String>> {
-    let list = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        list => list.context(|| format!("readdir({directory:?})"))?,
-    };
-    let mut names = Vec::new();
-    for entry in list {
-        let entry = entry.context(|| format!("readdir({directory:?})"))?;
-        names.push(entry.file_name().to_string_lossy().into_owned());
-    }
-    Ok(names)
-}
-
 /// All bytes of a document, or an error when there are more than a document has.
 fn read_document(what: &str, reader: impl Read) -> Result<Vec<u8>> {
     let limit = crate::image::manifest::MAX_DOCUMENT as u64;

@@ -202,7 +202,7 @@ impl Store {
     pub(super) fn collect_unpacked(&self, trees: &BTreeSet<String>, dry_run: bool) -> Result<u64> {
         let roots = self.path.join(DIRECTORY);
         let mut freed = 0;
-        for name in super::file_names(&roots)? {
+        for name in files::names_if_there(&roots)? {
             let tree = name.split('.').next().unwrap_or_default();
             let path = roots.join(&name);
             if !trees.contains(tree) {

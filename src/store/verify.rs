@@ -5,6 +5,7 @@ use super::image::Image;
 use super::refs::{Change, Log};
 use crate::base::digest::{Algorithm, Digest};
 use crate::base::error::{Context, Error, Result};
+use crate::base::files;
 use std::collections::BTreeSet;
 
 /// One object that was verified, and what is wrong with it.
@@ -135,7 +136,7 @@ impl Store {
         let mut digests = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             let directory = self.path.join("blobs").join(algorithm.name());
-            for name in super::file_names(&directory)? {
+            for name in files::names_if_there(&directory)? {
                 // What a killed writer left beside a name has none of its own: `gc` frees it.
                 digests.extend(format!("{}:{name}", algorithm.name()).parse::<Digest>());
             }

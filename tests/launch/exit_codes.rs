@@ -99,7 +99,7 @@ fn a_wrong_option_is_125_in_one_line() {
     host.launch()
         .options(["--stop-timeout", "5"])
         .run()
-        .refused("imrun: duration \"5\": is not like");
+        .refused("imrun: duration \"5\": expected a number with a unit");
     host.launch()
         .options(["--on-stall", "wait"])
         .run()

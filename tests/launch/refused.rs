@@ -58,7 +58,7 @@ fn an_apps_own_options_are_not_imruns() {
     let refused = host.launch().options(["--rm"]).run();
     refused
         .refused("imrun: --rm: nothing of a container is left behind")
-        .hints("leave it out");
+        .hints("omit it");
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn what_a_name_never_meant_or_what_is_gone_is_refused() {
     let [first, _] = two(&host, &served);
     host.imrun(["gc", "--keep", "1"]).exits(0);
     imrun(&host, &["rollback", &name], &[])
-        .refused("is not in the store any more")
+        .refused("is no longer in the store")
         .hints(&first);
 }
 

@@ -96,14 +96,14 @@ fn a_store_that_others_could_read_is_closed_and_one_line_says_so() {
         let first = host.imrun(args).exits(0);
         let lines: Vec<_> = first.err.lines().collect();
         assert_eq!(lines.len(), 1, "{first:?}");
-        assert!(lines[0].contains("others could reach"), "{first:?}");
+        assert!(lines[0].contains("others could access"), "{first:?}");
         assert!(lines[0].contains(store.to_str().unwrap()), "{first:?}");
         assert_eq!(others_reach(&store), Vec::<String>::new());
         assert_eq!(host.imrun(args).exits(0).err, "");
     }
     open_to_all(&store);
     let launched = host.launch().app(["true"]).run().exits(0);
-    assert!(launched.err.contains("others could reach"), "{launched:?}");
+    assert!(launched.err.contains("others could access"), "{launched:?}");
     assert_eq!(others_reach(&store), Vec::<String>::new());
     open_to_all(&host.path("root"));
     host.imrun(["ps"]).exits(0);

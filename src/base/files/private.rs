@@ -1,4 +1,4 @@
-//! imrun's own files and directories: nobody but their owner gets at them.
+//! imrun's own files and directories, which only their owner can access.
 
 use super::write::try_create;
 use super::{DIRECTORY, PRIVATE};
@@ -12,18 +12,33 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// What a mode gives to others than the owner.
+/// Mode bits of the group and of others.
 const OTHERS: u32 = 0o077;
 
-/// Makes a directory, and those that are missing above it, for their owner alone. One that is there stays as it is.
+/// Makes a directory with its missing parents, mode 0700. An existing one keeps its mode.
 pub fn make_directory(path: &Path) -> Result<()> {
     try_make_directory(path).context(|| format!("mkdir({path:?})"))
 }
 
+/// Makes a directory with mode 0700. Returns false if the path exists.
+pub fn create_directory(path: &Path) -> Result<bool> {
+    match try_create_directory(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        created => created
+            .context(|| format!("mkdir({path:?})"))
+            .map(|()| true),
+    }
+}
+
+fn try_create_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(DIRECTORY).create(path)?;
+    // The umask may have removed permissions of the owner.
+    Handle::open(path, OFlag::O_NOFOLLOW)?.set_mode(DIRECTORY)
+}
+
 fn try_make_directory(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(DIRECTORY).create(path) {
-        // The umask may have taken the owner's rights away.
-        Ok(()) => Handle::open(path, OFlag::O_NOFOLLOW)?.set_mode(DIRECTORY),
+    match try_create_directory(path) {
+        Ok(()) => Ok(()),
         Err(_) if path.is_dir() => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => {
@@ -36,7 +51,7 @@ fn try_make_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a file for reading and appending, made for its owner alone where it is not there.
+/// Opens a file for reading and appending. Creates it with mode 0600 if it does not exist.
 pub fn open_private(path: &Path) -> Result<File> {
     let open = || {
         OpenOptions::new()
@@ -55,12 +70,12 @@ pub fn open_private(path: &Path) -> Result<File> {
     opened.context(|| format!("open({path:?}, O_CREAT)"))
 }
 
-/// Closes a directory of this user's to all others, with what is in it, and says so in one line; nothing to do
-/// where it is closed. `depth` says how far down what has that name is closed too; None: it is not imrun's.
-/// A directory with such things in it is not imrun's alone: only imrun's part is closed.
+/// Removes the permissions of others from a directory of this user and its content, and logs it in one line.
+/// `depth` returns how many levels of an entry belong to imrun; `None` if the entry does not. A directory with
+/// foreign entries keeps its mode: only imrun's entries are closed.
 ///
 /// # Errors
-/// It cannot be closed, for example on a read-only medium.
+/// The mode cannot be changed, for example on a read-only medium.
 pub fn close_to_others(directory: &Path, depth: fn(&str) -> Option<u32>) -> Result<()> {
     let what = || format!("chmod({directory:?}, {DIRECTORY:o})");
     let top = match Handle::open(directory, OFlag::empty()) {
@@ -73,7 +88,7 @@ pub fn close_to_others(directory: &Path, depth: fn(&str) -> Option<u32>) -> Resu
     let entries = top.entries().context(what)?;
     let depths = entries.iter().map(|(name, _)| depth(name));
     let mut closed = false;
-    // An empty one may be anybody's.
+    // An empty directory may belong to another program.
     if !entries.is_empty() && depths.clone().all(|depth| depth.is_some()) {
         closed = top.close().context(what)?;
     }
@@ -85,13 +100,13 @@ pub fn close_to_others(directory: &Path, depth: fn(&str) -> Option<u32>) -> Resu
     if closed {
         let mode = top.metadata.mode() & 0o777;
         log::warn!(
-            "{directory:?}: others could reach what is in it (mode {mode:04o}): they no longer can"
+            "{directory:?}: others could access its content (mode {mode:04o}): permissions of others removed"
         );
     }
     Ok(())
 }
 
-/// Whether anything was closed.
+/// Removes the permissions of others down to `depth`. Returns true if anything changed.
 fn close_tree(path: &Path, depth: u32) -> io::Result<bool> {
     let handle = match Handle::open(path, OFlag::O_NOFOLLOW) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -106,7 +121,7 @@ fn close_tree(path: &Path, depth: u32) -> io::Result<bool> {
     Ok(closed)
 }
 
-/// An inode, whatever becomes of its name.
+/// Reference to an inode that stays valid when its name changes.
 struct Handle {
     file: File,
     metadata: Metadata,
@@ -120,7 +135,7 @@ impl Handle {
         Ok(Handle { file, metadata })
     }
 
-    /// Where it can be reached without its name.
+    /// Returns a path to the inode that does not contain its name.
     fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
@@ -133,7 +148,7 @@ impl Handle {
         std::fs::set_permissions(self.path(), Permissions::from_mode(mode))
     }
 
-    /// Takes the others' rights; false where there was nothing to take.
+    /// Removes the permissions of others. Returns false if there were none.
     fn close(&self) -> io::Result<bool> {
         let mode = match &self.metadata {
             _ if !self.is_open_to_others() => return Ok(false),
@@ -144,7 +159,7 @@ impl Handle {
         self.set_mode(mode).map(|()| true)
     }
 
-    /// Names and paths of what a directory holds.
+    /// Returns names and paths of a directory's entries.
     fn entries(&self) -> io::Result<Vec<(String, PathBuf)>> {
         let entries = std::fs::read_dir(self.path())?;
         let named = entries.map(|entry| {
@@ -179,7 +194,7 @@ mod tests {
         }
     }
 
-    /// A directory as an imrun made it that followed the umask.
+    /// Returns a directory as an older imrun made it, whose modes followed the umask.
     fn open_to_all() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let top = dir.path().join("store");
@@ -207,7 +222,7 @@ mod tests {
             ("blobs/deep", 0o700),
             ("blobs/deep/two", 0o644),
             ("roots", 0o700),
-            // The image says what these are.
+            // The image defines the modes of these.
             ("roots/image", 0o755),
             ("roots/image/file", 0o644),
             ("log", 0o600),

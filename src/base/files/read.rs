@@ -1,4 +1,4 @@
-//! Reads files whose names come from somebody else.
+//! Bounded reads of files whose names come from outside.
 
 use crate::base::error::{Context, Error, Result};
 use nix::errno::Errno;
@@ -8,17 +8,16 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Reads all of a file that the caller named. A pipe is waited for, so signals must not be blocked: they end the
-/// wait.
+/// Reads a file that the caller named. Reading a pipe blocks, so signals must not be blocked: they end the wait.
 ///
 /// # Errors
-/// A directory; a file of more than `limit` bytes.
+/// The file is a directory, or larger than `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = File::open(path).context(|| format!("open({path:?})"))?;
     bounded(path, file, limit)
 }
 
-/// Reads a file as [`read`] does; `None` where there is none.
+/// Reads a file as [`read`] does; `None` if it does not exist.
 pub fn read_if_there(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     match File::open(path) {
         Ok(file) => bounded(path, file, limit).map(Some),
@@ -29,10 +28,10 @@ pub fn read_if_there(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Reads all of a regular file. It waits for nobody, so signals may be blocked.
+/// Reads a regular file. It never blocks, so signals may be blocked.
 ///
 /// # Errors
-/// Anything but a regular file; one of more than `limit` bytes.
+/// The file is not regular, or larger than `limit` bytes.
 pub fn read_regular(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = File::options()
         .read(true)
@@ -65,8 +64,8 @@ fn bounded(path: &Path, file: File, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a file by `open`, which gets flags to add, so that reading it leaves its access time alone. Only an owner
-/// can ask for that: another user's file is opened without.
+/// Opens a file by `open`, which gets additional flags, so that reading does not change its access time. Only the
+/// owner may do so: a file of another user is opened without.
 pub fn quietly<T>(open: impl Fn(OFlag) -> nix::Result<T>) -> nix::Result<T> {
     match open(OFlag::O_NOATIME) {
         Err(Errno::EPERM) => open(OFlag::empty()),
@@ -143,7 +142,7 @@ mod tests {
     fn reading_quietly_leaves_the_access_time_alone() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "bytes").unwrap();
-        // Older than the last change: a read would be noted even under relatime.
+        // Older than the last change: a read would update it even under relatime.
         let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1);
         let times = std::fs::FileTimes::new().set_accessed(long_ago);
         file.as_file().set_times(times).unwrap();

@@ -1,4 +1,4 @@
-//! Removes directories, and nothing of what is mounted in them.
+//! Removal of directories, which never crosses into a mount.
 
 use crate::base::error::{Context, Result};
 use nix::dir::Dir;
@@ -15,10 +15,10 @@ const READ: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_CLOEXEC);
 
-/// Removes a directory with all that is in it; nothing to do where it is not there.
+/// Removes a directory with its content, if it exists.
 ///
 /// # Errors
-/// Something is mounted over it, or over something in it: what is mounted belongs to somebody else, and stays.
+/// A file system is mounted on it or inside it. Mounted content is never removed.
 pub fn remove_tree(path: &Path) -> Result<()> {
     match try_remove(path) {
         Err(Errno::ENOENT) => Ok(()),
@@ -54,7 +54,7 @@ fn remove(parent: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
             continue;
         }
         match remove(directory.as_fd(), &name) {
-            // Somebody else removes the same.
+            // Another process removes the same directory.
             Err(Errno::ENOENT) => {}
             removed => removed?,
         }
@@ -93,7 +93,7 @@ mod tests {
             fs::create_dir(path).unwrap();
         }
         fs::write(other.join("file"), "").unwrap();
-        // Mounts are this thread's alone.
+        // Mounts are visible to this thread only.
         let thread = std::thread::spawn(move || {
             if let Err(errno) = unshare(CloneFlags::CLONE_NEWNS) {
                 return println!("skipped: {errno}");

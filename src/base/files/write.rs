@@ -1,4 +1,4 @@
-//! Writes files for others, and through no symbolic link.
+//! Writes of files for callers, which never follow a symbolic link.
 
 use super::PRIVATE;
 use crate::base::error::{Context, Error, Result};
@@ -8,11 +8,10 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Writes a file whole, in place of the one of that name: who reads it sees all of it or none. A symbolic link is
-/// replaced, and what it leads to is left alone.
+/// Replaces a file atomically: readers see the old or the new content. A symbolic link is replaced, not followed.
 ///
 /// # Errors
-/// The name leads to something that is not a regular file, such as a device.
+/// The existing file is not regular, for example a device.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
         return Err(Error::usage(
@@ -28,7 +27,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
             std::fs::rename(&beside, path).context(|| format!("rename({beside:?}, {path:?})"))
         });
     if written.is_err() {
-        // The first error is the one to tell.
+        // The first error is the one to report.
         return std::fs::remove_file(&beside)
             .context(|| format!("unlink({beside:?})"))
             .and(written);
@@ -36,14 +35,14 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     written
 }
 
-/// Makes a file with a name of its own in the directory of `path`.
+/// Creates a file with a unique name in the directory of `path`.
 fn create_beside(path: &Path, mode: u32) -> Result<(PathBuf, File)> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let beside = path.with_file_name(format!(".imrun-{}-{number}", std::process::id()));
         match try_create(&beside, mode) {
-            // Left by a killed process that had the same number, or put there by somebody else.
+            // The name is taken: by a killed process of the same id, or by another program.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             created => {
                 let file = created.context(|| call(&beside))?;
@@ -53,17 +52,17 @@ fn create_beside(path: &Path, mode: u32) -> Result<(PathBuf, File)> {
     }
 }
 
-/// Makes a file that must not be there yet.
+/// Creates a file that must not exist yet.
 pub fn create_new(path: &Path, mode: u32) -> Result<File> {
     try_create(path, mode).context(|| call(path))
 }
 
-/// What [`try_create`] does, for errors.
+/// Returns the calls of [`try_create`] for errors.
 fn call(path: &Path) -> String {
     format!("open, fchmod({path:?}, O_CREAT|O_EXCL)")
 }
 
-/// O_EXCL never follows a symbolic link, whatever it leads to.
+/// Creates a file. O_EXCL never follows a symbolic link.
 pub(super) fn try_create(path: &Path, mode: u32) -> std::io::Result<File> {
     let file = OpenOptions::new()
         .write(true)
@@ -71,22 +70,22 @@ pub(super) fn try_create(path: &Path, mode: u32) -> std::io::Result<File> {
         .mode(mode)
         .open(path)?;
     if let Err(error) = file.set_permissions(Permissions::from_mode(mode)) {
-        // The first error is the one to tell.
+        // The first error is the one to report.
         return std::fs::remove_file(path).and(Err(error));
     }
     Ok(file)
 }
 
-/// Opens a file that is written to its end, made private where it is not there. A pipe without a reader is not
-/// waited for.
+/// Opens a file for appending. Creates it with mode 0600 if it does not exist. A pipe without a reader does not
+/// block.
 ///
 /// # Errors
-/// A symbolic link, or what is neither a regular file nor a pipe.
+/// The file is a symbolic link, or neither regular nor a pipe.
 pub fn append(path: &Path) -> Result<File> {
     match try_create(path, PRIVATE) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error).context(|| call(path)),
-        // What was just made is opened as any other, for O_APPEND.
+        // A new file is opened again, for O_APPEND.
         Ok(_) => {}
     }
     let wrong = |why| Error::usage(format_args!("{path:?}"), why);
@@ -148,7 +147,7 @@ mod tests {
         assert_eq!(text("victim"), "untouched");
         assert_eq!(text("pid"), "17");
         assert!(!path("pid").is_symlink());
-        // One that leads nowhere makes nothing.
+        // A dangling link creates nothing.
         symlink("nowhere", path("dangling")).unwrap();
         assert!(append(&path("dangling")).is_err());
         assert!(create_new(&path("dangling"), 0o644).is_err());

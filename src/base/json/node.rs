@@ -1,11 +1,11 @@
-//! Reading a parsed document member by member, with errors that say where.
+//! Typed access to a parsed document, with errors that contain the path.
 
 use crate::base::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-/// A value inside a document, and the way that led to it.
+/// A value inside a document, with its path.
 #[derive(Debug, Clone)]
 pub struct Node<'a> {
     what: &'a str,
@@ -14,7 +14,7 @@ pub struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// The whole document; `what` names it in errors.
+    /// Returns the root of a document; `what` names it in errors.
     pub fn root(what: &'a str, value: &'a Value) -> Node<'a> {
         Node {
             what,
@@ -23,7 +23,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// An error about this value: "`layers[2].size` WHY".
+    /// Returns an error about this value: "`layers[2].size` WHY".
     pub fn error(&self, why: impl Display) -> Error {
         match self.path.as_str() {
             "" => Error::digest(self.what, why),
@@ -31,36 +31,36 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The name of the whole document.
+    /// Returns the document's name.
     pub fn what(&self) -> &'a str {
         self.what
     }
 
-    /// The members of an object.
+    /// Returns the members of an object.
     pub fn object(&self) -> Result<&'a Map<String, Value>> {
         self.value
             .as_object()
             .ok_or_else(|| self.error("is not an object"))
     }
 
-    /// Whether an object has the key at all, be it with a null.
+    /// Returns true if an object has the key, even with null.
     pub fn has(&self, key: &str) -> bool {
         self.value.get(key).is_some()
     }
 
-    /// A member that may be absent; null is absent, as Docker writes it.
+    /// Returns an optional member; null counts as absent, because Docker writes it so.
     pub fn get(&self, key: &str) -> Result<Option<Node<'a>>> {
         let value = self.object()?.get(key).filter(|value| !value.is_null());
         Ok(value.map(|value| self.member(key, value)))
     }
 
-    /// A member that must be there.
+    /// Returns a required member.
     pub fn need(&self, key: &str) -> Result<Node<'a>> {
         self.get(key)?
             .ok_or_else(|| self.error(format_args!("lacks {key:?}")))
     }
 
-    /// Every member of an object.
+    /// Returns all members of an object, with their keys.
     pub fn members(&self) -> Result<Vec<(&'a str, Node<'a>)>> {
         let members = self.object()?.iter();
         Ok(members
@@ -68,7 +68,7 @@ impl<'a> Node<'a> {
             .collect())
     }
 
-    /// The elements of an array.
+    /// Returns the elements of an array.
     pub fn list(&self) -> Result<Vec<Node<'a>>> {
         let list = self
             .value
@@ -81,21 +81,21 @@ impl<'a> Node<'a> {
             .collect())
     }
 
-    /// A string.
+    /// Returns a string.
     pub fn text(&self) -> Result<&'a str> {
         self.value
             .as_str()
             .ok_or_else(|| self.error("is not a string"))
     }
 
-    /// A boolean.
+    /// Returns a boolean.
     pub fn truth(&self) -> Result<bool> {
         self.value
             .as_bool()
             .ok_or_else(|| self.error("is neither true nor false"))
     }
 
-    /// A size in bytes: a whole number from 0 to 2^63 - 1 (OCI descriptor.md: an int64).
+    /// Returns a size: a whole number from 0 to 2^63 - 1 (image-spec, descriptor.md: an int64).
     pub fn size(&self) -> Result<u64> {
         let size = self
             .value
@@ -104,21 +104,21 @@ impl<'a> Node<'a> {
         size.ok_or_else(|| self.error("is not a whole number from 0 to 2^63 - 1"))
     }
 
-    /// A whole number from 0 to 2^64 - 1.
+    /// Returns a whole number from 0 to 2^64 - 1.
     pub fn word(&self) -> Result<u64> {
         self.value
             .as_u64()
             .ok_or_else(|| self.error("is not a whole number from 0 to 2^64 - 1"))
     }
 
-    /// A whole number from -2^63 to 2^63 - 1.
+    /// Returns a whole number from -2^63 to 2^63 - 1.
     pub fn integer(&self) -> Result<i64> {
         self.value
             .as_i64()
             .ok_or_else(|| self.error("is not a whole number from -2^63 to 2^63 - 1"))
     }
 
-    /// Whether it says nothing: an empty string, list or object, or 0.
+    /// Returns true for an empty string, list or object, false, and 0.
     pub fn is_nothing(&self) -> bool {
         match self.value {
             Value::Null => true,
@@ -130,7 +130,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// An array of strings.
+    /// Returns an array of strings.
     pub fn texts(&self) -> Result<Vec<String>> {
         self.list()?
             .iter()
@@ -138,7 +138,7 @@ impl<'a> Node<'a> {
             .collect()
     }
 
-    /// An object of strings.
+    /// Returns an object whose values are strings.
     pub fn text_map(&self) -> Result<BTreeMap<String, String>> {
         let members = self.members()?.into_iter();
         members

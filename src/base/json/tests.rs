@@ -109,7 +109,7 @@ fn a_node_names_the_place_of_what_is_wrong() {
     assert!(root.has("nothing"));
 }
 
-/// Whether all numbers are integers, the only ones that the canonical form is for.
+/// Returns true if all numbers are integers: the canonical form supports no others.
 fn is_whole(value: &Value) -> bool {
     match value {
         Value::Number(number) => !number.is_f64(),

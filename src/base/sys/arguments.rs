@@ -1,10 +1,10 @@
-//! imrun's own argument vector, as other users see it in /proc/PID/cmdline.
+//! imrun's argument vector, which other users see in /proc/PID/cmdline.
 
 use std::io::{Error, ErrorKind, Result};
 
-/// Overwrites arguments from the byte on that `secret_from` gives for a position and an argument.
+/// Overwrites arguments: `secret_from` returns for a position the offset of the first secret byte.
 ///
-/// Positions count the program's name as 0. Must run while no other thread does.
+/// Position 0 is the program's name. Must run before other threads start.
 pub fn erase(secret_from: impl Fn(usize) -> Option<usize>) -> Result<()> {
     let (start, end) = range()?;
     // SAFETY: the kernel put the arguments there, readable and writable, at execve(2); they are
@@ -18,7 +18,7 @@ pub fn erase(secret_from: impl Fn(usize) -> Option<usize>) -> Result<()> {
     Ok(())
 }
 
-/// `arg_start` and `arg_end`: fields 48 and 49 of /proc/self/stat (proc_pid_stat(5)).
+/// Returns `arg_start` and `arg_end`: fields 48 and 49 of /proc/self/stat (proc_pid_stat(5)).
 fn range() -> Result<(usize, usize)> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let malformed = || Error::new(ErrorKind::InvalidData, "/proc/self/stat: no argument range");

@@ -1,6 +1,6 @@
 //! System calls without the C library, whose errno belongs to a thread.
 
-/// Makes a system call of three arguments or fewer; the kernel's result, an errno as its negative.
+/// Makes a system call with up to three arguments. Returns the kernel's result; errors are negative errnos.
 ///
 /// # Safety
 /// As of the call itself.
@@ -22,7 +22,7 @@ pub(super) unsafe fn raw(number: libc::c_long, [a, b, c]: [usize; 3]) -> isize {
     result
 }
 
-/// The same.
+/// Makes a system call with up to three arguments. Returns the kernel's result; errors are negative errnos.
 #[cfg(target_arch = "aarch64")]
 pub(super) unsafe fn raw(number: libc::c_long, [a, b, c]: [usize; 3]) -> isize {
     let result: isize;

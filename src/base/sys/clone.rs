@@ -1,11 +1,10 @@
 //! A child in fresh namespaces that shares this process's memory until it executes a program.
 //!
-//! As vfork(2), but with a stack of its own, so that nothing the child does reaches the frames of
-//! the thread that waits for it. No page tables are copied and no page is copied when it is written,
-//! which is most of what fork(2) costs a process that does little else.
+//! This is vfork(2) with a separate stack, so that the child cannot change the frames of the waiting thread. Neither
+//! page tables nor written pages are copied, which is the main cost of fork(2).
 //!
-//! The child is cloned by an intermediate process, which is a member of the guard's pid namespace
-//! ([`super::guard`]): a pid namespace can be nested in another one only by a member of that.
+//! An intermediate process, a member of the guard's pid namespace ([`super::guard`]), clones the child: only a member
+//! of a pid namespace can nest another one in it.
 
 use super::check;
 use nix::Result;
@@ -18,27 +17,26 @@ use std::sync::atomic::{AtomicI32, Ordering};
 pub(super) const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Bytes of a stack.
+/// Stack size, in bytes.
 const STACK: usize = 128 * 1024;
-/// Bytes beneath it that nothing can be written to: as large as any architecture's page.
+/// Size of the inaccessible area below a stack, in bytes: a page of any architecture.
 const GUARD: usize = 64 * 1024;
 
-/// Receives the child's descriptor before its first instruction, for any thread of this process.
+/// Slot for the child's pidfd, filled before the child's first instruction, and readable by all threads.
 #[derive(Debug)]
 pub struct ChildPidfd {
     pidfd: AtomicI32,
 }
 
 impl ChildPidfd {
-    /// Of a child that is still to come.
+    /// Returns an empty slot.
     pub const fn pending() -> ChildPidfd {
         ChildPidfd {
             pidfd: AtomicI32::new(-1),
         }
     }
 
-    /// A descriptor of the child (pidfd_open(2)); `None` before the clone, and once it was taken
-    /// already.
+    /// Takes the child's pidfd; `None` before the clone, or if it is taken already.
     pub fn take(&self) -> Option<OwnedFd> {
         match self.pidfd.swap(-1, Ordering::AcqRel) {
             -1 => None,
@@ -54,33 +52,32 @@ impl Drop for ChildPidfd {
     }
 }
 
-/// A child to be cloned.
+/// Parameters of a child.
 pub struct Request<'a, T> {
-    /// The child's namespaces (`CLONE_NEW*`).
+    /// New namespaces of the child (`CLONE_NEW*`).
     pub namespaces: u64,
-    /// Whether the child's parent is that of this process.
+    /// True if the child's parent is the parent of this process.
     pub adopted: bool,
-    /// The cgroup that the child is born into.
+    /// Cgroup of the child.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// Runs in the intermediate process; there is no child where it returns false.
+    /// Runs in the intermediate process. Returns false to cancel the clone.
     pub before: fn(&T) -> bool,
     /// Runs in the child.
     pub child: fn(&T) -> !,
-    /// Argument of both.
+    /// Argument of both functions.
     pub argument: &'a T,
 }
 
 /// Clones a child by an intermediate process, and waits until the child executes a program or ends.
-/// The calling thread must have entered the pid namespace that both become members of
-/// (`setns(CLONE_NEWPID)`); the child's own, if it has one, is nested in that.
+/// The calling thread must have set the pid namespace for both (`setns(CLONE_NEWPID)`); the child's own, if it has
+/// one, is nested in it.
 ///
-/// Other threads run on, and share their memory with both processes. The child has no descriptors in
-/// common with them, the intermediate process has all. Both use this thread's thread-local storage
-/// (errno), as this thread does not run. They must not allocate or lock: they may be killed at any
-/// moment.
+/// Other threads keep running and share their memory with both processes. The intermediate process shares all
+/// descriptors, the child none. Both use the thread-local storage (errno) of the calling thread, which waits. They
+/// must not allocate or lock, because they may be killed at any moment.
 ///
 /// # Errors
-/// Those of either clone3(2); ECHILD where the intermediate process was killed.
+/// The errors of clone3(2); ECHILD if the intermediate process was killed.
 pub fn clone_and_wait<T: Sync>(request: &Request<'_, T>, child_pidfd: &ChildPidfd) -> Result<()> {
     let stacks = [Stack::new()?, Stack::new()?];
     let [own, childs] = &stacks;
@@ -97,25 +94,24 @@ pub fn clone_and_wait<T: Sync>(request: &Request<'_, T>, child_pidfd: &ChildPidf
         0
     };
     let mut args = own.arguments(SHARED | libc::CLONE_FILES as u64 | parent);
-    // A sibling's signal is this process's own, and the kernel wants to be told of none.
+    // A sibling inherits the exit signal, and the kernel demands 0 here.
     args.exit_signal = if request.adopted {
         0
     } else {
         libc::SIGCHLD as u64
     };
-    // SAFETY: the stacks, the arguments and what `call` points to outlive their use, for this thread
-    // goes on only when neither process has this memory any more; `enter_between` is given the very
-    // `Call<T>` that it expects.
+    // SAFETY: the stacks, the arguments and the target of `call` outlive their use: this thread continues
+    // only when neither process uses this memory any more. `enter_between` gets the `Call<T>` that it expects.
     let result = unsafe { clone3(&args, enter_between::<T>, (&raw const call).cast()) };
     let pid = check(result)? as libc::pid_t;
     if !request.adopted {
-        // SAFETY: a child of this process, which nobody else waits for; the outcome says how it ended.
+        // SAFETY: a child of this process that only this code waits for.
         check(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }.into())?;
     }
     match Errno::from_raw(outcome.load(Ordering::Acquire)) {
         Errno::UnknownErrno => Ok(()),
         killed @ Errno::ECHILD => {
-            // A child that it has cloned runs on, on its own stack.
+            // The child may still run on its stack.
             std::mem::forget(stacks);
             Err(killed)
         }
@@ -123,7 +119,7 @@ pub fn clone_and_wait<T: Sync>(request: &Request<'_, T>, child_pidfd: &ChildPidf
     }
 }
 
-/// The flags of a child that its cloner waits for.
+/// Clone flags of a child with shared memory, whose parent waits for it.
 const SHARED: u64 = (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
 
 struct Call<'a, T> {
@@ -133,7 +129,7 @@ struct Call<'a, T> {
     outcome: &'a AtomicI32,
 }
 
-/// The intermediate process's first function, on its own stack. Returns by its exit.
+/// Entry point of the intermediate process, on its own stack. It exits and never returns.
 extern "C" fn enter_between<T>(call: *const c_void) -> ! {
     // SAFETY: `clone_and_wait` passes a `Call<T>` that lives as long as it is needed.
     let call = unsafe { &*call.cast::<Call<'_, T>>() };
@@ -148,7 +144,7 @@ extern "C" fn enter_between<T>(call: *const c_void) -> ! {
     super::process::exit(0)
 }
 
-/// The child's parent is that of the intermediate process, which ends.
+/// Clones the child in the intermediate process. The child's parent is the parent of that process, which ends.
 fn clone_child<T>(call: &Call<'_, T>) -> Result<()> {
     let request = call.request;
     let parent = libc::CLONE_PARENT as u64;
@@ -164,17 +160,17 @@ fn clone_child<T>(call: &Call<'_, T>) -> Result<()> {
     check(unsafe { clone3(&args, enter::<T>, std::ptr::from_ref(call).cast()) }).map(drop)
 }
 
-/// The child's first function, on its own stack.
+/// Entry point of the child, on its own stack.
 extern "C" fn enter<T>(call: *const c_void) -> ! {
     // SAFETY: `clone_child` passes a `Call<T>` that lives as long as the child needs it.
     let call = unsafe { &*call.cast::<Call<'_, T>>() };
     (call.request.child)(call.request.argument)
 }
 
-/// clone3(2), whose child calls `enter` on the stack of `args` and never returns.
+/// Makes clone3(2). The child calls `enter` on the stack in `args` and never returns.
 ///
 /// # Safety
-/// `args` must name a stack that nobody else uses, and `enter` must take `argument`.
+/// `args` must contain a stack that no other code uses, and `enter` must accept `argument`.
 pub(super) unsafe fn clone3(
     args: &libc::clone_args,
     enter: extern "C" fn(*const c_void) -> !,
@@ -182,7 +178,7 @@ pub(super) unsafe fn clone3(
 ) -> libc::c_long {
     // SAFETY: the caller's promise.
     let result = unsafe { raw_clone3(args, enter, argument) };
-    // What the C library's syscall(2) makes of it.
+    // As the C library's syscall(2) does.
     match result {
         -4095..0 => {
             Errno::from_raw(-result as i32).set();
@@ -192,7 +188,7 @@ pub(super) unsafe fn clone3(
     }
 }
 
-/// The same, with what the kernel answers.
+/// Makes clone3(2). Returns the kernel's result; errors are negative errnos.
 #[cfg(target_arch = "x86_64")]
 unsafe fn raw_clone3(
     args: &libc::clone_args,
@@ -201,7 +197,7 @@ unsafe fn raw_clone3(
 ) -> i64 {
     let result: i64;
     // SAFETY: the child leaves this frame at once, by a call on its own stack, which is aligned as
-    // the ABI wants it; the parent sees a system call that clobbers what every one does.
+    // the ABI demands. For the parent this is a system call, with the usual clobbers.
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -224,7 +220,7 @@ unsafe fn raw_clone3(
     result
 }
 
-/// The same, with what the kernel answers.
+/// Makes clone3(2). Returns the kernel's result; errors are negative errnos.
 #[cfg(target_arch = "aarch64")]
 unsafe fn raw_clone3(
     args: &libc::clone_args,
@@ -255,17 +251,17 @@ unsafe fn raw_clone3(
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("clone3 has no entry for the child on this architecture");
 
-/// Memory for a child's stack, above a page that nothing can be written to.
+/// Memory of a stack, above an inaccessible page.
 #[derive(Debug)]
 pub(super) struct Stack(*mut c_void);
 
-// SAFETY: an address; whoever has it may unmap it.
+// SAFETY: an address, which any thread may unmap.
 unsafe impl Send for Stack {}
-// SAFETY: nothing is read or written through a shared reference.
+// SAFETY: a shared reference gives no access to the memory.
 unsafe impl Sync for Stack {}
 
 impl Stack {
-    /// The arguments of a clone3(2) whose child gets this stack.
+    /// Returns arguments of clone3(2) for a child with this stack.
     pub fn arguments(&self, flags: u64) -> libc::clone_args {
         // SAFETY: an all-zero clone_args is a valid one.
         let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -278,7 +274,7 @@ impl Stack {
     pub fn new() -> Result<Stack> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
         let size = GUARD + STACK;
-        // SAFETY: a new mapping, where the kernel has room for it.
+        // SAFETY: a new mapping at an address that the kernel chooses.
         let start =
             unsafe { libc::mmap(std::ptr::null_mut(), size, libc::PROT_NONE, flags, -1, 0) };
         if start == libc::MAP_FAILED {
@@ -286,7 +282,7 @@ impl Stack {
         }
         let stack = Stack(start);
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: the upper part of the mapping that was just made.
+        // SAFETY: the upper part of the new mapping.
         check(unsafe { libc::mprotect(stack.bottom(), STACK, protection) }.into())?;
         Ok(stack)
     }
@@ -298,7 +294,7 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // SAFETY: the whole of the mapping, which nobody uses any more.
+        // SAFETY: the whole mapping, which is no longer used.
         unsafe { libc::munmap(self.0, GUARD + STACK) };
     }
 }

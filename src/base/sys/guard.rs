@@ -1,10 +1,9 @@
-//! A process whose death ends all processes of its pid namespace.
+//! A guard: a process whose death ends all processes of its pid namespace.
 //!
-//! It is the first process of that namespace, in which a container's own is nested. The kernel kills
-//! it when this process dies (PR_SET_PDEATHSIG), and all others when it is gone (pid_namespaces(7)).
-//! So no container outlives its supervisor, whoever is killed and in whatever order. The app's own
-//! PR_SET_PDEATHSIG would not do: the kernel forgets it when another thread than the first one
-//! executes a program.
+//! The guard is the first process of that namespace, in which a container's own is nested. The kernel kills the
+//! guard when this process dies (PR_SET_PDEATHSIG), and all others when the guard is gone (pid_namespaces(7)). So no
+//! container outlives its supervisor, whatever is killed first. PR_SET_PDEATHSIG in the app would not be enough: the
+//! kernel clears it when a thread other than the first one executes a program.
 
 use super::clone::{CLONE_PIDFD, Stack, clone3};
 use super::{call, check};
@@ -18,13 +17,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 pub struct Guard {
     pid: libc::pid_t,
     pidfd: OwnedFd,
-    /// Closed by the kernel when this process dies, also before it could be told of that.
+    /// Write end of a pipe. The kernel closes it when this process dies, even before the guard has set its death
+    /// signal.
     _alive: OwnedFd,
     _stack: Stack,
 }
 
 impl Guard {
-    /// Makes one, which ends with the thread that calls this. It shares this process's memory.
+    /// Starts a guard, which shares this process's memory and ends with the calling thread.
     pub fn new() -> Result<Guard> {
         let (end, alive) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         let stack = Stack::new()?;
@@ -46,46 +46,47 @@ impl Guard {
         })
     }
 
-    /// Refers to the process, and so to its pid namespace; readable when it is gone.
+    /// Returns the pidfd of the process, which also refers to its pid namespace. It is readable when the process is
+    /// gone.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
 }
 
 impl Guard {
-    /// Ends a namespace; its end takes a moment.
+    /// Kills the namespace, without waiting for its end.
     pub fn kill(&self) {
-        // It may be gone already.
+        // The process may be gone already.
         let _ = super::process::pidfd_send_signal(self.pidfd(), libc::SIGKILL);
     }
 
-    /// Ends a namespace whose other processes were all reaped, and waits for its end.
+    /// Kills a namespace whose other processes are all reaped, and waits for its end.
     pub fn end(&self) {
         self.kill_and_wait(0);
     }
 
     fn kill_and_wait(&self, flags: libc::c_int) {
         self.kill();
-        // SAFETY: a child of this process, which nobody else waits for; the status is not asked for.
+        // SAFETY: a child of this process that only this code waits for; the status is not stored.
         unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), flags) };
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Its end takes until the last process of the namespace is reaped, perhaps by another process.
-        // Killed, it uses its stack no more.
+        // The guard ends when the last process of the namespace is reaped, perhaps by another process. Once killed,
+        // it no longer uses its stack.
         self.kill_and_wait(libc::WNOHANG);
     }
 }
 
-/// Its whole life. The thread-local storage is that of a thread that runs: no call of the C library,
-/// which would set errno there.
+/// Main function of the guard. Its thread-local storage belongs to a running thread, so it makes no calls of the C
+/// library, which would set errno there.
 extern "C" fn watch(end: *const c_void) -> ! {
     let end = end as usize;
     let mut byte = 0u8;
-    // SAFETY: this process owns all its descriptors, and reads into its own stack. Signals without a
-    // handler do nothing to the first process of a pid namespace.
+    // SAFETY: this process owns all its descriptors, and reads into its own stack. Signals without a handler
+    // have no effect on the first process of a pid namespace.
     unsafe {
         call::raw(
             libc::SYS_prctl,
@@ -99,11 +100,11 @@ extern "C" fn watch(end: *const c_void) -> ! {
                 0,
             ],
         );
-        // Of the caller's nothing is held.
+        // Close all descriptors of the caller.
         call::raw(libc::SYS_close_range, [0, end - 1, 0]);
         call::raw(libc::SYS_close_range, [end + 1, u32::MAX as usize, 0]);
         loop {
-            // An end of file, or the descriptor is not there: this process is gone.
+            // An end of file or an error: the supervisor is gone.
             if call::raw(libc::SYS_read, [end, &raw mut byte as usize, 1])
                 != -(libc::EINTR as isize)
             {

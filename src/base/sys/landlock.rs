@@ -1,4 +1,4 @@
-//! Landlock, the access control that a process puts on itself (landlock(7), linux/landlock.h).
+//! Landlock: access control that a process applies to itself (landlock(7), linux/landlock.h).
 
 use super::check;
 use nix::Result;
@@ -8,14 +8,14 @@ use std::ptr::null;
 /// Kinds of access to files: `LANDLOCK_ACCESS_FS_*`.
 pub type Access = u64;
 
-/// What a ruleset denies unless a rule allows it (struct landlock_ruleset_attr).
+/// Access that a ruleset denies unless a rule allows it (struct landlock_ruleset_attr).
 #[repr(C)]
 pub struct Handled {
     /// Kinds of access to files.
     pub files: Access,
-    /// Kinds of access to the network; from version 4 of the interface.
+    /// Kinds of access to the network (interface version 4 and later).
     pub network: u64,
-    /// What may not be reached outside the domain: `LANDLOCK_SCOPE_*`; from version 6.
+    /// Kinds of access outside the domain: `LANDLOCK_SCOPE_*` (interface version 6 and later).
     pub scopes: u64,
 }
 
@@ -26,21 +26,20 @@ struct PathBeneath {
     parent: RawFd,
 }
 
-/// The version of the kernel's interface; an error where there is none.
+/// Returns the version of the kernel's interface; an error if there is none.
 pub fn version() -> Result<u32> {
     const VERSION: u32 = 1; // LANDLOCK_CREATE_RULESET_VERSION
     let none = null::<Handled>();
-    // SAFETY: the version is asked for with neither attributes nor size.
+    // SAFETY: the version query takes neither attributes nor a size.
     let version =
         check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0usize, VERSION) })?;
     Ok(version as u32)
 }
 
-/// A ruleset without rules. What is 0 in `handled` may be unknown to the kernel.
+/// Creates a ruleset without rules. The kernel need not know fields of `handled` that are 0.
 pub fn create(handled: &Handled) -> Result<OwnedFd> {
     let size = size_of::<Handled>();
-    // SAFETY: the structure is as large as `size` says; an older kernel takes it as long as what
-    // it does not know is 0.
+    // SAFETY: the structure has the length `size`; an older kernel accepts it if its unknown fields are 0.
     let fd = check(unsafe {
         libc::syscall(
             libc::SYS_landlock_create_ruleset,
@@ -53,7 +52,7 @@ pub fn create(handled: &Handled) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Allows `access` to what `parent` is open on, and to all beneath it.
+/// Allows `access` to the file or directory `parent` and to everything below it.
 pub fn allow(ruleset: BorrowedFd<'_>, parent: BorrowedFd<'_>, access: Access) -> Result<()> {
     const PATH_BENEATH: u32 = 1; // LANDLOCK_RULE_PATH_BENEATH
     let rule = PathBeneath {
@@ -61,12 +60,12 @@ pub fn allow(ruleset: BorrowedFd<'_>, parent: BorrowedFd<'_>, access: Access) ->
         parent: parent.as_raw_fd(),
     };
     let (ruleset, rule) = (ruleset.as_raw_fd(), &raw const rule);
-    // SAFETY: the rule's type says how large it is.
+    // SAFETY: the rule's type determines its size.
     check(unsafe { libc::syscall(libc::SYS_landlock_add_rule, ruleset, PATH_BENEATH, rule, 0) })
         .map(drop)
 }
 
-/// Puts this thread, and what it becomes and makes, under the ruleset.
+/// Applies the ruleset to this thread, its future programs and its children.
 pub fn restrict(ruleset: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: plain integers.
     check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) })

@@ -1,21 +1,22 @@
-//! Read leases (fcntl(2), "Leases"): while one is held, nobody has the file open for writing.
+//! Read leases (fcntl(2), "Leases"): while one is held, no process has the file open for writing.
 
 use nix::Result;
 use nix::errno::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Takes a read lease on a file that is open for reading.
+/// Takes a read lease on a file that is open for reading. Needs the file's owner or CAP_LEASE. The lease ends with
+/// the last copy of the descriptor.
 ///
-/// EAGAIN: somebody has it open, or mapped, for writing. EINVAL: its file system has no leases.
-/// Needs the file's owner or CAP_LEASE. The lease ends with the last copy of the descriptor.
+/// # Errors
+/// EAGAIN: a process has the file open or mapped for writing. EINVAL: the file system has no leases.
 pub fn take(file: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: the command takes an integer.
     let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
     Errno::result(result).map(drop)
 }
 
-/// Writes a file's dirty pages back, and waits: from then on a write through a mapping is seen by the file
-/// system again. Nothing is made durable (sync_file_range(2)), which is what fsync(2) takes its time for.
+/// Writes a file's dirty pages back, and waits: afterwards the file system notices the next write through a mapping.
+/// The pages are not made durable (sync_file_range(2)), which is the slow part of fsync(2).
 pub fn write_back(file: BorrowedFd<'_>) -> Result<()> {
     let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
         | libc::SYNC_FILE_RANGE_WRITE
@@ -24,14 +25,14 @@ pub fn write_back(file: BorrowedFd<'_>) -> Result<()> {
     Errno::result(unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) }).map(drop)
 }
 
-/// Whether the read lease still stands, and nobody waits to open the file for writing.
+/// Returns true if the read lease is still held, and no process waits to open the file for writing.
 pub fn stands(file: BorrowedFd<'_>) -> Result<bool> {
     // SAFETY: the command has no argument.
     let held = Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) })?;
     Ok(held == libc::F_RDLCK)
 }
 
-/// Ignores SIGIO, by which the kernel tells of a writer, and which would end this process.
+/// Ignores SIGIO, which the kernel sends when a writer waits, and which would end this process.
 pub fn ignore_signal() -> Result<()> {
     // SAFETY: no handler is installed.
     match unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) } {

@@ -1,4 +1,4 @@
-//! Loop devices (loop(4)), for file systems that EROFS cannot read a backing file from.
+//! Loop devices (loop(4)), for images on file systems from which EROFS cannot mount a file directly.
 
 use nix::Result;
 use nix::errno::Errno;
@@ -35,21 +35,21 @@ struct LoopConfig {
     reserved: [u64; 8],
 }
 
-/// The number of a loop device that nobody uses at this moment; `control` is /dev/loop-control.
+/// Returns the number of an unused loop device; `control` is /dev/loop-control. Another process may take it.
 pub fn free_number(control: BorrowedFd<'_>) -> Result<i32> {
     // SAFETY: the request has no argument.
     Errno::result(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) })
 }
 
-/// Binds `device` to `file`, read-only, 512-byte blocks, freed when its last user goes; EBUSY when
-/// another process was faster.
+/// Binds `device` to `file`, read-only, with 512-byte blocks, and freed with its last user. EBUSY if another process
+/// was faster.
 pub fn configure(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: an all-zero configuration is a valid one.
     let mut config: LoopConfig = unsafe { std::mem::zeroed() };
     config.fd = file.as_raw_fd() as u32;
     config.block_size = 512;
     config.info.flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR;
-    // SAFETY: the structure is laid out as linux/loop.h says and lives for the length of the call.
+    // SAFETY: the structure has the layout of linux/loop.h and lives for the length of the call.
     Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) })
         .map(drop)
 }

@@ -1,18 +1,18 @@
-//! The memory of a supervisor that waits: what starting a container took, it gives back.
+//! Release of a waiting supervisor's memory after the start of a container.
 
 use std::io::{Error, Result};
 use std::os::fd::{FromRawFd, OwnedFd};
 
-/// The read-only parts of this program in memory.
+/// Read-only parts of this program in memory.
 pub struct Program {
     ranges: Vec<(usize, usize)>,
-    /// As long as it is open, the kernel maps no pages around those that are used.
+    /// Userfaultfd that keeps the kernel from mapping pages around used ones, while it is open.
     _exactly: Option<OwnedFd>,
 }
 
 impl Program {
-    /// Finds them. From here on a page that is used comes alone, where the kernel can do that: the 15
-    /// around it would be charged to this process, too.
+    /// Finds the read-only parts. From then on the kernel, if it can, maps single pages of them: it would otherwise
+    /// also map, and charge to this process, the 15 pages around a used one.
     pub fn find() -> Result<Program> {
         let ranges = program(&std::fs::read_to_string("/proc/self/maps")?);
         Ok(Program {
@@ -21,11 +21,11 @@ impl Program {
         })
     }
 
-    /// Drops their pages: those that are needed again come back from the page cache.
+    /// Drops all pages of the program. Pages in use come back from the page cache.
     pub fn release(&self) -> Result<()> {
         for (start, end) in &self.ranges {
-            // SAFETY: a read-only private mapping of a file without relocations holds just what
-            // the file holds: a page that is dropped comes back the same.
+            // SAFETY: a read-only private mapping without relocations has the content of the file, so a
+            // dropped page comes back unchanged.
             let result = unsafe {
                 libc::madvise(
                     *start as *mut libc::c_void,
@@ -41,11 +41,10 @@ impl Program {
     }
 }
 
-/// Keeps the kernel from mapping pages around one that is used, which it does to save faults.
+/// Keeps the kernel from mapping pages around a used one, which it does to save page faults.
 ///
-/// It does not where a userfaultfd(2) watches for writes without telling anybody of them (Linux 6.7,
-/// `UFFD_FEATURE_WP_ASYNC`): nobody writes to a program. None where it cannot be had; then the
-/// program takes some more memory.
+/// The kernel maps single pages where a userfaultfd(2) tracks writes asynchronously (Linux 6.7,
+/// `UFFD_FEATURE_WP_ASYNC`). `None` if this is not available; then the program uses more memory.
 ///
 /// Source: `should_fault_around` in mm/memory.c; linux/userfaultfd.h.
 fn map_exactly(ranges: &[(usize, usize)]) -> Option<OwnedFd> {
@@ -58,24 +57,24 @@ fn map_exactly(ranges: &[(usize, usize)]) -> Option<OwnedFd> {
     // SAFETY: the call takes flags alone.
     let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | USER_MODE_ONLY) };
     let fd = libc::c_int::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-    // SAFETY: it was just opened, and belongs to nobody else.
+    // SAFETY: the kernel has just made this descriptor for the caller.
     let owned = unsafe { OwnedFd::from_raw_fd(fd) };
     // struct uffdio_api: api, features, ioctls.
     let mut api = [API, WP_ASYNC, 0];
-    // SAFETY: the structure is as large as the number of the ioctl says.
+    // SAFETY: the structure has the size in the number of the ioctl.
     let mut result = unsafe { libc::ioctl(fd, UFFDIO_API, api.as_mut_ptr()) };
     for (start, end) in ranges {
         // struct uffdio_register: start, len, mode, ioctls.
         let mut range = [*start as u64, (end - start) as u64, REGISTER_WP, 0];
-        // SAFETY: the structure is as large as the number of the ioctl says. The ranges stay
-        // readable and executable: only writes are watched, of which there are none.
+        // SAFETY: the structure has the size in the number of the ioctl. The ranges stay
+        // readable and executable: only writes are tracked, and there are none.
         result |= unsafe { libc::ioctl(fd, UFFDIO_REGISTER, range.as_mut_ptr()) };
     }
     (result == 0).then_some(owned)
 }
 
-/// Keeps all threads to one heap: each of their own would hold free memory of its own. Must run
-/// before the first of them.
+/// Makes all threads use one heap: separate heaps would each keep free memory. Must run before the first thread
+/// starts.
 pub fn share_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt(3) sets a number.
@@ -84,17 +83,17 @@ pub fn share_heap() {
     }
 }
 
-/// Gives the free pages of the heap back.
+/// Returns free pages of the heap to the kernel.
 pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim(3) touches nothing that is in use.
+    // SAFETY: malloc_trim(3) releases only free memory.
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// The address ranges of the program's code, and of the constants in front of it; not of what the
-/// loader relocated and then made read-only, which lies behind (proc_pid_maps(5)).
+/// Returns the address ranges of the program's code and of the constants before it. Relocated data, which is
+/// read-only too, lies behind the code and is excluded (proc_pid_maps(5)).
 fn program(maps: &str) -> Vec<(usize, usize)> {
     let mut ranges = Vec::new();
     for line in maps.lines() {
@@ -121,7 +120,7 @@ fn program(maps: &str) -> Vec<(usize, usize)> {
             _ => {}
         }
     }
-    // Without code behind them they may be anything.
+    // Without code behind them these ranges may be anything.
     Vec::new()
 }
 

@@ -8,21 +8,21 @@ use std::ptr::null;
 
 /// Attributes of a mount: `MOUNT_ATTR_*` of mount_setattr(2).
 pub type Attributes = u64;
-/// Nothing can be written through this mount.
+/// The mount is read-only.
 pub const RDONLY: Attributes = libc::MOUNT_ATTR_RDONLY;
-/// set-user-ID bits and file capabilities have no effect.
+/// Set-user-ID bits and file capabilities have no effect.
 pub const NOSUID: Attributes = libc::MOUNT_ATTR_NOSUID;
 /// Device nodes cannot be opened.
 pub const NODEV: Attributes = libc::MOUNT_ATTR_NODEV;
-/// Nothing can be executed.
+/// Programs cannot be executed.
 pub const NOEXEC: Attributes = libc::MOUNT_ATTR_NOEXEC;
 
 fn owned(fd: libc::c_long) -> OwnedFd {
-    // SAFETY: the kernel has just made this descriptor for the caller, and nobody else knows it.
+    // SAFETY: the kernel has just made this descriptor for the caller.
     unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
 }
 
-/// A new file system context.
+/// Opens a file system context.
 pub fn fsopen(fstype: &CStr) -> Result<OwnedFd> {
     // SAFETY: the pointer is a valid C string for the length of the call.
     let fd = unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), 1) };
@@ -53,12 +53,12 @@ pub fn fsconfig_flag(context: BorrowedFd<'_>, key: &CStr) -> Result<()> {
     fsconfig(context, libc::FSCONFIG_SET_FLAG, Some(key), None)
 }
 
-/// Makes a superblock that nobody else shares, as the context says.
+/// Creates a new, unshared superblock from the context.
 pub fn fsconfig_create(context: BorrowedFd<'_>) -> Result<()> {
     fsconfig(context, libc::FSCONFIG_CMD_CREATE, None, None)
 }
 
-/// A detached mount of the superblock that a context made.
+/// Returns a detached mount of the context's superblock.
 pub fn fsmount(context: BorrowedFd<'_>, attributes: Attributes) -> Result<OwnedFd> {
     let flags = libc::FSMOUNT_CLOEXEC;
     // SAFETY: no pointers are passed.
@@ -66,12 +66,12 @@ pub fn fsmount(context: BorrowedFd<'_>, attributes: Attributes) -> Result<OwnedF
     check(fd).map(owned)
 }
 
-/// A detached mount of what `file` is open on.
+/// Returns a detached copy of the mount at `file`.
 pub fn open_tree_clone_of(file: BorrowedFd<'_>) -> Result<OwnedFd> {
     open_tree(file, libc::OPEN_TREE_CLONE)
 }
 
-/// The same, with all that is mounted beneath it.
+/// Returns a detached copy of the mount at `file`, with all mounts below it.
 pub fn open_tree_clone_all(file: BorrowedFd<'_>) -> Result<OwnedFd> {
     open_tree(
         file,
@@ -86,12 +86,12 @@ fn open_tree(file: BorrowedFd<'_>, flags: libc::c_uint) -> Result<OwnedFd> {
     check(fd).map(owned)
 }
 
-/// Attaches a detached mount at `path` beneath `directory` (AT_FDCWD with an absolute path).
+/// Attaches a detached mount at `path`, relative to `directory` (AT_FDCWD with an absolute path).
 pub fn move_mount(mount: BorrowedFd<'_>, directory: RawFd, path: &CStr) -> Result<()> {
     move_mount_with(mount, directory, path, libc::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-/// Attaches a detached mount on what `target` is open on.
+/// Attaches a detached mount at the open file `target`.
 pub fn move_mount_onto(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
     let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount_with(mount, target.as_raw_fd(), c"", flags)
@@ -116,7 +116,7 @@ fn move_mount_with(mount: BorrowedFd<'_>, to: RawFd, path: &CStr, flags: u32) ->
 fn mount_setattr(mount: BorrowedFd<'_>, attributes: &libc::mount_attr) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH;
     let size = size_of::<libc::mount_attr>();
-    // SAFETY: the path is a valid C string, and the structure is as large as `size` says.
+    // SAFETY: the path is a valid C string, and the structure has the length `size`.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -141,7 +141,7 @@ pub fn set_attributes(mount: BorrowedFd<'_>, attributes: Attributes) -> Result<(
     mount_setattr(mount, &change)
 }
 
-/// Maps the owners of a detached mount through a user namespace (once in a mount's life).
+/// Maps the owners of a detached mount through a user namespace. Possible once per mount.
 pub fn idmap(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> Result<()> {
     let change = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,

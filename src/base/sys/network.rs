@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Brings the interface `lo` up, through any socket of the namespace.
+/// Brings the interface `lo` up. `socket` is any socket of the network namespace.
 pub fn loopback_up(socket: BorrowedFd<'_>) -> Result<()> {
     up(socket, "lo")
 }
@@ -17,21 +17,21 @@ pub fn up(socket: BorrowedFd<'_>, device: &str) -> Result<()> {
     set(socket, libc::SIOCSIFFLAGS, &request)
 }
 
-/// Gives an interface its address.
+/// Sets the address of an interface.
 pub fn set_address(socket: BorrowedFd<'_>, device: &str, address: Ipv4Addr) -> Result<()> {
     let mut request = request(device);
     request.ifr_ifru.ifru_addr = socket_address(address);
     set(socket, libc::SIOCSIFADDR, &request)
 }
 
-/// Says which bits of its address are the network's.
+/// Sets the netmask of an interface.
 pub fn set_netmask(socket: BorrowedFd<'_>, device: &str, netmask: Ipv4Addr) -> Result<()> {
     let mut request = request(device);
     request.ifr_ifru.ifru_netmask = socket_address(netmask);
     set(socket, libc::SIOCSIFNETMASK, &request)
 }
 
-/// Sends what is for other networks to `gateway` (route(4)).
+/// Adds a default route to `gateway` (route(4)).
 pub fn add_default_route(socket: BorrowedFd<'_>, gateway: Ipv4Addr) -> Result<()> {
     // SAFETY: an all-zero rtentry is a valid one.
     let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
@@ -45,7 +45,7 @@ pub fn add_default_route(socket: BorrowedFd<'_>, gateway: Ipv4Addr) -> Result<()
     Errno::result(result).map(drop)
 }
 
-/// A name of 16 bytes or more is cut, and then no interface's.
+/// Returns a request for a device. A name of 16 bytes or more is truncated, and matches no interface.
 fn request(device: &str) -> libc::ifreq {
     // SAFETY: an all-zero ifreq is a valid one.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -74,7 +74,7 @@ fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
     }
 }
 
-/// The `CLONE_NEW*` flag of the kind of namespace that a file of nsfs is (ioctl_nsfs(2)).
+/// Returns the kind of a namespace as a `CLONE_NEW*` flag (ioctl_nsfs(2)).
 pub fn namespace_type(file: BorrowedFd<'_>) -> Result<i32> {
     // SAFETY: the request has no argument.
     Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), libc::NS_GET_NSTYPE) })

@@ -1,17 +1,17 @@
-//! Opening files beneath a directory, whoever changes the host meanwhile.
+//! Opening of files below a directory while other processes change the host.
 
 use nix::errno::Errno;
 use nix::fcntl::OpenHow;
 use nix::{NixPath, Result};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// How often the kernel is asked; each time anew it takes a mount or a rename at the very moment.
+/// Number of attempts. Each fails only if there is a mount or a rename at the same moment.
 const ATTEMPTS: u32 = 128;
 
-/// openat2(2) for paths with `..` in them or in a link that they lead through.
+/// Makes openat2(2), and retries on EAGAIN.
 ///
-/// With `RESOLVE_BENEATH` and `RESOLVE_IN_ROOT` the kernel answers EAGAIN at a `..` while anything is
-/// mounted or renamed anywhere on the host, for then it cannot tell whether that leads out.
+/// With `RESOLVE_BENEATH` and `RESOLVE_IN_ROOT` the kernel returns EAGAIN at a `..`, in the path or in a link, during
+/// a mount or a rename anywhere on the host, because it cannot determine whether the path leads out.
 pub fn openat2<P: NixPath + ?Sized>(
     directory: impl AsFd,
     path: &P,
@@ -51,7 +51,7 @@ mod tests {
                     std::fs::rename(place("y"), place("x")).unwrap();
                 }
             });
-            // The longer the way, the more often somebody renames something meanwhile.
+            // The longer the path, the more often a rename happens meanwhile.
             let path = format!("a/{}file", "b/../".repeat(20));
             let opened = (0..20_000).try_for_each(|_| openat2(&root, &*path, how).map(drop));
             is_over.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Calls that ask the kernel what it can do.
+//! Probes of the kernel's features.
 
 use super::check;
 use nix::Result;
@@ -6,17 +6,18 @@ use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// Makes a process in fresh namespaces (`CLONE_NEW*`), which ends at once.
+/// Tests whether a process can be made in new namespaces (`CLONE_NEW*`); it ends at once.
 pub fn try_namespaces(flags: u64) -> Result<()> {
     in_namespaces(flags, || Ok(()))
 }
 
-/// Whether who is root of a fresh user namespace alone may make an overlay there.
+/// Tests whether root of a new user namespace can mount an overlay there.
 pub fn try_overlay(flags: u64) -> Result<()> {
     in_namespaces(flags, || super::mount::fsopen(c"overlay").map(drop))
 }
 
-/// `attempt` neither allocates nor locks; what it says comes back as the exit code.
+/// Runs `attempt` in a process in new namespaces. It must neither allocate nor lock; its errno comes back as the exit
+/// code.
 fn in_namespaces(flags: u64, attempt: fn() -> Result<()>) -> Result<()> {
     // SAFETY: an all-zero clone_args is a valid one.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -34,14 +35,14 @@ fn in_namespaces(flags: u64, attempt: fn() -> Result<()>) -> Result<()> {
     }
 }
 
-/// Whether this kernel has a system call that it takes no harm from: every argument is -1.
+/// Returns true if this kernel has a system call that is harmless with every argument -1.
 pub fn has_call(number: libc::c_long) -> bool {
-    // SAFETY: no flags are all set, and no address is the last one: each call looks, and refuses.
+    // SAFETY: all flags set and an invalid address make each of these calls fail.
     let result = check(unsafe { libc::syscall(number, -1, -1, -1, -1, -1, -1) });
     result != Err(Errno::ENOSYS)
 }
 
-/// Whether seccomp filters can notify another process (seccomp(2), SECCOMP_GET_NOTIF_SIZES).
+/// Tests whether seccomp filters can notify another process (seccomp(2), SECCOMP_GET_NOTIF_SIZES).
 pub fn seccomp_notification() -> Result<()> {
     let mut sizes = [0u16; 3];
     let operation = libc::SECCOMP_GET_NOTIF_SIZES;

@@ -1,7 +1,7 @@
-//! What a process can do to itself and to others: privileges, signals, another program.
+//! Process control: privileges, signals, descriptors, execution of programs.
 //!
-//! The credential calls are made directly: the C library's own would also signal every thread that
-//! it remembers, and in the child of a clone it remembers threads that are not there.
+//! Credentials are changed by direct system calls: the C library would also signal all threads that it knows, and in
+//! a cloned child it knows threads that do not exist.
 
 use super::check;
 use nix::Result;
@@ -11,24 +11,25 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Sets of capabilities as three pairs of 32-bit words (_LINUX_CAPABILITY_VERSION_3, linux/capability.h).
+/// Version of capget(2) and capset(2) with three pairs of 32-bit words (_LINUX_CAPABILITY_VERSION_3,
+/// linux/capability.h).
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
-/// As whom a command is executed in a container.
+/// Identity with which a command is executed in a container.
 #[derive(Debug, Clone)]
 pub enum Identity {
-    /// As the same user of the host, whom the container does not know, with all capabilities in its user
-    /// namespace and none elsewhere.
+    /// The caller's user on the host, who has no id in the container: all capabilities in the container's user
+    /// namespace, and none elsewhere.
     Caller,
-    /// As a user of the container, who gains nothing by executing anything.
+    /// A user of the container, with no_new_privs.
     User {
-        /// In the container.
+        /// User id in the container.
         uid: u32,
-        /// In the container.
+        /// Group id in the container.
         gid: u32,
-        /// The supplementary groups, in the container.
+        /// Supplementary groups in the container.
         groups: Vec<u32>,
-        /// A bit for each capability's number.
+        /// Capabilities, as a bit set by number.
         capabilities: u64,
     },
 }
@@ -54,8 +55,7 @@ impl Identity {
     }
 }
 
-/// Lets a command be executed in all namespaces of the process that `pidfd` refers to, in a working
-/// directory that is there.
+/// Makes a command run in all namespaces of the process `pidfd`, in a working directory there.
 pub fn enter_before_exec(
     command: &mut Command,
     pidfd: BorrowedFd<'_>,
@@ -76,7 +76,7 @@ pub fn enter_before_exec(
         nix::unistd::chdir(directory.as_c_str())?;
         split_off()?;
         identity.assume()?;
-        // A change of credentials clears it, so it comes last.
+        // A change of credentials clears this, so it comes last.
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
         Ok(())
     };
@@ -85,16 +85,16 @@ pub fn enter_before_exec(
     Ok(())
 }
 
-/// Goes on in a child of this process, as only a child is in the process namespace that was entered. The
-/// process itself ends as the child does.
+/// Continues in a child, because only a child is in the pid namespace that was entered. The process itself waits, and
+/// ends with the child's exit status.
 fn split_off() -> Result<()> {
     // SAFETY: this process has one thread, and the child goes on with a copy of its memory.
     let child = check(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) })?;
     if child == 0 {
         return Ok(());
     }
-    // Who waits until the program was executed sees it by the end of a pipe.
-    // SAFETY: nothing is used any more but the child's number.
+    // The parent detects the execution of the program by the end of a pipe, so close the copy here.
+    // SAFETY: from here on only the child's id is used.
     unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
     let mut status = 0;
     // SAFETY: the pointer is valid.
@@ -108,57 +108,55 @@ fn split_off() -> Result<()> {
     }
 }
 
-/// Splits this process in two: the new one, or None in the new one.
+/// Forks this process. Returns the child's id, or `None` in the child.
 ///
 /// # Errors
-/// EBUSY where it has several threads: a lock that another one holds would stay locked.
+/// EBUSY if the process has several threads: a lock that another one holds would stay locked.
 pub fn fork() -> Result<Option<nix::unistd::Pid>> {
     let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     if threads != 1 {
         return Err(Errno::EBUSY);
     }
-    // SAFETY: nobody else runs in this process.
+    // SAFETY: this process has one thread.
     let pid = check(unsafe { libc::fork() }.into())?;
     Ok((pid != 0).then(|| nix::unistd::Pid::from_raw(pid as i32)))
 }
 
-/// Lets standard input, output and error lead nowhere.
+/// Redirects standard input, output and error to /dev/null.
 pub fn close_stdio() -> Result<()> {
     (0..3).try_for_each(close_stream)
 }
 
-/// Lets one standard stream lead nowhere.
+/// Redirects one standard stream to /dev/null.
 pub fn close_stream(number: RawFd) -> Result<()> {
     let flags = nix::fcntl::OFlag::O_RDWR | nix::fcntl::OFlag::O_CLOEXEC;
     let null = nix::fcntl::open(c"/dev/null", flags, nix::sys::stat::Mode::empty())?;
     dup2(null.as_raw_fd(), number)
 }
 
-/// Ends this process at once: no destructors, no buffers.
+/// Ends this process at once, without destructors and without flushing buffers.
 pub fn exit(code: i32) -> ! {
     // SAFETY: _exit(2) has no preconditions.
     unsafe { libc::_exit(code) }
 }
 
-/// Replaces this process's program; returns only on failure.
-///
-/// `argv` and `envp` are C strings' pointers, each list ended by a null pointer.
+/// Executes a program in this process; returns only on failure.
 pub fn execve(path: &CStr, argv: &Pointers, envp: &Pointers) -> Errno {
     // SAFETY: `Pointers` keeps its strings alive and its list null-terminated.
     unsafe { libc::execve(path.as_ptr(), argv.0.as_ptr(), envp.0.as_ptr()) };
     Errno::last()
 }
 
-/// C strings as execve(2) wants them, made before the clone because making them allocates.
+/// Null-terminated list of C strings for execve(2), made before the clone because making it allocates.
 pub struct Pointers(Vec<*const c_char>, Vec<std::ffi::CString>);
 
-// SAFETY: the pointers lead to the strings beside them, which nobody changes.
+// SAFETY: the pointers refer to the strings in the second field, which never change.
 unsafe impl Send for Pointers {}
 // SAFETY: as above.
 unsafe impl Sync for Pointers {}
 
 impl Pointers {
-    /// Takes the strings over.
+    /// Returns the list of these strings.
     pub fn new(strings: Vec<std::ffi::CString>) -> Pointers {
         let list = strings
             .iter()
@@ -168,14 +166,13 @@ impl Pointers {
         Pointers(list, strings)
     }
 
-    /// The strings.
+    /// Returns the strings.
     pub fn strings(&self) -> &[std::ffi::CString] {
         &self.1
     }
 }
 
-/// Sets the supplementary groups, if they are given, then all group ids, then all user ids, of this one
-/// thread.
+/// Sets the supplementary groups, if given, then all group ids, then all user ids, of this thread only.
 pub fn set_ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<()> {
     if let Some(groups) = groups {
         // SAFETY: the pointer is valid for as many ids as the length says.
@@ -188,15 +185,15 @@ pub fn set_ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<()> {
     Ok(())
 }
 
-/// Makes `uid` the effective user of this one thread, whose rights to files stay those of its real
-/// user: a user namespace that it makes belongs to `uid`.
+/// Makes `uid` the effective user of this thread only, so that it owns a new user namespace. Access to files remains
+/// that of the real user.
 pub fn set_effective_user(uid: u32) -> Result<()> {
     const SAME: u32 = u32::MAX;
     // SAFETY: plain integers.
     check(unsafe { libc::syscall(libc::SYS_setresuid, SAME, uid, SAME) })?;
     // SAFETY: getuid(2) always succeeds.
     let real = unsafe { libc::getuid() };
-    // It tells no error, and the user that it was before; a second call tells what the first did.
+    // setfsuid(2) returns the previous user and no error; a second call shows the effect of the first.
     let set = || {
         // SAFETY: plain integers.
         unsafe { libc::syscall(libc::SYS_setfsuid, real) }
@@ -209,7 +206,7 @@ pub fn set_effective_user(uid: u32) -> Result<()> {
     }
 }
 
-/// The NIS domain's name of this uts namespace.
+/// Sets the NIS domain name of this UTS namespace.
 pub fn set_domain_name(name: &CStr) -> Result<()> {
     // SAFETY: the pointer is valid for as many bytes as the length says.
     check(unsafe { libc::setdomainname(name.as_ptr(), name.count_bytes()) }.into()).map(drop)
@@ -222,20 +219,20 @@ pub fn limit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
         rlim_max: hard,
     };
     let none = std::ptr::null_mut::<libc::rlimit64>();
-    // SAFETY: the kernel reads one structure; EINVAL says that it has no such resource.
+    // SAFETY: the kernel reads one structure; EINVAL means that the resource is unknown.
     check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, none) })
         .map(drop)
 }
 
-/// Takes a capability out of the bounding set; EINVAL says that the kernel has none of that number.
+/// Removes a capability from the bounding set; EINVAL if the kernel does not have it.
 pub fn drop_bounding(capability: i32) -> Result<()> {
     // SAFETY: plain integers.
     check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_DROP, capability, 0, 0, 0) })
         .map(drop)
 }
 
-/// Sets the permitted, effective, inheritable and ambient sets, a bit for each capability's number:
-/// a program that is executed afterwards has these, whatever its user.
+/// Sets the permitted, effective, inheritable and ambient sets to a bit set of capability numbers. Programs executed
+/// afterwards have these capabilities under any user.
 pub fn set_capabilities(set: u64) -> Result<()> {
     ambient(libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
     let header = [CAPABILITY_VERSION_3, 0];
@@ -263,16 +260,16 @@ fn ambient(operation: libc::c_int, capability: u32) -> Result<()> {
     .map(drop)
 }
 
-/// The execution domain that system calls tell of (personality(2)).
+/// Sets the execution domain (personality(2)).
 pub fn set_personality(persona: libc::c_ulong) -> Result<()> {
     // SAFETY: a plain integer.
     check(unsafe { libc::personality(persona) }.into()).map(drop)
 }
 
-/// Whether this process may execute the file `path`, as execve(2) would find out.
+/// Checks whether this process can execute the file `path`, with the errors of execve(2).
 pub fn find_executable(path: &CStr) -> Result<()> {
     let (directory, flags) = (libc::AT_FDCWD, libc::AT_EACCESS);
-    // SAFETY: the path is a C string; nothing else is passed that leads to memory.
+    // SAFETY: the path is a C string, and no other pointers are passed.
     check(unsafe {
         libc::syscall(
             libc::SYS_faccessat2,
@@ -288,7 +285,7 @@ pub fn find_executable(path: &CStr) -> Result<()> {
     }
 }
 
-/// Sets how the kernel shares processors with process `pid` (sched_setattr(2)).
+/// Sets the scheduling policy of process `pid` (sched_setattr(2)).
 pub fn set_scheduler(pid: i32, policy: i32, flags: u64, nice: i32) -> Result<()> {
     #[repr(C)]
     struct Attributes {
@@ -296,7 +293,7 @@ pub fn set_scheduler(pid: i32, policy: i32, flags: u64, nice: i32) -> Result<()>
         policy: u32,
         flags: u64,
         nice: i32,
-        // Of policies that are not set here: priority; runtime, deadline, period.
+        // Parameters of real-time and deadline policies, which are unused here.
         priority: u32,
         times: [u64; 3],
     }
@@ -308,12 +305,12 @@ pub fn set_scheduler(pid: i32, policy: i32, flags: u64, nice: i32) -> Result<()>
         priority: 0,
         times: [0; 3],
     };
-    // SAFETY: the kernel reads as many bytes as the structure says that it has.
+    // SAFETY: the kernel reads as many bytes as the structure's size field contains.
     check(unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const attributes, 0) })
         .map(drop)
 }
 
-/// Sets how the kernel shares disks with process `pid` (ioprio_set(2)): a class and a priority in it.
+/// Sets the I/O class and priority of process `pid` (ioprio_set(2)).
 pub fn set_io_priority(pid: i32, class: i32, priority: i32) -> Result<()> {
     const PROCESS: i32 = 1; // IOPRIO_WHO_PROCESS, linux/ioprio.h
     const CLASS_SHIFT: i32 = 13; // IOPRIO_CLASS_SHIFT
@@ -338,36 +335,36 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
 }
 
-/// Lets these descriptors stay open when a program is executed.
+/// Clears close-on-exec of these descriptors.
 pub fn keep_open(numbers: std::ops::Range<RawFd>) -> Result<()> {
     for number in numbers {
-        // SAFETY: a flag of a descriptor; fcntl(2) answers EBADF for what is not open.
+        // SAFETY: a flag of a descriptor; fcntl(2) returns EBADF if it is not open.
         check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }.into())?;
     }
     Ok(())
 }
 
-/// Makes `number` a copy of `descriptor`, which stays open when a program is executed.
+/// Makes `number` a copy of `descriptor`, without close-on-exec.
 pub fn dup2(descriptor: RawFd, number: RawFd) -> Result<()> {
-    // SAFETY: of the numbers that this is called with nobody owns the second: they are 0, 1 and 2.
+    // SAFETY: `number` is 0, 1 or 2, which no Rust value owns.
     check(unsafe { libc::dup2(descriptor, number) }.into()).map(drop)
 }
 
-/// Lets standard output go where standard error does; what it was.
-pub fn exchange_stdout() -> Result<OwnedFd> {
+/// Redirects standard output to standard error. Returns the previous standard output.
+pub fn redirect_stdout_to_stderr() -> Result<OwnedFd> {
     let stdout = inherited(1)?;
     dup2(2, 1)?;
     Ok(stdout)
 }
 
-/// Makes standard output what it was.
+/// Restores standard output.
 pub fn restore_stdout(stdout: OwnedFd) -> Result<()> {
     dup2(stdout.as_raw_fd(), 1)
 }
 
-/// Closes every descriptor from `first` to `last` that this program did not open itself.
+/// Closes the inherited descriptors from `first` to `last`.
 ///
-/// Called first thing in `main`, when no descriptor above standard error is this program's own.
+/// Must run first in `main`, before this program opens a descriptor.
 pub fn close_inherited(first: u32, last: u32) -> Result<()> {
     // SAFETY: at the start of the program nothing owns these descriptors.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
@@ -376,7 +373,7 @@ pub fn close_inherited(first: u32, last: u32) -> Result<()> {
 /// Sends a signal to the process that `pidfd` refers to.
 pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     let none = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: a null siginfo means that of kill(2).
+    // SAFETY: a null siginfo is valid, and means that of kill(2).
     check(unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
@@ -389,23 +386,23 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     .map(drop)
 }
 
-/// The wait status of a process that was reaped (`PIDFD_GET_INFO` of linux/pidfd.h, Linux 6.15); None
-/// as long as nobody did.
+/// Returns the wait status of a reaped process (`PIDFD_GET_INFO` of linux/pidfd.h, Linux 6.15); `None` if it is not
+/// reaped yet.
 pub fn pidfd_exit_status(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
     const EXIT: u64 = 1 << 3; // PIDFD_INFO_EXIT
-    /// The first version of the structure, in 64-bit words: the mask first, the code in the last half.
+    /// Size of the structure's first version in 64-bit words. The mask comes first, the code in the last half.
     const WORDS: usize = 8;
     const GET_INFO: libc::c_ulong = nix::request_code_readwrite!(0xff, 11, WORDS * 8) as _;
     let mut info = [0u64; WORDS];
     info[0] = EXIT;
-    // SAFETY: the request's number has the structure's size, which the kernel keeps to.
+    // SAFETY: the kernel writes at most the size in the request's number.
     check(unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO, info.as_mut_ptr()) }.into())?;
     let bytes = info[7].to_ne_bytes();
     let code = i32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
     Ok((info[0] & EXIT != 0).then_some(code))
 }
 
-/// A descriptor that refers to process `pid`.
+/// Opens a pidfd of process `pid`.
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     // SAFETY: plain integers.
     let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
@@ -413,7 +410,7 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// The id, in the pid namespace of /proc, of the process that `pidfd` refers to (pidfd_open(2)).
+/// Returns the id of the process `pidfd` in the pid namespace of /proc (pidfd_open(2)).
 pub fn pid_of(pidfd: BorrowedFd<'_>) -> std::io::Result<nix::unistd::Pid> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
     let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"));
@@ -424,9 +421,9 @@ pub fn pid_of(pidfd: BorrowedFd<'_>) -> std::io::Result<nix::unistd::Pid> {
         .ok_or_else(|| Errno::ESRCH.into())
 }
 
-/// Copies descriptor `number` of the thread `tid`, close-on-exec: the same open file (pidfd_getfd(2)).
+/// Copies descriptor `number` of the thread `tid`, with close-on-exec (pidfd_getfd(2)).
 ///
-/// Before Linux 6.9 it is that of the thread's process, which differs where the thread has called
+/// Before Linux 6.9 it copies the descriptor of the thread's process, which differs if the thread has called
 /// unshare(2) with CLONE_FILES.
 pub fn descriptor_of(
     tid: i32,
@@ -448,11 +445,11 @@ pub fn descriptor_of(
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Runs `work` with no effective capability in this thread. The owner of a user namespace keeps his rights
-/// in that (capabilities(7)).
+/// Runs `work` without effective capabilities in this thread. The owner of a user namespace keeps them inside it
+/// (capabilities(7)).
 ///
 /// # Errors
-/// The capabilities cannot be given up, or taken up again.
+/// The capabilities cannot be dropped or restored.
 pub fn unprivileged<T>(work: impl FnOnce() -> T) -> Result<T> {
     let header = [CAPABILITY_VERSION_3, 0];
     let mut held = [0u32; 6];
@@ -485,16 +482,16 @@ pub fn unprivileged<T>(work: impl FnOnce() -> T) -> Result<T> {
     set(none)?;
     let done = work();
     set(held)?;
-    // Gaining capabilities makes it what /proc/sys/fs/suid_dumpable says.
+    // Gaining capabilities resets this to /proc/sys/fs/suid_dumpable.
     nix::sys::prctl::set_dumpable(false)?;
     Ok(done)
 }
 
-/// Does `work` in this thread with `uid` in the place of root as the effective user, who has all
-/// capabilities in the user namespaces that belong to him and none elsewhere.
+/// Runs `work` in this thread with the effective user `uid` instead of root. This user has all capabilities in the
+/// user namespaces that it owns, and none elsewhere.
 ///
 /// # Errors
-/// The user cannot be changed, or changed back.
+/// The user cannot be changed or restored.
 pub fn as_user<T>(uid: u32, work: impl FnOnce() -> T) -> Result<T> {
     const SAME: libc::uid_t = libc::uid_t::MAX;
     // SAFETY: plain integers.
@@ -511,11 +508,11 @@ pub fn queue_signal(pid: i32, signal: i32, value: i32) -> Result<()> {
     let value = libc::sigval {
         sival_ptr: value as usize as *mut libc::c_void,
     };
-    // SAFETY: sigqueue(3) passes the value on; nobody dereferences it.
+    // SAFETY: sigqueue(3) passes the value without dereferencing it.
     check(unsafe { libc::sigqueue(pid, signal, value) }.into()).map(drop)
 }
 
-/// Gives every signal its default action and unblocks all: nothing is inherited from the caller.
+/// Resets all signals to their default actions and unblocks them, so that nothing is inherited from the caller.
 pub fn reset_signals() -> Result<()> {
     // SAFETY: an all-zero sigaction is SIG_DFL without flags.
     let default: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -526,30 +523,30 @@ pub fn reset_signals() -> Result<()> {
     nix::sys::signal::SigSet::empty().thread_set_mask()
 }
 
-/// The path of the working directory, without its NUL, in `buffer` (getcwd(2)).
+/// Reads the path of the working directory into `buffer`, without its NUL (getcwd(2)).
 ///
-/// The C library's getcwd(3) would turn a directory outside the root into an error of its own.
+/// The C library's getcwd(3) fails for a directory outside the root.
 pub fn current_directory(buffer: &mut [u8]) -> Result<&[u8]> {
-    // SAFETY: the kernel writes at most as many bytes as the length says.
+    // SAFETY: the kernel writes at most `length` bytes.
     let length =
         check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })?;
     Ok(&buffer[..(length as usize).saturating_sub(1)])
 }
 
-/// A descriptor that the caller of this program handed over, under its own number, close-on-exec.
+/// Takes ownership of an inherited descriptor under its number, and sets close-on-exec.
 ///
-/// Called once for each, first thing in `main`.
+/// Must run first in `main`, once for each descriptor.
 pub fn take_over(number: u32) -> Result<OwnedFd> {
     let number = RawFd::try_from(number).map_err(|_| Errno::EBADF)?;
     // SAFETY: a flag of a descriptor; fcntl(2) answers EBADF for what is not open.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
-    // SAFETY: it is open, and at the start of the program nothing else owns it.
+    // SAFETY: the descriptor is open, and at the start of the program nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// A copy of a descriptor that the caller of this program handed over, close-on-exec.
+/// Copies an inherited descriptor, with close-on-exec.
 pub fn inherited(number: RawFd) -> Result<OwnedFd> {
-    // SAFETY: fcntl(2) answers EBADF for what is not open.
+    // SAFETY: fcntl(2) returns EBADF if the descriptor is not open.
     let copy = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) }.into())?;
     // SAFETY: the kernel has just made this descriptor for the caller.
     Ok(unsafe { OwnedFd::from_raw_fd(copy as RawFd) })

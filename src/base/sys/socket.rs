@@ -1,18 +1,18 @@
-//! What the kernel knows of a socket, and descriptors that are sent through one.
+//! Sockets: addresses, passing of descriptors, unacknowledged bytes.
 
 use nix::errno::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// The most descriptors that come with one message.
+/// Maximum number of descriptors in a message.
 const MAX_DESCRIPTORS: usize = 8;
 
-/// Room for a header and as many numbers, aligned as a header is.
+/// Buffer for a control header and the descriptors, with the alignment of a header.
 type Control = [u64; 6];
 
-/// Gives a socket an address, as the bytes of its structure have it (bind(2)).
+/// Binds a socket to an address, given as the bytes of its structure (bind(2)).
 pub fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> nix::Result<()> {
     let (bytes, length) = (address.as_ptr().cast(), address.len() as libc::socklen_t);
-    // SAFETY: the kernel reads as many bytes as the length says.
+    // SAFETY: the kernel reads `length` bytes.
     Errno::result(unsafe { libc::bind(socket.as_raw_fd(), bytes, length) }).map(drop)
 }
 
@@ -36,27 +36,27 @@ pub fn send(channel: RawFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> nix
         message.msg_control = control.as_mut_ptr().cast();
         // SAFETY: no pointer is followed.
         message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as _;
-        // SAFETY: the buffer has room for a header and eight numbers, and is aligned for both.
+        // SAFETY: the buffer has room for a header and eight descriptors, and is aligned for both.
         unsafe {
             let header = libc::CMSG_FIRSTHDR(&raw const message);
             (*header).cmsg_level = libc::SOL_SOCKET;
             (*header).cmsg_type = libc::SCM_RIGHTS;
             (*header).cmsg_len = libc::CMSG_LEN(length) as _;
             let numbers: *mut RawFd = libc::CMSG_DATA(header).cast();
-            // A borrowed descriptor is its number.
+            // A BorrowedFd has the layout of its number.
             let source: *const RawFd = descriptors.as_ptr().cast();
             std::ptr::copy_nonoverlapping(source, numbers, descriptors.len());
         }
     }
-    // SAFETY: the header names bytes and a buffer that live for the whole call.
+    // SAFETY: the header refers to bytes and a buffer that live for the whole call.
     let sent = unsafe { libc::sendmsg(channel, &raw const message, libc::MSG_NOSIGNAL) };
     Errno::result(sent).map(drop)
 }
 
-/// Receives what [`send`] sent, without allocating; how many bytes, none when the peer has closed
-/// its end.
+/// Receives a message of [`send`], without allocating. Returns the number of bytes, 0 if the peer has closed its end,
+/// and the descriptors.
 ///
-/// The descriptors are close-on-exec, and of more than `N` the last ones are lost.
+/// The descriptors are close-on-exec. Descriptors beyond `N` are lost.
 pub fn receive<const N: usize>(
     channel: RawFd,
     bytes: &mut [u8],
@@ -74,7 +74,7 @@ pub fn receive<const N: usize>(
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control) as _;
     let length = loop {
-        // SAFETY: the header names bytes and a buffer that live for the whole call.
+        // SAFETY: the header refers to bytes and a buffer that live for the whole call.
         let result = unsafe { libc::recvmsg(channel, &raw mut message, libc::MSG_CMSG_CLOEXEC) };
         match Errno::result(result) {
             Err(Errno::EINTR) => continue,
@@ -85,23 +85,23 @@ pub fn receive<const N: usize>(
 }
 
 fn descriptors<const N: usize>(message: &libc::msghdr) -> [Option<OwnedFd>; N] {
-    // SAFETY: the kernel has filled in the header and the control buffer that it names.
+    // SAFETY: the kernel has filled in the header and the control buffer that it refers to.
     let Some(header) = (unsafe { libc::CMSG_FIRSTHDR(message).as_ref() }) else {
         return [const { None }; N];
     };
     // SAFETY: no pointer is followed.
     let bytes = header.cmsg_len - unsafe { libc::CMSG_LEN(0) } as usize;
-    // SAFETY: behind the header the kernel has put that many bytes of descriptor numbers.
+    // SAFETY: the kernel has put that many bytes of descriptors behind the header.
     let data: *const RawFd = unsafe { libc::CMSG_DATA(header) }.cast();
     std::array::from_fn(|index| {
         (index < bytes / size_of::<RawFd>()).then(|| {
-            // SAFETY: within those bytes; the kernel has just made the descriptor for this process.
+            // SAFETY: inside these bytes; the kernel has just made the descriptor for this process.
             unsafe { OwnedFd::from_raw_fd(data.add(index).read_unaligned()) }
         })
     })
 }
 
-/// Bytes written to a TCP socket that the peer's kernel has not acknowledged yet.
+/// Returns the number of bytes of a TCP socket that the peer's kernel has not acknowledged yet.
 ///
 /// Source: tcp(7), `SIOCOUTQ`.
 pub fn unacknowledged(socket: impl AsFd) -> nix::Result<usize> {

@@ -1,14 +1,14 @@
-//! Extended attributes, by a path whose last component is never followed (xattr(7)).
+//! Extended attributes by path, without following a link at its end (xattr(7)).
 
 use super::check;
 use nix::Result;
 use nix::errno::Errno;
 use std::ffi::{CStr, c_void};
 
-/// The longest value, and the longest list of names (linux/limits.h: XATTR_SIZE_MAX, XATTR_LIST_MAX).
+/// Maximum length of a value and of the list of names (linux/limits.h: XATTR_SIZE_MAX, XATTR_LIST_MAX).
 const LIMIT: usize = 65_536;
 
-/// The names, in the kernel's order; none where the file system knows no attributes.
+/// Returns the names, in the kernel's order; an empty list if the file system does not support attributes.
 pub fn list(path: &CStr) -> Result<Vec<Vec<u8>>> {
     let mut names = vec![0u8; 1024];
     let length = loop {
@@ -27,7 +27,7 @@ pub fn list(path: &CStr) -> Result<Vec<Vec<u8>>> {
         .collect())
 }
 
-/// The value of one.
+/// Returns the value of an attribute.
 pub fn get(path: &CStr, name: &CStr) -> Result<Vec<u8>> {
     let mut value = vec![0u8; LIMIT];
     let pointer: *mut c_void = value.as_mut_ptr().cast();
@@ -38,7 +38,7 @@ pub fn get(path: &CStr, name: &CStr) -> Result<Vec<u8>> {
     Ok(value)
 }
 
-/// Sets one.
+/// Sets an attribute.
 pub fn set(path: &CStr, name: &CStr, value: &[u8]) -> Result<()> {
     let (pointer, size) = (value.as_ptr().cast(), value.len());
     // SAFETY: the kernel reads as many bytes as there are.

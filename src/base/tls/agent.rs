@@ -1,4 +1,4 @@
-//! What a host's settings mean to ureq, which speaks to registries.
+//! TLS configuration of ureq, the client of registries.
 
 use super::Settings;
 use super::trust::{certificates, provider, read, unusable};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 impl Settings {
-    /// For ureq.
+    /// Returns the configuration of ureq.
     ///
     /// # Errors
     /// As [`Settings::rustls`].
@@ -17,12 +17,12 @@ impl Settings {
         self.ureq_with(&[])
     }
 
-    /// For ureq, with the roots in these files beside the others.
+    /// Returns the configuration of ureq, with additional roots from these files.
     ///
     /// # Errors
     /// As [`Settings::rustls`].
     pub fn ureq_with(&self, more: &[PathBuf]) -> Result<TlsConfig> {
-        // A wrong key or an unusable root is an error now, not at the first request.
+        // Report a wrong key or an unusable root now, not at the first request.
         if more.is_empty() {
             self.rustls()?;
         }

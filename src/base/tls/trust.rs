@@ -1,4 +1,4 @@
-//! What a host's settings mean to rustls.
+//! TLS configuration of rustls.
 
 use super::Settings;
 use crate::base::error::{Error, Result};
@@ -11,14 +11,14 @@ use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Bytes of a file of certificates or a key: many times what all public authorities take.
+/// Maximum size of a file of certificates or a key, in bytes: many times the size of all public roots.
 const MAX_FILE: u64 = 8 << 20;
 
 impl Settings {
-    /// For a connection of one's own.
+    /// Returns the configuration of a connection.
     ///
     /// # Errors
-    /// A file that cannot be read or holds nothing of use; a host without roots.
+    /// A file cannot be read or has no usable content, or the host has no roots.
     pub fn rustls(&self) -> Result<Arc<ClientConfig>> {
         let mut roots = RootCertStore::empty();
         let (usable, _) = roots.add_parsable_certificates(self.roots()?);
@@ -35,8 +35,7 @@ impl Settings {
                 .with_client_auth_cert(certificates(&client.cert)?, key(&client.key)?)
                 .map_err(|error| unusable(&client.key, error))?,
         };
-        // One connection at a time, which is kept: there is nothing to resume that would be worth
-        // the memory.
+        // There is one long-lived connection, so resumption is not worth its memory.
         config.resumption = Resumption::disabled();
         Ok(Arc::new(config))
     }
@@ -50,9 +49,9 @@ impl Settings {
 
     fn no_roots(&self) -> Error {
         match &self.ca {
-            Some(file) => unusable(file, "has no certificate that can be used"),
+            Some(file) => unusable(file, "has no usable certificate"),
             None => Error::unsupported("TLS", "this host has no root certificates")
-                .hint("the package ca-certificates has them; SSL_CERT_FILE names another file"),
+                .hint("install the package ca-certificates, or set SSL_CERT_FILE"),
         }
     }
 }

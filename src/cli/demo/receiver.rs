@@ -1,7 +1,7 @@
-//! A log sink for demonstrations and tests: the bulk API of Elasticsearch on loopback, as far as
-//! imrun uses it, over HTTP/1.1.
+//! A sink for demonstrations and tests: the part of Elasticsearch's bulk API that imrun uses, on loopback, over
+//! HTTP/1.1.
 //!
-//! It is strict: what a real server might forgive is refused here.
+//! It is strict: it refuses requests that a real server might accept.
 
 use crate::base::error::{Context, Result};
 use serde_json::{Value, json};
@@ -16,39 +16,39 @@ const BODY_MAX: u64 = 64 * 1024 * 1024;
 /// One document of a bulk request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
-    /// `_index`, where the action has one.
+    /// `_index` of the action, if present.
     pub index: Option<String>,
-    /// `_id`, where the action has one.
+    /// `_id` of the action, if present.
     pub id: Option<String>,
-    /// The document itself: an object.
+    /// The document, an object.
     pub source: Value,
 }
 
 /// One HTTP request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// `POST`, …
+    /// Method, such as `POST`.
     pub method: String,
-    /// The path with its query.
+    /// Path with its query.
     pub target: String,
-    /// The header `authorization`.
+    /// Header `authorization`.
     pub authorization: Option<String>,
-    /// As long as `content-length` says.
+    /// Body, of the length in `content-length`.
     pub body: Vec<u8>,
 }
 
-/// The server: its threads end with the process.
+/// The server. Its threads end with the process.
 #[derive(Debug)]
 pub struct BulkReceiver;
 
 impl BulkReceiver {
-    /// Listens on a free port of 127.0.0.1; each document that arrives is sent to the channel.
+    /// Listens on a free port of 127.0.0.1, and sends each received document to the channel.
     pub fn start() -> Result<(SocketAddr, mpsc::Receiver<Document>)> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context(|| "bind(127.0.0.1)")?;
         let address = listener.local_addr().context(|| "getsockname()")?;
         let (sender, receiver) = mpsc::channel();
         let accept = move || {
-            // A connection that could not be accepted is the client's to make again.
+            // The client repeats a connection that could not be accepted.
             for connection in listener.incoming().flatten() {
                 let sender = sender.clone();
                 std::thread::spawn(move || serve(connection, &sender));
@@ -60,14 +60,14 @@ impl BulkReceiver {
     }
 }
 
-/// Serves one connection until it ends, in whatever way.
+/// Serves one connection until it ends.
 fn serve(connection: TcpStream, documents: &mpsc::Sender<Document>) -> io::Result<()> {
     let mut reader = BufReader::new(connection);
     while let Some(request) = read_request(&mut reader)? {
         let (status, answer) = match parse(&request) {
             Ok(batch) => {
                 let statuses = vec![201; batch.len()];
-                // Nobody listens any more: the documents are taken all the same.
+                // Documents are acknowledged even if the receiver of the channel is gone.
                 let _gone = batch
                     .into_iter()
                     .try_for_each(|document| documents.send(document));
@@ -80,8 +80,10 @@ fn serve(connection: TcpStream, documents: &mpsc::Sender<Document>) -> io::Resul
     Ok(())
 }
 
-/// Reads one request; none at the end of the connection. Fails with `InvalidData` where it is not
-/// HTTP/1.1 with a body of stated length.
+/// Reads one request; `None` at the end of the connection.
+///
+/// # Errors
+/// `InvalidData` if the request is not HTTP/1.1 with a `content-length`.
 pub fn read_request(from: &mut impl BufRead) -> io::Result<Option<Request>> {
     let Some(start) = read_line(from)? else {
         return Ok(None);

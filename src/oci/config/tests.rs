@@ -34,7 +34,7 @@ fn config() -> Value {
 }
 
 fn read(document: &Value) -> Result<Config> {
-    let reading = Reading {
+    let context = ParseContext {
         directory: Path::new("/bundle"),
         systemd: false,
         controllers: &["cpu".to_owned()],
@@ -42,7 +42,7 @@ fn read(document: &Value) -> Result<Config> {
         quiet: false,
         is_directory: &|path| path.ends_with("data"),
     };
-    Config::parse(document.to_string().as_bytes(), &reading)
+    Config::parse(document.to_string().as_bytes(), &context)
 }
 
 /// The document with one member replaced, by its JSON pointer's parent and its key.
@@ -345,7 +345,7 @@ fn a_duplicate_key_is_refused() {
     let text = config()
         .to_string()
         .replacen('{', "{\"hostname\":\"a\",\"hostname\":\"b\",", 1);
-    let reading = Reading {
+    let context = ParseContext {
         directory: Path::new("/"),
         systemd: false,
         controllers: &[],
@@ -353,13 +353,13 @@ fn a_duplicate_key_is_refused() {
         quiet: false,
         is_directory: &|_| false,
     };
-    assert!(Config::parse(text.as_bytes(), &reading).is_err());
+    assert!(Config::parse(text.as_bytes(), &context).is_err());
 }
 
 #[test]
 fn a_slice_is_within_those_that_its_name_starts_with() {
     let document = with("/linux", "cgroupsPath", json!("a-b.slice:cri:one"));
-    let reading = Reading {
+    let context = ParseContext {
         directory: Path::new("/"),
         systemd: true,
         controllers: &[],
@@ -367,7 +367,7 @@ fn a_slice_is_within_those_that_its_name_starts_with() {
         quiet: false,
         is_directory: &|_| false,
     };
-    let config = Config::parse(document.to_string().as_bytes(), &reading).unwrap();
+    let config = Config::parse(document.to_string().as_bytes(), &context).unwrap();
     let path = Path::new("a.slice/a-b.slice/cri-one.scope");
     assert_eq!(config.bundle.cgroup.as_deref(), Some(path));
 }
@@ -376,7 +376,7 @@ fn a_slice_is_within_those_that_its_name_starts_with() {
 fn the_caller_s_image_is_the_one_that_counts() {
     let image = Digest::sha256(b"the caller's");
     let read = |document: &Value| {
-        let reading = Reading {
+        let context = ParseContext {
             directory: Path::new("/bundle"),
             systemd: false,
             controllers: &[],
@@ -384,7 +384,7 @@ fn the_caller_s_image_is_the_one_that_counts() {
             quiet: false,
             is_directory: &|_| false,
         };
-        Config::parse(document.to_string().as_bytes(), &reading).map(|config| config.subject)
+        Config::parse(document.to_string().as_bytes(), &context).map(|config| config.subject)
     };
     let annotated = |digest: Digest| with("", "annotations", json!({ IMAGE: digest.to_string() }));
     for document in [config(), annotated(image)] {
@@ -409,7 +409,7 @@ fn a_filter_asks_somebody_else_only_where_imruns_own_asks_nothing() {
                 "syscalls": [{ "names": names, "action": "SCMP_ACT_NOTIFY" }]
             }),
         );
-        let reading = Reading {
+        let context = ParseContext {
             directory: Path::new("/bundle"),
             systemd: false,
             controllers: &[],
@@ -417,7 +417,7 @@ fn a_filter_asks_somebody_else_only_where_imruns_own_asks_nothing() {
             quiet: true,
             is_directory: &|_| false,
         };
-        Config::parse(document.to_string().as_bytes(), &reading)
+        Config::parse(document.to_string().as_bytes(), &context)
     };
     let config = asking(&["mkdir"], Some("/run/agent")).unwrap();
     assert!(config.bundle.filter.unwrap().asks);
@@ -516,7 +516,7 @@ fn whole() -> Value {
 
 fn read_whole(document: &Value, systemd: bool) -> Result<Config> {
     let controllers = ["cpu", "cpuset", "memory", "pids"].map(str::to_owned);
-    let reading = Reading {
+    let context = ParseContext {
         directory: Path::new("/bundle"),
         systemd,
         controllers: &controllers,
@@ -524,7 +524,7 @@ fn read_whole(document: &Value, systemd: bool) -> Result<Config> {
         quiet: false,
         is_directory: &|_| false,
     };
-    Config::parse(document.to_string().as_bytes(), &reading)
+    Config::parse(document.to_string().as_bytes(), &context)
 }
 
 #[test]

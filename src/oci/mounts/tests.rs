@@ -2,10 +2,10 @@ use super::*;
 use crate::base::json;
 use serde_json::{Value, json};
 
-/// What becomes of one mount: a file of names and its source, what is told to be absent, both of them nothing for what
-/// every container has, or the error.
-fn fate(mount: &Value) -> std::result::Result<String, String> {
-    let reading = Reading {
+/// What becomes of one mount: a file of names and its source, what is told to be absent, both of them nothing for
+/// what every container has, or the error.
+fn handling(mount: &Value) -> std::result::Result<String, String> {
+    let context = ParseContext {
         directory: Path::new("/bundle"),
         systemd: false,
         controllers: &[],
@@ -18,7 +18,7 @@ fn fate(mount: &Value) -> std::result::Result<String, String> {
     let mut changes = Changes::default();
     let read = read(
         &Node::root("config.json", &document),
-        &reading,
+        &context,
         &mut changes,
     );
     let names = read.map_err(|error| error.to_string())?;
@@ -33,7 +33,7 @@ fn fate(mount: &Value) -> std::result::Result<String, String> {
 }
 
 fn of_kind(kind: &str, place: &str) -> std::result::Result<String, String> {
-    fate(&json!({ "destination": place, "type": kind, "source": kind }))
+    handling(&json!({ "destination": place, "type": kind, "source": kind }))
 }
 
 #[test]
@@ -101,9 +101,13 @@ fn a_bind_is_one_by_its_kind_or_by_either_option() {
         let mut mount = bind.clone();
         mount["destination"] = json!("/etc/hosts");
         mount["source"] = json!("hosts");
-        assert_eq!(fate(&mount).unwrap(), "Hosts of /bundle/hosts", "{bind}");
+        assert_eq!(
+            handling(&mount).unwrap(),
+            "Hosts of /bundle/hosts",
+            "{bind}"
+        );
         mount["destination"] = json!("/etc/app.conf");
-        let error = fate(&mount).unwrap_err();
+        let error = handling(&mount).unwrap_err();
         assert!(error.contains("/etc/app.conf"), "{bind}: {error}");
     }
 }
@@ -111,19 +115,21 @@ fn a_bind_is_one_by_its_kind_or_by_either_option() {
 #[test]
 fn a_bind_of_the_hosts_is_the_containers_own_only_at_the_very_same_place() {
     let bind = |source: &str, place: &str, options: &[&str]| {
-        fate(&json!({ "destination": place, "type": "bind", "source": source, "options": options }))
+        handling(
+            &json!({ "destination": place, "type": "bind", "source": source, "options": options }),
+        )
     };
     for place in ["/proc", "/sys", "/sys/fs/cgroup", "/dev"] {
         assert_eq!(bind(place, place, &["rbind"]).unwrap(), "", "{place}");
         assert!(bind("/etc", place, &["ro"]).is_err(), "{place}");
     }
     for place in ["/run/.containerenv", "/.dockerenv", "/dev/termination-log"] {
-        assert_eq!(bind("x", place, &[]).unwrap(), "no a file of the engine's");
+        assert_eq!(bind("x", place, &[]).unwrap(), "no a file of the engine");
     }
     let log = "/var/lib/kubelet/pods/1/containers/app/2";
     assert_eq!(
         bind(log, "/log", &["rw"]).unwrap(),
-        "no a file of the engine's"
+        "no a file of the engine"
     );
     for other in [
         "/var/lib/kubelet/pods/1/volumes/app/2",
@@ -131,7 +137,7 @@ fn a_bind_of_the_hosts_is_the_containers_own_only_at_the_very_same_place() {
     ] {
         assert!(bind(other, "/log", &["rw"]).is_err(), "{other}");
     }
-    let memory = "no memory that is shared as files";
+    let memory = "no shared memory files";
     assert_eq!(bind("/x", "/dev/shm", &["ro"]).unwrap(), memory);
     // A directory is left out where it could be written, and refused where it would be read.
     assert_eq!(

@@ -1,5 +1,4 @@
-//! The kernel's command line: its words, as the kernel itself takes them apart, and what those of
-//! imrun mean.
+//! Parser of the kernel command line. It splits words as the kernel does, and reads the parameters `imrun.*`.
 //!
 //! Source: Linux, lib/cmdline.c (`next_arg`) and Documentation/admin-guide/kernel-parameters.rst.
 
@@ -11,14 +10,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What the kernel keeps of a command line, its NUL included (COMMAND_LINE_SIZE of x86 and arm64):
-/// it cuts a longer one without a word.
-const LONGEST: usize = 2048;
+/// Maximum length of a command line, including its NUL (COMMAND_LINE_SIZE of x86 and arm64). The kernel truncates
+/// a longer one silently.
+const MAX_LENGTH: usize = 2048;
 
-/// How soon an app has to end to be taken for one that does not run, where nobody says.
+/// Default of `imrun.fallback-within`: an app that fails within this time counts as not started.
 const FALLBACK_WITHIN: Duration = Duration::from_secs(30);
 
-/// The options of `imrun run` that are words too. `true`: may be given more than once.
+/// Options of `imrun run` that are parameters, too; true if one can be repeated.
 const OPTIONS: [(&str, bool); 19] = [
     ("cap-add", true),
     ("cpus", false),
@@ -41,47 +40,46 @@ const OPTIONS: [(&str, bool); 19] = [
     ("workdir", false),
 ];
 
-/// What becomes of the machine when the app has ended.
+/// Action after the app has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnExit {
-    /// It is switched off.
+    /// Switch the machine off.
     PowerOff,
-    /// It starts again.
+    /// Restart the machine.
     Reboot,
-    /// The kernel panics, and does what its own `panic=` says.
+    /// Let the kernel panic, which then acts on its parameter `panic=`.
     Panic,
 }
 
-/// Where the store is.
+/// Location of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum StoreLocation {
     /// A directory of the initramfs, or a block device.
     Path(PathBuf),
-    /// The file system with that label, or the partition with that name.
+    /// Label of a file system, or name of a partition.
     Label(String),
 }
 
-/// What the machine is to do.
+/// Settings of the appliance.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Orders {
-    /// What is launched.
+pub struct Settings {
+    /// Image to launch.
     pub image: Digest,
-    /// What is launched where the image cannot be, or soon ends.
+    /// Image to launch if the first one cannot be started, or fails within [`Settings::fallback_within`].
     pub fallback: Option<Digest>,
-    /// How soon.
+    /// Run time below which a failed app makes the fallback start.
     pub fallback_within: Duration,
-    /// Where both are.
-    pub store: Place,
-    /// The value of `ip=`.
+    /// Store of both images.
+    pub store: StoreLocation,
+    /// Value of `ip=`.
     pub address: Option<Vec<u8>>,
-    /// Options of `imrun run`.
+    /// Options for `imrun run`.
     pub options: Vec<OsString>,
-    /// In place of the image's command.
+    /// Arguments that replace the image's command.
     pub arguments: Vec<OsString>,
 }
 
-/// What the words say of the machine's end, as far as they can be understood: wrong ones must not
-/// keep it from ending.
+/// Reads `imrun.on-exit`. Invalid values are ignored, because the machine must end in any case.
 pub fn on_exit(line: &[u8]) -> OnExit {
     let last = words(line).0.into_iter().rev();
     let mut values = last.filter_map(|word| word.value("imrun.on-exit"));
@@ -98,35 +96,38 @@ fn exit_named(value: &[u8]) -> Option<OnExit> {
     }
 }
 
-/// Reads all of it.
+/// Parses the command line.
 ///
 /// # Errors
-/// The first word of imrun's that is unknown, wrong, there twice or missing, by its name; never
-/// with the value of an `imrun.env.*`.
-pub fn parse(line: &[u8]) -> Result<Orders> {
+/// The first parameter `imrun.*` that is unknown, invalid, repeated or missing. The error never contains the value
+/// of an `imrun.env.*`.
+pub fn parse(line: &[u8]) -> Result<Settings> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
-    if line.len() >= LONGEST - 1 {
+    if line.len() >= MAX_LENGTH - 1 {
         return Err(Error::usage(
             "kernel command line",
-            format_args!("is {} bytes long, and the kernel cuts it there", line.len()),
+            format_args!(
+                "is {} bytes long: the kernel has probably truncated it",
+                line.len()
+            ),
         )
-        .hint("leave out what the image can say itself"));
+        .hint("move settings into the image"));
     }
     let (words, arguments) = words(line);
-    let mut draft = Draft::default();
+    let mut builder = SettingsBuilder::default();
     for word in &words {
         match (word.name.strip_prefix(b"imrun."), &word.value) {
-            (Some(name), value) => draft.take(name, value.as_deref())?,
-            // Of several the kernel takes the last one, too.
-            (None, Some(value)) if word.name == b"ip" => draft.address = Some(value.clone()),
+            (Some(name), value) => builder.take(name, value.as_deref())?,
+            // The kernel uses the last one, too.
+            (None, Some(value)) if word.name == b"ip" => builder.address = Some(value.clone()),
             (None, _) => {}
         }
     }
-    draft.finish(arguments)
+    builder.finish(arguments)
 }
 
-/// The parameters that the command line has for a module (modprobe(8)): `NAME.PARAMETER=VALUE` gives
-/// `PARAMETER=VALUE`, separated by spaces.
+/// Returns the parameters for a module (modprobe(8)), separated by spaces: `NAME.PARAMETER=VALUE` gives
+/// `PARAMETER=VALUE`.
 pub fn module_parameters(line: &[u8], module: &str) -> Vec<u8> {
     let plain = |name: &[u8]| String::from_utf8_lossy(name).replace('-', "_");
     let mut parameters: Vec<Vec<u8>> = Vec::new();
@@ -145,7 +146,7 @@ pub fn module_parameters(line: &[u8], module: &str) -> Vec<u8> {
     parameters.join(&b' ')
 }
 
-/// `NAME` or `NAME=VALUE`.
+/// A word of the command line: `NAME` or `NAME=VALUE`.
 #[derive(Debug, PartialEq, Eq)]
 struct Word {
     name: Vec<u8>,
@@ -153,7 +154,7 @@ struct Word {
 }
 
 impl Word {
-    /// Quotes keep white space together; they are dropped around the whole and around the value.
+    /// Parses a word. Quotes protect white space; they are removed around the word and around the value.
     fn new(text: &[u8]) -> Word {
         let whole = unquoted(text);
         match whole.iter().position(|byte| *byte == b'=') {
@@ -180,7 +181,7 @@ fn unquoted(text: &[u8]) -> &[u8] {
     }
 }
 
-/// The words in front of `--`, which are the kernel's, and those behind it, which are the init's.
+/// Splits a command line into the kernel's words before `--` and the init's arguments after it.
 fn words(line: &[u8]) -> (Vec<Word>, Vec<Vec<u8>>) {
     let mut quoted = false;
     let pieces = line.split(|byte| {
@@ -197,13 +198,13 @@ fn words(line: &[u8]) -> (Vec<Word>, Vec<Vec<u8>>) {
     (ours, rest)
 }
 
-/// Orders, as far as they were read.
+/// Settings that are being collected.
 #[derive(Default)]
-struct Draft {
+struct SettingsBuilder {
     image: Option<Digest>,
     fallback: Option<Digest>,
     within: Option<Duration>,
-    store: Option<Place>,
+    store: Option<StoreLocation>,
     exit: Option<OnExit>,
     address: Option<Vec<u8>>,
     variables: Vec<OsString>,
@@ -211,8 +212,8 @@ struct Draft {
     options: Vec<OsString>,
 }
 
-impl Draft {
-    /// `name` is what is behind `imrun.`.
+impl SettingsBuilder {
+    /// Adds a parameter; `name` is the part after `imrun.`.
     fn take(&mut self, name: &[u8], value: Option<&[u8]>) -> Result<()> {
         let name = String::from_utf8_lossy(name).into_owned();
         let value = value.filter(|value| !value.is_empty() || name.starts_with("env."));
@@ -237,21 +238,19 @@ impl Draft {
             "fallback-within" => self.within = Some(time::duration(text).map_err(named)?),
             "store" => {
                 self.store = Some(
-                    place(text)
-                        .ok_or_else(|| wrong("is neither an absolute path nor LABEL=NAME"))?,
+                    place(text).ok_or_else(|| wrong("expected an absolute path or LABEL=NAME"))?,
                 )
             }
             "on-exit" => {
                 self.exit = Some(
-                    exit_named(value)
-                        .ok_or_else(|| wrong("is none of poweroff, reboot and panic"))?,
+                    exit_named(value).ok_or_else(|| wrong("expected poweroff, reboot or panic"))?,
                 )
             }
             _ if option.is_some() => self.option(&name, value),
             _ => {
                 return Err(Error::usage(
                     format_args!("imrun.{name}"),
-                    "is no word that imrun init knows",
+                    "is not a parameter of imrun init",
                 )
                 .hint("docs/appliance.md lists them"));
             }
@@ -268,7 +267,7 @@ impl Draft {
         };
         let wrong = |why| Err(Error::usage(format_args!("imrun.env.{name}"), why));
         if name.is_empty() {
-            return wrong("names no variable");
+            return wrong("has no name of a variable");
         }
         if self
             .variables
@@ -283,13 +282,13 @@ impl Draft {
     }
 
     fn option(&mut self, name: &str, value: &[u8]) {
-        // One word, so that a value that begins with a dash is still one.
+        // A single word, so that the value may begin with a dash.
         let mut option = OsString::from(format!("--{name}="));
         option.push(OsStr::from_bytes(value));
         self.options.push(option);
     }
 
-    fn finish(self, arguments: Vec<Vec<u8>>) -> Result<Orders> {
+    fn finish(self, arguments: Vec<Vec<u8>>) -> Result<Settings> {
         let missing = |name: &str, hint: &str| {
             Error::usage(
                 format_args!("imrun.{name}"),
@@ -299,22 +298,22 @@ impl Draft {
         };
         let image = self
             .image
-            .ok_or_else(|| missing("image", "imrun.image=sha256:… names what is launched"))?;
+            .ok_or_else(|| missing("image", "imrun.image=sha256:… is the image to launch"))?;
         if !self.seen.iter().any(|name| name == "sink") {
             return Err(missing(
                 "sink",
-                "imrun.sink=URL ships the lines; imrun.sink=stdio: shows them on the console",
+                "imrun.sink=URL ships the output; imrun.sink=stdio: shows it on the console",
             ));
         }
         if self.within.is_some() && self.fallback.is_none() {
             return Err(missing(
                 "fallback",
-                "imrun.fallback-within says when it is launched",
+                "imrun.fallback-within needs an image to launch",
             ));
         }
         let mut options = self.options;
         if !self.seen.iter().any(|name| name == "net") {
-            // The machine is the app's alone, its network too.
+            // The app is the only one on the machine, so it gets the network.
             options.push("--net=host".into());
         }
         for variable in self.variables {
@@ -322,13 +321,13 @@ impl Draft {
             option.push(variable);
             options.push(option);
         }
-        Ok(Orders {
+        Ok(Settings {
             image,
             fallback: self.fallback,
             fallback_within: self.within.unwrap_or(FALLBACK_WITHIN),
             store: self
                 .store
-                .unwrap_or_else(|| Place::Path(crate::base::paths::STORE.into())),
+                .unwrap_or_else(|| StoreLocation::Path(crate::base::paths::STORE.into())),
             address: self.address,
             options,
             arguments: arguments.into_iter().map(OsString::from_vec).collect(),
@@ -336,11 +335,13 @@ impl Draft {
     }
 }
 
-fn place(text: &str) -> Option<Place> {
+fn place(text: &str) -> Option<StoreLocation> {
     match text.strip_prefix("LABEL=") {
         Some("") => None,
-        Some(label) => Some(Place::Label(label.into())),
-        None => text.starts_with('/').then(|| Place::Path(text.into())),
+        Some(label) => Some(StoreLocation::Label(label.into())),
+        None => text
+            .starts_with('/')
+            .then(|| StoreLocation::Path(text.into())),
     }
 }
 

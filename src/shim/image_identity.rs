@@ -1,9 +1,9 @@
-//! Which image a container was created from. Its record in containerd has the image's name, which
-//! may have got another meaning since; but the image that was meant then can be known again:
+//! Identity of the image that a container was created from. containerd stores the image's name, which may refer
+//! to another image by now. Two facts still identify the original image:
 //!
-//! - CRI keeps the digest of its config, and gives every image that digest as a name.
-//! - Any container's snapshot lies on one that is named by the image's layers, or on a copy of that with the owners
-//!   of a user namespace, whose name is made of both.
+//! - CRI stores the digest of the image's config, which is also a name of the image.
+//! - The container's snapshot has a parent named after the image's layers, or a copy of that parent for the owners
+//!   of a user namespace, named after both.
 //!
 //! Source: containerd, internal/cri/store/container/metadata.go, client/container_opts.go,
 //! client/snapshotter_opts_unix.go, and container_opts_unix.go of 1.7; image-spec, config.md, Layer ChainID.
@@ -14,17 +14,17 @@ use crate::base::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What tells an image from all others that its name ever meant.
-enum Mark {
+/// Fact that distinguishes an image from all others of the same name.
+enum Evidence {
     Config(Digest),
-    /// The name of what the snapshot lies on, and the ids that its owners may have been mapped to.
-    Layers(String, Option<Mapped>),
+    /// Name of the snapshot's parent, and the id mappings that may be part of it.
+    Layers(String, Option<IdMappings>),
 }
 
-/// Ids of a user namespace, as containerd 2 writes them into what it hashes.
+/// Id mappings of a user namespace, in the form that containerd 2 hashes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Mapped {
+struct IdMappings {
     uid_map: Vec<Range>,
     gid_map: Vec<Range>,
 }
@@ -39,29 +39,29 @@ struct Range {
     size: u32,
 }
 
-impl Mapped {
-    /// Those of a container's specification, if it has some.
-    fn of(record: &Record) -> Option<Mapped> {
+impl IdMappings {
+    /// Reads the mappings from a container's specification, if it has any.
+    fn of(record: &Record) -> Option<IdMappings> {
         let spec: Value = serde_json::from_slice(&record.spec).ok()?;
         let map = |key: &str| {
             let mut map = Vec::<Range>::deserialize(&spec["linux"][key]).ok()?;
             map.sort_by_key(|range| range.container);
             Some(map)
         };
-        Some(Mapped {
+        Some(IdMappings {
             uid_map: map("uidMappings")?,
             gid_map: map("gidMappings")?,
         })
     }
 
-    /// The name of the copy of a snapshot in containerd 2: the digest of a document about both.
-    fn copy_of(&self, parent: &str) -> String {
+    /// Returns the name that containerd 2 gives to a copy of a snapshot: the digest of a document about both.
+    fn copied_snapshot(&self, parent: &str) -> String {
         #[derive(Serialize)]
         #[serde(rename_all = "PascalCase")]
         struct Copy<'a> {
             parent: &'a str,
             #[serde(rename = "IDMap")]
-            map: &'a Mapped,
+            map: &'a IdMappings,
         }
         let copy = Copy { parent, map: self };
         let text = serde_json::to_vec(&copy).expect("numbers and text are JSON");
@@ -69,71 +69,71 @@ impl Mapped {
     }
 }
 
-/// The image that a container was created from.
-pub struct Meant {
-    /// Its name in the container's record.
+/// Identity of the image that a container was created from.
+pub struct ImageIdentity {
+    /// Name of the image in the container's record.
     pub name: String,
-    mark: Mark,
+    evidence: Evidence,
 }
 
-impl Meant {
-    /// What containerd has kept of it.
-    pub fn of(containerd: &Containerd, id: &str) -> Result<Meant> {
+impl ImageIdentity {
+    /// Reads the identity from containerd's record of the container.
+    pub fn of(containerd: &Containerd, id: &str) -> Result<ImageIdentity> {
         let record = containerd.container(id)?;
         let what = format!("container {id}");
         if record.image.is_empty() {
-            return Err(Error::digest(what, "containerd knows no image of it")
+            return Err(Error::digest(what, "has no image in containerd")
                 .hint("a container is started from an image, never from a directory"));
         }
-        let mark = match (config(&record), record.snapshot.as_str()) {
-            (Some(config), _) => Mark::Config(config),
+        let evidence = match (config(&record), record.snapshot.as_str()) {
+            (Some(config), _) => Evidence::Config(config),
             (None, "") => {
-                let why = "it has no snapshot, which would tell what its image was";
+                let why = "it has no snapshot, which would identify its image";
                 return Err(Error::digest(what, why));
             }
             (None, snapshot) => {
                 let parent = containerd.parent(&record.snapshotter, snapshot)?;
-                Mark::Layers(parent, Mapped::of(&record))
+                Evidence::Layers(parent, IdMappings::of(&record))
             }
         };
-        Ok(Meant {
+        Ok(ImageIdentity {
             name: record.image,
-            mark,
+            evidence,
         })
     }
 
-    /// Names under which containerd may have it.
+    /// Returns the names under which containerd may have the image.
     pub fn names(&self) -> Vec<String> {
-        match &self.mark {
-            Mark::Config(config) => vec![self.name.clone(), config.to_string()],
-            Mark::Layers(..) => vec![self.name.clone()],
+        match &self.evidence {
+            Evidence::Config(config) => vec![self.name.clone(), config.to_string()],
+            Evidence::Layers(..) => vec![self.name.clone()],
         }
     }
 
-    /// Whether the image is the one with this config, of these layers.
-    pub fn is(&self, config: &Digest, diff_ids: &[Digest]) -> bool {
-        match &self.mark {
-            Mark::Config(meant) => meant == config,
-            Mark::Layers(parent, mapped) => {
+    /// Returns true if an image with this config and these layers is the container's.
+    pub fn matches(&self, config: &Digest, diff_ids: &[Digest]) -> bool {
+        match &self.evidence {
+            Evidence::Config(expected) => expected == config,
+            Evidence::Layers(parent, mapped) => {
                 let layers = chain_id(diff_ids);
                 let rest = parent.strip_prefix(&layers);
-                // containerd 1 writes the first ids behind the name of a copy.
+                // containerd 1 appends the first ids to the name of a copy.
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
                     || mapped
                         .as_ref()
-                        .is_some_and(|ids| ids.copy_of(&layers) == *parent)
+                        .is_some_and(|ids| ids.copied_snapshot(&layers) == *parent)
             }
         }
     }
 }
 
-/// What CRI says that the container's image is.
+/// Returns the digest of the image's config from CRI's metadata.
 fn config(record: &Record) -> Option<Digest> {
     let known: Value = serde_json::from_slice(&record.cri).ok()?;
     known["Metadata"]["ImageRef"].as_str()?.parse().ok()
 }
 
-/// The name of layers that lie on one another; empty for none.
+/// Returns the ChainID of layers (image-spec, config.md); empty for no layers.
 fn chain_id(diff_ids: &[Digest]) -> String {
     let over = |below: String, layer: &Digest| match below.as_str() {
         "" => layer.to_string(),
@@ -156,10 +156,10 @@ mod tests {
         }
     }
 
-    fn meant(mark: Mark) -> Meant {
-        Meant {
+    fn identity(evidence: Evidence) -> ImageIdentity {
+        ImageIdentity {
             name: "registry.example/app:1".into(),
-            mark,
+            evidence,
         }
     }
 
@@ -173,21 +173,21 @@ mod tests {
     }
 
     #[test]
-    fn another_image_of_the_same_name_is_not_meant() {
+    fn another_image_of_the_same_name_does_not_match() {
         let [a, b] = [b"a", b"b"].map(|layer| Digest::sha256(layer));
-        let by_config = meant(Mark::Config(a));
-        assert!(by_config.is(&a, &[]) && !by_config.is(&b, &[]));
+        let by_config = identity(Evidence::Config(a));
+        assert!(by_config.matches(&a, &[]) && !by_config.matches(&b, &[]));
         assert_eq!(by_config.names(), [by_config.name.clone(), a.to_string()]);
         // printf "$A $B" | sha256sum
         let chain = "sha256:51c0c8ace48498d6f5fee6b0592cc06f2da0f3cbe09c5a34a97dce85c3889676";
-        let by_layers = meant(Mark::Layers(chain.into(), None));
-        assert!(by_layers.is(&a, &[a, b]));
-        assert!(!by_layers.is(&a, &[b, a]) && !by_layers.is(&a, &[a]));
-        assert!(!by_layers.is(&a, &[]));
-        let by_name = |name: String| meant(Mark::Layers(name, None));
-        assert!(by_name(String::new()).is(&a, &[]));
-        assert!(by_name(format!("{a}-1000-1000")).is(&b, &[a]));
-        assert!(!by_name(format!("{a}0")).is(&b, &[a]));
+        let by_layers = identity(Evidence::Layers(chain.into(), None));
+        assert!(by_layers.matches(&a, &[a, b]));
+        assert!(!by_layers.matches(&a, &[b, a]) && !by_layers.matches(&a, &[a]));
+        assert!(!by_layers.matches(&a, &[]));
+        let by_name = |name: String| identity(Evidence::Layers(name, None));
+        assert!(by_name(String::new()).matches(&a, &[]));
+        assert!(by_name(format!("{a}-1000-1000")).matches(&b, &[a]));
+        assert!(!by_name(format!("{a}0")).matches(&b, &[a]));
     }
 
     #[test]
@@ -209,12 +209,12 @@ mod tests {
                 spec: spec.into(),
                 ..record("")
             };
-            meant(Mark::Layers(copy.clone(), Mapped::of(&record)))
+            identity(Evidence::Layers(copy.clone(), IdMappings::of(&record)))
         };
-        assert!(of(spec(100_000)).is(&other, &[layer]));
-        assert!(!of(spec(100_000)).is(&other, &[other]));
-        assert!(!of(spec(100_001)).is(&other, &[layer]));
-        assert!(!of("{}".into()).is(&other, &[layer]));
-        assert!(!of(String::new()).is(&other, &[layer]));
+        assert!(of(spec(100_000)).matches(&other, &[layer]));
+        assert!(!of(spec(100_000)).matches(&other, &[other]));
+        assert!(!of(spec(100_001)).matches(&other, &[layer]));
+        assert!(!of("{}".into()).matches(&other, &[layer]));
+        assert!(!of(String::new()).matches(&other, &[layer]));
     }
 }

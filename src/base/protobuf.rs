@@ -1,13 +1,13 @@
-//! Protocol Buffers, as much of it as OTLP takes: fields are written in the order of the calls.
+//! Protocol Buffers: a writer, which appends fields in the order of the calls, and a parser of untyped fields.
 //!
 //! Source: protobuf.dev, "Encoding".
 
-/// The wire types.
+/// Wire types.
 const VARINT: u64 = 0;
 const FIXED64: u64 = 1;
 const BYTES: u64 = 2;
 
-/// Appends a number in base 128, its lowest digits first.
+/// Appends a number in base 128, lowest digits first.
 fn varint(to: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         to.push(number as u8 | 0x80);
@@ -40,11 +40,11 @@ pub fn bytes(to: &mut Vec<u8>, field: u64, value: &[u8]) {
     to.extend_from_slice(value);
 }
 
-/// Appends a field that is a message, which `write` appends.
+/// Appends a message field, whose content `write` appends.
 pub fn message(to: &mut Vec<u8>, field: u64, write: impl FnOnce(&mut Vec<u8>)) {
     varint(to, field << 3 | BYTES);
     let start = to.len();
-    // The length comes first, and is known last: most are of one byte.
+    // The length comes first, but is known last. Most lengths take one byte.
     to.push(0);
     write(to);
     let length = to.len() - start - 1;
@@ -57,25 +57,25 @@ pub fn message(to: &mut Vec<u8>, field: u64, write: impl FnOnce(&mut Vec<u8>)) {
     to.splice(start..=start, digits);
 }
 
-/// A field that was read.
+/// A parsed field.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Field<'a> {
-    /// Its number.
+    /// Number of the field.
     pub number: u64,
-    /// Its value.
+    /// Value of the field.
     pub value: Value<'a>,
 }
 
 /// The value of a field.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Value<'a> {
-    /// Of a varint or of four or eight fixed bytes.
+    /// A varint, or four or eight fixed bytes.
     Number(u64),
     /// A string, bytes or a message.
     Bytes(&'a [u8]),
 }
 
-/// The fields of a message; the last item is an error where it is malformed.
+/// Iterates over the fields of a message. The last item is an error if the message is malformed.
 pub fn fields(mut bytes: &[u8]) -> impl Iterator<Item = Result<Field<'_>, Malformed>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
@@ -89,7 +89,7 @@ pub fn fields(mut bytes: &[u8]) -> impl Iterator<Item = Result<Field<'_>, Malfor
     })
 }
 
-/// Bytes that are no message.
+/// Error: the bytes are not a message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed;
 
@@ -122,7 +122,7 @@ fn little_endian(bytes: &[u8]) -> u64 {
         .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
-/// Ten bytes at most.
+/// Reads a varint of at most ten bytes.
 fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for digit in 0..10 {

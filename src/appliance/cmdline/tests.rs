@@ -9,7 +9,7 @@ fn line(more: &str) -> String {
     format!("console=ttyS0 imrun.image={A} imrun.sink=stdio: {more}\n")
 }
 
-fn parsed(more: &str) -> Orders {
+fn parsed(more: &str) -> Settings {
     parse(line(more).as_bytes()).unwrap()
 }
 
@@ -19,25 +19,25 @@ fn refused(more: &str) -> Error {
 
 #[test]
 fn what_is_not_said_has_its_default() {
-    let orders = parsed("");
-    assert_eq!(orders.image.to_string(), A);
-    assert_eq!((orders.fallback, orders.address), (None, None));
-    assert_eq!(orders.fallback_within, FALLBACK_WITHIN);
-    assert_eq!(orders.store, Place::Path("/var/lib/imrun".into()));
-    assert_eq!(orders.options, ["--sink=stdio:", "--net=host"]);
-    assert!(orders.arguments.is_empty());
+    let settings = parsed("");
+    assert_eq!(settings.image.to_string(), A);
+    assert_eq!((settings.fallback, settings.address), (None, None));
+    assert_eq!(settings.fallback_within, FALLBACK_WITHIN);
+    assert_eq!(settings.store, StoreLocation::Path("/var/lib/imrun".into()));
+    assert_eq!(settings.options, ["--sink=stdio:", "--net=host"]);
+    assert!(settings.arguments.is_empty());
 }
 
 #[test]
 fn every_word_finds_its_place() {
-    let orders = parsed(&format!(
+    let settings = parsed(&format!(
         "imrun.store=LABEL=data imrun.fallback={B} imrun.fallback-within=2m imrun.env.LEVEL=a=b \
          imrun.env.EMPTY= imrun.net=none imrun.memory=64M ip=10.0.0.2 quiet imrun.on-exit=reboot"
     ));
-    assert_eq!(orders.store, Place::Label("data".into()));
-    assert_eq!(orders.fallback.unwrap().to_string(), B);
-    assert_eq!(orders.fallback_within, Duration::from_secs(120));
-    assert_eq!(orders.address.unwrap(), b"10.0.0.2");
+    assert_eq!(settings.store, StoreLocation::Label("data".into()));
+    assert_eq!(settings.fallback.unwrap().to_string(), B);
+    assert_eq!(settings.fallback_within, Duration::from_secs(120));
+    assert_eq!(settings.address.unwrap(), b"10.0.0.2");
     let expected = [
         "--sink=stdio:",
         "--net=none",
@@ -45,32 +45,32 @@ fn every_word_finds_its_place() {
         "--env=LEVEL=a=b",
         "--env=EMPTY=",
     ];
-    assert_eq!(orders.options, expected);
+    assert_eq!(settings.options, expected);
 }
 
 #[test]
 fn quotes_are_the_kernels() {
-    let orders =
+    let settings =
         parsed(r#"imrun.env.A="two words" "imrun.env.B=x y" imrun.env.C=a"b c"d -- serve "a b""#);
     let expected = ["--env=A=two words", "--env=B=x y", "--env=C=a\"b c\"d"];
-    assert_eq!(orders.options[2..], expected);
-    assert_eq!(orders.arguments, ["serve", "a b"]);
+    assert_eq!(settings.options[2..], expected);
+    assert_eq!(settings.arguments, ["serve", "a b"]);
 }
 
 #[test]
 fn words_behind_two_dashes_are_the_apps() {
-    let orders = parsed("-- imrun.bogus=1 -- --port 80");
-    assert_eq!(orders.arguments, ["imrun.bogus=1", "--", "--port", "80"]);
+    let settings = parsed("-- imrun.bogus=1 -- --port 80");
+    assert_eq!(settings.arguments, ["imrun.bogus=1", "--", "--port", "80"]);
 }
 
 #[test]
 fn what_cannot_be_meant_is_refused_by_its_name() {
     for (more, what, why) in [
-        ("imrun.bogus=1", "imrun.bogus", "no word"),
-        ("imrun.env=A=1", "imrun.env", "no word"),
-        ("imrun.volume=/:/", "imrun.volume", "no word"),
+        ("imrun.bogus=1", "imrun.bogus", "not a parameter"),
+        ("imrun.env=A=1", "imrun.env", "not a parameter"),
+        ("imrun.volume=/:/", "imrun.volume", "not a parameter"),
         ("imrun.env.A", "imrun.env.A", "no value"),
-        ("imrun.env.=1", "imrun.env.", "names no variable"),
+        ("imrun.env.=1", "imrun.env.", "has no name of a variable"),
         ("imrun.env.A=1 imrun.env.A=2", "imrun.env.A", "twice"),
         ("imrun.store=", "imrun.store", "no value"),
         ("imrun.store=data", "imrun.store=data", "absolute path"),
@@ -140,15 +140,15 @@ proptest! {
     fn words_near_imruns_own_never_panic(words in proptest::collection::vec(r#"(imrun\.(env\.[A-Z"]{0,3}|store|on-exit|image|fallback)|ip|--)[="]{0,2}[a-z0-9:." =]{0,20}"#, 0..8)) {
         let line = words.join(" ");
         on_exit(line.as_bytes());
-        if let Ok(orders) = parse(line.as_bytes()) {
-            prop_assert!(orders.options.len() >= 2);
+        if let Ok(settings) = parse(line.as_bytes()) {
+            prop_assert!(settings.options.len() >= 2);
         }
     }
 
     #[test]
     fn a_value_without_quotes_comes_through_as_it_is(value in r#"[!#-~]{1,200}"#) {
-        let orders = parsed(&format!("imrun.env.V={value}"));
+        let settings = parsed(&format!("imrun.env.V={value}"));
         let expected = OsString::from(format!("--env=V={value}"));
-        prop_assert_eq!(orders.options.last(), Some(&expected));
+        prop_assert_eq!(settings.options.last(), Some(&expected));
     }
 }

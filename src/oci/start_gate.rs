@@ -1,10 +1,10 @@
-//! Keeps a created container waiting until it is started.
+//! The start gate: a created container waits at it until `start`.
 
 use super::VERSION;
-use super::hooks::{self, Hooks, Inside};
+use super::hooks::{self, ContainerContext, Hooks};
 use super::preserved::Preserved;
 use super::seccomp::Agent;
-use super::state::{App, Known, Phase, Place};
+use super::state::{ContainerDir, Phase, ProcessRef, Record};
 use crate::base::error::{Context, EXIT_FAILED, Error, Result};
 use crate::base::files;
 use crate::base::sys::process::{self, Identity};
@@ -23,100 +23,100 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The way from a container that is created to one that runs.
-pub(super) struct Door<'a> {
-    place: &'a Place,
+/// Steps of a launch between the creation and the start of a container: hooks, state file, reports to clients.
+pub(super) struct StartGate<'a> {
+    directory: &'a ContainerDir,
     hooks: &'a Hooks,
     agent: Option<&'a Agent>,
     app: Option<AppIdentity>,
     pid_file: Option<PathBuf>,
-    /// Where `start` comes in; without, the container starts as soon as it is created.
+    /// Socket that `start` connects to. `None` starts the container as soon as it is created.
     listener: Option<UnixListener>,
     inner: Mutex<Inner>,
 }
 
-/// As whom the app runs, and with which environment.
+/// The app's user, capabilities and environment.
 pub(super) struct AppIdentity {
     pub identity: Identity,
     pub env: Vec<(OsString, OsString)>,
 }
 
 struct Inner {
-    known: Known,
+    record: Record,
     created: bool,
-    /// Who waits for what comes next: `create`, then `start`.
-    waiting: Option<UnixStream>,
-    /// Until the app has its own.
+    /// Connection to the command that waits for a report: `create`, then `start`.
+    client: Option<UnixStream>,
+    /// The supervisor's copies of the app's descriptors, closed once the app has its own.
     preserved: Preserved,
 }
 
-impl<'a> Door<'a> {
+impl<'a> StartGate<'a> {
     pub fn new(
-        place: &'a Place,
+        directory: &'a ContainerDir,
         hooks: &'a Hooks,
         agent: Option<&'a Agent>,
-        known: Known,
+        record: Record,
         pid_file: Option<PathBuf>,
         preserved: Preserved,
         from: Option<(UnixListener, UnixStream)>,
-    ) -> Door<'a> {
-        let (listener, waiting) = from.unzip();
-        Door {
-            place,
+    ) -> StartGate<'a> {
+        let (listener, client) = from.unzip();
+        StartGate {
+            directory,
             hooks,
             agent,
             app: None,
             pid_file,
             listener,
             inner: Mutex::new(Inner {
-                known,
+                record,
                 created: false,
-                waiting,
+                client,
                 preserved,
             }),
         }
     }
 
-    /// Hooks that are run in front of the app are run as it is.
-    pub fn with_app(self, app: AppIdentity) -> Door<'a> {
-        Door {
+    /// Sets the app's identity, with which `startContainer` hooks run.
+    pub fn with_app(self, app: AppIdentity) -> StartGate<'a> {
+        StartGate {
             app: Some(app),
             ..self
         }
     }
 
-    /// Nothing can go wrong while it is held.
+    /// Locks the mutable part. No code panics while it holds the lock, so a poisoned lock is usable.
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets a container that was not created. Where hooks have seen it, those of its end are run.
+    /// Removes a container whose creation failed. If hooks have seen it, the `poststop` hooks run.
     pub fn abandon(&self) -> Result<()> {
         let inner = self.inner();
         if inner.created {
             return Ok(());
         }
-        self.place.remove()?;
-        if inner.known.app.is_some() {
-            inner.known.run_poststop();
+        self.directory.remove()?;
+        if inner.record.app.is_some() {
+            inner.record.run_poststop();
         }
         Ok(())
     }
 
-    /// Tells who waits how it went. Who went away meanwhile hears nothing.
-    pub fn tell(&self, outcome: &Result<()>) -> bool {
-        let Some(mut waiting) = self.inner().waiting.take() else {
+    /// Sends the outcome to the waiting client. Returns false if there is none or it has gone away.
+    pub fn report(&self, outcome: &Result<()>) -> bool {
+        let Some(mut client) = self.inner().client.take() else {
             return false;
         };
         let line = format!("{}\n", message(outcome));
-        waiting.write_all(line.as_bytes()).is_ok()
+        client.write_all(line.as_bytes()).is_ok()
     }
 
     fn state(&self, phase: Phase) -> Value {
-        self.inner().known.document(phase)
+        self.inner().record.document(phase)
     }
 
-    /// The state as the container sees it: the app is the first of its processes.
+    /// Returns the state as seen inside the container, where the app has process id 1.
     fn state_inside(&self, phase: Phase) -> Value {
         let mut state = self.state(phase);
         state["pid"] = json!(1);
@@ -125,13 +125,13 @@ impl<'a> Door<'a> {
 
     fn created(&self, app: &Prepared, signals: &SignalFd) -> Result<()> {
         let pid = app.pid.as_raw();
-        self.inner().known.app = Some(App::of(pid)?);
+        self.inner().record.app = Some(ProcessRef::of(pid)?);
         signals::refuse(signals)?;
         if let Some(file) = &self.pid_file {
-            // Who waits for the file reads it at once.
+            // Callers read the file as soon as it exists, so it appears complete.
             files::replace(file, pid.to_string().as_bytes(), files::PUBLIC)?;
         }
-        self.place.write(&self.inner().known)?;
+        self.directory.write(&self.inner().record)?;
         self.inner().created = true;
         Ok(())
     }
@@ -166,62 +166,62 @@ impl<'a> Door<'a> {
             signals::refuse(signals)?;
             if start {
                 let (stream, _) = listener.accept().context(|| "accept(socket)")?;
-                self.inner().waiting = Some(stream);
+                self.inner().client = Some(stream);
                 return Ok(());
             }
         }
     }
 }
 
-impl Gate for Door<'_> {
+impl Gate for StartGate<'_> {
     fn adopts(&self) -> bool {
         self.listener.is_some()
     }
 
     fn cgroup_created(&self, identity: &CgroupIdentity) -> Result<()> {
-        self.inner().known.cgroup = Some(identity.clone());
-        self.place.write(&self.inner().known)
+        self.inner().record.cgroup = Some(identity.clone());
+        self.directory.write(&self.inner().record)
     }
 
     fn has_hooks(&self) -> bool {
-        self.hooks.of_creation()
+        self.hooks.has_mount_hooks()
     }
 
     fn mounts_ready(&self, app: &Prepared, root: &Path, signals: &SignalFd) -> Result<()> {
         let hooks = self.hooks;
-        self.inner().known.app = Some(App::of(app.pid.as_raw())?);
+        self.inner().record.app = Some(ProcessRef::of(app.pid.as_raw())?);
         let creating = self.state(Phase::Creating);
         hooks::run("prestart", &hooks.prestart, &creating, None)?;
         hooks::run("createRuntime", &hooks.create_runtime, &creating, None)?;
         let mut creating = self.state_inside(Phase::Creating);
         creating["rootfs"] = json!(root);
-        let bundle = self.inner().known.bundle.clone();
-        let inside = Inside {
+        let bundle = self.inner().record.bundle.clone();
+        let container = ContainerContext {
             process: app.pidfd.as_fd(),
             identity: &Identity::Caller,
             env: None,
             directory: &bundle,
         };
         let list = &hooks.create_container;
-        hooks::run("createContainer", list, &creating, Some(inside))?;
+        hooks::run("createContainer", list, &creating, Some(container))?;
         signals::refuse(signals)
     }
 
     fn wait(&self, app: &Prepared, signals: &SignalFd) -> Result<()> {
         self.created(app, signals)?;
         if let Some(listener) = &self.listener {
-            if !self.tell(&Ok(())) {
+            if !self.report(&Ok(())) {
                 return Err(Error::system(
                     "create",
-                    "went away before it knew of its container",
+                    "exited before its container was created",
                 ));
             }
             self.await_start(listener, app, signals)?;
         }
-        let inside = self
+        let container = self
             .app
             .as_ref()
-            .map(|AppIdentity { identity, env }| Inside {
+            .map(|AppIdentity { identity, env }| ContainerContext {
                 process: app.pidfd.as_fd(),
                 identity,
                 env: Some(env),
@@ -232,7 +232,7 @@ impl Gate for Door<'_> {
             "startContainer",
             &self.hooks.start_container,
             &state,
-            inside,
+            container,
         )
     }
 
@@ -248,27 +248,27 @@ impl Gate for Door<'_> {
             "metadata": agent.metadata,
             "state": state,
         });
-        agent.tell(message.to_string().as_bytes(), listener.as_fd())
+        agent.send_state(message.to_string().as_bytes(), listener.as_fd())
     }
 
     fn started(&self) -> Result<()> {
-        // Who reads it sees the end of the app's, not of the supervisor's.
+        // Readers of the pipe must see its end when the app closes it, not when the supervisor does.
         process::close_stream(1).context(|| "dup2(/dev/null, 1)")?;
-        self.inner().known.started = true;
+        self.inner().record.started = true;
         self.inner().preserved.close();
-        self.place.write(&self.inner().known)?;
+        self.directory.write(&self.inner().record)?;
         let state = self.state(Phase::Running);
         match hooks::run("poststart", &self.hooks.poststart, &state, None) {
             Err(error) if self.hooks.poststart_is_strict => return Err(error.exit(EXIT_FAILED)),
             Err(error) => log::warn!("{error}"),
             Ok(()) => {}
         }
-        self.tell(&Ok(()));
+        self.report(&Ok(()));
         Ok(())
     }
 }
 
-/// One line of JSON: `{}`, or an error's parts.
+/// Encodes an outcome as JSON: `{}`, or the parts of an error.
 fn message(outcome: &Result<()>) -> Value {
     match outcome {
         Ok(()) => json!({}),
@@ -281,13 +281,13 @@ fn message(outcome: &Result<()>) -> Value {
     }
 }
 
-/// What the other end of a door says. That is a line and not all until its end: the app's process
-/// holds a copy of the end as long as it waits.
-pub(super) fn outcome(from: UnixStream) -> Result<()> {
+/// Reads the outcome that a start gate sends. It reads one line, not to the end of file: the app's process
+/// holds a copy of the socket as long as it waits.
+pub(super) fn read_outcome(from: UnixStream) -> Result<()> {
     let mut text = String::new();
     let read = BufReader::new(from).read_line(&mut text);
     read.context(|| "read(supervisor)")?;
-    let gone = || Error::system("supervisor", "ended before it said how it went");
+    let gone = || Error::system("supervisor", "ended before it reported an outcome");
     let message: Value = serde_json::from_str(&text).map_err(|_| gone())?;
     let part = |key: &str| message[key].as_str();
     let Some((what, why)) = part("what").zip(part("why")) else {
