@@ -838,7 +838,7 @@ fn files_that_were_left_alone_are_known_until_one_is_changed() {
         assert!(found.as_str().unwrap().starts_with(memo), "{found}");
     };
     holds("auto", "hashed", "none: ");
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     holds("auto", "hashed", "made");
     holds("auto", "known", "fits");
     holds("hashed", "hashed", "made");
