@@ -520,7 +520,7 @@ fn settings_of_a_network_that_is_not_its_own_are_made_there() {
     with("/proc/self/ns/net");
     bundle.refused(
         &["run", "--bundle", bundle.dir(), "one"],
-        "the host's own network",
+        "the namespace is the host's",
     );
 
     let mut holder = Command::new("unshare")

@@ -490,7 +490,7 @@ impl Launch<'_> {
                 ending.oom_kills
             );
         }
-        if let Some(line) = report.line() {
+        if let Some(line) = report.summary_line() {
             log::warn!("{line}");
             let advice = report.advice();
             advice

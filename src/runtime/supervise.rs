@@ -270,7 +270,7 @@ impl<'a> Supervisor<'a> {
             return Err(error);
         }
         let drop = self.policy.on_stall == OnStall::Drop;
-        let mut turn = self.relay.map(Relay::turn);
+        let mut is_waiting = self.relay.map(Relay::lock);
         for output in self
             .outputs
             .iter_mut()
@@ -280,10 +280,10 @@ impl<'a> Supervisor<'a> {
                 self.report.need();
             }
         }
-        if let Some(turn) = &mut turn {
-            **turn = self.outputs.iter().any(|output| output.full);
+        if let Some(is_waiting) = &mut is_waiting {
+            **is_waiting = self.outputs.iter().any(|output| output.full);
         }
-        std::mem::drop(turn);
+        std::mem::drop(is_waiting);
         // If another process reaps the container, imrun's standard error belongs to the app alone.
         if self.adopted && self.outputs[1].has_just_ended() {
             self.close_stderr_at = Some(Instant::now() + EXIT_GRACE);
