@@ -612,7 +612,7 @@ fn clone_failed(flags: u64, errno: Errno) -> Error {
     match errno {
         Errno::EPERM => error.hint("run imrun doctor to see what this host allows its users"),
         Errno::ENOSPC | Errno::EUSERS => {
-            error.hint("a limit of /proc/sys/user/max_*_namespaces is reached")
+            error.hint("raise /proc/sys/user/max_*_namespaces: a limit is reached")
         }
         _ => error,
     }

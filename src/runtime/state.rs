@@ -221,9 +221,10 @@ impl Runtime {
             .collect();
         match found.len() {
             1 => Ok(found.remove(0)),
-            0 => {
-                Err(Error::usage(name, "no running container has that name or id").hint("imrun ps"))
-            }
+            0 => Err(
+                Error::usage(name, "no running container has that name or id")
+                    .hint("run imrun ps to list them"),
+            ),
             _ => Err(Error::usage(
                 name,
                 "is the prefix of more than one running container's id",
@@ -453,11 +454,7 @@ mod tests {
         assert_eq!(two.first_id(), 524_288 + 65_536);
         one.remove().unwrap();
         let three = runtime.enter(ID, Some("web")).unwrap();
-        assert_eq!(
-            three.first_id(),
-            524_288,
-            "ids that were given back are used again"
-        );
+        assert_eq!(three.first_id(), 524_288, "released ids are used again");
         three.remove().unwrap();
         two.remove().unwrap();
         for directory in ["ids", "names"] {

@@ -381,7 +381,7 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// Returns the deadline for lines. The stop timeout covers them, too: whoever stops a container waits
+    /// Returns the deadline for lines. The stop timeout includes it, because the caller of a stop waits
     /// for it.
     fn drain_until(&self) -> Instant {
         let now = Instant::now();

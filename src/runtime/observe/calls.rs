@@ -58,7 +58,8 @@ pub enum Action {
     Write,
     /// No container may do it: fails with EPERM, independently of the root.
     Forbidden,
-    /// Creates or removes an object in the kernel's memory, whose limit is 0: fails with this errno.
+    /// Creates or removes a System V object or a message queue, whose number is limited to 0: fails with
+    /// this errno.
     KernelObject(Errno),
     /// Changes the process's user or groups: refused, though it changes no file system.
     ChangeIds(Ids),
