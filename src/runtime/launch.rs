@@ -365,7 +365,7 @@ impl ClonedChild<'_> {
         ids: &Ids,
         mounted: Option<OnMounted<'_>>,
     ) -> Result<Prepared> {
-        refuse_unmapped(&ids, &spec)?;
+        refuse_unmapped(ids, &spec)?;
         self.make_pipes_reopenable()?;
         let names = ErrorNames::of(&spec);
         let binds = self.network.binds(stage)?;
