@@ -79,7 +79,7 @@ fn as_table(report: &Report) -> String {
         text = format!("{:>7}  {:12}  {:8}  PATH\n", "COUNT", "CALL", "ERRNO");
     }
     for (effect, count) in report.effects() {
-        let path = effect.shown().unwrap_or("-").escape_debug();
+        let path = effect.display_path().unwrap_or("-").escape_debug();
         text += &format!(
             "{count:7}  {:12}  {:8}  {path}\n",
             effect.syscall, effect.errno

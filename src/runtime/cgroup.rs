@@ -277,7 +277,7 @@ impl Directory {
 fn foreign(path: &Path) -> Error {
     Error::usage(
         format_args!("cgroup {path:?}"),
-        "exists, but belongs to another container",
+        "exists, but this container did not create it",
     )
     .hint("choose another cgroupsPath, or remove it with rmdir if it is empty")
 }

@@ -485,8 +485,7 @@ impl Launch<'_> {
             };
             let shipper = &announced.shipper;
             let is_known = shipper.is_settled(announced.sequence);
-            // Not to a sink that refused, nor after a signal: whoever stops the launch would have to
-            // wait.
+            // Not to a sink that refused, nor after a signal, whose sender would have to wait.
             let may_be =
                 shipper.failure().is_none() && error.reason != Reason::Sink && error.exit < 128;
             if is_known || may_be {
@@ -525,7 +524,7 @@ impl Launch<'_> {
                 ending.oom_kills
             );
         }
-        if let Some(line) = report.line() {
+        if let Some(line) = report.summary_line() {
             log::warn!("{line}");
             let advice = report.advice();
             advice

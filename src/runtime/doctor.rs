@@ -57,7 +57,7 @@ impl Check {
 /// # Errors
 /// The tree image for the checks cannot be written.
 pub fn examine(store: &Store) -> Result<Vec<Check>> {
-    let directory = existing(store.path());
+    let directory = nearest_existing(store.path());
     let image = tree_image()?;
     let mut checks = vec![
         Check::new("kernel", kernel()),
@@ -104,7 +104,7 @@ fn integrity(directory: &Path, image: &[u8]) -> [Check; 4] {
 }
 
 /// Returns the directory, or its nearest existing ancestor.
-fn existing(path: &Path) -> &Path {
+fn nearest_existing(path: &Path) -> &Path {
     let found = path.ancestors().find(|ancestor| ancestor.is_dir());
     found.unwrap_or(Path::new("."))
 }

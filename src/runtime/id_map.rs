@@ -76,8 +76,8 @@ impl Ids {
             return Ids::alone(uid, gid);
         }
         Ids {
-            users: same(&users),
-            groups: same(&groups),
+            users: identity_ranges(&users),
+            groups: identity_ranges(&groups),
             shifted: false,
         }
     }
@@ -129,12 +129,12 @@ impl Ids {
 
     /// Returns the host's id for a user of the container.
     pub fn user(&self, id: u32) -> Result<u32> {
-        outside(&self.users, id).ok_or_else(|| beyond("user", id))
+        outside(&self.users, id).ok_or_else(|| unmapped("user", id))
     }
 
     /// Returns the host's id for a group of the container.
     pub fn group(&self, id: u32) -> Result<u32> {
-        outside(&self.groups, id).ok_or_else(|| beyond("group", id))
+        outside(&self.groups, id).ok_or_else(|| unmapped("group", id))
     }
 
     /// Writes the id maps of the user namespace of `pid`, which are still empty.
@@ -148,7 +148,7 @@ impl Ids {
 }
 
 /// Maps each range to itself, up to the last id that a container may have.
-fn same(counts: &[u32]) -> Vec<IdRange> {
+fn identity_ranges(counts: &[u32]) -> Vec<IdRange> {
     let mut first = 0;
     let range = |count: &u32| {
         let count = (*count).min(IDS - first);
@@ -174,9 +174,9 @@ fn extended(ranges: Vec<IdRange>, wanted: &[u32], kind: &str) -> Result<Vec<IdRa
     let (Some(first), count) = (missing.first().copied(), missing.len() as u32) else {
         return Ok(ranges);
     };
-    let refuse = || beyond(kind, first);
+    let refuse = || unmapped(kind, first);
     if missing.contains(&NO_ID) {
-        return Err(beyond(kind, NO_ID));
+        return Err(unmapped(kind, NO_ID));
     }
     let is_free = |start: &u32| {
         let place = *start..start + count;
@@ -249,7 +249,7 @@ fn outside(ranges: &[IdRange], id: u32) -> Option<u32> {
     range.outside.checked_add(id - range.inside)
 }
 
-fn beyond(kind: &str, id: u32) -> Error {
+fn unmapped(kind: &str, id: u32) -> Error {
     Error::policy(
         format_args!("{kind} {id}"),
         "is not mapped in the container",

@@ -152,7 +152,7 @@ pub fn check_unpacked(image: &Image, store: &Store, demand: Demand) -> Result<(C
         };
         let why = "the driver overlay does not support this level: it can only hash its files";
         return Err(Error::unsupported(format_args!("--integrity {level}"), why)
-            .hint("--driver erofs, or --integrity hashed"));
+            .hint("use --driver erofs or --integrity hashed"));
     }
     let sources = image.open(store)?;
     if let Demand::Auto | Demand::Known = demand

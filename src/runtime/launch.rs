@@ -389,7 +389,7 @@ impl ClonedChild<'_> {
         ids: &Ids,
         mounted: Option<OnMounted<'_>>,
     ) -> Result<Prepared> {
-        refuse_unmapped(&ids, &spec)?;
+        refuse_unmapped(ids, &spec)?;
         self.make_pipes_reopenable()?;
         let names = ErrorNames::of(&spec);
         let binds = self.network.binds(stage)?;
@@ -636,7 +636,7 @@ fn clone_failed(flags: u64, errno: Errno) -> Error {
     match errno {
         Errno::EPERM => error.hint("run imrun doctor to see what this host allows its users"),
         Errno::ENOSPC | Errno::EUSERS => {
-            error.hint("a limit of /proc/sys/user/max_*_namespaces is reached")
+            error.hint("raise /proc/sys/user/max_*_namespaces: a limit is reached")
         }
         _ => error,
     }

@@ -168,7 +168,7 @@ impl Observer<'_> {
         };
         if let Some(relay) = self.relay.filter(|_| notification.number == calls::EXIT) {
             let process = || Caller::new(notification.pid).process();
-            relay.hold(notification.pid, process, self.shipper)?;
+            relay.delay_exit(notification.pid, process, self.shipper)?;
         }
         let Some(call) = calls::of(notification.number) else {
             return self.proceed(&notification);
@@ -355,8 +355,8 @@ impl Observer<'_> {
 
     fn emit_repeat(&self, report: &Report, seen: Seen) -> Result<()> {
         match seen {
-            Seen::Often(place, count) => self.emit(report.effect(place), count),
-            Seen::New | Seen::Again => Ok(()),
+            Seen::Milestone(place, count) => self.emit(report.effect(place), count),
+            Seen::New | Seen::Repeated => Ok(()),
         }
     }
 

@@ -23,7 +23,7 @@ pub struct Relay {
     app: i32,
     pipes: [OwnedFd; 2],
     /// Locked while output is read from the pipes; true if some of it waits for room in the buffer.
-    turn: Mutex<bool>,
+    is_waiting: Mutex<bool>,
 }
 
 impl Relay {
@@ -34,18 +34,20 @@ impl Relay {
         Ok(Relay {
             app: app.as_raw(),
             pipes: [dup(stdout)?, dup(stderr)?],
-            turn: Mutex::new(false),
+            is_waiting: Mutex::new(false),
         })
     }
 
     /// Locks the pipes while output is read from them.
-    pub fn turn(&self) -> MutexGuard<'_, bool> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn lock(&self) -> MutexGuard<'_, bool> {
+        self.is_waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// If `thread` belongs to the app's first process, waits until all of its output has been passed on.
     /// `process` returns the thread's process if its id does not show it.
-    pub fn hold(
+    pub fn delay_exit(
         &self,
         thread: i32,
         process: impl FnOnce() -> Option<i32>,
@@ -62,7 +64,7 @@ impl Relay {
     }
 
     fn is_empty(&self) -> Result<bool> {
-        let waits = self.turn();
+        let waits = self.lock();
         let mut set = self
             .pipes
             .each_ref()

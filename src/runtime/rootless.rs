@@ -12,8 +12,8 @@ use nix::unistd::{getegid, geteuid};
 
 const SETGROUPS: &str = "/proc/self/setgroups";
 
-/// Enters such a namespace, with a mount and an ipc namespace of its own. Does nothing for the host's
-/// root. This process must have one thread.
+/// Enters a user namespace that maps only the caller's id, with a mount and an ipc namespace of its own.
+/// Does nothing for the host's root. This process must have one thread.
 ///
 /// The container will use the ipc namespace: only here it has a root who can set its limits to 0. In the
 /// container's own user namespace the single id is the app's.

@@ -167,7 +167,7 @@ impl Runtime {
     }
 
     fn claim_name(&self, name: &str) -> Result<Claim> {
-        let _turn = turn(&self.names)?;
+        let _lock = lock_claims(&self.names)?;
         Claim::take(self.names.join(name))?.ok_or_else(|| {
             Error::usage(
                 format_args!("--name {name}"),
@@ -221,9 +221,10 @@ impl Runtime {
             .collect();
         match found.len() {
             1 => Ok(found.remove(0)),
-            0 => {
-                Err(Error::usage(name, "no running container has that name or id").hint("imrun ps"))
-            }
+            0 => Err(
+                Error::usage(name, "no running container has that name or id")
+                    .hint("run imrun ps to list them"),
+            ),
             _ => Err(Error::usage(
                 name,
                 "is the prefix of more than one running container's id",
@@ -259,7 +260,7 @@ impl Runtime {
     }
 
     fn sweep_names(&self) -> Result<()> {
-        let _turn = turn(&self.names)?;
+        let _lock = lock_claims(&self.names)?;
         sweep_claims(&self.names)
     }
 
@@ -345,7 +346,7 @@ fn sweep_cgroup(id: &str, file: &Path) -> Result<()> {
 
 /// Locks a directory of claims until the file is dropped. A sweep locks each claim for a moment, and must
 /// not be mistaken for its owner.
-fn turn(directory: &Path) -> Result<File> {
+fn lock_claims(directory: &Path) -> Result<File> {
     let file = File::open(directory).context(|| format!("open({directory:?})"))?;
     file.lock().context(|| format!("flock({directory:?})"))?;
     Ok(file)
@@ -453,11 +454,7 @@ mod tests {
         assert_eq!(two.first_id(), 524_288 + 65_536);
         one.remove().unwrap();
         let three = runtime.enter(ID, Some("web")).unwrap();
-        assert_eq!(
-            three.first_id(),
-            524_288,
-            "ids that were given back are used again"
-        );
+        assert_eq!(three.first_id(), 524_288, "released ids are used again");
         three.remove().unwrap();
         two.remove().unwrap();
         for directory in ["ids", "names"] {
@@ -472,7 +469,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let runtime = Runtime::with_ids(dir.path(), &dir.path().join("ids")).unwrap();
         // Like a sweep that examines the claim of a killed owner.
-        let looking = turn(&runtime.names).unwrap();
+        let looking = lock_claims(&runtime.names).unwrap();
         let claim = Claim::take(runtime.names.join("web")).unwrap().unwrap();
         std::thread::scope(|scope| {
             let enter = scope.spawn(|| runtime.enter(ID, Some("web")));

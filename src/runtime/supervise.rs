@@ -283,7 +283,7 @@ impl<'a> Supervisor<'a> {
             return Err(error);
         }
         let drop = self.policy.on_stall == OnStall::Drop;
-        let mut turn = self.relay.map(Relay::turn);
+        let mut is_waiting = self.relay.map(Relay::lock);
         for output in self
             .outputs
             .iter_mut()
@@ -293,10 +293,10 @@ impl<'a> Supervisor<'a> {
                 self.report.need();
             }
         }
-        if let Some(turn) = &mut turn {
-            **turn = self.outputs.iter().any(|output| output.full);
+        if let Some(is_waiting) = &mut is_waiting {
+            **is_waiting = self.outputs.iter().any(|output| output.full);
         }
-        std::mem::drop(turn);
+        std::mem::drop(is_waiting);
         // Whoever reads imrun's standard output learns that the app has closed its own.
         if self.outputs[0].has_just_ended() {
             process::close_stream(1).context(|| "dup2(/dev/null, 1)")?;
@@ -398,7 +398,7 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// Returns the deadline for lines. The stop timeout covers them, too: whoever stops a container waits
+    /// Returns the deadline for lines. The stop timeout includes it, because the caller of a stop waits
     /// for it.
     fn drain_until(&self) -> Instant {
         let now = Instant::now();

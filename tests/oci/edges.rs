@@ -59,7 +59,7 @@ fn a_cgroup_that_somebody_else_made_is_refused_and_left_alone() {
     for command in ["create", "run"] {
         bundle.refused(
             &[command, "--bundle", bundle.dir(), "one"],
-            "this container did not make it",
+            "this container did not create it",
         );
         bundle.imrun(&["delete", "--force", "one"]);
         foreign.is_untouched();

@@ -87,8 +87,8 @@ impl FromStr for Cpus {
     }
 }
 
-/// Minimum memory limit, in bytes; also Docker's. Until execve the child shares imrun's memory, and when
-/// a cgroup runs out of memory, the kernel kills all processes that share it.
+/// Minimum memory limit, in bytes; also Docker's. Until execve the child shares imrun's address space,
+/// and when memory runs out, the kernel kills all processes that share one.
 const MIN_MEMORY: u64 = 6 << 20;
 
 impl Limits {
@@ -192,7 +192,7 @@ impl Limits {
         };
         for setting in requested.into_iter().filter(is_new) {
             write(&file, &format!("+{}", setting.controller())).map_err(|error| {
-                error.hint("processes in a cgroup between the root and the container's keep its controllers to themselves")
+                error.hint("move the processes out of the cgroups between the root and the container's: they prevent the controllers from being enabled")
             })?;
         }
         Ok(())

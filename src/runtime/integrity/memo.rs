@@ -78,7 +78,7 @@ impl Memos {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file.context(|| format!("open({path:?})"))?,
         };
-        let expected = head(&self.boot, image, marks);
+        let expected = expected_lines(&self.boot, image, marks);
         let limit = expected.len() + LAST_LINE;
         let mut text = Vec::with_capacity(limit);
         file.take(limit as u64)
@@ -86,7 +86,7 @@ impl Memos {
             .context(|| format!("read({path:?})"))?;
         // An image named by another algorithm has its tree image hashed with that algorithm.
         let algorithm = image.digest.algorithm();
-        Ok(hashed(&text, &expected).filter(|digest| digest.algorithm() == algorithm))
+        Ok(parse_digest(&text, &expected).filter(|digest| digest.algorithm() == algorithm))
     }
 
     /// Writes a memo: these files were hashed, and the tree image has this digest.
@@ -96,7 +96,10 @@ impl Memos {
         marks: &Marks,
         tree: &Digest,
     ) -> std::result::Result<(), String> {
-        let text = format!("{}hashed {tree}\n", head(&self.boot, image, marks));
+        let text = format!(
+            "{}hashed {tree}\n",
+            expected_lines(&self.boot, image, marks)
+        );
         let put = || {
             let mut new = NewFile::beneath(&self.directory)?;
             new.file
@@ -166,7 +169,7 @@ impl Marks {
 }
 
 /// Returns all lines but the last. `boot` ends with a newline, as the kernel provides it.
-fn head(boot: &str, image: &Image, marks: &Marks) -> String {
+fn expected_lines(boot: &str, image: &Image, marks: &Marks) -> String {
     let identity = [("tree", image.tree_identity())];
     let layers = image.config.diff_ids.iter().map(|id| ("layer", *id));
     // `zip` drops the last one if there is no mark for it.
@@ -180,7 +183,7 @@ fn head(boot: &str, image: &Image, marks: &Marks) -> String {
 }
 
 /// Returns the digest on the last line of a memo, if its other lines are the expected ones.
-fn hashed(text: &[u8], expected: &str) -> Option<Digest> {
+fn parse_digest(text: &[u8], expected: &str) -> Option<Digest> {
     let last = text.strip_prefix(expected.as_bytes())?;
     let digest = last.strip_prefix(b"hashed ")?.strip_suffix(b"\n")?;
     std::str::from_utf8(digest).ok()?.parse().ok()
@@ -202,12 +205,12 @@ mod tests {
     #[test]
     fn a_memo_matches_and_no_part_of_it_does() {
         let (text, digest) = memo();
-        assert_eq!(hashed(&text, HEAD), Some(digest));
+        assert_eq!(parse_digest(&text, HEAD), Some(digest));
         for end in 0..text.len() {
-            assert_eq!(hashed(&text[..end], HEAD), None, "{end} bytes");
+            assert_eq!(parse_digest(&text[..end], HEAD), None, "{end} bytes");
         }
-        assert_eq!(hashed(&[&text[..], b"\n"].concat(), HEAD), None);
-        assert_eq!(hashed(&text, &HEAD.replace("boot 1", "boot 2")), None);
+        assert_eq!(parse_digest(&[&text[..], b"\n"].concat(), HEAD), None);
+        assert_eq!(parse_digest(&text, &HEAD.replace("boot 1", "boot 2")), None);
     }
 
     proptest! {
@@ -219,13 +222,13 @@ mod tests {
             let (mut text, digest) = memo();
             prop_assume!(text[at] != byte);
             text[at] = byte;
-            prop_assert_ne!(hashed(&text, HEAD), Some(digest));
-            prop_assert!(at >= HEAD.len() || hashed(&text, HEAD).is_none());
+            prop_assert_ne!(parse_digest(&text, HEAD), Some(digest));
+            prop_assert!(at >= HEAD.len() || parse_digest(&text, HEAD).is_none());
         }
 
         #[test]
         fn other_bytes_never_match(text: Vec<u8>) {
-            prop_assert_eq!(hashed(&text, HEAD), None);
+            prop_assert_eq!(parse_digest(&text, HEAD), None);
         }
     }
 }

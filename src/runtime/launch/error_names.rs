@@ -127,8 +127,7 @@ impl ErrorNames {
     }
 }
 
-const HINT: &str =
-    "imrun inspect DIGEST shows entrypoint, command and PATH; --entrypoint names another program";
+const HINT: &str = "run imrun inspect DIGEST to see entrypoint, command and PATH, or name another program with --entrypoint";
 
 /// Returns the error for a mount point that is not a directory, possible if the root is a directory of
 /// the host. The words are runc's.

@@ -218,9 +218,9 @@ impl<'a> Attempt<'a> {
     /// The verdict needs a name or a descriptor that cannot be read.
     pub fn judge(&self) -> ReadResult<Verdict> {
         match self.call.action {
-            Action::Keep(errno) => Ok(self.keep(errno)),
+            Action::KernelObject(errno) => Ok(self.kernel_object(errno)),
             Action::Forbidden => self.forbidden(),
-            Action::Become(ids) => Ok(self.become_other(ids)),
+            Action::ChangeIds(ids) => Ok(self.change_ids(ids)),
             Action::ChangeRoot => self.change_root(),
             Action::Open(_) => self.open(),
             Action::Make => self.make(),
@@ -230,8 +230,8 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn keep(&self, errno: Errno) -> Verdict {
-        if self.makes_an_object() {
+    fn kernel_object(&self, errno: Errno) -> Verdict {
+        if self.creates_object() {
             Verdict::Change(Change {
                 errno: Some(errno),
                 ..Change::default()
@@ -242,7 +242,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Returns true if the call creates a System V object: for IPC_PRIVATE, or with IPC_CREAT.
-    fn makes_an_object(&self) -> bool {
+    fn creates_object(&self) -> bool {
         let flags = match self.call.number() {
             libc::SYS_msgget => self.arguments[1],
             libc::SYS_shmget | libc::SYS_semget => self.arguments[2],
@@ -267,13 +267,13 @@ impl<'a> Attempt<'a> {
         self.verdict(target, Errno::EPERM)
     }
 
-    fn become_other(&self, ids: privilege::Ids) -> Verdict {
-        let errno = privilege::refused(self.caller, ids, &self.arguments);
+    fn change_ids(&self, ids: privilege::Ids) -> Verdict {
+        let errno = privilege::errno(self.caller, ids, &self.arguments);
         match errno {
             None => Verdict::Harmless,
             Some(_) => Verdict::Change(Change {
                 errno,
-                argument: Some(privilege::written(ids, &self.arguments)),
+                argument: Some(privilege::to_text(ids, &self.arguments)),
                 is_of_process: true,
                 ..Change::default()
             }),
@@ -305,7 +305,7 @@ impl<'a> Attempt<'a> {
         if is_process_attribute(&target.place.path) {
             return Ok(Verdict::Exempt(StandIn::Fail(Errno::EACCES)));
         }
-        match opened(flags, &target.place) {
+        match open_outcome(flags, &target.place) {
             Opened::Fails(_) if self.is_denied(&target.place, flags) => {
                 self.verdict(Some(target), Errno::EACCES)
             }
@@ -328,10 +328,10 @@ impl<'a> Attempt<'a> {
             // The file that imrun sees there belongs to another namespace. If the container maps no root,
             // the file's owner is imrun's user (rootless).
             let own = nix::unistd::geteuid().as_raw();
-            let root = self.caller.mapped("uid_map", 0).unwrap_or(own);
+            let root = self.caller.host_id("uid_map", 0).unwrap_or(own);
             return self.caller.users().get(1) != Some(&root);
         }
-        !self.caller.may(access(flags), rights)
+        !self.caller.has_access(access(flags), rights)
     }
 
     fn make(&self) -> ReadResult<Verdict> {
@@ -380,7 +380,7 @@ impl<'a> Attempt<'a> {
         if self.call.is_missing() {
             return self.verdict(self.target().ok(), Errno::ENOSYS);
         }
-        if self.touches_nothing()? {
+        if self.keeps_times()? {
             return Ok(Verdict::Exempt(StandIn::Succeed));
         }
         let has_no_name = self.name.is_none() || self.call.takes_no_name(&self.arguments);
@@ -388,7 +388,7 @@ impl<'a> Attempt<'a> {
             return Ok(Verdict::Exempt(StandIn::Fail(Errno::ENOENT)));
         }
         let target = self.target()?;
-        if let Some(errno) = self.spares(&target.place) {
+        if let Some(errno) = self.exempt_errno(&target.place) {
             return Ok(Verdict::Exempt(StandIn::Fail(errno)));
         }
         let request = match self.call.number() {
@@ -409,7 +409,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Returns the errno of a change of attributes that would change no file system.
-    fn spares(&self, place: &Place) -> Option<Errno> {
+    fn exempt_errno(&self, place: &Place) -> Option<Errno> {
         match (place.found, self.call.name) {
             // These cannot be truncated on any file system.
             (Found::Directory, "truncate") => Some(Errno::EISDIR),
@@ -423,7 +423,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Returns true for a utimensat(2) that leaves both times unchanged.
-    fn touches_nothing(&self) -> ReadResult<bool> {
+    fn keeps_times(&self) -> ReadResult<bool> {
         if self.call.number() != libc::SYS_utimensat || self.arguments[2] == 0 {
             return Ok(false);
         }
@@ -492,8 +492,8 @@ impl<'a> Attempt<'a> {
     }
 
     fn target(&self) -> ReadResult<Target> {
-        let follow = !self.call.spares_links(&self.arguments);
-        self.lead(self.call.object, self.name.as_deref(), follow)
+        let follow = !self.call.acts_on_link(&self.arguments);
+        self.resolve(self.call.object, self.name.as_deref(), follow)
     }
 
     fn other_target(&self) -> ReadResult<Option<Target>> {
@@ -502,10 +502,11 @@ impl<'a> Attempt<'a> {
         };
         // A flag of linkat(2); the other calls have no such flag and do not follow links.
         let follows = self.call.at_flags(&self.arguments) & libc::AT_SYMLINK_FOLLOW != 0;
-        self.lead(object, self.other.as_deref(), follows).map(Some)
+        self.resolve(object, self.other.as_deref(), follows)
+            .map(Some)
     }
 
-    fn lead(
+    fn resolve(
         &self,
         object: ObjectArgument,
         name: Option<&[u8]>,
@@ -603,7 +604,7 @@ enum Opened {
 
 /// Returns the outcome of an open. The order of the checks is the kernel's (Linux, fs/namei.c,
 /// fs/open.c).
-fn opened(flags: i32, place: &Place) -> Opened {
+fn open_outcome(flags: i32, place: &Place) -> Opened {
     use Opened::{ChangesNothing, Fails, Succeeds};
     let has = |flag| flags & flag == flag;
     let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || has(libc::O_TRUNC);
@@ -705,7 +706,7 @@ mod tests {
                 rights: None,
             };
             let names = flag_names(flags);
-            assert_eq!(opened(flags, &place), comes_to, "{names}, {found:?}");
+            assert_eq!(open_outcome(flags, &place), comes_to, "{names}, {found:?}");
         }
     }
 

@@ -242,7 +242,7 @@ impl Caller {
 
     /// Returns the host's id for an id of the container, from `uid_map` or `gid_map`; `None` if it is not
     /// mapped.
-    pub fn mapped(&self, map: &str, id: u32) -> Option<u32> {
+    pub fn host_id(&self, map: &str, id: u32) -> Option<u32> {
         let text = std::fs::read_to_string(format!("/proc/{}/{map}", self.pid)).ok()?;
         text.lines().find_map(|line| {
             let words: Option<Vec<u32>> = line
@@ -259,7 +259,7 @@ impl Caller {
 
     /// Returns true if the thread's user may read (4), write (2) or search (1) according to the mode bits
     /// alone: mount options and capabilities are ignored.
-    pub fn may(&self, bits: u32, rights: Rights) -> bool {
+    pub fn has_access(&self, bits: u32, rights: Rights) -> bool {
         let everybody = bits << 6 | bits << 3 | bits;
         if rights.mode & everybody == everybody {
             return true;
@@ -402,10 +402,10 @@ mod tests {
         let (user, group) = (me().users()[3], me().groups()[3]);
         let rights = |owner, group, mode| Rights { owner, group, mode };
         let other = u32::MAX - 7;
-        assert!(me().may(6, rights(user, group, 0o600)));
-        assert!(!me().may(2, rights(user, group, 0o466)));
-        assert!(!me().may(4, rights(other, group, 0o404)));
-        assert!(me().may(1, rights(other, other, 0o001)));
+        assert!(me().has_access(6, rights(user, group, 0o600)));
+        assert!(!me().has_access(2, rights(user, group, 0o466)));
+        assert!(!me().has_access(4, rights(other, group, 0o404)));
+        assert!(me().has_access(1, rights(other, other, 0o001)));
     }
 
     #[test]

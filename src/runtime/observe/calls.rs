@@ -58,10 +58,11 @@ pub enum Action {
     Write,
     /// No container may do it: fails with EPERM, independently of the root.
     Forbidden,
-    /// Creates or removes an object in the kernel's memory, whose limit is 0: fails with this errno.
-    Keep(Errno),
+    /// Creates or removes a System V object or a message queue, whose number is limited to 0: fails with
+    /// this errno.
+    KernelObject(Errno),
     /// Changes the process's user or groups: refused, though it changes no file system.
-    Become(Ids),
+    ChangeIds(Ids),
     /// Changes the process's root directory: refused, though it changes no file system.
     ChangeRoot,
 }
@@ -101,7 +102,7 @@ const fn of_two(
     }
 }
 
-use Action::{Become, Change, ChangeRoot, Forbidden, Keep, Make, Open, Remove, Write};
+use Action::{Change, ChangeIds, ChangeRoot, Forbidden, KernelObject, Make, Open, Remove, Write};
 use ObjectArgument::{Address, At, Descriptor, Nothing, Path, Queue};
 
 const CALLS: &[Call] = &[
@@ -175,47 +176,77 @@ const CALLS: &[Call] = &[
         Forbidden,
         Descriptor(0),
     ),
-    call(libc::SYS_shmget, "shmget", Keep(Errno::ENOSPC), Nothing),
-    call(libc::SYS_msgget, "msgget", Keep(Errno::ENOSPC), Nothing),
-    call(libc::SYS_semget, "semget", Keep(Errno::EINVAL), Nothing),
-    call(libc::SYS_mq_open, "mq_open", Keep(Errno::ENOSPC), Queue(0)),
+    call(
+        libc::SYS_shmget,
+        "shmget",
+        KernelObject(Errno::ENOSPC),
+        Nothing,
+    ),
+    call(
+        libc::SYS_msgget,
+        "msgget",
+        KernelObject(Errno::ENOSPC),
+        Nothing,
+    ),
+    call(
+        libc::SYS_semget,
+        "semget",
+        KernelObject(Errno::EINVAL),
+        Nothing,
+    ),
+    call(
+        libc::SYS_mq_open,
+        "mq_open",
+        KernelObject(Errno::ENOSPC),
+        Queue(0),
+    ),
     call(
         libc::SYS_mq_unlink,
         "mq_unlink",
-        Keep(Errno::ENOENT),
+        KernelObject(Errno::ENOENT),
         Queue(0),
     ),
     call(libc::SYS_chroot, "chroot", ChangeRoot, Path(0)),
-    call(libc::SYS_setuid, "setuid", Become(Ids::Users(1)), Nothing),
+    call(
+        libc::SYS_setuid,
+        "setuid",
+        ChangeIds(Ids::Users(1)),
+        Nothing,
+    ),
     call(
         libc::SYS_setreuid,
         "setreuid",
-        Become(Ids::Users(2)),
+        ChangeIds(Ids::Users(2)),
         Nothing,
     ),
     call(
         libc::SYS_setresuid,
         "setresuid",
-        Become(Ids::Users(3)),
+        ChangeIds(Ids::Users(3)),
         Nothing,
     ),
-    call(libc::SYS_setgid, "setgid", Become(Ids::Groups(1)), Nothing),
+    call(
+        libc::SYS_setgid,
+        "setgid",
+        ChangeIds(Ids::Groups(1)),
+        Nothing,
+    ),
     call(
         libc::SYS_setregid,
         "setregid",
-        Become(Ids::Groups(2)),
+        ChangeIds(Ids::Groups(2)),
         Nothing,
     ),
     call(
         libc::SYS_setresgid,
         "setresgid",
-        Become(Ids::Groups(3)),
+        ChangeIds(Ids::Groups(3)),
         Nothing,
     ),
     call(
         libc::SYS_setgroups,
         "setgroups",
-        Become(Ids::Supplementary),
+        ChangeIds(Ids::Supplementary),
         Nothing,
     ),
 ];
@@ -342,7 +373,7 @@ impl Call {
     }
 
     /// Returns true if the call acts on a symbolic link itself, not on its target.
-    pub fn spares_links(&self, arguments: &[u64; 6]) -> bool {
+    pub fn acts_on_link(&self, arguments: &[u64; 6]) -> bool {
         if self.at_flags(arguments) & libc::AT_SYMLINK_NOFOLLOW != 0 {
             return true;
         }
@@ -399,7 +430,7 @@ mod tests {
     #[test]
     fn an_open_follows_links_unless_it_says_otherwise() {
         let open = of(libc::SYS_openat as u32).unwrap();
-        let with = |flags: c_int| open.spares_links(&[0, 0, flags as u64, 0, 0, 0]);
+        let with = |flags: c_int| open.acts_on_link(&[0, 0, flags as u64, 0, 0, 0]);
         assert!(!with(libc::O_WRONLY));
         assert!(with(libc::O_WRONLY | libc::O_NOFOLLOW));
         assert!(with(libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL));

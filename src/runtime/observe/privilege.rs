@@ -21,7 +21,7 @@ pub enum Ids {
 }
 
 /// Returns the errno of a call that sets ids; `None` if the thread may set them.
-pub fn refused(caller: &Caller, ids: Ids, arguments: &[u64; 6]) -> Option<Errno> {
+pub fn errno(caller: &Caller, ids: Ids, arguments: &[u64; 6]) -> Option<Errno> {
     let (held, map, capability, count) = match ids {
         Ids::Users(count) => (caller.users(), "uid_map", CAP_SETUID, count),
         Ids::Groups(count) => (caller.groups(), "gid_map", CAP_SETGID, count),
@@ -35,9 +35,9 @@ pub fn refused(caller: &Caller, ids: Ids, arguments: &[u64; 6]) -> Option<Errno>
         if count > 1 && *id == u32::MAX {
             continue;
         }
-        match caller.mapped(map, *id) {
+        match caller.host_id(map, *id) {
             None => return Some(Errno::EINVAL),
-            Some(id) if own(&held, count, place).any(|own| own == id) => {}
+            Some(id) if own_ids(&held, count, place).any(|own| own == id) => {}
             Some(_) if caller.is_capable(capability) => {}
             Some(_) => errno = Some(Errno::EPERM),
         }
@@ -47,7 +47,7 @@ pub fn refused(caller: &Caller, ids: Ids, arguments: &[u64; 6]) -> Option<Errno>
 
 /// Returns the ids that any process may set in that argument, out of its real, effective and saved one
 /// (setreuid(2)).
-fn own(held: &[u32], count: usize, place: usize) -> impl Iterator<Item = u32> {
+fn own_ids(held: &[u32], count: usize, place: usize) -> impl Iterator<Item = u32> {
     let [real, effective, saved] = [held.first(), held.get(1), held.get(2)];
     let allowed = match (count, place) {
         (1, _) => [real, saved, None],
@@ -58,7 +58,7 @@ fn own(held: &[u32], count: usize, place: usize) -> impl Iterator<Item = u32> {
 }
 
 /// Returns the ids of a call as text; -1 is an id that stays the same.
-pub fn written(ids: Ids, arguments: &[u64; 6]) -> String {
+pub fn to_text(ids: Ids, arguments: &[u64; 6]) -> String {
     let count = match ids {
         Ids::Users(count) | Ids::Groups(count) => count,
         Ids::Supplementary => return format!("{} groups", arguments[0] as i32),
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn a_process_may_always_set_its_own_ids() {
         let held = [1, 2, 3, 4];
-        let own = |count, place| own(&held, count, place).collect::<Vec<_>>();
+        let own = |count, place| own_ids(&held, count, place).collect::<Vec<_>>();
         assert_eq!(own(1, 0), [1, 3], "setuid");
         assert_eq!(own(2, 0), [1, 2], "setreuid, the real one");
         assert_eq!(own(2, 1), [1, 2, 3], "setreuid, the effective one");
@@ -89,8 +89,8 @@ mod tests {
     #[test]
     fn ids_are_written_as_they_were_given() {
         let same = u64::from(u32::MAX);
-        assert_eq!(written(Ids::Users(1), &[33, 7, 0, 0, 0, 0]), "33");
-        assert_eq!(written(Ids::Groups(3), &[33, same, 0, 0, 0, 0]), "33,-1,0");
-        assert_eq!(written(Ids::Supplementary, &[2, 0, 0, 0, 0, 0]), "2 groups");
+        assert_eq!(to_text(Ids::Users(1), &[33, 7, 0, 0, 0, 0]), "33");
+        assert_eq!(to_text(Ids::Groups(3), &[33, same, 0, 0, 0, 0]), "33,-1,0");
+        assert_eq!(to_text(Ids::Supplementary, &[2, 0, 0, 0, 0, 0]), "2 groups");
     }
 }

@@ -47,7 +47,7 @@ impl Effect {
     }
 
     /// Returns the path to show, if there is one.
-    pub fn shown(&self) -> Option<&str> {
+    pub fn display_path(&self) -> Option<&str> {
         self.resolved.as_deref().or(self.path.as_deref())
     }
 }
@@ -99,9 +99,9 @@ pub enum Seen {
     /// The attempt is new: examine and add it.
     New,
     /// The attempt at this index of the list has been made this many times: report it again.
-    Often(usize, u64),
+    Milestone(usize, u64),
     /// Counted; no report is due.
-    Again,
+    Repeated,
 }
 
 impl Report {
@@ -112,7 +112,7 @@ impl Report {
         match self.places.get(key) {
             Some(place) => self.add_one(*place),
             None if self.effects.len() < LISTED => Seen::New,
-            None => Seen::Again,
+            None => Seen::Repeated,
         }
     }
 
@@ -126,9 +126,9 @@ impl Report {
         let count = &mut self.effects[place].1;
         *count += 1;
         if is_power_of_ten(*count) {
-            Seen::Often(place, *count)
+            Seen::Milestone(place, *count)
         } else {
-            Seen::Again
+            Seen::Repeated
         }
     }
 
@@ -190,13 +190,13 @@ impl Report {
     }
 
     /// Returns a one-line summary; `None` without attempts.
-    pub fn line(&self) -> Option<String> {
+    pub fn summary_line(&self) -> Option<String> {
         if self.is_clean() {
             return None;
         }
         let mut names: Vec<(&str, u64)> = Vec::new();
         for (effect, count) in &self.effects {
-            let shown = effect.shown().unwrap_or(effect.syscall);
+            let shown = effect.display_path().unwrap_or(effect.syscall);
             match names.iter_mut().find(|(name, _)| *name == shown) {
                 Some((_, sum)) => *sum += count,
                 None => names.push((shown, *count)),
@@ -276,9 +276,9 @@ mod tests {
             assert_eq!(report.count(&key), Seen::New);
             report.add(key, effect("same"));
         }
-        assert_eq!(report.count(&key("/b")), Seen::Again);
+        assert_eq!(report.count(&key("/b")), Seen::Repeated);
         assert_eq!((report.attempts(), report.unread()), (5, 1));
-        let line = report.line().unwrap();
+        let line = report.summary_line().unwrap();
         assert!(line.ends_with("; 1 unreadable"), "{line}");
     }
 
@@ -288,11 +288,11 @@ mod tests {
         assert_eq!(report.count(&key("/a")), Seen::New);
         report.add(key("/a"), effect("/a"));
         let told: Vec<_> = (2..=1000)
-            .filter(|count| report.count(&key("/a")) == Seen::Often(0, *count))
+            .filter(|count| report.count(&key("/a")) == Seen::Milestone(0, *count))
             .collect();
         assert_eq!(told, [10, 100, 1000]);
         assert_eq!(report.attempts(), 1000);
-        let line = report.line().unwrap();
+        let line = report.summary_line().unwrap();
         assert_eq!(line, "side effects: 1000 attempts: \"/a\" (1000)");
     }
 
@@ -307,12 +307,12 @@ mod tests {
         }
         assert_eq!(report.attempts() as usize, LISTED + 10);
         assert_eq!(report.effects().count(), LISTED);
-        assert!(report.line().unwrap().ends_with("and 995 more"));
+        assert!(report.summary_line().unwrap().ends_with("and 995 more"));
     }
 
     #[test]
     fn a_run_without_attempts_has_no_summary_and_no_advice() {
         let report = Report::default();
-        assert_eq!((report.line(), report.advice().len()), (None, 0));
+        assert_eq!((report.summary_line(), report.advice().len()), (None, 0));
     }
 }

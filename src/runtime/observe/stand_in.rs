@@ -84,7 +84,7 @@ fn reopen(caller: &Caller, target: &Target, flags: i32) -> nix::Result<OwnedFd> 
     if target.is_foreign {
         return Err(Errno::EACCES);
     }
-    if !caller.may(access(flags), Rights::of(&status)) {
+    if !caller.has_access(access(flags), Rights::of(&status)) {
         return Err(Errno::EACCES);
     }
     let passed = match kind {

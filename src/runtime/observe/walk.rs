@@ -99,7 +99,7 @@ impl Walk<'_> {
         if self.steps > STEPS {
             return Ok(Some(self.stop(path, Errno::ELOOP)));
         }
-        if !self.caller.may(1, self.rights) {
+        if !self.caller.has_access(1, self.rights) {
             return Ok(Some(self.stop(path, Errno::EACCES)));
         }
         let (handle, status) = match lookup(self.caller, &path) {
@@ -145,7 +145,7 @@ impl Walk<'_> {
             if let Some(process) = owner(&path) {
                 self.is_per_process = true;
                 self.is_foreign |= self.caller.own_process().as_deref() != Some(process);
-                return self.follow_process(path);
+                return self.follow_process_link(path);
             }
         }
         let target = readlinkat(link, "").map_err(Unread)?;
@@ -166,7 +166,7 @@ impl Walk<'_> {
     }
 
     /// Follows a link like /proc/1/cwd or /proc/1/fd/3, which leads to an object and not to a path.
-    fn follow_process(&mut self, path: PathBuf) -> ReadResult<Option<Target>> {
+    fn follow_process_link(&mut self, path: PathBuf) -> ReadResult<Option<Target>> {
         let relative = path.strip_prefix("/").unwrap_or(&path);
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let target = openat(self.caller.root()?, relative, flags, Mode::empty());
@@ -247,7 +247,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     /// Follows `name` from a directory of this process; returns the target relative to it.
-    fn lead(top: &Path, name: &str, follow: bool) -> (String, Found) {
+    fn resolve(top: &Path, name: &str, follow: bool) -> (String, Found) {
         let caller = Caller::new(std::process::id() as i32);
         let place = walk(&caller, top, name.as_bytes(), follow).unwrap().place;
         let path = place.path.strip_prefix(top).unwrap_or(&place.path);
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn missing_names_are_told_from_existing_ones() {
         let (_dir, top) = directory();
-        let found = |name, follow| lead(&top, name, follow);
+        let found = |name, follow| resolve(&top, name, follow);
         assert_eq!(found("", true), (String::new(), Found::Directory));
         assert_eq!(found("file", true), ("file".into(), Found::File));
         assert_eq!(found("link", true), ("file".into(), Found::File));
@@ -331,7 +331,7 @@ mod tests {
     fn a_walk_through_a_loop_of_links_ends() {
         let (_dir, top) = directory();
         symlink("sub/../".repeat(400), top.join("long")).unwrap();
-        let found = lead(&top, &"long/".repeat(30), true).1;
+        let found = resolve(&top, &"long/".repeat(30), true).1;
         assert_eq!(found, Found::Unreachable(Errno::ELOOP));
     }
 }
