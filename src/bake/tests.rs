@@ -98,7 +98,7 @@ fn a_full_definition_is_read() {
 }
 
 #[test]
-fn a_definition_that_is_not_understood_is_refused_with_its_line() {
+fn an_invalid_definition_is_refused_with_its_line() {
     let file = |rest: &str| format!("[[file]]\nsource = \"a\"\n{rest}");
     for (text, expected) in [
         (
@@ -221,7 +221,7 @@ fn a_layer_has_its_files_with_all_parents_once_sorted_by_path() {
 }
 
 #[test]
-fn on_a_base_directories_that_say_nothing_are_left_to_the_base() {
+fn on_a_base_implied_directories_are_left_to_the_base() {
     let directory = directory(&[("tree/lib/x", "X", 0o644), ("tree/new/", "", 0o755)]);
     let text = format!("base = \"{BASE}\"\n[[file]]\nsource = \"tree\"\npath = \"/\"\n");
     let tar = layer(&text, directory.path()).unwrap();
@@ -284,7 +284,7 @@ fn no_source_leads_out_of_the_definitions_directory() {
 }
 
 #[test]
-fn sources_that_cannot_be_taken_are_refused_by_name() {
+fn unusable_sources_are_refused_by_name() {
     let directory = directory(&[("a", "", 0o644), ("d/.wh.a", "", 0o644), ("e/x", "", 0o644)]);
     nix::unistd::mkfifo(
         &directory.path().join("fifo"),
@@ -378,7 +378,7 @@ fn one_definition_has_one_digest_whatever_the_umask_and_the_order_of_creation() 
 }
 
 #[test]
-fn an_image_is_one_that_its_own_reader_takes() {
+fn a_baked_image_is_accepted_by_the_manifest_parser() {
     let files = [("bin/app", "x", 0o755), ("etc/a", "y", 0o644)];
     let (image, tar) = golden(directory(&files).path());
     let (manifest, config) = read(&image);
@@ -436,7 +436,7 @@ fn on_base(text: &str) -> (Manifest, Config) {
 }
 
 #[test]
-fn an_image_inherits_what_its_definition_does_not_say() {
+fn an_image_inherits_settings_that_its_definition_lacks() {
     let (manifest, config) = on_base("");
     let mut expected = base_config();
     expected.diff_ids.push(Digest::sha256(b"own"));
@@ -451,7 +451,7 @@ fn an_image_inherits_what_its_definition_does_not_say() {
 }
 
 #[test]
-fn a_definition_wins_over_its_base_and_an_entrypoint_drops_the_bases_arguments() {
+fn a_definition_overrides_its_base_and_an_entrypoint_drops_the_bases_arguments() {
     let (_, config) = on_base(
         "entrypoint = [\"/own\"]\nenv = { A = \"own\", B = \"own\" }\nlabels = { a = \"own\" }",
     );
@@ -472,7 +472,7 @@ fn a_definition_wins_over_its_base_and_an_entrypoint_drops_the_bases_arguments()
 }
 
 #[test]
-fn a_base_that_is_not_there_or_not_whole_is_refused() {
+fn a_missing_or_incomplete_base_is_refused() {
     let config = base_config();
     let base = Base {
         config: &config,

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_constants_and_code_are_given_back_and_never_relocated_data() {
+    fn only_constants_and_code_are_released_and_never_relocated_data() {
         let maps = "\
 1000-2000 rw-p 00000000 00:00 0                          [heap]
 7000-8000 r--p 00000000 fe:00 1                          /bin/imrun

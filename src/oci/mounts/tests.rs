@@ -37,7 +37,7 @@ fn of_kind(kind: &str, place: &str) -> std::result::Result<String, String> {
 }
 
 #[test]
-fn each_file_system_of_the_containers_own_is_taken_at_its_own_place_alone() {
+fn provided_file_systems_are_accepted_at_their_own_mount_points_only() {
     let own = [
         ("proc", "/proc"),
         ("sysfs", "/sys"),
@@ -62,7 +62,7 @@ fn each_file_system_of_the_containers_own_is_taken_at_its_own_place_alone() {
 }
 
 #[test]
-fn what_could_be_written_is_left_out_by_its_kind_and_any_other_kind_is_refused() {
+fn writable_file_systems_are_omitted_and_unknown_types_are_refused() {
     for (kind, told) in [
         ("tmpfs", bundle::IN_MEMORY),
         ("ramfs", bundle::IN_MEMORY),
@@ -89,7 +89,7 @@ fn what_could_be_written_is_left_out_by_its_kind_and_any_other_kind_is_refused()
 }
 
 #[test]
-fn a_bind_is_one_by_its_kind_or_by_either_option() {
+fn a_mount_is_a_bind_by_its_type_or_by_an_option() {
     for bind in [
         json!({ "type": "bind" }),
         json!({ "options": ["bind"] }),
@@ -113,7 +113,7 @@ fn a_bind_is_one_by_its_kind_or_by_either_option() {
 }
 
 #[test]
-fn a_bind_of_the_hosts_is_the_containers_own_only_at_the_very_same_place() {
+fn a_bind_of_a_provided_file_system_is_accepted_only_from_the_same_path() {
     let bind = |source: &str, place: &str, options: &[&str]| {
         handling(
             &json!({ "destination": place, "type": "bind", "source": source, "options": options }),
