@@ -12,7 +12,7 @@ fn parse(text: &str) -> Result<Definition> {
     Definition::parse("image.toml", text)
 }
 
-/// A directory with these files: name, content, mode. Names that end in a slash are directories.
+/// Makes a directory with files: name, content, mode. A slash at the end of a name makes a directory.
 fn directory(files: &[(&str, &str, u32)]) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (name, content, mode) in files {
@@ -34,7 +34,7 @@ fn layer(definition: &str, directory: &Path) -> Result<Vec<u8>> {
     Ok(tar)
 }
 
-/// A tar in words: "MODE UID:GID PATH[ -> TARGET][ = CONTENT]".
+/// Lists a tar as lines: "MODE UID:GID PATH[ -> TARGET][ = CONTENT]".
 fn listed(tar: &[u8]) -> Vec<String> {
     let mut archive = tar::Archive::new(tar);
     let describe = |entry: std::io::Result<tar::Entry<&[u8]>>| {
@@ -346,7 +346,7 @@ const GOLDEN: &str = r#"
     owner = "0:5"
 "#;
 
-/// The image of GOLDEN, made in `directory`, and its layer.
+/// Bakes the definition GOLDEN in `directory`. Returns the image and its layer.
 fn golden(directory: &Path) -> (Image, Vec<u8>) {
     let definition = parse(GOLDEN).unwrap();
     let tar = layer(GOLDEN, directory).unwrap();
@@ -372,7 +372,7 @@ fn one_definition_has_one_digest_whatever_the_umask_and_the_order_of_creation() 
         "sha256:17c45addf0b80ab5fa6d900b1d9204bf9a7082536baa0d6b2b31b8a209d49495"
     );
     files.reverse();
-    // What a umask of 077 leaves.
+    // The modes under a umask of 077.
     files.iter_mut().for_each(|(_, _, mode)| *mode &= 0o700);
     assert_eq!(golden(directory(&files).path()).0, first);
 }
@@ -420,7 +420,7 @@ fn base_config() -> Config {
     Config::parse("base", text.as_bytes(), 1).unwrap()
 }
 
-/// The config and manifest of a definition on the base above.
+/// Returns config and manifest of a definition on the base above.
 fn on_base(text: &str) -> (Manifest, Config) {
     let definition = parse(&format!("base = \"{BASE}\"\n{text}")).unwrap();
     let config = base_config();

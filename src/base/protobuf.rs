@@ -66,7 +66,7 @@ pub struct Field<'a> {
     pub value: Value<'a>,
 }
 
-/// The value of a field.
+/// Value of a field.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// A varint, or four or eight fixed bytes.

@@ -238,7 +238,7 @@ pub(super) fn fifo(path: &str) -> Result<File> {
         Ok(open)
     } else {
         Err(
-            Error::policy(format_args!("{path:?}"), "is no fifo of containerd's")
+            Error::policy(format_args!("{path:?}"), "is not a fifo of containerd")
                 .hint("output goes to the sink, never to a file"),
         )
     }

@@ -36,7 +36,7 @@ impl Stdin {
         if !found.file_type().is_fifo() {
             return Err(Error::policy(
                 format_args!("{path:?}"),
-                "is no fifo of containerd's",
+                "is not a fifo of containerd",
             ));
         }
         let (reader, pipe) = std::io::pipe().context(|| "pipe2(O_CLOEXEC)")?;
@@ -138,7 +138,7 @@ mod tests {
     fn only_a_fifo_is_accepted_as_standard_input() {
         assert!(Stdin::new("").unwrap().is_none());
         for path in ["/dev/zero", "/etc/passwd"] {
-            assert!(Stdin::new(path).unwrap_err().why.contains("no fifo"));
+            assert!(Stdin::new(path).unwrap_err().why.contains("not a fifo"));
         }
     }
 }

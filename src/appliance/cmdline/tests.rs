@@ -4,7 +4,7 @@ use proptest::prelude::*;
 const A: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const B: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
-/// The least that there must be, and more.
+/// Parses the required parameters and `more`.
 fn line(more: &str) -> String {
     format!("console=ttyS0 imrun.image={A} imrun.sink=stdio: {more}\n")
 }

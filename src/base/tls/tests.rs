@@ -32,7 +32,7 @@ fn client(directory: &TempDir) -> Settings {
     }
 }
 
-/// A server that shows the certificate of that name; it asks for one too where `mutual`.
+/// Returns a server with the certificate of a name. With `mutual` it requests a client certificate.
 fn server(directory: &TempDir, name: &str, mutual: bool) -> ServerConnection {
     let file = |ending| directory.path().join(format!("{name}.{ending}"));
     let builder = ServerConfig::builder_with_provider(provider());
@@ -52,7 +52,7 @@ fn server(directory: &TempDir, name: &str, mutual: bool) -> ServerConnection {
     ServerConnection::new(Arc::new(config.unwrap())).unwrap()
 }
 
-/// Shakes hands in memory.
+/// Performs a handshake in memory.
 fn handshake(settings: &Settings, mut server: ServerConnection) -> Result<(), String> {
     let name = ServerName::try_from("localhost").unwrap();
     let mut client = ClientConnection::new(settings.rustls().unwrap(), name).unwrap();

@@ -2,7 +2,7 @@ use super::*;
 use crate::base::error::Reason;
 use proptest::prelude::*;
 
-/// A bundle's config.json as containerd writes it, as far as it matters.
+/// Returns the relevant parts of a config.json from containerd.
 fn config() -> Value {
     json!({
         "ociVersion": "1.0.2-dev",
@@ -45,7 +45,7 @@ fn read(document: &Value) -> Result<Config> {
     Config::parse(document.to_string().as_bytes(), &context)
 }
 
-/// The document with one member replaced, by its JSON pointer's parent and its key.
+/// Returns the document with one member replaced; `parent` is a JSON pointer.
 fn with(parent: &str, key: &str, value: Value) -> Value {
     let mut document = config();
     document.pointer_mut(parent).unwrap()[key] = value;
@@ -315,7 +315,7 @@ fn limits_are_translated_to_cgroup_version_2() {
         ("memory.high", "1048576"),
     ];
     assert_eq!(settings, expected);
-    // The controllers of `read` have no hugetlb.
+    // The controllers in `read` do not include hugetlb.
     let change = json!({
         "syscall": "request", "path": "linux.resources.hugepageLimits", "asked": "0", "became": "none"
     });
@@ -422,7 +422,7 @@ fn a_filter_may_notify_an_agent_only_if_imruns_own_has_no_listener() {
     let config = asking(&["mkdir"], Some("/run/agent")).unwrap();
     assert!(config.bundle.filter.unwrap().asks);
     assert_eq!(config.agent.unwrap().socket, Path::new("/run/agent"));
-    // Nothing of what it names exists here: nobody is asked.
+    // The call does not exist on this architecture, so the filter needs no agent.
     let config = asking(&["of_another_machine"], Some("/run/agent")).unwrap();
     assert!(!config.bundle.filter.unwrap().asks && config.agent.is_none());
     for (names, path) in [
@@ -483,7 +483,7 @@ fn a_cgroups_path_of_a_slice_selects_a_scope_with_or_without_the_option() {
     }
 }
 
-/// A document with all that engines ask for.
+/// Returns a document with all settings that engines use.
 fn whole() -> Value {
     let mut document = config();
     document["hooks"] = json!({ "prestart": [{ "path": "/hook", "args": ["hook"], "env": ["A=b"], "timeout": 3 }] });
@@ -535,7 +535,7 @@ fn a_document_with_all_settings_of_engines_is_accepted() {
     read_whole(&document, true).unwrap();
 }
 
-/// The JSON pointers of all parts of a document.
+/// Returns the JSON pointers of all parts of a document.
 fn pointers(value: &Value, path: &str, found: &mut Vec<String>) {
     found.push(path.to_owned());
     match value {

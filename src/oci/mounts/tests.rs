@@ -2,8 +2,8 @@ use super::*;
 use crate::base::json;
 use serde_json::{Value, json};
 
-/// What becomes of one mount: a file of names and its source, what is told to be absent, both of them nothing for
-/// what every container has, or the error.
+/// Returns the handling of one mount as text: a name file with its source, an omitted mount, nothing for a provided
+/// one, or the error.
 fn handling(mount: &Value) -> std::result::Result<String, String> {
     let context = ParseContext {
         directory: Path::new("/bundle"),
@@ -53,7 +53,7 @@ fn provided_file_systems_are_accepted_at_their_own_mount_points_only() {
             let absent = taken.as_ref().is_ok_and(|taken| !taken.is_empty());
             match kind {
                 _ if is_own => {}
-                // One in memory is left out wherever it is.
+                // File systems in memory are omitted at any mount point.
                 "tmpfs" => assert!(absent, "{other}: {taken:?}"),
                 _ => assert!(taken.is_err(), "{kind} at {other}: {taken:?}"),
             }
@@ -95,7 +95,7 @@ fn a_mount_is_a_bind_by_its_type_or_by_an_option() {
         json!({ "options": ["bind"] }),
         json!({ "options": ["rbind"] }),
         json!({ "type": "none", "options": ["rbind", "ro"] }),
-        // What it is says the option, not the kind beside it.
+        // The option decides, not the type.
         json!({ "type": "proc", "options": ["bind"] }),
     ] {
         let mut mount = bind.clone();
@@ -139,7 +139,7 @@ fn a_bind_of_a_provided_file_system_is_accepted_only_from_the_same_path() {
     }
     let memory = "no shared memory files";
     assert_eq!(bind("/x", "/dev/shm", &["ro"]).unwrap(), memory);
-    // A directory is left out where it could be written, and refused where it would be read.
+    // A writable directory is omitted, a read-only one is refused.
     assert_eq!(
         bind("data", "/data", &[]).unwrap(),
         format!("no {}", bundle::WRITABLE)
