@@ -151,7 +151,7 @@ fn ids_above_65535_are_mapped_to_unprivileged_ids_of_the_host() {
     bundle.change(|config| config["process"]["user"] = json!({ "uid": 4_294_967_295_u32 }));
     bundle.refused(
         &["run", "--bundle", bundle.dir(), "one"],
-        "last id of Linux",
+        "the highest id of Linux",
     );
 }
 
