@@ -81,7 +81,7 @@ impl Refused {
             (
                 self.rm,
                 "--rm",
-                "a container never leaves anything behind",
+                "nothing of a container is left behind",
                 "omit it",
             ),
         ];
