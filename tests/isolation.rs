@@ -1,7 +1,7 @@
-//! What an app cannot do: a probe in a container tries it, and tells what the kernel said.
+//! Isolation of the app: a probe in a container tries to break it, and prints the results of its system calls.
 //!
-//! These tests launch containers: they need root, cgroup2, EROFS and Landlock; else each says so
-//! and is skipped.
+//! These tests launch containers: they need root, cgroup2, EROFS and Landlock. Without them each test is skipped with
+//! a message.
 #![allow(clippy::unwrap_used)]
 
 #[path = "isolation/host.rs"]

@@ -1,7 +1,7 @@
-//! Bundles by the compiled binary: create, start and the rest, as an engine calls them.
+//! The commands of the OCI runtime, called as by an engine.
 //!
-//! These tests launch containers: they need root, cgroup2, EROFS, Landlock and Linux 6.15; else each
-//! says so and is skipped.
+//! These tests launch containers: they need root, cgroup2, EROFS, Landlock and Linux 6.15. Without them each test is
+//! skipped with a message.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/skip.rs"]
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// Debian's package busybox-static.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// The test's own bundle. Where none can run, the test says why, and is over.
+/// Makes a bundle for the test. Skips the test with a reason if the host cannot run it.
 macro_rules! bundle {
     ($script:expr) => {
         match skip::missing() {
@@ -39,13 +39,13 @@ mod hooks;
 #[path = "oci/run.rs"]
 mod run;
 
-/// A runtime directory and one bundle.
+/// A state directory and one bundle.
 struct Bundle {
     directory: tempfile::TempDir,
 }
 
 impl Bundle {
-    /// Its root has busybox and nothing else, not even a mount point.
+    /// Makes a bundle whose root has busybox only, without any mount point.
     fn new(script: &str) -> Bundle {
         let directory = tempfile::tempdir_in("/var/tmp").unwrap();
         let bin = directory.path().join("rootfs/bin");
@@ -102,7 +102,7 @@ impl Bundle {
         assert!(text.contains(why), "{text}");
     }
 
-    /// A created container; what it says comes out of the pipe.
+    /// Creates a container whose output goes to the returned pipe.
     #[track_caller]
     fn create(&self, id: &str) -> (i32, std::io::PipeReader) {
         let (output, end) = std::io::pipe().unwrap();
@@ -123,7 +123,7 @@ impl Bundle {
         (pid.parse().unwrap(), output)
     }
 
-    /// The same, and started if it is to be.
+    /// Creates a container, and starts it if requested.
     #[track_caller]
     fn waits_or_runs(&self, started: bool) -> (i32, std::io::PipeReader) {
         let created = self.create("one");
@@ -208,7 +208,7 @@ fn a_container_is_created_started_killed_and_deleted() {
 }
 
 #[test]
-fn the_callers_subreaper_learns_how_the_app_ended() {
+fn the_callers_subreaper_gets_the_apps_exit_status() {
     let bundle = bundle!("exit 7");
     nix::sys::prctl::set_child_subreaper(true).unwrap();
     let (pid, _output) = bundle.create("one");
@@ -231,7 +231,7 @@ fn the_app_dies_with_its_supervisor() {
             .lines()
             .find(|line| line.contains(&format!(":{inode} ")))
             .unwrap();
-        // The lock was taken by `create`, which is gone: the supervisor is who holds its state.
+        // `create`, which took the lock, is gone: the supervisor holds it now.
         assert!(line.contains("FLOCK"), "{line}");
         let supervisor = supervisor_of(&bundle.path("run/oci/one"), pid);
         kill(supervisor, Signal::SIGKILL).unwrap();
@@ -243,7 +243,7 @@ fn the_app_dies_with_its_supervisor() {
 }
 
 #[test]
-fn the_app_dies_when_nobody_is_left_to_end_it_with_its_supervisor() {
+fn the_app_dies_when_supervisor_and_guard_are_killed() {
     let bundle = bundle!("exec busybox sleep 100");
     for started in [false, true] {
         let (pid, _output) = bundle.waits_or_runs(started);
@@ -254,7 +254,7 @@ fn the_app_dies_when_nobody_is_left_to_end_it_with_its_supervisor() {
     }
 }
 
-/// The child of a supervisor that ends the container with it.
+/// Returns the guard of a supervisor, which is its child.
 fn guard_of(supervisor: Pid) -> Pid {
     let children = format!("/proc/{supervisor}/task/{supervisor}/children");
     let children = std::fs::read_to_string(children).unwrap();
@@ -265,7 +265,7 @@ fn guard_of(supervisor: Pid) -> Pid {
     Pid::from_raw(pids.find(is_guard).unwrap().parse().unwrap())
 }
 
-/// The process, other than the app, that has the lock of a container open with its session its own.
+/// Returns the supervisor: the process, other than the app, that has the container's lock open and leads a session.
 fn supervisor_of(place: &Path, app: i32) -> Pid {
     let lock = place.join("lock").canonicalize().unwrap();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -278,7 +278,7 @@ fn supervisor_of(place: &Path, app: i32) -> Pid {
         let holds = files
             .flatten()
             .any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == lock));
-        // The process that has cloned the app is there until the program is executed, in the guard's
+        // The intermediate process that has cloned the app exists until the program is executed, in the guard's
         // namespace.
         let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
         let is_of_the_host = status
@@ -303,7 +303,7 @@ fn a_created_container_is_deleted_without_its_program_ever_running() {
 }
 
 #[test]
-fn a_directory_is_a_root_that_nothing_is_written_to_or_made_in() {
+fn a_directory_as_root_is_read_only_and_unchanged() {
     let bundle = bundle!(
         "busybox touch /x /bin/x /dev/x 2>/dev/null && echo wrote; busybox cat /proc/self/uid_map; \
          busybox ls /proc/self/cmdline /sys/fs/cgroup/cgroup.procs /etc/hosts; echo null >/dev/null && echo ok"
@@ -325,7 +325,7 @@ fn a_directory_is_a_root_that_nothing_is_written_to_or_made_in() {
 }
 
 #[test]
-fn the_process_is_what_the_bundle_says() {
+fn the_process_has_the_bundles_settings() {
     let bundle = bundle!("busybox id; umask; ulimit -n; busybox hostname; echo $A; busybox pwd");
     bundle.change(|config| {
         config["hostname"] = json!("named");
@@ -341,7 +341,7 @@ fn the_process_is_what_the_bundle_says() {
 }
 
 #[test]
-fn hooks_run_at_their_turns_with_the_state_on_standard_input() {
+fn hooks_run_in_order_with_the_state_on_standard_input() {
     let bundle = bundle!("true");
     let log = bundle.path("log");
     let script = bundle.path("hook");
@@ -405,7 +405,7 @@ fn a_start_hook_runs_in_the_container() {
 }
 
 #[test]
-fn the_bundles_filter_is_passed_beside_imruns_own() {
+fn the_bundles_filter_is_installed_in_addition_to_imruns_own() {
     let bundle =
         bundle!("busybox uname; busybox kill -0 1 && echo zero; busybox kill -18 1 || echo other");
     bundle.change(|config| {
@@ -426,7 +426,7 @@ fn the_bundles_filter_is_passed_beside_imruns_own() {
     );
 }
 
-/// Takes a listener, prints what came with it, and answers one call with success.
+/// Agent that receives a listener, prints the message with it, and answers one call with success.
 /// Source: seccomp_unotify(2), linux/seccomp.h.
 const AGENT: &str = r"
 import array, fcntl, os, socket, struct, sys
@@ -445,7 +445,7 @@ fcntl.ioctl(fds[0], SEND, struct.pack('=QqiI', struct.unpack_from('=Q', asked)[0
 ";
 
 #[test]
-fn what_the_bundles_filter_asks_is_answered_by_who_has_its_listener() {
+fn the_holder_of_the_listener_answers_notifications_of_the_bundles_filter() {
     let bundle = bundle!("busybox mkdir /made && busybox test ! -e /made && echo answered");
     let socket = bundle.path("agent");
     bundle.change(|config| {
@@ -457,7 +457,7 @@ fn what_the_bundles_filter_asks_is_answered_by_who_has_its_listener() {
         });
     });
     let arguments = ["run", "--bundle", bundle.dir(), "one"];
-    bundle.refused(&arguments, "it is imrun's observer");
+    bundle.refused(&arguments, "imrun's observer is it");
 
     let quiet = |bundle: &Bundle| {
         let mut command = bundle.command(&arguments);
@@ -487,7 +487,7 @@ fn what_the_bundles_filter_asks_is_answered_by_who_has_its_listener() {
 }
 
 #[test]
-fn a_namespace_of_another_kind_is_refused() {
+fn a_namespace_path_of_the_wrong_kind_is_refused() {
     let bundle = bundle!("true");
     for kind in ["uts", "ipc"] {
         bundle.change(|config| {
@@ -505,7 +505,7 @@ fn a_namespace_of_another_kind_is_refused() {
 }
 
 #[test]
-fn settings_of_a_network_that_is_not_its_own_are_made_there() {
+fn network_sysctls_are_set_in_a_joined_network_namespace() {
     let bundle = bundle!("busybox cat /proc/sys/net/ipv4/ip_unprivileged_port_start");
     let with = |path: &str| {
         bundle.change(|config| {
@@ -538,7 +538,7 @@ fn settings_of_a_network_that_is_not_its_own_are_made_there() {
     assert_eq!(std::fs::read_to_string(own).unwrap(), before);
 }
 
-/// Runs `arguments` in a shell that opens descriptors before it becomes imrun.
+/// Runs imrun with `arguments` from a shell that opens descriptors first.
 fn with_descriptors(bundle: &Bundle, setup: &str, arguments: &[&str]) -> Output {
     let imrun = bundle.command(arguments);
     let mut shell = Command::new("bash");
@@ -554,7 +554,7 @@ fn with_descriptors(bundle: &Bundle, setup: &str, arguments: &[&str]) -> Output 
 }
 
 #[test]
-fn sockets_and_pipes_of_the_callers_are_preserved_and_nothing_else_of_it() {
+fn only_sockets_and_pipes_of_the_caller_are_preserved() {
     let bundle =
         bundle!("echo to the pipe >&3; ls /proc/self/fd | tr '\\n' ' '; echo LISTEN $LISTEN_FDS");
     let run = [
@@ -568,7 +568,7 @@ fn sockets_and_pipes_of_the_callers_are_preserved_and_nothing_else_of_it() {
     let output = with_descriptors(&bundle, "exec 3> >(cat >&2) 4>/dev/null", &run);
     let out = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
-    // The fourth is the directory that ls reads.
+    // Descriptor 3 is the directory that ls reads.
     assert_eq!(out, "0 1 2 3 4 LISTEN\n");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("to the pipe"), "{text}");
@@ -577,7 +577,7 @@ fn sockets_and_pipes_of_the_callers_are_preserved_and_nothing_else_of_it() {
     let output = with_descriptors(&bundle, setup, &["run", "--bundle", bundle.dir(), "two"]);
     let out = String::from_utf8_lossy(&output.stdout);
     assert_eq!(out, "0 1 2 3 4 LISTEN 1\n");
-    // Meant for another process.
+    // LISTEN_PID of another process.
     let setup = "export LISTEN_FDS=1 LISTEN_PID=1; exec 3> >(cat >&2)";
     let output = with_descriptors(&bundle, setup, &["run", "--bundle", bundle.dir(), "three"]);
     let text = String::from_utf8_lossy(&output.stderr);
@@ -585,7 +585,7 @@ fn sockets_and_pipes_of_the_callers_are_preserved_and_nothing_else_of_it() {
 }
 
 #[test]
-fn a_descriptor_that_is_a_way_to_a_file_is_not_preserved() {
+fn a_descriptor_of_a_file_is_not_preserved() {
     let bundle = bundle!("true");
     for (setup, why) in [
         (
@@ -615,7 +615,7 @@ fn a_descriptor_that_is_a_way_to_a_file_is_not_preserved() {
 }
 
 #[test]
-fn what_a_container_has_not_is_refused_with_its_reason() {
+fn unsupported_features_are_refused_with_a_reason() {
     let bundle = bundle!("true");
     bundle.refused(&["exec", "one", "sh"], "never entered");
     bundle.refused(&["update", "one"], "lives and dies");
@@ -654,7 +654,7 @@ fn what_a_container_has_not_is_refused_with_its_reason() {
 }
 
 #[test]
-fn the_pid_file_replaces_a_symbolic_link_and_what_that_led_to_is_left_alone() {
+fn the_pid_file_replaces_a_symbolic_link_and_keeps_its_target() {
     let bundle = bundle!("busybox true");
     let (victim, pid_file) = (bundle.path("victim"), bundle.path("pid"));
     for leads_to in [&victim, &bundle.path("pid.new")] {
@@ -674,7 +674,7 @@ fn the_pid_file_replaces_a_symbolic_link_and_what_that_led_to_is_left_alone() {
 }
 
 #[test]
-fn the_log_of_errors_is_private_and_is_not_written_through_a_symbolic_link() {
+fn the_log_file_is_private_and_is_not_written_through_a_symbolic_link() {
     let bundle = bundle!("busybox true");
     let (victim, log) = (bundle.path("victim"), bundle.path("log"));
     let state = ["--log", log.to_str().unwrap(), "state", "none"];
@@ -691,7 +691,7 @@ fn the_log_of_errors_is_private_and_is_not_written_through_a_symbolic_link() {
 }
 
 #[test]
-fn the_state_of_a_created_container_is_its_owners_alone() {
+fn the_state_of_a_created_container_is_private() {
     fn modes(path: &Path, found: &mut Vec<(String, u32)>) {
         let metadata = path.symlink_metadata().unwrap();
         let mode = metadata.permissions().mode() & 0o7777;

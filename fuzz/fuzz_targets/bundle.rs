@@ -1,6 +1,6 @@
-//! config.json of a bundle from arbitrary bytes: no panic, and no cgroup beside the hierarchy.
+//! A bundle's config.json from arbitrary bytes: no panic, and no cgroup outside the hierarchy.
 //!
-//! The first byte says how it is read.
+//! The first byte selects the context of the parser.
 #![no_main]
 
 use imrun::oci::config::{Config, ParseContext};

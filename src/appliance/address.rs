@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_read_with_what_belongs_to_it() {
+    fn an_address_is_parsed_with_all_its_parts() {
         let parsed = parse(b"10.0.2.15::10.0.2.2:255.255.255.0:web:eth0:off:10.0.2.3").unwrap();
         let expected = Address {
             address: Ipv4Addr::new(10, 0, 2, 15),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_what_the_kernel_takes_it_for() {
+    fn missing_parts_get_the_kernels_defaults() {
         for (text, netmask) in [("10.1.2.3", 8), ("172.16.0.1", 16), ("192.168.1.9", 24)] {
             let parsed = parse(text.as_bytes()).unwrap().unwrap();
             assert_eq!(parsed.netmask.to_bits().leading_ones(), netmask, "{text}");
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_by_its_part() {
+    fn an_invalid_address_is_refused_by_its_part() {
         for (text, why) in [
             ("dhcp", "asks a server"),
             (":::::eth0:dhcp", "asks a server"),

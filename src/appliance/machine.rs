@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uuid_that_every_machine_could_have_is_none() {
+    fn placeholder_uuids_are_ignored() {
         let own = "4C4C4544-0042-3510-8053-C7C04F4A5931\n";
         assert_eq!(
             uuid_digits(own).unwrap(),

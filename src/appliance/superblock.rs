@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_systems_own_tools_make_is_recognised() {
+    fn images_of_the_file_systems_tools_are_recognised() {
         let sixteen = "sixteen-letters-";
         let ext4 = |label| ["-q", "-t", "ext4", "-L", label, "IMAGE", "8M"];
         for (program, arguments, kind, label) in [
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_of_what_is_too_short() {
+    fn short_input_is_no_file_system() {
         assert_eq!(read(b""), None);
         assert_eq!(read(&[0; SIZE]), None);
     }
@@ -106,7 +106,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..SIZE), kind in 0..3usize) {
+        fn arbitrary_bytes_never_panic_as_a_superblock(bytes in proptest::collection::vec(any::<u8>(), 0..SIZE), kind in 0..3usize) {
             let mut bytes = bytes;
             let (offset, magic) = MAGICS[kind];
             if let Some(place) = bytes.get_mut(offset..offset + magic.len()) {

@@ -12,7 +12,7 @@ fn parse(text: &str) -> Result<Definition> {
     Definition::parse("image.toml", text)
 }
 
-/// A directory with these files: name, content, mode. Names that end in a slash are directories.
+/// Makes a directory with files: name, content, mode. A slash at the end of a name makes a directory.
 fn directory(files: &[(&str, &str, u32)]) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (name, content, mode) in files {
@@ -34,7 +34,7 @@ fn layer(definition: &str, directory: &Path) -> Result<Vec<u8>> {
     Ok(tar)
 }
 
-/// A tar in words: "MODE UID:GID PATH[ -> TARGET][ = CONTENT]".
+/// Lists a tar as lines: "MODE UID:GID PATH[ -> TARGET][ = CONTENT]".
 fn listed(tar: &[u8]) -> Vec<String> {
     let mut archive = tar::Archive::new(tar);
     let describe = |entry: std::io::Result<tar::Entry<&[u8]>>| {
@@ -98,7 +98,7 @@ fn a_full_definition_is_read() {
 }
 
 #[test]
-fn a_definition_that_is_not_understood_is_refused_with_its_line() {
+fn an_invalid_definition_is_refused_with_its_line() {
     let file = |rest: &str| format!("[[file]]\nsource = \"a\"\n{rest}");
     for (text, expected) in [
         (
@@ -221,7 +221,7 @@ fn a_layer_has_its_files_with_all_parents_once_sorted_by_path() {
 }
 
 #[test]
-fn on_a_base_directories_that_say_nothing_are_left_to_the_base() {
+fn on_a_base_implied_directories_are_left_to_the_base() {
     let directory = directory(&[("tree/lib/x", "X", 0o644), ("tree/new/", "", 0o755)]);
     let text = format!("base = \"{BASE}\"\n[[file]]\nsource = \"tree\"\npath = \"/\"\n");
     let tar = layer(&text, directory.path()).unwrap();
@@ -284,7 +284,7 @@ fn no_source_leads_out_of_the_definitions_directory() {
 }
 
 #[test]
-fn sources_that_cannot_be_taken_are_refused_by_name() {
+fn unusable_sources_are_refused_by_name() {
     let directory = directory(&[("a", "", 0o644), ("d/.wh.a", "", 0o644), ("e/x", "", 0o644)]);
     nix::unistd::mkfifo(
         &directory.path().join("fifo"),
@@ -346,7 +346,7 @@ const GOLDEN: &str = r#"
     owner = "0:5"
 "#;
 
-/// The image of GOLDEN, made in `directory`, and its layer.
+/// Bakes the definition GOLDEN in `directory`. Returns the image and its layer.
 fn golden(directory: &Path) -> (Image, Vec<u8>) {
     let definition = parse(GOLDEN).unwrap();
     let tar = layer(GOLDEN, directory).unwrap();
@@ -372,13 +372,13 @@ fn one_definition_has_one_digest_whatever_the_umask_and_the_order_of_creation() 
         "sha256:17c45addf0b80ab5fa6d900b1d9204bf9a7082536baa0d6b2b31b8a209d49495"
     );
     files.reverse();
-    // What a umask of 077 leaves.
+    // The modes under a umask of 077.
     files.iter_mut().for_each(|(_, _, mode)| *mode &= 0o700);
     assert_eq!(golden(directory(&files).path()).0, first);
 }
 
 #[test]
-fn an_image_is_one_that_its_own_reader_takes() {
+fn a_baked_image_is_accepted_by_the_manifest_parser() {
     let files = [("bin/app", "x", 0o755), ("etc/a", "y", 0o644)];
     let (image, tar) = golden(directory(&files).path());
     let (manifest, config) = read(&image);
@@ -420,7 +420,7 @@ fn base_config() -> Config {
     Config::parse("base", text.as_bytes(), 1).unwrap()
 }
 
-/// The config and manifest of a definition on the base above.
+/// Returns config and manifest of a definition on the base above.
 fn on_base(text: &str) -> (Manifest, Config) {
     let definition = parse(&format!("base = \"{BASE}\"\n{text}")).unwrap();
     let config = base_config();
@@ -436,7 +436,7 @@ fn on_base(text: &str) -> (Manifest, Config) {
 }
 
 #[test]
-fn an_image_inherits_what_its_definition_does_not_say() {
+fn an_image_inherits_settings_that_its_definition_lacks() {
     let (manifest, config) = on_base("");
     let mut expected = base_config();
     expected.diff_ids.push(Digest::sha256(b"own"));
@@ -451,7 +451,7 @@ fn an_image_inherits_what_its_definition_does_not_say() {
 }
 
 #[test]
-fn a_definition_wins_over_its_base_and_an_entrypoint_drops_the_bases_arguments() {
+fn a_definition_overrides_its_base_and_an_entrypoint_drops_the_bases_arguments() {
     let (_, config) = on_base(
         "entrypoint = [\"/own\"]\nenv = { A = \"own\", B = \"own\" }\nlabels = { a = \"own\" }",
     );
@@ -472,7 +472,7 @@ fn a_definition_wins_over_its_base_and_an_entrypoint_drops_the_bases_arguments()
 }
 
 #[test]
-fn a_base_that_is_not_there_or_not_whole_is_refused() {
+fn a_missing_or_incomplete_base_is_refused() {
     let config = base_config();
     let base = Base {
         config: &config,

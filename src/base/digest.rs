@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn only_complete_lower_case_digests_of_known_algorithms_are_taken() {
+    fn only_complete_lower_case_digests_of_known_algorithms_are_accepted() {
         for wrong in [
             "",
             "sha256",

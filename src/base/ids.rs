@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_counted_from_0_to_the_first_gap() {
+    fn owners_end_at_the_first_gap_of_the_mapping() {
         let all = "         0          0 4294967295\n";
         assert_eq!(ranges(all), Some(vec![u32::MAX]));
         assert_eq!(ranges("0 1000 1\n"), Some(vec![1]));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_that_cannot_be_given_become_0() {
+    fn unmapped_owners_become_0() {
         let one = Owners {
             users: 1,
             groups: 1,

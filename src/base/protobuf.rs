@@ -66,7 +66,7 @@ pub struct Field<'a> {
     pub value: Value<'a>,
 }
 
-/// The value of a field.
+/// Value of a field.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// A varint, or four or eight fixed bytes.
@@ -145,7 +145,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn fields_are_those_of_the_documentation() {
+    fn fields_are_encoded_as_in_the_documentation() {
         let written = |write: &dyn Fn(&mut Vec<u8>)| {
             let mut bytes = Vec::new();
             write(&mut bytes);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_of_an_unknown_type_is_malformed() {
+    fn truncated_fields_and_unknown_types_are_malformed() {
         for bytes in [
             &b"\x08"[..],
             b"\x08\x96",
@@ -188,7 +188,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(field in 1u64..1000, value: u64, content in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn written_fields_are_read_back(field in 1u64..1000, value: u64, content in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut message = Vec::new();
             number(&mut message, field, value);
             fixed(&mut message, field, value);

@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clock_writes_the_same_in_any_order() {
+    fn the_clock_formats_times_in_any_order() {
         let mut clock = Clock::default();
         for time in [
             0,
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn known_times_have_their_known_texts() {
+    fn known_times_are_formatted_correctly() {
         for (seconds, text) in [
             (0, "1970-01-01T00:00:00.000000000Z"),
             (951_782_400, "2000-02-29T00:00:00.000000000Z"),

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_written_through_no_symbolic_link() {
+    fn a_page_is_not_written_through_a_symbolic_link() {
         let dir = tempfile::tempdir().unwrap();
         let victim = dir.path().join("victim");
         std::fs::write(&victim, "untouched").unwrap();
@@ -189,14 +189,14 @@ mod tests {
     }
 
     #[test]
-    fn pages_go_into_a_directory_that_is_there() {
+    fn pages_are_written_to_an_existing_directory_only() {
         let directory = PathBuf::from("/nowhere");
         let error = Manual { directory }.execute().unwrap_err();
         assert_eq!(error.exit, crate::base::error::EXIT_REFUSED);
     }
 
     #[test]
-    fn the_description_of_the_command_line_has_no_contradictions() {
+    fn the_definition_of_the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 }

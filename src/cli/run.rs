@@ -369,7 +369,7 @@ fn stdin() -> Result<OwnedFd> {
             "-i",
             "standard input is a terminal, and a container has none",
         )
-        .hint("use a pipe: cat | imrun run -i …"));
+        .hint("pipe it: cat | imrun run -i …"));
     }
     stdin::pipe()
 }

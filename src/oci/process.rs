@@ -71,7 +71,10 @@ fn id(node: &Node<'_>) -> Result<u32> {
 fn arguments(node: &Node<'_>) -> Result<Vec<CString>> {
     let args = node.need("args")?.texts()?;
     if args.first().is_none_or(|program| program.is_empty()) {
-        return Err(wrong("process.args", "names no program"));
+        return Err(wrong(
+            "process.args",
+            "expected a program as the first argument",
+        ));
     }
     let strings = args.into_iter().map(CString::new);
     strings

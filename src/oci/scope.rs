@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_bytes_as_the_specification_has_them() {
+    fn a_call_is_encoded_as_in_the_d_bus_specification() {
         let message = call("Reload", "s", b"\x01\0\0\0a\0");
         let (head, rest) = message.split_at(16);
         // 40, 48 and 16 bytes of fields, and seven of the last one, which is padded to eight.
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_systemd_refuses_is_told_in_its_words() {
+    fn an_error_of_systemd_is_reported_with_its_text() {
         let mut fields = Buffer::default();
         fields.field(5, "u", |to| to.number(1));
         fields.field(4, "s", |to| to.text("org.freedesktop.systemd1.UnitExists"));

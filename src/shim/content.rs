@@ -147,7 +147,7 @@ impl<'a> Contents<'a> {
             if self.name.starts_with(&name.registry) {
                 Remote::new(self.store, &name, &Settings::default())
             } else {
-                Err(Error::digest(self.name, "names no registry"))
+                Err(Error::digest(self.name, "has no registry to pull from"))
             }
         });
         opened.as_ref().map_err(|error| discarded(what, error))

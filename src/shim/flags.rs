@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_leave_a_directory_is_refused() {
+    fn names_that_would_leave_a_directory_are_refused() {
         for words in [
             "-namespace .. -id one",
             "-namespace a/b -id one",

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_taken_whole() {
+    fn messages_are_returned_only_when_complete() {
         let mut received = BytesMut::from(&framed(b"first")[..]);
         received.extend_from_slice(&framed(b""));
         received.extend_from_slice(&framed(b"cut")[..7]);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_compressed_or_claims_too_much_is_refused() {
+    fn a_compressed_or_oversized_message_is_refused() {
         for head in [&[1, 0, 0, 0, 0][..], &[0, 0xff, 0xff, 0xff, 0xff]] {
             assert!(take("/a/b", &mut BytesMut::from(head)).is_err());
         }

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn cri_tells_the_config() {
+    fn cri_metadata_contains_the_config_digest() {
         let digest = Digest::sha256(b"config");
         let cri = format!(r#"{{"Version":"v1","Metadata":{{"ID":"x","ImageRef":"{digest}"}}}}"#);
         assert_eq!(config(&record(&cri)), Some(digest));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_with_the_owners_of_a_user_namespace_is_known_by_its_name_in_containerd_2() {
+    fn a_snapshot_copied_for_a_user_namespace_is_recognised_in_containerd_2() {
         let layer = Digest::sha256(b"layer");
         let other = Digest::sha256(b"other");
         let range = |host: u32| format!(r#"{{"containerID":0,"hostID":{host},"size":65536}}"#);

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroup_s_files_become_metrics() {
+    fn the_files_of_a_cgroup_become_metrics() {
         let read = metrics(&[
             ("cgroup.procs", "7\n8\n"),
             ("pids.current", "3\n"),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn without_controllers_there_are_processes_alone() {
+    fn without_controllers_metrics_have_the_processes_only() {
         let read = metrics(&[("cgroup.procs", "7\n8\n")]);
         assert_eq!(read.pids.current, 2);
         assert!(read.memory.is_none() && read.cpu.is_none() && read.io.is_none());

@@ -2,10 +2,10 @@
 //! API (version 2) and launches containers with imrun's own commands.
 //!
 //! ```text
-//! containerd ─ start ──→ the pod's socket is bound, its shim left behind, the address printed
+//! containerd ─ start ──→ binds the pod's socket, starts its shim, prints the address
 //!            ─ ttrpc ──→ shim ─ image ───→ containerd's digest; its blobs into imrun's store, verified
 //!                             └ create … → the supervisor, whose app is the shim's child
-//!            ─ delete ─→ cleans up behind a shim that was killed
+//!            ─ delete ─→ cleans up after a shim that was killed
 //! ```
 //! `image` and `create` are the same program, executed with a first argument that containerd never uses: so the
 //! versions match, and their memory is freed when they end.

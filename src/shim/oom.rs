@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kill_is_told_of_once() {
+    fn each_out_of_memory_kill_is_reported_once() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("memory.events");
         let mut watched = Watched {

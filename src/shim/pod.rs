@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_standard_input_that_is_closed_while_its_container_is_created_is_closed() {
+    fn standard_input_closed_during_the_creation_stays_closed() {
         let pod = pod();
         // The shim is started for the first container, so clients may query that before it is created.
         assert!(pod.is_creating("first") && !pod.is_creating("second"));
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_whose_creation_failed_is_not_there() {
+    fn a_container_whose_creation_failed_does_not_exist() {
         let pod = pod();
         drop(pod.begin_creation("first"));
         let error = pod.close_stdin("first").unwrap_err();

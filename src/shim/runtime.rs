@@ -238,7 +238,7 @@ pub(super) fn fifo(path: &str) -> Result<File> {
         Ok(open)
     } else {
         Err(
-            Error::policy(format_args!("{path:?}"), "is no fifo of containerd's")
+            Error::policy(format_args!("{path:?}"), "is not a fifo of containerd")
                 .hint("output goes to the sink, never to a file"),
         )
     }
@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_logger_is_refused_by_name_where_output_is_shown_and_its_parameters_are_not_told() {
+    fn a_logger_is_refused_by_name_under_stdio_and_its_parameters_are_not_shown() {
         for uri in [
             "binary:///usr/bin/logger?key=secret",
             "file:///var/log/app.log",

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_nobody_serves_is_taken_over_and_one_that_is_served_is_left() {
+    fn an_unserved_socket_is_replaced_and_a_served_one_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("socket");
         let listener = bind(&socket).unwrap().unwrap();

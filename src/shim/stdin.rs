@@ -36,7 +36,7 @@ impl Stdin {
         if !found.file_type().is_fifo() {
             return Err(Error::policy(
                 format_args!("{path:?}"),
-                "is no fifo of containerd's",
+                "is not a fifo of containerd",
             ));
         }
         let (reader, pipe) = std::io::pipe().context(|| "pipe2(O_CLOEXEC)")?;
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_write_reaches_the_app_and_ends_when_it_is_closed() {
+    fn input_of_clients_reaches_the_app_and_ends_when_it_is_closed() {
         let (_dir, path) = fifo();
         let (mut stdin, mut app) = Stdin::new(path.to_str().unwrap()).unwrap().unwrap();
         let first = client(&path, "one ");
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_closed_before_the_start_ends_at_once() {
+    fn input_closed_before_the_start_ends_at_once() {
         let (_dir, path) = fifo();
         let (mut stdin, mut app) = Stdin::new(path.to_str().unwrap()).unwrap().unwrap();
         stdin.close();
@@ -135,10 +135,10 @@ mod tests {
     }
 
     #[test]
-    fn only_a_fifo_is_read_and_without_one_there_is_none() {
+    fn only_a_fifo_is_accepted_as_standard_input() {
         assert!(Stdin::new("").unwrap().is_none());
         for path in ["/dev/zero", "/etc/passwd"] {
-            assert!(Stdin::new(path).unwrap_err().why.contains("no fifo"));
+            assert!(Stdin::new(path).unwrap_err().why.contains("not a fifo"));
         }
     }
 }

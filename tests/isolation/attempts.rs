@@ -1,4 +1,4 @@
-//! What stays writable or reachable in a container that is merely read-only.
+//! Objects that a read-only file system alone would leave writable or reachable.
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -8,7 +8,7 @@ use std::os::fd::AsFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
-/// Whether imrun can set vm.memfd_noexec: as root, from Linux 6.3 on.
+/// Returns true if imrun can set vm.memfd_noexec: as root, from Linux 6.3 on.
 pub fn sets_memfd_noexec() -> bool {
     let is_root = nix::unistd::geteuid().is_root();
     is_root && std::fs::exists("/proc/sys/vm/memfd_noexec").unwrap()
@@ -17,7 +17,7 @@ pub fn sets_memfd_noexec() -> bool {
 const USERS: [&[&str]; 2] = [&["-u", "0"], &["-u", "1000:1000"]];
 
 #[test]
-fn nothing_is_kept_in_the_ipc_namespace() {
+fn no_ipc_object_can_be_created() {
     let host = host!();
     let objects = [
         ("shmget", "ENOSPC"),
@@ -31,7 +31,7 @@ fn nothing_is_kept_in_the_ipc_namespace() {
 }
 
 #[test]
-fn there_are_no_keyrings() {
+fn keyrings_are_unavailable() {
     let host = host!();
     host.expect(
         &[],
@@ -44,11 +44,11 @@ fn there_are_no_keyrings() {
 }
 
 #[test]
-fn memory_files_hold_data_but_no_programs() {
+fn memory_files_cannot_be_executed() {
     let host = host!();
-    // Where nobody can set vm.memfd_noexec, a file that could be made executable is not made at all.
+    // Without vm.memfd_noexec, imrun refuses memory files that could become executable.
     let plain = if sets_memfd_noexec() { "ok" } else { "EACCES" };
-    // Before 6.3 none can be made.
+    // Before Linux 6.3 the flag is unknown.
     let known = std::fs::exists("/proc/sys/vm/memfd_noexec").unwrap();
     let sealed = if known { "ok" } else { "EINVAL" };
     host.expect(
@@ -63,7 +63,7 @@ fn memory_files_hold_data_but_no_programs() {
 }
 
 #[test]
-fn nothing_can_be_mounted_and_no_namespace_made_or_entered() {
+fn mounts_and_namespaces_are_refused() {
     let host = host!();
     let denied = [
         "mount",
@@ -88,7 +88,7 @@ fn nothing_can_be_mounted_and_no_namespace_made_or_entered() {
 }
 
 #[test]
-fn other_processes_and_the_kernel_are_out_of_reach() {
+fn other_processes_and_the_kernel_cannot_be_accessed() {
     let host = host!();
     let denied = [
         "ptrace",
@@ -128,7 +128,7 @@ fn proc_and_sys_cannot_be_written() {
 }
 
 #[test]
-fn what_tells_of_the_host_is_covered() {
+fn files_about_the_host_are_masked() {
     let host = host!();
     let files = [
         "/proc/interrupts",
@@ -163,7 +163,7 @@ fn what_tells_of_the_host_is_covered() {
 }
 
 #[test]
-fn dev_has_what_every_app_needs_and_nothing_else() {
+fn dev_has_the_standard_devices_only() {
     let host = host!();
     let names = "fd full null random stderr stdin stdout tty urandom zero";
     for user in USERS {
@@ -183,21 +183,21 @@ fn dev_has_what_every_app_needs_and_nothing_else() {
 }
 
 #[test]
-fn no_core_is_dumped() {
+fn core_dumps_are_off() {
     let host = host!();
-    // It seems to be raised, and is not.
+    // The call reports success, but the limit does not change.
     host.expect(&[], &[("core_limit", "ok")]);
 }
 
 #[test]
-fn no_descriptor_but_the_standard_ones_is_open() {
+fn only_the_standard_descriptors_are_open() {
     let host = host!();
-    // The last one is that of the look itself.
+    // The last descriptor is that of the listing itself.
     host.expect(&[], &[("ls:/proc/self/fd", "0 1 2 3")]);
 }
 
 #[test]
-fn abstract_sockets_of_the_host_cannot_be_reached_in_its_network_either() {
+fn abstract_sockets_of_the_host_are_unreachable_even_with_net_host() {
     let host = host!();
     let name = format!("imrun-test-{}", std::process::id());
     let _listener =
@@ -210,7 +210,7 @@ fn abstract_sockets_of_the_host_cannot_be_reached_in_its_network_either() {
     host.expect(&["--net", "host"], &[(attempt.as_str(), "EPERM")]);
 }
 
-/// The child of an imrun that is not its guard.
+/// Returns the app: the child of imrun that is not the guard.
 fn app_of(imrun: u32) -> i32 {
     let tasks = std::fs::read_dir(format!("/proc/{imrun}/task")).unwrap();
     let children = tasks
@@ -245,7 +245,7 @@ fn an_app_dies_with_imrun_though_it_clears_its_parent_death_signal_or_another_th
         kill(Pid::from_raw(imrun.id() as i32), Signal::SIGKILL).unwrap();
         let mut set = [PollFd::new(app.as_fd(), PollFlags::POLLIN)];
         let ended = poll(&mut set, PollTimeout::from(10_000u16)) == Ok(1);
-        // Nothing is to be left behind by a test that fails, either.
+        // Clean up even if the test fails.
         let _ = imrun::base::sys::process::pidfd_send_signal(app.as_fd(), libc::SIGKILL);
         assert!(ended, "the app outlived imrun");
         imrun.wait().unwrap();
@@ -257,7 +257,7 @@ fn an_app_dies_with_imrun_though_it_clears_its_parent_death_signal_or_another_th
 }
 
 #[test]
-fn an_added_capability_is_held_by_any_user_and_no_other_is() {
+fn any_user_has_exactly_the_added_capabilities() {
     let host = host!();
     let held = format!("{:016x}", 1 << 13 | 1 << 18);
     for user in USERS {
@@ -282,7 +282,7 @@ fn an_added_capability_is_held_by_any_user_and_no_other_is() {
 }
 
 #[test]
-fn a_capability_that_would_undo_a_promise_is_refused() {
+fn a_capability_that_breaks_isolation_is_refused() {
     let host = host!();
     for name in ["SYS_ADMIN", "cap_sys_module", "MKNOD", "SETUID", "ALL"] {
         let output = host

@@ -1,4 +1,4 @@
-//! Every way to change something ends as its row in images/probe says: refused, reported, or allowed.
+//! Every way to change something has the outcome in its row of images/probe: refused, reported or allowed.
 
 use crate::host::Host;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use std::process::Output;
 /// Report of an attempt: call, place, argument and errno.
 type Told = [String; 4];
 
-/// One way, as the probe tried it.
+/// One way, with the result of the probe.
 #[derive(Debug)]
 struct Row {
     name: String,
@@ -56,7 +56,7 @@ impl Row {
     }
 }
 
-/// A host whose probe has what its ways are about.
+/// Bakes an image of the probe with the files that its attempts need.
 fn image(host: &Host) -> String {
     let fill = |top: &Path| {
         std::fs::create_dir(top.join("home")).unwrap();
@@ -65,7 +65,7 @@ fn image(host: &Host) -> String {
     host.bake(fill, "")
 }
 
-/// A launch of the probe; the status events go to standard error.
+/// Launches the probe, with status events on standard error.
 fn try_some(host: &Host, options: &[&str], attempts: &[&str]) -> Output {
     let options = [&["--status-fd", "2"], options].concat();
     host.launch_of(&image(host), &options, attempts)
@@ -80,7 +80,7 @@ fn rows(text: &[u8]) -> Vec<Row> {
         .collect()
 }
 
-/// The status events of a name.
+/// Returns the status events with a name.
 fn events(output: &Output, name: &str) -> Vec<Value> {
     let text = String::from_utf8_lossy(&output.stderr);
     let lines = text.lines().filter(|line| line.starts_with('{'));
@@ -111,7 +111,7 @@ fn reported(output: &Output) -> Vec<Told> {
         .collect()
 }
 
-/// Fails with every row that did not come out as it should.
+/// Fails with all rows whose outcome is not the expected one.
 #[track_caller]
 fn assert_outcomes(rows: &[Row], strict: bool) {
     let wrong: Vec<_> = rows
@@ -121,7 +121,7 @@ fn assert_outcomes(rows: &[Row], strict: bool) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Prints what is tried, refused, reported, allowed and why; `cargo test … -- --nocapture` shows it.
+/// Prints a table of all attempts and outcomes, shown by `cargo test … -- --nocapture`.
 fn print_table(rows: &[Row]) {
     println!("{:<50} {:<12} {:<8}  why", "tried", "outcome", "reported");
     for row in rows {
@@ -146,7 +146,7 @@ fn print_table(rows: &[Row]) {
 }
 
 #[test]
-fn every_way_to_change_something_ends_as_its_row_says() {
+fn every_way_to_change_something_has_the_outcome_in_its_row() {
     let host = host!();
     let output = try_some(&host, &[], &["ways"]);
     let rows = rows(&output.stdout);
@@ -186,7 +186,7 @@ fn every_way_to_change_something_ends_as_its_row_says() {
 }
 
 #[test]
-fn a_check_counts_each_way_where_its_row_says() {
+fn a_check_counts_each_way_as_in_its_row() {
     let host = host!();
     let image = image(&host);
     let output = host
@@ -201,7 +201,7 @@ fn a_check_counts_each_way_where_its_row_says() {
     for told in rows.iter().filter_map(|row| row.told.as_ref()) {
         *expected.entry(told.clone()).or_insert(0) += 1;
     }
-    // Opens with other flags are told apart.
+    // Opens with different flags are counted separately.
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut counted = BTreeMap::new();
     for effect in report["sideEffects"].as_array().unwrap() {
@@ -212,12 +212,12 @@ fn a_check_counts_each_way_where_its_row_says() {
 }
 
 #[test]
-fn without_an_observer_they_fail_in_the_same_way_and_nobody_is_told() {
+fn without_an_observer_attempts_fail_alike_and_are_not_reported() {
     let host = host!();
     let quiet = try_some(&host, &["--on-write", "quiet"], &["ways"]);
     let loud = try_some(&host, &[], &["ways"]);
     for (quiet, loud) in rows(&quiet.stdout).iter().zip(&rows(&loud.stdout)) {
-        // Only a filter that asks has a listener, of which there can be but one.
+        // Only a filter with notifications has a listener, and there can be only one.
         if quiet.name != "seccomp, a second listener" {
             assert_eq!(quiet.outcome, loud.outcome, "{}", quiet.name);
         }
@@ -227,7 +227,7 @@ fn without_an_observer_they_fail_in_the_same_way_and_nobody_is_told() {
 }
 
 #[test]
-fn the_errno_that_is_reported_is_the_one_that_any_user_gets() {
+fn the_reported_errno_is_the_same_for_all_users() {
     let host = host!();
     let output = try_some(&host, &["-u", "1000:1000"], &["ways"]);
     let rows = rows(&output.stdout);
@@ -238,7 +238,7 @@ fn the_errno_that_is_reported_is_the_one_that_any_user_gets() {
 }
 
 #[test]
-fn what_is_no_attempt_to_change_a_file_ends_no_container() {
+fn harmless_calls_end_no_container() {
     let host = host!();
     let output = try_some(&host, &["--on-write", "kill"], &["harmless"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -250,7 +250,7 @@ fn what_is_no_attempt_to_change_a_file_ends_no_container() {
 }
 
 #[test]
-fn every_way_that_is_reported_of_a_file_ends_the_container_where_that_is_asked_for() {
+fn every_reported_way_ends_the_container_under_on_write_kill() {
     let host = host!();
     let image = image(&host);
     let rows = rows(&try_some(&host, &["--on-write", "quiet"], &["ways"]).stdout);
@@ -270,7 +270,7 @@ fn every_way_that_is_reported_of_a_file_ends_the_container_where_that_is_asked_f
     }
 }
 
-/// Calls whose names or descriptors another thread changes all the while.
+/// Calls whose names or descriptors another thread changes continuously.
 const RACES: [&str; 15] = [
     "device",
     "own-descriptor",
@@ -290,7 +290,7 @@ const RACES: [&str; 15] = [
 ];
 
 #[test]
-fn no_call_that_another_thread_changes_is_refused_and_lives() {
+fn a_call_changed_by_another_thread_ends_the_container_under_on_write_kill() {
     let host = host!();
     let image = image(&host);
     for race in RACES {
@@ -303,7 +303,7 @@ fn no_call_that_another_thread_changes_is_refused_and_lives() {
             let text = String::from_utf8_lossy(&output.stdout);
             match output.status.code() {
                 Some(122) => assert_eq!(text, "", "{race}"),
-                // The other thread was never seen to change it.
+                // No change by the other thread was observed.
                 code => assert_eq!(
                     (code, &*text),
                     (Some(0), &*format!("{attempt}: 0\n")),
@@ -315,7 +315,7 @@ fn no_call_that_another_thread_changes_is_refused_and_lives() {
 }
 
 #[test]
-fn a_check_does_not_miss_what_another_thread_changes() {
+fn a_check_counts_calls_changed_by_another_thread() {
     let host = host!();
     let image = image(&host);
     for race in RACES {
@@ -338,7 +338,7 @@ fn a_check_does_not_miss_what_another_thread_changes() {
 }
 
 #[test]
-fn a_check_is_not_clean_when_it_could_not_read_what_was_tried() {
+fn a_check_with_unreadable_attempts_is_not_clean() {
     let host = host!();
     let image = image(&host);
     for (way, syscall, errno) in [
@@ -370,7 +370,7 @@ fn a_check_is_not_clean_when_it_could_not_read_what_was_tried() {
     }
 }
 
-/// How often `/new` was tried, by the exit event, when the probe tries these.
+/// Returns the number of attempts on `/new` in the exit event, and the probe's output.
 fn attempts(host: &Host, tried: &[&str]) -> (u64, String) {
     let options = ["--status-fd", "2"];
     let output = host.launch(&options, tried).output().unwrap();
@@ -381,7 +381,7 @@ fn attempts(host: &Host, tried: &[&str]) -> (u64, String) {
 }
 
 #[test]
-fn no_attempt_is_missed_or_counted_twice_whoever_makes_it() {
+fn every_attempt_of_any_process_is_counted_once() {
     let host = host!();
     for (tried, count) in [
         ("mkdir_in_threads", 400),
@@ -394,7 +394,7 @@ fn no_attempt_is_missed_or_counted_twice_whoever_makes_it() {
 }
 
 #[test]
-fn a_filter_of_the_apps_own_can_take_calls_away_but_not_be_asked() {
+fn an_apps_filter_can_refuse_calls_but_not_notify() {
     let host = host!();
     let (attempts, out) = attempts(&host, &["second_listener", "mkdir_behind_a_filter"]);
     assert_eq!(
@@ -415,7 +415,7 @@ fn nothing_on_the_host_is_changed() {
     assert_eq!(traces(&host), before);
 }
 
-/// What an app could have changed: the store, mounts, System V's objects, message queues.
+/// Returns everything on the host that an app could change: the store, mounts, System V objects, message queues.
 fn traces(host: &Host) -> BTreeMap<String, String> {
     let mut traces = BTreeMap::new();
     files_below(&host.path("store"), &mut traces);
@@ -427,7 +427,7 @@ fn traces(host: &Host) -> BTreeMap<String, String> {
         "sysvipc/msg",
     ] {
         let text = std::fs::read_to_string(format!("/proc/{file}")).unwrap();
-        // Other tests mount beneath directories of their own.
+        // Other tests mount below their own directories.
         let lines = text.lines().filter(|line| !line.contains("imrun-test-"));
         traces.insert(file.into(), lines.collect::<Vec<_>>().join("\n"));
     }

@@ -1,4 +1,4 @@
-//! What went wrong in other runtimes.
+//! Vulnerabilities of other runtimes.
 
 use crate::attempts::sets_memfd_noexec;
 use crate::host::{Host, assert_refused};
@@ -67,7 +67,7 @@ fn cve_2024_21626_no_descriptor_leads_out_and_the_working_directory_lies_in_the_
     );
 }
 
-/// Fills `dev` with what an image could lay in wait there.
+/// Fills `dev` with files that an attacker could put into an image.
 fn trap_in_dev(top: &Path) {
     fs::create_dir(top.join("dev")).unwrap();
     symlink("/proc/sys/kernel/core_pattern", top.join("dev/null")).unwrap();
@@ -75,7 +75,7 @@ fn trap_in_dev(top: &Path) {
 }
 
 #[test]
-fn cve_2025_31133_what_covers_a_path_is_never_the_images_file() {
+fn cve_2025_31133_masks_never_come_from_the_image() {
     let host = host!();
     let image = host.bake(trap_in_dev, "");
     let names = "fd full null random stderr stdin stdout tty urandom zero";
@@ -96,7 +96,7 @@ fn cve_2025_31133_what_covers_a_path_is_never_the_images_file() {
 }
 
 #[test]
-fn cve_2025_52565_there_is_no_console_to_be_mounted_on() {
+fn cve_2025_52565_no_console_is_mounted() {
     let host = host!();
     let image = host.bake(trap_in_dev, "");
     host.expect_of(
@@ -110,7 +110,7 @@ fn cve_2025_52565_there_is_no_console_to_be_mounted_on() {
 }
 
 #[test]
-fn cve_2025_52881_sysctls_are_written_whatever_the_image_has_in_proc() {
+fn cve_2025_52881_sysctls_are_written_despite_files_in_the_images_proc() {
     let host = host!();
     let trap = |top: &Path| {
         fs::create_dir_all(top.join("proc/sys/kernel")).unwrap();
@@ -159,7 +159,7 @@ fn cve_2026_41579_an_image_whose_dev_is_a_symlink_is_refused() {
 }
 
 #[test]
-fn cve_2026_47766_and_so_is_one_whose_proc_or_sys_is() {
+fn cve_2026_47766_an_image_whose_proc_or_sys_is_a_symlink_is_refused() {
     let host = host!();
     assert_no_link(&host, "proc");
     assert_no_link(&host, "sys");
@@ -195,7 +195,7 @@ fn cve_2025_47290_no_path_of_a_layer_becomes_a_path_of_the_host() {
     let host = host!();
     let outside = host.path("outside");
     fs::create_dir(&outside).unwrap();
-    // What `top` names is a link to the outside in the first layer, and a directory in the second.
+    // `top` is a link to the outside in the first layer, and a directory in the second.
     let base = host.bake(|top| symlink(&outside, top.join("swap")).unwrap(), "");
     let fill = |top: &Path| {
         fs::create_dir(top.join("swap")).unwrap();
@@ -211,7 +211,7 @@ fn cve_2025_47290_no_path_of_a_layer_becomes_a_path_of_the_host() {
 }
 
 #[test]
-fn cve_2024_40635_a_user_number_that_does_not_fit_is_refused() {
+fn cve_2024_40635_a_user_id_out_of_range_is_refused() {
     let host = host!();
     for user in ["4294967296", "4294967295", "-1", "0:4294967295"] {
         let output = host
@@ -250,7 +250,7 @@ fn cve_2026_46680_a_number_is_never_looked_up_as_a_name() {
 }
 
 #[test]
-fn containerd_1368_every_mount_is_read_only_sys_and_all_beneath_it_too() {
+fn containerd_1368_every_mount_is_read_only_including_those_below_sys() {
     let host = host!();
     for options in [&[][..], &["--net", "host"]] {
         let output = host

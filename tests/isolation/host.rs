@@ -1,4 +1,4 @@
-//! A store with the probe's image in it, and imrun on it.
+//! A store with an image of the probe, and calls of imrun.
 
 use crate::skip::missing;
 use std::ffi::OsStr;
@@ -7,16 +7,16 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
-/// imrun, as it was built for this test.
+/// The imrun that was built for this test.
 const IMRUN: &str = env!("CARGO_BIN_EXE_imrun");
 
-/// A directory on a disk: EROFS mounts no file of a tmpfs.
+/// Directory on a disk, because EROFS cannot mount a file of a tmpfs.
 pub struct Host {
     directory: tempfile::TempDir,
     probe: String,
 }
 
-/// The test's own host. Where none can be had, the test says why, and is over.
+/// Makes a host for the test. Skips the test with a reason if the machine cannot run it.
 macro_rules! host {
     () => {
         match $crate::host::Host::new() {
@@ -26,7 +26,7 @@ macro_rules! host {
     };
 }
 
-/// The probe, compiled once: an ordinary user finds the one that root compiled before.
+/// Returns the probe, which is compiled once; an ordinary user uses the one that root has compiled.
 fn probe() -> &'static Path {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
     PROBE.get_or_init(|| {
@@ -51,7 +51,7 @@ fn probe() -> &'static Path {
     })
 }
 
-/// When a file beneath a directory was last written to.
+/// Returns the time of the last write to a file below a directory.
 fn last_written(directory: &Path) -> SystemTime {
     let entries = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
     let written = entries.map(|entry| {
@@ -65,7 +65,7 @@ fn last_written(directory: &Path) -> SystemTime {
 }
 
 impl Host {
-    /// Makes a host, or says what is missing.
+    /// Makes a host, or returns the reason why it cannot.
     pub fn new() -> Result<Host, &'static str> {
         if let Some(why) = missing() {
             return Err(why);
@@ -82,20 +82,20 @@ impl Host {
         Ok(host)
     }
 
-    /// A path in the host's own directory.
+    /// Returns a path in the host's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Bakes an image of the probe and of what `fill` puts beside it; its digest. `more` is added to
-    /// the definition.
+    /// Bakes an image of the probe and of the files that `fill` adds; `more` is appended to the definition. Returns
+    /// its digest.
     pub fn bake(&self, fill: impl Fn(&Path), more: &str) -> String {
         let output = self.try_bake(fill, more);
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// The same, which may be refused.
+    /// Bakes an image as [`Host::bake`] does, but returns the output: the bake may be refused.
     pub fn try_bake(&self, fill: impl Fn(&Path), more: &str) -> Output {
         let definition = tempfile::tempdir_in(self.directory.path()).unwrap();
         let top = definition.path().join("top");
@@ -112,7 +112,7 @@ impl Host {
             .unwrap()
     }
 
-    /// imrun with these arguments on this host.
+    /// Returns a command of imrun on this host.
     pub fn imrun<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(IMRUN);
         command
@@ -131,23 +131,23 @@ impl Host {
         command
     }
 
-    /// A launch of the probe: options, and what it tries.
+    /// Returns a launch of the probe with options and attempts.
     pub fn launch(&self, options: &[&str], attempts: &[&str]) -> Command {
         self.launch_of(&self.probe, options, attempts)
     }
 
-    /// A launch of another image.
+    /// Returns a launch of another image.
     pub fn launch_of(&self, image: &str, options: &[&str], attempts: &[&str]) -> Command {
         self.imrun([&["run"], options, &[image], attempts].concat())
     }
 
-    /// The probe is launched, tries each attempt, and gets the answer that is expected.
+    /// Launches the probe, and checks the result of each attempt.
     #[track_caller]
     pub fn expect(&self, options: &[&str], expected: &[(&str, &str)]) {
         self.expect_of(&self.probe, options, expected);
     }
 
-    /// The same with another image.
+    /// Launches another image, and checks the result of each attempt.
     #[track_caller]
     pub fn expect_of(&self, image: &str, options: &[&str], expected: &[(&str, &str)]) {
         let attempts: Vec<_> = expected.iter().map(|(attempt, _)| *attempt).collect();
@@ -164,7 +164,7 @@ impl Host {
     }
 }
 
-/// Nothing ran: that exit code, and an error with the text.
+/// Checks that nothing ran, with this exit code and an error that contains the text.
 #[track_caller]
 pub fn assert_refused(output: &Output, code: i32, text: &str) {
     assert_eq!(output.status.code(), Some(code), "{output:?}");

@@ -1,4 +1,4 @@
-//! A host that lacks what the policy needs, made by a filter that answers one call with an errno.
+//! Hosts that lack a feature, simulated by a filter that makes one system call fail.
 
 use crate::host::{Host, assert_refused};
 use crate::skip::is_unpacked;
@@ -6,7 +6,7 @@ use imrun::runtime::seccomp::{Answer, Policy, Rule};
 use std::collections::BTreeMap;
 use std::process::Output;
 
-/// Launches where `number` fails with `errno`, in imrun as in the container.
+/// Launches while the system call `number` fails with `errno`, in imrun and in the container.
 fn launch_without(host: &Host, options: &[&str], number: libc::c_long, errno: i32) -> Output {
     let fails = Rule::always(Answer::Errno(errno as u16));
     let policy = Policy {
@@ -14,10 +14,10 @@ fn launch_without(host: &Host, options: &[&str], number: libc::c_long, errno: i3
         otherwise: Answer::Allow,
     };
     let mut launch = host.launch(options, &["memfd"]);
-    // The filter is this thread's, and of what it starts.
+    // The filter applies to this thread and its children.
     let thread = std::thread::scope(|scope| {
         let filtered = scope.spawn(|| {
-            // Which an ordinary user needs for it.
+            // An ordinary user needs this for a filter.
             nix::sys::prctl::set_no_new_privs().unwrap();
             imrun::base::sys::seccomp::install(&policy.compile()).unwrap();
             launch.output().unwrap()
@@ -47,13 +47,13 @@ fn a_kernel_without_landlock_stops_the_launch_and_the_hint_names_the_setting() {
     }
 }
 
-/// A call may also do nothing, and say that it did: what the kernel's own table of mounts shows decides.
+/// A call may report success without effect, so imrun checks the kernel's table of mounts.
 #[test]
 fn a_mount_table_that_is_not_the_expected_one_stops_the_launch() {
     let host = host!();
     for (number, what) in [
         (libc::SYS_mount_setattr, "is not read-only in the container"),
-        // The host's root is still there, and writable.
+        // The host's root is still mounted, and writable.
         (
             libc::SYS_umount2,
             "mount \"/\": is not read-only in the container",
@@ -65,7 +65,7 @@ fn a_mount_table_that_is_not_the_expected_one_stops_the_launch() {
 }
 
 #[test]
-fn crun_2262_no_call_that_fails_is_passed_over() {
+fn crun_2262_every_failed_call_stops_the_launch() {
     let host = host!();
     let calls = [
         (libc::SYS_fsopen, "fsopen("),
@@ -96,7 +96,7 @@ fn crun_2262_no_call_that_fails_is_passed_over() {
         (libc::SYS_landlock_restrict_self, "landlock_restrict_self("),
         (libc::SYS_close_range, "close_range("),
     ];
-    // An ordinary user keeps his groups, and his child is the first to fail.
+    // An ordinary user keeps the groups, so the child fails first.
     let ordinary = !nix::unistd::geteuid().is_root();
     for (number, name) in calls {
         if ordinary && number == libc::SYS_setgroups {

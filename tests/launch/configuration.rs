@@ -1,4 +1,4 @@
-//! Configuration comes through the environment alone, and no value of it is shown anywhere.
+//! Configuration through the environment, whose values are never shown.
 
 use crate::host;
 use crate::support::bulk::{Answer, Bulk};
@@ -6,7 +6,7 @@ use crate::support::host::IMRUN;
 use serde_json::{Value, json};
 use std::fs;
 
-/// What the tests look for everywhere: it must reach the app and nothing else.
+/// Secret that the tests search for everywhere: only the app may get it.
 const SECRET: &str = "correct-horse-battery-staple";
 const SECRET_FROM_FILE: &str = "tr0ub4dor-and-3";
 
@@ -16,7 +16,7 @@ const CONTRACT: &str = r#"
 "#;
 
 #[test]
-fn a_typed_variable_beats_the_files_and_both_beat_the_images() {
+fn an_option_overrides_files_and_both_override_the_image() {
     let host = host!();
     let image = host.bake_busybox("[env]\nA = \"image\"\nB = \"image\"\nC = \"image\"");
     let (one, two) = (
@@ -40,7 +40,7 @@ fn a_typed_variable_beats_the_files_and_both_beat_the_images() {
 }
 
 #[test]
-fn the_app_sees_what_was_configured_and_nothing_of_the_hosts_environment() {
+fn the_app_sees_configured_variables_and_none_of_the_host() {
     let host = host!();
     let app = host
         .launch()
@@ -53,7 +53,7 @@ fn the_app_sees_what_was_configured_and_nothing_of_the_hosts_environment() {
 }
 
 #[test]
-fn an_image_alone_is_a_launch_with_the_sink_of_the_environment() {
+fn an_image_alone_launches_with_the_sink_of_the_environment() {
     let host = host!();
     let mut command = std::process::Command::new(IMRUN);
     command
@@ -72,7 +72,7 @@ fn an_image_alone_is_a_launch_with_the_sink_of_the_environment() {
 }
 
 #[test]
-fn a_name_without_a_value_takes_the_callers_if_there_is_one() {
+fn a_name_without_a_value_copies_the_callers_variable() {
     let host = host!();
     let file = host.write("file", "IN_FILE\nNOT_THERE\n");
     let launch = host
@@ -94,7 +94,7 @@ fn a_name_without_a_value_takes_the_callers_if_there_is_one() {
 }
 
 #[test]
-fn what_the_image_declares_and_lacks_is_named_and_no_value_is_shown() {
+fn declared_variables_without_a_value_are_named_and_no_value_is_shown() {
     let host = host!();
     let image = host.bake_busybox(CONTRACT);
     let launch = |options: &[&str]| {
@@ -122,7 +122,7 @@ fn what_the_image_declares_and_lacks_is_named_and_no_value_is_shown() {
 }
 
 #[test]
-fn no_value_is_in_a_command_line_a_state_file_a_record_or_an_event() {
+fn no_value_appears_in_a_command_line_a_state_file_a_record_or_an_event() {
     let host = host!();
     let bulk = Bulk::start(Answer::Well);
     let file = host.write("file", format!("FILED={SECRET_FROM_FILE}\n"));
@@ -175,7 +175,7 @@ fn no_value_is_in_a_command_line_a_state_file_a_record_or_an_event() {
 }
 
 #[test]
-fn no_value_is_in_an_error() {
+fn no_value_appears_in_an_error() {
     let host = host!();
     let launch = |options: [&str; 2]| host.launch().options(options).script("echo ran").run();
     let file = |text: &str| {
@@ -226,7 +226,7 @@ fn the_record_has_keyed_fingerprints_of_all_variables() {
     assert_ne!(first["TOKEN"], fingerprints("other", "one")["TOKEN"]);
 }
 
-/// HMAC-SHA-256 in hex.
+/// Computes HMAC-SHA-256, in hex.
 fn hmac(key: &str, text: &str) -> Value {
     use hmac::{Hmac, KeyInit, Mac};
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key.as_bytes()).unwrap();
@@ -251,7 +251,7 @@ fn a_variable_that_execve_would_refuse_is_refused_by_name() {
 }
 
 #[test]
-fn more_than_execve_takes_altogether_is_refused() {
+fn an_environment_larger_than_execve_accepts_is_refused() {
     let host = host!();
     let lines = (0..20).map(|number| format!("V{number}={}\n", "x".repeat(120_000)));
     let file = host.write("file", lines.collect::<String>());

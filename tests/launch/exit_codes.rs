@@ -1,4 +1,4 @@
-//! The exit code says what became of the app.
+//! Exit codes of launches.
 
 use crate::host;
 use crate::support::bulk::{Answer, Bulk};
@@ -9,7 +9,7 @@ use std::net::TcpListener;
 const ZERO: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
 #[test]
-fn the_apps_own_exit_code_is_imruns() {
+fn imrun_exits_with_the_apps_exit_code() {
     let host = host!();
     for code in [0, 1, 7, 124, 255] {
         host.launch()
@@ -20,7 +20,7 @@ fn the_apps_own_exit_code_is_imruns() {
 }
 
 #[test]
-fn an_app_that_a_signal_ended_gives_128_and_its_number() {
+fn an_app_ended_by_a_signal_exits_with_128_plus_its_number() {
     let host = host!();
     let mut app = host.launch().script("echo up; sleep 100").spawn();
     app.expect_line("up");
@@ -31,7 +31,7 @@ fn an_app_that_a_signal_ended_gives_128_and_its_number() {
 }
 
 #[test]
-fn an_unpacked_image_outlives_launches_that_end_well_and_launches_that_fail() {
+fn an_unpacked_image_remains_after_successful_and_failed_launches() {
     let host = host!();
     for (program, code) in [("true", 0), ("nosuch", 127), ("false", 1), ("true", 0)] {
         let launch = host.launch().options(["--driver", "overlay"]);
@@ -40,7 +40,7 @@ fn an_unpacked_image_outlives_launches_that_end_well_and_launches_that_fail() {
 }
 
 #[test]
-fn a_digest_that_the_store_has_not_is_125_and_named() {
+fn a_missing_digest_exits_with_125_and_is_named() {
     let host = host!();
     let refused = host.launch_of(ZERO).run().refused(ZERO).because("digest");
     refused.hints("imrun import");
@@ -51,7 +51,7 @@ fn a_digest_that_the_store_has_not_is_125_and_named() {
 }
 
 #[test]
-fn a_name_is_no_identity_and_the_hint_has_the_digest() {
+fn a_name_is_refused_and_the_hint_has_its_digest() {
     let host = host!();
     let digest = host.busybox();
     host.imrun([
@@ -74,7 +74,7 @@ fn a_name_is_no_identity_and_the_hint_has_the_digest() {
 }
 
 #[test]
-fn what_is_no_complete_digest_is_125() {
+fn an_incomplete_digest_exits_with_125() {
     let host = host!();
     for image in [
         "sha256:",
@@ -89,7 +89,7 @@ fn what_is_no_complete_digest_is_125() {
 }
 
 #[test]
-fn a_wrong_option_is_125_in_one_line() {
+fn a_wrong_option_exits_with_125_and_one_line() {
     let host = host!();
     host.launch()
         .options(["--bogus"])
@@ -140,7 +140,7 @@ fn without_a_sink_nothing_starts() {
 }
 
 #[test]
-fn a_sink_that_refuses_the_connection_is_125() {
+fn a_sink_that_refuses_the_connection_exits_with_125() {
     let host = host!();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -153,7 +153,7 @@ fn a_sink_that_refuses_the_connection_is_125() {
 }
 
 #[test]
-fn what_cannot_be_executed_is_126() {
+fn an_unexecutable_entrypoint_exits_with_126() {
     let host = host!();
     for program in ["/etc/notes", "/etc", "/bin"] {
         let app = host.launch().app([program]).run();
@@ -167,7 +167,7 @@ fn what_cannot_be_executed_is_126() {
 }
 
 #[test]
-fn what_is_not_there_is_127_and_so_is_a_missing_interpreter() {
+fn a_missing_entrypoint_or_interpreter_exits_with_127() {
     let host = host!();
     for program in ["/bin/none", "none", "/etc/notes/none", "/bin/orphan"] {
         let app = host.launch().app([program]).run();
@@ -180,7 +180,7 @@ fn what_is_not_there_is_127_and_so_is_a_missing_interpreter() {
 }
 
 #[test]
-fn lines_that_the_sink_never_took_are_124_unless_the_app_failed_itself() {
+fn lost_lines_exit_with_124_unless_the_app_failed() {
     let host = host!();
     let mut bulk = Bulk::start(Answer::Well);
     let launch = |code: i32| {
@@ -204,7 +204,7 @@ fn lines_that_the_sink_never_took_are_124_unless_the_app_failed_itself() {
     well.say("\n");
     failed.say("\n");
     let ending = well.wait().exits(124).says("were acknowledged");
-    // The answer about the first may have been lost with the server.
+    // The acknowledgement of the first line may have been lost with the server.
     let lines = &ending.event("exit")["lines"];
     assert_eq!(lines["read"], 2);
     assert_ne!(lines["pending"], 0);
@@ -215,7 +215,7 @@ fn lines_that_the_sink_never_took_are_124_unless_the_app_failed_itself() {
 }
 
 #[test]
-fn a_sink_that_stays_stalled_is_123_under_on_stall_kill() {
+fn a_stalled_sink_exits_with_123_under_on_stall_kill() {
     let host = host!();
     let bulk = Bulk::start(Answer::Well);
     let mut app = host

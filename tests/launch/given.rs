@@ -1,4 +1,4 @@
-//! Files that the command line names are read within bounds, and nobody is kept waiting by one.
+//! Files named on the command line: bounded reads that never block a launch.
 
 use crate::host;
 use crate::support::host::Host;
@@ -17,7 +17,7 @@ fn fifo(host: &Host, name: &str) -> PathBuf {
 #[test]
 fn an_environment_file_may_be_a_descriptor_or_a_pipe() {
     let host = host!();
-    // As a shell makes it of `--env-file <(…)`.
+    // The descriptor of a shell's `--env-file <(…)`.
     let file = host.write("file", "A=file\n");
     let opened = format!("7<{}", file.display());
     let launch = host.launch().redirections(&opened);
@@ -39,7 +39,7 @@ fn an_environment_file_may_be_a_descriptor_or_a_pipe() {
 }
 
 #[test]
-fn a_wait_for_an_environment_file_ends_at_a_signal() {
+fn a_signal_ends_the_wait_for_an_environment_file() {
     let host = host!();
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let path = fifo(&host, signal.as_str());
@@ -47,7 +47,7 @@ fn a_wait_for_an_environment_file_ends_at_a_signal() {
             .launch()
             .options(["--env-file", path.to_str().unwrap()]);
         let app = launch.script("echo $A").spawn();
-        // Opened as soon as imrun has it open: from then on imrun waits for bytes that do not come.
+        // This open returns once imrun has the fifo open: from then on imrun waits for bytes.
         let writer = OpenOptions::new().write(true).open(&path).unwrap();
         app.signal(signal);
         app.wait().exits(128 + signal as i32).prints("");
@@ -56,7 +56,7 @@ fn a_wait_for_an_environment_file_ends_at_a_signal() {
 }
 
 #[test]
-fn an_environment_file_without_an_end_and_a_directory_are_refused_by_name() {
+fn an_endless_environment_file_and_a_directory_are_refused_by_name() {
     let host = host!();
     for (path, why) in [
         ("/dev/zero", "is larger than 8388608 bytes"),
@@ -69,7 +69,7 @@ fn an_environment_file_without_an_end_and_a_directory_are_refused_by_name() {
 }
 
 #[test]
-fn a_file_that_a_sink_names_is_never_waited_for() {
+fn a_file_in_a_sink_url_never_blocks() {
     let host = host!();
     let path = fifo(&host, "fifo");
     for sink in [

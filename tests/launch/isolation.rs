@@ -1,4 +1,4 @@
-//! The machine that the app sees cannot be changed, and is not the host.
+//! Isolation: the app cannot change the file system, and does not see the host.
 
 use crate::host;
 use crate::support::host::IMRUN;
@@ -9,7 +9,7 @@ use std::io::Read as _;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
-/// Tries to change everything, and tells what did not fail for the right reason.
+/// Script that tries to change everything, and prints attempts that did not fail with the right error.
 const WRITE_EVERYWHERE: &str = r#"
 fails() {
     said=$("$@" 2>&1) && { echo "was done: $*"; return; }
@@ -50,7 +50,7 @@ fn every_attempt_to_write_fails_with_erofs() {
 }
 
 #[test]
-fn what_is_meant_to_be_written_is_not_refused() {
+fn writes_to_standard_devices_are_allowed() {
     let host = host!();
     let app = host.launch().options(["-u", "app"]).script(
         "echo x > /dev/null; echo x > /dev/zero; echo x > /dev/full; head -c 4 /dev/zero | od -An -tx1; \
@@ -61,7 +61,7 @@ fn what_is_meant_to_be_written_is_not_refused() {
 }
 
 #[test]
-fn a_read_only_mount_cannot_be_made_writable_nor_another_one_added() {
+fn a_mount_cannot_be_made_writable_or_added() {
     let host = host!();
     let attempts = "for how in 'remount,rw /' 'remount,rw /proc' 'remount,bind,rw /sys'; do
             mount -o $how 2>/dev/null && echo \"mount -o $how\"
@@ -83,8 +83,7 @@ fn a_read_only_mount_cannot_be_made_writable_nor_another_one_added() {
     }
 }
 
-/// What a mount does not let anybody do: the app has no setuid programs, no devices but those of the root, and runs
-/// nothing that is not in it.
+/// Mount options forbid set-user-ID programs, devices except those of the root, and execution outside the root.
 #[test]
 fn the_options_of_every_mount_are_exactly_these() {
     let host = host!();
@@ -95,7 +94,7 @@ fn the_options_of_every_mount_are_exactly_these() {
             .app(["cat", "/proc/self/mountinfo"]);
         launch.run().exits(0).out
     };
-    // The device nodes of an ordinary user's root are mounts of their own.
+    // The device nodes of an ordinary user's root are separate mounts.
     let ordinary = !nix::unistd::geteuid().is_root();
     let root = if ordinary {
         "ro,nosuid,nodev"
@@ -107,7 +106,7 @@ fn the_options_of_every_mount_are_exactly_these() {
         "/" => root,
         "/proc" | "/sys" | "/sys/fs/cgroup" | "/etc/hosts" | "/etc/resolv.conf" => closed,
         _ if point.starts_with("/dev/") && ordinary => "ro,nosuid,noexec",
-        // A cover is a piece of the root.
+        // A mask is a bind mount of a part of the root.
         _ => root,
     };
     for (options, count) in [(&[][..], 4), (&["--net", "host"], 5)] {
@@ -116,7 +115,7 @@ fn the_options_of_every_mount_are_exactly_these() {
         for line in table.lines() {
             let fields: Vec<_> = line.split(' ').collect();
             let (point, options) = (fields[4], fields[5].split(','));
-            // How owners are mapped and access times kept is no promise.
+            // Id mapping and access times may differ.
             let options: Vec<_> = options
                 .filter(|word| !["relatime", "idmapped"].contains(word))
                 .collect();
@@ -127,9 +126,9 @@ fn the_options_of_every_mount_are_exactly_these() {
     }
 }
 
-/// Its marks in the layers are those of somebody else's overlay: followed, they would show other files.
+/// Overlay xattrs in the layers belong to another overlay: following them would show other files.
 #[test]
-fn an_overlay_follows_no_marks_in_its_layers() {
+fn an_overlay_follows_no_overlay_xattrs_in_its_layers() {
     let host = host!();
     let mut strace = Command::new("strace");
     if strace.arg("-V").stdout(Stdio::null()).status().is_err() {
@@ -167,7 +166,7 @@ fn an_overlay_follows_no_marks_in_its_layers() {
 }
 
 #[test]
-fn every_mount_is_read_only_and_there_are_no_others() {
+fn all_mounts_are_read_only_and_expected() {
     let host = host!();
     let table = |options: &[&str]| {
         let app = host
@@ -187,8 +186,8 @@ fn every_mount_is_read_only_and_there_are_no_others() {
             );
             fields
         };
-        // Covers are the root's own null device or empty directory, over what tells of the host.
-        // Without root the devices are the host's, each mounted on its own.
+        // Masks of files about the host are the root's null device or empty directory.
+        // Without root each device is a bind mount of the host's.
         let is_device = |fields: &Vec<String>| {
             !nix::unistd::geteuid().is_root() && fields[4].starts_with("/dev/")
         };
@@ -239,9 +238,9 @@ fn the_app_has_no_privileges_and_cannot_gain_any() {
 }
 
 #[test]
-fn the_app_has_the_limit_that_stops_a_piped_core_dump_and_no_memory_in_any() {
+fn the_app_has_limits_that_prevent_core_dumps() {
     let host = host!();
-    // Blocks of 512 bytes: the limit is a single one.
+    // The limit is one block of 512 bytes.
     let look = "grep 'core file' /proc/self/limits | tr -s ' '; cat /proc/self/coredump_filter";
     let raise = "ulimit -c unlimited 2>&1; echo 3f >/proc/self/coredump_filter";
     let script = format!("{raise}; {look}");
@@ -286,7 +285,7 @@ fn every_namespace_is_the_containers_own() {
 }
 
 #[test]
-fn the_app_sees_its_own_processes_host_name_and_cgroup_alone() {
+fn the_app_sees_only_its_own_processes_host_name_and_cgroup() {
     let host = host!();
     let app = host.launch().options(["--hostname", "web-1.test"]);
     let app = app
@@ -308,7 +307,7 @@ fn the_app_sees_its_own_processes_host_name_and_cgroup_alone() {
 }
 
 #[test]
-fn two_containers_have_ids_of_their_own_65536_each() {
+fn each_container_has_65536_ids_of_its_own() {
     if without_root("an ordinary user has one id") {
         return;
     }
@@ -379,7 +378,7 @@ fn the_process_on_the_host_has_the_containers_ids() {
 }
 
 #[test]
-fn without_a_network_loopback_is_up_and_alone() {
+fn without_a_network_only_loopback_is_up() {
     let host = host!();
     let app = host
         .launch()
@@ -421,7 +420,7 @@ fn the_hosts_loopback_cannot_be_reached_without_net_host() {
 }
 
 #[test]
-fn the_hosts_names_come_with_its_network_and_cannot_be_changed() {
+fn with_net_host_the_hosts_name_files_are_present_and_read_only() {
     let host = host!();
     let script = "cat /etc/resolv.conf; echo --; cat /etc/hosts; echo --; \
         for file in /etc/resolv.conf /etc/hosts; do (echo x > $file) 2>&1; done; readlink -f /etc/hosts";

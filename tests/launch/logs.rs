@@ -1,4 +1,4 @@
-//! Every line of the app reaches the sink between two records, or is counted as lost.
+//! Output: every line of the app reaches the sink between the launch and exit records, or is counted as lost.
 
 use crate::host;
 use crate::support::bulk::{Answer, Bulk};
@@ -11,7 +11,7 @@ fn launch<'a>(host: &'a Host, bulk: &Bulk) -> Launch<'a> {
     host.launch().sink(format!("es+http://{}", bulk.address()))
 }
 
-/// The documents of that dataset, in the order of arrival.
+/// Returns the documents of a dataset, in order of arrival.
 fn documents(bulk: &Bulk, dataset: &str) -> Vec<Value> {
     assert_eq!(bulk.refused(), [""; 0]);
     let documents = bulk.documents().into_iter().map(|document| document.source);
@@ -20,7 +20,7 @@ fn documents(bulk: &Bulk, dataset: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The messages of the app's lines, in the order of arrival.
+/// Returns the app's lines, in order of arrival.
 fn messages(bulk: &Bulk) -> Vec<String> {
     let lines = documents(bulk, "imrun.output");
     lines
@@ -29,7 +29,7 @@ fn messages(bulk: &Bulk) -> Vec<String> {
         .collect()
 }
 
-/// The counters of the exit record, which must have arrived last.
+/// Returns the counters of the exit record, which must be the last document.
 fn counters(bulk: &Bulk) -> Value {
     let last = bulk.documents().pop().unwrap().source;
     assert_eq!(last["event.dataset"], "imrun.exit");
@@ -37,13 +37,13 @@ fn counters(bulk: &Bulk) -> Value {
 }
 
 #[test]
-fn the_app_starts_when_the_sink_has_acknowledged_the_launch_record_and_not_before() {
+fn the_app_starts_only_after_the_sink_has_acknowledged_the_launch_record() {
     let host = host!();
     let bulk = Bulk::start(Answer::Stall);
     let mut app = launch(&host, &bulk).script("echo first").spawn();
     bulk.wait("the launch record", |_, requests| requests == 1);
     app.event("verified");
-    // It has had its chance: the child stands in front of execve, and does nothing.
+    // The child waits in front of execve(2) all this time.
     std::thread::sleep(std::time::Duration::from_millis(200));
     bulk.answer(Answer::Well);
     let ending = app.wait().exits(0);
@@ -72,7 +72,7 @@ fn the_app_starts_when_the_sink_has_acknowledged_the_launch_record_and_not_befor
 }
 
 #[test]
-fn a_sink_that_does_not_take_the_launch_record_keeps_the_app_from_starting() {
+fn the_app_does_not_start_if_the_sink_rejects_the_launch_record() {
     let host = host!();
     for answer in [Answer::Status(401), Answer::Item(400, "imrun: launch")] {
         let bulk = Bulk::start(answer);
@@ -126,7 +126,7 @@ fn the_last_line_needs_no_newline() {
 }
 
 #[test]
-fn bytes_that_are_no_text_arrive_as_far_as_json_can_carry_them() {
+fn bytes_that_json_cannot_carry_are_replaced() {
     let host = host!();
     let bulk = Bulk::start(Answer::Well);
     let script = "printf 'nul \\000 bad \\377\\n\\n\\r\\n\\033[31mred\\n'";
@@ -140,10 +140,10 @@ fn bytes_that_are_no_text_arrive_as_far_as_json_can_carry_them() {
 }
 
 #[test]
-fn thirty_thousand_lines_arrive_all_of_them_in_order() {
+fn thirty_thousand_lines_arrive_in_order() {
     let host = host!();
     let bulk = Bulk::start(Answer::Well);
-    // It ends when they have arrived: what a slow machine ships after an app's end has a deadline.
+    // The app ends after they have arrived, because shipping after an app's end has a deadline.
     let app = launch(&host, &bulk)
         .interactive()
         .script("seq 1 30000; read line; true");
@@ -160,7 +160,7 @@ fn thirty_thousand_lines_arrive_all_of_them_in_order() {
 }
 
 #[test]
-fn an_app_waits_for_a_stalled_sink_and_loses_nothing() {
+fn a_stalled_sink_blocks_the_app_and_no_line_is_lost() {
     let host = host!();
     let bulk = Bulk::start(Answer::Well);
     let mut app = launch(&host, &bulk)
@@ -184,14 +184,14 @@ fn an_app_waits_for_a_stalled_sink_and_loses_nothing() {
 }
 
 #[test]
-fn under_on_stall_drop_the_app_never_waits_and_what_is_lost_is_counted() {
+fn under_on_stall_drop_the_app_never_waits_and_lost_lines_are_counted() {
     let host = host!();
     let bulk = Bulk::start(Answer::Well);
     let app =
         launch(&host, &bulk)
             .interactive()
             .options(["--log-buffer", "16K", "--on-stall", "drop"]);
-    // Its last word comes by exit code: a line would be dropped as well.
+    // The app reports by its exit code, because a line could be dropped.
     let mut app = app
         .script("echo up; read line; seq 1 30000; read line; exit 9")
         .spawn();
@@ -212,7 +212,7 @@ fn under_on_stall_drop_the_app_never_waits_and_what_is_lost_is_counted() {
 }
 
 #[test]
-fn a_line_that_the_sink_rejects_is_counted_and_told() {
+fn a_rejected_line_is_counted_and_reported() {
     let host = host!();
     let bulk = Bulk::start(Answer::Item(400, "poison"));
     let ending = launch(&host, &bulk)
@@ -225,7 +225,7 @@ fn a_line_that_the_sink_rejects_is_counted_and_told() {
 }
 
 #[test]
-fn stdio_shows_lines_where_they_belong_and_takes_no_file() {
+fn stdio_writes_lines_to_their_own_streams_and_refuses_a_file() {
     let host = host!();
     let shown = host
         .launch()
@@ -257,7 +257,7 @@ fn stdio_shows_lines_where_they_belong_and_takes_no_file() {
 }
 
 #[test]
-fn the_credentials_of_the_sink_are_sent_to_it_and_shown_to_nobody() {
+fn the_credentials_of_a_sink_are_sent_to_it_and_never_shown() {
     let host = host!();
     let bulk = Bulk::start(Answer::Well);
     let sink = format!("es+http://imrun:open-sesame@{}", bulk.address());
@@ -298,7 +298,7 @@ fn the_credentials_of_the_sink_are_sent_to_it_and_shown_to_nobody() {
 }
 
 #[test]
-fn a_launch_that_came_to_nothing_ends_with_an_exit_record_that_says_why() {
+fn a_failed_launch_ends_with_an_exit_record_with_the_reason() {
     let host = host!();
     let bulk = Bulk::start(Answer::Well);
     let sink = format!("es+http://{}", bulk.address());
@@ -315,7 +315,7 @@ fn a_launch_that_came_to_nothing_ends_with_an_exit_record_that_says_why() {
 }
 
 #[test]
-fn several_sinks_are_in_the_record_and_each_has_its_counters_at_the_end() {
+fn the_record_names_all_sinks_and_each_has_its_counters() {
     let host = host!();
     let (bulk, other) = (Bulk::start(Answer::Well), Bulk::start(Answer::Well));
     let second = format!("es+http://{}", other.address());
@@ -339,7 +339,7 @@ fn several_sinks_are_in_the_record_and_each_has_its_counters_at_the_end() {
 }
 
 #[test]
-fn ps_shows_what_became_of_the_lines_so_far() {
+fn ps_shows_the_counters_of_lines() {
     let host = host!();
     let bulk = Bulk::start(Answer::Well);
     let mut app = launch(&host, &bulk).script("seq 100; sleep 60").spawn();

@@ -1,6 +1,6 @@
-//! Whole launches: `imrun run` as it is typed, against an image that `imrun bake` made.
+//! Launches by `imrun run` of an image from `imrun bake`.
 //!
-//! They need root, cgroup2 and EROFS; else each says so and is skipped.
+//! They need root, cgroup2 and EROFS. Without them each test is skipped with a message.
 #![allow(clippy::unwrap_used)]
 
 mod configuration;

@@ -1,4 +1,4 @@
-//! The launch record: what decides a run, and its digest, the launch's id.
+//! The launch record: all settings that determine a run. Its digest is the launch's id.
 
 use crate::host;
 use crate::support::bulk::{Answer, Bulk};
@@ -9,7 +9,7 @@ use imrun::base::digest::Digest;
 use serde_json::{Value, json};
 use std::fs;
 
-/// The launch's record and its id.
+/// Returns the record of a launch, and its id.
 fn record(launch: Launch<'_>) -> (Value, String) {
     let bulk = Bulk::start(Answer::Well);
     launch
@@ -23,7 +23,7 @@ fn record(launch: Launch<'_>) -> (Value, String) {
     (first["imrun.record"].clone(), id)
 }
 
-/// The launch's id, to a sink that is the same each time.
+/// Returns the id of a launch with a fixed sink.
 fn id(launch: Launch<'_>) -> String {
     launch.run().exits(0).event("started")["launch"]
         .as_str()
@@ -36,7 +36,7 @@ fn blob(host: &Host, digest: &str) -> Value {
 }
 
 #[test]
-fn the_record_has_everything_that_decides_the_run() {
+fn the_record_has_all_settings_that_determine_the_run() {
     let host = host!();
     let image = host.bake_busybox("workdir = \"/home\"\nstop-signal = \"SIGUSR1\"");
     let launch = host.launch_of(&image).app(["true", "a b"]).options([
@@ -119,9 +119,9 @@ fn the_id_is_the_digest_of_the_canonical_record() {
 }
 
 #[test]
-fn equal_launches_have_equal_ids_whatever_they_are_called() {
+fn equal_launches_have_equal_ids_under_different_names() {
     let host = host!();
-    // The level is in the record: without a demand it is another one as soon as the image is known.
+    // The integrity level is in the record. Without a demand it changes once the image is known.
     let launch = |option: [&str; 2]| {
         let launch = host.launch().script("exit 0").options(option);
         launch.options(["--integrity", "hashed"])
@@ -134,7 +134,7 @@ fn equal_launches_have_equal_ids_whatever_they_are_called() {
 }
 
 #[test]
-fn launches_that_differ_have_other_ids() {
+fn different_launches_have_different_ids() {
     let host = host!();
     let other = host.bake_busybox("workdir = \"/\"");
     let launch = || host.launch().script("exit 0");
@@ -161,7 +161,7 @@ fn launches_that_differ_have_other_ids() {
 }
 
 #[test]
-fn the_hosts_names_are_in_the_record_by_their_digests() {
+fn the_record_has_the_digests_of_name_files() {
     let host = host!();
     let (record, _) = record(host.launch().app(["true"]).options(["--net", "host"]));
     let digest = |path: &str| Digest::sha256(&fs::read(path).unwrap()).to_string();
@@ -172,7 +172,7 @@ fn the_hosts_names_are_in_the_record_by_their_digests() {
 }
 
 #[test]
-fn a_store_on_a_tmpfs_is_mounted_by_loop_devices_and_the_record_says_so() {
+fn a_store_on_a_tmpfs_uses_loop_devices_and_the_record_contains_it() {
     use nix::mount::{MntFlags, MsFlags, mount, umount2};
     if is_unpacked() {
         return skip("no tree image is mounted");

@@ -1,4 +1,4 @@
-//! What users of docker will try: refused with a reason and something to do instead.
+//! Options and commands of docker, refused with a reason and an alternative.
 
 use crate::host;
 use crate::support::outcome::Outcome;
@@ -48,7 +48,7 @@ fn commands_that_would_enter_a_container_are_refused_with_a_hint() {
 }
 
 #[test]
-fn an_apps_own_options_are_not_imruns() {
+fn options_after_the_image_belong_to_the_app() {
     let host = host!();
     host.launch()
         .app(["echo", "-v", "--privileged", "-t"])

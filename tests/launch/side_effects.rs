@@ -1,4 +1,4 @@
-//! What an app tried to change is counted and told, whoever in the container tried it.
+//! Attempts to change files are counted and reported for all processes of the container.
 
 use crate::host;
 use crate::support::bulk::{Answer, Bulk};
@@ -15,7 +15,7 @@ fn effects(app: &Outcome) -> Vec<&Value> {
 }
 
 #[test]
-fn an_attempt_is_told_with_who_made_it_and_which_layer_it_was_about() {
+fn an_attempt_is_reported_with_its_process_and_layer() {
     let host = host!();
     let app = host
         .launch()
@@ -44,7 +44,7 @@ fn an_attempt_is_told_with_who_made_it_and_which_layer_it_was_about() {
 }
 
 #[test]
-fn what_is_meant_to_be_written_is_no_side_effect() {
+fn writes_to_standard_devices_are_no_side_effects() {
     let host = host!();
     let script = "for file in /dev/null /dev/stdout /dev/stderr /dev/fd/1 /proc/self/fd/2; do echo x > $file; done
         : > /dev/zero; cd /dev; echo x > null; mkdir -p /etc /home/app; ls / | while read name; do :; done";
@@ -54,7 +54,7 @@ fn what_is_meant_to_be_written_is_no_side_effect() {
 }
 
 #[test]
-fn one_name_in_three_directories_is_three_attempts_and_so_is_another_second_path() {
+fn attempts_on_different_paths_are_counted_separately() {
     let host = host!();
     let script = "exec 2>/dev/null; for place in /home /etc /; do cd $place; { echo x > y; }; { echo x > y; }; done
         mv /bin/sh /home/a; mv /bin/sh /home/b; ln -s one /link; ln -s two /link; ln -s two /link";
@@ -106,7 +106,7 @@ fn a_device_that_would_replace_a_file_is_an_attempt_on_the_file() {
 }
 
 #[test]
-fn a_link_of_the_image_to_the_apps_own_output_is_no_side_effect() {
+fn a_write_through_an_image_link_to_standard_output_is_no_side_effect() {
     let host = host!();
     let definition = r#"
         [[file]]
@@ -128,7 +128,7 @@ fn a_link_of_the_image_to_the_apps_own_output_is_no_side_effect() {
 }
 
 #[test]
-fn a_program_that_may_not_become_another_user_is_told_of_and_lives() {
+fn a_refused_change_of_user_is_reported_and_does_not_kill() {
     let host = host!();
     let script = "su app -c true 2>/dev/null; chroot /home true 2>/dev/null; echo lived";
     for how in ["report", "kill"] {
@@ -154,7 +154,7 @@ fn a_program_that_may_not_become_another_user_is_told_of_and_lives() {
 }
 
 #[test]
-fn the_name_of_a_thread_is_no_side_effect() {
+fn naming_a_thread_is_no_side_effect() {
     let host = host!();
     let script = "exec 2>/dev/null; for file in comm oom_score_adj timerslack_ns task/1/comm; do { echo 1 > /proc/self/$file; }; done; echo lived";
     for how in ["report", "kill"] {
@@ -190,9 +190,9 @@ fn repeats_are_one_attempt_with_a_count() {
 }
 
 #[test]
-fn children_and_what_they_leave_behind_are_watched_too() {
+fn children_and_orphans_are_observed() {
     let host = host!();
-    // cat reads to the end of the orphan.
+    // cat reads until the orphan ends.
     let script = "(mkdir /a) & (setsid sh -c 'sleep 0.1; mkdir /b' &) | cat; wait; env -i /bin/busybox mkdir /c";
     let app = host.launch().script(script).run().exits(1);
     let mut paths: Vec<_> = effects(&app)
@@ -217,7 +217,7 @@ fn the_first_attempt_ends_the_container_and_nothing_comes_after_it() {
 }
 
 #[test]
-fn attempts_reach_the_sink_in_their_place_among_the_lines() {
+fn attempts_reach_the_sink_in_order_with_the_lines() {
     let host = host!();
     let bulk = Bulk::start(Answer::Well);
     let launch = host.launch().sink(format!("es+http://{}", bulk.address()));
@@ -246,7 +246,7 @@ fn attempts_reach_the_sink_in_their_place_among_the_lines() {
 }
 
 #[test]
-fn a_sink_that_stalls_holds_no_attempt_up() {
+fn a_stalled_sink_does_not_block_reports() {
     let host = host!();
     let bulk = Bulk::start(Answer::Well);
     let launch = host.launch().sink(format!("es+http://{}", bulk.address()));
@@ -265,7 +265,7 @@ fn a_sink_that_stalls_holds_no_attempt_up() {
 }
 
 #[test]
-fn a_check_lists_what_was_tried_and_says_so_by_its_exit_code() {
+fn a_check_lists_attempts_and_exits_with_1() {
     let host = host!();
     let image = host.busybox().to_owned();
     let check = |script: &str| {

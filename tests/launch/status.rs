@@ -1,4 +1,4 @@
-//! `--status-fd`: what became of a launch, for programs.
+//! `--status-fd`: machine-readable events of a launch.
 
 use crate::host;
 use crate::support::host::Host;
@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 #[test]
-fn a_launch_that_ends_well_is_verified_started_and_ended() {
+fn a_successful_launch_reports_verified_started_and_exit() {
     let host = host!();
     let outcome = host.launch().script("exit 3").run().exits(3);
     let names: Vec<_> = outcome
@@ -30,7 +30,7 @@ fn a_launch_that_ends_well_is_verified_started_and_ended() {
 }
 
 #[test]
-fn a_refusal_says_of_which_sort_it_is() {
+fn a_refusal_reports_its_reason() {
     let host = host!();
     let refusals: [(&str, &[&str]); 7] = [
         ("policy", &["--privileged"]),
@@ -57,7 +57,7 @@ fn a_refusal_says_of_which_sort_it_is() {
 }
 
 #[test]
-fn bytes_that_differ_are_refused_as_digest_and_never_verified() {
+fn changed_bytes_are_refused_with_reason_digest() {
     let host = host!();
     let layer = largest_blob(&host);
     let mut bytes = fs::read(&layer).unwrap();

@@ -1,4 +1,4 @@
-//! imrun stays with its container: it passes signals on, stops it in time, and nothing outlives it.
+//! Supervision: imrun forwards signals to its container and stops it in time, and nothing outlives imrun.
 
 use crate::host;
 use crate::support::bulk::{Answer, Bulk};
@@ -11,13 +11,13 @@ use serde_json::Value;
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// Says which signals it gets; SIGUSR2 ends it.
+/// Script that prints the signals it gets; SIGUSR2 ends it.
 const LISTENER: &str = "
     for signal in HUP INT QUIT TERM USR1 ALRM CONT WINCH; do trap \"echo $signal\" $signal; done
     trap 'echo USR2; exit 5' USR2
     echo up
     while :; do sleep 100 & wait; done";
-/// Ends by no signal that can be ignored.
+/// Script that ignores all signals that can be ignored.
 const DEAF: &str = "trap '' TERM INT HUP; echo up; while :; do sleep 100; done";
 
 fn up<'a>(launch: Launch<'a>, script: &str) -> Running<'a> {
@@ -58,7 +58,7 @@ fn signals_reach_the_app() {
 }
 
 #[test]
-fn sigterm_becomes_the_images_stop_signal_or_the_one_that_was_typed() {
+fn sigterm_becomes_the_stop_signal_of_the_image_or_the_option() {
     let host = host!();
     let image = host.bake_busybox("stop-signal = \"SIGUSR2\"");
     let app = up(host.launch_of(&image), LISTENER);
@@ -76,7 +76,7 @@ fn sigterm_becomes_the_images_stop_signal_or_the_one_that_was_typed() {
 }
 
 #[test]
-fn an_app_that_ignores_its_stop_signal_is_killed_when_the_timeout_has_passed() {
+fn an_app_that_ignores_its_stop_signal_is_killed_after_the_timeout() {
     let host = host!();
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let app = up(host.launch().options(["--stop-timeout", "300ms"]), DEAF);
@@ -103,7 +103,7 @@ fn stop_ends_a_container_by_name_and_waits_for_its_end() {
 }
 
 #[test]
-fn stop_takes_a_timeout_of_its_own_and_the_start_of_an_id() {
+fn stop_accepts_a_timeout_and_a_prefix_of_an_id() {
     let host = host!();
     let mut app = up(host.launch().options(["--stop-timeout", "1h"]), DEAF);
     let id = app.event("started")["id"].as_str().unwrap()[..8].to_owned();
@@ -112,7 +112,7 @@ fn stop_takes_a_timeout_of_its_own_and_the_start_of_an_id() {
 }
 
 #[test]
-fn ps_shows_what_runs_and_nothing_else() {
+fn ps_lists_running_containers_only() {
     let host = host!();
     assert_eq!(ps(&host), Value::Array(Vec::new()));
     let mut app = up(host.launch().options(["--name", "web"]), LISTENER);
@@ -162,7 +162,7 @@ fn a_name_belongs_to_one_container_at_a_time() {
 }
 
 #[test]
-fn a_name_is_taken_from_the_moment_a_launch_begins() {
+fn a_name_is_reserved_when_a_launch_begins() {
     let host = host!();
     let bulk = Bulk::start(Answer::Stall);
     let launch = || {
@@ -177,7 +177,7 @@ fn a_name_is_taken_from_the_moment_a_launch_begins() {
 }
 
 #[test]
-fn what_the_app_left_running_ends_with_it() {
+fn processes_that_the_app_leaves_running_end_with_it() {
     if without_root("no cgroup is delegated here") {
         return;
     }
@@ -235,7 +235,7 @@ fn a_container_dies_with_its_imrun_and_the_next_command_sweeps() {
 }
 
 #[test]
-fn a_launch_sweeps_and_takes_the_name_of_what_was_killed() {
+fn a_launch_can_reuse_the_name_of_a_killed_container() {
     let host = host!();
     let app = up(host.launch().options(["--name", "web"]), DEAF);
     app.signal(Signal::SIGKILL);
@@ -249,7 +249,7 @@ fn a_launch_sweeps_and_takes_the_name_of_what_was_killed() {
 }
 
 #[test]
-fn an_imrun_that_is_killed_before_the_start_leaves_nothing_that_runs() {
+fn killing_imrun_before_the_start_leaves_no_process() {
     let host = host!();
     let bulk = Bulk::start(Answer::Stall);
     let app = host
@@ -264,7 +264,7 @@ fn an_imrun_that_is_killed_before_the_start_leaves_nothing_that_runs() {
 }
 
 #[test]
-fn a_launch_that_fails_on_its_way_leaves_no_cgroup() {
+fn a_failed_launch_leaves_no_cgroup() {
     let host = host!();
     for (options, code) in [(["-w", "/"], 127), (["-w", "/none"], 125)] {
         let bulk = Bulk::start(Answer::Well);
@@ -272,7 +272,7 @@ fn a_launch_that_fails_on_its_way_leaves_no_cgroup() {
         let launch = host.launch().sink(sink).options(options);
         launch.app(["/none"]).run().exits(code);
         let parent = imrun::runtime::cgroup::hierarchy().unwrap().join("imrun");
-        // A launch that fails early may never have told its id: the host looks for leftovers, too.
+        // A launch that fails early may not report its id, so the test checks the host for leftovers, too.
         for document in bulk.documents() {
             let id = document.source["container.id"].as_str().unwrap();
             assert!(!parent.join(id).exists());
@@ -281,7 +281,7 @@ fn a_launch_that_fails_on_its_way_leaves_no_cgroup() {
 }
 
 #[test]
-fn a_signal_that_comes_while_the_sink_is_awaited_ends_the_start() {
+fn a_signal_during_the_wait_for_the_sink_ends_the_start() {
     let host = host!();
     let bulk = Bulk::start(Answer::Stall);
     let app = host

@@ -1,5 +1,5 @@
-//! Before the sink has acknowledged the launch record the app does not run. It is asked beside the sink, by a
-//! connection that the app would make: a sink that refuses would not show what the app says.
+//! The app does not run before the sink has acknowledged the launch record. The tests detect a running app by a
+//! connection that it would make, because a refusing sink would not show its output.
 
 use crate::host;
 use crate::support::bulk::{Answer, Bulk};
@@ -9,7 +9,7 @@ use crate::support::outcome::Outcome;
 use std::io::ErrorKind;
 use std::net::TcpListener;
 
-/// Where an app with the host's network tells that it runs.
+/// Listener to which a running app with the host's network connects.
 struct Beside(TcpListener);
 
 impl Beside {
@@ -17,14 +17,14 @@ impl Beside {
         Beside(TcpListener::bind("127.0.0.1:0").unwrap())
     }
 
-    /// A launch whose app connects, and does nothing else.
+    /// Returns a launch whose app only connects.
     fn launch<'a>(&self, host: &'a Host, sink: &str) -> Launch<'a> {
         let port = self.0.local_addr().unwrap().port();
         let launch = host.launch().options(["--net", "host"]).sink(sink);
         launch.script(&format!("nc -w 1 127.0.0.1 {port} </dev/null; true"))
     }
 
-    /// How many connections there were: the kernel keeps them for who accepts.
+    /// Returns the number of connections so far, which the kernel queues.
     fn connections(&self) -> usize {
         self.0.set_nonblocking(true).unwrap();
         let accept = || match self.0.accept() {
@@ -35,7 +35,7 @@ impl Beside {
         std::iter::from_fn(|| accept().then_some(())).count()
     }
 
-    /// imrun has ended: nothing of the image ran, and nobody was told that it did.
+    /// Checks after imrun's end that nothing of the image ran or was reported as started.
     fn saw_nothing(&self, outcome: Outcome) {
         let outcome = outcome.exits(125);
         let started = |event: &serde_json::Value| event["event"] == "started";
@@ -46,7 +46,7 @@ impl Beside {
 }
 
 #[test]
-fn an_app_with_the_hosts_network_would_be_seen_beside_the_sink() {
+fn an_app_with_net_host_is_detected_by_its_connection() {
     let (host, beside) = (host!(), Beside::new());
     let bulk = Bulk::start(Answer::Well);
     let mut app = beside
@@ -59,12 +59,12 @@ fn an_app_with_the_hosts_network_would_be_seen_beside_the_sink() {
 }
 
 #[test]
-fn while_no_sink_answers_the_app_does_nothing_until_imrun_gives_up() {
+fn the_app_does_not_run_while_no_sink_answers() {
     let host = host!();
-    // Connections are made, and nobody ever reads from them.
+    // Sinks that accept connections but never read.
     let sink = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = sink.local_addr().unwrap();
-    // Those that acknowledge; all wait at once.
+    // Sinks with acknowledgements; all launches wait in parallel.
     let launches = ["es+http", "otlp+http", "forward+tcp"].map(|protocol| {
         let beside = Beside::new();
         let running = beside
@@ -78,7 +78,7 @@ fn while_no_sink_answers_the_app_does_nothing_until_imrun_gives_up() {
 }
 
 #[test]
-fn a_sink_that_answers_with_a_refusal_keeps_the_app_from_running() {
+fn the_app_does_not_run_if_the_sink_answers_with_an_error() {
     let host = host!();
     let answers = [
         Answer::Status(401),
@@ -93,7 +93,7 @@ fn a_sink_that_answers_with_a_refusal_keeps_the_app_from_running() {
 }
 
 #[test]
-fn one_sink_of_two_that_refuses_keeps_the_app_from_running() {
+fn the_app_does_not_run_if_one_of_two_sinks_refuses() {
     let (host, beside) = (host!(), Beside::new());
     let (good, bad) = (Bulk::start(Answer::Well), Bulk::start(Answer::Status(401)));
     let [first, second] = [good, bad].map(|bulk| (format!("es+http://{}", bulk.address()), bulk));

@@ -1,5 +1,4 @@
-//! What is not the container's is neither touched by imrun nor lent to the app, and nothing of it
-//! outlives imrun.
+//! imrun neither changes foreign objects nor passes them to the app, and a container never outlives imrun.
 
 use super::{Bundle, guard_of, is_gone, skip, soon, supervisor_of};
 use nix::sys::signal::{Signal, kill};
@@ -11,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A cgroup of the test's own, with a process in it.
+/// A cgroup of the test, with a process in it.
 struct Foreign {
     path: PathBuf,
     member: Child,
@@ -51,7 +50,7 @@ fn name(test: &str) -> String {
 }
 
 #[test]
-fn a_cgroup_that_somebody_else_made_is_refused_and_left_alone() {
+fn an_existing_cgroup_is_refused_and_left_alone() {
     let bundle = bundle!("true");
     let name = name("foreign");
     let mut foreign = Foreign::new(&name);
@@ -67,7 +66,7 @@ fn a_cgroup_that_somebody_else_made_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_creation_that_is_deleted_leaves_a_cgroup_of_the_name_that_it_was_to_get_alone() {
+fn deleting_an_unfinished_container_leaves_an_existing_cgroup_alone() {
     let bundle = bundle!("true");
     let name = name("creating");
     let mut foreign = Foreign::new(&name);
@@ -75,7 +74,7 @@ fn a_creation_that_is_deleted_leaves_a_cgroup_of_the_name_that_it_was_to_get_alo
         config["linux"]["cgroupsPath"] = json!(format!("/{name}"));
         config["annotations"] = json!({ "dev.imrun.image": format!("sha256:{}", "0".repeat(64)) });
     });
-    // The supervisor waits for a store that gives no answer, as for an image that takes its time.
+    // The supervisor blocks on a store that does not respond, as on a large image.
     let store = bundle.path("store/blobs/sha256");
     std::fs::create_dir_all(&store).unwrap();
     let arguments = ["create", "--bundle", bundle.dir(), "one"];
@@ -88,7 +87,7 @@ fn a_creation_that_is_deleted_leaves_a_cgroup_of_the_name_that_it_was_to_get_alo
 }
 
 #[test]
-fn a_sweep_ends_what_is_in_a_recorded_cgroup_only_where_that_has_the_recorded_inode() {
+fn a_sweep_kills_a_recorded_cgroup_only_if_its_inode_matches() {
     let bundle = bundle!("exec busybox sleep 100");
     let name = name("sweep");
     let mut foreign = Foreign::new(&name);
@@ -96,7 +95,7 @@ fn a_sweep_ends_what_is_in_a_recorded_cgroup_only_where_that_has_the_recorded_in
     let entry = bundle.path("run").join("0".repeat(64));
     for record in [
         json!({ "place": name, "inode": inode + 1 }).to_string(),
-        // As it is before the cgroup is made, and as an unfinished one.
+        // The state before the cgroup is made, and that of an unfinished one.
         String::new(),
         name.clone(),
     ] {
@@ -104,7 +103,7 @@ fn a_sweep_ends_what_is_in_a_recorded_cgroup_only_where_that_has_the_recorded_in
         std::fs::create_dir_all(&entry).unwrap();
         std::fs::write(entry.join("lock"), "").unwrap();
         std::fs::write(entry.join("cgroup"), record).unwrap();
-        // It sweeps.
+        // `create` sweeps.
         let (_, _output) = bundle.create("one");
         bundle.succeeds(&["delete", "one"]);
         assert!(!entry.exists(), "it was not swept");
@@ -113,7 +112,7 @@ fn a_sweep_ends_what_is_in_a_recorded_cgroup_only_where_that_has_the_recorded_in
 }
 
 #[test]
-fn a_creation_that_waits_for_a_hook_is_ended_by_delete_force() {
+fn delete_force_ends_a_creation_that_waits_for_a_hook() {
     let bundle = bundle!("true");
     bundle.change(|config| {
         config["hooks"] = json!({ "createRuntime": [
@@ -133,7 +132,7 @@ fn a_creation_that_waits_for_a_hook_is_ended_by_delete_force() {
     assert_eq!(bundle.succeeds(&["list", "--quiet"]), "");
 }
 
-/// Kills these at once, as far as one process can: each is stopped first.
+/// Kills processes as simultaneously as possible: each is stopped first.
 fn kill_together(pids: &[Pid]) {
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
         pids.iter().for_each(|pid| kill(*pid, signal).unwrap());
@@ -141,7 +140,7 @@ fn kill_together(pids: &[Pid]) {
 }
 
 #[test]
-fn an_app_does_not_outlive_its_supervisor_and_guard_whichever_are_killed() {
+fn an_app_dies_with_its_supervisor_and_guard_in_any_order() {
     let bundle = bundle!("exec busybox sleep 100");
     for started in [false, true] {
         for (supervisors, guards) in [(true, true), (true, false), (false, true)] {
@@ -197,7 +196,7 @@ fn a_running_bundle_ends_with_imrun_and_with_its_guard() {
 }
 
 #[test]
-fn output_comes_out_byte_for_byte() {
+fn output_is_relayed_byte_for_byte() {
     let bundle = bundle!("busybox printf 'a\\0b\\r\\n\\n\\377c'");
     let output = bundle.imrun(&["run", "--bundle", bundle.dir(), "one"]);
     assert_eq!(output.stdout, b"a\0b\r\n\n\xffc");
@@ -208,7 +207,7 @@ fn output_comes_out_byte_for_byte() {
 }
 
 #[test]
-fn a_stream_that_the_app_closes_is_closed_for_its_reader_while_the_app_runs() {
+fn a_reader_sees_the_end_of_a_stream_that_the_running_app_closes() {
     for (close, to_stderr) in [("exec >&-", false), ("exec 2>&-", true)] {
         let bundle = bundle!(&format!(
             "echo last; echo last >&2; {close}; exec busybox sleep 1000"
@@ -234,7 +233,7 @@ fn a_stream_that_the_app_closes_is_closed_for_its_reader_while_the_app_runs() {
 }
 
 #[test]
-fn the_callers_fifo_is_no_inode_of_the_apps() {
+fn the_app_never_gets_the_callers_fifo() {
     let bundle = bundle!(
         "echo x >/dev/stdout; busybox chmod 777 /proc/self/fd/1; busybox cat <>/dev/stdout;
          busybox cat /dev/stdout; busybox chown 7 /proc/self/fd/1; echo y >>/dev/stderr"
@@ -246,7 +245,7 @@ fn the_callers_fifo_is_no_inode_of_the_apps() {
         (found.mode(), found.uid(), found.gid())
     };
     let before = state(&fifo);
-    // Opened in both directions nobody waits for anybody.
+    // Opening the fifo in both directions does not block.
     let both = std::fs::File::options()
         .read(true)
         .write(true)
@@ -267,7 +266,7 @@ fn the_callers_fifo_is_no_inode_of_the_apps() {
 }
 
 #[test]
-fn a_name_file_is_another_inode_than_the_hosts_and_edits_of_that_do_not_reach_the_app() {
+fn a_name_file_is_a_copy_and_later_edits_do_not_reach_the_app() {
     let bundle = bundle!("busybox stat -c %d:%i /etc/hosts; busybox cat /etc/hosts");
     let hosts = bundle.path("hosts");
     std::fs::write(&hosts, "192.0.2.1 before\n").unwrap();
@@ -291,7 +290,7 @@ fn a_name_file_is_another_inode_than_the_hosts_and_edits_of_that_do_not_reach_th
 }
 
 #[test]
-fn a_name_file_that_the_kernel_makes_up_is_refused_and_not_read() {
+fn a_name_file_on_a_kernel_file_system_is_refused_and_not_read() {
     let bundle = bundle!("true");
     for source in ["/proc/kmsg", "/proc/self/mounts", "/dev/zero"] {
         bundle.change(|config| {
@@ -303,7 +302,7 @@ fn a_name_file_that_the_kernel_makes_up_is_refused_and_not_read() {
 }
 
 #[test]
-fn mounts_that_are_left_out_are_named_on_standard_error_in_one_line() {
+fn omitted_mounts_are_listed_on_standard_error_in_one_line() {
     let bundle = bundle!("true");
     bundle.change(|config| {
         let mounts = config["mounts"].as_array_mut().unwrap();

@@ -1,4 +1,4 @@
-//! What config.json asks for is there, or its field is named.
+//! Every setting of config.json takes effect, or an error names its field.
 
 use super::{BUSYBOX, Bundle, is_gone, skip};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
 impl Bundle {
-    /// What `run` says when the member `key` of `parent` is `value`; it must refuse that.
+    /// Returns the error of `run` with `value` as the member `key` of `parent`.
     #[track_caller]
     fn refuses(&self, parent: &str, key: &str, value: Value) -> String {
         self.change(|config| config.pointer_mut(parent).unwrap()[key] = value);
@@ -25,7 +25,7 @@ fn field(parent: &str) -> &str {
 }
 
 #[test]
-fn a_sysctl_of_the_bundle_is_what_the_app_sees() {
+fn the_app_sees_the_bundles_sysctls() {
     let bundle = bundle!(
         "cd /proc/sys/net/ipv4; busybox cat ip_unprivileged_port_start ping_group_range \
          ip_local_reserved_ports tcp_keepalive_time"
@@ -44,7 +44,7 @@ fn a_sysctl_of_the_bundle_is_what_the_app_sees() {
 }
 
 #[test]
-fn a_sysctl_that_cannot_be_set_or_is_not_kept_stops_the_launch_by_its_name() {
+fn a_sysctl_that_cannot_be_set_or_changes_back_is_refused_by_name() {
     let bundle = bundle!("echo ran");
     for (name, value, why) in [
         ("net.ipv4.no_such", "1", "No such file or directory"),
@@ -53,7 +53,7 @@ fn a_sysctl_that_cannot_be_set_or_is_not_kept_stops_the_launch_by_its_name() {
             "x",
             "Invalid argument",
         ),
-        // The kernel adds two more.
+        // The kernel expands the value to three numbers.
         ("net.ipv4.tcp_rmem", "4096", "did not keep the value"),
     ] {
         let text = bundle.refuses("/linux", "sysctl", json!({ name: value }));
@@ -80,7 +80,7 @@ fn the_names_of_the_uts_namespace_can_be_set_as_sysctls() {
 }
 
 #[test]
-fn scheduler_disk_priority_and_execution_domain_are_what_the_bundle_says() {
+fn scheduler_io_priority_and_execution_domain_are_those_of_the_bundle() {
     let bundle = bundle!("busybox uname -m; exec busybox cat /proc/self/stat");
     bundle.change(|config| {
         config["process"]["scheduler"] = json!({ "policy": "SCHED_BATCH", "nice": 5 });
@@ -95,7 +95,7 @@ fn scheduler_disk_priority_and_execution_domain_are_what_the_bundle_says() {
     let mut text = String::new();
     std::io::Read::read_to_string(&mut output, &mut text).unwrap();
     let (machine, stat) = text.split_once('\n').unwrap();
-    // proc_pid_stat(5): the fields behind the name begin with the third.
+    // proc_pid_stat(5): the fields after the name begin with field 3.
     let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     assert_eq!((fields[19 - 3], fields[41 - 3]), ("5", "3"), "{stat}");
     if cfg!(target_arch = "x86_64") {
@@ -104,7 +104,7 @@ fn scheduler_disk_priority_and_execution_domain_are_what_the_bundle_says() {
 }
 
 #[test]
-fn what_holds_anyway_can_be_asked_for_and_what_is_for_the_privileged_cannot() {
+fn scheduling_defaults_are_accepted_and_privileged_scheduling_is_refused() {
     let bundle = bundle!("echo ran");
     bundle.change(|config| {
         config["process"]["scheduler"] = json!({ "policy": "SCHED_OTHER", "nice": 0 });
@@ -118,7 +118,7 @@ fn what_holds_anyway_can_be_asked_for_and_what_is_for_the_privileged_cannot() {
 }
 
 #[test]
-fn ids_beyond_65535_are_the_apps_own_and_unprivileged_on_the_host() {
+fn ids_above_65535_are_mapped_to_unprivileged_ids_of_the_host() {
     let bundle =
         bundle!("busybox id; busybox cat /owned /proc/self/uid_map; exec busybox sleep 100");
     let owned = bundle.path("rootfs/owned");
@@ -141,7 +141,7 @@ fn ids_beyond_65535_are_the_apps_own_and_unprivileged_on_the_host() {
         .find_map(|line| line.strip_prefix("Uid:"))
         .unwrap();
     let user: u32 = user.split_whitespace().next().unwrap().parse().unwrap();
-    // The range that systemd keeps for containers; the number in a container's own range is one that nobody has.
+    // The range that systemd reserves for containers; the id inside it is unused.
     assert!((524_288..1_879_048_192).contains(&user), "{status}");
     assert_eq!((user - 524_288) % 65_536, 60_578);
     assert!(line().ends_with("60578"));
@@ -151,12 +151,12 @@ fn ids_beyond_65535_are_the_apps_own_and_unprivileged_on_the_host() {
     bundle.change(|config| config["process"]["user"] = json!({ "uid": 4_294_967_295_u32 }));
     bundle.refused(
         &["run", "--bundle", bundle.dir(), "one"],
-        "last id of Linux",
+        "the highest id of Linux",
     );
 }
 
 #[test]
-fn an_id_that_the_bundles_own_mappings_lack_is_refused_by_its_field() {
+fn an_id_outside_the_bundles_mappings_is_refused_by_its_field() {
     let bundle = bundle!("echo ran");
     bundle.change(|config| {
         let map = json!([{ "containerID": 0, "hostID": 1_000_000_000, "size": 10 }]);
@@ -171,7 +171,7 @@ fn an_id_that_the_bundles_own_mappings_lack_is_refused_by_its_field() {
 }
 
 #[test]
-fn a_masked_path_masks_what_it_leads_to_inside_the_root() {
+fn a_masked_path_is_resolved_inside_the_root() {
     let bundle = bundle!(
         "exec 2>/dev/null; for file in /secret/f /other/g /hidden/*; do busybox cat $file; done; \
          busybox ls /dir; busybox cat /etc/passwd; busybox cat /plain; echo end"
@@ -230,9 +230,9 @@ fn a_masked_path_that_cannot_be_resolved_is_named() {
 }
 
 #[test]
-fn a_limit_that_the_host_does_not_give_is_named() {
+fn a_limit_that_the_host_refuses_is_named() {
     let bundle = bundle!("echo ran");
-    // Beyond fs.nr_open, for whoever it is.
+    // Above fs.nr_open, which applies to all users.
     let limit = json!([{ "type": "RLIMIT_NOFILE", "soft": 1, "hard": u64::MAX }]);
     let text = bundle.refuses("/process", "rlimits", limit);
     assert!(text.contains("process.rlimits RLIMIT_NOFILE"), "{text}");
@@ -255,7 +255,7 @@ fn a_capability_that_linux_does_not_have_is_a_warning() {
 }
 
 #[test]
-fn a_program_that_cannot_be_executed_is_told_to_who_creates_it_in_the_words_that_engines_know() {
+fn create_reports_an_unexecutable_program_in_the_words_of_runc() {
     let bundle = bundle!("true");
     std::fs::write(bundle.path("rootfs/bin/plain"), "x").unwrap();
     std::fs::copy(BUSYBOX, bundle.path("rootfs/private")).unwrap();
@@ -284,7 +284,7 @@ fn a_program_that_cannot_be_executed_is_told_to_who_creates_it_in_the_words_that
         );
         assert_eq!(bundle.succeeds(&["list", "--quiet"]), "");
     }
-    // Only execve(2) finds out.
+    // Only execve(2) detects this.
     std::fs::write(bundle.path("rootfs/bin/plain"), "#!/no/interpreter\n").unwrap();
     let mode = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(bundle.path("rootfs/bin/plain"), mode).unwrap();
@@ -295,13 +295,13 @@ fn a_program_that_cannot_be_executed_is_told_to_who_creates_it_in_the_words_that
 }
 
 #[test]
-fn a_working_directory_that_is_not_there_is_named() {
+fn a_missing_working_directory_is_named() {
     let bundle = bundle!("echo ran");
     bundle.refuses("/process", "cwd", json!("/nowhere"));
 }
 
 #[test]
-fn a_link_in_the_root_where_the_runtimes_own_file_systems_go_is_named() {
+fn a_link_at_a_mount_point_of_the_runtime_is_named() {
     let bundle = bundle!("echo ran");
     for point in ["proc", "sys"] {
         let link = bundle.path("rootfs").join(point);

@@ -1,10 +1,10 @@
-//! Hooks run where, when and as whom the specification says.
+//! Hooks run at the time, in the namespaces and as the user of the specification.
 
 use super::{Bundle, skip, soon};
 use serde_json::{Value, json};
 use std::process::Output;
 
-/// A hook that is a shell's text; without an environment of its own.
+/// Returns a hook that runs a shell script, without an environment of its own.
 fn shell(text: &str) -> Value {
     json!([{ "path": "/bin/sh", "args": ["sh", "-c", text] }])
 }
@@ -24,7 +24,7 @@ impl Bundle {
 }
 
 #[test]
-fn config_json_is_read_once_and_hooks_of_the_end_are_those_of_the_beginning() {
+fn config_json_is_read_once_also_for_poststop_hooks() {
     let bundle = bundle!("true");
     let log = bundle.path("log");
     bundle.hook("poststop", &format!("echo first >>{}", log.display()));
@@ -40,7 +40,7 @@ fn config_json_is_read_once_and_hooks_of_the_end_are_those_of_the_beginning() {
 }
 
 #[test]
-fn a_hook_has_its_own_environment_or_the_runtimes() {
+fn a_hook_has_its_own_environment_or_inherits_the_runtimes() {
     let bundle = bundle!("true");
     let log = bundle.path("log");
     let text = format!("echo \"${{MARK-none}} ${{OWN-none}}\" >>{}", log.display());
@@ -60,11 +60,11 @@ fn a_hook_has_its_own_environment_or_the_runtimes() {
 const NAMESPACES: &str = "cgroup ipc mnt net pid user uts";
 
 #[test]
-fn a_hook_of_creation_runs_in_the_containers_namespaces_before_the_root_is_entered() {
+fn a_create_container_hook_runs_in_the_containers_namespaces_before_the_root_changes() {
     let script = format!("for kind in {NAMESPACES}; do busybox readlink /proc/self/ns/$kind; done");
     let bundle = bundle!(&script);
     let (log, dir) = (bundle.path("log"), bundle.dir().to_owned());
-    // The path is the host's, and so is all else but the container's mounts.
+    // The path is one of the host: apart from the container's mounts, the hook sees the host.
     bundle.hook(
         "createContainer",
         &format!(
@@ -83,7 +83,7 @@ fn a_hook_of_creation_runs_in_the_containers_namespaces_before_the_root_is_enter
 }
 
 #[test]
-fn what_a_hook_mounts_in_the_root_is_refused() {
+fn a_mount_of_a_hook_in_the_root_is_refused() {
     let bundle = bundle!("echo ran");
     bundle.hook(
         "createContainer",
@@ -98,7 +98,7 @@ fn what_a_hook_mounts_in_the_root_is_refused() {
 }
 
 #[test]
-fn a_hook_in_front_of_the_app_is_run_as_the_app() {
+fn a_start_container_hook_runs_as_the_apps_user() {
     let bundle = bundle!("busybox sleep 100");
     let text = "test $(busybox id -u) = 5 && test \"$(busybox id -G)\" = '6 7' || exit 3; \
                 test \"$A\" = b && test -z \"$IMRUN_SINK\" || exit 4; \
@@ -116,7 +116,7 @@ fn a_hook_in_front_of_the_app_is_run_as_the_app() {
 }
 
 #[test]
-fn a_hook_after_the_start_that_fails_ends_a_container_of_version_1_3() {
+fn a_failed_poststart_hook_ends_a_container_of_version_1_3() {
     let bundle = bundle!("exec busybox sleep 100");
     let log = bundle.path("log");
     bundle.hook("poststart", "exit 9");
@@ -141,7 +141,7 @@ fn a_hook_after_the_start_that_fails_ends_a_container_of_version_1_3() {
 }
 
 #[test]
-fn a_creation_that_a_hook_ends_runs_the_hooks_of_the_end() {
+fn a_creation_that_a_hook_ends_runs_poststop_hooks() {
     let bundle = bundle!("echo ran");
     let log = bundle.path("log");
     bundle.hook("poststop", &format!("jq -r .status >>{}", log.display()));

@@ -1,10 +1,10 @@
-//! `run` takes runc's forms, and is told apart from the launch of an image.
+//! `run` accepts the forms of runc, and distinguishes bundles from images.
 
 use super::{Bundle, skip, soon};
 use std::process::{Command, Output};
 
 impl Bundle {
-    /// A command that is given in the bundle's directory.
+    /// Returns a command that runs in the bundle's directory.
     fn here(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(arguments);
         command.current_dir(self.dir());
@@ -17,7 +17,7 @@ fn text(output: &Output) -> String {
 }
 
 #[test]
-fn run_is_a_bundles_by_its_directory_or_by_its_name_wherever_options_stand() {
+fn run_launches_a_bundle_by_directory_or_option_in_any_position() {
     let bundle = bundle!("echo ran");
     let (dir, pid) = (bundle.dir().to_owned(), bundle.path("pid"));
     let pid = pid.to_str().unwrap();
@@ -44,7 +44,7 @@ fn run_is_a_bundles_by_its_directory_or_by_its_name_wherever_options_stand() {
         assert!(output.status.success(), "{form:?}");
     }
     assert!(std::fs::read_to_string(pid).unwrap().parse::<i32>().is_ok());
-    // The value of an option is no command.
+    // The value of an option is not a command.
     let output = bundle
         .here(&["--log", "run", "state", "none"])
         .output()
@@ -53,7 +53,7 @@ fn run_is_a_bundles_by_its_directory_or_by_its_name_wherever_options_stand() {
 }
 
 #[test]
-fn run_is_an_images_where_what_follows_is_no_bare_id() {
+fn run_launches_an_image_if_the_argument_is_not_a_bare_id() {
     let bundle = bundle!("echo ran");
     let digest = format!("sha256:{}", "ab".repeat(32));
     for (arguments, why) in [
@@ -72,14 +72,14 @@ fn run_is_an_images_where_what_follows_is_no_bare_id() {
 }
 
 #[test]
-fn a_container_that_is_kept_is_known_until_it_is_deleted() {
+fn a_kept_container_exists_until_it_is_deleted() {
     let bundle = bundle!("exit 3");
     let output = bundle.here(&["run", "--keep", "one"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert_eq!(bundle.status("one"), "stopped");
     bundle.succeeds(&["delete", "one"]);
     assert_eq!(bundle.succeeds(&["list", "--quiet"]), "");
-    // One that never was is not kept.
+    // A container that was never created is not kept.
     std::fs::remove_file(bundle.path("rootfs/bin/sh")).unwrap();
     let output = bundle.here(&["run", "--keep", "two"]).output().unwrap();
     assert_eq!(output.status.code(), Some(127), "{output:?}");
@@ -87,7 +87,7 @@ fn a_container_that_is_kept_is_known_until_it_is_deleted() {
 }
 
 #[test]
-fn run_detached_returns_when_the_program_was_executed() {
+fn run_detached_returns_after_the_program_was_executed() {
     let bundle = bundle!("exec busybox sleep 100");
     let (_output, end) = std::io::pipe().unwrap();
     let mut command = bundle.here(&["run", "--detach", "one"]);

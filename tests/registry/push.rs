@@ -87,7 +87,7 @@ fn what_cannot_be_pushed_is_refused() {
     imrun(&host, &["push", served.digest(), &name], &[]).refused("is not in the store");
     pull(&host, &served.tag()).exits(0);
     let pinned = registry.name(&format!("app@{}", served.digest()));
-    imrun(&host, &["push", served.digest(), &pinned], &[]).refused("not to a digest");
+    imrun(&host, &["push", served.digest(), &pinned], &[]).refused("not a digest");
     let path = host.blob(&served.layer(0));
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[1000] ^= 1;

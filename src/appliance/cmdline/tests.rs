@@ -4,7 +4,7 @@ use proptest::prelude::*;
 const A: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const B: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
-/// The least that there must be, and more.
+/// Parses the required parameters and `more`.
 fn line(more: &str) -> String {
     format!("console=ttyS0 imrun.image={A} imrun.sink=stdio: {more}\n")
 }
@@ -18,7 +18,7 @@ fn refused(more: &str) -> Error {
 }
 
 #[test]
-fn what_is_not_said_has_its_default() {
+fn missing_parameters_have_defaults() {
     let settings = parsed("");
     assert_eq!(settings.image.to_string(), A);
     assert_eq!((settings.fallback, settings.address), (None, None));
@@ -29,7 +29,7 @@ fn what_is_not_said_has_its_default() {
 }
 
 #[test]
-fn every_word_finds_its_place() {
+fn every_parameter_is_read() {
     let settings = parsed(&format!(
         "imrun.store=LABEL=data imrun.fallback={B} imrun.fallback-within=2m imrun.env.LEVEL=a=b \
          imrun.env.EMPTY= imrun.net=none imrun.memory=64M ip=10.0.0.2 quiet imrun.on-exit=reboot"
@@ -49,7 +49,7 @@ fn every_word_finds_its_place() {
 }
 
 #[test]
-fn quotes_are_the_kernels() {
+fn quotes_work_as_in_the_kernel() {
     let settings =
         parsed(r#"imrun.env.A="two words" "imrun.env.B=x y" imrun.env.C=a"b c"d -- serve "a b""#);
     let expected = ["--env=A=two words", "--env=B=x y", "--env=C=a\"b c\"d"];
@@ -58,13 +58,13 @@ fn quotes_are_the_kernels() {
 }
 
 #[test]
-fn words_behind_two_dashes_are_the_apps() {
+fn words_after_two_dashes_are_arguments_of_the_app() {
     let settings = parsed("-- imrun.bogus=1 -- --port 80");
     assert_eq!(settings.arguments, ["imrun.bogus=1", "--", "--port", "80"]);
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused_by_its_name() {
+fn invalid_parameters_are_refused_by_name() {
     for (more, what, why) in [
         ("imrun.bogus=1", "imrun.bogus", "not a parameter"),
         ("imrun.env=A=1", "imrun.env", "not a parameter"),
@@ -106,7 +106,7 @@ fn the_value_of_a_variable_is_in_no_error() {
 }
 
 #[test]
-fn the_end_is_understood_among_words_that_are_not() {
+fn on_exit_is_read_despite_invalid_parameters() {
     for (line, end) in [
         ("", OnExit::PowerOff),
         ("imrun.on-exit=reboot imrun.bogus", OnExit::Reboot),
@@ -128,7 +128,7 @@ fn a_module_gets_its_parameters_with_dashes_as_underscores() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_orders_or_an_error_of_one_line(line: Vec<u8>) {
+    fn any_bytes_are_settings_or_an_error_of_one_line(line: Vec<u8>) {
         on_exit(&line);
         module_parameters(&line, "loop");
         if let Err(error) = parse(&line) {
@@ -137,7 +137,7 @@ proptest! {
     }
 
     #[test]
-    fn words_near_imruns_own_never_panic(words in proptest::collection::vec(r#"(imrun\.(env\.[A-Z"]{0,3}|store|on-exit|image|fallback)|ip|--)[="]{0,2}[a-z0-9:." =]{0,20}"#, 0..8)) {
+    fn words_similar_to_parameters_never_panic(words in proptest::collection::vec(r#"(imrun\.(env\.[A-Z"]{0,3}|store|on-exit|image|fallback)|ip|--)[="]{0,2}[a-z0-9:." =]{0,20}"#, 0..8)) {
         let line = words.join(" ");
         on_exit(line.as_bytes());
         if let Ok(settings) = parse(line.as_bytes()) {
@@ -146,7 +146,7 @@ proptest! {
     }
 
     #[test]
-    fn a_value_without_quotes_comes_through_as_it_is(value in r#"[!#-~]{1,200}"#) {
+    fn a_value_without_quotes_is_unchanged(value in r#"[!#-~]{1,200}"#) {
         let settings = parsed(&format!("imrun.env.V={value}"));
         let expected = OsString::from(format!("--env=V={value}"));
         prop_assert_eq!(settings.options.last(), Some(&expected));

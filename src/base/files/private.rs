@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_imruns_is_closed_with_what_is_in_it_as_deep_as_it_is_imruns() {
+    fn a_directory_of_imrun_is_closed_with_its_content_down_to_the_given_depth() {
         let (_dir, top) = open_to_all();
         close_to_others(&top, depth).unwrap();
         for (path, expected) in [
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_keep_things_in_stays_open_but_for_imruns_part() {
+    fn a_shared_directory_stays_open_except_imruns_entries() {
         let (_dir, top) = open_to_all();
         fs::write(top.join("passwd"), "").unwrap();
         set(&top.join("passwd"), 0o644);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_directory_and_one_that_is_not_there_are_left_alone() {
+    fn closed_and_missing_directories_are_left_alone() {
         let (dir, top) = open_to_all();
         set(&top, 0o700);
         close_to_others(&top, depth).unwrap();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn no_symbolic_link_leads_to_what_is_closed() {
+    fn symbolic_links_are_not_followed_when_closing() {
         let (dir, top) = open_to_all();
         let other = dir.path().join("other");
         fs::create_dir(&other).unwrap();
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_made_down_to_the_last_for_their_owner_alone() {
+    fn all_missing_directories_are_made_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/c");
         make_directory(&path).unwrap();
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_file_is_made_once_and_appended_to() {
+    fn a_private_file_is_created_once_and_appended_to() {
         use std::io::Write;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");

@@ -81,7 +81,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn what_gives_more_than_the_limit_is_refused_by_name_and_never_held_in_memory() {
+    fn a_file_above_the_limit_is_refused_by_name_without_reading_it_all() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, "12345678").unwrap();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_regular_file_is_read_without_waiting_for_anybody() {
+    fn read_regular_never_blocks() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         nix::unistd::mkfifo(&path("fifo"), Mode::S_IRWXU).unwrap();
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_none_and_one_that_cannot_be_read_is_an_error() {
+    fn a_missing_file_is_none_and_an_unreadable_one_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         assert_eq!(read_if_there(&path, 8).unwrap(), None);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_quietly_leaves_the_access_time_alone() {
+    fn reading_quietly_keeps_the_access_time() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "bytes").unwrap();
         // Older than the last change: a read would update it even under relatime.

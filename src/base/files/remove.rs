@@ -70,7 +70,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn a_directory_goes_with_all_that_is_in_it_and_links_lead_nowhere() {
+    fn a_directory_is_removed_with_its_content_and_links_are_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         let (top, other) = (dir.path().join("top"), dir.path().join("other"));
         fs::create_dir_all(top.join("a/b")).unwrap();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_removed_of_what_is_mounted() {
+    fn mounted_content_is_never_removed() {
         let dir = tempfile::tempdir().unwrap();
         let (top, other) = (dir.path().join("top"), dir.path().join("other"));
         for path in [&top, &top.join("below"), &other] {

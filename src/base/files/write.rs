@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_whole_and_its_mode_is_the_one_that_was_asked_for() {
+    fn a_file_is_replaced_atomically_with_the_requested_mode() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
         for (text, wanted) in [("17", 0o644), ("1", 0o600)] {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_appended_comes_behind_what_is_there_and_the_file_is_private() {
+    fn appended_bytes_follow_existing_ones_and_a_new_file_is_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         for line in ["one\n", "two\n"] {

@@ -28,13 +28,13 @@ fn a_duplicate_key_is_refused_by_name_at_any_depth_and_however_it_is_escaped() {
 }
 
 #[test]
-fn keys_that_differ_in_case_are_other_keys() {
+fn keys_are_case_sensitive() {
     let value = parse("doc", br#"{"size":1,"Size":2}"#).unwrap();
     assert_eq!(value, json!({"size": 1, "Size": 2}));
 }
 
 #[test]
-fn what_is_not_exactly_one_json_value_is_refused() {
+fn anything_but_one_json_value_is_refused() {
     for text in [
         "",
         " ",
@@ -65,7 +65,7 @@ fn what_is_not_exactly_one_json_value_is_refused() {
 }
 
 #[test]
-fn invalid_utf_8_is_refused_with_its_place() {
+fn invalid_utf_8_is_refused_with_its_position() {
     let error = parse("doc", b"{\"a\":\"\xff\"}").unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -74,7 +74,7 @@ fn invalid_utf_8_is_refused_with_its_place() {
 }
 
 #[test]
-fn depth_is_limited_and_the_limit_itself_is_taken() {
+fn depth_is_limited_and_the_limit_itself_is_accepted() {
     let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
     assert!(parse("doc", nested(MAX_DEPTH).as_bytes()).is_ok());
     for depth in [MAX_DEPTH + 1, 100_000] {
@@ -91,7 +91,7 @@ fn the_canonical_form_is_sorted_by_utf_16_and_has_no_white_space() {
 }
 
 #[test]
-fn a_node_names_the_place_of_what_is_wrong() {
+fn errors_of_a_node_contain_its_path() {
     let value = json!({"layers": [{"size": 1}, {"size": "2"}], "nothing": null});
     let root = Node::root("doc", &value);
     let layers = root.need("layers").unwrap().list().unwrap();
@@ -126,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_taken_comes_back_from_its_canonical_form(text in "[\\[\\]{}:,\"a-c0-9 ]{0,40}") {
+    fn accepted_documents_survive_their_canonical_form(text in "[\\[\\]{}:,\"a-c0-9 ]{0,40}") {
         if let Some(value) = parse("doc", text.as_bytes()).ok().filter(is_whole) {
             let canonical_text = canonical(&value);
             prop_assert_eq!(parse("doc", canonical_text.as_bytes()).unwrap(), value);

@@ -49,7 +49,7 @@ mod tests {
     use std::os::unix::fs::OpenOptionsExt;
 
     #[test]
-    fn a_writer_keeps_a_lease_away_or_breaks_it() {
+    fn a_writer_prevents_or_breaks_a_lease() {
         ignore_signal().unwrap();
         let named = tempfile::NamedTempFile::new().unwrap();
         let file = File::open(named.path()).unwrap();

@@ -54,7 +54,7 @@ fn map_exactly(ranges: &[(usize, usize)]) -> Option<OwnedFd> {
     const REGISTER_WP: u64 = 1 << 1;
     const UFFDIO_API: libc::c_ulong = 0xc018_aa3f; // _IOWR(0xAA, 0x3F, 24 bytes)
     const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00; // _IOWR(0xAA, 0x00, 32 bytes)
-    // SAFETY: the call takes flags alone.
+    // SAFETY: the call takes flags only.
     let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | USER_MODE_ONLY) };
     let fd = libc::c_int::try_from(fd).ok().filter(|fd| *fd >= 0)?;
     // SAFETY: the kernel has just made this descriptor for the caller.
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_constants_and_code_are_given_back_and_never_relocated_data() {
+    fn only_constants_and_code_are_released_and_never_relocated_data() {
         let maps = "\
 1000-2000 rw-p 00000000 00:00 0                          [heap]
 7000-8000 r--p 00000000 fe:00 1                          /bin/imrun

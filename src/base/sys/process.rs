@@ -80,7 +80,7 @@ pub fn enter_before_exec(
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
         Ok(())
     };
-    // SAFETY: the closure makes system calls alone, and neither allocates nor locks.
+    // SAFETY: the closure only makes system calls, and neither allocates nor locks.
     unsafe { command.pre_exec(enter) };
     Ok(())
 }
@@ -175,7 +175,7 @@ impl Pointers {
 /// Sets the supplementary groups, if given, then all group ids, then all user ids, of this thread only.
 pub fn set_ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<()> {
     if let Some(groups) = groups {
-        // SAFETY: the pointer is valid for as many ids as the length says.
+        // SAFETY: the pointer is valid for the given number of ids.
         check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
     }
     // SAFETY: plain integers.
@@ -208,7 +208,7 @@ pub fn set_effective_user(uid: u32) -> Result<()> {
 
 /// Sets the NIS domain name of this UTS namespace.
 pub fn set_domain_name(name: &CStr) -> Result<()> {
-    // SAFETY: the pointer is valid for as many bytes as the length says.
+    // SAFETY: the pointer is valid for the given number of bytes.
     check(unsafe { libc::setdomainname(name.as_ptr(), name.count_bytes()) }.into()).map(drop)
 }
 

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_the_peer_has_no_room_for_are_not() {
+    fn bytes_that_the_peer_has_no_room_for_are_not_acknowledged() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (_reader, _) = listener.accept().unwrap();
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_that_is_no_socket_is_an_error() {
+    fn a_descriptor_other_than_a_socket_is_an_error() {
         let file = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(unacknowledged(&file), Err(Errno::ENOTTY));
     }

@@ -32,7 +32,7 @@ fn client(directory: &TempDir) -> Settings {
     }
 }
 
-/// A server that shows the certificate of that name; it asks for one too where `mutual`.
+/// Returns a server with the certificate of a name. With `mutual` it requests a client certificate.
 fn server(directory: &TempDir, name: &str, mutual: bool) -> ServerConnection {
     let file = |ending| directory.path().join(format!("{name}.{ending}"));
     let builder = ServerConfig::builder_with_provider(provider());
@@ -52,7 +52,7 @@ fn server(directory: &TempDir, name: &str, mutual: bool) -> ServerConnection {
     ServerConnection::new(Arc::new(config.unwrap())).unwrap()
 }
 
-/// Shakes hands in memory.
+/// Performs a handshake in memory.
 fn handshake(settings: &Settings, mut server: ServerConnection) -> Result<(), String> {
     let name = ServerName::try_from("localhost").unwrap();
     let mut client = ClientConnection::new(settings.rustls().unwrap(), name).unwrap();
@@ -79,7 +79,7 @@ fn handshake(settings: &Settings, mut server: ServerConnection) -> Result<(), St
 }
 
 #[test]
-fn only_a_server_of_that_name_and_of_our_authority_is_trusted() {
+fn only_a_server_with_the_right_name_and_authority_is_trusted() {
     let directory = directory();
     let attempt = |name| handshake(&settings(&directory), server(&directory, name, false));
     attempt("server").unwrap();
@@ -93,7 +93,7 @@ fn only_a_server_of_that_name_and_of_our_authority_is_trusted() {
 }
 
 #[test]
-fn a_server_that_asks_for_a_certificate_gets_the_clients() {
+fn a_server_that_requests_a_certificate_gets_the_clients() {
     let directory = directory();
     let attempt = |settings| handshake(&settings, server(&directory, "server", true));
     attempt(client(&directory)).unwrap();
@@ -118,7 +118,7 @@ fn ureq_gets_the_same_roots_and_client() {
 }
 
 #[test]
-fn a_file_that_is_not_there_or_holds_nothing_of_use_is_named() {
+fn a_missing_or_unusable_file_is_named() {
     let directory = directory();
     let ca = |name: &str| Settings {
         ca: Some(directory.path().join(name)),

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_read_with_its_body_and_the_connection_goes_on() {
+    fn a_request_is_read_with_its_body_and_the_connection_stays_open() {
         let text =
             "POST /_bulk HTTP/1.1\r\nContent-Length: 2\r\nAuthorization: Basic eA==\r\n\r\nhiPOST";
         let mut bytes = text.as_bytes();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_http_is_refused() {
+    fn anything_but_http_is_refused() {
         for text in [
             "\r\n",
             "POST /_bulk\r\n\r\n",
@@ -255,14 +255,14 @@ mod tests {
     }
 
     #[test]
-    fn documents_are_taken_with_their_actions() {
+    fn documents_are_parsed_with_their_actions() {
         let documents = post("{\"create\":{\"_id\":\"1\"}}\n{\"@timestamp\":\"t\"}\n").unwrap();
         assert_eq!(documents[0].id.as_deref(), Some("1"));
         assert_eq!(documents[0].index, None);
     }
 
     #[test]
-    fn a_bulk_request_that_is_not_exact_is_refused() {
+    fn an_inexact_bulk_request_is_refused() {
         for body in [
             "",
             "\n",

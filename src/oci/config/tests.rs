@@ -2,7 +2,7 @@ use super::*;
 use crate::base::error::Reason;
 use proptest::prelude::*;
 
-/// A bundle's config.json as containerd writes it, as far as it matters.
+/// Returns the relevant parts of a config.json from containerd.
 fn config() -> Value {
     json!({
         "ociVersion": "1.0.2-dev",
@@ -45,7 +45,7 @@ fn read(document: &Value) -> Result<Config> {
     Config::parse(document.to_string().as_bytes(), &context)
 }
 
-/// The document with one member replaced, by its JSON pointer's parent and its key.
+/// Returns the document with one member replaced; `parent` is a JSON pointer.
 fn with(parent: &str, key: &str, value: Value) -> Value {
     let mut document = config();
     document.pointer_mut(parent).unwrap()[key] = value;
@@ -101,7 +101,7 @@ fn a_bundle_is_read_and_what_it_cannot_have_is_listed() {
 }
 
 #[test]
-fn capabilities_are_a_bound_of_which_no_container_has_all() {
+fn capabilities_are_an_upper_limit_without_those_no_container_may_have() {
     let names = read(&config()).unwrap().capabilities.names();
     assert_eq!(names, ["CAP_CHOWN", "CAP_NET_RAW"]);
     let none = read(&with("/process", "capabilities", Value::Null)).unwrap();
@@ -109,7 +109,7 @@ fn capabilities_are_a_bound_of_which_no_container_has_all() {
 }
 
 #[test]
-fn a_verified_image_is_named_by_an_annotation() {
+fn an_annotation_selects_a_verified_image() {
     let digest = format!("sha256:{}", "ab".repeat(32));
     let document = with(
         "",
@@ -128,7 +128,7 @@ fn a_verified_image_is_named_by_an_annotation() {
 }
 
 #[test]
-fn what_is_writable_becomes_read_only_or_absent() {
+fn writable_mounts_become_read_only_or_are_omitted() {
     let writable = read(&with("/root", "readonly", json!(false))).unwrap();
     assert_eq!(changed(&writable), ["/", "/dev/shm"]);
     let mounts = json!([
@@ -146,7 +146,7 @@ fn what_is_writable_becomes_read_only_or_absent() {
 }
 
 #[test]
-fn a_bind_that_would_be_configuration_is_refused_by_its_name() {
+fn a_bind_mount_of_configuration_is_refused_by_name() {
     for (place, source, options) in [
         ("/etc/app.conf", "app.conf", json!(["bind"])),
         ("/data", "data", json!(["rbind", "ro"])),
@@ -164,7 +164,7 @@ fn a_bind_that_would_be_configuration_is_refused_by_its_name() {
 }
 
 #[test]
-fn what_no_container_has_is_refused_by_its_name() {
+fn settings_that_no_container_can_have_are_refused_by_name() {
     for (parent, key, value, name) in [
         ("/process", "terminal", json!(true), "process.terminal"),
         (
@@ -241,7 +241,7 @@ fn what_no_container_has_is_refused_by_its_name() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_settings_are_refused() {
     for (parent, key, value) in [
         ("", "ociVersion", json!("2.0.0")),
         ("/process", "args", json!([])),
@@ -288,7 +288,7 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn limits_are_read_in_the_words_of_version_2() {
+fn limits_are_translated_to_cgroup_version_2() {
     let resources = json!({
         "memory": { "limit": 67_108_864, "swap": -1, "reservation": 1 << 20 },
         "cpu": { "quota": 50_000, "period": 200_000, "burst": 20_000, "shares": 2, "cpus": "0-1", "mems": "" },
@@ -315,7 +315,7 @@ fn limits_are_read_in_the_words_of_version_2() {
         ("memory.high", "1048576"),
     ];
     assert_eq!(settings, expected);
-    // The controllers of `read` have no hugetlb.
+    // The controllers in `read` do not include hugetlb.
     let change = json!({
         "syscall": "request", "path": "linux.resources.hugepageLimits", "asked": "0", "became": "none"
     });
@@ -323,7 +323,7 @@ fn limits_are_read_in_the_words_of_version_2() {
 }
 
 #[test]
-fn limits_that_make_no_sense_are_refused() {
+fn invalid_limits_are_refused() {
     for resources in [
         json!({ "cpu": { "cpus": "0\n1" } }),
         json!({ "cpu": { "realtimeRuntime": 1 } }),
@@ -357,7 +357,7 @@ fn a_duplicate_key_is_refused() {
 }
 
 #[test]
-fn a_slice_is_within_those_that_its_name_starts_with() {
+fn a_slice_is_inside_the_slices_of_its_prefixes() {
     let document = with("/linux", "cgroupsPath", json!("a-b.slice:cri:one"));
     let context = ParseContext {
         directory: Path::new("/"),
@@ -373,7 +373,7 @@ fn a_slice_is_within_those_that_its_name_starts_with() {
 }
 
 #[test]
-fn the_caller_s_image_is_the_one_that_counts() {
+fn the_callers_image_overrides_the_bundle() {
     let image = Digest::sha256(b"the caller's");
     let read = |document: &Value| {
         let context = ParseContext {
@@ -398,7 +398,7 @@ fn the_caller_s_image_is_the_one_that_counts() {
 }
 
 #[test]
-fn a_filter_asks_somebody_else_only_where_imruns_own_asks_nothing() {
+fn a_filter_may_notify_an_agent_only_if_imruns_own_has_no_listener() {
     let asking = |names: &[&str], path: Option<&str>| {
         let document = with(
             "/linux",
@@ -422,7 +422,7 @@ fn a_filter_asks_somebody_else_only_where_imruns_own_asks_nothing() {
     let config = asking(&["mkdir"], Some("/run/agent")).unwrap();
     assert!(config.bundle.filter.unwrap().asks);
     assert_eq!(config.agent.unwrap().socket, Path::new("/run/agent"));
-    // Nothing of what it names exists here: nobody is asked.
+    // The call does not exist on this architecture, so the filter needs no agent.
     let config = asking(&["of_another_machine"], Some("/run/agent")).unwrap();
     assert!(!config.bundle.filter.unwrap().asks && config.agent.is_none());
     for (names, path) in [
@@ -435,7 +435,7 @@ fn a_filter_asks_somebody_else_only_where_imruns_own_asks_nothing() {
 }
 
 #[test]
-fn settings_of_the_network_go_where_the_network_is_and_never_to_the_hosts_own() {
+fn network_sysctls_are_set_in_the_containers_network_and_never_in_the_hosts() {
     let read = |network: Value| {
         let mut document = with("/linux", "sysctl", json!({ "net.ipv4.ip_forward": "1" }));
         let namespaces = document.pointer_mut("/linux/namespaces").unwrap();
@@ -463,7 +463,7 @@ fn settings_of_the_network_go_where_the_network_is_and_never_to_the_hosts_own() 
 }
 
 #[test]
-fn a_cgroup_of_a_slice_means_a_scope_whoever_names_it() {
+fn a_cgroups_path_of_a_slice_selects_a_scope_with_or_without_the_option() {
     let of = |path: &str| {
         let config = read(&with("/linux", "cgroupsPath", json!(path))).unwrap();
         (config.bundle.cgroup.unwrap(), config.scope)
@@ -483,7 +483,7 @@ fn a_cgroup_of_a_slice_means_a_scope_whoever_names_it() {
     }
 }
 
-/// A document with all that engines ask for.
+/// Returns a document with all settings that engines use.
 fn whole() -> Value {
     let mut document = config();
     document["hooks"] = json!({ "prestart": [{ "path": "/hook", "args": ["hook"], "env": ["A=b"], "timeout": 3 }] });
@@ -528,14 +528,14 @@ fn read_whole(document: &Value, systemd: bool) -> Result<Config> {
 }
 
 #[test]
-fn a_document_with_all_that_engines_ask_for_is_taken() {
+fn a_document_with_all_settings_of_engines_is_accepted() {
     let mut document = whole();
     read_whole(&document, false).unwrap();
     document["linux"]["cgroupsPath"] = json!("one.slice:two:three");
     read_whole(&document, true).unwrap();
 }
 
-/// The JSON pointers of all parts of a document.
+/// Returns the JSON pointers of all parts of a document.
 fn pointers(value: &Value, path: &str, found: &mut Vec<String>) {
     found.push(path.to_owned());
     match value {
@@ -577,7 +577,7 @@ fn strange() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn whatever_a_document_has_in_its_places_is_taken_whole_or_refused(
+    fn arbitrary_values_are_accepted_or_refused(
         changes in prop::collection::vec((any::<prop::sample::Index>(), strange()), 1..4),
         systemd: bool,
     ) {
@@ -601,7 +601,7 @@ proptest! {
 }
 
 #[test]
-fn what_an_ordinary_process_may_have_of_processors_and_disks_is_taken() {
+fn scheduling_that_needs_no_privileges_is_accepted() {
     let scheduler = |value: Value| read(&with("/process", "scheduler", value));
     let taken = |value: Value| {
         let found = scheduler(value).unwrap().bundle.process.scheduler.unwrap();
@@ -644,7 +644,7 @@ fn what_an_ordinary_process_may_have_of_processors_and_disks_is_taken() {
 }
 
 #[test]
-fn names_of_the_uts_namespace_are_sysctls_too() {
+fn names_of_the_uts_namespace_can_be_sysctls() {
     let named = |sysctl: Value, hostname: Value| {
         let mut document = with("/linux", "sysctl", sysctl);
         document["hostname"] = hostname;
@@ -660,7 +660,7 @@ fn names_of_the_uts_namespace_are_sysctls_too() {
 }
 
 #[test]
-fn an_execution_domain_is_linux_of_either_width() {
+fn an_execution_domain_is_linux_or_linux32() {
     let domain = |value: Value| {
         let config = read(&with("/linux", "personality", value)).unwrap();
         config.bundle.personality
@@ -671,7 +671,7 @@ fn an_execution_domain_is_linux_of_either_width() {
 }
 
 #[test]
-fn a_hook_that_fails_after_the_start_ends_the_container_from_version_1_3_on() {
+fn a_failed_poststart_hook_ends_the_container_from_version_1_3_on() {
     let strict = |version: &str| {
         let mut document = with("", "hooks", json!({ "poststart": [{ "path": "/hook" }] }));
         document["ociVersion"] = json!(version);
@@ -682,7 +682,7 @@ fn a_hook_that_fails_after_the_start_ends_the_container_from_version_1_3_on() {
 }
 
 #[test]
-fn errors_name_the_element_that_is_wrong() {
+fn errors_name_the_invalid_element() {
     let limit = json!([{ "type": "RLIMIT_NOFILE", "soft": 2, "hard": 1 }]);
     let error = refusal("/process", "rlimits", limit);
     assert_eq!(error.what, "config.json `process.rlimits RLIMIT_NOFILE`");

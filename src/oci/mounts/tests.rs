@@ -2,8 +2,8 @@ use super::*;
 use crate::base::json;
 use serde_json::{Value, json};
 
-/// What becomes of one mount: a file of names and its source, what is told to be absent, both of them nothing for
-/// what every container has, or the error.
+/// Returns the handling of one mount as text: a name file with its source, an omitted mount, nothing for a provided
+/// one, or the error.
 fn handling(mount: &Value) -> std::result::Result<String, String> {
     let context = ParseContext {
         directory: Path::new("/bundle"),
@@ -37,7 +37,7 @@ fn of_kind(kind: &str, place: &str) -> std::result::Result<String, String> {
 }
 
 #[test]
-fn each_file_system_of_the_containers_own_is_taken_at_its_own_place_alone() {
+fn provided_file_systems_are_accepted_at_their_own_mount_points_only() {
     let own = [
         ("proc", "/proc"),
         ("sysfs", "/sys"),
@@ -53,7 +53,7 @@ fn each_file_system_of_the_containers_own_is_taken_at_its_own_place_alone() {
             let absent = taken.as_ref().is_ok_and(|taken| !taken.is_empty());
             match kind {
                 _ if is_own => {}
-                // One in memory is left out wherever it is.
+                // File systems in memory are omitted at any mount point.
                 "tmpfs" => assert!(absent, "{other}: {taken:?}"),
                 _ => assert!(taken.is_err(), "{kind} at {other}: {taken:?}"),
             }
@@ -62,7 +62,7 @@ fn each_file_system_of_the_containers_own_is_taken_at_its_own_place_alone() {
 }
 
 #[test]
-fn what_could_be_written_is_left_out_by_its_kind_and_any_other_kind_is_refused() {
+fn writable_file_systems_are_omitted_and_unknown_types_are_refused() {
     for (kind, told) in [
         ("tmpfs", bundle::IN_MEMORY),
         ("ramfs", bundle::IN_MEMORY),
@@ -89,13 +89,13 @@ fn what_could_be_written_is_left_out_by_its_kind_and_any_other_kind_is_refused()
 }
 
 #[test]
-fn a_bind_is_one_by_its_kind_or_by_either_option() {
+fn a_mount_is_a_bind_by_its_type_or_by_an_option() {
     for bind in [
         json!({ "type": "bind" }),
         json!({ "options": ["bind"] }),
         json!({ "options": ["rbind"] }),
         json!({ "type": "none", "options": ["rbind", "ro"] }),
-        // What it is says the option, not the kind beside it.
+        // The option decides, not the type.
         json!({ "type": "proc", "options": ["bind"] }),
     ] {
         let mut mount = bind.clone();
@@ -113,7 +113,7 @@ fn a_bind_is_one_by_its_kind_or_by_either_option() {
 }
 
 #[test]
-fn a_bind_of_the_hosts_is_the_containers_own_only_at_the_very_same_place() {
+fn a_bind_of_a_provided_file_system_is_accepted_only_from_the_same_path() {
     let bind = |source: &str, place: &str, options: &[&str]| {
         handling(
             &json!({ "destination": place, "type": "bind", "source": source, "options": options }),
@@ -139,7 +139,7 @@ fn a_bind_of_the_hosts_is_the_containers_own_only_at_the_very_same_place() {
     }
     let memory = "no shared memory files";
     assert_eq!(bind("/x", "/dev/shm", &["ro"]).unwrap(), memory);
-    // A directory is left out where it could be written, and refused where it would be read.
+    // A writable directory is omitted, a read-only one is refused.
     assert_eq!(
         bind("data", "/data", &[]).unwrap(),
         format!("no {}", bundle::WRITABLE)
