@@ -3,6 +3,7 @@
 //! Source: Fluentd, Forward Protocol Specification v1: PackedForward mode, CompressedPackedForward
 //! with `?compression=gzip`; each message has a `chunk`, which the receiver sends back as `ack`.
 
+use super::backoff::Attempt;
 use super::event::{Batch, Body, Event, Origin};
 use super::http::{base64, gzip};
 use super::msgpack::{self, Parsed};
@@ -20,6 +21,7 @@ const ANSWER_MAX: usize = 64 * 1024;
 
 /// A receiver of the forward protocol.
 pub struct Forward {
+    attempt: Attempt,
     peer: Peer,
     tag: String,
     gzip: bool,
@@ -41,6 +43,7 @@ impl Forward {
     /// A sink for the events of one launch.
     pub fn new(url: &SinkUrl, peer: Peer, origin: &Origin) -> Forward {
         Forward {
+            attempt: Attempt::new(peer.timeout),
             peer,
             tag: url.tag.clone().unwrap_or_else(|| "imrun".into()),
             gzip: url.gzip,
@@ -81,9 +84,11 @@ impl Forward {
         msgpack::array(&mut head, 3);
         msgpack::text(&mut head, self.tag.as_bytes());
         msgpack::bin_head(&mut head, entries.len());
-        connection.write(&head)?;
-        connection.write(entries)?;
-        connection.write(&options(&name, batch.len(), self.gzip))?;
+        let options = options(&name, batch.len(), self.gzip);
+        for part in [&head[..], entries, &options] {
+            let written = connection.write(part);
+            written.map_err(|failure| connection.last_words(failure))?;
+        }
         let sent = Instant::now();
         self.flight.push_back(Chunk { name, sent });
         Ok(())
@@ -94,11 +99,12 @@ impl Forward {
         else {
             return Err(Failure::closed());
         };
-        let deadline = oldest.sent + self.peer.timeout;
+        let deadline = oldest.sent + self.attempt.timeout();
         let until = wait.map_or(deadline, |wait| deadline.min(Instant::now() + wait));
         loop {
             match acknowledged(&self.answers)? {
                 Parsed::Whole(name, length) if name == oldest.name => {
+                    self.attempt.answered(oldest.sent.elapsed());
                     self.answers.drain(..length);
                     self.flight.pop_front();
                     // What was sent behind it waits from here on.
@@ -116,7 +122,10 @@ impl Forward {
                 Incoming::Bytes(read) => self.answers.extend_from_slice(&chunk[..read]),
                 Incoming::Closed => return Err(Failure::closed()),
                 Incoming::Nothing if Instant::now() >= deadline => {
-                    return Err(Failure::again("no acknowledgement before the timeout"));
+                    let seconds = self.attempt.timeout().as_secs();
+                    self.attempt.missed();
+                    let why = format!("no acknowledgement within {seconds} s");
+                    return Err(Failure::again(why));
                 }
                 Incoming::Nothing => return Ok(None),
             }

@@ -41,15 +41,14 @@ pub fn sink(url: &SinkUrl, peer: Peer, origin: &Origin) -> Checked<Posted<Otlp>>
         true => String::new(),
         false => format!("?{}", url.parameters.join("&")),
     };
-    let authorization = url.authorization()?;
     let request = Request {
         target: format!("{path}{query}"),
         content_type: "application/x-protobuf",
-        authorization: authorization.as_deref(),
+        authorization: url.authorization()?,
         gzip: url.gzip,
     };
     let otlp = Otlp::new(origin, url.parse);
-    Ok(Posted::new(Endpoint::new(peer, &request), otlp))
+    Ok(Posted::new(Endpoint::new(peer, request), otlp))
 }
 
 impl Otlp {

@@ -147,6 +147,17 @@ impl Shipper {
         stalls.max().flatten()
     }
 
+    /// Names on standard error each sink that makes no progress, once for each stall.
+    pub fn tell_of_stalls(&self) {
+        self.channels.iter().for_each(Channel::tell_of_stall);
+    }
+
+    /// The last answers of sinks that refuse or stall.
+    pub fn last_failures(&self) -> impl Iterator<Item = String> {
+        let failures = self.channels.iter();
+        failures.filter_map(|one| one.buffer.last_failure().map(|failure| failure.why))
+    }
+
     /// The numbers so far, of the sink that has acknowledged the fewest.
     pub fn counters(&self) -> Counters {
         let each = self.channels.iter().map(|one| one.buffer.counters());
@@ -154,10 +165,12 @@ impl Shipper {
             .unwrap_or_default()
     }
 
-    /// Each sink with its numbers.
-    pub fn each(&self) -> impl Iterator<Item = (&SinkUrl, Counters)> {
-        let channels = self.channels.iter();
-        channels.map(|one| (&one.url, one.buffer.counters()))
+    /// Each sink with its numbers, and its last answer if it refuses or stalls.
+    pub fn each(&self) -> impl Iterator<Item = (&SinkUrl, Counters, Option<String>)> {
+        self.channels.iter().map(|one| {
+            let failure = one.buffer.last_failure().map(|failure| failure.why);
+            (&one.url, one.buffer.counters(), failure)
+        })
     }
 
     /// A sink's words about the last event that it refused for good.

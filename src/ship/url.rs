@@ -1,5 +1,6 @@
 //! The text of `--sink` and `IMRUN_SINK`.
 
+use super::authorization::Authorization;
 use super::document::Documents;
 use super::event::Origin;
 use super::http::basic;
@@ -9,7 +10,6 @@ use super::stream::Streamed;
 use super::syslog::{self, Syslog};
 use super::{es, forward, otlp, stdio};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::tls;
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -19,9 +19,6 @@ use std::time::Duration;
 
 const KNOWN: &str = "es+http, es+https, otlp+http, otlp+https, syslog+tcp, syslog+tls, syslog+udp, \
      forward+tcp, forward+tls, json+tcp, json+tls (SCHEME://HOST:PORT), stdio:";
-
-/// Bytes of a file with a header's value.
-const MAX_AUTHORIZATION: u64 = 64 << 10;
 
 /// How a sink is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,22 +167,13 @@ impl SinkUrl {
     }
 
     /// The header's value, if there is one.
-    pub(super) fn authorization(&self) -> Result<Option<String>> {
-        let Some(file) = &self.authorization else {
-            let key = self.api_key.as_ref().map(|key| format!("ApiKey {key}"));
-            return Ok(key.or_else(|| self.credentials.as_ref().map(basic)));
-        };
-        let bytes = files::read_regular(file, MAX_AUTHORIZATION)?;
-        let wrong = || {
-            let why = "is not one line of text, such as: ApiKey KEY";
-            Error::usage(format_args!("{file:?}"), why)
-        };
-        let text = String::from_utf8(bytes).map_err(|_| wrong())?;
-        let text = text.trim_end_matches(['\r', '\n']);
-        match !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-            true => Ok(Some(text.to_owned())),
-            false => Err(wrong()),
+    pub(super) fn authorization(&self) -> Result<Authorization> {
+        if let Some(file) = &self.authorization {
+            return Authorization::of_file(file);
         }
+        let key = self.api_key.as_ref().map(|key| format!("ApiKey {key}"));
+        let basic = || self.credentials.as_ref().map(basic);
+        Ok(Authorization::fixed(key.or_else(basic)))
     }
 }
 
