@@ -11,7 +11,7 @@ use super::net::{Connection, Incoming, Peer};
 use super::parse;
 use super::sink::{Delivery, Failure, Sink};
 use super::url::SinkUrl;
-use crate::time::nanoseconds;
+use crate::time::{nanoseconds, rfc3339};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -122,9 +122,9 @@ impl Forward {
                 Incoming::Bytes(read) => self.answers.extend_from_slice(&chunk[..read]),
                 Incoming::Closed => return Err(Failure::closed()),
                 Incoming::Nothing if Instant::now() >= deadline => {
-                    let seconds = self.attempt.timeout().as_secs();
+                    let time = self.attempt.timeout();
                     self.attempt.missed();
-                    let why = format!("no acknowledgement within {seconds} s");
+                    let why = format!("no acknowledgement within {time:?}");
                     return Err(Failure::again(why));
                 }
                 Incoming::Nothing => return Ok(None),
@@ -218,6 +218,9 @@ impl Records {
                 let object = parse::whole_line(self.parse, bytes, partial);
                 let members = object.as_ref().map_or(0, |object| object.members().count());
                 let members = u32::try_from(members).expect("a batch is small");
+                let time = object.as_ref().and_then(parse::Object::time);
+                let dataset = object.as_ref().and_then(parse::Object::dataset);
+                let members = members + u32::from(time.is_some());
                 msgpack::map(to, self.pairs + 5 + u32::from(partial) + members);
                 msgpack::text(to, b"message");
                 match object.as_ref().and_then(parse::Object::message) {
@@ -225,7 +228,10 @@ impl Records {
                     None => msgpack::text(to, bytes),
                 }
                 pair(to, "log.iostream", stream.as_str());
-                self.append_common(to, event.sequence, "output");
+                self.append_common(to, event.sequence, dataset.unwrap_or("imrun.output"));
+                if let Some(time) = time {
+                    pair(to, "@timestamp", &rfc3339(time));
+                }
                 pair(to, "imrun.launch_id", &self.launch);
                 if partial {
                     msgpack::text(to, b"imrun.partial");
@@ -245,7 +251,7 @@ impl Records {
         let count = u32::try_from(own.clone().count()).expect("a batch is small");
         msgpack::map(to, self.pairs + 3 + u32::from(launch) + count);
         pair(to, "message", &format!("imrun: {kind}"));
-        self.append_common(to, sequence, kind);
+        self.append_common(to, sequence, &format!("imrun.{kind}"));
         if launch {
             pair(to, "imrun.launch_id", &self.launch);
         }
@@ -255,14 +261,10 @@ impl Records {
         }
     }
 
-    fn append_common(&self, to: &mut Vec<u8>, sequence: u64, kind: &str) {
+    fn append_common(&self, to: &mut Vec<u8>, sequence: u64, dataset: &str) {
         msgpack::text(to, b"event.sequence");
         msgpack::unsigned(to, sequence);
-        msgpack::text(to, b"event.dataset");
-        match kind {
-            "output" => msgpack::text(to, b"imrun.output"),
-            kind => msgpack::text(to, format!("imrun.{kind}").as_bytes()),
-        }
+        pair(to, "event.dataset", dataset);
         to.extend_from_slice(&self.identity);
     }
 }

@@ -152,9 +152,9 @@ impl Endpoint {
                 }
                 Incoming::Closed => true,
                 Incoming::Nothing if Instant::now() >= deadline => {
-                    let seconds = self.attempt.timeout().as_secs();
+                    let time = self.attempt.timeout();
                     self.attempt.missed();
-                    return Err(Failure::again(format!("no answer within {seconds} s")));
+                    return Err(Failure::again(format!("no answer within {time:?}")));
                 }
                 Incoming::Nothing => return Ok(None),
             };

@@ -161,13 +161,17 @@ impl<E: Encoder> Streamed<E> {
                 self.is_known = true;
                 return Ok(Some(Delivery::default()));
             }
-            let has_room = self.flight.len() - self.resting < WINDOW;
-            let left = wait.map(|wait| wait.saturating_sub(began.elapsed()));
-            if left.is_some_and(|left| left.is_zero()) || due.is_some() && has_room {
+            let open = self.flight.len() - self.resting;
+            let is_over = match wait {
+                // Whoever asks can send more now.
+                None => due.is_some() && open < WINDOW,
+                Some(wait) => open == 0 || began.elapsed() >= wait,
+            };
+            if is_over {
                 return Ok(None);
             }
             let is_stalled = self.progress.1.elapsed() >= STALLED * self.peer.timeout;
-            if self.resting < self.flight.len() && is_stalled {
+            if open > 0 && is_stalled {
                 return Err(Failure::new(FailureKind::Again, "does not acknowledge"));
             }
             pause.sleep();

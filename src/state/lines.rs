@@ -39,10 +39,7 @@ impl Lines {
 
     /// Writes the counters of each sink, and its last answer if it refuses or stalls, over those that
     /// are there.
-    pub fn write(
-        &mut self,
-        sinks: impl Iterator<Item = (Counters, Option<String>)>,
-    ) -> Result<()> {
+    pub fn write(&mut self, sinks: impl Iterator<Item = (Counters, Option<String>)>) -> Result<()> {
         self.text.clear();
         for (lines, failure) in sinks {
             for number in numbers(&lines) {

@@ -10,10 +10,8 @@ pub fn rfc3339_nanoseconds(text: &str) -> Option<u64> {
     let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
     let seconds = seconds([year, month, day], numbers(clock, ':', [2, 2, 2])?)?;
     let seconds = seconds.checked_sub(offset(zone)?)?;
-    let nanoseconds = seconds.checked_mul(1_000_000_000)?;
-    u64::try_from(nanoseconds)
-        .ok()?
-        .checked_add(nanoseconds_of(fraction)?)
+    let nanoseconds = u64::try_from(seconds).ok()?.checked_mul(1_000_000_000)?;
+    nanoseconds.checked_add(nanoseconds_of(fraction)?)
 }
 
 /// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7), the form that
@@ -71,7 +69,9 @@ fn offset(zone: &str) -> Option<i64> {
 
 /// What follows a decimal point: one to nine digits.
 fn nanoseconds_of(fraction: &str) -> Option<u64> {
-    let digits = u32::try_from(fraction.len()).ok().filter(|digits| *digits <= 9)?;
+    let digits = u32::try_from(fraction.len())
+        .ok()
+        .filter(|digits| *digits <= 9)?;
     let value = u64::try_from(number(fraction, fraction.len())?).ok()?;
     Some(value * 10_u64.pow(9 - digits))
 }
@@ -101,8 +101,14 @@ mod tests {
     fn times_of_each_form_are_read() {
         for (text, expected) in [
             ("1970-01-01T00:00:00Z", Some(0)),
-            ("2026-11-21T22:55:24.123456789Z", Some(1_795_301_724_123_456_789)),
-            ("2026-11-21T23:55:24.5+01:00", Some(1_795_301_724_500_000_000)),
+            (
+                "2026-11-21T22:55:24.123456789Z",
+                Some(1_795_301_724_123_456_789),
+            ),
+            (
+                "2026-11-21T23:55:24.5+01:00",
+                Some(1_795_301_724_500_000_000),
+            ),
             ("2026-11-21T17:55:24-0500", Some(1_795_301_724_000_000_000)),
             ("2024-02-29T00:00:00Z", Some(1_709_164_800_000_000_000)),
             ("2026-02-29T00:00:00Z", None),
@@ -123,8 +129,15 @@ mod tests {
 
     #[test]
     fn dates_of_http_are_read() {
-        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
-        for text in ["", "Sun, 06 Nov 1994 08:49:37", "Sunday, 06-Nov-94 08:49:37 GMT"] {
+        assert_eq!(
+            http_date("Sun, 06 Nov 1994 08:49:37 GMT"),
+            Some(784_111_777)
+        );
+        for text in [
+            "",
+            "Sun, 06 Nov 1994 08:49:37",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+        ] {
             assert_eq!(http_date(text), None, "{text}");
         }
     }

@@ -275,12 +275,16 @@ mod tests {
     fn the_time_that_a_server_names_is_understood_in_both_forms() {
         for (value, expected) in [
             ("120", Some(RetryAfter::Seconds(120))),
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(RetryAfter::At(784_111_777))),
+            (
+                "Sun, 06 Nov 1994 08:49:37 GMT",
+                Some(RetryAfter::At(784_111_777)),
+            ),
             ("soon", None),
             ("-1", None),
             ("", None),
         ] {
-            let text = format!("HTTP/1.1 503 x\r\nRetry-After: {value}\r\ncontent-length: 0\r\n\r\n");
+            let text =
+                format!("HTTP/1.1 503 x\r\nRetry-After: {value}\r\ncontent-length: 0\r\n\r\n");
             assert_eq!(whole(&text).retry_after, expected, "{value}");
         }
     }
