@@ -448,7 +448,7 @@ impl Launch<'_> {
                 shipper.failure().is_none() && error.reason != Reason::Sink && error.exit < 128;
             let record = failure_record(announced, &error);
             if is_known || may_be {
-                shipper.push_record("exit", record.clone());
+                shipper.push_last_record("exit", record.clone());
                 shipper.drain(Instant::now() + FAREWELL);
             }
             if error.exit == EXIT_FAILED {
@@ -494,7 +494,7 @@ impl Launch<'_> {
                 .iter()
                 .for_each(|piece| log::warn!(target: HINT, "{piece}"));
         }
-        shipper.push_record("exit", record.clone());
+        shipper.push_last_record("exit", record.clone());
         let settled = shipper.drain(deadline.max(Instant::now() + Duration::from_millis(100)));
         if lost > 0 || settled.pending_records > 0 {
             log::warn!("{}", loss(&lines, &settled, shipper));

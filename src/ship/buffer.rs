@@ -141,6 +141,8 @@ struct State {
     /// Somebody waits until something is settled.
     watched: bool,
     draining: bool,
+    /// The last record was pushed.
+    parting: bool,
     closed: bool,
     /// The operator was told that the sink makes no progress.
     told: bool,
@@ -297,9 +299,16 @@ impl Buffer {
         }
     }
 
-    /// Whether events take up so much of the buffer that none should wait without need.
+    /// Whether no event should wait without need: they take up much of the buffer, or only the last
+    /// record is left.
     pub fn is_pressed(&self) -> bool {
-        self.lock().used > self.capacity / 4
+        let state = self.lock();
+        state.parting || state.used > self.capacity / 16
+    }
+
+    /// The next record is the last.
+    pub fn part(&self) {
+        self.lock().parting = true;
     }
 
     /// Enters the outcome of an attempt, and notifies whoever waits for it.

@@ -135,7 +135,6 @@ impl Work {
 
     /// Sends a batch or settles one. Returns whether to go on.
     fn step(&mut self) -> bool {
-        self.sink.press(self.buffer.is_pressed());
         if self.flight.len() < self.sink.window() {
             if let Some(batch) = self.next() {
                 let sent = self.sink.send(&batch);
@@ -149,6 +148,7 @@ impl Work {
                 return false;
             }
         }
+        self.sink.press(self.buffer.is_pressed());
         let wait = (self.flight.len() < self.sink.window()).then_some(SLICE);
         match self.sink.settle(&self.flight[0], wait) {
             Ok(None) => true,
@@ -161,10 +161,13 @@ impl Work {
     /// buffer is closed.
     fn next(&mut self) -> Option<Batch> {
         let again = self.waiting.pop_front();
-        again.or_else(|| match (self.flight.is_empty(), self.sink.rests_until()) {
-            (true, _) => self.buffer.take(),
-            (false, Some(until)) => self.buffer.take_until(until),
-            (false, None) => self.buffer.try_take(),
+        if again.is_some() || self.flight.is_empty() {
+            return again.or_else(|| self.buffer.take());
+        }
+        self.buffer.try_take().or_else(|| {
+            self.sink.press(self.buffer.is_pressed());
+            let until = self.sink.rests_until()?;
+            self.buffer.take_until(until)
         })
     }
 

@@ -86,6 +86,13 @@ impl Shipper {
         sequences.max().unwrap_or_default()
     }
 
+    /// Queues the last record of a launch, once the counters were read: a connection that is known need
+    /// not outlive it.
+    pub fn push_last_record(&self, kind: &'static str, fields: serde_json::Value) {
+        self.channels.iter().for_each(|one| one.buffer.part());
+        self.push_record(kind, fields);
+    }
+
     /// Tells sinks that show the bare bytes that no more of them come: who reads them sees the end.
     pub fn end_stream(&self, stream: Stream) {
         let bare = self.channels.iter().filter(|one| one.is_bare());

@@ -12,10 +12,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// How long a new connection must outlive the first batch that it carries.
-const NEW: Duration = Duration::from_millis(200);
+const NEW: Duration = Duration::from_millis(120);
 
 /// The same for each batch after that one.
-const KNOWN: Duration = Duration::from_millis(100);
+const KNOWN: Duration = Duration::from_millis(50);
 
 /// The same while the peer has asked for a certificate and said nothing since: the checks of some take
 /// a while, and others never say anything.
