@@ -62,7 +62,10 @@ impl Client {
     /// A fault of the pair, under the name of the file that has it.
     fn fault(&self, error: &rustls::Error) -> Error {
         match error {
-            rustls::Error::InvalidCertificate(_) => unusable(&self.cert, error),
+            rustls::Error::InvalidCertificate(fault) => unusable(
+                &self.cert,
+                format_args!("is no certificate that can be used: {fault:?}"),
+            ),
             rustls::Error::InconsistentKeys(_) => unusable(
                 &self.cert,
                 format_args!("is not the certificate of the key in {:?}", self.key),
