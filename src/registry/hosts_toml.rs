@@ -291,14 +291,13 @@ mod tests {
             client = "both.pem"
         "#;
         let all = of(text, "r.example/app", Use::Pull).unwrap();
-        let path = PathBuf::from;
         let directory = "/certs/r.example";
         assert_eq!(
             all[0].tls.roots,
-            [path(&format!("{directory}/own.crt")), path("/abs.crt")]
+            [format!("{directory}/own.crt"), "/abs.crt".to_string()].map(PathBuf::from)
         );
         let client = all[0].tls.client.as_ref().unwrap();
-        assert_eq!(client.key, path(&format!("{directory}/c.key")));
+        assert_eq!(client.key, PathBuf::from(format!("{directory}/c.key")));
         let pairs = [("x-one", "1"), ("x-two", "2"), ("x-two", "3")];
         assert_eq!(
             all[0].headers,
