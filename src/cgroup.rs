@@ -7,7 +7,7 @@
 mod limits;
 
 use crate::error::{Context, Error, Result};
-use crate::rootless;
+use crate::ids;
 use crate::sys::process;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
@@ -308,7 +308,7 @@ const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes imrun …";
 /// Where the cgroup of container `id` is to be, beneath the hierarchy's root; None where this host
 /// delegates none to its user.
 pub fn own_place(id: &str) -> Result<Option<PathBuf>> {
-    match rootless::is_ordinary()? {
+    match ids::is_ordinary()? {
         true => Ok(delegated()?.map(|parent| parent.join(place(id)))),
         false => Ok(Some(place(id))),
     }
@@ -316,7 +316,7 @@ pub fn own_place(id: &str) -> Result<Option<PathBuf>> {
 
 /// Refuses limits that this host cannot hold a container to.
 pub fn check(limits: &Limits) -> Result<()> {
-    if !rootless::is_ordinary()? {
+    if !ids::is_ordinary()? {
         return limits.check(&hierarchy()?);
     }
     match (delegated()?, limits.first()) {

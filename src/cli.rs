@@ -29,6 +29,7 @@ mod values;
 
 use crate::error::{Context, Error, HINT, Result};
 use crate::files;
+use crate::paths;
 use crate::rootless;
 use crate::store::Store;
 use clap::error::ErrorKind;
@@ -61,10 +62,10 @@ struct Cli {
 #[derive(Args, Clone)]
 struct Global {
     /// The image store
-    #[arg(long, global = true, env = "IMRUN_STORE", value_name = "DIR", default_value_os_t = rootless::default_store())]
+    #[arg(long, global = true, env = "IMRUN_STORE", value_name = "DIR", default_value_os_t = paths::default_store())]
     store: PathBuf,
     /// The runtime state
-    #[arg(long, global = true, value_name = "DIR", default_value_os_t = rootless::default_runtime())]
+    #[arg(long, global = true, value_name = "DIR", default_value_os_t = paths::default_runtime())]
     root: PathBuf,
     /// Errors go into this file too, for who called
     #[arg(long, global = true, value_name = "FILE", hide = true)]
@@ -159,10 +160,10 @@ enum Command {
     Mount(images::Mount),
     /// Undo `imrun mount`
     Umount(images::Umount),
-    /// Forget an image, and free what nothing else needs; prints the bytes freed
+    /// Remove an image and the data that nothing else needs; prints the bytes freed
     Rm(images::Rm),
-    /// Free what no name and no running container needs; prints the bytes freed
-    Gc,
+    /// Free what no name, rollback or running container needs; prints the bytes freed
+    Gc(images::Gc),
     /// Show what this host can do, and why not what it cannot
     Doctor(doctor::Doctor),
     /// Be the first process of an appliance, as the kernel's command line says
@@ -194,7 +195,7 @@ impl Command {
             | Command::Inspect(_)
             | Command::Verify(_)
             | Command::Rm(_)
-            | Command::Gc => true,
+            | Command::Gc(_) => true,
             _ => false,
         }
     }
@@ -327,7 +328,7 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
         Command::Mount(mount) => mount.execute(&global),
         Command::Umount(umount) => umount.execute(),
         Command::Rm(rm) => rm.execute(&global),
-        Command::Gc => images::gc(&global),
+        Command::Gc(gc) => gc.execute(&global),
         Command::Doctor(doctor) => doctor.execute(&global),
         Command::Init => init::execute(),
         #[cfg(feature = "manual")]

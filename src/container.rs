@@ -17,18 +17,18 @@ use crate::digest::{Digest, hex};
 use crate::error::{
     Context, EXIT_FAILED, EXIT_LOST, EXIT_SIDE_EFFECT, Error, HINT, Reason, Result,
 };
+use crate::id_map::Ids;
+use crate::ids;
 use crate::integrity::Demand;
-use crate::launch::{
-    self, Attachment, Birthplace, Ids, Network, Newborn, OnMounted, Prepared, Spec,
-};
+use crate::launch::{self, Attachment, Birthplace, Network, Newborn, OnMounted, Prepared, Spec};
 use crate::observe::{Observer, OnWrite, Owners, Report};
+use crate::relay::Relay;
 use crate::rootfs::Driver;
-use crate::rootless;
 use crate::ship::{Counters, Origin, Shipper, SinkUrl};
 use crate::state::{Entry, Runtime};
 use crate::status::Status;
 use crate::store::Store;
-use crate::supervise::{Ending, Policy, Relay, Supervisor, await_acknowledgement, signals};
+use crate::supervise::{Ending, Policy, Supervisor, await_acknowledgement, signals};
 use crate::sys::memory;
 use nix::sys::signalfd::SignalFd;
 use plan::Plan;
@@ -145,7 +145,7 @@ pub fn run_behind(request: &Request, status: &Status, gate: &dyn Gate) -> Result
     memory::share_heap();
     keep_out_of_dumps()?;
     cgroup::check(&request.limits)?;
-    if rootless::is_ordinary()? {
+    if ids::is_ordinary()? {
         launch::seal_ipc()?;
     }
     let (loaded, material) =
@@ -269,7 +269,7 @@ impl Launch<'_> {
             cgroup: cgroup.handle(),
             adopted: self.gate.adopts(),
             init: self.request.init,
-            owner: (!rootless::is_ordinary()?).then(|| self.entry.first_id()),
+            owner: (!ids::is_ordinary()?).then(|| self.entry.first_id()),
         };
         let start = |newborn: Newborn<'_>| {
             let (material, root) = self.mount(material)?;
@@ -342,13 +342,11 @@ impl Launch<'_> {
 
     fn ids(&self, root: &Mounted, spec: &Spec) -> Result<Ids> {
         let bundle = self.request.bundle.as_ref();
-        let owners = crate::unpacked::Owners::own()?;
+        let owners = ids::Owners::own()?;
         let ids = match bundle.and_then(|bundle| bundle.ids.clone()) {
             // The bundle decides, also of what has no number there.
             Some((users, groups)) => return Ok(Ids::mapped(users, groups)),
-            None if !owners.are_all() => {
-                Ids::of_a_user(crate::unpacked::Owners::ranges()?, spec.uid, spec.gid)
-            }
+            None if !owners.are_all() => Ids::of_a_user(ids::Owners::ranges()?, spec.uid, spec.gid),
             None if root.can_be_mapped() => Ids::own(self.entry.first_id()),
             None => Ids::of_the_host(),
         };
@@ -409,7 +407,7 @@ impl Launch<'_> {
         let (shipper, policy) = (&announced.shipper, announced.policy);
         let is_bare = self.request.sinks.iter().all(SinkUrl::is_bare);
         let relay = (app.adopted && is_bare)
-            .then(|| Relay::of(&app))
+            .then(|| Relay::new(app.pid, [&app.stdout, &app.stderr]))
             .transpose()?;
         let relay = relay.as_ref();
         let observer = app.listener.take().map(|listener| Observer {

@@ -3,9 +3,10 @@
 
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
+use crate::ids;
 use crate::launch;
+use crate::paths;
 use crate::rootfs::{self, Backing};
-use crate::rootless;
 use crate::store::Store;
 use crate::store::image::Sources;
 use crate::sys::probe;
@@ -118,7 +119,7 @@ fn kernel() -> Result<String> {
 }
 
 fn root() -> Result<String> {
-    match rootless::is_ordinary()? {
+    match ids::is_ordinary()? {
         false => Ok("user id 0".to_owned()),
         true => Err(Error::unsupported(
             format_args!("user id {}", nix::unistd::geteuid()),
@@ -130,7 +131,7 @@ fn root() -> Result<String> {
 /// A tree without layers, unpacked and laid as a container's root is. An ordinary user can only do that
 /// in a namespace, which this process does not enter.
 fn overlay(directory: &Path) -> Result<String> {
-    if !rootless::is_ordinary()? {
+    if !ids::is_ordinary()? {
         launch::try_overlay(directory)?;
         return Ok("two directories were laid over each other, and nothing was written".to_owned());
     }
@@ -224,7 +225,7 @@ fn namespaces() -> Result<String> {
 
 /// Beneath which containers have their cgroups.
 fn cgroups() -> Result<PathBuf> {
-    if !rootless::is_ordinary()? {
+    if !ids::is_ordinary()? {
         return cgroup::hierarchy();
     }
     let missing = || {
@@ -301,7 +302,7 @@ fn has_verity(directory: &Path, image: &[u8]) -> Result<String> {
 }
 
 fn lease(directory: &Path, image: &[u8]) -> Result<String> {
-    if rootless::is_ordinary()? && rootless::private_runtime().is_none() {
+    if ids::is_ordinary()? && paths::private_runtime().is_none() {
         let why = "names no directory for memos";
         return Err(Error::unsupported("XDG_RUNTIME_DIR", why));
     }

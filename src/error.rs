@@ -113,6 +113,15 @@ impl Error {
         Self::new(Reason::System, what, why)
     }
 
+    /// The same error about `what`, where it does not name anything yet.
+    #[must_use]
+    pub fn about(mut self, what: impl fmt::Display) -> Self {
+        if self.what.is_empty() {
+            self.what = one_line(what);
+        }
+        self
+    }
+
     /// The same error with a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {

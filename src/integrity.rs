@@ -28,10 +28,11 @@ mod watch;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::ids::Owners;
 use crate::store::Store;
 use crate::store::image::{Image, Sources, Verified};
 use crate::store::unpacked::Unpacked;
-use crate::unpacked::{Model, Owners};
+use crate::unpacked::Model;
 use crate::verity;
 use memo::{Marks, Memos};
 use std::fmt;

@@ -13,7 +13,6 @@
 mod child;
 mod ground;
 mod host_file;
-mod ids;
 mod landlock;
 mod mask;
 mod mount_table;
@@ -27,6 +26,8 @@ mod unpacked;
 
 use crate::capabilities::Capabilities;
 use crate::error::{Context, Error, Result};
+use crate::id_map::Ids;
+use crate::ids;
 use crate::observe::calls;
 use crate::rootless;
 use crate::seccomp::{Policy, Watch};
@@ -50,7 +51,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub use ground::Ground;
-pub use ids::{IdRange, Ids};
 pub use mask::covers as is_covered;
 pub use namespace::{host_name_of, open_namespace};
 pub use network::{Attachment, NameFile, Network};
@@ -202,7 +202,7 @@ pub fn start<T>(
     let (birth, world) = (clone::Birth::awaited(), OnceLock::new());
     let cradle = Cradle {
         own_network: network.owned(),
-        own_ipc: !rootless::is_ordinary()?,
+        own_ipc: !ids::is_ordinary()?,
         sets_memfd: has_memfd_sysctl()?,
         sets_groups: rootless::may_set_groups()?,
         owner: place.owner,
@@ -279,7 +279,7 @@ fn clone_child(
 
 /// Whether this process can set `vm.memfd_noexec`; the filter takes its place where it cannot.
 fn has_memfd_sysctl() -> Result<bool> {
-    Ok(!rootless::is_ordinary()? && Path::new("/proc/sys/vm/memfd_noexec").exists())
+    Ok(!ids::is_ordinary()? && Path::new("/proc/sys/vm/memfd_noexec").exists())
 }
 
 fn close(channel: &Mutex<Option<OwnedFd>>) {
@@ -381,7 +381,7 @@ impl Newborn<'_> {
         ids: &Ids,
         mounted: Option<OnMounted<'_>>,
     ) -> Result<Prepared> {
-        ids.refuse_others(&spec)?;
+        refuse_unmapped(&ids, &spec)?;
         self.share_pipes()?;
         let names = Names::of(&spec);
         let binds = self.network.binds(stage)?;
@@ -591,6 +591,23 @@ impl Prepared {
             mask::cover_of(root.as_fd(), path, &self.names.masked(index)).transpose()
         };
         masked.iter().enumerate().filter_map(cover).collect()
+    }
+}
+
+/// Refuses a user or a group that the container does not have.
+fn refuse_unmapped(ids: &Ids, spec: &Spec) -> Result<()> {
+    let mut groups = [spec.gid].into_iter().chain(spec.groups.iter().copied());
+    let refused = ids
+        .user(spec.uid)
+        .err()
+        .or_else(|| groups.find_map(|id| ids.group(id).err()));
+    match refused {
+        None => Ok(()),
+        Some(error) if spec.from_bundle => Err(Error {
+            what: format!("config.json `process.user`, {}", error.what),
+            ..error
+        }),
+        Some(error) => Err(error),
     }
 }
 

@@ -18,7 +18,7 @@ mod stream;
 mod tee;
 
 #[cfg(feature = "import")]
-pub use decompress::{Compression, decoder};
+pub use decompress::{Compression, decoder, is_zstd};
 pub(crate) use path::split;
 pub use scan::scan;
 pub(crate) use sparse::whole_bits;
@@ -143,6 +143,8 @@ pub struct Limits {
     pub memory: usize,
     /// Chunk indexes (8 bytes each) that the layer's sparse files need in the tree image.
     pub chunks: u64,
+    /// Whether the end blocks must be there: where no digest proves that nothing is missing.
+    pub end_blocks: bool,
 }
 
 impl Default for Limits {
@@ -153,6 +155,7 @@ impl Default for Limits {
             header: 1 << 20,
             memory: 256 << 20,
             chunks: 1 << 22,
+            end_blocks: false,
         }
     }
 }

@@ -26,6 +26,8 @@ pub mod env;
 pub mod erofs;
 pub mod error;
 pub mod files;
+pub mod id_map;
+pub mod ids;
 pub mod init;
 pub mod integrity;
 pub mod json;
@@ -35,10 +37,13 @@ pub mod manifest;
 pub mod observe;
 #[cfg(feature = "oci")]
 pub mod oci;
+pub mod parallel;
+pub mod paths;
 pub mod record;
 pub mod reference;
 #[cfg(feature = "registry")]
 pub mod registry;
+pub mod relay;
 pub mod rootfs;
 pub mod rootless;
 pub mod seccomp;

@@ -13,7 +13,7 @@ mod platform;
 mod seal;
 
 pub use config::Config;
-pub use index::{Index, MAX_INDEX_DEPTH};
+pub use index::{Choice, Index, MAX_INDEX_DEPTH};
 pub use platform::Platform;
 pub use seal::Seal;
 
@@ -52,7 +52,7 @@ pub struct Descriptor {
     pub size: u64,
     /// In an index: what the image runs on.
     pub platform: Option<Platform>,
-    /// Set where the blob is a manifest of something else than an image.
+    /// What the manifest is made for: an image's is the media type of its config.
     pub artifact_type: Option<String>,
     /// Free-form notes.
     pub annotations: BTreeMap<String, String>,
@@ -199,10 +199,11 @@ impl Manifest {
         for node in root.need("layers")?.list()? {
             let layer = Descriptor::read(&node)?;
             if LayerKind::of(&layer.media_type).is_none() {
-                return Err(node.error(format_args!(
-                    "is no layer that imrun knows: {:?}",
-                    layer.media_type
-                )));
+                let why = format_args!(
+                    "{} is not a layer that imrun knows, but {:?}",
+                    layer.digest, layer.media_type
+                );
+                return Err(Error::unsupported(root.what(), why));
             }
             layers.push(layer);
         }
@@ -260,10 +261,8 @@ pub fn write(
 pub enum LayerKind {
     /// As it is: the blob's digest is the diff_id.
     Tar,
-    /// By gzip.
-    Gzip,
-    /// By zstd.
-    Zstd,
+    /// By gzip or zstd, as its own first bytes say: public images have both under either type.
+    Packed,
 }
 
 impl LayerKind {
@@ -278,12 +277,15 @@ impl LayerKind {
             | "application/vnd.docker.image.rootfs.diff.tar"
             | "application/vnd.docker.image.rootfs.foreign.diff.tar" => Some(LayerKind::Tar),
             "application/vnd.oci.image.layer.v1.tar+gzip"
+            | "application/vnd.oci.image.layer.v1.tar+zstd"
             | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
-            | "application/vnd.docker.image.rootfs.diff.tar.gzip"
-            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Some(LayerKind::Gzip),
-            "application/vnd.oci.image.layer.v1.tar+zstd"
             | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
-            | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Some(LayerKind::Zstd),
+            | "application/vnd.docker.image.rootfs.diff.tar.gzip"
+            | "application/vnd.docker.image.rootfs.diff.tar.zstd"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd" => {
+                Some(LayerKind::Packed)
+            }
             _ => None,
         }
     }

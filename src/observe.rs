@@ -25,10 +25,10 @@ pub use report::{Effect, Report};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Result};
-use crate::launch::Ids;
+use crate::id_map::Ids;
+use crate::relay::Relay;
 use crate::ship::Shipper;
 use crate::status::Status;
-use crate::supervise::Relay;
 use crate::sys::seccomp::{Listener, Notification};
 use attempt::{Attempt, Change, StandIn, Verdict, flag_names};
 use calls::{Action, Call};

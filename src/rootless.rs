@@ -5,19 +5,12 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Context, Error, Result};
-use crate::unpacked::Owners;
+use crate::ids::is_ordinary;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
 const SETGROUPS: &str = "/proc/self/setgroups";
-
-/// Whether this process is not root of the host.
-pub fn is_ordinary() -> Result<bool> {
-    Ok(!geteuid().is_root() || !Owners::own()?.are_all())
-}
 
 /// Enters such a namespace, with mounts and System V objects of its own; nothing to do for root of the
 /// host. This process must have one thread.
@@ -72,44 +65,4 @@ pub fn may_set_groups() -> Result<bool> {
     }
     let text = std::fs::read_to_string(SETGROUPS).context(|| format!("read({SETGROUPS:?})"))?;
     Ok(text.trim_end() == "allow")
-}
-
-/// The default of `--store`.
-pub fn default_store() -> PathBuf {
-    if geteuid().is_root() {
-        return crate::store::DEFAULT.into();
-    }
-    let data = environment("XDG_DATA_HOME");
-    let home = || environment("HOME").map(|home| home.join(".local/share"));
-    data.or_else(home).map_or_else(
-        || PathBuf::from(crate::store::DEFAULT),
-        |data| data.join("imrun"),
-    )
-}
-
-/// The default of `--root`.
-pub fn default_runtime() -> PathBuf {
-    if geteuid().is_root() {
-        return crate::state::DEFAULT.into();
-    }
-    private_runtime().unwrap_or_else(|| PathBuf::from(format!("/tmp/imrun-{}", geteuid())))
-}
-
-/// Where an ordinary user keeps what nobody else may write, until the host is started again.
-pub fn private_runtime() -> Option<PathBuf> {
-    environment("XDG_RUNTIME_DIR").map(|directory| directory.join("imrun"))
-}
-
-/// Whether this is a directory of this user's, and its mode gives others none of these bits.
-pub fn is_own(directory: &Path, others: u32) -> Result<bool> {
-    let found = directory
-        .symlink_metadata()
-        .context(|| format!("lstat({directory:?})"))?;
-    Ok(found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & others == 0)
-}
-
-/// A directory that a variable names (XDG Base Directory Specification: relative ones are ignored).
-fn environment(name: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(std::env::var_os(name)?);
-    path.is_absolute().then_some(path)
 }

@@ -17,7 +17,8 @@ mod lines;
 use crate::cgroup::{Cgroup, Made};
 use crate::error::{Context, Error, Result};
 use crate::files;
-use crate::rootless;
+use crate::ids;
+use crate::paths;
 use crate::ship::Counters;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -71,9 +72,6 @@ pub struct Sink {
     pub lines: Counters,
 }
 
-/// The default of `--root`, for root.
-pub const DEFAULT: &str = "/run/imrun";
-
 /// Where ranges of ids are claimed: one place for the host, as the ids are the host's.
 const IDS_CLAIMED: &str = "/run/imrun/ids";
 
@@ -110,7 +108,7 @@ struct Claim {
 impl Runtime {
     /// Opens the directory, making it (0700) if it is not there.
     pub fn open(dir: &Path) -> Result<Runtime> {
-        match rootless::is_ordinary()? {
+        match ids::is_ordinary()? {
             // Who has no id but his own claims none of the host's.
             true => Self::with_ids(dir, &dir.join("ids")),
             false => Self::with_ids(dir, Path::new(IDS_CLAIMED)),
@@ -380,7 +378,7 @@ fn depth(name: &str) -> Option<u32> {
 
 /// Who else could write there could name any process as a container.
 fn refuse_foreign(directory: &Path) -> Result<()> {
-    if rootless::is_own(directory, 0o022)? {
+    if paths::is_own(directory, 0o022)? {
         return Ok(());
     }
     let why = "is not a directory of this user's that nobody else can write to";

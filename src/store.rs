@@ -19,6 +19,8 @@ pub mod image;
 pub mod import;
 pub mod refs;
 #[cfg(feature = "import")]
+pub mod rootfs;
+#[cfg(feature = "import")]
 pub mod source;
 pub mod unpacked;
 pub mod verify;
@@ -36,9 +38,6 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-
-/// The default of `--store`.
-pub const DEFAULT: &str = "/var/lib/imrun";
 
 /// The file that imports and garbage collection lock.
 const LOCK: &str = "lock";

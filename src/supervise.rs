@@ -4,7 +4,6 @@
 
 mod end;
 mod output;
-mod relay;
 mod report;
 pub mod signals;
 pub mod stdin;
@@ -12,6 +11,7 @@ pub mod stdin;
 use crate::cgroup::Cgroup;
 use crate::error::{Context, EXIT_STALLED, HINT, Result};
 use crate::launch::{self, Prepared};
+use crate::relay::Relay;
 use crate::ship::{Framer, Shipper, Stream};
 use crate::sys::guard::Guard;
 use crate::sys::memory::{self, Program};
@@ -23,7 +23,6 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use output::Output;
-pub use relay::Relay;
 use report::Report;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;

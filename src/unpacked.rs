@@ -8,16 +8,15 @@
 mod beneath;
 mod compare;
 mod listing;
-mod owners;
 mod pieces;
 mod write;
 
 pub use beneath::{names, open_directory};
 pub use compare::{Still, compare};
 pub use listing::list;
-pub use owners::Owners;
 pub use write::write;
 
+use crate::ids::Owners;
 use crate::tree::{InodeId, Tree};
 use std::fs::File;
 

@@ -35,17 +35,10 @@ impl User {
     pub fn resolve(user: &str, passwd: Option<&[u8]>, group: Option<&[u8]>) -> Result<User> {
         let passwd = Database::new("/etc/passwd", passwd)?;
         let group = Database::new("/etc/group", group)?;
-        let (name, group_name) = match user.split_once(':') {
-            Some((name, group_name)) => (name, Some(group_name)),
-            None if user.is_empty() => ("0", None),
-            None => (user, None),
-        };
-        if name.is_empty() || group_name == Some("") {
-            return Err(Error::usage(
-                format_args!("user {user:?}"),
-                "is not USER or USER:GROUP",
-            ));
-        }
+        // An empty half is what it would be without it: `root:` is root, `:0` is root's group 0.
+        let (name, group_name) = user.split_once(':').unwrap_or((user, ""));
+        let name = if name.is_empty() { "0" } else { name };
+        let group_name = Some(group_name).filter(|group_name| !group_name.is_empty());
         let account = find_account(&passwd, name)?;
         let gid = match group_name {
             Some(group_name) => find_gid(&group, group_name)?,

@@ -17,12 +17,13 @@ mod support {
 
 use imrun::digest::Digest;
 use imrun::erofs::{self, Device};
+use imrun::ids::Owners;
 use imrun::layer::{Limits, scan};
 use imrun::rootfs;
 use imrun::store::image::Sources;
 use imrun::sys::{mount, xattr};
 use imrun::tree::{Tree, merge, synthesise};
-use imrun::unpacked::{Model, Owners, compare, write};
+use imrun::unpacked::{Model, compare, write};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use proptest::prelude::*;

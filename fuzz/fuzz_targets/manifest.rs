@@ -3,7 +3,7 @@
 #![no_main]
 
 use imrun::json;
-use imrun::manifest::{Config, Document, Platform, archive, layout};
+use imrun::manifest::{Choice, Config, Document, Platform, archive, layout};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -28,14 +28,15 @@ fuzz_target!(|bytes: &[u8]| {
 
     if let Ok(Document::Index(index)) = Document::parse("fuzz", bytes, None) {
         let _ = index.select(&Platform::new("linux", "arm64", Some("v9")));
-        let _ = index.by_name(Some("latest"));
-        let _ = index.by_name(None);
+        let _ = index.chosen(&Choice::Name("latest".into()));
+        let entries = index.chosen(&Choice::Only).unwrap_or_default();
+        let _ = index.ambiguous(&Choice::Only, &entries);
     }
     for layers in 0..3 {
         let _ = Config::parse("fuzz", bytes, layers);
     }
     let _ = layout::check("fuzz", bytes);
     if let Ok(entries) = archive::parse("fuzz", bytes) {
-        let _ = archive::select("fuzz", &entries, None);
+        let _ = archive::select("fuzz", &entries, &Choice::Only);
     }
 });

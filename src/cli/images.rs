@@ -5,9 +5,10 @@ use super::{Global, print};
 use crate::container;
 use crate::error::{Context, Error, Result};
 use crate::integrity::Level;
-use crate::state::Runtime;
+use crate::state::{Runtime, Status};
+use crate::store::collect::{self, Collection};
 use crate::store::image::Image;
-use crate::store::{Store, collect, refs};
+use crate::store::{Store, refs};
 use crate::{integrity, sys, verity};
 use clap::Args;
 use nix::mount::{MntFlags, umount2};
@@ -136,11 +137,24 @@ impl Inspect {
 pub struct Verify {
     /// sha256:… or NAME@sha256:…; all images, and every blob, when none is named
     images: Vec<String>,
+    /// Mend the log of names first: remove its damaged lines, and name the images that no line names
+    /// by their digests
+    #[arg(long)]
+    repair: bool,
 }
 
 impl Verify {
     /// Prints a line for each image; exit code 1 when anything differs.
     pub fn execute(self, global: &Global) -> Result<u8> {
+        if self.repair {
+            let done = global.store().repair()?;
+            print(
+                &done
+                    .iter()
+                    .map(|line| format!("{line}\n"))
+                    .collect::<String>(),
+            )?;
+        }
         let digests = self
             .images
             .iter()
@@ -218,7 +232,7 @@ impl Umount {
     }
 }
 
-/// Forget an image
+/// Remove an image and the data that nothing else needs
 #[derive(Args)]
 pub struct Rm {
     /// sha256:… or NAME@sha256:…
@@ -226,31 +240,80 @@ pub struct Rm {
 }
 
 impl Rm {
-    /// Takes every name from the image, and frees what nothing else needs.
+    /// Takes every name from the image, and frees what no meaning of a name needs.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let store = global.store();
         let digest = digest(global, &self.image)?;
-        if !store.forget(&digest)? {
-            return Err(collect::unknown(&store, &digest));
+        let forgotten = store.forget(&digest)?;
+        let earlier = store.earlier_names(&digest)?.join(", ");
+        match (forgotten, earlier.is_empty()) {
+            (false, true) => return Err(collect::unknown(&store, &digest)),
+            (false, false) => {
+                let why =
+                    format_args!("is an earlier meaning of {earlier}, kept for imrun rollback");
+                return Err(Error::policy(format_args!("image {digest}"), why).hint(KEEP_LESS));
+            }
+            (true, false) => {
+                log::warn!("image {digest}: stays, an earlier meaning of {earlier}; {KEEP_LESS}")
+            }
+            (true, true) => {}
         }
-        free(global, &store)
+        for container in running(global)? {
+            if container.image == digest.to_string() {
+                let name = container.name.unwrap_or(container.id);
+                log::warn!("image {digest}: runs as {name}: imrun gc frees it when that has ended");
+            }
+        }
+        free(global, &store, usize::MAX, false)
     }
 }
 
-/// Frees what nothing needs; prints the bytes freed.
-pub fn gc(global: &Global) -> Result<u8> {
-    free(global, &global.store())
+const KEEP_LESS: &str = "imrun gc --keep 1 frees the earlier meanings of every name";
+
+/// Free what no name, rollback or running container needs
+#[derive(Args)]
+pub struct Gc {
+    /// Meanings of each name to keep for rollback, the present one included
+    #[arg(long, value_name = "N", default_value_t = collect::KEEP, value_parser = at_least_one)]
+    keep: usize,
+    /// Print the bytes that would be freed; remove nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
-fn free(global: &Global, store: &Store) -> Result<u8> {
+impl Gc {
+    /// Prints the bytes freed.
+    pub fn execute(self, global: &Global) -> Result<u8> {
+        free(global, &global.store(), self.keep, self.dry_run)
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(Error::usage(
+            format_args!("--keep {text:?}"),
+            "must be a number, at least 1: what a name means now always stays",
+        )),
+        Ok(number) => Ok(number),
+    }
+}
+
+fn running(global: &Global) -> Result<Vec<Status>> {
     let runtime = Runtime::open(&global.root)?;
     runtime.sweep()?;
-    let running = runtime.list()?;
-    let running = running
-        .iter()
-        // A directory is none of the store's.
-        .filter(|container| !container.image.starts_with('/'))
-        .map(|container| container.image.parse())
-        .collect::<Result<Vec<_>>>()?;
-    print(&format!("{}\n", store.collect(&running)?))
+    let mut running = runtime.list()?;
+    // A directory is none of the store's.
+    running.retain(|container| !container.image.starts_with('/'));
+    Ok(running)
+}
+
+fn free(global: &Global, store: &Store, keep: usize, dry_run: bool) -> Result<u8> {
+    let running = running(global)?;
+    let running = running.iter().map(|container| container.image.parse());
+    let collection = Collection {
+        running: &running.collect::<Result<Vec<_>>>()?,
+        keep,
+        dry_run,
+    };
+    print(&format!("{}\n", store.collect(&collection)?))
 }

@@ -3,12 +3,14 @@
 use super::{Global, print};
 use crate::error::{Error, Result};
 use crate::manifest::Platform;
-use crate::store::image::processors;
+use crate::parallel::processors;
 use crate::store::import::{Found, Options, Step};
+use crate::store::rootfs;
 use crate::store::source::{Location, Source};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// What a build without `import` has not.
 #[derive(Subcommand)]
@@ -41,9 +43,9 @@ impl Command {
 /// Put an image into the store
 #[derive(Args)]
 pub struct Import {
-    /// oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:TAG], or - for an archive on
-    /// standard input
-    source: Location,
+    /// oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:TAG], rootfs:FILE|- (a root
+    /// filesystem's tar), or - for an archive on standard input
+    source: Typed,
     /// What the image is called
     #[arg(long)]
     name: Option<String>,
@@ -55,18 +57,44 @@ pub struct Import {
     keep_blobs: bool,
 }
 
+/// A source as it is typed: images, or the tar of a root filesystem.
+#[derive(Clone)]
+enum Typed {
+    Images(Location),
+    Rootfs(PathBuf),
+}
+
+impl FromStr for Typed {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Typed> {
+        match text.strip_prefix("rootfs:").filter(|path| !path.is_empty()) {
+            Some(path) => Ok(Typed::Rootfs(path.into())),
+            None => text.parse().map(Typed::Images),
+        }
+    }
+}
+
 impl Import {
     /// Prints the manifest digest.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let store = global.store();
         store.create()?;
-        let source = Source::open(&self.source, || Ok(store.new_file()?.file))?;
         let platform = self.platform.unwrap_or_else(Platform::host);
+        let name = self.name.map(check_name).transpose()?;
+        let location = match self.source {
+            Typed::Images(location) => location,
+            Typed::Rootfs(path) => {
+                let digest = rootfs::import(&store, &path, &platform, name)?;
+                return print(&format!("{digest}\n"));
+            }
+        };
+        let source = Source::open(&location, || Ok(store.new_file()?.file))?;
         let found = Found::read(&source, &platform)?;
         let bar = progress_bar(found.size());
         let options = Options {
             keep_blobs: self.keep_blobs,
-            name: self.name.map(check_name).transpose()?,
+            name,
             threads: processors(),
             progress: &|_, step| match step {
                 Step::Read(bytes) | Step::There(bytes) => bar.inc(bytes),

@@ -5,7 +5,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::image::Image;
-use crate::store::refs::Change;
+use crate::store::refs::{self, Change};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -55,11 +55,9 @@ impl Rollback {
         let store = global.store();
         let changes = meanings(&store, &self.name)?;
         let name = changes[0].name.clone();
-        let current = changes.last().and_then(|change| change.digest);
-        let mut older = changes.iter().rev().filter_map(|change| change.digest);
         let target = match self.to {
-            Some(to) => older.find(|digest| *digest == to),
-            None => older.find(|digest| Some(*digest) != current),
+            Some(to) => Some(to).filter(|to| changes.iter().any(|c| c.digest == Some(*to))),
+            None => refs::meanings(&changes)[&*name].earlier.first().copied(),
         };
         let target = target.ok_or_else(|| {
             let why = match self.to {

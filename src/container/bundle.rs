@@ -2,7 +2,8 @@
 //! without what a read-only container cannot have.
 
 use crate::env::Environment;
-use crate::launch::{Filter, IdRange, Rlimit, Scheduler, Setting};
+use crate::id_map::IdRange;
+use crate::launch::{Filter, Rlimit, Scheduler, Setting};
 use serde_json::Value;
 use std::ffi::CString;
 use std::path::PathBuf;

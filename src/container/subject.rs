@@ -2,14 +2,15 @@
 
 use crate::digest::Digest;
 use crate::error::{Context, Error, Reason, Result};
+use crate::id_map::Ids;
+use crate::ids;
+use crate::ids::Owners;
 use crate::integrity::{self, Checked, Demand, Memo};
-use crate::launch::{Ground, Ids};
+use crate::launch::Ground;
 use crate::rootfs::{self, Backing, Driver};
-use crate::rootless;
 use crate::store::Store;
 use crate::store::image::Image;
 use crate::store::unpacked::Unpacked;
-use crate::unpacked::Owners;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
@@ -132,7 +133,7 @@ impl Material {
     /// An image's, verified.
     fn of(image: &Image, store: &Store, demand: Demand, driver: Driver) -> Result<Material> {
         let unpacks = match driver {
-            Driver::Auto => rootless::is_ordinary()? || !rootfs::is_known(),
+            Driver::Auto => ids::is_ordinary()? || !rootfs::is_known(),
             driver => driver == Driver::Overlay,
         };
         match unpacks {

@@ -328,7 +328,7 @@ impl Draft {
             fallback_within: self.within.unwrap_or(FALLBACK_WITHIN),
             store: self
                 .store
-                .unwrap_or_else(|| Place::Path(crate::store::DEFAULT.into())),
+                .unwrap_or_else(|| Place::Path(crate::paths::STORE.into())),
             address: self.address,
             options,
             arguments: arguments.into_iter().map(OsString::from_vec).collect(),

@@ -22,7 +22,8 @@ use super::watch::Stamp;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::files;
-use crate::rootless;
+use crate::ids;
+use crate::paths;
 use crate::store::NewFile;
 use crate::store::image::{Image, Sources};
 use std::fmt::Write as _;
@@ -48,8 +49,8 @@ impl Memos {
     /// # Errors
     /// It is there, and others than root can write to it.
     pub fn open() -> Result<std::result::Result<Memos, String>> {
-        let runtime = match rootless::is_ordinary()? {
-            true => rootless::private_runtime(),
+        let runtime = match ids::is_ordinary()? {
+            true => paths::private_runtime(),
             false => Some(PathBuf::from(RUNTIME)),
         };
         let Some(runtime) = runtime else {
@@ -106,7 +107,7 @@ impl Memos {
 
 /// A directory that somebody else could write to would let him vouch for any file.
 fn refuse_foreign(directory: &Path) -> Result<()> {
-    if rootless::is_own(directory, 0o022)? {
+    if paths::is_own(directory, 0o022)? {
         return Ok(());
     }
     let why =

@@ -1,7 +1,8 @@
 //! Copies in sealed memory: the kernel lets nobody write to them, not even root.
 
 use crate::error::{Context, Error, Result};
-use crate::store::image::{Sources, in_parallel};
+use crate::parallel::in_parallel;
+use crate::store::image::Sources;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;

@@ -64,6 +64,9 @@ impl<R: BufRead> Scanner<'_, R> {
             self.entry(&header, extensions)?;
             self.name.clear();
         }
+        if self.limits.end_blocks && !self.tar.has_end_blocks() {
+            return Err(refuse("the tar ends without its end blocks"));
+        }
         self.tar.drain()
     }
 
@@ -216,13 +219,22 @@ impl<R: BufRead> Scanner<'_, R> {
         match (version, records.get(pax::SPARSE_MAP)) {
             ((Some(1), Some(0)), _) => self.sparse_1(records, size),
             ((None, None) | (Some(0), Some(0 | 1)), Some(map)) => self.sparse_0(records, map, size),
-            ((None, None), None) => {
-                let offset = self.tar.position();
-                self.tar.skip(size)?;
-                self.tar.align()?;
+            ((None, None), None) => self.plain(size),
+            _ => Err(refuse("a sparse format that is not known")),
+        }
+    }
+
+    /// A file without holes. The tree image points to whole blocks, so a last one that the end of
+    /// the tar cuts short is kept as a copy.
+    fn plain(&mut self, size: u64) -> Result<Kind> {
+        let offset = self.tar.position();
+        let file = sparse::read(&mut self.tar, &[(0, size)], size, self.limits.memory)?;
+        match &file.extents[..] {
+            [] => Ok(Kind::File { size, offset }),
+            [extent] if extent.source == sparse::Source::Tar(offset) && extent.length == size => {
                 Ok(Kind::File { size, offset })
             }
-            _ => Err(refuse("a sparse format that is not known")),
+            _ => self.afford_chunks(file),
         }
     }
 
@@ -267,7 +279,10 @@ impl<R: BufRead> Scanner<'_, R> {
         let segments = sparse::segments(numbers, size, stored)?;
         let budget = self.limits.memory - self.memory;
         let file = sparse::read(&mut self.tar, &segments, size, budget)?;
-        self.tar.align()?;
+        self.afford_chunks(file)
+    }
+
+    fn afford_chunks(&mut self, file: sparse::Sparse) -> Result<Kind> {
         self.chunks = self.chunks.saturating_add(file.chunks());
         if self.chunks > self.limits.chunks {
             return Err(too_much("its sparse map is too fine for so large a file"));

@@ -104,7 +104,7 @@ pub(super) fn segments(numbers: &[u64], size: u64, stored: u64) -> Result<Vec<Se
     Ok(segments)
 }
 
-/// Passes over a sparse file's data; what the tree image cannot point to is copied.
+/// Passes over a file's data and its padding; what the tree image cannot point to is copied.
 pub(super) fn read<R: BufRead>(
     tar: &mut Stream<R>,
     segments: &[Segment],
@@ -114,14 +114,14 @@ pub(super) fn read<R: BufRead>(
     let mut extents = Vec::new();
     for &(offset, length) in segments {
         let aligned = offset.is_multiple_of(BLOCK) && tar.position().is_multiple_of(BLOCK);
-        let direct = match aligned {
-            true if offset + length == size => length,
-            true => length - length % BLOCK,
-            false => 0,
-        };
+        let direct = if aligned { length - length % BLOCK } else { 0 };
         if direct > 0 {
             push_direct(&mut extents, offset, direct, tar.position());
             tar.skip(direct)?;
+        }
+        if aligned && offset + length == size && direct < length {
+            push_end(&mut extents, offset + direct, length - direct, tar)?;
+            continue;
         }
         let copied = length - direct;
         budget = usize::try_from(copied)
@@ -134,10 +134,28 @@ pub(super) fn read<R: BufRead>(
             at += piece.len() as u64;
         })?;
     }
+    tar.align()?;
     Ok(Sparse {
         size,
         extents: extents.into_boxed_slice(),
     })
+}
+
+/// A file's last bytes, fewer than a block: in the tar with their padding, else a copy.
+fn push_end<R: BufRead>(
+    extents: &mut Vec<Extent>,
+    start: u64,
+    length: u64,
+    tar: &mut Stream<R>,
+) -> Result<()> {
+    let position = tar.position();
+    let mut bytes = Vec::with_capacity(BLOCK as usize);
+    tar.pieces(length, |piece| bytes.extend_from_slice(piece))?;
+    match tar.align()? {
+        true => push_direct(extents, start, length, position),
+        false => push_copy(extents, start, &bytes),
+    }
+    Ok(())
 }
 
 fn push_direct(extents: &mut Vec<Extent>, start: u64, length: u64, position: u64) {

@@ -9,6 +9,7 @@ pub(super) struct Stream<R> {
     inner: R,
     position: u64,
     limit: u64,
+    has_end_blocks: bool,
 }
 
 impl<R: BufRead> Stream<R> {
@@ -17,7 +18,13 @@ impl<R: BufRead> Stream<R> {
             inner,
             position: 0,
             limit,
+            has_end_blocks: false,
         }
+    }
+
+    /// Whether an end block was read: without one, the tar may go on elsewhere.
+    pub(super) fn has_end_blocks(&self) -> bool {
+        self.has_end_blocks
     }
 
     /// Bytes read so far.
@@ -25,13 +32,14 @@ impl<R: BufRead> Stream<R> {
         self.position
     }
 
-    /// The next header, `None` at the end blocks. One zero block may stand for two, since
-    /// nothing of the tree can be lost behind it.
+    /// The next header, `None` at the end of the tar: its end blocks, one of them, or the end of
+    /// the stream, since nothing of the tree can be lost behind it.
     pub(super) fn header(&mut self) -> Result<Option<Header>> {
         let Some(block) = self.block()? else {
-            return Err(refuse("the tar ends without its end blocks"));
+            return Ok(None);
         };
         if block.is_zero() {
+            self.has_end_blocks = true;
             return match self.block()? {
                 Some(second) if !second.is_zero() => Err(refuse(
                     "a lone zero block, with more entries behind it that some would read",
@@ -43,7 +51,8 @@ impl<R: BufRead> Stream<R> {
         Ok(Some(block))
     }
 
-    /// The next 512 bytes, `None` where the stream ends before the first of them.
+    /// The next 512 bytes, `None` where the stream ends before the first of them. Zeros that the
+    /// stream cuts short are a zero block.
     pub(super) fn block(&mut self) -> Result<Option<Header>> {
         if self.fill()?.is_empty() {
             return Ok(None);
@@ -51,13 +60,19 @@ impl<R: BufRead> Stream<R> {
         let mut block = [0; SIZE];
         let mut filled = 0;
         while filled < SIZE {
-            let available = self.some()?;
+            let available = self.inner.fill_buf().map_err(read_error)?;
+            if available.is_empty() {
+                break;
+            }
             let count = available.len().min(SIZE - filled);
             block[filled..filled + count].copy_from_slice(&available[..count]);
             self.consume(count);
             filled += count;
         }
-        Ok(Some(Header(block)))
+        match Header(block) {
+            block if filled == SIZE || block.is_zero() => Ok(Some(block)),
+            _ => Err(cut_short()),
+        }
     }
 
     /// Hands `size` bytes to `take` in pieces, without copying them.
@@ -79,9 +94,18 @@ impl<R: BufRead> Stream<R> {
         self.pieces(size, |_| ())
     }
 
-    /// Skips to the next block.
-    pub(super) fn align(&mut self) -> Result<()> {
-        self.skip(self.position.next_multiple_of(BLOCK) - self.position)
+    /// Skips to the next block. Returns false where the stream ends before it: the padding that
+    /// the tar lacks there is not data.
+    pub(super) fn align(&mut self) -> Result<bool> {
+        while !self.position.is_multiple_of(BLOCK) {
+            let padding = self.position.next_multiple_of(BLOCK) - self.position;
+            let available = self.fill()?.len();
+            if available == 0 {
+                return Ok(false);
+            }
+            self.consume(available.min(padding as usize));
+        }
+        Ok(true)
     }
 
     /// Reads on to the end of the stream: it belongs to the digest, not to the tree.
@@ -113,7 +137,7 @@ impl<R: BufRead> Stream<R> {
     fn some(&mut self) -> Result<&[u8]> {
         let available = self.inner.fill_buf().map_err(read_error)?;
         if available.is_empty() {
-            return Err(refuse("the tar ends in the middle of it"));
+            return Err(cut_short());
         }
         Ok(available)
     }
@@ -131,9 +155,13 @@ impl<R: BufRead> Stream<R> {
     }
 }
 
+fn cut_short() -> Error {
+    refuse("the tar ends in the middle of it")
+}
+
 /// The decoders' errors have no number; those of the system do. An error of imrun's own, such as
 /// that of a transfer, stays what it is.
-fn read_error(error: io::Error) -> Error {
+pub(super) fn read_error(error: io::Error) -> Error {
     if let Some(own) = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<Error>())

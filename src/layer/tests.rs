@@ -263,29 +263,71 @@ fn extension_headers_that_contradict_each_other_are_refused() {
     assert!(refused(last).why.contains("entry that is not there"));
 }
 
+/// A digest proves that nothing is missing where an entry is complete; a part of one is a lie.
 #[test]
-fn truncation_anywhere_is_refused() {
+fn a_tar_may_end_behind_any_entry_and_nowhere_else() {
     let complete = Tar::new()
         .pax(&[("uid", b"1")])
         .file("f", &[1; 700])
         .directory("d")
         .end();
-    let end = complete.len() - 1024;
-    for length in (0..=end)
-        .chain(end + 1..end + 512)
-        .chain(end + 513..complete.len())
-    {
-        assert!(
-            scan(&complete[..length], &Limits::default()).is_err(),
+    // Headers of PAX and their data, the file's header and data with its padding, the directory.
+    let (data, file, directory) = (1536 + 700, 1536 + 1024, 1536 + 1024 + 512);
+    for length in 0..=complete.len() {
+        let entries = match length {
+            0 => Some(0),
+            length if (data..=file).contains(&length) => Some(1),
+            length if length >= directory => Some(2),
+            _ => None,
+        };
+        let layer = scan(&complete[..length], &Limits::default()).ok();
+        assert_eq!(
+            layer.map(|layer| layer.entries.len()),
+            entries,
+            "{length} bytes"
+        );
+        let limits = Limits {
+            end_blocks: true,
+            ..Limits::default()
+        };
+        let has_end = length > directory;
+        assert_eq!(
+            scan(&complete[..length], &limits).is_ok(),
+            has_end,
             "{length} bytes"
         );
     }
+}
+
+#[test]
+fn the_last_bytes_of_a_file_without_padding_are_a_copy() {
+    let mut tar = Tar::new().file("a", &[1; 5]).file("f", &[7; 1100]).0;
+    tar.truncate(tar.len() - 400);
+    let layer = scan(&tar[..], &Limits::default()).unwrap();
     assert_eq!(
-        scan(&complete[..], &Limits::default())
-            .unwrap()
-            .entries
-            .len(),
-        2
+        layer.entries[0].kind,
+        Kind::File {
+            size: 5,
+            offset: 512
+        }
+    );
+    let Kind::Sparse(file) = &layer.entries[1].kind else {
+        panic!("{:?}", layer.entries[1].kind);
+    };
+    let mut last = vec![7; 76];
+    last.resize(512, 0);
+    let extent = |start, length, source| Extent {
+        start,
+        length,
+        source,
+    };
+    assert_eq!(file.size, 1100);
+    assert_eq!(
+        *file.extents,
+        [
+            extent(0, 1024, Source::Tar(1536)),
+            extent(1024, 512, Source::Copy(last))
+        ]
     );
 }
 

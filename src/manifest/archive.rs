@@ -1,6 +1,6 @@
 //! Docker archives: the `manifest.json` of `docker save`.
 
-use super::index::listed;
+use super::index::{Choice, is_same_name, listed};
 use super::{read_json, read_texts};
 use crate::error::{Error, Result};
 use crate::json::Node;
@@ -31,35 +31,57 @@ fn read(node: &Node) -> Result<Entry> {
     })
 }
 
-/// A name that stays inside the archive.
+/// A name that stays inside the archive, without what tools put in front of it: `/` or `./`.
 fn read_member(node: &Node) -> Result<String> {
     let name = node.text()?;
-    if name.contains('\0') || name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+    let parts = || name.split('/').filter(|part| !matches!(*part, "" | "."));
+    if name.contains('\0') || parts().next().is_none() || parts().any(|part| part == "..") {
         return Err(node.error(format_args!("is {name:?}, not the name of a member")));
     }
-    Ok(name.to_string())
+    Ok(parts().collect::<Vec<_>>().join("/"))
 }
 
-/// The image with that tag, or the only one where no tag is given.
-pub fn select<'a>(what: &str, entries: &'a [Entry], tag: Option<&str>) -> Result<&'a Entry> {
-    let chosen = |entry: &&Entry| tag.is_none_or(|tag| entry.tags.iter().any(|t| t == tag));
-    let mut chosen = entries.iter().filter(chosen);
-    let tags = || listed(entries.iter().flat_map(|entry| &entry.tags));
-    match (chosen.next(), chosen.next(), tag) {
-        (Some(entry), None, _) => Ok(entry),
-        (Some(_), Some(_), Some(tag)) => Err(Error::digest(
-            what,
-            format_args!("the tag {tag:?} names two images"),
-        )),
-        (Some(_), Some(_), None) => Err(Error::digest(
-            what,
-            format_args!("has several images: {}", tags()),
-        )
-        .hint("save the one you need into an archive of its own")),
-        (None, _, Some(tag)) => Err(Error::digest(
-            what,
-            format_args!("has no image {tag:?}, only {}", tags()),
-        )),
-        (None, _, None) => Err(Error::digest(what, "has no image")),
+/// The image of that choice; a digest is the config's, which the member's name has.
+pub fn select<'a>(what: &str, entries: &'a [Entry], choice: &Choice) -> Result<&'a Entry> {
+    let mut chosen = entries
+        .iter()
+        .enumerate()
+        .filter(|(number, entry)| match choice {
+            Choice::Only => true,
+            Choice::Name(name) => entry.tags.iter().any(|tag| is_same_name(tag, name)),
+            Choice::Digest(digest) => {
+                let of_digest = |tag: &String| tag.ends_with(&format!("@{digest}"));
+                entry.config.contains(&digest.hex()) || entry.tags.iter().any(of_digest)
+            }
+            Choice::Number(wanted) => number == wanted,
+        });
+    let error = |why: std::fmt::Arguments<'_>| Err(Error::digest(what, why));
+    match (chosen.next(), chosen.next()) {
+        (Some((_, entry)), None) => Ok(entry),
+        (Some(_), Some(_)) => {
+            let names = names(entries);
+            let error = match choice {
+                Choice::Only => error(format_args!("has several images: {names}")),
+                _ => error(format_args!("the {choice} names several images: {names}")),
+            };
+            error.map_err(|e: Error| e.hint(CHOOSE))
+        }
+        (None, _) if *choice == Choice::Only => error(format_args!("has no image")),
+        (None, _) => error(format_args!("has no {choice}, only {}", names(entries))),
     }
+}
+
+const CHOOSE: &str =
+    "choose one: :NAME:TAG, or :@NUMBER, its place in manifest.json from 0, behind the file";
+
+fn names(entries: &[Entry]) -> String {
+    listed(
+        entries
+            .iter()
+            .enumerate()
+            .flat_map(|(number, entry)| match entry.tags.is_empty() {
+                true => vec![format!("@{number} ({})", entry.config)],
+                false => entry.tags.clone(),
+            }),
+    )
 }

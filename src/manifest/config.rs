@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 /// An image config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// What the image runs on; the operating system is always `linux`.
+    /// What the image runs on; the operating system is `linux`. A text is empty where the config
+    /// leaves it out.
     pub platform: Platform,
     /// The digests of the uncompressed layer tars, lowest first.
     pub diff_ids: Vec<Digest>,
@@ -63,8 +64,8 @@ impl Config {
     pub fn parse(what: &str, bytes: &[u8], layers: usize) -> Result<Config> {
         let value = read_json(what, bytes)?;
         let root = Node::root(what, &value);
-        let platform = Platform::read(&root)?;
-        if platform.os != "linux" {
+        let platform = Platform::of_config(&root)?;
+        if !matches!(platform.os.as_str(), "linux" | "") {
             let why = format_args!("is an image for {platform}; imrun runs linux images only");
             return Err(Error::unsupported(what, why));
         }
@@ -80,6 +81,10 @@ impl Config {
     fn read_execution(&mut self, node: &Node) -> Result<()> {
         self.env = read_texts(node, "Env")?;
         self.entrypoint = read_texts(node, "Entrypoint")?;
+        // `ENTRYPOINT [""]` takes the base image's entrypoint away, for Docker and Podman.
+        if self.entrypoint == [""] {
+            self.entrypoint.clear();
+        }
         self.cmd = read_texts(node, "Cmd")?;
         self.user = read_text(node, "User")?;
         self.working_dir = read_text(node, "WorkingDir")?;
@@ -95,12 +100,28 @@ impl Config {
 
     /// Refuses an image that `platform` cannot run; `what` names the image.
     pub fn expect_platform(&self, what: &str, platform: &Platform) -> Result<()> {
-        match platform.distance(&self.platform) {
+        match platform.distance(&self.platform.or(platform)) {
             Some(_) => Ok(()),
             None => {
                 let why = format_args!("is an image for {}, not for {platform}", self.platform);
                 Err(Error::unsupported(what, why))
             }
+        }
+    }
+}
+
+impl Config {
+    /// The members that say what the image runs on, and that it lacks or has empty. Docker, Podman
+    /// and containerd start such an image all the same.
+    pub fn unnamed(&self) -> Option<&'static str> {
+        match (
+            self.platform.os.is_empty(),
+            self.platform.architecture.is_empty(),
+        ) {
+            (true, true) => Some("`os` and `architecture`"),
+            (true, false) => Some("`os`"),
+            (false, true) => Some("`architecture`"),
+            (false, false) => None,
         }
     }
 }

@@ -1,9 +1,15 @@
 //! Indexes: one image for several platforms, or the table of contents of a layout.
 
-use super::{DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, OCI_INDEX, OCI_MANIFEST, Platform};
+use super::{
+    DOCKER_CONFIG, DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST,
+    Platform,
+};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::json::Node;
+use crate::reference::Reference;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Indexes within one another that are followed before an image is refused.
 pub const MAX_INDEX_DEPTH: usize = 4;
@@ -11,8 +17,35 @@ pub const MAX_INDEX_DEPTH: usize = 4;
 /// The annotation by which a layout names what it holds.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
+/// The annotation by which containerd and Docker keep an image's whole name.
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+
 /// Marks a manifest that holds statements about another one (BuildKit).
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+
+/// Which image is meant of those that a layout or an archive holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// The only one.
+    Only,
+    /// The one of that name, short or whole.
+    Name(String),
+    /// The one with that digest.
+    Digest(Digest),
+    /// The one in that place, the first is 0.
+    Number(usize),
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Choice::Only => f.write_str("image"),
+            Choice::Name(name) => write!(f, "ref {name:?}"),
+            Choice::Digest(digest) => write!(f, "image {digest}"),
+            Choice::Number(number) => write!(f, "image @{number}"),
+        }
+    }
+}
 
 /// An image index or a manifest list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +59,11 @@ pub struct Index {
 
 impl Index {
     pub(super) fn read(root: &Node) -> Result<Index> {
-        let manifests = root.need("manifests")?.list()?;
+        // Docker 25 wrote null for an image that was saved without a tag.
+        let manifests = match root.get("manifests")? {
+            None if root.has("manifests") => Vec::new(),
+            _ => root.need("manifests")?.list()?,
+        };
         Ok(Index {
             what: root.what().to_string(),
             manifests: manifests
@@ -47,11 +84,15 @@ impl Index {
     ///
     /// A lone entry that does not say its platform is taken: its config says it.
     pub fn select(&self, platform: &Platform) -> Result<&Descriptor> {
-        let suitable = self.images().filter_map(|entry| {
-            let distance = platform.distance(entry.platform.as_ref()?)?;
-            Some((distance, entry))
-        });
-        if let Some((_, entry)) = suitable.min_by_key(|(distance, _)| *distance) {
+        let suitable = self
+            .manifests
+            .iter()
+            .filter(|entry| may_be_image(entry))
+            .filter_map(|entry| {
+                let distance = platform.distance(entry.platform.as_ref()?)?;
+                Some(((!is_image(entry), distance), entry))
+            });
+        if let Some((_, entry)) = suitable.min_by_key(|(order, _)| *order) {
             return Ok(entry);
         }
         let mut silent = self.images().filter(|entry| entry.platform.is_none());
@@ -73,42 +114,86 @@ impl Index {
         Error::unsupported(&self.what, why).hint("--platform names another one")
     }
 
-    /// The entry that a layout calls `name`, or its only image where no name is given.
+    /// The entries that may be the image of that choice, each digest once; at least one.
     ///
-    /// Source: OCI image-layout.md, "index.json file".
-    pub fn by_name(&self, name: Option<&str>) -> Result<&Descriptor> {
-        let named = |entry: &&Descriptor| match name {
-            Some(name) => ref_name(entry) == Some(name),
-            None => is_image(entry),
+    /// Source: OCI image-layout.md, "index.json file"; containerd's `AnnotationImageName`.
+    pub fn chosen(&self, choice: &Choice) -> Result<Vec<&Descriptor>> {
+        let entries: Vec<_> = match choice {
+            Choice::Only => match self.images().count() {
+                0 => self.manifests.iter().filter(|e| may_be_image(e)).collect(),
+                _ => self.images().collect(),
+            },
+            Choice::Name(name) => self
+                .manifests
+                .iter()
+                .filter(|e| is_called(e, name))
+                .collect(),
+            Choice::Digest(digest) => self
+                .manifests
+                .iter()
+                .filter(|e| e.digest == *digest)
+                .collect(),
+            Choice::Number(number) => self.manifests.get(*number).into_iter().collect(),
         };
-        let mut entries = self.manifests.iter().filter(named);
-        let Some(first) = entries.next() else {
-            return Err(match name {
-                Some(name) => {
-                    self.error(format_args!("has no ref {name:?}, only {}", self.names()))
-                }
-                None => self.error("has no image"),
-            });
-        };
-        if entries.all(|entry| entry.digest == first.digest) {
-            return Ok(first);
-        }
-        Err(match name {
-            Some(name) => self.error(format_args!(
-                "the ref {name:?} names two different manifests"
-            )),
-            None => {
-                let error = self.error(format_args!("has several images: {}", self.names()));
-                error.hint("add :REF to choose one")
+        let mut distinct: Vec<&Descriptor> = Vec::new();
+        for entry in entries {
+            if !distinct.iter().any(|other| other.digest == entry.digest) {
+                distinct.push(entry);
             }
-        })
+        }
+        match (distinct.is_empty(), choice) {
+            (false, _) => Ok(distinct),
+            (true, Choice::Only) => Err(self.error("has no image")),
+            (true, _) => Err(self.error(format_args!(
+                "has no {choice}, only {}",
+                self.names(&self.manifests)
+            ))),
+        }
     }
 
-    fn names(&self) -> String {
-        listed(self.manifests.iter().filter_map(ref_name))
+    /// Refuses a choice that `entries` all fit.
+    pub fn ambiguous(&self, choice: &Choice, entries: &[&Descriptor]) -> Error {
+        let names = self.names(entries.iter().copied());
+        let why = match choice {
+            Choice::Only => format!("has several images: {names}"),
+            _ => format!("the {choice} names several images: {names}"),
+        };
+        self.error(why)
+            .hint("choose one: :NAME, or :@NUMBER, its place in index.json from 0, or @DIGEST behind the path")
     }
 
-    fn error(&self, why: impl std::fmt::Display) -> Error {
+    /// How to choose each of the entries.
+    fn names<'e>(&self, entries: impl IntoIterator<Item = &'e Descriptor>) -> String {
+        listed(entries.into_iter().map(|entry| self.label(entry)))
+    }
+
+    /// The shortest choice that fits this entry alone.
+    fn label(&self, entry: &Descriptor) -> String {
+        let is_unique = |name: &str| {
+            let mut others = self
+                .manifests
+                .iter()
+                .filter(|other| other.digest != entry.digest);
+            !others.any(|other| is_called(other, name))
+        };
+        let full = entry.annotations.get(CONTAINERD_NAME).map(String::as_str);
+        let names = [ref_name(entry), full].into_iter().flatten();
+        match names.into_iter().find(|name| is_unique(name)) {
+            Some(name) => name.to_string(),
+            None => {
+                let number = self.manifests.iter().position(|e| e.digest == entry.digest);
+                let platform = entry.platform.as_ref().map(|p| format!(" for {p}"));
+                format!(
+                    "@{} ({}{})",
+                    number.unwrap_or(0),
+                    entry.digest,
+                    platform.unwrap_or_default()
+                )
+            }
+        }
+    }
+
+    fn error(&self, why: impl fmt::Display) -> Error {
         Error::digest(&self.what, why)
     }
 }
@@ -117,14 +202,32 @@ fn ref_name(entry: &Descriptor) -> Option<&str> {
     entry.annotations.get(REF_NAME).map(String::as_str)
 }
 
+fn is_called(entry: &Descriptor, name: &str) -> bool {
+    let full = entry.annotations.get(CONTAINERD_NAME);
+    ref_name(entry) == Some(name) || full.is_some_and(|full| is_same_name(full, name))
+}
+
+/// Whether two names are one, as Docker reads them: `redis` is `docker.io/library/redis:latest`.
+pub(super) fn is_same_name(one: &str, other: &str) -> bool {
+    let tagged = |name: &str| name.parse::<Reference>().ok().map(|name| name.tagged());
+    one == other || tagged(one).is_some_and(|one| tagged(other) == Some(one))
+}
+
+/// An image by its descriptor. `artifactType` is the media type of the manifest's config where the
+/// manifest has none of its own (OCI descriptor.md), so an image's can be there.
 fn is_image(entry: &Descriptor) -> bool {
+    let of_config = |kind: &String| matches!(kind.as_str(), OCI_CONFIG | DOCKER_CONFIG);
+    may_be_image(entry) && entry.artifact_type.as_ref().is_none_or(of_config)
+}
+
+/// What can be told only by the document that the entry points to.
+fn may_be_image(entry: &Descriptor) -> bool {
     let unknown =
         |platform: &Platform| platform.os == "unknown" || platform.architecture == "unknown";
     matches!(
         entry.media_type.as_str(),
         OCI_INDEX | OCI_MANIFEST | DOCKER_INDEX | DOCKER_MANIFEST
-    ) && entry.artifact_type.is_none()
-        && !entry.annotations.contains_key(REFERENCE_TYPE)
+    ) && !entry.annotations.contains_key(REFERENCE_TYPE)
         && !entry.platform.as_ref().is_some_and(unknown)
 }
 

@@ -50,6 +50,40 @@ impl Platform {
         Ok(Platform::new(os, architecture, variant.as_deref()))
     }
 
+    /// The platform that an image config names. What it leaves out stays empty, and an arm config
+    /// that has no variant may be of any: containerd's default would make each a `v7`.
+    pub(super) fn of_config(root: &Node) -> Result<Platform> {
+        let text = |key| Ok(read_text(root, key)?.unwrap_or_default());
+        let (os, architecture) = (text("os")?, text("architecture")?);
+        let variant = read_text(root, "variant")?;
+        let platform = Platform::new(&os, &architecture, variant.as_deref());
+        match (architecture.to_lowercase().as_str(), &variant) {
+            ("arm", None) => Ok(Platform {
+                variant: None,
+                ..platform
+            }),
+            _ => Ok(platform),
+        }
+    }
+
+    /// The same with what it leaves out taken from `other`.
+    pub(super) fn or(&self, other: &Platform) -> Platform {
+        let text = |own: &String, other: &String| match own.is_empty() {
+            true => other.clone(),
+            false => own.clone(),
+        };
+        let silent = self.architecture.is_empty()
+            || self.architecture == "arm" && self.architecture == other.architecture;
+        Platform {
+            os: text(&self.os, &other.os),
+            architecture: text(&self.architecture, &other.architecture),
+            variant: match &self.variant {
+                None if silent => other.variant.clone(),
+                own => own.clone(),
+            },
+        }
+    }
+
     /// How well an image for `other` suits this platform: 0 is the same, `None` not at all.
     ///
     /// As containerd has it, a lower variant of the processor suits too. Its fallbacks to another
@@ -128,7 +162,14 @@ impl FromStr for Platform {
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
+        let known = |text: &str| {
+            if text.is_empty() {
+                "unknown".into()
+            } else {
+                text.to_string()
+            }
+        };
+        write!(f, "{}/{}", known(&self.os), known(&self.architecture))?;
         match &self.variant {
             Some(variant) => write!(f, "/{variant}"),
             None => Ok(()),

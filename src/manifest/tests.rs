@@ -73,18 +73,18 @@ fn refused(document: &Value, because: &str) {
 fn oci_and_docker_manifests_are_read() {
     for (own, config, layer, kind) in [
         (OCI_MANIFEST, OCI_CONFIG, OCI_LAYER, LayerKind::Tar),
-        (OCI_MANIFEST, OCI_CONFIG, GZIP, LayerKind::Gzip),
+        (OCI_MANIFEST, OCI_CONFIG, GZIP, LayerKind::Packed),
         (
             OCI_MANIFEST,
             OCI_CONFIG,
             "application/vnd.oci.image.layer.v1.tar+zstd",
-            LayerKind::Zstd,
+            LayerKind::Packed,
         ),
         (
             DOCKER_MANIFEST,
             DOCKER_CONFIG,
             "application/vnd.docker.image.rootfs.diff.tar.gzip",
-            LayerKind::Gzip,
+            LayerKind::Packed,
         ),
         (
             DOCKER_MANIFEST,
@@ -248,7 +248,7 @@ fn a_layer_of_an_unknown_type_is_refused() {
         "/layers/0/mediaType",
         "application/vnd.in-toto+json".into(),
     );
-    refused(&document, "`layers[0]` is no layer that imrun knows");
+    refused(&document, "is not a layer that imrun knows, but");
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_foreign_layer_is_an_ordinary_one_whatever_its_urls() {
         "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
         "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     ] {
-        assert_eq!(LayerKind::of(kind), Some(LayerKind::Gzip));
+        assert_eq!(LayerKind::of(kind), Some(LayerKind::Packed));
         let document = with(manifest(), "/layers/0/mediaType", kind.into());
         let document = with(
             document,
@@ -410,6 +410,65 @@ fn an_image_of_another_architecture_is_refused_when_the_platform_is_checked() {
 }
 
 #[test]
+fn a_platform_that_a_config_leaves_out_is_the_one_that_is_wanted() {
+    let wanted = "linux/arm/v6".parse().unwrap();
+    for (member, value, unnamed) in [
+        ("/os", "", Some("`os`")),
+        ("/architecture", "", Some("`architecture`")),
+        // What arm config has no variant may be of any.
+        ("/architecture", "arm", None),
+    ] {
+        let document = with(
+            with(config(), "/architecture", "arm".into()),
+            member,
+            value.into(),
+        );
+        let config = parse_config(&document).unwrap();
+        assert!(
+            config.expect_platform("image", &wanted).is_ok(),
+            "{member} {value:?}"
+        );
+        assert_eq!(config.unnamed(), unnamed);
+    }
+    let bare = without(without(config(), "os"), "architecture");
+    let config = parse_config(&bare).unwrap();
+    assert_eq!(config.unnamed(), Some("`os` and `architecture`"));
+    assert!(config.expect_platform("image", &wanted).is_ok());
+}
+
+#[test]
+fn an_arm_config_that_names_a_later_variant_is_refused() {
+    let document = with(
+        with(config(), "/architecture", "arm".into()),
+        "/variant",
+        "v7".into(),
+    );
+    let config = parse_config(&document).unwrap();
+    for (wanted, taken) in [
+        ("linux/arm/v6", false),
+        ("linux/arm/v7", true),
+        ("linux/arm/v8", true),
+    ] {
+        let outcome = config.expect_platform("image", &wanted.parse().unwrap());
+        assert_eq!(outcome.is_ok(), taken, "{wanted}");
+    }
+}
+
+#[test]
+fn an_entrypoint_of_one_empty_string_is_none() {
+    let entrypoint = |words: Value| {
+        let document = with(
+            config(),
+            "/config",
+            json!({"Entrypoint": words, "Cmd": ["c"]}),
+        );
+        parse_config(&document).unwrap().entrypoint
+    };
+    assert!(entrypoint(json!([""])).is_empty());
+    assert_eq!(entrypoint(json!(["", "a"])), ["", "a"]);
+}
+
+#[test]
 fn a_number_of_diff_ids_other_than_that_of_the_layers_is_refused() {
     for ids in [json!([]), json!([DIGEST, OTHER]), Value::Null] {
         let error = parse_config(&with(config(), "/rootfs/diff_ids", ids)).unwrap_err();
@@ -437,7 +496,7 @@ fn configs_of_the_wrong_shape_are_refused_with_the_place() {
             "`rootfs.diff_ids[0]` is \"sha256:00\"",
         ),
         ("/os", json!(1), "`os` is not a string"),
-        ("/architecture", Value::Null, "lacks \"architecture\""),
+        ("/architecture", json!(1), "`architecture` is not a string"),
         ("/config", json!([]), "`config` is not an object"),
         (
             "/config",
@@ -514,12 +573,12 @@ fn nearly_a_document() -> impl Strategy<Value = Value> {
 fn read_everything(bytes: &[u8]) {
     if let Ok(Document::Index(index)) = Document::parse("doc", bytes, None) {
         let _ = index.select(&Platform::host());
-        let _ = index.by_name(None);
+        let _ = index.chosen(&Choice::Only);
     }
     let _ = Config::parse("doc", bytes, 1);
     let _ = layout::check("doc", bytes);
     if let Ok(entries) = archive::parse("doc", bytes) {
-        let _ = archive::select("doc", &entries, None);
+        let _ = archive::select("doc", &entries, &Choice::Only);
     }
 }
 

@@ -11,10 +11,10 @@ use crate::container::{self, Process, Request, Subject};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::files;
+use crate::ids;
 use crate::integrity::Demand;
 use crate::launch::{self, Network};
 use crate::observe::OnWrite;
-use crate::rootless;
 use crate::ship::SinkUrl;
 use crate::state::Runtime;
 use crate::status::Status;
@@ -363,7 +363,7 @@ pub fn state(root: &Path, id: &str) -> Result<Value> {
 /// A bundle says which ids, namespaces and cgroups its container has, and an ordinary user has few of
 /// them to give.
 fn refuse_ordinary_users() -> Result<()> {
-    match rootless::is_ordinary()? {
+    match ids::is_ordinary()? {
         false => Ok(()),
         true => Err(Error::unsupported("create", "takes root of the host")
             .hint("imrun run launches an image of the store without root")),

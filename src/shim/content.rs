@@ -16,6 +16,7 @@ use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::manifest::{Descriptor, MAX_DOCUMENT, Platform};
+use crate::paths;
 use crate::reference::Reference;
 use crate::registry::Settings;
 use crate::registry::pull::{Remote, THREADS};
@@ -31,7 +32,7 @@ use std::sync::OnceLock;
 pub fn main(flags: &Flags) -> Result<()> {
     let containerd = Containerd(Peer::new(&flags.address, &flags.namespace));
     let meant = Meant::of(&containerd, &flags.id)?;
-    let place = std::env::var_os("IMRUN_STORE").unwrap_or_else(|| store::DEFAULT.into());
+    let place = std::env::var_os("IMRUN_STORE").unwrap_or_else(|| paths::STORE.into());
     let store = Store::new(place);
     let digest = find(&containerd, &store, &meant)?;
     print(&format!("{digest}\n")).map(drop)

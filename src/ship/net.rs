@@ -169,8 +169,8 @@ impl Connection {
 
     /// Bytes that the peer's kernel has acknowledged, of those that were written.
     pub fn acknowledged(&self) -> Result<u64, Failure> {
-        let left =
-            unacknowledged(&self.socket).map_err(|error| Failure::again(error.to_string()))?;
+        let left = unacknowledged(&self.socket)
+            .map_err(|errno| Failure::again(format!("ioctl(SIOCOUTQ): {errno}")))?;
         Ok(self.written - (left as u64).min(self.written))
     }
 

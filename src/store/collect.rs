@@ -2,19 +2,33 @@
 
 use super::Store;
 use super::image::Image;
+use super::refs::Meanings;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+/// The default of `gc --keep`.
+pub const KEEP: usize = 3;
+
+/// What a collection is told.
+pub struct Collection<'a> {
+    /// The images of running containers.
+    pub running: &'a [Digest],
+    /// Meanings of each name that stay, the present one included.
+    pub keep: usize,
+    /// Whether nothing is removed, only counted.
+    pub dry_run: bool,
+}
+
 impl Store {
-    /// Forgets every name of an image; says whether there was one.
+    /// Takes every name from an image; says whether there was one.
     pub fn forget(&self, digest: &Digest) -> Result<bool> {
         if !self.path.is_dir() {
             return Ok(false);
         }
         let _lock = self.lock_shared()?;
-        let names = super::refs::current(self.refs()?);
+        let names = super::refs::current(self.whole_refs()?);
         let names: Vec<_> = names
             .into_iter()
             .filter(|(_, (d, _))| d == digest)
@@ -25,50 +39,75 @@ impl Store {
         Ok(!names.is_empty())
     }
 
-    /// Removes what neither names nor `running` images need; the bytes freed.
+    /// The names that an image was an earlier meaning of.
+    pub fn earlier_names(&self, digest: &Digest) -> Result<Vec<String>> {
+        let changes = self.refs()?;
+        let names = super::refs::meanings(&changes).into_iter();
+        let meant = names.filter(|(_, meanings)| meanings.earlier.contains(digest));
+        Ok(meant.map(|(name, _)| name.to_string()).collect())
+    }
+
+    /// Removes what neither kept meanings of names nor running containers need; the bytes freed.
     ///
     /// # Errors
-    /// An image whose documents are damaged: what it needs cannot be known, so nothing is removed.
-    pub fn collect(&self, running: &[Digest]) -> Result<u64> {
+    /// An image whose documents are damaged, or a damaged line in the log of names: what is needed
+    /// cannot be known, so nothing is removed.
+    pub fn collect(&self, collection: &Collection<'_>) -> Result<u64> {
         if !self.path.is_dir() {
             return Ok(0);
         }
         let _lock = self.lock_exclusive()?;
-        let needed = self.needed(running)?;
+        let needed = self.needed(collection.running, collection.keep)?;
         let mut freed = 0;
         for directory in ["blobs/sha256", "blobs/sha512", "trees"] {
-            freed += remove_all_but(&needed, &self.path.join(directory))?;
+            freed += remove_all_but(&needed, &self.path.join(directory), collection.dry_run)?;
         }
         let names = needed.iter().filter_map(|path| path.file_stem());
         let trees = names.map(|name| name.to_string_lossy().into_owned());
-        Ok(freed + self.collect_unpacked(&trees.collect())?)
+        Ok(freed + self.collect_unpacked(&trees.collect(), collection.dry_run)?)
     }
 
-    /// The files that names and `running` images need.
-    pub(super) fn needed(&self, running: &[Digest]) -> Result<BTreeSet<PathBuf>> {
+    /// The files that `running` images and the last `keep` meanings of each name need.
+    pub(super) fn needed(&self, running: &[Digest], keep: usize) -> Result<BTreeSet<PathBuf>> {
         let mut needed = BTreeSet::new();
-        let roots = self.images()?;
-        for digest in roots.iter().chain(running) {
-            let image = Image::load(self, digest).map_err(|error| {
+        let changes = self.whole_refs()?;
+        let names = super::refs::meanings(&changes);
+        let now = names.values().filter_map(|meanings| meanings.now);
+        for digest in now.chain(running.iter().copied()).collect::<BTreeSet<_>>() {
+            self.need(&mut needed, &digest).map_err(|error| {
                 error.hint(format_args!(
                     "nothing was removed; import {digest} again, or: imrun rm {digest}"
                 ))
             })?;
-            needed.insert(self.tree_path(&image.tree_identity()));
-            needed.extend(image.blobs().iter().map(|blob| self.blob_path(blob)));
+        }
+        let earlier = |meanings: &'_ Meanings| {
+            let earlier = meanings.earlier.iter().take(keep.saturating_sub(1));
+            earlier.copied().collect::<Vec<_>>()
+        };
+        for digest in names.values().flat_map(earlier).collect::<BTreeSet<_>>() {
+            // What is not there cannot come back.
+            if Image::is_there(self, &digest)? {
+                self.need(&mut needed, &digest).map_err(|error| {
+                    error.hint(format_args!("nothing was removed; import {digest} again, or give up all earlier meanings: imrun gc --keep 1"))
+                })?;
+            }
         }
         // The index that led to an image is named by its own digest.
-        let names = super::refs::current(self.refs()?).into_keys();
-        needed.extend(
-            names
-                .filter_map(|name| name.parse().ok())
-                .map(|digest| self.blob_path(&digest)),
-        );
+        let indexes = names.iter().filter(|(_, meanings)| meanings.now.is_some());
+        let indexes = indexes.filter_map(|(name, _)| name.parse().ok());
+        needed.extend(indexes.map(|digest| self.blob_path(&digest)));
         Ok(needed)
+    }
+
+    fn need(&self, needed: &mut BTreeSet<PathBuf>, digest: &Digest) -> Result<()> {
+        let image = Image::load(self, digest)?;
+        needed.insert(self.tree_path(&image.tree_identity()));
+        needed.extend(image.blobs().iter().map(|blob| self.blob_path(blob)));
+        Ok(())
     }
 }
 
-fn remove_all_but(needed: &BTreeSet<PathBuf>, directory: &Path) -> Result<u64> {
+fn remove_all_but(needed: &BTreeSet<PathBuf>, directory: &Path, dry_run: bool) -> Result<u64> {
     let mut freed = 0;
     for name in super::file_names(directory)? {
         let path = directory.join(name);
@@ -76,7 +115,13 @@ fn remove_all_but(needed: &BTreeSet<PathBuf>, directory: &Path) -> Result<u64> {
             continue;
         }
         let metadata = std::fs::symlink_metadata(&path).context(|| format!("lstat({path:?})"))?;
-        std::fs::remove_file(&path).context(|| format!("unlink({path:?})"))?;
+        if metadata.is_dir() {
+            log::warn!("{path:?}: is a directory, none of the store's: left where it is");
+            continue;
+        }
+        if !dry_run {
+            std::fs::remove_file(&path).context(|| format!("unlink({path:?})"))?;
+        }
         freed += metadata.len();
     }
     Ok(freed)

@@ -1,11 +1,12 @@
 //! What makes an image of layers that are in the store: its tree image, its documents, fs-verity
 //! turned on, and last its names.
 
-use super::image::{devices, in_parallel, merge};
+use super::image::{devices, merge};
 use super::{Store, open_regular};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Context, Error, Reason, Result};
 use crate::layer::Layer;
+use crate::parallel::in_parallel;
 use crate::verity::Measured;
 use crate::{erofs, verity};
 use nix::errno::Errno;
@@ -110,7 +111,7 @@ impl Store {
     pub(super) fn discard(&self, blobs: &[Digest]) {
         let removed = self.try_lock_exclusive().and_then(|lock| {
             let Some(_lock) = lock else { return Ok(()) };
-            let needed = self.needed(&[])?;
+            let needed = self.needed(&[], usize::MAX)?;
             let paths = blobs.iter().map(|blob| self.blob_path(blob));
             paths
                 .filter(|path| !needed.contains(path))

@@ -5,13 +5,13 @@ use crate::digest::{Digest, Hasher};
 use crate::error::{Context, Error, Reason, Result};
 use crate::layer::{self, Dropped, Layer, Tee};
 use crate::manifest::{Config, Document, MAX_INDEX_DEPTH, Manifest, Platform, Seal};
+use crate::parallel::in_parallel;
 use crate::tree::Tree;
 use crate::verity::Measured;
 use crate::{erofs, tree};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const REPAIR: &str = "pull, import or bake the same image again: that repairs it";
 
@@ -281,57 +281,6 @@ pub(super) fn merge(layers: Vec<Layer>) -> Result<Tree> {
     let mut merged = tree::merge(layers)?;
     tree::synthesise(&mut merged)?;
     Ok(merged)
-}
-
-/// Applies `work` to each item, on as many threads as there are processors, until one fails; the
-/// first item's error comes first.
-pub(crate) fn in_parallel<T: Sync, R: Send>(
-    items: &[T],
-    work: impl Fn(&T) -> Result<R> + Sync,
-) -> Result<Vec<R>> {
-    on_threads(processors(), items, work)
-}
-
-/// How many threads work at once.
-pub(crate) fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// The same on at most so many threads.
-pub(super) fn on_threads<T: Sync, R: Send>(
-    threads: usize,
-    items: &[T],
-    work: impl Fn(&T) -> Result<R> + Sync,
-) -> Result<Vec<R>> {
-    let threads = threads.min(items.len());
-    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let take = || {
-        let mut done = Vec::new();
-        while !failed.load(Ordering::Relaxed)
-            && let number = next.fetch_add(1, Ordering::Relaxed)
-            && let Some(item) = items.get(number)
-        {
-            let result = work(item);
-            failed.fetch_or(result.is_err(), Ordering::Relaxed);
-            done.push((number, result));
-        }
-        done
-    };
-    let mut done = std::thread::scope(|scope| {
-        // Where the host gives no more threads, fewer do the same work.
-        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, take).ok();
-        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
-        let mut done = take();
-        for other in others {
-            match other.join() {
-                Ok(more) => done.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        done
-    });
-    done.sort_by_key(|(number, _)| *number);
-    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Hashes what is written to it.

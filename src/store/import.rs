@@ -1,16 +1,17 @@
 //! Import: an image into the store from wherever it is, each layer in one streaming pass.
 
 use super::commit::{Parts, add_tree, commit, open_stored};
-use super::image::{expect, on_threads, scan_stored};
-use super::source::{Format, Source, sniff};
+use super::image::{expect, scan_stored};
+use super::source::{Format, Magic, Source, sniff};
 use super::{NewFile, Store};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Context, Error, Reason, Result, reason_of};
 use crate::layer::{self, Compression, Layer, Tee};
 use crate::manifest::{
-    self, Config, Descriptor, Document, LayerKind, MAX_INDEX_DEPTH, Manifest, Platform, Seal,
-    archive, layout,
+    self, Choice, Config, Descriptor, Document, LayerKind, MAX_INDEX_DEPTH, Manifest, Platform,
+    Seal, archive, layout,
 };
+use crate::parallel::on_threads;
 use crate::verity::Measured;
 use std::io::{self, Read, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -128,7 +129,13 @@ impl<'a> Found<'a> {
     pub fn read(source: &'a Source, platform: &Platform) -> Result<Found<'a>> {
         match source.format {
             Format::Oci => read_oci(source, platform),
-            Format::Docker => read_docker(source, platform),
+            // An archive in both formats has the digests of manifests in its index alone.
+            Format::Docker => match (read_docker(source, platform), &source.choice) {
+                (Err(_), Choice::Digest(_)) if source.has("index.json") => {
+                    read_oci(source, platform)
+                }
+                (found, _) => found,
+            },
         }
     }
 
@@ -268,8 +275,39 @@ fn read_oci<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>> {
     )?;
     let bytes = super::read_document("index.json", source.open_file("index.json")?)?;
     let index = layout::index("index.json", &bytes)?;
-    let first = index.by_name(source.name.as_deref())?;
-    Found::follow(source, read_root(source, first)?, platform)
+    // Docker 25 saves an image without a tag with an empty index, and names it here.
+    if index.manifests.is_empty() && source.has("manifest.json") {
+        return read_docker(source, platform);
+    }
+    let entries = index.chosen(&source.choice)?;
+    let entry = match &entries[..] {
+        [entry] => entry,
+        several => match &suitable(source, several, platform)?[..] {
+            [] => several[0],
+            [entry] => entry,
+            several => return Err(index.ambiguous(&source.choice, several)),
+        },
+    };
+    Found::follow(source, read_root(source, entry)?, platform)
+}
+
+/// Those that lead to an image for the platform. A signature or an SBOM has a manifest of its own
+/// beside the image's, perhaps under the same name.
+fn suitable<'d>(
+    source: &Source,
+    entries: &[&'d Descriptor],
+    platform: &Platform,
+) -> Result<Vec<&'d Descriptor>> {
+    let mut suitable = Vec::new();
+    for entry in entries {
+        let root = read_root(source, entry)?;
+        match Found::follow(source, root, platform) {
+            Err(error) if matches!(error.reason, Reason::Policy | Reason::Unsupported) => {}
+            Err(error) => return Err(error),
+            Ok(_) => suitable.push(*entry),
+        }
+    }
+    Ok(suitable)
 }
 
 fn read_image<'a>(
@@ -283,7 +321,7 @@ fn read_image<'a>(
     let bytes = read_blob(origin, "config", &manifest.config)?;
     let what = format!("config {}", manifest.config.digest);
     let config = Config::parse(&what, &bytes, manifest.layers.len())?;
-    config.expect_platform(&what, platform)?;
+    expect_platform(&what, &config, platform)?;
     let seal = manifest.seal()?;
     let layers = manifest
         .layers
@@ -295,7 +333,7 @@ fn read_image<'a>(
                 number,
                 file: blob_file(&descriptor.digest),
                 diff_id: *diff_id,
-                compression: compression(descriptor)?,
+                compression: compression(descriptor, diff_id)?,
                 size: descriptor.size,
                 descriptor: Some(descriptor.clone()),
                 measure: seal.as_ref().map(|seal| seal.measures[number + 1]),
@@ -313,17 +351,43 @@ fn read_image<'a>(
     })
 }
 
-fn compression(descriptor: &Descriptor) -> Result<Compression> {
-    match LayerKind::of(&descriptor.media_type) {
-        Some(LayerKind::Tar) => Ok(Compression::None),
-        Some(LayerKind::Gzip) => Ok(Compression::Gzip),
-        Some(LayerKind::Zstd) => Ok(Compression::Zstd),
-        None => Err(Error::unsupported(
-            format_args!("layer {}", descriptor.digest),
+/// Refuses an image for another platform. One that does not say its own is taken at its word: who
+/// imports it knows what it is.
+fn expect_platform(what: &str, config: &Config, platform: &Platform) -> Result<()> {
+    config.expect_platform(what, platform)?;
+    if let Some(members) = config.unnamed() {
+        log::warn!(
+            "{what}: names no platform, its {members} is empty: taken for {platform}; --platform names another one"
+        );
+    }
+    Ok(())
+}
+
+/// How a layer's blob is packed. Whether it is packed can be told by the digests alone, and is,
+/// so that the same image is refused whether or not the store has the layer already.
+fn compression(descriptor: &Descriptor, diff_id: &Digest) -> Result<Compression> {
+    let what = format_args!("layer {}", descriptor.digest);
+    let media_type = &descriptor.media_type;
+    let is_tar = descriptor.digest == *diff_id;
+    let comparable = descriptor.digest.algorithm() == diff_id.algorithm();
+    match LayerKind::of(media_type) {
+        Some(LayerKind::Tar) if comparable && !is_tar => Err(Error::digest(
+            what,
             format_args!(
-                "media type {:?} is no layer that imrun reads",
-                descriptor.media_type
+                "{media_type} is a plain tar, and its config has another diff_id, {diff_id}"
             ),
+        )),
+        Some(LayerKind::Packed) if is_tar => Err(Error::digest(
+            what,
+            format_args!(
+                "{media_type} is compressed, and its config has the same digest as diff_id, that of a plain tar"
+            ),
+        )),
+        Some(LayerKind::Tar) => Ok(Compression::None),
+        Some(LayerKind::Packed) => Ok(Compression::GzipOrZstd),
+        None => Err(Error::unsupported(
+            what,
+            format_args!("media type {media_type:?} is no layer that imrun reads"),
         )),
     }
 }
@@ -331,10 +395,10 @@ fn compression(descriptor: &Descriptor) -> Result<Compression> {
 fn read_docker<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>> {
     let bytes = super::read_document("manifest.json", source.open_file("manifest.json")?)?;
     let entries = archive::parse("manifest.json", &bytes)?;
-    let entry = archive::select("manifest.json", &entries, source.name.as_deref())?;
+    let entry = archive::select("manifest.json", &entries, &source.choice)?;
     let bytes = super::read_document(&entry.config, source.open_file(&entry.config)?)?;
     let config = Config::parse(&entry.config, &bytes, entry.layers.len())?;
-    config.expect_platform(&entry.config, platform)?;
+    expect_platform(&entry.config, &config, platform)?;
     let layers =
         entry
             .layers
@@ -343,8 +407,8 @@ fn read_docker<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>>
             .enumerate()
             .map(|(number, (file, diff_id))| {
                 let extent = source.open_file(file)?;
-                let magic: [u8; 4] = extent.peek().context(|| format!("read({file:?})"))?;
-                let compression = sniff(&magic);
+                let magic: Magic = extent.peek().context(|| format!("read({file:?})"))?;
+                let compression = sniff(file, &magic)?;
                 Ok(Packed {
                     number,
                     file: file.clone(),
@@ -469,7 +533,7 @@ fn unpack(work: &Work<'_>, blob: Box<dyn Read + '_>, packed: &Packed) -> Result<
     let tar = store.new_file()?;
     let mut measured = Measured::new(&tar.file, packed.measure.is_some());
     let (scanned, diff_id) = {
-        let decoder = layer::decoder(packed.compression, &mut blob)?;
+        let decoder = layer::decoder(packed.compression, &mut blob).map_err(|e| e.about(&what))?;
         let mut tee = Tee::new(decoder, packed.diff_id.algorithm(), Some(&mut measured));
         (
             layer::scan(&mut tee, &layer::Limits::default()),

@@ -5,18 +5,23 @@
 
 use super::Store;
 use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, HINT, Result};
 use crate::files;
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::Once;
 
 pub(super) const FILE: &str = "refs.log";
 const FORGOTTEN: &str = "-";
 /// Longer than any line: a name has at most 4 KiB.
 const MAX_LINE: u64 = 8192;
+
+/// The command that mends the log.
+const REPAIR: &str = "imrun verify --repair";
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,40 +34,97 @@ pub struct Change {
     pub digest: Option<Digest>,
 }
 
-/// Parses a log. A last line without its end was being written when its writer was killed: it
-/// never took effect.
-pub fn parse(text: &str) -> Result<Vec<Change>> {
-    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    whole
-        .lines()
-        .filter(|line| !line.is_empty())
-        .map(parse_line)
-        .collect()
+impl Change {
+    fn line(&self) -> String {
+        let Change { time, name, digest } = self;
+        let digest = digest.map_or(FORGOTTEN.into(), |digest| digest.to_string());
+        format!("{time}\t{name}\t{digest}\n")
+    }
 }
 
-fn parse_line(line: &str) -> Result<Change> {
-    let malformed = || {
-        Error::digest(
-            format_args!("{FILE}: line {line:?}"),
-            "is not time, name, digest",
-        )
-        .hint("move the file away: images stay in the store, and importing one again names it")
-    };
+/// A log as it was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Log {
+    /// All changes, the oldest first.
+    pub changes: Vec<Change>,
+    /// The lines that are none.
+    pub damaged: Vec<Damaged>,
+}
+
+/// A line that is not time, name and digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damaged {
+    /// Its place in the log, the first is 1.
+    pub number: usize,
+    /// Its beginning, as far as it is text.
+    pub text: String,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{FILE}: line {} ({:?})", self.number, self.text)
+    }
+}
+
+/// Parses a log. A last line without its end was being written when its writer was killed: it
+/// never took effect.
+pub fn parse(bytes: &[u8]) -> Log {
+    const SHOWN: usize = 80;
+    let mut log = Log::default();
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+    let lines = bytes[..whole].split(|byte| *byte == b'\n').enumerate();
+    for (number, line) in lines.filter(|(_, line)| !line.is_empty()) {
+        match std::str::from_utf8(line).ok().and_then(parse_line) {
+            Some(change) => log.changes.push(change),
+            None => log.damaged.push(Damaged {
+                number: number + 1,
+                text: String::from_utf8_lossy(&line[..line.len().min(SHOWN)]).into(),
+            }),
+        }
+    }
+    log
+}
+
+fn parse_line(line: &str) -> Option<Change> {
     let mut fields = line.split('\t');
-    let (Some(time), Some(name), Some(digest), None) =
-        (fields.next(), fields.next(), fields.next(), fields.next())
-    else {
-        return Err(malformed());
-    };
+    let (time, name, digest) = (fields.next()?, fields.next()?, fields.next()?);
     let digest = match digest {
         FORGOTTEN => None,
-        text => Some(text.parse().map_err(|_| malformed())?),
+        text => Some(text.parse().ok()?),
     };
-    Ok(Change {
+    fields.next().is_none().then(|| Change {
         time: time.into(),
         name: name.into(),
         digest,
     })
+}
+
+/// What a name means and meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Meanings {
+    /// What it means; None where it was taken from its image.
+    pub now: Option<Digest>,
+    /// What it meant before, the latest first, each once. Not what `rm` took it from.
+    pub earlier: Vec<Digest>,
+}
+
+impl Meanings {
+    fn apply(&mut self, digest: Option<Digest>) {
+        let before = std::mem::replace(&mut self.now, digest);
+        if let (Some(before), Some(_)) = (before, digest) {
+            self.earlier.insert(0, before);
+        }
+        self.earlier.retain(|earlier| Some(*earlier) != digest);
+    }
+}
+
+/// What each name means and meant.
+pub fn meanings(changes: &[Change]) -> BTreeMap<&str, Meanings> {
+    let mut names = BTreeMap::<&str, Meanings>::new();
+    for change in changes {
+        names.entry(&change.name).or_default().apply(change.digest);
+    }
+    names
 }
 
 /// What each name means now.
@@ -78,14 +140,48 @@ pub fn current(changes: Vec<Change>) -> BTreeMap<String, (Digest, String)> {
 }
 
 impl Store {
-    /// All changes, the oldest first.
+    /// All changes, the oldest first. Lines that are damaged are named, and passed over.
     pub fn refs(&self) -> Result<Vec<Change>> {
+        static TOLD: Once = Once::new();
+        let log = self.log()?;
+        if !log.damaged.is_empty() {
+            TOLD.call_once(|| tell(&log.damaged));
+        }
+        Ok(log.changes)
+    }
+
+    /// All changes of a log without a damaged line: for what removes images, since such a line may
+    /// have named one.
+    pub fn whole_refs(&self) -> Result<Vec<Change>> {
+        let log = self.log()?;
+        match log.damaged.first() {
+            None => Ok(log.changes),
+            Some(damaged) => Err(Error::digest(
+                damaged,
+                "is damaged and may have named an image: nothing was removed",
+            )
+            .hint(format_args!(
+                "{REPAIR} names the images that no line names, and removes the line"
+            ))),
+        }
+    }
+
+    pub(super) fn log(&self) -> Result<Log> {
         let path = self.path.join(FILE);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => parse(&text),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(parse(&bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Log::default()),
             Err(error) => Err(error).context(|| format!("read({path:?})")),
         }
+    }
+
+    /// Writes the log again without its damaged lines. The caller holds the store's exclusive lock.
+    pub(super) fn rewrite_refs(&self, changes: &[Change]) -> Result<()> {
+        let new = self.new_file()?;
+        let lines = changes.iter().map(Change::line).collect::<String>();
+        let written = new.file.write_all_at(lines.as_bytes(), 0);
+        written.context(|| format!("write({FILE})"))?;
+        new.link(&self.path.join(FILE))
     }
 
     /// Makes `name` mean `digest`, unless it does already. The caller holds the store's lock.
@@ -103,17 +199,21 @@ impl Store {
         let mut file = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| errno)
             .context(|| format!("flock({path:?})"))?;
-        let digest = digest.map_or(FORGOTTEN.into(), Digest::to_string);
-        let line = format!("{}\t{name}\t{digest}\n", crate::time::now());
+        let change = Change {
+            time: crate::time::now(),
+            name: name.into(),
+            digest: digest.copied(),
+        };
         cut_torn_line(&file)
-            .and_then(|()| file.write_all(line.as_bytes()))
+            .and_then(|()| file.write_all(change.line().as_bytes()))
             .and_then(|()| file.sync_all())
             .context(|| format!("write({path:?})"))
     }
 }
 
-/// Removes the beginning of a line that a killed writer left.
-fn cut_torn_line(file: &File) -> std::io::Result<()> {
+/// Removes the beginning of a line that a killed writer left. What is longer than a line is damage:
+/// it is ended as a line of its own, for `verify --repair`.
+fn cut_torn_line(mut file: &File) -> std::io::Result<()> {
     let length = file.metadata()?.len();
     let start = length.saturating_sub(MAX_LINE);
     let mut tail = vec![0; (length - start) as usize];
@@ -122,8 +222,19 @@ fn cut_torn_line(file: &File) -> std::io::Result<()> {
         Some(end) if end + 1 == tail.len() => Ok(()),
         Some(end) => file.set_len(start + end as u64 + 1),
         None if start == 0 => file.set_len(0),
-        None => Err(ErrorKind::InvalidData.into()),
+        None => file.write_all(b"\n"),
     }
+}
+
+fn tell(damaged: &[Damaged]) {
+    const SHOWN: usize = 5;
+    for line in damaged.iter().take(SHOWN) {
+        log::warn!("{line} is not time, name, digest: passed over");
+    }
+    if let Some(more) = damaged.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        log::warn!("{FILE}: {more} more lines are damaged");
+    }
+    log::warn!(target: HINT, "{REPAIR} names the images that no line names, and removes such lines");
 }
 
 #[cfg(test)]
@@ -134,7 +245,7 @@ mod tests {
     fn the_last_change_of_a_name_counts_and_a_torn_line_does_not() {
         let (one, two) = (Digest::sha256(b"1"), Digest::sha256(b"2"));
         let text = format!("t1\ta\t{one}\nt2\tb\t{one}\nt3\ta\t{two}\nt4\tb\t-\nt5\ta\t{one}");
-        let names = current(parse(&text).unwrap());
+        let names = current(parse(text.as_bytes()).changes);
         assert_eq!(
             names.into_iter().collect::<Vec<_>>(),
             [("a".into(), (two, "t3".into()))]
@@ -162,8 +273,61 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_log_is_refused() {
-        assert!(parse("a b c\n").is_err());
-        assert!(parse("t\tn\tsha256:00\n").is_err());
+    fn a_damaged_line_is_named_and_the_others_count() {
+        let digest = Digest::sha256(b"1");
+        let good = |name: &str| format!("t\t{name}\t{digest}\n").into_bytes();
+        for bad in [
+            &b"a b c"[..],
+            b"t\tn\tsha256:00",
+            b"t\tn",
+            b"t\tn\t-\tmore",
+            b"\xff\xfe\t\t",
+            &[0; 9000],
+        ] {
+            let log = parse(&[&good("a")[..], bad, b"\n", &good("b")].concat());
+            let names: Vec<_> = log.changes.iter().map(|change| &change.name).collect();
+            assert_eq!(names, ["a", "b"]);
+            assert_eq!((log.damaged.len(), log.damaged[0].number), (1, 2));
+        }
+    }
+
+    #[test]
+    fn a_line_behind_damage_without_an_end_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path());
+        let digest = Digest::sha256(b"1");
+        std::fs::write(dir.path().join(FILE), [0; 20_000]).unwrap();
+        store.set_ref("c", Some(&digest)).unwrap();
+        let log = store.log().unwrap();
+        assert_eq!((log.changes.len(), log.damaged.len()), (1, 1));
+        assert!(store.whole_refs().is_err());
+    }
+
+    #[test]
+    fn earlier_meanings_are_those_of_others_and_not_what_was_removed() {
+        let [a, b, c] = [b"a", b"b", b"c"].map(|text| Digest::sha256(text));
+        for (changes, now, earlier) in [
+            (&[Some(a)][..], Some(a), &[][..]),
+            (&[Some(a), Some(a)], Some(a), &[]),
+            (&[Some(a), Some(b), Some(c)], Some(c), &[b, a]),
+            (&[Some(a), Some(b), Some(a)], Some(a), &[b]),
+            (&[Some(a), Some(b), None], None, &[a]),
+            (&[Some(a), Some(b), None, Some(c)], Some(c), &[a]),
+            (&[Some(a), None, None], None, &[]),
+        ] {
+            let mut meanings = Meanings::default();
+            changes.iter().for_each(|change| meanings.apply(*change));
+            assert_eq!(meanings.now, now, "{changes:?}");
+            assert_eq!(meanings.earlier, earlier, "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_read_as_it_was_written() {
+        for digest in [None, Some(Digest::sha256(b"1"))] {
+            let (time, name) = ("t".into(), "n".into());
+            let change = Change { time, name, digest };
+            assert_eq!(parse(change.line().as_bytes()).changes, [change]);
+        }
     }
 }

@@ -4,6 +4,7 @@
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::layer;
+use crate::manifest::Choice;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 use std::collections::HashMap;
@@ -27,41 +28,65 @@ pub enum Format {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
     /// `oci:DIR[:REF]`.
-    Directory(PathBuf, Option<String>),
+    Directory(PathBuf, Choice),
     /// `oci-archive:FILE[:REF]`, `docker-archive:FILE[:TAG]`.
-    Archive(PathBuf, Format, Option<String>),
-    /// `-`: an archive of either format on standard input.
-    Stream,
+    Archive(PathBuf, Format, Choice),
+    /// `-[:REF]`: an archive of either format on standard input.
+    Stream(Choice),
 }
 
 impl FromStr for Location {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        if text == "-" {
-            return Ok(Location::Stream);
+        if let Some(rest) = text
+            .strip_prefix('-')
+            .filter(|rest| matches!(rest.chars().next(), None | Some(':' | '@')))
+        {
+            return Ok(Location::Stream(split_choice(rest)?.1));
         }
         let Some((transport, rest)) = text.split_once(':').filter(|(_, rest)| !rest.is_empty())
         else {
             return Err(unknown(text));
         };
-        // A path that holds a colon is taken whole when it is there; else its end is the name.
-        let (path, name) = match rest.split_once(':') {
-            Some((path, name)) if !Path::new(rest).exists() => (path, Some(name.to_owned())),
-            _ => (rest, None),
-        };
+        let (path, choice) = split_choice(rest)?;
         match transport {
-            "oci" => Ok(Location::Directory(path.into(), name)),
-            "oci-archive" => Ok(Location::Archive(path.into(), Format::Oci, name)),
-            "docker-archive" => Ok(Location::Archive(path.into(), Format::Docker, name)),
+            "oci" => Ok(Location::Directory(path.into(), choice)),
+            "oci-archive" => Ok(Location::Archive(path.into(), Format::Oci, choice)),
+            "docker-archive" => Ok(Location::Archive(path.into(), Format::Docker, choice)),
             _ => Err(unknown(text)),
         }
     }
 }
 
+/// A path and which of its images is meant: `PATH[:NAME|:@NUMBER|[:NAME]@DIGEST]`.
+fn split_choice(text: &str) -> Result<(&str, Choice)> {
+    // A path that holds a colon or an @ is taken whole when it is there.
+    if Path::new(text).exists() {
+        return Ok((text, Choice::Only));
+    }
+    if let Some((before, digest)) = text.rsplit_once('@')
+        && let Ok(digest) = digest.parse()
+    {
+        let path = before.split_once(':').map_or(before, |(path, _)| path);
+        return Ok((path, Choice::Digest(digest)));
+    }
+    let Some((path, name)) = text.split_once(':') else {
+        return Ok((text, Choice::Only));
+    };
+    match name.strip_prefix('@').map(str::parse) {
+        Some(Ok(number)) => Ok((path, Choice::Number(number))),
+        Some(Err(_)) => Err(Error::usage(
+            format_args!("source {text:?}"),
+            "must have a number or a whole digest behind the @",
+        )),
+        None => Ok((path, Choice::Name(name.to_string()))),
+    }
+}
+
 fn unknown(text: &str) -> Error {
     Error::usage(format_args!("source {text:?}"), "is none that imrun reads").hint(
-        "oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:TAG], or - for an archive on standard input",
+        "oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:TAG], rootfs:FILE, or - for an archive on standard input; rootfs:- for a root filesystem there",
     )
 }
 
@@ -70,7 +95,7 @@ pub struct Source {
     /// What they mean.
     pub format: Format,
     /// Which of several images is meant.
-    pub name: Option<String>,
+    pub choice: Choice,
     files: Files,
 }
 
@@ -83,40 +108,40 @@ impl Source {
     /// Opens a location; `spool` makes a file without a name for what cannot be read twice.
     pub fn open(location: &Location, spool: impl FnOnce() -> Result<File>) -> Result<Source> {
         match location {
-            Location::Directory(path, name) => {
+            Location::Directory(path, choice) => {
                 let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
                 let directory =
                     open(path, flags, Mode::empty()).context(|| format!("open({path:?})"))?;
                 Ok(Source {
                     format: Format::Oci,
-                    name: name.clone(),
+                    choice: choice.clone(),
                     files: Files::Directory(directory),
                 })
             }
-            Location::Archive(path, format, name) => {
-                let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-                let opened = files::quietly(|quietly| open(path, flags | quietly, Mode::empty()));
-                let file = File::from(opened.context(|| format!("open({path:?})"))?);
+            Location::Archive(path, format, choice) => {
                 let what = path.display().to_string();
-                let archive = Archive::open(&what, file, spool)?;
+                let archive = Archive::open(&what, open_archive(path)?, spool)?;
                 Ok(Source {
                     format: *format,
-                    name: name.clone(),
+                    choice: choice.clone(),
                     files: Files::Archive(archive),
                 })
             }
-            Location::Stream => {
-                let stdin = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned();
-                let stdin = File::from(stdin.context(|| "dup(0)")?);
-                let archive = Archive::open("standard input", stdin, spool)?;
+            Location::Stream(choice) => {
+                let archive = Archive::open(STDIN, standard_input()?, spool)?;
                 let format = archive.format()?;
                 Ok(Source {
                     format,
-                    name: None,
+                    choice: choice.clone(),
                     files: Files::Archive(archive),
                 })
             }
         }
+    }
+
+    /// Whether there is a file of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.open_file(name).is_ok()
     }
 
     /// Opens a file by its name in the layout; a link is followed, but never out of the layout.
@@ -126,6 +151,22 @@ impl Source {
             Files::Archive(archive) => archive.open_file(name),
         }
     }
+}
+
+/// Standard input's name in errors.
+pub(super) const STDIN: &str = "standard input";
+
+/// Standard input as a file.
+pub(super) fn standard_input() -> Result<File> {
+    let stdin = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned();
+    Ok(File::from(stdin.context(|| "dup(0)")?))
+}
+
+/// Opens an archive, wherever it is.
+pub(super) fn open_archive(path: &Path) -> Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let opened = files::quietly(|quietly| open(path, flags | quietly, Mode::empty()));
+    Ok(File::from(opened.context(|| format!("open({path:?})"))?))
 }
 
 fn open_beneath(directory: &OwnedFd, name: &str) -> Result<Extent> {
@@ -207,7 +248,8 @@ enum Member {
         offset: u64,
         size: u64,
     },
-    /// Old `docker save` archives name a layer that two images share by a symbolic link.
+    /// Another member's name: old `docker save` archives have a symbolic link for a layer that two
+    /// images share, and bsdtar writes a hard link for files that are one.
     Link(PathBuf),
 }
 
@@ -219,28 +261,15 @@ impl Archive {
         if !kind.is_file() && !kind.is_fifo() && !kind.is_socket() {
             return Err(Error::usage(what, "is neither a file nor a pipe"));
         }
-        let mut magic = [0; 4];
-        let compression = match metadata.is_file() {
-            true => {
-                let read = file
-                    .read_at(&mut magic, 0)
-                    .context(|| format!("read({what})"))?;
-                sniff(&magic[..read])
+        let mut magic = Magic::default();
+        if metadata.is_file() {
+            file.read_at(&mut magic, 0)
+                .context(|| format!("read({what})"))?;
+            if sniff(what, &magic)? != layer::Compression::None {
+                file = copy(what, file, spool)?;
             }
-            false => {
-                let read = read_up_to(&mut file, &mut magic).context(|| format!("read({what})"))?;
-                let compression = sniff(&magic[..read]);
-                file = copy(
-                    what,
-                    io::Cursor::new(magic).take(read as u64).chain(file),
-                    compression,
-                    spool,
-                )?;
-                return Archive::index(what, file);
-            }
-        };
-        if compression != layer::Compression::None {
-            file = copy(what, file, compression, spool)?;
+        } else {
+            file = copy(what, file, spool)?;
         }
         Archive::index(what, file)
     }
@@ -260,12 +289,17 @@ impl Archive {
                     offset: entry.raw_file_position(),
                     size: entry.size(),
                 },
-                tar::EntryType::Symlink => match entry.link_name().map_err(broken)? {
-                    Some(target) => {
-                        Member::Link(name.parent().unwrap_or(Path::new("")).join(target))
+                // A symbolic link starts where it is, a hard link at the archive's root.
+                kind @ (tar::EntryType::Symlink | tar::EntryType::Link) => {
+                    let from = match kind {
+                        tar::EntryType::Symlink => name.parent().unwrap_or(Path::new("")),
+                        _ => Path::new(""),
+                    };
+                    match entry.link_name().map_err(broken)? {
+                        Some(target) => Member::Link(from.join(target)),
+                        None => continue,
                     }
-                    None => continue,
-                },
+                }
                 _ => continue,
             };
             members.insert(name, member);
@@ -287,7 +321,8 @@ impl Archive {
         Err(Error::digest(
             &self.what,
             "has neither an index.json (OCI) nor a manifest.json (docker save)",
-        ))
+        )
+        .hint("imrun import rootfs:FILE, or rootfs:-, makes an image of a root filesystem's tar"))
     }
 
     fn open_file(&self, name: &str) -> Result<Extent> {
@@ -309,17 +344,52 @@ impl Archive {
                 None => return Err(Error::digest(name, format_args!("is not in {}", self.what))),
             }
         }
-        Err(Error::digest(name, "is a loop of symbolic links"))
+        Err(Error::digest(name, "is a loop of links"))
     }
 }
 
-/// How an archive that is not named by any media type is compressed.
-pub(super) fn sniff(magic: &[u8]) -> layer::Compression {
-    match magic {
-        [0x1f, 0x8b, ..] => layer::Compression::Gzip, // RFC 1952, 2.3.1
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => layer::Compression::Zstd, // RFC 8878, 3.1.1
-        _ => layer::Compression::None,
+/// The first bytes of a file, zeros where it is shorter.
+pub(super) type Magic = [u8; 10];
+
+/// How an archive or a layer that no media type describes is compressed; `what` names it.
+pub(super) fn sniff(what: &str, magic: &Magic) -> Result<layer::Compression> {
+    let (name, program) = match magic {
+        [0x1f, 0x8b, ..] => return Ok(layer::Compression::Gzip), // RFC 1952, 2.3.1
+        start if layer::is_zstd(start) => return Ok(layer::Compression::Zstd),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => ("xz", "xz"),
+        [b'B', b'Z', b'h', _, 0x31, 0x41, 0x59, 0x26, 0x53, 0x59] => ("bzip2", "bzip2"),
+        [0x5d, 0, 0, size, ..] if *size != 0 => ("lzma", "xz"),
+        [0x04, 0x22, 0x4d, 0x18, ..] => ("lz4", "lz4"),
+        [b'L', b'Z', b'I', b'P', 1, ..] => ("lzip", "lzip"),
+        [0x89, b'L', b'Z', b'O', 0, ..] => ("lzop", "lzop"),
+        [0x1f, 0x9d, ..] => ("compress", "gzip"),
+        [b'P', b'K', 3, 4, ..] => {
+            return Err(Error::unsupported(what, "is a zip archive, not a tar"));
+        }
+        _ => return Ok(layer::Compression::None),
+    };
+    let why = format_args!("is compressed by {name}; imrun reads gzip and zstd");
+    Err(Error::unsupported(what, why).hint(format_args!(
+        "decompress it first: {program} -dc FILE | imrun import -"
+    )))
+}
+
+/// The uncompressed bytes of an archive, where it is one: anything else may have no end.
+pub(super) fn decompress<'a>(what: &str, mut reader: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    let mut magic = Magic::default();
+    let read = read_up_to(&mut reader, &mut magic).context(|| format!("read({what})"))?;
+    let compression = sniff(what, &magic)?;
+    let reader = io::Cursor::new(magic).take(read as u64).chain(reader);
+    let decoder = layer::decoder(compression, BufReader::new(reader));
+    let mut reader = decoder.map_err(|e| e.about(what))?;
+    let mut first = [0; layer::BLOCK as usize];
+    let length = read_up_to(&mut reader, &mut first).context(|| format!("read({what})"))?;
+    if !starts_archive(&first[..length]) {
+        return Err(Error::digest(what, "is not a tar archive"));
     }
+    Ok(Box::new(
+        io::Cursor::new(first).take(length as u64).chain(reader),
+    ))
 }
 
 fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
@@ -333,23 +403,12 @@ fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-fn copy(
-    what: &str,
-    reader: impl Read,
-    compression: layer::Compression,
-    spool: impl FnOnce() -> Result<File>,
-) -> Result<File> {
-    let mut reader = layer::decoder(compression, BufReader::new(reader))?;
-    let mut first = [0; layer::BLOCK as usize];
-    let length = read_up_to(&mut reader, &mut first).context(|| format!("read({what})"))?;
-    // What is no archive may have no end.
-    if !starts_archive(&first[..length]) {
-        return Err(Error::digest(what, "is not a tar archive"));
-    }
+fn copy(what: &str, reader: impl Read, spool: impl FnOnce() -> Result<File>) -> Result<File> {
+    let reader = decompress(what, reader)?;
     let mut file = spool()?;
     let limit = layer::Limits::default().bytes;
-    let mut bounded = first[..length].chain(reader).take(limit + 1);
-    let copied = io::copy(&mut bounded, &mut file).context(|| format!("copy({what})"))?;
+    let copied = io::copy(&mut reader.take(limit + 1), &mut file);
+    let copied = copied.context(|| format!("copy({what})"))?;
     if copied > limit {
         let why = format_args!("is larger than {limit} bytes");
         return Err(Error::policy(what, why));
@@ -387,18 +446,30 @@ mod tests {
     #[test]
     fn locations_are_read_as_other_tools_write_them() {
         let parse = |text: &str| text.parse::<Location>().unwrap();
-        assert_eq!(parse("-"), Location::Stream);
+        assert_eq!(parse("-"), Location::Stream(Choice::Only));
+        assert_eq!(parse("-:a"), Location::Stream(Choice::Name("a".into())));
         assert_eq!(
             parse("oci:/nowhere/a"),
-            Location::Directory("/nowhere/a".into(), None)
+            Location::Directory("/nowhere/a".into(), Choice::Only)
         );
         assert_eq!(
             parse("oci:/nowhere/a:v1"),
-            Location::Directory("/nowhere/a".into(), Some("v1".into()))
+            Location::Directory("/nowhere/a".into(), Choice::Name("v1".into()))
         );
-        let docker = Location::Archive("x.tar".into(), Format::Docker, Some("redis:7".into()));
+        let digest = crate::digest::Digest::sha256(b"1");
+        for (text, choice) in [
+            (":@1".to_string(), Choice::Number(1)),
+            (format!("@{digest}"), Choice::Digest(digest)),
+            (format!(":@{digest}"), Choice::Digest(digest)),
+            (format!(":redis@{digest}"), Choice::Digest(digest)),
+        ] {
+            let expected = Location::Directory("/nowhere/a".into(), choice);
+            assert_eq!(parse(&format!("oci:/nowhere/a{text}")), expected);
+        }
+        let name = Choice::Name("redis:7".into());
+        let docker = Location::Archive("x.tar".into(), Format::Docker, name);
         assert_eq!(parse("docker-archive:x.tar:redis:7"), docker);
-        for wrong in ["", "oci", "oci:", "dir:/tmp", "redis"] {
+        for wrong in ["", "oci", "oci:", "dir:/tmp", "redis", "oci:/nowhere/a:@x"] {
             assert!(wrong.parse::<Location>().is_err(), "{wrong:?} was taken");
         }
     }
@@ -416,7 +487,7 @@ mod tests {
         std::os::unix::fs::symlink("file", dir.path().join("inner")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("outer")).unwrap();
         nix::unistd::mkfifo(&dir.path().join("fifo"), Mode::S_IRUSR).unwrap();
-        let location = Location::Directory(dir.path().into(), None);
+        let location = Location::Directory(dir.path().into(), Choice::Only);
         let source = Source::open(&location, || unreachable!()).unwrap();
         let mut text = String::new();
         source

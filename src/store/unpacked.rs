@@ -18,8 +18,9 @@ use super::image::Image;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::files;
-use crate::rootless;
-use crate::unpacked::{self, Model, Owners, Still, compare, list, write};
+use crate::ids::Owners;
+use crate::paths;
+use crate::unpacked::{self, Model, Still, compare, list, write};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::sys::stat::Mode;
@@ -198,13 +199,17 @@ impl Store {
 
     /// Removes what is unpacked of other trees than these, and what killed writers left; the bytes
     /// freed. What somebody uses stays.
-    pub(super) fn collect_unpacked(&self, trees: &BTreeSet<String>) -> Result<u64> {
+    pub(super) fn collect_unpacked(&self, trees: &BTreeSet<String>, dry_run: bool) -> Result<u64> {
         let roots = self.path.join(DIRECTORY);
         let mut freed = 0;
         for name in super::file_names(&roots)? {
             let tree = name.split('.').next().unwrap_or_default();
+            let path = roots.join(&name);
             if !trees.contains(tree) {
-                freed += remove_unused(&roots.join(name))?;
+                freed += match dry_run {
+                    true => size(&path).context(|| format!("readdir({path:?})"))?,
+                    false => remove_unused(&path)?,
+                };
             }
         }
         Ok(freed)
@@ -237,7 +242,7 @@ fn give_name(new: &Path, path: &Path) -> Result<bool> {
 
 /// Nobody else may get at set-user-ID programs of an image by the store.
 fn refuse_shared(roots: &Path) -> Result<()> {
-    if !roots.exists() || rootless::is_own(roots, 0o077)? {
+    if !roots.exists() || paths::is_own(roots, 0o077)? {
         return Ok(());
     }
     let why = "is not a directory that its owner alone can enter";

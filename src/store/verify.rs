@@ -2,6 +2,7 @@
 
 use super::Store;
 use super::image::Image;
+use super::refs::{Change, Log};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Context, Error, Result};
 use std::collections::BTreeSet;
@@ -24,6 +25,13 @@ impl Store {
         mut tell: impl FnMut(Finding),
     ) -> Result<()> {
         let all = digests.is_empty();
+        if all {
+            for line in self.log()?.damaged {
+                let (what, why) = (line.to_string(), "is not time, name, digest");
+                let error = Some(Error::digest(&what, why));
+                tell(Finding { what, error });
+            }
+        }
         let images = if all {
             self.images()?
         } else {
@@ -56,6 +64,56 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Mends the log of names: its damaged lines are removed, and each whole image that no other
+    /// line names is named by its own digest, so that no collection frees it. Returns what was
+    /// done, in lines.
+    pub fn repair(&self) -> Result<Vec<String>> {
+        let mut done = Vec::new();
+        if !self.path.is_dir() {
+            return Ok(done);
+        }
+        let _lock = self.lock_exclusive()?;
+        let Log {
+            mut changes,
+            damaged,
+        } = self.log()?;
+        let known: BTreeSet<_> = changes.iter().filter_map(|change| change.digest).collect();
+        let names: BTreeSet<_> = changes.iter().map(|change| change.name.clone()).collect();
+        for digest in self.blobs()? {
+            let name = digest.to_string();
+            if known.contains(&digest) || names.contains(&name) {
+                continue;
+            }
+            let Some(image) = self.image_of(&digest)? else {
+                continue;
+            };
+            done.push(format!("{name}  named by its digest"));
+            changes.push(Change {
+                time: crate::time::now(),
+                name,
+                digest: Some(image),
+            });
+        }
+        done.extend(damaged.iter().map(|line| format!("{line}  removed")));
+        if !done.is_empty() {
+            self.rewrite_refs(&changes)?;
+        }
+        Ok(done)
+    }
+
+    /// The image that a blob leads to, where it is a manifest or an index and the store has the
+    /// whole image.
+    fn image_of(&self, blob: &Digest) -> Result<Option<Digest>> {
+        let size = std::fs::metadata(self.blob_path(blob)).map_or(u64::MAX, |file| file.len());
+        if size > crate::manifest::MAX_DOCUMENT as u64 {
+            return Ok(None);
+        }
+        match Image::load(self, blob) {
+            Ok(image) if Image::is_there(self, blob)? => Ok(Some(image.digest)),
+            _ => Ok(None),
+        }
     }
 
     /// The digests that names mean, each once.

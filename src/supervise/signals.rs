@@ -87,22 +87,32 @@ pub fn name(signal: i32) -> String {
     }
 }
 
-/// The number of a signal by its name (`SIGTERM`, `TERM`, `RTMIN+3`) or number, as image configs
+/// The number of a signal by its name (`SIGTERM`, `TERM`, `RTMIN+3`, `RTMAX-3`) or number, as image configs
 /// and docker write it.
 pub fn parse(text: &str) -> Result<i32> {
     let unknown = || Error::usage(format_args!("signal {text:?}"), "is none that Linux has");
     let name = text.to_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let real_time = |offset: i32| libc::SIGRTMIN() + offset;
-    let number = match name.parse::<i32>() {
-        Ok(number) => number,
-        Err(_) if name == "RTMIN" => real_time(0),
-        Err(_) => match name.strip_prefix("RTMIN+") {
-            Some(offset) => real_time(offset.parse().map_err(|_| unknown())?),
-            None => format!("SIG{name}")
+    let offset = |text: &str| text.parse::<u8>().map(i32::from).map_err(|_| unknown());
+    let number = if let Ok(number) = name.parse::<i32>() {
+        number
+    } else if let Some(text) = name.strip_prefix("RTMIN+") {
+        libc::SIGRTMIN() + offset(text)?
+    } else if let Some(text) = name.strip_prefix("RTMAX-") {
+        let number = libc::SIGRTMAX() - offset(text)?;
+        if number < libc::SIGRTMIN() { 0 } else { number }
+    } else {
+        match name {
+            "RTMIN" => libc::SIGRTMIN(),
+            "RTMAX" => libc::SIGRTMAX(),
+            // Second names (signal(7)).
+            "IOT" => libc::SIGIOT,
+            "CLD" => libc::SIGCHLD,
+            "POLL" => libc::SIGPOLL,
+            _ => format!("SIG{name}")
                 .parse::<Signal>()
                 .map_err(|_| unknown())? as i32,
-        },
+        }
     };
     if (1..=libc::SIGRTMAX()).contains(&number) {
         Ok(number)
@@ -176,7 +186,15 @@ mod tests {
             assert_eq!(parse(text).unwrap(), 15);
         }
         assert_eq!(parse("SIGRTMIN+3").unwrap(), libc::SIGRTMIN() + 3);
-        for text in ["", "SIG", "0", "-1", "99", "SIGTERMX", "RTMIN+99"] {
+        assert_eq!(parse("SIGRTMAX-3").unwrap(), libc::SIGRTMAX() - 3);
+        assert_eq!(parse("sigrtmax").unwrap(), libc::SIGRTMAX());
+        for (text, number) in [("SIGIOT", 6), ("SIGCLD", 17), ("POLL", 29), ("SIGIO", 29)] {
+            assert_eq!(parse(text).unwrap(), number, "{text}");
+        }
+        for text in [
+            "", "SIG", "0", "-1", "99", "SIGTERMX", "RTMIN+99", "RTMIN+-1", "RTMIN-1", "RTMAX+1",
+            "RTMAX-60", "RTMAX-", "RTMIN+",
+        ] {
             assert!(parse(text).is_err(), "{text:?} was taken");
         }
     }

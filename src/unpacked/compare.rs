@@ -7,7 +7,7 @@ use super::{Model, shown};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Context, Error, Result, reason_of};
 use crate::layer::Xattr;
-use crate::store::image::in_parallel;
+use crate::parallel::in_parallel;
 use crate::sys::{lease, xattr};
 use crate::tree::{Content, Dirent, InodeId};
 use nix::errno::Errno;

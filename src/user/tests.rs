@@ -35,6 +35,11 @@ fn users_and_groups_are_found_by_name_and_by_number() {
         ("0", 0, 0, &[0, 10], Some("/root")),
         ("app", 1000, 1000, &[10, 29, 44, 1000], Some("/home/app")),
         ("1000", 1000, 1000, &[10, 29, 44, 1000], Some("/home/app")),
+        // As Docker reads them: an empty half is what it would be without it.
+        ("app:", 1000, 1000, &[10, 29, 44, 1000], Some("/home/app")),
+        (":app", 0, 1000, &[1000], Some("/root")),
+        (":0", 0, 0, &[0], Some("/root")),
+        (":", 0, 0, &[0, 10], Some("/root")),
         ("app:audio", 1000, 29, &[29], Some("/home/app")),
         ("app:5", 1000, 5, &[5], Some("/home/app")),
         ("4242", 4242, 0, &[0], None),
@@ -108,9 +113,6 @@ fn unknown_names_and_malformed_users_are_refused() {
             "group \"nogroup\": is not in the image's /etc/group",
         ),
         ("app:1:2", "group \"1:2\": is not in the image's /etc/group"),
-        (":app", "user \":app\": is not USER or USER:GROUP"),
-        ("app:", "user \"app:\": is not USER or USER:GROUP"),
-        (":", "user \":\": is not USER or USER:GROUP"),
     ] {
         assert_eq!(resolve(user).unwrap_err().to_string(), error);
     }

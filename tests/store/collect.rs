@@ -90,10 +90,131 @@ fn an_image_keeps_what_it_needs_as_long_as_one_name_is_left() {
     let first = name("1", "app");
     name("1", "old");
     let second = name("2", "app");
-    assert_eq!(free(&host, &["gc"]), 0, "the first is still called old");
+    let gc = ["gc", "--keep", "1"];
+    assert_eq!(free(&host, &gc), 0, "the first is still called old");
     name("2", "old");
-    assert!(free(&host, &["gc"]) > 0);
+    assert!(free(&host, &gc) > 0);
     assert!(!host.blobs().contains(&first) && host.blobs().contains(&second));
+}
+
+/// Imports four images under one name, the last of them a bad release.
+fn releases(host: &Host) -> Vec<String> {
+    let layout = Layout::new(host.path("layout"));
+    let import = |text: &str| {
+        layout.publish_image(&[&program(), &tar(&[("release", text)])], Packing::Plain);
+        host.imrun(["import", &layout.source(), "--name", "app"])
+            .exits(0)
+            .line()
+    };
+    ["1", "2", "3", "4"].map(import).to_vec()
+}
+
+#[test]
+fn gc_keeps_what_rollback_needs() {
+    let host = host!();
+    let all = releases(&host);
+    let would = host.imrun(["gc", "--dry-run"]).exits(0).line();
+    let before = host.blobs();
+    assert!(free(&host, &["gc"]) > 0);
+    assert_eq!(host.imrun(["gc", "--dry-run"]).exits(0).line(), "0");
+    assert_ne!(would, "0");
+    // The oldest of four is the fourth meaning: its manifest, config and own layer.
+    assert_eq!(before.len() - host.blobs().len(), 3);
+    assert!(!host.blobs().contains(&all[0]));
+    host.imrun(["rollback", "app"])
+        .exits(0)
+        .prints(&format!("{}\n", all[2]));
+    host.launch_of(&all[2]).run().exits(0).prints("ran\n");
+    host.imrun(["rollback", "app", "--to", &all[1]]).exits(0);
+    host.imrun(["rollback", "app", "--to", &all[0]])
+        .refused(&all[0])
+        .hints("import");
+    // Now it is 2, 3, 4.
+    assert_eq!(free(&host, &["gc", "--keep", "3"]), 0);
+    free(&host, &["gc", "--keep", "2"]);
+    assert!(host.blobs().contains(&all[2]) && !host.blobs().contains(&all[3]));
+    free(&host, &["gc", "--keep", "1"]);
+    assert!(host.blobs().contains(&all[1]) && !host.blobs().contains(&all[2]));
+    for wrong in ["0", "-1", "x"] {
+        host.imrun(["gc", &format!("--keep={wrong}")])
+            .refused("at least 1");
+    }
+}
+
+#[test]
+fn a_dry_run_counts_what_a_collection_frees_and_removes_nothing() {
+    let host = host!();
+    releases(&host);
+    for keep in ["1", "2", "3"].iter().rev() {
+        let all = (host.blobs(), size(&host));
+        let dry = host
+            .imrun(["gc", "--dry-run", "--keep", keep])
+            .exits(0)
+            .line();
+        assert_eq!((host.blobs(), size(&host)), all);
+        assert_eq!(free(&host, &["gc", "--keep", keep]).to_string(), dry);
+    }
+}
+
+#[test]
+fn removing_a_release_leaves_the_one_before_for_rollback() {
+    let host = host!();
+    let all = releases(&host);
+    free(&host, &["rm", &all[3]]);
+    assert!(!host.blobs().contains(&all[3]) && host.blobs().contains(&all[2]));
+    host.imrun(["rollback", "app"])
+        .exits(0)
+        .prints(&format!("{}\n", all[2]));
+    // What a name meant before is not removed by chance.
+    let refused = host
+        .imrun(["rm", &all[1]])
+        .refused("is an earlier meaning of app");
+    refused.hints("imrun gc --keep 1");
+    assert!(host.blobs().contains(&all[1]));
+}
+
+#[test]
+fn what_is_none_of_the_stores_files_is_named_and_left() {
+    let host = host!();
+    let image = import(&host, &[&program()]);
+    fs::create_dir(host.path("store/blobs/sha256/stray")).unwrap();
+    host.write("store/blobs/sha256/stray/file", "of somebody");
+    host.write("store/trees/0123.erofs", "a tree of nobody");
+    let freed = host.imrun(["gc"]).exits(0).says("stray\": is a directory");
+    assert_eq!(freed.line(), "16");
+    assert!(host.path("store/blobs/sha256/stray/file").exists());
+    host.imrun(["rm", &image]).exits(0);
+    assert!(host.path("store/blobs/sha256/stray/file").exists());
+}
+
+/// Neither the damage nor the hint that follows may cost an image.
+#[test]
+fn a_damaged_line_of_the_log_stops_what_removes_images_until_it_is_mended() {
+    let host = host!();
+    let all = releases(&host);
+    let log = fs::read_to_string(host.path("store/refs.log")).unwrap();
+    let mut lines: Vec<&str> = log.lines().collect();
+    *lines.last_mut().unwrap() = "damaged";
+    fs::write(host.path("store/refs.log"), lines.join("\n") + "\n").unwrap();
+    host.imrun(["images"]).exits(0).says("line 4 (\"damaged\")");
+    host.launch_of(&all[3]).run().exits(0).prints("ran\n");
+    for command in [&["gc"][..], &["gc", "--keep", "1"], &["rm", &all[2]]] {
+        host.imrun(command)
+            .refused("refs.log: line 4")
+            .hints("verify --repair");
+    }
+    host.imrun(["verify"]).exits(1);
+    let mended = host.imrun(["verify", "--repair"]).exits(0);
+    assert!(
+        mended
+            .out
+            .contains(&format!("{}  named by its digest", all[3])),
+        "{mended:?}"
+    );
+    host.imrun(["gc", "--keep", "1"]).exits(0);
+    assert!(host.blobs().contains(&all[3]) && host.blobs().contains(&all[2]));
+    host.imrun(["history", "app"]).exits(0);
+    host.imrun(["verify", "--repair"]).exits(0);
 }
 
 #[test]
@@ -107,7 +228,8 @@ fn what_a_running_container_needs_stays_until_it_ends() {
         .spawn();
     app.expect_line("up");
     let all = (host.blobs(), size(&host));
-    assert_eq!(free(&host, &["rm", &image]), 0);
+    let removed = host.imrun(["rm", &image]).exits(0);
+    assert_eq!(removed.says("runs as").line(), "0");
     assert_eq!(free(&host, &["gc"]), 0);
     assert_eq!((host.blobs(), size(&host)), all);
     app.say("\n");

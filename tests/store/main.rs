@@ -9,6 +9,7 @@ mod layouts;
 mod mount;
 mod private;
 mod seal;
+mod sources;
 mod tamper;
 
 #[allow(dead_code, reason = "other tests use the rest")]

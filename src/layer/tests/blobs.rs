@@ -77,14 +77,54 @@ fn a_wrong_gzip_checksum_is_refused() {
 }
 
 #[test]
-fn a_zstd_window_over_the_limit_is_refused() {
-    for (log, taken) in [(27, true), (28, false)] {
+fn gzip_and_zstd_are_told_apart_by_their_first_bytes() {
+    let tar = noise();
+    for (_, compress) in compressors() {
+        let layer = unpack(Compression::GzipOrZstd, &compress(&tar)).unwrap();
+        assert_eq!(layer, unpack(Compression::None, &tar).unwrap());
+    }
+    for wrong in [&tar[..], b"", b"\x1f"] {
+        assert!(unpack(Compression::GzipOrZstd, wrong).is_err());
+    }
+}
+
+/// The header's window is what counts: content this small needs none of that memory.
+#[test]
+fn a_zstd_window_up_to_podmans_is_read_and_one_over_it_is_named() {
+    let with_window = |log| {
         let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
         encoder.window_log(log).unwrap();
         encoder.write_all(&noise()).unwrap();
-        let blob = encoder.finish().unwrap();
-        assert_eq!(unpack(Compression::Zstd, &blob).is_ok(), taken, "{log}");
+        encoder.finish().unwrap()
+    };
+    for log in [20, 27, 28, 29] {
+        let layer = unpack(Compression::Zstd, &with_window(log));
+        assert!(layer.is_ok(), "{log}: {layer:?}");
     }
+    for log in [30, 31] {
+        let error = unpack(Compression::Zstd, &with_window(log)).unwrap_err();
+        let expected = format!(
+            "its zstd window is {} MiB; imrun reads up to 512 MiB",
+            1 << (log - 20)
+        );
+        assert!(error.why.starts_with(&expected), "{error}");
+        assert!(error.hint.unwrap().contains("--long=29"));
+    }
+}
+
+/// As many bytes as a whole frame's header says that its content has.
+#[test]
+fn the_window_of_a_single_segment_is_its_size() {
+    let blob = |size: u64| {
+        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0b1110_0000];
+        frame.extend(size.to_le_bytes());
+        frame.extend([0; 8]);
+        frame
+    };
+    let why = |size| unpack(Compression::Zstd, &blob(size)).unwrap_err().why;
+    assert!(why(u64::MAX).contains("its zstd window is"));
+    assert!(why((512 << 20) + 1).contains("its zstd window is"));
+    assert!(!why(1 << 20).contains("its zstd window is"));
 }
 
 #[test]

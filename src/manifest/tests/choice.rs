@@ -163,46 +163,118 @@ fn layout_index(entries: Value) -> Index {
     layout::index("l", bytes.as_bytes()).unwrap()
 }
 
+fn name(name: &str) -> Choice {
+    Choice::Name(name.into())
+}
+
+fn chosen(index: &Index, choice: &Choice) -> Vec<String> {
+    let entries = index.chosen(choice).unwrap();
+    entries
+        .iter()
+        .map(|entry| entry.digest.to_string())
+        .collect()
+}
+
 #[test]
 fn a_ref_of_a_layout_is_found_by_its_annotation() {
     let index = layout_index(json!([named("a", DIGEST), named("b", OTHER)]));
-    assert_eq!(index.by_name(Some("b")).unwrap().digest.to_string(), OTHER);
-    let missing = index.by_name(Some("c")).unwrap_err();
+    assert_eq!(chosen(&index, &name("b")), [OTHER]);
+    let missing = index.chosen(&name("c")).unwrap_err();
     assert_eq!(missing.to_string(), "l: has no ref \"c\", only a, b");
-    let several = index.by_name(None).unwrap_err();
+    let several = index.ambiguous(&Choice::Only, &index.chosen(&Choice::Only).unwrap());
     assert_eq!(several.to_string(), "l: has several images: a, b");
 }
 
 #[test]
-fn a_ref_that_names_two_manifests_is_refused_and_one_named_twice_is_not() {
-    let error = layout_index(json!([named("a", DIGEST), named("a", OTHER)]))
-        .by_name(Some("a"))
-        .unwrap_err();
+fn images_of_one_short_ref_are_told_apart_by_their_whole_names() {
+    let whole = |name: &str, digest: &str| {
+        let mut entry = named("latest", digest);
+        entry["annotations"]["io.containerd.image.name"] = name.into();
+        entry
+    };
+    let index = layout_index(json!([
+        whole("docker.io/library/redis:latest", DIGEST),
+        whole("ghcr.io/a/b:latest", OTHER)
+    ]));
+    for spelled in ["redis", "redis:latest", "docker.io/library/redis:latest"] {
+        assert_eq!(chosen(&index, &name(spelled)), [DIGEST]);
+    }
+    assert_eq!(chosen(&index, &name("ghcr.io/a/b:latest")), [OTHER]);
+    let both = index.chosen(&name("latest")).unwrap();
     assert_eq!(
-        error.to_string(),
-        "l: the ref \"a\" names two different manifests"
+        index.ambiguous(&name("latest"), &both).to_string(),
+        "l: the ref \"latest\" names several images: docker.io/library/redis:latest, ghcr.io/a/b:latest"
     );
+}
+
+#[test]
+fn images_without_a_name_are_chosen_by_place_or_digest() {
+    let mut other = entry("linux/arm64", "x");
+    other["digest"] = OTHER.into();
+    let index = layout_index(json!([descriptor(OCI_MANIFEST), other]));
+    assert_eq!(chosen(&index, &Choice::Number(1)), [OTHER]);
+    assert_eq!(
+        chosen(&index, &Choice::Digest(DIGEST.parse().unwrap())),
+        [DIGEST]
+    );
+    let several = index.ambiguous(&Choice::Only, &index.chosen(&Choice::Only).unwrap());
+    let labels = format!("@0 ({DIGEST}), @1 ({OTHER} for linux/arm64)");
+    assert_eq!(
+        several.to_string(),
+        format!("l: has several images: {labels}")
+    );
+    assert!(several.hint.unwrap().contains(":@NUMBER"));
+    let missing = index.chosen(&Choice::Number(2)).unwrap_err().to_string();
+    assert_eq!(missing, format!("l: has no image @2, only {labels}"));
+}
+
+#[test]
+fn a_ref_of_two_manifests_is_not_decided_and_one_named_twice_is() {
+    let index = layout_index(json!([named("a", DIGEST), named("a", OTHER)]));
+    assert_eq!(chosen(&index, &name("a")), [DIGEST, OTHER]);
     let twice = layout_index(json!([
         named("a", DIGEST),
         named("a", DIGEST),
         named("b", DIGEST)
     ]));
-    assert!(twice.by_name(Some("a")).is_ok());
-    assert!(twice.by_name(None).is_ok());
+    assert_eq!(chosen(&twice, &name("a")), [DIGEST]);
+    assert_eq!(chosen(&twice, &Choice::Only), [DIGEST]);
 }
 
 #[test]
 fn the_only_image_of_a_layout_needs_no_ref() {
     let unknown = entry("unknown/unknown", "x");
     let index = layout_index(json!([unknown, descriptor(OCI_MANIFEST)]));
-    assert_eq!(index.by_name(None).unwrap().digest.to_string(), DIGEST);
-    assert_eq!(
-        layout_index(json!([]))
-            .by_name(None)
-            .unwrap_err()
-            .to_string(),
-        "l: has no image"
-    );
+    assert_eq!(chosen(&index, &Choice::Only), [DIGEST]);
+    for none in [json!([]), Value::Null] {
+        let error = layout_index(none).chosen(&Choice::Only).unwrap_err();
+        assert_eq!(error.to_string(), "l: has no image");
+    }
+}
+
+#[test]
+fn an_artifact_type_of_an_image_config_is_that_of_an_image() {
+    for config in [OCI_CONFIG, DOCKER_CONFIG] {
+        let mut image = entry("linux/amd64", "a");
+        image["artifactType"] = config.into();
+        let mut sbom = entry("linux/amd64", "b");
+        sbom["artifactType"] = "text/spdx".into();
+        let index = layout_index(json!([sbom, image]));
+        let expected = Digest::sha256(b"a");
+        assert_eq!(chosen(&index, &Choice::Only), [expected.to_string()]);
+        let selected = index.select(&"linux/amd64".parse().unwrap()).unwrap();
+        assert_eq!(selected.digest, expected);
+    }
+}
+
+/// Only the manifest itself says what it is.
+#[test]
+fn an_entry_of_another_artifact_type_is_followed_where_there_is_nothing_else() {
+    let mut image = entry("linux/amd64", "a");
+    image["artifactType"] = "application/vnd.example+json".into();
+    let index = layout_index(json!([image]));
+    assert_eq!(chosen(&index, &Choice::Only).len(), 1);
+    assert!(index.select(&"linux/amd64".parse().unwrap()).is_ok());
 }
 
 fn archive(tags: Value) -> Value {
@@ -213,7 +285,7 @@ fn archive(tags: Value) -> Value {
 fn a_docker_archive_is_read_and_its_only_image_needs_no_tag() {
     let bytes = json!([archive(Value::Null)]).to_string();
     let entries = archive::parse("a", bytes.as_bytes()).unwrap();
-    let entry = archive::select("a", &entries, None).unwrap();
+    let entry = archive::select("a", &entries, &Choice::Only).unwrap();
     assert_eq!(
         (entry.config.as_str(), entry.layers.len(), entry.tags.len()),
         ("c.json", 2, 0)
@@ -225,33 +297,64 @@ fn of_several_images_in_a_docker_archive_one_must_be_chosen_by_tag() {
     let bytes = json!([archive(json!(["x:1", "y:1"])), archive(json!(["x:2"]))]).to_string();
     let entries = archive::parse("a", bytes.as_bytes()).unwrap();
     assert_eq!(
-        archive::select("a", &entries, Some("x:2")).unwrap(),
+        archive::select("a", &entries, &name("x:2")).unwrap(),
         &entries[1]
     );
-    let several = archive::select("a", &entries, None).unwrap_err();
+    let several = archive::select("a", &entries, &Choice::Only).unwrap_err();
     assert_eq!(several.to_string(), "a: has several images: x:1, y:1, x:2");
-    let missing = archive::select("a", &entries, Some("z")).unwrap_err();
+    let missing = archive::select("a", &entries, &name("z")).unwrap_err();
     assert_eq!(
         missing.to_string(),
-        "a: has no image \"z\", only x:1, y:1, x:2"
+        "a: has no ref \"z\", only x:1, y:1, x:2"
     );
     assert_eq!(
-        archive::select("a", &[], None).unwrap_err().to_string(),
+        archive::select("a", &[], &Choice::Only)
+            .unwrap_err()
+            .to_string(),
         "a: has no image"
     );
 }
 
 #[test]
+fn what_tools_put_in_front_of_a_members_name_is_no_part_of_it() {
+    for name in ["a.tar", "/a.tar", "./a.tar", "././/a.tar"] {
+        let bytes = json!([{"Config": name, "Layers": [name]}]).to_string();
+        let entry = &archive::parse("a", bytes.as_bytes()).unwrap()[0];
+        assert_eq!(
+            (&*entry.config, &*entry.layers[0]),
+            ("a.tar", "a.tar"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn images_of_a_docker_archive_without_tags_are_chosen_by_place_or_config() {
+    let entries = archive::parse(
+        "a",
+        json!([
+            {"Config": format!("{}.json", "1".repeat(64)), "Layers": []},
+            {"Config": format!("blobs/sha256/{}", "2".repeat(64)), "Layers": []},
+        ])
+        .to_string()
+        .as_bytes(),
+    )
+    .unwrap();
+    let digest = format!("sha256:{}", "2".repeat(64)).parse().unwrap();
+    for choice in [Choice::Number(1), Choice::Digest(digest)] {
+        assert_eq!(
+            archive::select("a", &entries, &choice).unwrap(),
+            &entries[1]
+        );
+    }
+    let several = archive::select("a", &entries, &Choice::Only).unwrap_err();
+    assert!(several.to_string().contains("@0 (1111"), "{several}");
+    assert!(several.hint.unwrap().contains(":@NUMBER"));
+}
+
+#[test]
 fn member_names_that_leave_a_docker_archive_are_refused() {
-    for name in [
-        "",
-        "/etc/passwd",
-        "../x",
-        "a/../../x",
-        "a//b",
-        "./a",
-        "a\0b",
-    ] {
+    for name in ["", "/", ".", "../x", "/../x", "a/../../x", "a\0b"] {
         let bytes = json!([{"Config": name, "Layers": []}]).to_string();
         let error = archive::parse("a", bytes.as_bytes()).unwrap_err();
         assert!(

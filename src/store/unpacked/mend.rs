@@ -3,8 +3,9 @@
 use super::{Store, remove_unused, unique};
 use crate::digest::Digest;
 use crate::error::{Context, Reason, Result};
+use crate::ids::Owners;
 use crate::tree::Tree;
-use crate::unpacked::{Model, Owners};
+use crate::unpacked::Model;
 
 impl Store {
     /// Throws away what is unpacked of an image and differs from it.

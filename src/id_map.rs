@@ -1,6 +1,6 @@
-//! Which of the host's users and groups those of a container are.
+//! A container's users and groups, as those of the host.
+#![forbid(unsafe_code)]
 
-use super::Spec;
 use crate::error::{Context, Error, Result};
 use crate::user::{IDS, NO_ID};
 use nix::unistd::Pid;
@@ -31,7 +31,7 @@ pub struct Ids {
     users: Vec<IdRange>,
     groups: Vec<IdRange>,
     /// Whether the owners of the root's files are mapped in the same way.
-    pub(super) shifted: bool,
+    pub shifted: bool,
 }
 
 impl Ids {
@@ -70,7 +70,7 @@ impl Ids {
     /// Those that an ordinary user has to give ([`Owners::ranges`]): where it is one alone, the
     /// container's user is it; where there are more, the container's are the same.
     ///
-    /// [`Owners::ranges`]: crate::unpacked::Owners::ranges
+    /// [`Owners::ranges`]: crate::ids::Owners::ranges
     pub fn of_a_user([users, groups]: [Vec<u32>; 2], uid: u32, gid: u32) -> Ids {
         if users == [1] && groups == [1] {
             return Ids::alone(uid, gid);
@@ -103,7 +103,7 @@ impl Ids {
     }
 
     /// Whether the container has a user 0 and a group 0.
-    pub(super) fn have_root(&self) -> bool {
+    pub fn have_root(&self) -> bool {
         self.user(0).is_ok() && self.group(0).is_ok()
     }
 
@@ -126,35 +126,18 @@ impl Ids {
         range.inside.checked_add(outside - range.outside)
     }
 
-    /// Refuses a user or a group that the container does not have.
-    pub(super) fn refuse_others(&self, spec: &Spec) -> Result<()> {
-        let mut groups = [spec.gid].into_iter().chain(spec.groups.iter().copied());
-        let refused = self
-            .user(spec.uid)
-            .err()
-            .or_else(|| groups.find_map(|id| self.group(id).err()));
-        match refused {
-            None => Ok(()),
-            Some(error) if spec.from_bundle => Err(Error {
-                what: format!("config.json `process.user`, {}", error.what),
-                ..error
-            }),
-            Some(error) => Err(error),
-        }
-    }
-
     /// The host's number of a user of the container.
-    pub(super) fn user(&self, id: u32) -> Result<u32> {
+    pub fn user(&self, id: u32) -> Result<u32> {
         outside(&self.users, id).ok_or_else(|| beyond("user", id))
     }
 
     /// The host's number of a group of the container.
-    pub(super) fn group(&self, id: u32) -> Result<u32> {
+    pub fn group(&self, id: u32) -> Result<u32> {
         outside(&self.groups, id).ok_or_else(|| beyond("group", id))
     }
 
     /// Gives them to the user namespace of `pid`, which has none yet.
-    pub(super) fn write(&self, pid: Pid) -> Result<()> {
+    pub fn write(&self, pid: Pid) -> Result<()> {
         for (file, ranges) in [("uid_map", &self.users), ("gid_map", &self.groups)] {
             let path = format!("/proc/{pid}/{file}");
             std::fs::write(&path, table(ranges)).context(|| format!("write({path:?})"))?;

@@ -3,11 +3,12 @@
 //! conmon reads what is in its pipes when it has reaped the app, and nothing that comes later. The app
 //! is a child of its own, so imrun cannot keep its end from it; but it can keep the app from calling
 //! exit_group(2) as long as something is on its way.
+#![forbid(unsafe_code)]
 
 use crate::error::{Context, Result};
-use crate::launch::Prepared;
 use crate::ship::Shipper;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,18 +27,19 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Of a container that was prepared.
-    pub fn of(app: &Prepared) -> Result<Relay> {
+    /// The relay of the app `app`, which writes into these pipes.
+    pub fn new(app: Pid, pipes: [&OwnedFd; 2]) -> Result<Relay> {
         let dup = |pipe: &OwnedFd| pipe.try_clone().context(|| "dup(pipe)");
+        let [stdout, stderr] = pipes;
         Ok(Relay {
-            app: app.pid.as_raw(),
-            pipes: [dup(&app.stdout)?, dup(&app.stderr)?],
+            app: app.as_raw(),
+            pipes: [dup(stdout)?, dup(stderr)?],
             turn: Mutex::new(false),
         })
     }
 
     /// To be held while something is moved out of the pipes.
-    pub(super) fn turn(&self) -> MutexGuard<'_, bool> {
+    pub fn turn(&self) -> MutexGuard<'_, bool> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,6 +1,8 @@
-//! Which owners this process can give to files.
+//! The users and groups of the user namespace that this process is in.
+#![forbid(unsafe_code)]
 
 use crate::error::{Context, Error, Result};
+use nix::unistd::geteuid;
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -19,7 +21,7 @@ impl Owners {
     };
 
     /// Those of the user namespace that this process is in (user_namespaces(7)). They are read once:
-    /// who enters another one (`crate::rootless::enter`) does so before anybody asks.
+    /// who enters another one (`rootless::enter`) does so before anybody asks.
     pub fn own() -> Result<Owners> {
         static OWN: OnceLock<Owners> = OnceLock::new();
         match OWN.get() {
@@ -68,6 +70,11 @@ impl fmt::Display for Owners {
             false => write!(f, "{}-{}", self.users, self.groups),
         }
     }
+}
+
+/// Whether this process is not root of the host.
+pub fn is_ordinary() -> Result<bool> {
+    Ok(!geteuid().is_root() || !Owners::own()?.are_all())
 }
 
 /// The ranges that follow one another from 0 on, in a table in the form of /proc/PID/uid_map.
