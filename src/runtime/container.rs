@@ -86,6 +86,8 @@ pub struct Request {
     pub env_files: Vec<EnvFile>,
     /// Variables, `NAME=VALUE` or a NAME of imrun's own environment, which come after the files'.
     pub env: Vec<OsString>,
+    /// Whether the app has a process 1 of imrun's in front of it, which passes signals on and reaps.
+    pub init: bool,
     /// In place of the image's user.
     pub user: Option<String>,
     /// In place of the image's working directory.
@@ -123,6 +125,10 @@ pub struct Request {
 pub struct Outcome {
     /// imrun's exit code for it.
     pub code: u8,
+    /// The signal that ended the app.
+    pub signal: Option<i32>,
+    /// How long the app ran, where it ended before anybody stopped it.
+    pub by_itself: Option<Duration>,
     /// What the app tried to change.
     pub effects: Report,
 }
@@ -236,6 +242,8 @@ impl Launch<'_> {
         let code = self.finish(&announced, ending, &report)?;
         Ok(Outcome {
             code,
+            signal: ending.signal,
+            by_itself: ending.by_itself,
             effects: report,
         })
     }
@@ -262,6 +270,7 @@ impl Launch<'_> {
             stdin: self.request.stdin.as_ref().map(AsFd::as_fd),
             cgroup: cgroup.handle(),
             adopted: self.gate.adopts(),
+            init: self.request.init,
             owner: (!ids::is_ordinary()?).then(|| self.entry.first_id()),
         };
         let start = |newborn: Newborn<'_>| {
@@ -418,7 +427,7 @@ impl Launch<'_> {
             self.entry.publish(&self.status_of(pid, announced))?;
             let started = json!({ "id": self.id, "launch": announced.launch, "pid": pid });
             self.status.event("started", started)?;
-            let report = || lines.write(shipper.each().map(|(_, lines)| lines));
+            let report = || lines.write(shipper.each().map(|(_, lines, why)| (lines, why)));
             Supervisor::new(
                 app,
                 cgroup,
@@ -446,8 +455,14 @@ impl Launch<'_> {
             // Neither a sink that said no nor one that whoever stops the launch would wait for.
             let may_be =
                 shipper.failure().is_none() && error.reason != Reason::Sink && error.exit < 128;
+            let record = failure_record(announced, &error);
             if is_known || may_be {
-                tell_failure(announced, &error);
+                shipper.push_last_record("exit", record.clone());
+                shipper.drain(Instant::now() + FAREWELL);
+            }
+            if error.exit == EXIT_FAILED {
+                // The error itself is the one to tell.
+                let _unread = self.status.event("exit", record);
             }
             error
         })
@@ -489,7 +504,7 @@ impl Launch<'_> {
                 .iter()
                 .for_each(|piece| log::warn!(target: HINT, "{piece}"));
         }
-        shipper.push_record("exit", record.clone());
+        shipper.push_last_record("exit", record.clone());
         let settled = shipper.drain(deadline.max(Instant::now() + Duration::from_millis(100)));
         if lost > 0 || settled.pending_records > 0 {
             log::warn!("{}", loss(&lines, &settled, shipper));
@@ -542,35 +557,35 @@ fn warn_of_left_out(changes: &[Value]) {
     }
 }
 
-/// The exit record of a launch that came to nothing.
-fn tell_failure(announced: &Announced, error: &Error) {
+/// The exit record of a launch that came to nothing, or of a container that imrun could not go on with.
+fn failure_record(announced: &Announced, error: &Error) -> Value {
     let shipper = &announced.shipper;
     let record = json!({
         "launch": announced.launch,
         "code": error.exit,
         "error": error.to_string(),
     });
-    let record = with_counts(record, &shipper.counters(), shipper);
-    shipper.push_record("exit", record);
-    shipper.drain(Instant::now() + FAREWELL);
+    with_counts(record, &shipper.counters(), shipper)
 }
 
 /// The record with what became of the lines: `lines` at the sink that has acknowledged the fewest,
-/// and `sinks` each where there are several.
+/// and `sinks` each where there are several, or one that refuses or stalls.
 fn with_counts(mut record: Value, lines: &Counters, shipper: &Shipper) -> Value {
     record["lines"] = json!(lines);
     let sinks = sinks(shipper);
-    if sinks.len() > 1 {
+    if sinks.len() > 1 || sinks.iter().any(|sink| sink.failure.is_some()) {
         record["sinks"] = json!(sinks);
     }
     record
 }
 
 fn sinks(shipper: &Shipper) -> Vec<crate::runtime::state::Sink> {
-    let sink = |(url, lines): (&SinkUrl, Counters)| crate::runtime::state::Sink {
-        url: url.to_string(),
-        lines,
-    };
+    let sink =
+        |(url, lines, failure): (&SinkUrl, Counters, Option<String>)| crate::runtime::state::Sink {
+            url: url.to_string(),
+            lines,
+            failure,
+        };
     shipper.each().map(sink).collect()
 }
 
@@ -582,8 +597,10 @@ fn loss(lines: &Counters, settled: &Counters, shipper: &Shipper) -> String {
     if settled.pending_records > 0 {
         text += "; the exit record was not acknowledged";
     }
-    if let Some(why) = shipper.last_rejection() {
-        text += &format!("; the sink said: {why}");
+    let mut said: Vec<_> = shipper.last_rejection().into_iter().collect();
+    said.extend(shipper.last_failures());
+    if !said.is_empty() {
+        text += &format!("; the sink said: {}", said.join(", "));
     }
     text
 }

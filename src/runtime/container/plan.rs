@@ -8,7 +8,7 @@ use crate::base::sys::process::Pointers;
 use crate::logs::SinkUrl;
 use crate::runtime::env::{self, Contract, Environment};
 use crate::runtime::id_map::Ids;
-use crate::runtime::launch::{Attachment, Spec};
+use crate::runtime::launch::{Attachment, Spec, reaper};
 use crate::runtime::observe::OnWrite;
 use crate::runtime::record::Record;
 use crate::runtime::rootless;
@@ -75,6 +75,7 @@ impl Plan {
         let args = process.args.clone();
         environment.check_size(&args.iter().map(|arg| arg.as_bytes()).collect::<Vec<_>>())?;
         let spec = Spec {
+            init: None,
             candidates: candidates(&args[0], &environment)?,
             args: Pointers::new(args),
             env: Pointers::new(environment.to_strings()),
@@ -130,8 +131,11 @@ impl Plan {
             .as_deref()
             .or(config.working_dir.as_deref())
             .unwrap_or("/");
+        let candidates = candidates(&args[0], &environment)?;
+        let init = request.init.then(|| reaper::arguments(&candidates, &args));
         let spec = Spec {
-            candidates: candidates(&args[0], &environment)?,
+            init: init.transpose()?.map(Pointers::new),
+            candidates,
             args: Pointers::new(args),
             env: Pointers::new(environment.to_strings()),
             workdir: absolute("working directory", workdir)?,
@@ -203,6 +207,7 @@ impl Plan {
                 .bundle
                 .as_ref()
                 .map(|bundle| bundle_record(bundle, spec)),
+            init: spec.init.is_some().then(reaper::record),
             limits: request.limits.record(),
             policy: json!({
                 "capabilities": spec.capabilities.names(),
