@@ -17,7 +17,7 @@ mod superblock;
 mod watch;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Context, EXIT_REFUSED, Result};
+use crate::base::error::{Context, EXIT_REFUSED, Result, say};
 use crate::base::sys::process;
 use cmdline::{OnExit, Settings};
 use nix::fcntl::OFlag;
@@ -56,7 +56,7 @@ pub fn run(launch: &dyn Fn(Attempt) -> u8) -> u8 {
     let code = outcome.unwrap_or_else(|error| {
         tell(&error.to_string());
         if let Some(hint) = &error.hint {
-            eprintln!("hint: {hint}");
+            say(&format!("hint: {hint}\n"));
         }
         error.exit
     });
@@ -168,7 +168,7 @@ fn fork(
 }
 
 fn tell(text: &str) {
-    eprintln!("imrun: {text}");
+    say(&format!("imrun: {text}\n"));
 }
 
 /// Ends the machine. Nothing was written to disks, so there is nothing to sync.

@@ -1,6 +1,9 @@
 //! The error type: object, cause, hint and exit code.
 
+use nix::poll::{PollFd, PollFlags, poll};
 use std::fmt;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
 
 /// Result of every operation that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -160,6 +163,23 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Time limit for the reader of standard error to make room, in milliseconds.
+const PATIENCE: u16 = 1000;
+
+/// Writes to standard error. A reader that is gone or reads nothing neither ends imrun nor delays it for long.
+pub fn say(text: &str) {
+    let stderr = std::io::stderr();
+    // In one write where a pipe takes it: others that share it do not come in between. More than a page
+    // might wait in a pipe that has room.
+    for piece in text.as_bytes().chunks(4096) {
+        let mut set = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+        let is_ready = poll(&mut set, PATIENCE).is_ok_and(|ready| ready > 0);
+        if !is_ready || stderr.lock().write_all(piece).is_err() {
+            return;
+        }
+    }
+}
 
 /// Adds the failed call, with its arguments, to an error.
 pub trait Context<T> {

@@ -1,7 +1,10 @@
 //! Times as text (RFC 3339, UTC), and durations of the command line.
 #![forbid(unsafe_code)]
 
+mod read;
+
 use crate::base::error::{Error, Result};
+pub use read::{http_date, rfc3339_nanoseconds};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Returns the current time, with milliseconds.

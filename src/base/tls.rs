@@ -20,6 +20,13 @@ pub struct Settings {
     pub client: Option<Client>,
 }
 
+impl Settings {
+    /// Returns true if one of the settings is in a file, which may change.
+    pub fn has_files(&self) -> bool {
+        self.ca.is_some() || self.client.is_some()
+    }
+}
+
 /// A client certificate with its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {

@@ -31,7 +31,7 @@ mod run;
 mod table;
 mod values;
 
-use crate::base::error::{Context, Error, HINT, Result};
+use crate::base::error::{Context, Error, HINT, Result, say};
 use crate::base::files;
 use crate::base::paths;
 use crate::runtime::rootless;
@@ -420,9 +420,7 @@ pub(crate) fn print(text: &str) -> Result<u8> {
 pub(crate) fn report(error: &Error) {
     let hint = error.hint.as_deref();
     let hint = hint.map_or(String::new(), |hint| format!("hint: {hint}\n"));
-    // One write, so that other writers of standard error do not interleave.
-    let text = format!("imrun: {error}\n{hint}");
-    eprint!("{text}");
+    say(&format!("imrun: {error}\n{hint}"));
 }
 
 /// Logger that prints warnings to standard error.
@@ -434,16 +432,13 @@ impl log::Log for Stderr {
     }
 
     fn log(&self, record: &log::Record) {
-        use std::io::Write;
         let who = match record.target() {
             HINT => "hint",
             own if own.starts_with("imrun") => "imrun",
             // Messages of other crates are not for the operator.
             _ => return,
         };
-        // Ignore errors: the reader may be gone, and a warning is no reason to end.
-        let line = format!("{who}: {}\n", record.args());
-        let _unread = std::io::stderr().write_all(line.as_bytes());
+        say(&format!("{who}: {}\n", record.args()));
     }
 
     fn flush(&self) {}

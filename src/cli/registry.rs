@@ -3,7 +3,7 @@
 use super::progress::Progress;
 use super::{Global, print, values};
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Reason, Result};
+use crate::base::error::{Error, Reason, Result, say};
 use crate::image::manifest::Platform;
 use crate::image::reference::Reference;
 use crate::registry::pull::{Remote, THREADS};
@@ -134,7 +134,27 @@ fn pull(
 ) -> Result<Digest> {
     store.create()?;
     let remote = Remote::new(store, name, settings)?;
-    let found = Found::follow(&remote, remote.root(name)?, platform)?;
+    match pull_from(&remote, store, name, platform, keep_blobs) {
+        Err(error) if error.reason == Reason::Digest => {
+            // What a mirror sent was wrong: the registry itself may have it right.
+            let Some(registry) = remote.without_mirrors(name, settings)? else {
+                return Err(error);
+            };
+            log::warn!("the mirrors are passed over: {error}");
+            pull_from(&registry, store, name, platform, keep_blobs)
+        }
+        outcome => outcome,
+    }
+}
+
+fn pull_from(
+    remote: &Remote,
+    store: &Store,
+    name: &Reference,
+    platform: &Platform,
+    keep_blobs: bool,
+) -> Result<Digest> {
+    let found = Found::follow(remote, remote.root(name)?, platform)?;
     let progress = Progress::new(&found);
     let options = Options {
         keep_blobs,
@@ -173,7 +193,7 @@ impl Push {
             &self.connection.settings(),
             |blob, sent| {
                 let how = if sent { "sent" } else { "there already" };
-                eprintln!("{}  {how}", blob.digest);
+                say(&format!("{}  {how}\n", blob.digest));
             },
         )?;
         print(&format!("{}\n", self.digest))

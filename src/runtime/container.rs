@@ -122,6 +122,8 @@ pub struct ImageLaunch {
     pub env_files: Vec<EnvFile>,
     /// Variables, `NAME=VALUE` or the NAME of one of imrun's own; they override the files'.
     pub env: Vec<OsString>,
+    /// True if the app has a process 1 of imrun's in front of it, which passes signals on and reaps orphans.
+    pub init: bool,
     /// User that replaces the image's.
     pub user: Option<String>,
     /// Working directory that replaces the image's.
@@ -146,6 +148,11 @@ impl Request {
         }
     }
 
+    /// Returns true if the app has a process 1 of imrun's in front of it.
+    fn has_init(&self) -> bool {
+        matches!(&self.source, Source::Image(launch) if launch.init)
+    }
+
     /// Returns the root of the container.
     fn subject(&self) -> Subject {
         match &self.source {
@@ -159,6 +166,10 @@ impl Request {
 pub struct Outcome {
     /// Exit code of imrun.
     pub code: u8,
+    /// Signal that ended the app.
+    pub signal: Option<i32>,
+    /// Run time of an app that ended before anybody stopped it.
+    pub by_itself: Option<Duration>,
     /// Report of the app's attempts to change file systems.
     pub effects: Report,
 }
@@ -268,6 +279,8 @@ impl Launch<'_> {
         let code = self.finish(&announced, ending, &report)?;
         Ok(Outcome {
             code,
+            signal: ending.signal,
+            by_itself: ending.by_itself,
             effects: report,
         })
     }
@@ -294,6 +307,7 @@ impl Launch<'_> {
             stdin: self.request.stdin.as_ref().map(AsFd::as_fd),
             cgroup: cgroup.handle(),
             adopted: self.gate.adopts(),
+            init: self.request.has_init(),
             owner: (!ids::is_ordinary()?).then(|| self.entry.first_id()),
         };
         let start = |child: ClonedChild<'_>| {
@@ -455,7 +469,7 @@ impl Launch<'_> {
             self.entry.publish(&self.status_of(pid, announced))?;
             let started = json!({ "id": self.id, "launch": announced.launch, "pid": pid });
             self.status.event("started", started)?;
-            let report = || lines.write(shipper.each().map(|(_, lines)| lines));
+            let report = || lines.write(shipper.each().map(|(_, lines, why)| (lines, why)));
             Supervisor::new(
                 app,
                 cgroup,
@@ -488,8 +502,14 @@ impl Launch<'_> {
             // Not to a sink that refused, nor after a signal, whose sender would have to wait.
             let may_be =
                 shipper.failure().is_none() && error.reason != Reason::Sink && error.exit < 128;
+            let record = failure_record(announced, &error);
             if is_known || may_be {
-                ship_failure(announced, &error);
+                shipper.push_last_record("exit", record.clone());
+                shipper.drain(Instant::now() + FAILURE_RECORD_TIMEOUT);
+            }
+            if error.exit == EXIT_FAILED {
+                // The error itself is returned.
+                let _unread = self.status.event("exit", record);
             }
             error
         })
@@ -531,7 +551,7 @@ impl Launch<'_> {
                 .iter()
                 .for_each(|piece| log::warn!(target: HINT, "{piece}"));
         }
-        shipper.push_record("exit", record.clone());
+        shipper.push_last_record("exit", record.clone());
         let settled = shipper.drain(deadline.max(Instant::now() + Duration::from_millis(100)));
         if lost > 0 || settled.pending_records > 0 {
             log::warn!("{}", loss(&lines, &settled, shipper));
@@ -584,35 +604,35 @@ fn warn_of_left_out(changes: &[Value]) {
     }
 }
 
-/// Ships the exit record of a failed launch.
-fn ship_failure(announced: &Announced, error: &Error) {
+/// Returns the exit record of a failed launch, or of a container that imrun could not continue.
+fn failure_record(announced: &Announced, error: &Error) -> Value {
     let shipper = &announced.shipper;
     let record = json!({
         "launch": announced.launch,
         "code": error.exit,
         "error": error.to_string(),
     });
-    let record = with_counts(record, &shipper.counters(), shipper);
-    shipper.push_record("exit", record);
-    shipper.drain(Instant::now() + FAILURE_RECORD_TIMEOUT);
+    with_counts(record, &shipper.counters(), shipper)
 }
 
-/// Adds the line counters to the record: `lines` of the sink that has acknowledged the fewest and, if
-/// there are several sinks, `sinks` for each.
+/// Adds the line counters to the record: `lines` of the sink that has acknowledged the fewest, and
+/// `sinks` for each if there are several, or one that refuses or stalls.
 fn with_counts(mut record: Value, lines: &Counters, shipper: &Shipper) -> Value {
     record["lines"] = json!(lines);
     let sinks = sinks(shipper);
-    if sinks.len() > 1 {
+    if sinks.len() > 1 || sinks.iter().any(|sink| sink.failure.is_some()) {
         record["sinks"] = json!(sinks);
     }
     record
 }
 
 fn sinks(shipper: &Shipper) -> Vec<crate::runtime::state::Sink> {
-    let sink = |(url, lines): (&SinkUrl, Counters)| crate::runtime::state::Sink {
-        url: url.to_string(),
-        lines,
-    };
+    let sink =
+        |(url, lines, failure): (&SinkUrl, Counters, Option<String>)| crate::runtime::state::Sink {
+            url: url.to_string(),
+            lines,
+            failure,
+        };
     shipper.each().map(sink).collect()
 }
 
@@ -624,8 +644,10 @@ fn loss(lines: &Counters, settled: &Counters, shipper: &Shipper) -> String {
     if settled.pending_records > 0 {
         text += "; the exit record was not acknowledged";
     }
-    if let Some(why) = shipper.last_rejection() {
-        text += &format!("; last rejection: {why}");
+    let mut said: Vec<_> = shipper.last_rejection().into_iter().collect();
+    said.extend(shipper.last_failures());
+    if !said.is_empty() {
+        text += &format!("; the sink said: {}", said.join(", "));
     }
     text
 }

@@ -18,6 +18,7 @@ mod mask;
 mod mount_table;
 mod namespace;
 mod network;
+pub mod reaper;
 mod resources;
 mod root_source;
 mod sysctl;
@@ -63,6 +64,8 @@ pub struct Spec {
     pub args: Pointers,
     /// Environment, as `NAME=VALUE` strings.
     pub env: Pointers,
+    /// Arguments of the process 1 in front of the app, if there is one.
+    pub init: Option<Pointers>,
     /// Paths of the program, tried in order.
     pub candidates: Vec<CString>,
     /// Working directory in the container.
@@ -189,6 +192,8 @@ pub struct CloneOptions<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// True if the app becomes a child of this process's parent, which then reads its exit status.
     pub adopted: bool,
+    /// True if the app has a process 1 in front of it.
+    pub init: bool,
     /// Host user who owns the app's user namespace. The kernel charges per-user limits (inotify instances
     /// and the like) to this user. `None`: this process's user.
     pub owner: Option<u32>,
@@ -220,6 +225,7 @@ pub fn start<T>(
         SockFlag::SOCK_CLOEXEC,
     )
     .context(|| "socketpair(AF_UNIX, SOCK_SEQPACKET)")?;
+    let init = options.init.then(reaper::open).transpose()?;
     let (child_pidfd, setup) = (clone::ChildPidfd::pending(), OnceLock::new());
     let args = ChildArgs {
         own_network: network.owned(),
@@ -232,6 +238,7 @@ pub fn start<T>(
         stderr: child_stderr.as_raw_fd(),
         channel: child_channel.as_raw_fd(),
         parent_channel: channel.as_raw_fd(),
+        init: init.as_ref().map(AsRawFd::as_raw_fd),
         setup: &setup,
     };
     // Kept until the child is gone: if the start fails, the guard's end would hide the reason.
@@ -247,6 +254,7 @@ pub fn start<T>(
         child_channel: &child_channel,
         network,
         adopted,
+        init: options.init,
         stdin,
         ends: [child_stdout.as_fd(), child_stderr.as_fd()],
         stdout,
@@ -318,6 +326,7 @@ pub struct ClonedChild<'a> {
     child_channel: &'a Mutex<Option<OwnedFd>>,
     network: &'a Attachment,
     adopted: bool,
+    init: bool,
     stdin: Option<BorrowedFd<'a>>,
     ends: [BorrowedFd<'a>; 2],
     stdout: OwnedFd,
@@ -343,6 +352,8 @@ pub struct Prepared {
     pub listener: Option<Listener>,
     /// True if another process reads the app's exit status.
     pub adopted: bool,
+    /// True if the process is not the app, but imrun's process 1 in front of it.
+    pub init: bool,
     /// Ends the app when it is dropped or when this process dies.
     pub guard: Arc<Guard>,
     channel: OwnedFd,
@@ -361,6 +372,18 @@ pub fn guard_lost() -> Error {
         "guard",
         "the process that ends the container along with imrun was killed",
     )
+}
+
+/// Returns the wait status of an app, which the process 1 in front of it sent before it ended; `None` if
+/// that process was killed.
+pub fn ending_of_app(channel: &OwnedFd) -> Result<Option<i32>> {
+    // Nobody should have the other end any more; imrun does not wait if somebody has.
+    nix::fcntl::fcntl(channel, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+        .context(|| "fcntl(channel, O_NONBLOCK)")?;
+    match receive(channel) {
+        Ok((Some(message), _)) if message.step == Step::Ended => Ok(Some(message.status())),
+        _ => Ok(None),
+    }
 }
 
 /// Work to do once the container's mounts are ready, before the child changes its root to them.
@@ -465,6 +488,7 @@ impl ClonedChild<'_> {
             stderr: self.stderr,
             listener: None,
             adopted: self.adopted,
+            init: self.init,
             guard: self.guard,
             channel: self.channel,
             names,
@@ -491,9 +515,21 @@ impl Prepared {
             (message, _) => message,
         };
         match message {
-            None => Ok(()), // closed on exec
+            None if !self.init => Ok(()), // closed on exec
+            None => Err(died()),
+            Some(message) if message.step == Step::Started && message.errno as i32 == 0 => Ok(()),
+            Some(message) if message.step == Step::Started => Err(self.explain(Failure {
+                step: Step::Execute,
+                ..message
+            })),
             Some(failure) => Err(self.explain(failure)),
         }
+    }
+
+    /// Returns the channel of a process 1 in front of the app, for [`ending_of_app`].
+    pub fn init_channel(&self) -> Result<Option<OwnedFd>> {
+        let copy = || self.channel.try_clone().context(|| "dup(channel)");
+        self.init.then(copy).transpose()
     }
 
     /// Writes the id maps of the child's user namespace.

@@ -28,6 +28,8 @@ pub struct Record {
     pub network: Value,
     /// Settings that only a bundle of the OCI runtime specification has.
     pub bundle: Option<Value>,
+    /// Process 1 in front of the app: its name and digest.
+    pub init: Option<Value>,
     /// Resource limits; empty if there are none.
     pub limits: Value,
     /// Policy for stalls, stops and side effects.
@@ -64,6 +66,9 @@ impl Record {
         });
         if let Some(bundle) = &self.bundle {
             value["bundle"] = bundle.clone();
+        }
+        if let Some(init) = &self.init {
+            value["init"] = init.clone();
         }
         if self.sinks.len() > 1 {
             value["sinks"] = self.sinks.clone().into();

@@ -4,7 +4,7 @@
 //! ROOT/ID/lock        locked (flock(2)) as long as the container's supervisor lives
 //! ROOT/ID/cgroup      its cgroup, once created: path beneath the hierarchy's root, inode
 //! ROOT/ID/state.json  status, for `imrun ps`
-//! ROOT/ID/lines       line counters, one line per sink: six numbers of twenty digits
+//! ROOT/ID/lines       line counters, one line per sink: six numbers of twenty digits, a failure
 //! ROOT/names/NAME     locked by the container with that name
 //! ROOT/.N             entry under construction, by the owner of the N-th range of ids
 //! /run/imrun/ids/N    locked by the container that owns the N-th range of ids, whatever its ROOT
@@ -71,6 +71,9 @@ pub struct Sink {
     /// Line counters, at most a second old.
     #[serde(default)]
     pub lines: Counters,
+    /// Its last answer, while it refuses lines or makes no progress.
+    #[serde(default)]
+    pub failure: Option<String>,
 }
 
 /// Directory of the claimed id ranges: one for the whole host, as the ids are the host's.

@@ -1,6 +1,6 @@
 //! TLS configuration of rustls.
 
-use super::Settings;
+use super::{Client, Settings};
 use crate::base::error::{Error, Result};
 use crate::base::files;
 use rustls::client::Resumption;
@@ -33,7 +33,7 @@ impl Settings {
             None => builder.with_no_client_auth(),
             Some(client) => builder
                 .with_client_auth_cert(certificates(&client.cert)?, key(&client.key)?)
-                .map_err(|error| unusable(&client.key, error))?,
+                .map_err(|error| client.fault(&error))?,
         };
         // There is one long-lived connection, so resumption is not worth its memory.
         config.resumption = Resumption::disabled();
@@ -63,6 +63,23 @@ fn host_roots() -> Result<Vec<CertificateDer<'static>>> {
         Some(file) => certificates(Path::new(&file)),
         // A file among them that cannot be read is no reason to refuse: the others may do.
         None => Ok(rustls_native_certs::load_native_certs().certs),
+    }
+}
+
+impl Client {
+    /// Returns the error about a pair, with the name of the file at fault.
+    fn fault(&self, error: &rustls::Error) -> Error {
+        match error {
+            rustls::Error::InvalidCertificate(fault) => unusable(
+                &self.cert,
+                format_args!("is no certificate that can be used: {fault:?}"),
+            ),
+            rustls::Error::InconsistentKeys(_) => unusable(
+                &self.cert,
+                format_args!("is not the certificate of the key in {:?}", self.key),
+            ),
+            _ => unusable(&self.key, error),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::base::sys::process::Pointers;
 use crate::logs::SinkUrl;
 use crate::runtime::env::{self, Contract, Environment};
 use crate::runtime::id_map::Ids;
-use crate::runtime::launch::{Attachment, Settings, Spec};
+use crate::runtime::launch::{Attachment, Settings, Spec, reaper};
 use crate::runtime::observe::OnWrite;
 use crate::runtime::record::Record;
 use crate::runtime::rootless;
@@ -69,8 +69,13 @@ impl Plan {
         let (args, environment) = (parts.args, parts.environment);
         environment.check_size(&args.iter().map(|arg| arg.as_bytes()).collect::<Vec<_>>())?;
         let from_bundle = request.bundle().is_some();
+        let candidates = candidates(&args[0], &environment)?;
+        let init = request
+            .has_init()
+            .then(|| reaper::arguments(&candidates, &args));
         let spec = Spec {
-            candidates: candidates(&args[0], &environment)?,
+            init: init.transpose()?.map(Pointers::new),
+            candidates,
             args: Pointers::new(args),
             env: Pointers::new(environment.to_strings()),
             workdir: parts.workdir,
@@ -126,6 +131,7 @@ impl Plan {
             env: self.environment.iter().map(print).collect(),
             network: network.record(),
             bundle: request.bundle().map(|bundle| bundle_record(bundle, spec)),
+            init: spec.init.is_some().then(reaper::record),
             limits: request.limits.record(),
             policy: json!({
                 "capabilities": spec.capabilities.names(),

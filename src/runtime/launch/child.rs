@@ -10,6 +10,7 @@ use super::sysctl::{self, Setting, Sysctl};
 use super::{Filter, Spec};
 use crate::base::sys::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::base::sys::open::openat2;
+use crate::base::sys::process::Pointers;
 use crate::base::sys::{landlock, network, process, seccomp, socket as descriptors};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open};
@@ -37,6 +38,9 @@ pub(super) const IPC: u64 = libc::CLONE_NEWIPC as u64;
 /// that reads dumps from a pipe the kernel treats 1, not 0, as "no dump" (core(5)).
 const NO_CORE: libc::rlim_t = 1;
 
+/// Descriptor by which the process 1 in front of an app reports on it.
+const INIT_CHANNEL: RawFd = 3;
+
 /// Sent by the parent once the container's settings are final, the user namespace has its ids and the
 /// root is mapped to them.
 pub(super) const SETUP_SENT: u8 = b's';
@@ -61,6 +65,8 @@ pub(super) struct ChildArgs<'a> {
     pub stderr: RawFd,
     pub channel: RawFd,
     pub parent_channel: RawFd,
+    /// Program of a process 1 in front of the app.
+    pub init: Option<RawFd>,
     /// Settings of the container; the parent fills them in before it sends [`SETUP_SENT`].
     pub setup: &'a OnceLock<ContainerSetup>,
 }
@@ -117,6 +123,9 @@ steps! {
     Cloned = "cloned",
     Ready = "ready",
     ListenerSent = "listener sent",
+    // Sent by `base/sys/reaper/main.rs`, which knows their numbers.
+    Started = "started",
+    Ended = "ended",
     Channel = "send, recv(channel)",
     Signals = "rt_sigaction(SIG_DFL)",
     Session = "setsid()",
@@ -175,6 +184,7 @@ steps! {
     KeepOpen = "fcntl(F_SETFD, 0)",
     Landlock = "landlock_restrict_self()",
     Seccomp = "seccomp(SECCOMP_SET_MODE_FILTER)",
+    Init = "execveat(imrun-init)",
     Execute = "execve()",
 }
 
@@ -195,6 +205,11 @@ impl Failure {
         let [a, b, c, d] = (self.errno as i32).to_ne_bytes();
         let [e, f, g, h] = self.index.to_ne_bytes();
         [self.step as u8, a, b, c, d, e, f, g, h]
+    }
+
+    /// Returns the wait status, which [`Step::Ended`] has instead of an errno.
+    pub fn status(self) -> i32 {
+        self.index as i32
     }
 
     /// Inverse of `encode`. The bytes come from a child of this same program.
@@ -298,7 +313,7 @@ fn start(args: &ChildArgs<'_>) -> Result<Infallible, Failure> {
     if let Some(filter) = &setup.spec.settings.filter {
         add_filter(args, filter)?;
     }
-    Err(execute(&setup.spec))
+    Err(execute(args, &setup.spec))
 }
 
 /// Installs the bundle's filter. Once its listener is sent, any call may block until the agent answers.
@@ -554,12 +569,28 @@ fn enter_working_directory(path: &CStr) -> nix::Result<()> {
     }
 }
 
-fn execute(spec: &Spec) -> Failure {
+fn execute(child: &ChildArgs<'_>, spec: &Spec) -> Failure {
+    if let Some((program, args)) = child.init.zip(spec.init.as_ref()) {
+        let Err(failure) = execute_init(child, program, args, &spec.env);
+        return failure;
+    }
     let execute = |path: &CStr| Err::<Infallible, _>(process::execve(path, &spec.args, &spec.env));
     match try_candidates(spec, execute) {
         Err(failure) => failure,
         Ok(never) => match never {},
     }
+}
+
+/// Executes the process 1 that executes the app. It keeps the channel, as descriptor 3, and reports on the app by it.
+fn execute_init(
+    child: &ChildArgs<'_>,
+    program: RawFd,
+    args: &Pointers,
+    env: &Pointers,
+) -> Result<Infallible, Failure> {
+    process::dup2(child.channel, INIT_CHANNEL).at(Step::Init)?;
+    process::keep_open(INIT_CHANNEL..INIT_CHANNEL + 1).at(Step::Init)?;
+    Err(process::execute_descriptor(program, args, env)).at(Step::Init)
 }
 
 /// Tries the candidates as execvp(3) does: the first one that exists decides.
@@ -576,4 +607,17 @@ fn try_candidates<T>(
         }
     }
     Err(worst).at(Step::Execute)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_1_in_front_of_an_app_tells_steps_by_their_numbers() {
+        assert_eq!((Step::Started as u8, Step::Ended as u8), (3, 4));
+        let message = [4, 0, 0, 0, 0, 9, 0, 0, 0];
+        let told = Failure::decode(message);
+        assert_eq!((told.step, told.status()), (Step::Ended, 9));
+    }
 }
