@@ -420,11 +420,11 @@ fn a_filter_asks_somebody_else_only_where_imruns_own_asks_nothing() {
         Config::parse(document.to_string().as_bytes(), &reading)
     };
     let config = asking(&["mkdir"], Some("/run/agent")).unwrap();
-    assert!(config.bundle.filter.unwrap().asks);
+    assert!(config.bundle.filter.unwrap().has_listener);
     assert_eq!(config.agent.unwrap().socket, Path::new("/run/agent"));
     // Nothing of what it names exists here: nobody is asked.
     let config = asking(&["of_another_machine"], Some("/run/agent")).unwrap();
-    assert!(!config.bundle.filter.unwrap().asks && config.agent.is_none());
+    assert!(!config.bundle.filter.unwrap().has_listener && config.agent.is_none());
     for (names, path) in [
         (&["mkdir"][..], None),
         (&["mkdir"], Some("agent")),

@@ -248,7 +248,7 @@ fn bundle_record(bundle: &Bundle, spec: &Spec) -> Value {
         "masked": spec.masked.iter().map(text).collect::<Vec<_>>(),
         "filtered": spec.filter.is_some(),
         "descriptors": bundle.descriptors,
-        "filterAsks": spec.filter.as_ref().is_some_and(|filter| filter.asks),
+        "filterAsks": spec.filter.as_ref().is_some_and(|filter| filter.has_listener),
         "changes": bundle.changes,
     })
 }
