@@ -56,7 +56,10 @@ pub(super) fn read(node: &Node<'_>, quiet: bool) -> Result<Seccomp> {
         ));
     }
     Ok(Seccomp {
-        filter: Filter { program, asks },
+        filter: Filter {
+            program,
+            has_listener: asks,
+        },
         agent: agent.filter(|_| asks),
     })
 }

@@ -142,7 +142,7 @@ pub struct Filter {
     pub program: Vec<libc::sock_filter>,
     /// True if the filter has a listener. An agent then receives that listener; imrun's own filter has
     /// none.
-    pub asks: bool,
+    pub has_listener: bool,
 }
 
 /// Restrictions on the app beyond its mounts and namespaces: Landlock and seccomp.

@@ -420,11 +420,11 @@ fn a_filter_may_notify_an_agent_only_if_imruns_own_has_no_listener() {
         Config::parse(document.to_string().as_bytes(), &context)
     };
     let config = asking(&["mkdir"], Some("/run/agent")).unwrap();
-    assert!(config.bundle.filter.unwrap().asks);
+    assert!(config.bundle.filter.unwrap().has_listener);
     assert_eq!(config.agent.unwrap().socket, Path::new("/run/agent"));
     // The call does not exist on this architecture, so the filter needs no agent.
     let config = asking(&["of_another_machine"], Some("/run/agent")).unwrap();
-    assert!(!config.bundle.filter.unwrap().asks && config.agent.is_none());
+    assert!(!config.bundle.filter.unwrap().has_listener && config.agent.is_none());
     for (names, path) in [
         (&["mkdir"][..], None),
         (&["mkdir"], Some("agent")),

@@ -279,7 +279,7 @@ fn bundle_record(bundle: &Bundle, spec: &Spec) -> Value {
         "masked": spec.masked.iter().map(text).collect::<Vec<_>>(),
         "filtered": settings.filter.is_some(),
         "descriptors": bundle.descriptors,
-        "filterAsks": settings.filter.as_ref().is_some_and(|filter| filter.asks),
+        "filterAsks": settings.filter.as_ref().is_some_and(|filter| filter.has_listener),
         "changes": bundle.changes,
     })
 }

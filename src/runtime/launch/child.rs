@@ -318,7 +318,7 @@ fn start(args: &ChildArgs<'_>) -> Result<Infallible, Failure> {
 
 /// Installs the bundle's filter. Once its listener is sent, any call may block until the agent answers.
 fn add_filter(args: &ChildArgs<'_>, filter: &Filter) -> Result<(), Failure> {
-    if !filter.asks {
+    if !filter.has_listener {
         return seccomp::install(&filter.program).at(Step::Seccomp);
     }
     let listener = seccomp::install_with_listener(&filter.program).at(Step::Seccomp)?;
