@@ -436,7 +436,7 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
     if !directory.await_supervisor(CLEANUP)? {
         return Err(Error::system(
             format_args!("container {id:?}"),
-            "its supervisor does not end",
+            "its supervisor did not end in time",
         ));
     }
     // Killed supervisors leave state behind.
