@@ -1,20 +1,36 @@
-//! The build script: names the build by its commit, and compiles the program of `imrun demo`.
+//! The build script: names the build by its commit, and compiles the programs of `--init` and `imrun demo`.
 
 use std::env::var;
 use std::process::Command;
 
+const REAPER: &str = "src/sys/reaper/main.rs";
 const HELLO: &str = "images/hello/main.rs";
 
 fn main() {
     println!("cargo::rerun-if-changed=src/build.rs");
     println!("cargo::rerun-if-changed=.git/logs/HEAD");
     println!("cargo::rerun-if-changed={HELLO}");
+    println!("cargo::rerun-if-changed={REAPER}");
     println!("cargo::rustc-env=IMRUN_BUILD={}", commit());
     if set("OPT_LEVEL") == "z" {
         link_small();
     }
+    // Without any library: the kernel enters it at `_start`.
+    let alone = [
+        "-nostartfiles",
+        "-nostdlib",
+        "-static",
+        "-Wl,--build-id=none",
+        "-Wl,-z,norelro",
+    ];
+    let alone = alone.map(|argument| format!("-Clink-arg={argument}"));
+    compile(
+        "reaper",
+        REAPER,
+        &[&["-Crelocation-model=static".to_string()][..], &alone].concat(),
+    );
     if var("CARGO_FEATURE_IMPORT").is_ok() {
-        compile_hello();
+        compile("hello", HELLO, &[]);
     }
 }
 
@@ -50,14 +66,14 @@ fn link_small() {
 }
 
 /// Cargo has no way to give one program of a package to another at compile time.
-fn compile_hello() {
-    let hello = format!("{}/hello", set("OUT_DIR"));
+fn compile(name: &str, source: &str, more: &[String]) {
+    let program = format!("{}/{name}", set("OUT_DIR"));
     let status = Command::new(set("RUSTC"))
         .args([
             "--edition",
             "2024",
             "--crate-name",
-            "hello",
+            name,
             "--target",
             &set("TARGET"),
         ])
@@ -71,10 +87,11 @@ fn compile_hello() {
         ])
         .args(["-C", "lto", "-C", "codegen-units=1", "-C", "strip=symbols"])
         .args(var("RUSTC_LINKER").map(|linker| format!("-Clinker={linker}")))
-        .args(["-o", &hello, HELLO])
+        .args(more)
+        .args(["-o", &program, source])
         .status();
     assert!(
         status.is_ok_and(|status| status.success()),
-        "{HELLO} does not compile"
+        "{source} does not compile"
     );
 }

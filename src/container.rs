@@ -84,6 +84,8 @@ pub struct Request {
     pub env_files: Vec<EnvFile>,
     /// Variables, `NAME=VALUE` or a NAME of imrun's own environment, which come after the files'.
     pub env: Vec<OsString>,
+    /// Whether the app has a process 1 of imrun's in front of it, which passes signals on and reaps.
+    pub init: bool,
     /// In place of the image's user.
     pub user: Option<String>,
     /// In place of the image's working directory.
@@ -121,6 +123,10 @@ pub struct Request {
 pub struct Outcome {
     /// imrun's exit code for it.
     pub code: u8,
+    /// The signal that ended the app.
+    pub signal: Option<i32>,
+    /// How long the app ran, where it ended before anybody stopped it.
+    pub by_itself: Option<Duration>,
     /// What the app tried to change.
     pub effects: Report,
 }
@@ -234,6 +240,8 @@ impl Launch<'_> {
         let code = self.finish(&announced, ending, &report)?;
         Ok(Outcome {
             code,
+            signal: ending.signal,
+            by_itself: ending.by_itself,
             effects: report,
         })
     }
@@ -260,6 +268,7 @@ impl Launch<'_> {
             stdin: self.request.stdin.as_ref().map(AsFd::as_fd),
             cgroup: cgroup.handle(),
             adopted: self.gate.adopts(),
+            init: self.request.init,
             owner: (!ids::is_ordinary()?).then(|| self.entry.first_id()),
         };
         let start = |newborn: Newborn<'_>| {

@@ -19,6 +19,7 @@ mod mount_table;
 mod names;
 mod namespace;
 mod network;
+pub mod reaper;
 mod shares;
 mod sysctl;
 mod unpacked;
@@ -63,6 +64,8 @@ pub struct Spec {
     pub args: Pointers,
     /// `NAME=VALUE` strings.
     pub env: Pointers,
+    /// The arguments of the process 1 in front of the app, if it is to have one.
+    pub init: Option<Pointers>,
     /// The paths at which the program is looked for, in order.
     pub candidates: Vec<CString>,
     /// The working directory, in the root.
@@ -163,6 +166,8 @@ pub struct Birthplace<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// Whether the app's parent is that of this process, who learns how the app ended.
     pub adopted: bool,
+    /// Whether the app has a process 1 in front of it.
+    pub init: bool,
     /// User of the host who owns the app's user namespace: what the kernel counts for each user
     /// (inotify instances and the like) is charged to this one. `None`: that of this process.
     pub owner: Option<u32>,
@@ -193,6 +198,7 @@ pub fn start<T>(
         SockFlag::SOCK_CLOEXEC,
     )
     .context(|| "socketpair(AF_UNIX, SOCK_SEQPACKET)")?;
+    let init = place.init.then(reaper::open).transpose()?;
     let (birth, world) = (clone::Birth::awaited(), OnceLock::new());
     let cradle = Cradle {
         own_network: network.owned(),
@@ -205,6 +211,7 @@ pub fn start<T>(
         stderr: child_stderr.as_raw_fd(),
         channel: child_channel.as_raw_fd(),
         parent_channel: channel.as_raw_fd(),
+        init: init.as_ref().map(AsRawFd::as_raw_fd),
         world: &world,
     };
     // Kept until the child is gone where the start fails: its end would hide the reason.
@@ -220,6 +227,7 @@ pub fn start<T>(
         child_channel: &child_channel,
         network,
         adopted,
+        init: place.init,
         stdin,
         ends: [child_stdout.as_fd(), child_stderr.as_fd()],
         stdout,
@@ -289,6 +297,7 @@ pub struct Newborn<'a> {
     child_channel: &'a Mutex<Option<OwnedFd>>,
     network: &'a Attachment,
     adopted: bool,
+    init: bool,
     stdin: Option<BorrowedFd<'a>>,
     ends: [BorrowedFd<'a>; 2],
     stdout: OwnedFd,
@@ -314,6 +323,8 @@ pub struct Prepared {
     pub listener: Option<Listener>,
     /// Whether another process learns how it ended.
     pub adopted: bool,
+    /// Whether the process is not the app, but one of imrun's in front of it.
+    pub init: bool,
     /// Ends the app when it is dropped, or this process dies.
     pub guard: Arc<Guard>,
     channel: OwnedFd,
@@ -331,6 +342,17 @@ pub fn unguarded() -> Error {
         "guard",
         "the process that ends the container with imrun was killed",
     )
+}
+
+/// The wait status of an app, as the process 1 in front of it told it before it ended; `None` where that was killed.
+pub fn ending_of_app(channel: &OwnedFd) -> Result<Option<i32>> {
+    // Nobody has the other end any more; should somebody, he is not waited for.
+    nix::fcntl::fcntl(channel, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+        .context(|| "fcntl(channel, O_NONBLOCK)")?;
+    match receive(channel) {
+        Ok((Some(told), _)) if told.step == Step::Ended => Ok(Some(told.status())),
+        _ => Ok(None),
+    }
 }
 
 /// What is done when a container's mounts stand, before the child changes to them.
@@ -435,6 +457,7 @@ impl Newborn<'_> {
             stderr: self.stderr,
             listener: None,
             adopted: self.adopted,
+            init: self.init,
             guard: self.guard,
             channel: self.channel,
             names,
@@ -461,9 +484,21 @@ impl Prepared {
             (told, _) => told,
         };
         match told {
-            None => Ok(()), // closed on exec
+            None if !self.init => Ok(()), // closed on exec
+            None => Err(died()),
+            Some(told) if told.step == Step::Started && told.errno as i32 == 0 => Ok(()),
+            Some(told) if told.step == Step::Started => Err(self.explain(Failure {
+                step: Step::Execute,
+                ..told
+            })),
             Some(failure) => Err(self.explain(failure)),
         }
+    }
+
+    /// The channel of a process 1 in front of the app, which tells [`ending_of_app`] by it.
+    pub fn init_channel(&self) -> Result<Option<OwnedFd>> {
+        let copy = || self.channel.try_clone().context(|| "dup(channel)");
+        self.init.then(copy).transpose()
     }
 
     /// Gives the child's user namespace its ids.

@@ -28,6 +28,8 @@ pub struct Record {
     pub network: Value,
     /// What only a bundle of the OCI runtime specification says.
     pub bundle: Option<Value>,
+    /// The process 1 in front of the app, by its name and digest.
+    pub init: Option<Value>,
     /// Resource limits; empty without.
     pub limits: Value,
     /// How stalls, stops and side effects are met.
@@ -64,6 +66,9 @@ impl Record {
         });
         if let Some(bundle) = &self.bundle {
             value["bundle"] = bundle.clone();
+        }
+        if let Some(init) = &self.init {
+            value["init"] = init.clone();
         }
         if self.sinks.len() > 1 {
             value["sinks"] = self.sinks.clone().into();

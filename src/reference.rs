@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 /// The registry that a name without one means.
 const DEFAULT_REGISTRY: &str = "docker.io";
+/// The old name of the default registry.
+const OLD_DEFAULT_REGISTRY: &str = "index.docker.io";
 /// Where the default registry keeps repositories whose name is a single word.
 const DEFAULT_NAMESPACE: &str = "library/";
 /// The tag of a name without one.
@@ -96,6 +98,7 @@ fn split_registry(name: &str) -> (&str, String) {
             || word.bytes().any(|b| b.is_ascii_uppercase())
     };
     let (registry, repository) = match name.split_once('/') {
+        Some((OLD_DEFAULT_REGISTRY, rest)) => (DEFAULT_REGISTRY, rest),
         Some((word, rest)) if like_a_host(word) => (word, rest),
         _ => (DEFAULT_REGISTRY, name),
     };

@@ -1,8 +1,10 @@
 //! Registries: pull and push by digest. Source: OCI distribution specification 1.1.
 //!
 //! ```text
+//! mirrors, hosts_toml, registries_conf   which servers the host names for a repository
 //! endpoint, location, proxy      where requests go
 //! challenge, credentials, token  who makes them
+//! explanation                    a refusal in the server's own words
 //! agents, client, retry          a request with all that can happen to it
 //! transfer, range                a blob as a stream that goes on where it broke off
 //! pull, push                     an image
@@ -15,12 +17,16 @@ mod agents;
 pub mod challenge;
 mod client;
 pub mod credentials;
-mod endpoint;
+pub mod endpoint;
+mod explanation;
+pub mod hosts_toml;
 pub mod location;
+pub mod mirrors;
 mod proxy;
 pub mod pull;
 pub mod push;
 pub mod range;
+pub mod registries_conf;
 mod retry;
 mod token;
 mod transfer;

@@ -9,7 +9,7 @@ pub mod signals;
 pub mod stdin;
 
 use crate::cgroup::Cgroup;
-use crate::error::{Context, EXIT_STALLED, Result};
+use crate::error::{Context, EXIT_STALLED, HINT, Result};
 use crate::launch::{self, Prepared};
 use crate::relay::Relay;
 use crate::ship::{Framer, Shipper, Stream};
@@ -72,6 +72,8 @@ pub struct Ending {
     pub code: u8,
     /// The signal that ended it.
     pub signal: Option<i32>,
+    /// How long it ran, where it ended before anybody stopped it.
+    pub by_itself: Option<Duration>,
     /// Until when lines may take to reach the sink.
     pub drain_until: Instant,
     /// Whether imrun stopped it because the sink stayed stalled.
@@ -120,6 +122,8 @@ pub struct Supervisor<'a> {
     app: OwnedFd,
     pid: Pid,
     adopted: bool,
+    /// Tells of the app, where a process 1 is in front of it.
+    init: Option<OwnedFd>,
     guard: Arc<Guard>,
     cgroup: &'a Cgroup,
     shipper: &'a Shipper,
@@ -127,12 +131,15 @@ pub struct Supervisor<'a> {
     policy: Policy,
     outputs: [Output; 2],
     relay: Option<&'a Relay>,
+    started: Instant,
     /// When an app that runs for a time is stopped.
     ends_at: Option<Instant>,
     /// When an app that is being stopped is killed.
     kill_at: Option<Instant>,
     /// The same, kept when that was done.
     stop_at: Option<Instant>,
+    /// Whether it was told that the app does not take its stop signal.
+    is_deaf_told: bool,
     stalled: bool,
     memory: Memory,
     report: Report<'a>,
@@ -160,12 +167,14 @@ impl<'a> Supervisor<'a> {
         relay: Option<&'a Relay>,
         report: Box<dyn FnMut() -> Result<()> + 'a>,
     ) -> Result<Supervisor<'a>> {
+        let init = app.init_channel()?;
         let framer = || relay.map_or_else(Framer::new, |_| Framer::hasty());
         let outputs = [
             Output::new(Stream::Stdout, app.stdout, framer())?,
             Output::new(Stream::Stderr, app.stderr, framer())?,
         ];
         Ok(Supervisor {
+            init,
             app: app.pidfd,
             pid: app.pid,
             adopted: app.adopted,
@@ -176,9 +185,11 @@ impl<'a> Supervisor<'a> {
             policy,
             outputs,
             relay,
+            started: Instant::now(),
             ends_at: policy.run_for.map(|time| Instant::now() + time),
             kill_at: None,
             stop_at: None,
+            is_deaf_told: false,
             stalled: false,
             memory: Memory::Keep(Instant::now() + SETTLED),
             report: Report::new(report),
@@ -295,17 +306,51 @@ impl<'a> Supervisor<'a> {
         while let Some(info) = self.signals.read_signal().context(|| "read(signalfd)")? {
             let number = info.ssi_signo as i32;
             let stops = [Signal::SIGTERM as i32, Signal::SIGINT as i32].contains(&number);
-            if stops {
-                let timeout = signals::stop_timeout(&info).unwrap_or(self.policy.stop_timeout);
-                let at = *self.stop_at.get_or_insert(Instant::now() + timeout);
-                self.kill_at.get_or_insert(at);
-            }
-            self.send(match number == Signal::SIGTERM as i32 {
+            let signal = match number == Signal::SIGTERM as i32 {
                 true => self.policy.stop_signal,
                 false => number,
-            })?;
+            };
+            match stops {
+                true => {
+                    let timeout = signals::stop_timeout(&info);
+                    self.stop(signal, timeout.unwrap_or(self.policy.stop_timeout))?;
+                }
+                false => self.send(signal)?,
+            }
         }
         Ok(())
+    }
+
+    /// Sends a signal that is to end the app, which is killed after `timeout`; at once where the kernel gives the app
+    /// no signal that would end it.
+    fn stop(&mut self, signal: i32, timeout: Duration) -> Result<()> {
+        let mut at = *self.stop_at.get_or_insert(Instant::now() + timeout);
+        if self.kill_at.is_none() && !self.is_deaf_told && self.is_deaf_to(signal) {
+            self.is_deaf_told = true;
+            let name = signals::name(signal);
+            log::warn!(
+                "stop: the app has no handler for {name}, and the kernel gives process 1 no signal without: killed at once"
+            );
+            log::warn!(target: HINT, "--init runs it as process 2, which {name} ends; or --stop-signal names one that it handles");
+            at = Instant::now();
+        }
+        self.kill_at.get_or_insert(at);
+        self.send(signal)
+    }
+
+    /// Returns true when neither `signal` nor the stop signal does anything to the app.
+    fn is_deaf_to(&self, signal: i32) -> bool {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", self.pid));
+        // While a process waits for signals (sigtimedwait(2)), /proc does not show that it blocks them.
+        let is_elsewhere = || read("syscall").is_ok_and(|call| !signals::is_waited_for(&call));
+        // Where something cannot be read, the app has its time.
+        let nothing = |status: String| {
+            let signals = [signal, self.policy.stop_signal];
+            signals
+                .iter()
+                .all(|signal| signals::does_nothing(&status, *signal))
+        };
+        self.init.is_none() && is_elsewhere() && read("status").is_ok_and(nothing) && is_elsewhere()
     }
 
     fn send(&self, signal: i32) -> Result<()> {
@@ -318,9 +363,7 @@ impl<'a> Supervisor<'a> {
     fn enforce_deadlines(&mut self) -> Result<()> {
         if self.ends_at.is_some_and(|at| at <= Instant::now()) {
             self.ends_at = None;
-            let kill_at = Instant::now() + self.policy.stop_timeout;
-            self.kill_at.get_or_insert(kill_at);
-            self.send(self.policy.stop_signal)?;
+            self.stop(self.policy.stop_signal, self.policy.stop_timeout)?;
         }
         if self.mute_at.is_some_and(|at| at <= Instant::now()) {
             self.mute_at = None;
@@ -365,6 +408,13 @@ impl<'a> Supervisor<'a> {
             }
             true => end::of_another(self.pid, self.app.as_fd())?,
         };
+        let status = match &self.init {
+            Some(channel) => match launch::ending_of_app(channel)? {
+                Some(told) => WaitStatus::from_raw(self.pid, told).context(|| "wait status")?,
+                None => status,
+            },
+            None => status,
+        };
         let (code, signal) = match status {
             WaitStatus::Exited(_, code) => (code as u8, None),
             WaitStatus::Signaled(_, signal, _) => (128 + signal as u8, Some(signal as i32)),
@@ -375,6 +425,7 @@ impl<'a> Supervisor<'a> {
         Ok(Ending {
             code,
             signal,
+            by_itself: (self.stop_at.is_none() && !self.stalled).then(|| self.started.elapsed()),
             drain_until: self.drain_until(),
             stalled: self.stalled,
             oom_kills: self.cgroup.oom_kills()?,

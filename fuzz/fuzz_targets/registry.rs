@@ -4,7 +4,7 @@
 //! The first line is a header, the rest a file.
 #![no_main]
 
-use imrun::registry::{challenge, credentials, location, range};
+use imrun::registry::{challenge, credentials, hosts_toml, location, range, registries_conf};
 use libfuzzer_sys::fuzz_target;
 use std::path::Path;
 
@@ -26,6 +26,19 @@ fuzz_target!(|data: &[u8]| {
     if let Some(target) = location::resolve(&base, text) {
         assert!(matches!(target.scheme_str(), Some("http" | "https")));
         assert!(!target.authority().expect("it has a host").as_str().contains('@'));
+    }
+    let name = "r.example/app".parse().expect("it is a name");
+    if let Ok(file) = std::str::from_utf8(file) {
+        let to = hosts_toml::Use::Pull;
+        for endpoint in hosts_toml::endpoints(Path::new("fuzz"), file, &name, to).unwrap_or_default() {
+            assert!(!endpoint.registry.is_empty() && !endpoint.registry.contains(['@', '/']));
+        }
+        let mut rules = registries_conf::Rules::default();
+        if rules.add(Path::new("fuzz"), file).is_ok()
+            && let Ok(Some(endpoints)) = rules.endpoints(&name)
+        {
+            assert!(!endpoints.last().expect("the registry is the last one").is_mirror);
+        }
     }
     // A file that names a helper has it run: none of those here may.
     if !String::from_utf8_lossy(file).to_lowercase().contains("cred") && !file.contains(&b'\\') {

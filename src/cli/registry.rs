@@ -134,7 +134,27 @@ fn pull(
 ) -> Result<Digest> {
     store.create()?;
     let remote = Remote::new(store, name, settings)?;
-    let found = Found::follow(&remote, remote.root(name)?, platform)?;
+    match pull_from(&remote, store, name, platform, keep_blobs) {
+        Err(error) if error.reason == Reason::Digest => {
+            // What a mirror sent was wrong: the registry itself may have it right.
+            let Some(registry) = remote.without_mirrors(name, settings)? else {
+                return Err(error);
+            };
+            log::warn!("the mirrors are passed over: {error}");
+            pull_from(&registry, store, name, platform, keep_blobs)
+        }
+        outcome => outcome,
+    }
+}
+
+fn pull_from(
+    remote: &Remote,
+    store: &Store,
+    name: &Reference,
+    platform: &Platform,
+    keep_blobs: bool,
+) -> Result<Digest> {
+    let found = Found::follow(remote, remote.root(name)?, platform)?;
     let progress = Progress::new(&found);
     let options = Options {
         keep_blobs,

@@ -126,6 +126,9 @@ pub struct Run {
     /// In place of the image's stop signal
     #[arg(long, value_parser = signals::parse, value_name = "SIGNAL")]
     stop_signal: Option<i32>,
+    /// Run the app as process 2, behind one of imrun's that passes signals on and reaps orphans
+    #[arg(long)]
+    init: bool,
     /// How long after the stop signal the app is killed
     #[arg(long, default_value = "10s", value_parser = values::duration, value_name = "TIME")]
     stop_timeout: Duration,
@@ -213,6 +216,7 @@ impl Run {
             entrypoint: self.entrypoint,
             env_files,
             env: self.env,
+            init: self.init,
             user: self.user,
             workdir: self.workdir,
             hostname: self.hostname,

@@ -5,7 +5,7 @@ use super::{Bundle, EnvFile, Request};
 use crate::env::{self, Contract, Environment};
 use crate::error::{Context, Error, Result};
 use crate::id_map::Ids;
-use crate::launch::{Attachment, Spec};
+use crate::launch::{Attachment, Spec, reaper};
 use crate::observe::OnWrite;
 use crate::record::Record;
 use crate::rootless;
@@ -75,6 +75,7 @@ impl Plan {
         let args = process.args.clone();
         environment.check_size(&args.iter().map(|arg| arg.as_bytes()).collect::<Vec<_>>())?;
         let spec = Spec {
+            init: None,
             candidates: candidates(&args[0], &environment)?,
             args: Pointers::new(args),
             env: Pointers::new(environment.to_strings()),
@@ -130,8 +131,11 @@ impl Plan {
             .as_deref()
             .or(config.working_dir.as_deref())
             .unwrap_or("/");
+        let candidates = candidates(&args[0], &environment)?;
+        let init = request.init.then(|| reaper::arguments(&candidates, &args));
         let spec = Spec {
-            candidates: candidates(&args[0], &environment)?,
+            init: init.transpose()?.map(Pointers::new),
+            candidates,
             args: Pointers::new(args),
             env: Pointers::new(environment.to_strings()),
             workdir: absolute("working directory", workdir)?,
@@ -203,6 +207,7 @@ impl Plan {
                 .bundle
                 .as_ref()
                 .map(|bundle| bundle_record(bundle, spec)),
+            init: spec.init.is_some().then(reaper::record),
             limits: request.limits.record(),
             policy: json!({
                 "capabilities": spec.capabilities.names(),

@@ -10,6 +10,7 @@ use super::sysctl::{self, Setting, Sysctl};
 use super::{Filter, Spec};
 use crate::sys::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::sys::open::openat2;
+use crate::sys::process::Pointers;
 use crate::sys::{landlock, network, process, seccomp, socket as descriptors};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open};
@@ -37,6 +38,9 @@ pub(super) const IPC: u64 = libc::CLONE_NEWIPC as u64;
 /// reads dumps from a pipe the kernel takes 1 for "no dump", where 0 means nothing to it (core(5)).
 const NO_CORE: libc::rlim_t = 1;
 
+/// The descriptor by which the process 1 in front of an app tells of it.
+const INIT_CHANNEL: RawFd = 3;
+
 /// Parent to child: its world is known, the user namespace has its ids, and the root is mapped to
 /// them.
 pub(super) const TOLD: u8 = b't';
@@ -59,6 +63,8 @@ pub(super) struct Cradle<'a> {
     pub stderr: RawFd,
     pub channel: RawFd,
     pub parent_channel: RawFd,
+    /// The program of a process 1 in front of the app.
+    pub init: Option<RawFd>,
     /// Set before [`TOLD`] is sent.
     pub world: &'a OnceLock<World>,
 }
@@ -115,6 +121,9 @@ steps! {
     Born = "born",
     Ready = "ready",
     Asking = "asking",
+    // Told by `sys/reaper/main.rs`, which knows their numbers.
+    Started = "started",
+    Ended = "ended",
     Channel = "send, recv(channel)",
     Signals = "rt_sigaction(SIG_DFL)",
     Session = "setsid()",
@@ -173,6 +182,7 @@ steps! {
     KeepOpen = "fcntl(F_SETFD, 0)",
     Landlock = "landlock_restrict_self()",
     Seccomp = "seccomp(SECCOMP_SET_MODE_FILTER)",
+    Init = "execveat(imrun-init)",
     Execute = "execve()",
 }
 
@@ -193,6 +203,11 @@ impl Failure {
         let [a, b, c, d] = (self.errno as i32).to_ne_bytes();
         let [e, f, g, h] = self.index.to_ne_bytes();
         [self.step as u8, a, b, c, d, e, f, g, h]
+    }
+
+    /// The wait status that [`Step::Ended`] tells in the place of an errno.
+    pub fn status(self) -> i32 {
+        self.index as i32
     }
 
     /// The inverse of `encode`; a child of this very program wrote it.
@@ -295,7 +310,7 @@ fn start(cradle: &Cradle<'_>) -> Result<Infallible, Failure> {
     if let Some(filter) = &world.spec.filter {
         add_filter(cradle, filter)?;
     }
-    Err(execute(&world.spec))
+    Err(execute(cradle, &world.spec))
 }
 
 /// From the moment that its listener is away, any call may wait for who has that.
@@ -546,12 +561,28 @@ fn enter_working_directory(path: &CStr) -> nix::Result<()> {
     }
 }
 
-fn execute(spec: &Spec) -> Failure {
+fn execute(cradle: &Cradle<'_>, spec: &Spec) -> Failure {
+    if let Some((program, args)) = cradle.init.zip(spec.init.as_ref()) {
+        let Err(failure) = execute_init(cradle, program, args, &spec.env);
+        return failure;
+    }
     let execute = |path: &CStr| Err::<Infallible, _>(process::execve(path, &spec.args, &spec.env));
     match try_candidates(spec, execute) {
         Err(failure) => failure,
         Ok(never) => match never {},
     }
+}
+
+/// Becomes the process 1 that executes the app: it keeps the channel, as descriptor 3, and tells of the app by it.
+fn execute_init(
+    cradle: &Cradle<'_>,
+    program: RawFd,
+    args: &Pointers,
+    env: &Pointers,
+) -> Result<Infallible, Failure> {
+    process::dup2(cradle.channel, INIT_CHANNEL).at(Step::Init)?;
+    process::keep_open(INIT_CHANNEL..INIT_CHANNEL + 1).at(Step::Init)?;
+    Err(process::execute_descriptor(program, args, env)).at(Step::Init)
 }
 
 /// Tries the candidates as execvp(3) does: the first one that is there decides.
@@ -568,4 +599,17 @@ fn try_candidates<T>(
         }
     }
     Err(worst).at(Step::Execute)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_1_in_front_of_an_app_tells_steps_by_their_numbers() {
+        assert_eq!((Step::Started as u8, Step::Ended as u8), (3, 4));
+        let message = [4, 0, 0, 0, 0, 9, 0, 0, 0];
+        let told = Failure::decode(message);
+        assert_eq!((told.step, told.status()), (Step::Ended, 9));
+    }
 }

@@ -228,6 +228,7 @@ impl<'a> Draft<'a> {
                 },
                 masked: Vec::new(),
                 instead_of: None,
+                init: false,
             })
         })();
         let outcome = request

@@ -9,6 +9,8 @@ fn names_are_normalised_as_docker_does() {
         ("redis", "docker.io/library/redis"),
         ("redis:7", "docker.io/library/redis:7"),
         ("docker.io/redis", "docker.io/library/redis"),
+        ("index.docker.io/redis:7", "docker.io/library/redis:7"),
+        ("index.docker.io/me/app", "docker.io/me/app"),
         ("docker.io/library/redis", "docker.io/library/redis"),
         ("me/app", "docker.io/me/app"),
         ("me/app:V1.0-rc_1", "docker.io/me/app:V1.0-rc_1"),

@@ -1,6 +1,7 @@
 //! One HTTP agent for each server, with the timeouts, roots and proxy that belong to it.
 
-use super::{Settings, endpoint, proxy};
+use super::endpoint::{self, Tls};
+use super::{Settings, proxy};
 use crate::error::{Error, Result};
 use crate::tls;
 use std::collections::BTreeMap;
@@ -17,13 +18,16 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub struct Agents {
     /// How long a server may say nothing.
     silence: Duration,
+    /// The server that the host has certificates for beside those in the usual directories.
+    own: (String, Tls),
     made: Mutex<BTreeMap<String, Agent>>,
 }
 
 impl Agents {
-    /// None yet.
-    pub fn new(settings: &Settings) -> Agents {
+    /// None yet; `tls` is for `authority` alone.
+    pub fn new(settings: &Settings, authority: &str, tls: &Tls) -> Agents {
         Agents {
+            own: (authority.to_string(), tls.clone()),
             silence: settings.timeout.min(settings.deadline),
             made: Mutex::default(),
         }
@@ -54,13 +58,19 @@ impl Agents {
             .timeout_per_read(Some(self.silence))
             .timeout_per_write(Some(self.silence))
             .http_status_as_error(false)
+            // Digests are of the bytes as they are: nothing in between may compress them.
+            .accept_encoding("identity")
             // Whether a secret may go along is decided here, for each redirect.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .proxy(proxy::of(url, |name| std::env::var(name).ok())?)
             .user_agent(concat!("imrun/", env!("CARGO_PKG_VERSION")));
         if url.scheme_str() == Some("https") {
-            let (more, settings) = own_certificates(&endpoint::certificates(authority))?;
+            let (mut more, mut settings) = own_certificates(&endpoint::certificates(authority))?;
+            if self.own.0 == authority {
+                more.extend(self.own.1.roots.iter().cloned());
+                settings.client = self.own.1.client.clone().or(settings.client);
+            }
             config = config.tls_config(settings.ureq_with(&more)?);
         }
         Ok(config.build().new_agent())

@@ -1,10 +1,11 @@
 //! A request to a registry: authenticated, redirected, and made again where that may help.
 
 use super::agents::Agents;
+use super::endpoint::{Endpoint, Scheme};
 use super::retry::{self, Again, Retries};
-use super::{Settings, endpoint, location};
+use super::token::Tried;
+use super::{Settings, endpoint, explanation, location};
 use crate::error::{Error, Reason, Result, reason_of};
-use crate::reference::Reference;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::sync::{Arc, Mutex};
@@ -14,14 +15,10 @@ use ureq::{Body, Timeout};
 
 /// Redirects in a row that are followed.
 const MAX_REDIRECTS: usize = 5;
-/// Bytes of an error's explanation that are read.
-const MAX_EXPLANATION: u64 = 8 << 10;
 
-/// One repository of one registry.
+/// One repository of one registry or mirror.
 pub struct Client {
-    /// As it is written in names.
-    pub(super) registry: String,
-    pub(super) repository: String,
+    pub(super) endpoint: Endpoint,
     /// What may be done there: `pull`, or `pull,push`.
     pub(super) actions: &'static str,
     /// Scheme and authority.
@@ -87,56 +84,101 @@ impl Failure {
 }
 
 impl Client {
-    /// A client of the repository that `name` is in.
-    pub fn new(name: &Reference, actions: &'static str, settings: &Settings) -> Result<Client> {
-        let authority = endpoint::authority(&name.registry);
+    /// A client of the repository at an endpoint.
+    pub fn new(endpoint: Endpoint, actions: &'static str, settings: &Settings) -> Result<Client> {
+        let authority = endpoint::authority(&endpoint.registry);
         let uri = |scheme: &str| {
             let text = format!("{scheme}://{authority}/");
             text.parse::<Uri>()
-                .map_err(|_| Error::usage(&name.registry, "is no host of a URL"))
+                .map_err(|_| Error::usage(&endpoint.registry, "is no host of a URL"))
         };
+        let (plain, tls) = (uri("http")?, uri("https")?);
         let mut client = Client {
-            registry: name.registry.clone(),
-            repository: name.repository.clone(),
+            agents: Agents::new(settings, authority, &endpoint.tls),
+            endpoint,
             actions,
-            base: uri("http")?,
+            base: plain,
             settings: settings.clone(),
             authorization: Mutex::default(),
-            agents: Agents::new(settings),
             ends: Instant::now() + settings.deadline,
         };
-        if !settings.plain_http && !client.is_plain_loopback()? {
-            client.base = uri("https")?;
+        if !client.is_plain()? {
+            client.base = tls;
         }
         Ok(client)
     }
 
-    /// Whether a registry on this machine speaks without TLS: it is asked, unless the host has
-    /// certificates for it. One that wants TLS answers 400 or what is not HTTP.
-    fn is_plain_loopback(&self) -> Result<bool> {
-        let own_certificates = endpoint::certificates(&self.registry);
-        if !endpoint::is_loopback(endpoint::host(&self.registry)) || !own_certificates.is_empty() {
+    /// Returns whether requests go without TLS. A registry that may be either is asked; one that wants TLS answers
+    /// 400 or what is not HTTP. One on this machine may be either, unless the host has certificates for it.
+    fn is_plain(&self) -> Result<bool> {
+        let registry = &self.endpoint.registry;
+        match self.endpoint.scheme {
+            Scheme::Http => return Ok(true),
+            Scheme::Https => return Ok(false),
+            Scheme::Usual if self.settings.plain_http => return Ok(true),
+            Scheme::Usual if !endpoint::is_loopback(endpoint::host(registry)) => return Ok(false),
+            Scheme::Usual | Scheme::Either => {}
+        }
+        if !endpoint::certificates(registry).is_empty() {
             return Ok(false);
         }
-        let request = Request::get(self.absolute("/v2/")?).body(());
-        let request = request.map_err(|error| Error::usage(&self.registry, error))?;
+        let request = Request::get(self.absolute(&format!("{}/", self.endpoint.path))?).body(());
+        let request = request.map_err(|error| Error::usage(registry, error))?;
         match self.agents.to(&self.base)?.run(request) {
             Ok(response) => Ok(response.status() != 400),
             Err(ureq::Error::Protocol(_)) => Ok(false),
             Err(ureq::Error::Io(error)) if is_cut_off(&error) => Ok(false),
-            // The request itself will say it, and may be made again.
-            Err(_) => Ok(true),
+            // The request itself will say it, and may be made again. A host that is not this machine is
+            // asked by TLS then.
+            Err(_) => Ok(endpoint::is_loopback(endpoint::host(registry))),
+        }
+    }
+
+    /// Names the server in errors: `the registry`, or `the mirror HOST`.
+    pub fn who(&self) -> String {
+        self.endpoint.title.clone()
+    }
+
+    /// Says that the next server is asked, and why.
+    pub fn pass_over(&self, error: &Error) {
+        log::warn!("{} is passed over: {error}", self.who());
+    }
+
+    /// Names the server of `url`, which may be another one that the registry redirects to.
+    fn who_at(&self, url: &Uri) -> String {
+        match location::same_origin(url, &self.base) {
+            true => self.who(),
+            false => format!(
+                "{}, where {} redirects to,",
+                url.authority().map_or("", |authority| authority.as_str()),
+                self.who()
+            ),
         }
     }
 
     /// The URL of a part of the repository: `manifests/latest`, `blobs/sha256:…`.
     pub fn url(&self, part: &str) -> Result<Uri> {
-        self.absolute(&format!("/v2/{}/{part}", self.repository))
+        let Endpoint {
+            path,
+            repository,
+            namespace,
+            ..
+        } = &self.endpoint;
+        let query = match namespace {
+            Some(namespace) => format!("?ns={namespace}"),
+            None => String::new(),
+        };
+        self.absolute(&format!("{path}/{repository}/{part}{query}"))
     }
 
     fn absolute(&self, path: &str) -> Result<Uri> {
         let url = location::resolve(&self.base, path);
-        url.ok_or_else(|| Error::usage(&self.registry, format_args!("no URL with {path:?}")))
+        url.ok_or_else(|| {
+            Error::usage(
+                &self.endpoint.registry,
+                format_args!("no URL with {path:?}"),
+            )
+        })
     }
 
     /// Makes the request until it succeeds, or it is of no use any more.
@@ -158,7 +200,8 @@ impl Client {
                 Ok(())
             }
             (_, Again::After(wait)) => Err(failure.error.hint(format_args!(
-                "the registry asks to be left alone for {} s: try again later",
+                "{} asks to be left alone for {} s: try again later",
+                self.who(),
                 wait.as_secs()
             ))),
             _ => Err(failure.error),
@@ -170,10 +213,12 @@ impl Client {
         let mut retries = Retries::default();
         loop {
             let fetched = self.attempt(exchange).and_then(|response| {
-                refuse_page(exchange.what, &response).map_err(Failure::last)?;
                 let (head, body) = response.into_parts();
-                let bytes = self.read(exchange.what, body, limit)?;
-                Ok((Response::from_parts(head, ()), bytes))
+                let bytes = self.read(exchange.what, &self.who(), body, limit)?;
+                let head = Response::from_parts(head, ());
+                self.refuse_page(exchange.what, &head, &bytes)
+                    .map_err(Failure::last)?;
+                Ok((head, bytes))
             });
             match fetched {
                 Ok(fetched) => return Ok(fetched),
@@ -198,49 +243,84 @@ impl Client {
 
     /// Makes the request once, with the redirects and the authentication that it takes.
     pub fn attempt(&self, exchange: &Exchange) -> std::result::Result<Response<Body>, Failure> {
-        let (mut url, mut redirects, mut asked) = (exchange.url.clone(), 0, false);
+        let (mut url, mut redirects, mut tried) = (exchange.url.clone(), 0, Tried::default());
         loop {
             // No other server learns what this one is shown.
             let ours = location::same_origin(&url, &self.base);
             let authorization = self.authorization.lock().map_or(None, |held| held.clone());
             let authorization = authorization.filter(|_| ours);
-            let response = self.once(exchange, &url, authorization.as_deref())?;
+            let who = self.who_at(&url);
+            let response = self.once(exchange, &url, &who, authorization.as_deref())?;
             match response.status().as_u16() {
-                401 if ours && !asked => {
-                    self.authenticate(exchange.what, response, authorization)?;
-                    asked = true;
-                }
+                401 if ours
+                    && self.authenticate(
+                        exchange.what,
+                        &response,
+                        authorization,
+                        &mut tried,
+                    )? => {}
                 status @ (301 | 302 | 303 | 307 | 308) if may_follow(exchange, status) => {
                     redirects += 1;
                     url = self.redirected(exchange.what, &url, &response, redirects)?;
                 }
                 status if exchange.expected.contains(&status) => return Ok(response),
-                _ => return Err(refusal(exchange.what, response)),
+                _ => return Err(refusal(exchange.what, &who, response)),
             }
         }
     }
 
     /// Where an answer sends the request.
-    fn redirected(
+    pub(super) fn redirected(
         &self,
         what: &str,
         from: &Uri,
         response: &Response<Body>,
         redirects: usize,
     ) -> std::result::Result<Uri, Failure> {
-        let wrong = |why: &str| Failure::last(Error::policy(what, why));
+        let who = self.who_at(from);
+        let wrong = |why: String| Failure::last(Error::policy(what, format_args!("{who} {why}")));
         if redirects > MAX_REDIRECTS {
-            return Err(wrong(&format!(
-                "the registry redirects more than {MAX_REDIRECTS} times"
-            )));
+            return Err(wrong(format!("redirects more than {MAX_REDIRECTS} times")));
         }
-        let target = header_of(response, header::LOCATION);
-        let target = target.and_then(|target| location::resolve(from, target));
-        let target = target.ok_or_else(|| wrong("the registry redirects to what is no URL"))?;
-        match self.may_speak_to(&target) {
-            true => Ok(target),
-            false => Err(wrong("the registry redirects to where there is no TLS")),
+        self.place(what, from, response, "redirects to")
+            .map_err(Failure::last)
+    }
+
+    /// The URL in an answer's `Location`; `verb` says in an error what it is for.
+    pub(super) fn place(
+        &self,
+        what: &str,
+        from: &Uri,
+        response: &Response<Body>,
+        verb: &str,
+    ) -> Result<Uri> {
+        let who = self.who_at(from);
+        let bytes = response.headers().get(header::LOCATION);
+        let text = bytes.map_or_else(String::new, |value| {
+            String::from_utf8_lossy(value.as_bytes()).into_owned()
+        });
+        let shown = location::shown(&text);
+        if text.is_empty() {
+            return Err(Error::digest(
+                what,
+                format_args!("{who} {verb} nowhere: no Location"),
+            ));
         }
+        let target = location::resolve(from, &text).ok_or_else(|| {
+            Error::digest(
+                what,
+                format_args!("{who} {verb} {shown:?}, which is no HTTP URL"),
+            )
+        })?;
+        if self.may_speak_to(&target) {
+            return Ok(target);
+        }
+        let error = Error::policy(what, format_args!("{who} {verb} {shown:?}, without TLS"));
+        Err(match target.host() == from.host() {
+            true => error
+                .hint("a proxy before a registry must tell it the scheme, by X-Forwarded-Proto"),
+            false => error,
+        })
     }
 
     /// Whether a request may go there: by TLS, or where it may go without.
@@ -248,6 +328,7 @@ impl Client {
         let loopback = |url: &Uri| url.host().is_some_and(endpoint::is_loopback);
         url.scheme_str() == Some("https")
             || self.settings.plain_http
+            || location::same_origin(url, &self.base)
             || loopback(url) && loopback(&self.base)
     }
 
@@ -256,6 +337,7 @@ impl Client {
         &self,
         exchange: &Exchange,
         url: &Uri,
+        who: &str,
         authorization: Option<&str>,
     ) -> std::result::Result<Response<Body>, Failure> {
         let what = exchange.what;
@@ -265,6 +347,11 @@ impl Client {
         let mut request = Request::builder().method(exchange.method.clone()).uri(url);
         for (name, value) in &exchange.headers {
             request = request.header(name, value);
+        }
+        if location::same_origin(url, &self.base) {
+            for (name, value) in &self.endpoint.headers {
+                request = request.header(name, value);
+            }
         }
         if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization);
@@ -281,13 +368,14 @@ impl Client {
                 agent.run(request.body(file).map_err(unfit)?)
             }
         };
-        outcome.map_err(|error| failure(what, error))
+        outcome.map_err(|error| failure(what, who, error))
     }
 
     /// All of a short answer: at most `limit` bytes, before long.
     pub fn read(
         &self,
         what: &str,
+        who: &str,
         body: Body,
         limit: usize,
     ) -> std::result::Result<Vec<u8>, Failure> {
@@ -297,28 +385,42 @@ impl Client {
             match body.read(&mut piece) {
                 Ok(0) => return Ok(bytes),
                 Ok(count) => bytes.extend_from_slice(&piece[..count]),
-                Err(error) => return Err(broken(what, error)),
+                Err(error) => return Err(broken(what, who, error)),
             }
             if bytes.len() > limit {
-                let why = format_args!("the registry sends more than {limit} bytes");
+                let why = format_args!("{who} sends more than {limit} bytes");
                 return Err(Failure::last(Error::digest(what, why)));
             }
             if began.elapsed() > self.settings.timeout {
-                return Err(too_slow(what));
+                return Err(too_slow(what, who));
             }
         }
     }
+
+    /// A web page where a document should be: a login, or an error of something in between. A document that is only
+    /// labelled as one is none.
+    fn refuse_page(&self, what: &str, head: &Response<()>, bytes: &[u8]) -> Result<()> {
+        let looks_like_json = bytes.trim_ascii_start().starts_with(b"{");
+        match is_page(head) && !looks_like_json {
+            true => Err(self.page(what)),
+            false => Ok(()),
+        }
+    }
+
+    /// The error for a web page in the place of something else.
+    pub fn page(&self, what: &str) -> Error {
+        Error::digest(
+            what,
+            format_args!("{} sends a web page in its place", self.who()),
+        )
+        .hint("is it a registry? A proxy or a login page may answer for it")
+    }
 }
 
-/// A web page where a registry's answer should be: a login or an error of something in between.
-pub fn refuse_page(what: &str, response: &Response<Body>) -> Result<()> {
-    match header_of(response, header::CONTENT_TYPE) {
-        Some(media_type) if media_type.to_ascii_lowercase().starts_with("text/html") => Err(
-            Error::digest(what, "the registry sends a web page in its place")
-                .hint("is it a registry? A proxy or a login page may answer for it"),
-        ),
-        _ => Ok(()),
-    }
+/// Whether an answer says that it is a web page. Some registries say so of blobs.
+pub fn is_page<B>(response: &Response<B>) -> bool {
+    header_of(response, header::CONTENT_TYPE)
+        .is_some_and(|text| text.to_ascii_lowercase().starts_with("text/html"))
 }
 
 /// A body can be sent again to where it did not go, but only if the method stays the same.
@@ -332,7 +434,7 @@ pub fn header_of<B>(response: &Response<B>, name: impl header::AsHeaderName) -> 
 }
 
 /// What an answer means that is none of those that were expected.
-pub fn refusal(what: &str, response: Response<Body>) -> Failure {
+pub fn refusal(what: &str, who: &str, response: Response<Body>) -> Failure {
     let status = response.status().as_u16();
     let wait = header_of(&response, header::RETRY_AFTER);
     let wait = wait.and_then(|wait| retry::after(wait, SystemTime::now()));
@@ -341,11 +443,8 @@ pub fn refusal(what: &str, response: Response<Body>) -> Failure {
         (408 | 429 | 500 | 502 | 503 | 504, _) => Again::Soon,
         _ => Again::Never,
     };
-    let explanation = explanation(response).map_or(String::new(), |text| format!(": {text}"));
-    let error = Error::system(
-        what,
-        format_args!("the registry answers {status}{explanation}"),
-    );
+    let words = explanation::of(response).map_or(String::new(), |text| format!(": {text}"));
+    let error = Error::system(what, format_args!("{who} answers {status}{words}"));
     let error = match status {
         401 | 403 => error.hint("podman login and docker login write credentials that imrun reads; REGISTRY_AUTH_FILE names another file"),
         404 => error.hint("is the name right? A registry may also hide what it wants credentials for"),
@@ -354,50 +453,42 @@ pub fn refusal(what: &str, response: Response<Body>) -> Failure {
     Failure { error, again }
 }
 
-/// `{"errors":[{"code":…,"message":…}]}`, as the specification has it.
-fn explanation(response: Response<Body>) -> Option<String> {
-    let mut bytes = Vec::new();
-    let body = response.into_body().into_reader();
-    body.take(MAX_EXPLANATION).read_to_end(&mut bytes).ok()?;
-    let value: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
-    let first = &value["errors"][0];
-    let texts = ["code", "message"].map(|key| first[key].as_str().unwrap_or_default());
-    let text = texts.join(" ").chars().take(200).collect::<String>();
-    Some(text.trim().to_string()).filter(|text| !text.is_empty())
-}
-
 /// What it means that there was no answer.
-fn failure(what: &str, error: ureq::Error) -> Failure {
+fn failure(what: &str, who: &str, error: ureq::Error) -> Failure {
     let soon = |why: String| Failure {
         error: Error::system(what, why),
         again: Again::Soon,
     };
     let last = |why: String| Failure::last(Error::system(what, why));
     match error {
-        ureq::Error::Io(error) => broken(what, error),
-        ureq::Error::HostNotFound => last("the registry's host has no address".into()),
-        ureq::Error::Timeout(Timeout::Resolve) => soon("no address before the timeout".into()),
-        ureq::Error::Timeout(Timeout::Connect) => soon("no connection before the timeout".into()),
-        ureq::Error::Timeout(_) => soon("no answer before the timeout".into()),
-        ureq::Error::Protocol(error) => last(format!(
-            "the registry answers what is not HTTP/1.1: {error}"
-        )),
-        error => last(error.to_string()),
+        ureq::Error::Io(error) => broken(what, who, error),
+        ureq::Error::HostNotFound => last(format!("{who} has no address: its name is not known")),
+        ureq::Error::Timeout(Timeout::Resolve) => {
+            soon(format!("no address before the timeout: {who}"))
+        }
+        ureq::Error::Timeout(Timeout::Connect) => {
+            soon(format!("no connection before the timeout: {who}"))
+        }
+        ureq::Error::Timeout(_) => soon(format!("no answer before the timeout: {who}")),
+        ureq::Error::Protocol(error) => {
+            last(format!("{who} answers what is not HTTP/1.1: {error}"))
+        }
+        error => last(format!("{who}: {error}")),
     }
 }
 
 /// What it means that a connection broke off.
-pub fn broken(what: &str, error: std::io::Error) -> Failure {
+pub fn broken(what: &str, who: &str, error: std::io::Error) -> Failure {
     let inner = error.get_ref();
     if let Some(ureq::Error::Timeout(_)) = inner.and_then(|inner| inner.downcast_ref()) {
-        let error = Error::system(what, "the registry says nothing more");
+        let error = Error::system(what, format_args!("{who} says nothing more"));
         return Failure {
             error,
             again: Again::Soon,
         };
     }
     if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        return Failure::last(of_tls(what, error));
+        return Failure::last(of_tls(what, who, error));
     }
     let again = match error.kind() {
         // Names that cannot be resolved have no kind of their own in the standard library.
@@ -406,8 +497,8 @@ pub fn broken(what: &str, error: std::io::Error) -> Failure {
         _ => Again::Soon,
     };
     let why = match error.kind() {
-        ErrorKind::UnexpectedEof => "the registry closes the connection".to_string(),
-        _ => reason_of(&error),
+        ErrorKind::UnexpectedEof => format!("{who} closes the connection"),
+        _ => format!("{who}: {}", reason_of(&error)),
     };
     Failure {
         error: Error::system(what, why),
@@ -415,20 +506,20 @@ pub fn broken(what: &str, error: std::io::Error) -> Failure {
     }
 }
 
-fn of_tls(what: &str, error: &rustls::Error) -> Error {
+fn of_tls(what: &str, who: &str, error: &rustls::Error) -> Error {
     let hint = match error {
         rustls::Error::InvalidCertificate(_) => {
             "a CA of one's own: SSL_CERT_FILE, or /etc/containers/certs.d/HOST:PORT/ca.crt"
         }
         rustls::Error::InvalidMessage(_) => "is it a registry without TLS? --plain-http",
-        _ => return Error::system(what, format_args!("TLS: {error}")),
+        _ => return Error::system(what, format_args!("{who}: TLS: {error}")),
     };
-    Error::system(what, format_args!("TLS: {error}")).hint(hint)
+    Error::system(what, format_args!("{who}: TLS: {error}")).hint(hint)
 }
 
 /// A registry that gives something now and then, but not enough.
-pub fn too_slow(what: &str) -> Failure {
-    let error = Error::new(Reason::System, what, "the registry sends too slowly");
+pub fn too_slow(what: &str, who: &str) -> Failure {
+    let error = Error::new(Reason::System, what, format_args!("{who} sends too slowly"));
     Failure::last(error.hint("--timeout sets how long it may take to send 64 KiB"))
 }
 

@@ -5,6 +5,8 @@
 
 use crate::error::{Error, Result};
 use crate::files;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use docker_credential::{CredentialRetrievalError as Failure, DockerCredential};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -78,7 +80,7 @@ pub fn in_file(
         _ => return Err(wrong(format!("is longer than {MAX_FILE} bytes"))),
     };
     let key = key(&config, registry, repository);
-    let text = without_blanks(config).to_string();
+    let text = normalised(config).to_string();
     match docker_credential::get_credential_from_reader(text.as_bytes(), &key) {
         Ok(DockerCredential::UsernamePassword(user, password)) => {
             Ok(Some(Credentials::Password(user, password)))
@@ -125,15 +127,33 @@ fn key(config: &Value, registry: &str, repository: &str) -> String {
     }
 }
 
-/// An empty field is one that is not there: Docker writes both.
-fn without_blanks(mut config: Value) -> Value {
+/// The file as the library reads it. An empty field is one that is not there: Docker writes both. An `auth` counts as
+/// Docker reads it.
+fn normalised(mut config: Value) -> Value {
     let entries = config.get_mut("auths").and_then(Value::as_object_mut);
     for entry in entries.into_iter().flat_map(|map| map.values_mut()) {
-        if let Some(fields) = entry.as_object_mut() {
-            fields.retain(|_, value| value.as_str() != Some(""));
+        let Some(fields) = entry.as_object_mut() else {
+            continue;
+        };
+        fields.retain(|_, value| value.as_str() != Some(""));
+        let auth = fields.get("auth").and_then(Value::as_str);
+        if let Some((user, password)) = auth.and_then(decode_auth) {
+            let auth = BASE64_STANDARD.encode(format!("{user}:{password}"));
+            fields.insert("auth".into(), auth.into());
+            fields.remove("username");
+            fields.remove("password");
         }
     }
     config
+}
+
+/// User and password of an `auth`, which is base64 with line ends anywhere; NULs around the password are padding of
+/// old clients. Source: decodeAuth in Docker's command line, cli/config/configfile/file.go.
+fn decode_auth(auth: &str) -> Option<(String, String)> {
+    let text: String = auth.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    let decoded = String::from_utf8(BASE64_STANDARD.decode(text).ok()?).ok()?;
+    let (user, password) = decoded.split_once(':')?;
+    Some((user.to_string(), password.trim_matches('\0').to_string()))
 }
 
 #[cfg(test)]
@@ -200,6 +220,21 @@ mod tests {
         assert_eq!(found(&config, "c.example", "app"), None);
         assert_eq!(found(&config, "d.example", "app").as_deref(), Some("u:p:q"));
         assert_eq!(found(&json!({}), "a.example", "app"), None);
+    }
+
+    #[test]
+    fn line_ends_and_padding_in_an_auth_are_passed_over_as_docker_does() {
+        for auth in ["YTox\n", "YT\r\nox", "YToxAA==", "YToxAAAA"] {
+            let config = json!({ "auths": { "r.example": { "auth": auth } } });
+            assert_eq!(
+                found(&config, "r.example", "app").as_deref(),
+                Some("a:1"),
+                "{auth:?}"
+            );
+        }
+        let both =
+            json!({ "auths": { "r.example": { "auth": ONE, "username": "b", "password": "2" } } });
+        assert_eq!(found(&both, "r.example", "app").as_deref(), Some("a:1"));
     }
 
     #[test]

@@ -4,22 +4,79 @@
 
 use ureq::http::Uri;
 
-/// The absolute form of `location`, which came from `base`; none where it is nothing that a
-/// request can be sent to.
+/// The absolute form of `location`, which came from `base`; `None` where no request can be sent to it.
 pub fn resolve(base: &Uri, location: &str) -> Option<Uri> {
-    let location = location.split('#').next()?;
+    let location = escaped(location.split('#').next()?.trim());
     let (scheme, authority) = (base.scheme_str()?, base.authority()?);
-    let path = base.path();
-    let directory = &path[..=path.rfind('/')?];
-    let text = match location {
-        "" => return None,
-        absolute if absolute.contains("://") && !absolute.starts_with('/') => absolute.to_string(),
-        authority if authority.starts_with("//") => format!("{scheme}:{authority}"),
-        path if path.starts_with('/') => format!("{scheme}://{authority}{path}"),
-        query if query.starts_with('?') => format!("{scheme}://{authority}{path}{query}"),
-        relative => format!("{scheme}://{authority}{directory}{relative}"),
+    let text = match (split_scheme(&location), &location[..]) {
+        (_, "") => return None,
+        (Some((scheme, rest)), _) => format!("{}:{rest}", scheme.to_ascii_lowercase()),
+        (None, other) if other.starts_with("//") => format!("{scheme}:{other}"),
+        (None, query) if query.starts_with('?') => {
+            format!("{scheme}://{authority}{}{query}", base.path())
+        }
+        (None, relative) => {
+            let (path, query) = relative.split_at(relative.find('?').unwrap_or(relative.len()));
+            let path = without_dots(base.path(), path);
+            format!("{scheme}://{authority}{path}{query}")
+        }
     };
     text.parse().ok().filter(is_usable)
+}
+
+/// The scheme of an absolute URL, and what follows its colon.
+fn split_scheme(text: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = text.split_once(':')?;
+    let first = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
+    let is_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    (first && scheme.chars().all(is_scheme)).then_some((scheme, rest))
+}
+
+/// A relative path from `base`, without the segments `.` and `..` (RFC 3986, section 5.2.4).
+fn without_dots(base: &str, path: &str) -> String {
+    let directory = match path.starts_with('/') {
+        true => "",
+        false => base.rsplit_once('/').map_or("", |(directory, _)| directory),
+    };
+    let whole = format!("{directory}/{}", path.strip_prefix('/').unwrap_or(path));
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in whole.split('/').skip(1) {
+        match segment {
+            "." => {}
+            ".." => drop(segments.pop()),
+            other => segments.push(other),
+        }
+    }
+    if whole.ends_with("/.") || whole.ends_with("/..") {
+        segments.push("");
+    }
+    format!("/{}", segments.join("/"))
+}
+
+/// Characters that no URL has are escaped, as browsers do; control characters stay, and are refused.
+fn escaped(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b' ' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80.. => {
+            format!("%{byte:02X}")
+        }
+        other => char::from(other).to_string(),
+    };
+    text.bytes().map(escape).collect()
+}
+
+/// A location as it may be shown: without its query, which may be a signature, and without user and password.
+pub fn shown(location: &str) -> String {
+    const LONGEST: usize = 200;
+    let plain = location.split(['?', '#']).next().unwrap_or_default();
+    let shown = match plain.split_once("//") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}//{host}{path}")
+        }
+        None => plain.to_string(),
+    };
+    shown.chars().take(LONGEST).collect()
 }
 
 /// Whether it is HTTP, and has no credentials in it.
@@ -47,6 +104,7 @@ fn port(uri: &Uri) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn uri(text: &str) -> Uri {
         text.parse().unwrap()
@@ -63,6 +121,16 @@ mod tests {
             ("?z=2", "https://r.example:5000/v2/app/blobs/x?z=2"),
             ("other", "https://r.example:5000/v2/app/blobs/other"),
             ("/a?to=http://x", "https://r.example:5000/a?to=http://x"),
+            (
+                "a?to=http://x",
+                "https://r.example:5000/v2/app/blobs/a?to=http://x",
+            ),
+            ("../../b/./c?d=..", "https://r.example:5000/v2/b/c?d=.."),
+            ("/../../b/..", "https://r.example:5000/"),
+            ("./", "https://r.example:5000/v2/app/blobs/"),
+            ("HTTPS://cdn.example/a", "https://cdn.example/a"),
+            ("/a b?c=\u{e9}|", "https://r.example:5000/a%20b?c=%C3%A9%7C"),
+            (" /a ", "https://r.example:5000/a"),
         ] {
             assert_eq!(resolve(&base, location), Some(uri(target)), "{location:?}");
         }
@@ -73,9 +141,35 @@ mod tests {
             "ftp://x/y",
             "https://",
             "https://u:p@x/",
-            "/a b",
+            "localhost:5000/a",
+            "/a\nb",
         ] {
             assert_eq!(resolve(&base, wrong), None, "{wrong:?} was taken");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_of_a_location_has_no_secret() {
+        for (location, expected) in [
+            (
+                "https://u:secret@x.example/a?sig=secret#b",
+                "https://x.example/a",
+            ),
+            ("//u:secret@x.example", "//x.example"),
+            ("/a?_state=secret", "/a"),
+            ("", ""),
+        ] {
+            assert_eq!(shown(location), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_locations_never_panic(text in "\\PC{0,40}", close in "[a-z./:?#@%\\[\\] ]{0,30}") {
+            let base = uri("https://r.example/v2/app/blobs/uploads/");
+            for location in [text, close] {
+                let _ = (resolve(&base, &location), shown(&location));
+            }
         }
     }
 

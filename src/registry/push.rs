@@ -2,7 +2,7 @@
 
 use super::Settings;
 use super::client::{Client, Content, Exchange, Failure, header_of};
-use super::location;
+use super::mirrors;
 use super::retry::Retries;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -12,7 +12,12 @@ use crate::reference::Reference;
 use crate::store::Store;
 use crate::store::image::Image;
 use std::fs::File;
+use ureq::ResponseExt as _;
 use ureq::http::{Method, Uri, header};
+
+/// The answers to what was sent that mean success. The specification has 201 and 202; Quay, GitLab and others answer
+/// one of the others.
+const SUCCESS: &[u16] = &[200, 201, 202, 204];
 
 /// Pushes a manifest with all that it names, and lets `name`'s tag mean it; `tell` is told of each
 /// blob whether it was sent.
@@ -33,13 +38,13 @@ pub fn push(
             .hint(format_args!("its image for this host is {}", image.digest)));
     }
     let bytes = store.read_document("manifest", digest)?;
-    let client = Client::new(name, "pull,push", settings)?;
+    let client = Client::new(mirrors::to_push(name)?, "pull,push", settings)?;
     let missing = missing(store, &client, &image, &tell)?;
     for (descriptor, file) in &missing {
         upload(&client, descriptor, file)?;
         tell(descriptor, true);
     }
-    put_manifest(&client, &image, &bytes, name)
+    put_manifest(&client, &image, &bytes, name.tag())
 }
 
 /// The blobs that the repository lacks, with their files, whose bytes are right.
@@ -57,15 +62,30 @@ fn missing<'a>(
     }
     let mut missing = Vec::new();
     for descriptor in blobs {
-        let what = format!("blob {}", descriptor.digest);
-        let url = client.url(&format!("blobs/{}", descriptor.digest))?;
-        let exchange = Exchange::new(&what, Method::HEAD, url, &[200, 404]);
-        match client.send(&exchange)?.status().as_u16() {
-            200 => tell(descriptor, false),
-            _ => missing.push((descriptor, open(store, descriptor)?)),
+        match has(store, client, descriptor)? {
+            true => tell(descriptor, false),
+            false => missing.push((descriptor, open(store, descriptor)?)),
         }
     }
     Ok(missing)
+}
+
+/// Whether the repository has a blob. Some registries refuse HEAD: a blob of the store is sent then, and for another
+/// one GET is tried, whose answer has the registry's words.
+fn has(store: &Store, client: &Client, descriptor: &Descriptor) -> Result<bool> {
+    let what = format!("blob {}", descriptor.digest);
+    let url = client.url(&format!("blobs/{}", descriptor.digest))?;
+    let expected = &[200, 400, 401, 403, 404, 405, 406, 501];
+    let asked = client.send(&Exchange::new(&what, Method::HEAD, url.clone(), expected))?;
+    match asked.status().as_u16() {
+        200 => Ok(true),
+        404 => Ok(false),
+        _ if store.has(&descriptor.digest) => Ok(false),
+        _ => {
+            let asked = client.send(&Exchange::new(&what, Method::GET, url, &[200, 404]))?;
+            Ok(asked.status() == 200)
+        }
+    }
 }
 
 /// A blob's file, hashed.
@@ -91,7 +111,7 @@ fn upload(client: &Client, descriptor: &Descriptor, file: &File) -> Result<()> {
             client.attempt(&Exchange {
                 headers: vec![(header::CONTENT_TYPE, "application/octet-stream".into())],
                 body: Content::File(file),
-                ..Exchange::new(&what, Method::PUT, url, &[201])
+                ..Exchange::new(&what, Method::PUT, url, SUCCESS)
             })
         });
         match sent {
@@ -106,17 +126,12 @@ fn begin(client: &Client, what: &str) -> std::result::Result<Uri, Failure> {
     let url = client.url("blobs/uploads/").map_err(Failure::last)?;
     let response = client.attempt(&Exchange {
         body: Content::Bytes(&[]),
-        ..Exchange::new(what, Method::POST, url.clone(), &[202])
+        ..Exchange::new(what, Method::POST, url, SUCCESS)
     })?;
-    let place =
-        header_of(&response, header::LOCATION).and_then(|place| location::resolve(&url, place));
-    let place = place.filter(|place| client.may_speak_to(place));
-    place.ok_or_else(|| {
-        Failure::last(Error::digest(
-            what,
-            "the registry does not say where to upload to",
-        ))
-    })
+    // Relative to where the request went in the end.
+    let from = response.get_uri().clone();
+    let place = client.place(what, &from, &response, "wants the upload at");
+    place.map_err(Failure::last)
 }
 
 fn with_digest(what: &str, place: &Uri, digest: &Digest) -> Result<Uri> {
@@ -125,7 +140,7 @@ fn with_digest(what: &str, place: &Uri, digest: &Digest) -> Result<Uri> {
     text.parse().map_err(|error| Error::digest(what, error))
 }
 
-fn put_manifest(client: &Client, image: &Image, bytes: &[u8], name: &Reference) -> Result<()> {
+fn put_manifest(client: &Client, image: &Image, bytes: &[u8], tag: &str) -> Result<()> {
     let what = format!("manifest {}", image.digest);
     let own = json::parse(&what, bytes)?;
     let usual = match image.manifest.config.media_type.as_str() {
@@ -133,16 +148,16 @@ fn put_manifest(client: &Client, image: &Image, bytes: &[u8], name: &Reference) 
         _ => OCI_MANIFEST,
     };
     let media_type = own["mediaType"].as_str().unwrap_or(usual);
-    let url = client.url(&format!("manifests/{}", name.tag()))?;
+    let url = client.url(&format!("manifests/{tag}"))?;
     let response = client.send(&Exchange {
         headers: vec![(header::CONTENT_TYPE, media_type.into())],
         body: Content::Bytes(bytes),
-        ..Exchange::new(&what, Method::PUT, url, &[201])
+        ..Exchange::new(&what, Method::PUT, url, SUCCESS)
     })?;
     match header_of(&response, "docker-content-digest") {
         Some(stored) if stored != image.digest.to_string() => Err(Error::digest(
             what,
-            format_args!("the registry says that it stored {stored:?}"),
+            format_args!("{} says that it stored {stored:?}", client.who()),
         )),
         _ => Ok(()),
     }

@@ -6,6 +6,7 @@
 use super::challenge::{self, Challenge};
 use super::client::{Client, Content, Exchange, Failure, refusal};
 use super::credentials::{self, Credentials};
+use super::endpoint::Endpoint;
 use super::location;
 use crate::error::{Error, Result};
 use crate::json;
@@ -18,63 +19,86 @@ use ureq::http::{Method, Response, Uri, header};
 /// Bytes of a token server's answer.
 const MAX_ANSWER: usize = 1 << 20;
 
+/// The schemes that a request was authenticated by, each of them once.
+#[derive(Debug, Default)]
+pub struct Tried {
+    bearer: bool,
+    basic: bool,
+}
+
 impl Client {
     /// Answers the challenge of a request that was made with `used`: requests have the result
-    /// from then on.
+    /// from then on. Returns whether the request is to be made again; a scheme is not tried twice.
     pub(super) fn authenticate(
         &self,
         what: &str,
-        response: Response<Body>,
+        response: &Response<Body>,
         used: Option<Arc<str>>,
-    ) -> std::result::Result<(), Failure> {
+        tried: &mut Tried,
+    ) -> std::result::Result<bool, Failure> {
         let mut held = self
             .authorization
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         // Another thread has had the same answer, and has seen to it.
         if *held != used {
-            return Ok(());
+            return Ok(true);
         }
         let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
         let texts = headers.iter().filter_map(|header| header.to_str().ok());
         let challenges: Vec<_> = texts.filter_map(challenge::parse).flatten().collect();
-        let of = |scheme: &str| {
-            challenges
-                .iter()
-                .find(|challenge| challenge.scheme == scheme)
-        };
-        let credentials =
-            credentials::find(&self.registry, &self.repository).map_err(Failure::last)?;
-        let authorization = match (of("bearer"), of("basic")) {
-            (Some(bearer), _) => format!("Bearer {}", self.token(what, bearer, credentials)?),
-            (None, Some(_)) => self
-                .basic(what, credentials, used.is_some())
-                .map_err(Failure::last)?,
-            (None, None) => {
-                let why =
-                    "the registry answers 401, and offers neither basic nor bearer authentication";
-                return Err(Failure::last(Error::unsupported(what, why)));
+        let of = |scheme: &str| challenges.iter().find(|c| c.scheme == scheme);
+        let refused = used.is_some_and(|used| used.starts_with("Basic "));
+        let bearer = of("bearer").filter(|_| !tried.bearer);
+        let offers_basic = of("basic").is_some() && !tried.basic && !refused;
+        if bearer.is_none() && !offers_basic {
+            return match of("bearer").or(of("basic")) {
+                Some(_) => Ok(false),
+                None => Err(Failure::last(self.no_scheme(what))),
+            };
+        }
+        let Endpoint {
+            registry,
+            repository,
+            ..
+        } = &self.endpoint;
+        let credentials = credentials::find(registry, repository).map_err(Failure::last)?;
+        let has_password = matches!(credentials, Some(Credentials::Password(..)));
+        let token = bearer.map(|bearer| {
+            tried.bearer = true;
+            self.token(what, bearer, credentials.as_ref())
+        });
+        let authorization = match token {
+            Some(Ok(token)) => format!("Bearer {token}"),
+            Some(Err(failure)) if !(offers_basic && has_password) => return Err(failure),
+            _ => {
+                tried.basic = true;
+                self.basic(what, credentials.as_ref())
+                    .map_err(Failure::last)?
             }
         };
         *held = Some(authorization.into());
-        Ok(())
+        Ok(true)
     }
 
-    fn basic(&self, what: &str, credentials: Option<Credentials>, refused: bool) -> Result<String> {
-        let hint = format!(
+    fn no_scheme(&self, what: &str) -> Error {
+        let who = self.who();
+        let why =
+            format_args!("{who} answers 401, and offers neither basic nor bearer authentication");
+        Error::unsupported(what, why)
+    }
+
+    fn basic(&self, what: &str, credentials: Option<&Credentials>) -> Result<String> {
+        let who = self.who();
+        let why = match credentials {
+            Some(Credentials::Password(user, password)) => return Ok(basic(user, password)),
+            Some(_) => format!("{who} wants a password, and there is only an identity token"),
+            None => format!("{who} wants credentials, and there are none"),
+        };
+        Err(Error::system(what, why).hint(format_args!(
             "podman login {0} or docker login {0} writes some that imrun reads",
-            self.registry
-        );
-        match credentials {
-            Some(Credentials::Password(user, password)) if !refused => Ok(basic(&user, &password)),
-            Some(_) => {
-                Err(Error::system(what, "the registry refuses the credentials for it").hint(hint))
-            }
-            None => Err(
-                Error::system(what, "the registry wants credentials, and there are none")
-                    .hint(hint),
-            ),
-        }
+            self.endpoint.registry
+        )))
     }
 
     /// Asks the token server that the challenge names.
@@ -82,44 +106,59 @@ impl Client {
         &self,
         what: &str,
         bearer: &Challenge,
-        credentials: Option<Credentials>,
+        credentials: Option<&Credentials>,
     ) -> std::result::Result<String, Failure> {
         let realm = self.realm(what, bearer).map_err(Failure::last)?;
-        let own_scope = format!("repository:{}:{}", self.repository, self.actions);
+        let who = format!("the token server {}", location::shown(&realm.to_string()));
+        let own_scope = format!("repository:{}:{}", self.endpoint.repository, self.actions);
         let mut form = vec![("scope", bearer.get("scope").unwrap_or(&own_scope))];
         form.extend(bearer.get("service").map(|service| ("service", service)));
-        let what = format!("token for {}", self.registry);
-        let response = match &credentials {
+        let what = format!("token for {}", self.endpoint.registry);
+        let response = match credentials {
             Some(Credentials::IdentityToken(token)) => {
-                self.post_form(&what, &realm, &mut form, token)?
+                self.post_form(&what, &who, &realm, &mut form, token)?
             }
             Some(Credentials::Password(user, password)) => {
-                self.get_form(&what, &realm, &form, Some(basic(user, password)))?
+                self.get_form(&what, &who, &realm, &form, Some(basic(user, password)))?
             }
-            None => self.get_form(&what, &realm, &form, None)?,
+            None => self.get_form(&what, &who, &realm, &form, None)?,
         };
         if response.status() != 200 {
-            return Err(refusal(&what, response));
+            return Err(refusal(&what, &who, response));
         }
-        let bytes = self.read(&what, response.into_body(), MAX_ANSWER)?;
-        token_of(&what, &bytes).map_err(Failure::last)
+        let bytes = self.read(&what, &who, response.into_body(), MAX_ANSWER)?;
+        token_of(&what, &who, &bytes).map_err(Failure::last)
     }
 
     fn get_form(
         &self,
         what: &str,
+        who: &str,
         realm: &Uri,
         form: &[(&str, &str)],
         authorization: Option<String>,
     ) -> std::result::Result<Response<Body>, Failure> {
-        let url = with_query(realm, form).map_err(Failure::last)?;
-        let exchange = Exchange::new(what, Method::GET, url, &[]);
-        self.once(&exchange, &exchange.url, authorization.as_deref())
+        let mut url = with_query(realm, form).map_err(Failure::last)?;
+        let exchange = Exchange::new(what, Method::GET, url.clone(), &[]);
+        for redirects in 1.. {
+            // A password is for the server that the registry named.
+            let ours = location::same_origin(&url, realm);
+            let authorization = authorization.as_deref().filter(|_| ours);
+            let response = self.once(&exchange, &url, who, authorization)?;
+            match response.status().as_u16() {
+                301 | 302 | 303 | 307 | 308 => {
+                    url = self.redirected(what, &url, &response, redirects)?;
+                }
+                _ => return Ok(response),
+            }
+        }
+        unreachable!("redirects are counted")
     }
 
     fn post_form<'f>(
         &self,
         what: &str,
+        who: &str,
         realm: &Uri,
         form: &mut Vec<(&'f str, &'f str)>,
         refresh: &'f str,
@@ -134,23 +173,26 @@ impl Client {
             body: Content::Bytes(text.as_bytes()),
             ..Exchange::new(what, Method::POST, realm.clone(), &[])
         };
-        self.once(&exchange, realm, None)
+        self.once(&exchange, realm, who, None)
     }
 
     /// Where the token server is. It is the registry's choice who learns its users' passwords, but
     /// nobody else may.
     fn realm(&self, what: &str, bearer: &Challenge) -> Result<Uri> {
-        let realm = bearer
-            .get("realm")
-            .and_then(|realm| location::resolve(&self.base, realm));
-        let realm =
-            realm.ok_or_else(|| Error::digest(what, "the registry names no token server"))?;
+        let named = bearer.get("realm").unwrap_or_default();
+        let who = self.who();
+        let realm = location::resolve(&self.base, named).ok_or_else(|| {
+            let shown = location::shown(named);
+            let why = format_args!("{who} names no token server: its realm is {shown:?}");
+            Error::digest(what, why)
+        })?;
         match self.may_speak_to(&realm) {
             true => Ok(realm),
-            false => Err(Error::policy(
-                what,
-                "the registry's token server has no TLS",
-            )),
+            false => {
+                let shown = location::shown(named);
+                let why = format_args!("{who}'s token server {shown} has no TLS");
+                Err(Error::policy(what, why))
+            }
         }
     }
 }
@@ -186,17 +228,19 @@ fn encoded(form: &[(&str, &str)]) -> String {
 }
 
 /// `token`, or `access_token`: either, says the specification.
-fn token_of(what: &str, bytes: &[u8]) -> Result<String> {
-    let answer = json::parse(what, bytes)?;
+fn token_of(what: &str, who: &str, bytes: &[u8]) -> Result<String> {
+    let answer = json::parse(what, bytes).map_err(|error| {
+        Error::digest(what, format_args!("{who} answers what is {}", error.why))
+    })?;
     let texts = ["token", "access_token"].map(|name| answer[name].as_str());
     let token = texts.into_iter().flatten().find(|token| !token.is_empty());
     let token =
-        token.ok_or_else(|| Error::digest(what, "the token server answers without a token"))?;
+        token.ok_or_else(|| Error::digest(what, format_args!("{who} answers without a token")))?;
     match token.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => Ok(token.to_string()),
         false => Err(Error::digest(
             what,
-            "the token has characters that no header takes",
+            format_args!("{who} answers a token with characters that no header takes"),
         )),
     }
 }
@@ -207,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_token_has_one_of_two_names_and_fits_a_header() {
-        let token = |text: &str| token_of("token", text.as_bytes());
+        let token = |text: &str| token_of("token", "the token server", text.as_bytes());
         assert_eq!(token(r#"{"token":"a"}"#).unwrap(), "a");
         assert_eq!(token(r#"{"token":"","access_token":"b"}"#).unwrap(), "b");
         for wrong in [

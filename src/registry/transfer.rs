@@ -1,6 +1,6 @@
 //! A blob as a stream: where it breaks off, it goes on from there.
 
-use super::client::{Client, Exchange, Failure, broken, header_of, refuse_page, too_slow};
+use super::client::{Client, Exchange, Failure, broken, header_of, is_page, too_slow};
 use super::range;
 use super::retry::{Again, Retries};
 use crate::error::Error;
@@ -19,9 +19,12 @@ const PROGRESS: u64 = 1 << 20;
 ///
 /// Their digest is the reader's to check. Errors of `read` are imrun's own, inside an `io::Error`.
 pub struct Transfer<'a> {
-    client: &'a Client,
+    /// The servers to ask, one after another.
+    clients: &'a [Client],
     what: String,
     descriptor: Descriptor,
+    /// Whether the answer is said to be a web page, and has no length that says otherwise.
+    may_be_page: bool,
     /// The answer that is being read, and the offset in the blob that it has reached.
     body: Option<(BodyReader<'static>, u64)>,
     /// What a range is only asked of.
@@ -38,9 +41,10 @@ pub struct Transfer<'a> {
 
 impl<'a> Transfer<'a> {
     /// A transfer that begins with the first read.
-    pub fn new(client: &'a Client, what: String, descriptor: &Descriptor) -> Transfer<'a> {
+    pub fn new(clients: &'a [Client], what: String, descriptor: &Descriptor) -> Transfer<'a> {
         Transfer {
-            client,
+            clients,
+            may_be_page: false,
             what,
             descriptor: descriptor.clone(),
             body: None,
@@ -51,6 +55,11 @@ impl<'a> Transfer<'a> {
             pace: Pace::default(),
             ended: None,
         }
+    }
+
+    /// The server that is asked at present.
+    fn client(&self) -> &'a Client {
+        &self.clients[0]
     }
 
     /// Some bytes that were not read before; none at the end.
@@ -75,6 +84,9 @@ impl<'a> Transfer<'a> {
             );
             let count = self.check(at, read)?;
             self.body = Some((body, at + count as u64));
+            if std::mem::take(&mut self.may_be_page) && buffer[..count].starts_with(b"<") {
+                return Err(Failure::last(self.client().page(&self.what)));
+            }
             if known == 0 {
                 self.offset += count as u64;
                 return Ok(count);
@@ -88,19 +100,24 @@ impl<'a> Transfer<'a> {
         match read {
             // All of it is there, and its digest will say whether it is right.
             Ok(0) | Err(_) if left == 0 => Ok(0),
-            Ok(0) => Err(broken(&self.what, io::ErrorKind::UnexpectedEof.into())),
+            Ok(0) => Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
             Ok(count) if count as u64 > left => Err(Failure::last(self.too_long())),
-            Ok(_) if self.client.left().is_zero() => Err(self.client.late(&self.what)),
-            Ok(_) if self.pace.is_slow(self.client.settings.timeout) => Err(too_slow(&self.what)),
+            Ok(_) if self.client().left().is_zero() => Err(self.client().late(&self.what)),
+            Ok(_) if self.pace.is_slow(self.client().settings.timeout) => {
+                Err(too_slow(&self.what, &self.client().who()))
+            }
             Ok(count) => Ok(count),
-            Err(error) => Err(broken(&self.what, error)),
+            Err(error) => Err(self.broken(error)),
         }
     }
 
+    fn broken(&self, error: io::Error) -> Failure {
+        broken(&self.what, &self.client().who(), error)
+    }
+
     fn too_long(&self) -> Error {
-        let size = self.descriptor.size;
-        let why =
-            format_args!("the registry sends more than the {size} bytes that its descriptor says");
+        let (who, size) = (self.client().who(), self.descriptor.size);
+        let why = format_args!("{who} sends more than the {size} bytes that its descriptor says");
         Error::digest(&self.what, why)
     }
 
@@ -112,13 +129,13 @@ impl<'a> Transfer<'a> {
             headers.extend(self.etag.clone().map(|etag| (header::IF_RANGE, etag)));
         }
         let part = format!("blobs/{}", self.descriptor.digest);
-        let url = self.client.url(&part).map_err(Failure::last)?;
+        let url = self.client().url(&part).map_err(Failure::last)?;
         let expected: &[u16] = if self.offset > 0 { &[200, 206] } else { &[200] };
         let exchange = Exchange {
             headers,
             ..Exchange::new(&self.what, Method::GET, url, expected)
         };
-        let response = self.client.attempt(&exchange)?;
+        let response = self.client().attempt(&exchange)?;
         let at = self.begin(&response).map_err(Failure::last)?;
         Ok((response.into_body().into_reader(), at))
     }
@@ -126,12 +143,25 @@ impl<'a> Transfer<'a> {
     /// Checks the head of an answer; the offset that its body begins at.
     fn begin(&mut self, response: &Response<Body>) -> crate::error::Result<u64> {
         if response.status() == 206 {
-            check_range(&self.what, response, self.offset, self.descriptor.size)?;
+            let who = self.client().who();
+            check_range(
+                &self.what,
+                &who,
+                response,
+                self.offset,
+                self.descriptor.size,
+            )?;
             return Ok(self.offset);
         }
-        refuse_page(&self.what, response)?;
-        if let Some(length) = response.body().content_length() {
-            self.descriptor.expect_size("layer", length)?;
+        // What a blob is said to be does not matter: its digest decides.
+        let length = response.body().content_length();
+        self.may_be_page = is_page(response) && length.is_none();
+        match length {
+            Some(length) if length != self.descriptor.size && is_page(response) => {
+                return Err(self.client().page(&self.what));
+            }
+            Some(length) => self.descriptor.expect_size("layer", length)?,
+            None => {}
         }
         // A weak tag does not promise the same bytes (RFC 9110, section 13.1.5).
         let etag = header_of(response, header::ETAG).filter(|tag| tag.starts_with('"'));
@@ -150,7 +180,19 @@ impl<'a> Transfer<'a> {
         if failure.again == Again::Nobody && self.offset > 0 {
             failure.again = Again::Soon;
         }
-        self.client.wait(failure, &mut self.retries)
+        let Err(error) = self.client().wait(failure, &mut self.retries) else {
+            return Ok(());
+        };
+        match self.clients {
+            // Another server has the same bytes, but may have another tag for them.
+            [client, rest @ ..] if !rest.is_empty() && !client.left().is_zero() => {
+                client.pass_over(&error);
+                (self.clients, self.etag) = (rest, None);
+                self.retries = Retries::default();
+                Ok(())
+            }
+            _ => Err(error),
+        }
     }
 }
 
@@ -173,6 +215,7 @@ impl Read for Transfer<'_> {
 
 fn check_range(
     what: &str,
+    who: &str,
     response: &Response<Body>,
     offset: u64,
     size: u64,
@@ -188,7 +231,7 @@ fn check_range(
         }
         _ => Err(Error::digest(
             what,
-            format_args!("the registry sends another range than from byte {offset}"),
+            format_args!("{who} sends another range than from byte {offset}"),
         )),
     }
 }

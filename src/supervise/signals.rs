@@ -55,6 +55,38 @@ pub(super) fn stop_timeout(info: &siginfo) -> Option<Duration> {
         .then(|| Duration::from_millis(info.ssi_int as u64))
 }
 
+/// Whether the kernel drops a signal for process 1 of a pid namespace, by its /proc/PID/status: it has no handler for
+/// it, and does not block it (signal(7), pid_namespaces(7)). One that the app itself has chosen to ignore is none of
+/// these: it may have its own way to end.
+pub(super) fn does_nothing(status: &str, signal: i32) -> bool {
+    let forced = [libc::SIGKILL, libc::SIGSTOP].contains(&signal);
+    let set = |name: &str| {
+        let mut lines = status.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        u64::from_str_radix(value.trim(), 16).ok()
+    };
+    let bit = 1_u64.checked_shl((signal - 1) as u32).unwrap_or(0);
+    let takes = |name| set(name).is_none_or(|set| set & bit != 0);
+    !forced
+        && ["SigCgt", "SigBlk", "SigIgn"]
+            .into_iter()
+            .all(|name| !takes(name))
+}
+
+/// Whether a process waits for signals, by its /proc/PID/syscall.
+pub(super) fn is_waited_for(call: &str) -> bool {
+    let number = call.split_ascii_whitespace().next();
+    number.and_then(|number| number.parse().ok()) == Some(libc::SYS_rt_sigtimedwait)
+}
+
+/// The name of a signal: `SIGTERM`, `SIGRTMIN+3`.
+pub fn name(signal: i32) -> String {
+    match Signal::try_from(signal) {
+        Ok(signal) => signal.to_string(),
+        Err(_) => format!("SIGRTMIN+{}", signal - libc::SIGRTMIN()),
+    }
+}
+
 /// The number of a signal by its name (`SIGTERM`, `TERM`, `RTMIN+3`, `RTMAX-3`) or number, as image configs
 /// and docker write it.
 pub fn parse(text: &str) -> Result<i32> {
@@ -104,6 +136,48 @@ mod tests {
         let error = refuse(&signals).unwrap_err();
         assert_eq!(error.exit, 130);
         assert!(error.why.contains("SIGINT"), "{error}");
+    }
+
+    #[test]
+    fn process_1_takes_what_it_handles_or_blocks() {
+        let status = |caught: &str, blocked: &str| {
+            format!("Name:\ta\nSigBlk:\t{blocked}\nSigIgn:\t0000000000000000\nSigCgt:\t{caught}\n")
+        };
+        let none = "0000000000000000";
+        let term = "0000000000004000";
+        assert!(does_nothing(&status(none, none), libc::SIGTERM));
+        assert!(!does_nothing(&status(term, none), libc::SIGTERM));
+        assert!(!does_nothing(&status(none, term), libc::SIGTERM));
+        assert!(does_nothing(&status(term, term), libc::SIGINT));
+        let ignored =
+            status(none, none).replace(&format!("SigIgn:\t{none}"), &format!("SigIgn:\t{term}"));
+        assert!(
+            !does_nothing(&ignored, libc::SIGTERM),
+            "the app's own choice"
+        );
+        assert!(!does_nothing(&status(none, none), libc::SIGKILL));
+        assert!(!does_nothing(&status("8000000000000000", none), 64));
+        for unreadable in ["", "SigCgt:\tx\nSigBlk:\t0\n", "SigCgt:\t0\n"] {
+            assert!(
+                !does_nothing(unreadable, libc::SIGTERM),
+                "{unreadable:?}: it has its time"
+            );
+        }
+        let waiting = format!(
+            "{} 0x7ffe 0x0 0x0 0x8 0x0 0x0 0x7ffe 0x4010f5\n",
+            libc::SYS_rt_sigtimedwait
+        );
+        assert!(is_waited_for(&waiting));
+        for other in [
+            "running\n",
+            "",
+            "-1 0x7ffe 0x4010f5\n",
+            "0 0x3 0x7f 0x1000\n",
+        ] {
+            assert!(!is_waited_for(other), "{other:?}");
+        }
+        assert_eq!(name(15), "SIGTERM");
+        assert_eq!(name(libc::SIGRTMIN() + 3), "SIGRTMIN+3");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::check;
 use nix::Result;
 use nix::errno::Errno;
 use std::ffi::{CStr, c_char};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -146,6 +146,32 @@ pub fn execve(path: &CStr, argv: &Pointers, envp: &Pointers) -> Errno {
     // SAFETY: `Pointers` keeps its strings alive and its list null-terminated.
     unsafe { libc::execve(path.as_ptr(), argv.0.as_ptr(), envp.0.as_ptr()) };
     Errno::last()
+}
+
+/// Executes the program that a descriptor is open for; returns only on failure.
+pub fn execute_descriptor(program: RawFd, argv: &Pointers, envp: &Pointers) -> Errno {
+    let (empty, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+    // SAFETY: as in `execve`.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program,
+            empty,
+            argv.0.as_ptr(),
+            envp.0.as_ptr(),
+            flags,
+        )
+    };
+    Errno::last()
+}
+
+/// A copy of a descriptor, close-on-exec, whose number is `first` or higher.
+pub fn duplicate_from(descriptor: impl AsFd, first: RawFd) -> Result<OwnedFd> {
+    let number = descriptor.as_fd().as_raw_fd();
+    // SAFETY: the kernel makes the copy for the caller alone.
+    let copy = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, first) }.into())?;
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy as RawFd) })
 }
 
 /// C strings as execve(2) wants them, made before the clone because making them allocates.

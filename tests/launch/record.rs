@@ -200,3 +200,19 @@ fn a_store_on_a_tmpfs_is_mounted_by_loop_devices_and_the_record_says_so() {
     }
     assert_eq!(by_file["driver"]["backing"], "file");
 }
+
+#[test]
+fn a_process_1_of_imruns_is_named_in_the_record_by_its_digest() {
+    let host = host!();
+    let (without, _) = record(host.launch().script("true"));
+    assert_eq!(without["init"], Value::Null);
+    let script = "true";
+    let (with, _) = record(host.launch().options(["--init"]).script(script));
+    assert_eq!(with["init"]["name"], "imrun-init");
+    with["init"]["digest"]
+        .as_str()
+        .unwrap()
+        .parse::<Digest>()
+        .unwrap();
+    assert_eq!(with["args"], without["args"]);
+}

@@ -266,4 +266,71 @@ fn a_check_lists_what_was_tried_and_says_so_by_its_exit_code() {
     assert_eq!(report["sideEffects"][0]["path"], "/new");
     assert_eq!(report["sideEffects"][0]["count"], 2);
     assert_eq!(report["exit"], 137, "it was stopped");
+    assert_eq!(report["endedAfter"], Value::Null);
+    let failed: Value = serde_json::from_str(&check("exit 3").exits(1).out).unwrap();
+    assert_eq!(
+        (&failed["attempts"], &failed["exit"]),
+        (&0.into(), &3.into())
+    );
+    assert!(failed["endedAfter"].is_number(), "{failed}");
+}
+
+#[test]
+fn a_check_says_how_an_app_ended_by_itself_and_fails_with_it() {
+    let host = host!();
+    let image = host.busybox().to_owned();
+    let check = |options: &[&str], script: &str| {
+        let store = [
+            ("--store", host.path("store")),
+            ("--root", host.path("root")),
+        ];
+        let mut command = Command::new(IMRUN);
+        for (option, path) in &store {
+            command.arg(option).arg(path);
+        }
+        command
+            .args(["check", "--for", "1h"])
+            .args(options)
+            .arg(&image);
+        command.args(["sh", "-c", script]).env_remove("IMRUN_SINK");
+        let output = command.output().unwrap();
+        let outcome = Outcome::new(format!("{command:?}"), output, Vec::new());
+        (outcome.code, outcome.out)
+    };
+    for options in [&[][..], &["--init"]] {
+        let (code, out) = check(options, "exit 1");
+        assert!(
+            code == 1 && out.starts_with("ended with 1 after "),
+            "{code} {out}"
+        );
+        let (code, out) = check(options, "exit 0");
+        assert!(
+            code == 0 && out.starts_with("ended with 0 after "),
+            "{code} {out}"
+        );
+        assert!(
+            out.contains("hint: a server must stay in the foreground"),
+            "{out}"
+        );
+    }
+    let (code, out) = check(&["--init"], "kill -SEGV $$");
+    assert!(
+        code == 1 && out.starts_with("ended by SIGSEGV after "),
+        "{code} {out}"
+    );
+}
+
+#[test]
+fn attempts_behind_a_process_1_of_imruns_name_the_app() {
+    let host = host!();
+    let app = host.launch().options(["--init"]).script("mkdir /new").run();
+    let attempt = app.event("side-effect");
+    assert_eq!(
+        (&attempt["path"], &attempt["syscall"]),
+        (&"/new".into(), &"mkdir".into())
+    );
+    assert_eq!(
+        (&attempt["executable"], &attempt["thread"]),
+        (&"/bin/busybox".into(), &"mkdir".into())
+    );
 }

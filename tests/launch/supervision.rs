@@ -287,3 +287,87 @@ fn a_signal_that_comes_while_the_sink_is_awaited_ends_the_start() {
     app.signal(Signal::SIGTERM);
     app.wait().exits(128 + 15).says("SIGTERM");
 }
+
+#[test]
+fn an_app_without_a_handler_for_its_stop_signal_is_killed_at_once_and_one_line_says_so() {
+    let host = host!();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let app = up(
+            host.launch().options(["--stop-timeout", "1h"]),
+            "echo up; sleep 10000",
+        );
+        app.signal(signal);
+        let ending = app.wait().exits(137);
+        let line = format!(
+            "imrun: stop: the app has no handler for {}",
+            signal.as_str()
+        );
+        assert!(ending.err.contains(&line), "{ending:?}");
+    }
+}
+
+#[test]
+fn behind_a_process_1_of_imruns_signals_end_the_app_as_they_would_anywhere() {
+    let host = host!();
+    let launch = || host.launch().options(["--init", "--stop-timeout", "1h"]);
+    for (signal, code) in [
+        (Signal::SIGTERM, 143),
+        (Signal::SIGINT, 130),
+        (Signal::SIGUSR1, 138),
+    ] {
+        let app = up(launch(), "echo up; exec sleep 10000");
+        app.signal(signal);
+        let ending = app.wait().exits(code);
+        assert_eq!(ending.event("exit")["signal"], signal as i32);
+        assert_eq!(ending.err, "");
+    }
+    let mut app = up(launch(), LISTENER);
+    for (signal, name) in [
+        (Signal::SIGHUP, "HUP"),
+        (Signal::SIGTERM, "TERM"),
+        (Signal::SIGWINCH, "WINCH"),
+    ] {
+        app.signal(signal);
+        app.expect_line(name);
+    }
+    app.signal(Signal::SIGUSR2);
+    app.wait().exits(5).prints("USR2\n");
+}
+
+#[test]
+fn behind_a_process_1_of_imruns_exit_codes_are_the_apps_own_and_orphans_are_reaped() {
+    let host = host!();
+    let launch = || host.launch().options(["--init"]);
+    launch().script("exit 7").run().exits(7);
+    let killed = launch().script("kill -9 $$").run().exits(137);
+    assert_eq!(killed.event("exit")["signal"], 9);
+    let plain = launch().script("exit 137").run().exits(137);
+    assert_eq!(plain.event("exit")["signal"], Value::Null);
+    launch().app(["/etc/nothing"]).run().exits(127).prints("");
+    launch().app(["/etc"]).run().exits(126).prints("");
+    let script = "
+        (sleep 0.1 & echo $! >&2)
+        while grep -q sleep /proc/[0-9]*/comm 2>/dev/null; do sleep 0.01; done
+        grep -h State: /proc/[0-9]*/status | grep -c Z; cat /proc/1/comm";
+    launch()
+        .script(script)
+        .run()
+        .exits(0)
+        .prints("0\nimrun-init\n");
+}
+
+#[test]
+fn a_process_1_of_imruns_has_no_more_rights_than_the_app_and_cannot_be_reached() {
+    let host = host!();
+    let script = "
+        for field in CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Seccomp Uid Gid; do
+            [ \"$(grep ^$field: /proc/1/status)\" = \"$(grep ^$field: /proc/self/status)\" ] || echo $field differs
+        done
+        for file in exe root cwd fd/3; do readlink /proc/1/$file && echo $file is seen; done
+        head -c 1 /proc/1/mem && echo memory is seen
+        ls /proc/self/fd | grep -c .";
+    let app = host.launch().options(["--init", "--on-write", "quiet"]);
+    let app = app.script(script).run();
+    // 0, 1, 2, and the directory that is listed.
+    assert_eq!(app.out, "4\n", "{app:?}");
+}

@@ -268,7 +268,7 @@ fn a_challenge_that_cannot_be_met_is_refused() {
         ("Bearer realm=\"ftp://x/\"", "names no token server"),
         (
             "Bearer realm=\"http://token.invalid/\"",
-            "token server has no TLS",
+            "token server http://token.invalid/ has no TLS",
         ),
     ] {
         served.registry.fault(
@@ -297,4 +297,90 @@ fn without_tls_only_loopback_is_spoken_to_unless_it_is_said() {
     imrun(&host, &["pull", "--timeout", "5s", &name], &[]).exits(125);
     assert_eq!(served.registry.requests().len(), 0);
     imrun(&host, &["pull", "--plain-http", &name], &[]).exits(0);
+}
+
+#[test]
+fn basic_is_tried_where_a_token_does_not_do() {
+    let file_of = |host: &_, served: &_| auth_file(host, served);
+    // The registry wants a password after a token, or offers one beside a token server that fails.
+    for beside in [false, true] {
+        let host = host!();
+        let served = Served::new(&host, Packing::Gzip);
+        let file = file_of(&host, &served);
+        served.registry.access(Access::Basic(BASIC.into()));
+        let token_server = format!("http://{}/token", served.registry.authority());
+        let mut challenge = format!("Bearer realm=\"{token_server}\",service=\"test\"");
+        if beside {
+            challenge += ", Basic realm=\"test\"";
+            served
+                .registry
+                .fault("/token", Fault::Status(404, Vec::new()), 1);
+        }
+        let refusal = Fault::Status(401, vec![("www-authenticate", challenge)]);
+        served.registry.fault("HEAD", refusal, 1);
+        pull_with(&host, &served, &file)
+            .of(&beside.to_string())
+            .exits(0);
+        assert_eq!(served.registry.count("/token"), 1);
+        assert_whole(&host, served.digest());
+    }
+}
+
+#[test]
+fn errors_name_the_token_server_and_have_its_words() {
+    let host = host!();
+    let served = Served::new(&host, Packing::Gzip);
+    let at = format!("token server http://{}/token", served.registry.authority());
+    served.registry.access(Access::Bearer(None));
+    let words = br#"{"details":"your account is locked"}"#.to_vec();
+    for (fault, error) in [
+        (
+            Fault::Body(401, "application/json", words),
+            "answers 401: your account is locked",
+        ),
+        (
+            Fault::Body(200, "text/html", b"<html>".to_vec()),
+            "answers what is not strict JSON",
+        ),
+        (
+            Fault::Body(200, "application/json", b"{}".to_vec()),
+            "answers without a token",
+        ),
+    ] {
+        served.registry.fault("/token", fault, usize::MAX);
+        pull(&host, &served.tag()).refused(&format!("{at} {error}"));
+        served.registry.heal();
+    }
+    let elsewhere = vec![(
+        "location",
+        format!("http://{}/token", served.registry.authority()),
+    )];
+    served
+        .registry
+        .fault("/token?", Fault::Status(307, elsewhere), 1);
+    pull(&host, &served.tag()).exits(0);
+}
+
+#[test]
+fn a_head_that_is_refused_is_followed_by_a_get_that_has_the_registrys_words() {
+    for status in [400, 401, 403, 404, 405, 406, 501] {
+        let host = host!();
+        let served = Served::new(&host, Packing::Gzip);
+        let challenge = vec![("www-authenticate", "Basic realm=x".to_string())];
+        let file = auth_file(&host, &served);
+        served
+            .registry
+            .fault("HEAD", Fault::Status(status, challenge), usize::MAX);
+        pull_with(&host, &served, &file)
+            .of(&status.to_string())
+            .exits(0);
+        assert_whole(&host, served.digest());
+        let words = br#"{"errors":[{"code":"DENIED","message":"ask the owner"}]}"#;
+        let other = host!();
+        let denied = Fault::Body(403, "application/json", words.to_vec());
+        served
+            .registry
+            .fault("GET /v2/app/manifests", denied, usize::MAX);
+        pull_with(&other, &served, &file).refused("answers 403: DENIED ask the owner");
+    }
 }

@@ -171,14 +171,14 @@ fn redirects_end_and_never_leave_http() {
             line["GET ".len()..].to_string(),
             "redirects more than 5 times",
         ),
-        ("file:///etc/passwd".into(), "redirects to what is no URL"),
+        ("file:///etc/passwd".into(), "which is no HTTP URL"),
         (
             "http://user:secret@127.0.0.1/".into(),
-            "redirects to what is no URL",
+            "which is no HTTP URL",
         ),
         (
             "http://registry.invalid/".into(),
-            "redirects to where there is no TLS",
+            "redirects to \"http://registry.invalid/\", without TLS",
         ),
     ] {
         served.registry.fault(&line, to(&location), usize::MAX);
@@ -191,7 +191,7 @@ fn redirects_end_and_never_leave_http() {
     served
         .registry
         .fault(&line, Fault::Status(302, Vec::new()), usize::MAX);
-    pull(&host, &served.tag()).refused("redirects to what is no URL");
+    pull(&host, &served.tag()).refused("redirects to nowhere: no Location");
     assert_empty(&host);
 }
 
@@ -215,4 +215,31 @@ fn a_slow_drip_ends() {
         .fault(&target(&served, "layer"), drip(), usize::MAX);
     let late = imrun(&host, &["pull", "--deadline", "500ms", &served.tag()], &[]);
     late.refused("is not there after 0.5 s").hints("--deadline");
+}
+
+#[test]
+fn right_bytes_are_right_whatever_they_are_labelled() {
+    for label in [
+        "text/html; charset=utf-8",
+        "TEXT/HTML",
+        "text/plain",
+        "application/pdf",
+        "x",
+    ] {
+        let host = host!();
+        let served = Served::new(&host, Packing::Gzip);
+        for what in ["manifest", "config", "layer"] {
+            let fault = Fault::Header("content-type", label.into());
+            served
+                .registry
+                .fault(&target(&served, what), fault, usize::MAX);
+        }
+        pull(&host, &served.tag()).of(label).exits(0);
+        assert_whole(&host, served.digest());
+        let asked = served.registry.requests();
+        let plain = |request: &crate::support::registry::Request| {
+            request.header("accept-encoding") == Some("identity")
+        };
+        assert!(asked.iter().all(plain), "something in between may compress");
+    }
 }

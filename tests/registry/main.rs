@@ -7,6 +7,7 @@ mod access;
 mod broken;
 mod history;
 mod lies;
+mod mirrors;
 mod pull;
 mod push;
 
@@ -98,6 +99,8 @@ fn imrun(host: &Host, args: &[&str], environment: &[(&str, &str)]) -> Outcome {
         "NO_PROXY",
         "IMRUN_STORE",
         "IMRUN_SINK",
+        "IMRUN_HOSTS_DIR",
+        "CONTAINERS_REGISTRIES_CONF",
         "DOCKER_CONFIG",
         "XDG_CONFIG_HOME",
     ] {

@@ -142,3 +142,86 @@ fn a_push_is_authenticated_and_made_again_where_that_helps() {
         .refused(error);
     }
 }
+
+#[test]
+fn a_registry_that_answers_another_success_has_the_image() {
+    for status in [200, 202, 204] {
+        let host = host!();
+        let served = Served::new(&host, Packing::Plain);
+        pull(&host, &served.tag()).exits(0);
+        let registry = Registry::start();
+        let name = registry.name("app:1");
+        for line in ["PUT /v2/app/blobs/uploads/", "PUT /v2/app/manifests/1"] {
+            registry.fault(line, Fault::Status(status, Vec::new()), usize::MAX);
+        }
+        let pushed = imrun(&host, &["push", served.digest(), &name], &[]);
+        assert_eq!(
+            pushed.of(&status.to_string()).exits(0).line(),
+            served.digest()
+        );
+        assert_eq!(registry.manifest("1"), served.registry.manifest("1"));
+    }
+}
+
+#[test]
+fn a_push_goes_on_where_head_is_refused() {
+    for status in [403, 405] {
+        let host = host!();
+        let served = Served::new(&host, Packing::Plain);
+        pull(&host, &served.tag()).exits(0);
+        let registry = Registry::start();
+        registry.fault("HEAD", Fault::Status(status, Vec::new()), usize::MAX);
+        imrun(
+            &host,
+            &["push", served.digest(), &registry.name("app:1")],
+            &[],
+        )
+        .exits(0);
+        assert_eq!(registry.manifest("1"), served.registry.manifest("1"));
+    }
+}
+
+#[test]
+fn an_upload_goes_to_any_place_of_http_and_an_error_names_another() {
+    let host = host!();
+    let served = Served::new(&host, Packing::Plain);
+    pull(&host, &served.tag()).exits(0);
+    let mut number = 0;
+    let mut push_to = |location: String| {
+        let registry = Registry::start();
+        let location = location.replace("HOST", &registry.authority());
+        let fault = Fault::Header("location", location);
+        registry.fault("POST", fault, usize::MAX);
+        number += 1;
+        let name = registry.name(&format!("app:{number}"));
+        imrun(&host, &["push", served.digest(), &name], &[])
+    };
+    for right in [
+        "/v2/app/blobs/uploads/1",
+        "1?_state=a%2Fb%3D",
+        "../uploads/1?x=",
+        "http://HOST/v2/app/blobs/uploads/1?",
+        "HTTP://HOST/v2/app/blobs/uploads/1?state=a|b",
+        "//HOST/v2/app/blobs/uploads/1#part",
+    ] {
+        push_to(right.into()).of(right).exits(0);
+    }
+    for (wrong, error) in [
+        ("", "wants the upload at nowhere: no Location"),
+        (
+            "ftp://x.example/a?key=secret",
+            "wants the upload at \"ftp://x.example/a\", which is no HTTP URL",
+        ),
+        (
+            "http://u:secret@x.example/a",
+            "wants the upload at \"http://x.example/a\"",
+        ),
+        (
+            "http://x.example/a?key=secret",
+            "wants the upload at \"http://x.example/a\", without TLS",
+        ),
+    ] {
+        let refused = push_to(wrong.into()).of(wrong).refused(error);
+        assert!(!refused.err.contains("secret"), "{refused:?}");
+    }
+}
