@@ -6,6 +6,7 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::files;
 use crate::image::layer::{Limits, Tee, scan};
 use crate::image::manifest::{Platform, Seal};
+use crate::image::tree::Tree;
 use crate::image::verity::Measured;
 use crate::store::Store;
 use crate::store::commit::{Parts, add_tree, commit};
@@ -40,7 +41,11 @@ pub fn into_store(store: &Store, file: &Path, name: Option<String>, seal: bool) 
         .parent()
         .filter(|dir| !dir.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let (digest, layer, measure) = add_layer(store, &definition, directory, seal)?;
+    let below = match &definition.base {
+        Some(_) => Some(crate::image::tree::merge(layers.clone())?),
+        None => None,
+    };
+    let (digest, layer, measure) = add_layer(store, &definition, directory, below.as_ref(), seal)?;
     let own = Layer {
         digest,
         size: layer.size,
@@ -85,11 +90,12 @@ fn add_layer(
     store: &Store,
     definition: &Definition,
     directory: &Path,
+    base: Option<&Tree>,
     measure: bool,
 ) -> Result<(Digest, crate::image::layer::Layer, Option<Digest>)> {
     let mut new = store.new_file()?;
     let mut out = BufWriter::new(&new.file);
-    definition.layer(directory, &mut out)?;
+    definition.layer(directory, base, &mut out)?;
     out.flush().context(|| "write(layer)")?;
     drop(out);
     new.file.rewind().context(|| "lseek(layer)")?;

@@ -29,14 +29,14 @@ pub fn run() -> Result<u8> {
 }
 
 fn show(workspace: &Workspace) -> Result<()> {
-    say("1. Bake an image from a definition: the result is the same on every machine.");
+    say("1. Bake an image from a definition: the result is the same on every machine.")?;
     let image = workspace.path.join("image.toml");
     let digest = workspace
         .imrun(&["bake", path(&image)?, "--name", "hello"])?
         .expect_success()?;
     let digest = digest.trim();
 
-    say("2. Launch it by its digest: output and records go to a sink over the network.");
+    say("2. Launch it by its digest: output and records go to a sink over the network.")?;
     let (address, documents) = BulkReceiver::start()?;
     let sink = format!("es+http://{address}");
     let run = ["run", "--sink", &sink, "-e", "GREETING=dear reader", digest];
@@ -44,9 +44,9 @@ fn show(workspace: &Workspace) -> Result<()> {
     let documents = received(&documents)?;
     documents
         .iter()
-        .for_each(|document| println!("     {}", summary(&document.source)));
+        .try_for_each(|document| put(&format!("     {}", summary(&document.source))))?;
 
-    say("3. Every write was refused: there is no writable layer, not even in memory.");
+    say("3. Every write was refused: there is no writable layer, not even in memory.")?;
     let lines = documents
         .iter()
         .map(|document| field(&document.source, "message"));
@@ -59,21 +59,26 @@ fn show(workspace: &Workspace) -> Result<()> {
             format_args!("the app could write: {allowed:?}"),
         ));
     }
-    println!(
-        "   {} attempts, {} refused",
-        refused.len() + allowed.len(),
+    let attempts = refused.len() + allowed.len();
+    put(&format!(
+        "   {attempts} attempts, {} refused",
         refused.len()
-    );
+    ))?;
 
-    say("4. Change one byte of the program in the store, as its owner can.");
+    say("4. Change one byte of the program in the store, as its owner can.")?;
     workspace.change_one_byte()?;
     workspace.imrun(&run)?.expect_refusal()?;
-    say("The launch was refused, and nothing ran. README.md continues the tour.");
+    say("The launch was refused, and nothing ran. docs/cli.md has the tour.")?;
     Ok(())
 }
 
-fn say(line: &str) {
-    println!("\n{line}");
+fn say(line: &str) -> Result<()> {
+    put(&format!("\n{line}"))
+}
+
+/// Prints a line. Whoever reads them may be gone: an error like any other.
+fn put(line: &str) -> Result<()> {
+    crate::cli::print(&format!("{line}\n")).map(|_| ())
 }
 
 /// Quotes arguments as for a shell.
@@ -149,7 +154,7 @@ impl Workspace {
 
     /// Runs this program, and shows its command line and its output.
     fn imrun(&self, arguments: &[&str]) -> Result<Outcome> {
-        println!("   $ imrun {}", shell_words(arguments));
+        put(&format!("   $ imrun {}", shell_words(arguments)))?;
         let program = std::env::current_exe().context(|| "readlink(\"/proc/self/exe\")")?;
         let mut command = Command::new(program);
         command.args(["--store", path(&self.path.join("store"))?]);
@@ -161,7 +166,7 @@ impl Workspace {
         for text in [&output.stdout, &output.stderr] {
             String::from_utf8_lossy(text)
                 .lines()
-                .for_each(|line| println!("   {line}"));
+                .try_for_each(|line| put(&format!("   {line}")))?;
         }
         Ok(Outcome {
             output,

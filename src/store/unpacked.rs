@@ -205,7 +205,9 @@ impl Store {
         for name in files::names_if_there(&roots)? {
             let tree = name.split('.').next().unwrap_or_default();
             let path = roots.join(&name);
-            if !trees.contains(tree) {
+            if !path.is_dir() {
+                log::warn!("{path:?}: is no directory of the store's: left where it is");
+            } else if !trees.contains(tree) {
                 freed += if dry_run {
                     size(&path).context(|| format!("readdir({path:?})"))?
                 } else {

@@ -49,6 +49,23 @@ fn the_images_user_applies_unless_user_is_given() {
         .prints("12\n");
 }
 
+/// As Docker and containerd read them.
+#[test]
+fn an_empty_half_of_a_user_is_roots_or_the_users_own() {
+    let host = host!();
+    for (user, ids) in [
+        (":0", "0:0"),
+        ("0:", "0:0"),
+        (":", "0:0"),
+        (":7", "0:7"),
+        ("app:", "1000:1001"),
+    ] {
+        let app = host.launch().options([&format!("--user={user}")]);
+        let app = app.script("echo $(id -u):$(id -g)");
+        app.run().of(user).exits(0).prints(&format!("{ids}\n"));
+    }
+}
+
 #[test]
 fn an_invalid_user_or_group_is_refused_by_name() {
     let host = host!();
