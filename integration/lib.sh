@@ -204,18 +204,25 @@ publish_other() {
     "${imrun[@]}" push "$base" "$registry/$1:latest" >"$scratch/out" 2>"$scratch/err"
 }
 
-# start_discard: a TCP receiver that takes everything and keeps nothing; IMRUN_SINK names it.
+# start_discard: a receiver of the bulk API that acknowledges everything and keeps nothing; IMRUN_SINK names it.
 start_discard() {
     in_background python3 -c '
 import socket, sys, threading
 server = socket.create_server(("127.0.0.1", 0), backlog=128)
 open(sys.argv[1], "w").write(str(server.getsockname()[1]))
+body = b"{\"errors\":false,\"items\":[]}"
+answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
 def drain(peer):
-    while peer.recv(65536): pass
+    stream = peer.makefile("rb")
+    while line := stream.readline():
+        if line.lower().startswith(b"content-length:"): length = int(line.split(b":")[1])
+        if line == b"\r\n":
+            stream.read(length)
+            peer.sendall(answer)
 while True: threading.Thread(target=drain, args=(server.accept()[0],), daemon=True).start()
 ' "$scratch/port"
     within 10 test -s "$scratch/port"
-    IMRUN_SINK=json+tcp://127.0.0.1:$(<"$scratch/port")
+    IMRUN_SINK=es+http://127.0.0.1:$(<"$scratch/port")
     export IMRUN_SINK
 }
 

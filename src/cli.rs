@@ -27,7 +27,7 @@ mod registry;
 mod run;
 mod values;
 
-use crate::error::{Context, Error, HINT, Result};
+use crate::error::{Context, Error, HINT, Result, say};
 use crate::files;
 use crate::paths;
 use crate::rootless;
@@ -373,9 +373,7 @@ pub(crate) fn print(text: &str) -> Result<u8> {
 pub(crate) fn tell(error: &Error) {
     let hint = error.hint.as_deref();
     let hint = hint.map_or(String::new(), |hint| format!("hint: {hint}\n"));
-    // In one write: who shares standard error does not come in between.
-    let text = format!("imrun: {error}\n{hint}");
-    eprint!("{text}");
+    say(&format!("imrun: {error}\n{hint}"));
 }
 
 /// Warnings, on standard error.
@@ -387,16 +385,13 @@ impl log::Log for Stderr {
     }
 
     fn log(&self, record: &log::Record) {
-        use std::io::Write;
         let who = match record.target() {
             HINT => "hint",
             own if own.starts_with("imrun") => "imrun",
             // Other crates' messages are not for the operator.
             _ => return,
         };
-        // Whoever read them may be gone: a warning is no reason to end.
-        let line = format!("{who}: {}\n", record.args());
-        let _unread = std::io::stderr().write_all(line.as_bytes());
+        say(&format!("{who}: {}\n", record.args()));
     }
 
     fn flush(&self) {}

@@ -425,7 +425,7 @@ impl Launch<'_> {
             self.entry.publish(&self.status_of(pid, announced))?;
             let started = json!({ "id": self.id, "launch": announced.launch, "pid": pid });
             self.status.event("started", started)?;
-            let report = || lines.write(shipper.each().map(|(_, lines)| lines));
+            let report = || lines.write(shipper.each().map(|(_, lines, why)| (lines, why)));
             Supervisor::new(
                 app,
                 cgroup,
@@ -453,8 +453,14 @@ impl Launch<'_> {
             // Neither a sink that said no nor one that whoever stops the launch would wait for.
             let may_be =
                 shipper.failure().is_none() && error.reason != Reason::Sink && error.exit < 128;
+            let record = failure_record(announced, &error);
             if is_known || may_be {
-                tell_failure(announced, &error);
+                shipper.push_last_record("exit", record.clone());
+                shipper.drain(Instant::now() + FAREWELL);
+            }
+            if error.exit == EXIT_FAILED {
+                // The error itself is the one to tell.
+                let _unread = self.status.event("exit", record);
             }
             error
         })
@@ -495,7 +501,7 @@ impl Launch<'_> {
                 .iter()
                 .for_each(|piece| log::warn!(target: HINT, "{piece}"));
         }
-        shipper.push_record("exit", record.clone());
+        shipper.push_last_record("exit", record.clone());
         let settled = shipper.drain(deadline.max(Instant::now() + Duration::from_millis(100)));
         if lost > 0 || settled.pending_records > 0 {
             log::warn!("{}", loss(&lines, &settled, shipper));
@@ -548,34 +554,33 @@ fn warn_of_left_out(changes: &[Value]) {
     }
 }
 
-/// The exit record of a launch that came to nothing.
-fn tell_failure(announced: &Announced, error: &Error) {
+/// The exit record of a launch that came to nothing, or of a container that imrun could not go on with.
+fn failure_record(announced: &Announced, error: &Error) -> Value {
     let shipper = &announced.shipper;
     let record = json!({
         "launch": announced.launch,
         "code": error.exit,
         "error": error.to_string(),
     });
-    let record = with_counts(record, &shipper.counters(), shipper);
-    shipper.push_record("exit", record);
-    shipper.drain(Instant::now() + FAREWELL);
+    with_counts(record, &shipper.counters(), shipper)
 }
 
 /// The record with what became of the lines: `lines` at the sink that has acknowledged the fewest,
-/// and `sinks` each where there are several.
+/// and `sinks` each where there are several, or one that refuses or stalls.
 fn with_counts(mut record: Value, lines: &Counters, shipper: &Shipper) -> Value {
     record["lines"] = json!(lines);
     let sinks = sinks(shipper);
-    if sinks.len() > 1 {
+    if sinks.len() > 1 || sinks.iter().any(|sink| sink.failure.is_some()) {
         record["sinks"] = json!(sinks);
     }
     record
 }
 
 fn sinks(shipper: &Shipper) -> Vec<crate::state::Sink> {
-    let sink = |(url, lines): (&SinkUrl, Counters)| crate::state::Sink {
+    let sink = |(url, lines, failure): (&SinkUrl, Counters, Option<String>)| crate::state::Sink {
         url: url.to_string(),
         lines,
+        failure,
     };
     shipper.each().map(sink).collect()
 }
@@ -588,8 +593,10 @@ fn loss(lines: &Counters, settled: &Counters, shipper: &Shipper) -> String {
     if settled.pending_records > 0 {
         text += "; the exit record was not acknowledged";
     }
-    if let Some(why) = shipper.last_rejection() {
-        text += &format!("; the sink said: {why}");
+    let mut said: Vec<_> = shipper.last_rejection().into_iter().collect();
+    said.extend(shipper.last_failures());
+    if !said.is_empty() {
+        text += &format!("; the sink said: {}", said.join(", "));
     }
     text
 }

@@ -1,6 +1,9 @@
 //! The one error type: what failed, why, what can be done, and the exit code that tells it.
 
+use nix::poll::{PollFd, PollFlags, poll};
 use std::fmt;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
 
 /// The outcome of everything that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -160,6 +163,24 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// How long whoever reads standard error may take nothing.
+const PATIENCE: u16 = 1000;
+
+/// Writes to standard error. Whoever reads it may be gone, or take nothing: neither ends imrun, nor
+/// holds it up for long.
+pub fn say(text: &str) {
+    let stderr = std::io::stderr();
+    // In one write where a pipe takes it: others that share it do not come in between. More than a page
+    // might wait in a pipe that has room.
+    for piece in text.as_bytes().chunks(4096) {
+        let mut set = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+        let is_ready = poll(&mut set, PATIENCE).is_ok_and(|ready| ready > 0);
+        if !is_ready || stderr.lock().write_all(piece).is_err() {
+            return;
+        }
+    }
+}
 
 /// Names the call, with its arguments, that an error came from.
 pub trait Context<T> {

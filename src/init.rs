@@ -17,7 +17,7 @@ mod watch;
 mod words;
 
 use crate::digest::Digest;
-use crate::error::{Context, EXIT_REFUSED, Result};
+use crate::error::{Context, EXIT_REFUSED, Result, say};
 use crate::sys::process;
 use nix::fcntl::OFlag;
 use nix::sys::reboot::{RebootMode, reboot};
@@ -57,7 +57,7 @@ pub fn run(launch: &dyn Fn(Attempt) -> u8) -> u8 {
     let code = outcome.unwrap_or_else(|error| {
         tell(&error.to_string());
         if let Some(hint) = &error.hint {
-            eprintln!("hint: {hint}");
+            say(&format!("hint: {hint}\n"));
         }
         error.exit
     });
@@ -170,7 +170,7 @@ fn fork(
 }
 
 fn tell(text: &str) {
-    eprintln!("imrun: {text}");
+    say(&format!("imrun: {text}\n"));
 }
 
 /// Nothing was written to any disk: there is nothing to sync.

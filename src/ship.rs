@@ -14,6 +14,7 @@
 //! repetition or a gap shows at the receiver.
 #![forbid(unsafe_code)]
 
+mod authorization;
 mod backoff;
 mod buffer;
 mod channel;

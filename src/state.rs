@@ -4,7 +4,7 @@
 //! ROOT/ID/lock        locked (flock(2)) for as long as the container's supervisor lives
 //! ROOT/ID/cgroup      its cgroup, as soon as that is made: place beneath the hierarchy's root, inode
 //! ROOT/ID/state.json  what `imrun ps` shows
-//! ROOT/ID/lines       the counters of each sink, a line each: six numbers of twenty digits
+//! ROOT/ID/lines       the counters of each sink, a line each: six numbers of twenty digits, a failure
 //! ROOT/names/NAME     locked by the container of that name
 //! ROOT/.N             an entry that is being made by the owner of the N-th range of ids
 //! /run/imrun/ids/N    locked by the container that owns the N-th range of ids, whatever its ROOT
@@ -70,6 +70,9 @@ pub struct Sink {
     /// What became of the lines, up to a second ago.
     #[serde(default)]
     pub lines: Counters,
+    /// Its last answer, while it refuses lines or makes no progress.
+    #[serde(default)]
+    pub failure: Option<String>,
 }
 
 /// Where ranges of ids are claimed: one place for the host, as the ids are the host's.

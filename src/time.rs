@@ -1,7 +1,10 @@
 //! Times as text: RFC 3339, UTC; durations as they are typed.
 #![forbid(unsafe_code)]
 
+mod read;
+
 use crate::error::{Error, Result};
+pub use read::{http_date, rfc3339_nanoseconds};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Now, to the millisecond.

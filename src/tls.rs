@@ -20,6 +20,13 @@ pub struct Settings {
     pub client: Option<Client>,
 }
 
+impl Settings {
+    /// Whether any of them is in a file, which may change.
+    pub fn has_files(&self) -> bool {
+        self.ca.is_some() || self.client.is_some()
+    }
+}
+
 /// A client certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {

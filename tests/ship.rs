@@ -260,7 +260,7 @@ fn a_sink_that_answers_nothing_of_use_refuses_the_launch_at_the_deadline() {
         (Answer::Noise, "answered what is not HTTP/1.1"),
         (Answer::Half, ""),
         (Answer::Close, ""),
-        (Answer::Stall, "no answer before the timeout"),
+        (Answer::Stall, "no answer within "),
     ] {
         let bulk = Bulk::start(answer);
         let shipper = start(&format!("es+http://{}", bulk.address()), impatient());
@@ -632,7 +632,7 @@ fn each_of_several_sinks_gets_everything_under_the_same_numbers() {
     assert!(
         shipper
             .each()
-            .all(|(_, counters)| counters.acknowledged == LINES)
+            .all(|(_, counters, _)| counters.acknowledged == LINES)
     );
 }
 
@@ -681,4 +681,26 @@ fn the_slowest_of_several_sinks_sets_the_pace_and_under_drop_loses_alone() {
     let last = taken + 5 + 2;
     assert_eq!(sequences(&stored(&bulk)).last(), Some(&last));
     assert!(arrived_until(&lines, last).into_iter().eq(1..=last));
+}
+
+#[test]
+fn a_token_that_is_replaced_while_the_sink_refuses_the_old_one_is_used() {
+    let bulk = Bulk::start(Answer::Well);
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&token, "Bearer old\n").unwrap();
+    let path = token.path().display();
+    let url = format!("es+http://{}?authorization={path}", bulk.address());
+    let shipper = start(&url, Options::default());
+    launch(&shipper);
+    bulk.answer(Answer::Status(401));
+    push(&shipper, "line 0");
+    wait_until("a refusal", || shipper.counters().retried > 0);
+    let failure = shipper.each().next().unwrap().2;
+    assert_eq!(failure.as_deref(), Some("answered 401"));
+    std::fs::write(&token, "Bearer new\n").unwrap();
+    bulk.answer(Answer::Well);
+    assert_eq!(shipper.drain(later()).acknowledged, 1);
+    let sent = |token: &str| Some(format!("Bearer {token}"));
+    assert_eq!(bulk.authorizations(), [sent("old"), sent("new")].into());
+    assert_eq!(shipper.each().next().unwrap().2, None);
 }

@@ -1,5 +1,6 @@
 //! How the layers of a pull come along: bars on a terminal, lines elsewhere.
 
+use crate::error::say;
 use crate::store::import::{Found, Step};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
@@ -51,8 +52,8 @@ impl Progress {
         if let Some(lines) = &self.lines {
             match step {
                 Step::Read(_) => {}
-                Step::There(_) => eprintln!("{}  there already", lines[layer]),
-                Step::Stored => eprintln!("{}  stored", lines[layer]),
+                Step::There(_) => say(&format!("{}  there already\n", lines[layer])),
+                Step::Stored => say(&format!("{}  stored\n", lines[layer])),
             }
             return;
         }

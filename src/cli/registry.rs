@@ -3,7 +3,7 @@
 use super::progress::Progress;
 use super::{Global, print, values};
 use crate::digest::Digest;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Reason, Result, say};
 use crate::manifest::Platform;
 use crate::reference::Reference;
 use crate::registry::pull::{Remote, THREADS};
@@ -193,7 +193,7 @@ impl Push {
             &self.connection.settings(),
             |blob, sent| {
                 let how = if sent { "sent" } else { "there already" };
-                eprintln!("{}  {how}", blob.digest);
+                say(&format!("{}  {how}\n", blob.digest));
             },
         )?;
         print(&format!("{}\n", self.digest))

@@ -26,9 +26,59 @@ impl Backoff {
     }
 }
 
+/// Longest time that an attempt may take.
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(60);
+
+/// How long an answer is waited for: twice as long after each one that did not come in time, so that a
+/// slow sink does not get the same lines for ever.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt {
+    shortest: Duration,
+    now: Duration,
+}
+
+impl Attempt {
+    /// The first attempts take this long at most.
+    pub fn new(shortest: Duration) -> Attempt {
+        Attempt {
+            shortest,
+            now: shortest,
+        }
+    }
+
+    /// How long an answer may take now.
+    pub fn timeout(&self) -> Duration {
+        self.now
+    }
+
+    /// No answer has come in time.
+    pub fn missed(&mut self) {
+        self.now = (self.now * 2).min(LONGEST_ATTEMPT).max(self.shortest);
+    }
+
+    /// An answer has come after that time: the next may take twice as long.
+    pub fn answered(&mut self, after: Duration) {
+        self.now = (after * 2).clamp(self.shortest, LONGEST_ATTEMPT.max(self.shortest));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attempts_grow_until_the_sink_answers_and_stay_as_long_as_it_needs() {
+        let seconds = Duration::from_secs;
+        let mut attempt = Attempt::new(seconds(5));
+        for expected in [5, 10, 20, 40, 60, 60] {
+            assert_eq!(attempt.timeout(), seconds(expected));
+            attempt.missed();
+        }
+        attempt.answered(seconds(6));
+        assert_eq!(attempt.timeout(), seconds(12));
+        attempt.answered(seconds(1));
+        assert_eq!(attempt.timeout(), seconds(5));
+    }
 
     #[test]
     fn waits_double_from_50_ms_to_5_s_less_at_most_half() {

@@ -6,7 +6,7 @@
 use super::event::{Batch, Event, Stream, line_cost, record_cost};
 use super::frame::{Ending, Frame};
 use super::notice::Notice;
-use super::sink::Failure;
+use super::sink::{Failure, FailureKind};
 use crate::time::nanoseconds;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -16,9 +16,6 @@ use std::time::{Duration, Instant};
 /// Emptied batches that are kept for their memory.
 const SPARES: usize = 2;
 
-/// The longest wait between attempts while draining.
-const HURRIED: Duration = Duration::from_millis(50);
-
 /// Whether an event was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
@@ -26,6 +23,26 @@ pub enum Pushed {
     Taken(u64),
     /// There is no room: a notice follows when there is.
     Full,
+}
+
+/// How a wait before another attempt has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// It was as long as it should be.
+    Over,
+    /// The drain has begun: whoever waits for it waits for the next attempt.
+    Cut,
+    /// No further attempt is to be made.
+    Closed,
+}
+
+/// A sink that makes no progress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stall {
+    /// How long something has waited.
+    pub since: Duration,
+    /// The sink's last answer, if there was one since.
+    pub failure: Option<Failure>,
 }
 
 /// What became of the lines of a launch so far. A line in several pieces counts once for each.
@@ -124,7 +141,11 @@ struct State {
     /// Somebody waits until something is settled.
     watched: bool,
     draining: bool,
+    /// The last record was pushed.
+    parting: bool,
     closed: bool,
+    /// The operator was told that the sink makes no progress.
+    told: bool,
     last_failure: Option<Failure>,
     last_rejection: Option<String>,
     failed: Option<Failure>,
@@ -191,6 +212,7 @@ impl State {
         self.settled_through = unsettled.map_or(self.sequence, |sequence| sequence - 1);
         self.last_rejection = settlement.why.or(self.last_rejection.take());
         if settlement.freed > 0 {
+            (self.last_failure, self.told) = (None, false);
             self.waiting_since = (self.used > 0).then(Instant::now);
         }
     }
@@ -236,6 +258,18 @@ impl Buffer {
         state.queue.pop_front().filter(|_| !state.closed)
     }
 
+    /// Waits for something to ship until that time.
+    pub fn take_until(&self, until: Instant) -> Option<Batch> {
+        let mut state = self.lock();
+        state.idle = true;
+        let left = until.saturating_duration_since(Instant::now());
+        let waits = |state: &mut State| state.queue.is_empty() && !state.closed;
+        let result = self.work.wait_timeout_while(state, left, waits);
+        let (mut state, _) = result.unwrap_or_else(PoisonError::into_inner);
+        state.idle = false;
+        state.queue.pop_front()
+    }
+
     /// Something to ship, if there is anything.
     pub fn try_take(&self) -> Option<Batch> {
         self.lock().queue.pop_front()
@@ -250,20 +284,31 @@ impl Buffer {
         }
     }
 
-    /// Waits before another attempt: not as long once the drain begins, and not at all once the
-    /// buffer is closed. Returns whether to go on.
-    pub fn pause(&self, duration: Duration) -> bool {
-        let waits = |state: &mut State| !state.closed && !state.draining;
-        let result = self.work.wait_timeout_while(self.lock(), duration, waits);
-        let (mut state, _) = result.unwrap_or_else(PoisonError::into_inner);
-        if state.draining {
-            let short = duration.min(HURRIED);
-            let result = self
-                .work
-                .wait_timeout_while(state, short, |state| !state.closed);
-            (state, _) = result.unwrap_or_else(PoisonError::into_inner);
+    /// Waits before another attempt, not at all once the buffer is closed. The beginning of the drain
+    /// ends a wait that is not `firm`.
+    pub fn pause(&self, duration: Duration, firm: bool) -> Pause {
+        let state = self.lock();
+        let firm = firm || state.draining;
+        let waits = |state: &mut State| !state.closed && (firm || !state.draining);
+        let result = self.work.wait_timeout_while(state, duration, waits);
+        let (state, _) = result.unwrap_or_else(PoisonError::into_inner);
+        match (state.closed, state.draining && !firm) {
+            (true, _) => Pause::Closed,
+            (false, true) => Pause::Cut,
+            (false, false) => Pause::Over,
         }
-        !state.closed
+    }
+
+    /// Whether no event should wait without need: they take up much of the buffer, or only the last
+    /// record is left.
+    pub fn is_pressed(&self) -> bool {
+        let state = self.lock();
+        state.parting || state.used > self.capacity / 16
+    }
+
+    /// The next record is the last.
+    pub fn part(&self) {
+        self.lock().parting = true;
     }
 
     /// Enters the outcome of an attempt, and notifies whoever waits for it.
@@ -350,6 +395,19 @@ impl Buffer {
     /// How long something has waited without progress.
     pub fn stalled(&self) -> Option<Duration> {
         self.lock().waiting_since.map(|since| since.elapsed())
+    }
+
+    /// What the operator is to be told, once for each stall: that nothing was acknowledged for so long,
+    /// or that the sink refuses what it gets.
+    pub fn stall_to_tell(&self, after: Duration) -> Option<Stall> {
+        let mut state = self.lock();
+        let since = state.waiting_since?.elapsed();
+        let failure = state.last_failure.clone();
+        let refuses = |failure: &Failure| failure.kind == FailureKind::Refused;
+        let is_due = since >= after || failure.as_ref().is_some_and(refuses);
+        let tell = is_due && !state.told;
+        state.told |= is_due;
+        tell.then_some(Stall { since, failure })
     }
 
     /// Why the sink was given up.

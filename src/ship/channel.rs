@@ -1,11 +1,11 @@
 //! The thread that owns one sink, and the buffer in front of it.
 
 use super::backoff::Backoff;
-use super::buffer::{Buffer, Settlement};
+use super::buffer::{Buffer, Pause, Settlement};
 use super::event::Batch;
 use super::sink::{Delivery, Failure, FailureKind, Rejection, Sink};
 use super::url::SinkUrl;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, HINT, Result};
 use nix::sys::signal::SigSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,6 +13,16 @@ use std::time::Duration;
 
 // Name resolution, TLS and JSON need some; the default of 2 MiB would do no harm but on small hosts.
 const STACK: usize = 256 * 1024;
+
+/// How long a sink makes no progress until the operator is told.
+const TOLD_AFTER: Duration = Duration::from_secs(3);
+
+/// Longest wait that a sink can ask for.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Events refused one by one, with none accepted in between, after which a refusal of a batch is taken
+/// to mean each of its events.
+const HOPELESS: u32 = 64;
 
 /// How long the sink is listened to before there may be something new to send.
 const SLICE: Duration = Duration::from_millis(2);
@@ -39,6 +49,7 @@ impl Channel {
             waiting: VecDeque::new(),
             flight: VecDeque::new(),
             backoff: Backoff::new(),
+            refused: 0,
             warned: false,
         };
         std::thread::Builder::new()
@@ -54,9 +65,35 @@ impl Channel {
         self.url.is_bare()
     }
 
+    /// The sink's name in messages.
+    fn name(&self) -> String {
+        format!("sink {}", self.url.to_string().trim_end_matches(':'))
+    }
+
+    /// Names on standard error a sink that makes no progress, with its last answer, once for each
+    /// stall. Who reads bare bytes sees for himself.
+    pub fn tell_of_stall(&self) {
+        if self.is_bare() {
+            return;
+        }
+        let Some(stall) = self.buffer.stall_to_tell(TOLD_AFTER) else {
+            return;
+        };
+        let (name, seconds) = (self.name(), stall.since.as_secs());
+        match stall.failure {
+            None => log::warn!("{name}: has acknowledged nothing for {seconds} s"),
+            Some(failure) => {
+                log::warn!("{name}: {}; tried again, lines wait", failure.why);
+                if let Some(hint) = failure.hint {
+                    log::warn!(target: HINT, "{hint}");
+                }
+            }
+        }
+    }
+
     /// A failure as an error that names the sink.
     pub fn error(&self, failure: Option<Failure>) -> Error {
-        let what = format!("sink {}", self.url.to_string().trim_end_matches(':'));
+        let what = self.name();
         let hint = "is it running, and is the URL right? --sink stdio: shows the output here";
         match failure {
             Some(failure) => Error::sink(what, failure.why).hint(failure.hint.unwrap_or(hint)),
@@ -81,6 +118,8 @@ struct Work {
     /// Sent, and not settled.
     flight: VecDeque<Batch>,
     backoff: Backoff,
+    /// Events refused one by one since the sink accepted anything.
+    refused: u32,
     /// Whether a rejection was told of.
     warned: bool,
 }
@@ -109,6 +148,7 @@ impl Work {
                 return false;
             }
         }
+        self.sink.press(self.buffer.is_pressed());
         let wait = (self.flight.len() < self.sink.window()).then_some(SLICE);
         match self.sink.settle(&self.flight[0], wait) {
             Ok(None) => true,
@@ -121,9 +161,13 @@ impl Work {
     /// buffer is closed.
     fn next(&mut self) -> Option<Batch> {
         let again = self.waiting.pop_front();
-        again.or_else(|| match self.flight.is_empty() {
-            true => self.buffer.take(),
-            false => self.buffer.try_take(),
+        if again.is_some() || self.flight.is_empty() {
+            return again.or_else(|| self.buffer.take());
+        }
+        self.buffer.try_take().or_else(|| {
+            self.sink.press(self.buffer.is_pressed());
+            let until = self.sink.rests_until()?;
+            self.buffer.take_until(until)
         })
     }
 
@@ -142,6 +186,9 @@ impl Work {
         let mut batch = self.flight.pop_front().expect("one was settled");
         let mut settlement = settlement(&batch, &delivery);
         let progress = settlement.freed > 0;
+        if settlement.acknowledged.lines + settlement.acknowledged.records > 0 {
+            self.refused = 0;
+        }
         batch.keep(&delivery.again);
         let left = [Some(&batch), self.flight.front(), self.waiting.front()];
         settlement.unsettled = left.into_iter().flatten().find_map(Batch::first);
@@ -153,39 +200,85 @@ impl Work {
         if progress {
             self.backoff = Backoff::new();
         }
-        progress || self.buffer.pause(self.backoff.next())
+        progress || self.pause(None)
     }
 
-    /// Puts back what was in flight. Returns whether to go on.
+    /// Waits before the next attempt, as long as the sink asks for. Returns whether to go on.
+    fn pause(&mut self, asked: Option<Duration>) -> bool {
+        let wait = self.backoff.next();
+        let asked = asked.map(|asked| asked.min(PATIENCE));
+        let wait = asked.map_or(wait, |asked| asked.max(wait));
+        match self.buffer.pause(wait, asked.is_some()) {
+            Pause::Over => true,
+            Pause::Closed => false,
+            Pause::Cut => {
+                self.backoff = Backoff::new();
+                true
+            }
+        }
+    }
+
+    /// Enters a failed attempt. Returns whether to go on.
     fn failed(&mut self, failure: Failure) -> bool {
         let ends_it = match failure.kind {
             FailureKind::Broken => true,
-            FailureKind::Refused => !self.buffer.has_started(),
+            FailureKind::Refused | FailureKind::Rejected => !self.buffer.has_started(),
             FailureKind::Again | FailureKind::TooLarge => false,
         };
         if ends_it {
             self.buffer.fail(failure);
             return false;
         }
-        if failure.kind == FailureKind::TooLarge && self.flight[0].len() == 1 {
-            let why = failure.why;
+        match failure.kind {
+            FailureKind::TooLarge | FailureKind::Rejected => self.divide(failure),
+            _ => self.put_back(failure),
+        }
+    }
+
+    /// Halves the batch that the sink does not take, or rejects its one event. Returns whether to go
+    /// on.
+    fn divide(&mut self, failure: Failure) -> bool {
+        let events = self.flight[0].len();
+        let is_hopeless = failure.kind == FailureKind::Rejected && self.refused >= HOPELESS;
+        if events == 1 || is_hopeless {
+            self.refused = self.refused.saturating_add(1);
+            let rejection = |index| Rejection {
+                index,
+                why: failure.why.clone(),
+            };
             return self.settle(Delivery {
-                rejected: vec![Rejection { index: 0, why }],
+                rejected: (0..events).map(rejection).collect(),
                 again: Vec::new(),
             });
         }
-        if failure.kind == FailureKind::TooLarge {
-            let second = self.flight[0].halve();
-            self.flight
-                .insert(1, second.expect("it has two events or more"));
+        let second = self.flight[0].halve();
+        self.flight
+            .insert(1, second.expect("it has two events or more"));
+        match failure.retry_after {
+            Some(_) => self.put_back(failure),
+            // The halves are other requests: nothing is to be waited for.
+            None => {
+                self.requeue(failure);
+                true
+            }
         }
+    }
+
+    /// Puts back what was in flight, and waits. Returns whether to go on.
+    fn put_back(&mut self, failure: Failure) -> bool {
+        let asked = failure.retry_after;
+        self.requeue(failure);
+        self.pause(asked)
+    }
+
+    /// Puts what was in flight in front of all else that waits.
+    fn requeue(&mut self, failure: Failure) {
         let lines = |batch: &Batch| batch.iter().filter(|event| event.body.is_line()).count();
         let again: usize = self.flight.iter().map(lines).sum();
         while let Some(batch) = self.flight.pop_back() {
             self.waiting.push_front(batch);
         }
         self.buffer.retry(failure, again as u64);
-        self.buffer.pause(self.backoff.next())
     }
 }
 

@@ -8,7 +8,7 @@
 use super::escape::{append_lossy, append_number, append_string};
 use super::event::{Body, Event, Origin, Stream};
 use super::parse;
-use crate::time::Clock;
+use crate::time::{Clock, rfc3339};
 use serde_json::Value;
 
 /// Writes the events of one launch. What all of them share is encoded once.
@@ -50,27 +50,35 @@ impl Documents {
     /// where it is not, which is all that JSON can say.
     pub fn append(&mut self, to: &mut Vec<u8>, event: &Event<'_>) {
         to.extend_from_slice(b"{\"@timestamp\":\"");
-        to.extend_from_slice(self.clock.rfc3339(event.time));
         match event.body {
-            Body::Line {
-                stream,
-                bytes,
-                partial,
-            } => self.append_line(to, event.sequence, stream, bytes, partial),
-            Body::Record { kind, fields } => self.append_record(to, event.sequence, kind, fields),
+            Body::Line { .. } => self.append_line(to, event),
+            Body::Record { kind, fields } => {
+                to.extend_from_slice(self.clock.rfc3339(event.time));
+                self.append_record(to, event.sequence, kind, fields);
+            }
         }
         to.push(b'}');
     }
 
-    fn append_line(
-        &self,
-        to: &mut Vec<u8>,
-        sequence: u64,
-        stream: Stream,
-        bytes: &[u8],
-        partial: bool,
-    ) {
+    fn append_line(&mut self, to: &mut Vec<u8>, event: &Event<'_>) {
+        let Body::Line {
+            stream,
+            bytes,
+            partial,
+        } = event.body
+        else {
+            return;
+        };
         let object = parse::whole_line(self.parse, bytes, partial);
+        let time = object.as_ref().and_then(parse::Object::time);
+        match time {
+            Some(time) => {
+                to.extend_from_slice(rfc3339(time).as_bytes());
+                to.extend_from_slice(b"\",\"event.created\":\"");
+                to.extend_from_slice(self.clock.rfc3339(event.time));
+            }
+            None => to.extend_from_slice(self.clock.rfc3339(event.time)),
+        }
         to.extend_from_slice(b"\",\"message\":\"");
         match object.as_ref().and_then(parse::Object::message) {
             Some(message) => append_lossy(to, message.as_bytes()),
@@ -80,8 +88,15 @@ impl Documents {
             Stream::Stdout => b"\",\"log.iostream\":\"stdout\",\"event.sequence\":",
             Stream::Stderr => b"\",\"log.iostream\":\"stderr\",\"event.sequence\":",
         });
-        append_number(to, sequence);
-        to.extend_from_slice(&self.line);
+        append_number(to, event.sequence);
+        match object.as_ref().and_then(parse::Object::dataset) {
+            Some(dataset) => {
+                member(to, "event.dataset", dataset);
+                to.extend_from_slice(&self.identity);
+                to.extend_from_slice(&self.launch);
+            }
+            None => to.extend_from_slice(&self.line),
+        }
         if partial {
             to.extend_from_slice(b",\"imrun.partial\":true");
         }
@@ -89,7 +104,7 @@ impl Documents {
             to.push(b',');
             append_string(to, name);
             to.push(b':');
-            to.extend_from_slice(value.get().as_bytes());
+            to.extend_from_slice(value.as_bytes());
         }
     }
 

@@ -38,18 +38,17 @@ pub fn sink(url: &SinkUrl, peer: Peer, origin: &Origin) -> Checked<Posted<Elasti
         parameters.push(FILTER.into());
     }
     let default = || url.path.is_empty().then(|| DEFAULT_INDEX.to_owned());
-    let authorization = url.authorization()?;
     let request = Request {
         target: format!("{}/_bulk?{}", url.path, parameters.join("&")),
         content_type: "application/x-ndjson",
-        authorization: authorization.as_deref(),
+        authorization: url.authorization()?,
         gzip: url.gzip,
     };
     let elastic = Elastic {
         documents: Documents::new(origin, url.parse),
         action: action(url.index.clone().or_else(default).as_deref(), origin),
     };
-    Ok(Posted::new(Endpoint::new(peer, &request), elastic))
+    Ok(Posted::new(Endpoint::new(peer, request), elastic))
 }
 
 impl Exchange for Elastic {

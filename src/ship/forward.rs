@@ -3,6 +3,7 @@
 //! Source: Fluentd, Forward Protocol Specification v1: PackedForward mode, CompressedPackedForward
 //! with `?compression=gzip`; each message has a `chunk`, which the receiver sends back as `ack`.
 
+use super::backoff::Attempt;
 use super::event::{Batch, Body, Event, Origin};
 use super::http::{base64, gzip};
 use super::msgpack::{self, Parsed};
@@ -10,7 +11,7 @@ use super::net::{Connection, Incoming, Peer};
 use super::parse;
 use super::sink::{Delivery, Failure, Sink};
 use super::url::SinkUrl;
-use crate::time::nanoseconds;
+use crate::time::{nanoseconds, rfc3339};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ const ANSWER_MAX: usize = 64 * 1024;
 
 /// A receiver of the forward protocol.
 pub struct Forward {
+    attempt: Attempt,
     peer: Peer,
     tag: String,
     gzip: bool,
@@ -41,6 +43,7 @@ impl Forward {
     /// A sink for the events of one launch.
     pub fn new(url: &SinkUrl, peer: Peer, origin: &Origin) -> Forward {
         Forward {
+            attempt: Attempt::new(peer.timeout),
             peer,
             tag: url.tag.clone().unwrap_or_else(|| "imrun".into()),
             gzip: url.gzip,
@@ -81,9 +84,11 @@ impl Forward {
         msgpack::array(&mut head, 3);
         msgpack::text(&mut head, self.tag.as_bytes());
         msgpack::bin_head(&mut head, entries.len());
-        connection.write(&head)?;
-        connection.write(entries)?;
-        connection.write(&options(&name, batch.len(), self.gzip))?;
+        let options = options(&name, batch.len(), self.gzip);
+        for part in [&head[..], entries, &options] {
+            let written = connection.write(part);
+            written.map_err(|failure| connection.last_words(failure))?;
+        }
         let sent = Instant::now();
         self.flight.push_back(Chunk { name, sent });
         Ok(())
@@ -94,11 +99,12 @@ impl Forward {
         else {
             return Err(Failure::closed());
         };
-        let deadline = oldest.sent + self.peer.timeout;
+        let deadline = oldest.sent + self.attempt.timeout();
         let until = wait.map_or(deadline, |wait| deadline.min(Instant::now() + wait));
         loop {
             match acknowledged(&self.answers)? {
                 Parsed::Whole(name, length) if name == oldest.name => {
+                    self.attempt.answered(oldest.sent.elapsed());
                     self.answers.drain(..length);
                     self.flight.pop_front();
                     // What was sent behind it waits from here on.
@@ -116,7 +122,10 @@ impl Forward {
                 Incoming::Bytes(read) => self.answers.extend_from_slice(&chunk[..read]),
                 Incoming::Closed => return Err(Failure::closed()),
                 Incoming::Nothing if Instant::now() >= deadline => {
-                    return Err(Failure::again("no acknowledgement before the timeout"));
+                    let time = self.attempt.timeout();
+                    self.attempt.missed();
+                    let why = format!("no acknowledgement within {time:?}");
+                    return Err(Failure::again(why));
                 }
                 Incoming::Nothing => return Ok(None),
             }
@@ -209,6 +218,9 @@ impl Records {
                 let object = parse::whole_line(self.parse, bytes, partial);
                 let members = object.as_ref().map_or(0, |object| object.members().count());
                 let members = u32::try_from(members).expect("a batch is small");
+                let time = object.as_ref().and_then(parse::Object::time);
+                let dataset = object.as_ref().and_then(parse::Object::dataset);
+                let members = members + u32::from(time.is_some());
                 msgpack::map(to, self.pairs + 5 + u32::from(partial) + members);
                 msgpack::text(to, b"message");
                 match object.as_ref().and_then(parse::Object::message) {
@@ -216,7 +228,10 @@ impl Records {
                     None => msgpack::text(to, bytes),
                 }
                 pair(to, "log.iostream", stream.as_str());
-                self.append_common(to, event.sequence, "output");
+                self.append_common(to, event.sequence, dataset.unwrap_or("imrun.output"));
+                if let Some(time) = time {
+                    pair(to, "@timestamp", &rfc3339(time));
+                }
                 pair(to, "imrun.launch_id", &self.launch);
                 if partial {
                     msgpack::text(to, b"imrun.partial");
@@ -236,7 +251,7 @@ impl Records {
         let count = u32::try_from(own.clone().count()).expect("a batch is small");
         msgpack::map(to, self.pairs + 3 + u32::from(launch) + count);
         pair(to, "message", &format!("imrun: {kind}"));
-        self.append_common(to, sequence, kind);
+        self.append_common(to, sequence, &format!("imrun.{kind}"));
         if launch {
             pair(to, "imrun.launch_id", &self.launch);
         }
@@ -246,14 +261,10 @@ impl Records {
         }
     }
 
-    fn append_common(&self, to: &mut Vec<u8>, sequence: u64, kind: &str) {
+    fn append_common(&self, to: &mut Vec<u8>, sequence: u64, dataset: &str) {
         msgpack::text(to, b"event.sequence");
         msgpack::unsigned(to, sequence);
-        msgpack::text(to, b"event.dataset");
-        match kind {
-            "output" => msgpack::text(to, b"imrun.output"),
-            kind => msgpack::text(to, format!("imrun.{kind}").as_bytes()),
-        }
+        pair(to, "event.dataset", dataset);
         to.extend_from_slice(&self.identity);
     }
 }

@@ -2,15 +2,18 @@
 
 mod answer;
 
+use super::authorization::Authorization;
+use super::backoff::Attempt;
 use super::net::{Connection, Incoming, Peer};
 use super::sink::{Failure, FailureKind};
 use super::url::Credentials;
 
+use crate::time::nanoseconds;
 use flate2::{Compression, write::GzEncoder};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-pub use answer::{Answer, Progress, parse};
+pub use answer::{Answer, Progress, RetryAfter, parse};
 
 /// The body of a large batch is given back.
 const BODY_KEPT: usize = 1024 * 1024;
@@ -20,8 +23,10 @@ const EARLY: Duration = Duration::from_millis(200);
 /// A URL with all that a request to it needs; its connection is kept between requests.
 pub struct Endpoint {
     peer: Peer,
-    /// The request's head up to the length of its body.
+    /// The request's head up to the value of `authorization`.
     head: String,
+    authorization: Authorization,
+    attempt: Attempt,
     gzip: bool,
     connection: Option<Connection>,
     /// Since when the answer is waited for, and what there is of it.
@@ -30,20 +35,20 @@ pub struct Endpoint {
 }
 
 /// What a request says but for its body.
-pub struct Request<'a> {
+pub struct Request {
     /// Path and query.
     pub target: String,
     /// Of the body.
     pub content_type: &'static str,
     /// The value of the header.
-    pub authorization: Option<&'a str>,
+    pub authorization: Authorization,
     /// Whether to compress the body.
     pub gzip: bool,
 }
 
 impl Endpoint {
     /// An endpoint at that peer.
-    pub fn new(peer: Peer, request: &Request<'_>) -> Endpoint {
+    pub fn new(peer: Peer, request: Request) -> Endpoint {
         let mut head = format!(
             "POST {} HTTP/1.1\r\nhost: {}\r\nuser-agent: imrun/{}\r\naccept: */*\r\ncontent-type: {}\r\n",
             request.target,
@@ -51,16 +56,14 @@ impl Endpoint {
             env!("CARGO_PKG_VERSION"),
             request.content_type
         );
-        if let Some(value) = request.authorization {
-            head += &format!("authorization: {value}\r\n");
-        }
         if request.gzip {
             head += "content-encoding: gzip\r\n";
         }
-        head += "content-length: ";
         Endpoint {
+            attempt: Attempt::new(peer.timeout),
             peer,
             head,
+            authorization: request.authorization,
             gzip: request.gzip,
             connection: None,
             sent: Instant::now(),
@@ -78,9 +81,16 @@ impl Endpoint {
 
     fn write(&mut self, body: &[u8]) -> Result<(), Failure> {
         let mut connection = self.peer.connected(self.connection.take())?;
+        if connection.is_fresh() {
+            self.authorization.renew();
+        }
         let packed = self.gzip.then(|| gzip(body));
         let body = packed.as_deref().unwrap_or(body);
-        let head = format!("{}{}\r\n\r\n", self.head, body.len());
+        let mut head = self.head.clone();
+        if let Some(value) = self.authorization.value() {
+            head += &format!("authorization: {value}\r\n");
+        }
+        head += &format!("content-length: {}\r\n\r\n", body.len());
         self.answer.clear();
         let written = connection
             .write(head.as_bytes())
@@ -115,13 +125,22 @@ impl Endpoint {
         let answer = outcome?.expect("no answer was returned above");
         match answer.status {
             200..=299 => Ok(Some(answer.body)),
-            status => Err(refusal(status)),
+            // Its connection is given up: the next one is made with what the files say then.
+            401 | 403 => {
+                self.connection = None;
+                let mut failure = refusal(&answer);
+                if let Some(fault) = self.authorization.fault() {
+                    failure.why += &format!("; {fault}");
+                }
+                Err(failure)
+            }
+            _ => Err(refusal(&answer)),
         }
     }
 
     fn receive(&mut self, wait: Option<Duration>) -> Result<Option<Answer>, Failure> {
         let connection = self.connection.as_mut().ok_or_else(without_answer)?;
-        let deadline = self.sent + self.peer.timeout;
+        let deadline = self.sent + self.attempt.timeout();
         let until = wait.map_or(deadline, |wait| deadline.min(Instant::now() + wait));
         let mut chunk = [0; 16 * 1024];
         loop {
@@ -133,12 +152,21 @@ impl Endpoint {
                 }
                 Incoming::Closed => true,
                 Incoming::Nothing if Instant::now() >= deadline => {
-                    return Err(Failure::again("no answer before the timeout"));
+                    let time = self.attempt.timeout();
+                    self.attempt.missed();
+                    return Err(Failure::again(format!("no answer within {time:?}")));
                 }
                 Incoming::Nothing => return Ok(None),
             };
             match parse(&self.answer, ended) {
-                Ok(Progress::Whole(answer)) => return Ok(Some(answer)),
+                Ok(Progress::Whole(answer)) => {
+                    self.attempt.answered(self.sent.elapsed());
+                    return Ok(Some(answer));
+                }
+                Ok(Progress::TooLong) => {
+                    let why = "its answer is longer than 8 MiB";
+                    return Err(Failure::new(FailureKind::TooLarge, why));
+                }
                 Ok(Progress::Partial) if ended => {
                     return Err(without_answer());
                 }
@@ -165,13 +193,23 @@ fn without_answer() -> Failure {
 }
 
 /// What an answer other than 2xx means (RFC 9110, section 15).
-fn refusal(status: u16) -> Failure {
+///
+/// The specification of OTLP has 500 rejected too. A proxy whose server restarts answers that as well,
+/// and no line may be lost for it.
+fn refusal(answer: &Answer) -> Failure {
+    let status = answer.status;
     let kind = match status {
         413 => FailureKind::TooLarge,
+        // Another batch may do better.
+        400 | 406 | 411 | 412 | 414..=417 | 422 | 428 | 431 | 501 | 505 => FailureKind::Rejected,
         408 | 425 | 429 | 500..=599 => FailureKind::Again,
         _ => FailureKind::Refused,
     };
-    let failure = Failure::new(kind, format!("answered {status}"));
+    let mut failure = Failure::new(kind, format!("answered {status}"));
+    if let Some(wait) = answer.retry_after.map(wait) {
+        failure.why += &format!(", retry after {} s", wait.as_secs());
+        failure.retry_after = Some(wait);
+    }
     match status {
         300..=399 => failure.hint("redirects are not followed: give the URL that they lead to"),
         401 | 403 => failure.hint(
@@ -181,6 +219,17 @@ fn refusal(status: u16) -> Failure {
             failure.hint("is the path of the URL right, and does it need ?index=NAME?")
         }
         _ => failure,
+    }
+}
+
+/// How long from now that is.
+fn wait(after: RetryAfter) -> Duration {
+    match after {
+        RetryAfter::Seconds(seconds) => Duration::from_secs(seconds),
+        RetryAfter::At(second) => {
+            let at = Duration::from_secs(second);
+            at.saturating_sub(Duration::from_nanos(nanoseconds()))
+        }
     }
 }
 
@@ -231,11 +280,32 @@ mod tests {
     #[test]
     fn overload_is_tried_again_and_a_wrong_request_refused() {
         for status in [408, 429, 500, 502, 503, 504] {
-            assert_eq!(refusal(status).kind, FailureKind::Again, "{status}");
+            assert_eq!(refused(status).kind, FailureKind::Again, "{status}");
         }
-        for status in [301, 307, 400, 401, 403, 404, 405, 415] {
-            assert_eq!(refusal(status).kind, FailureKind::Refused, "{status}");
+        for status in [301, 307, 401, 403, 404, 405] {
+            assert_eq!(refused(status).kind, FailureKind::Refused, "{status}");
         }
-        assert_eq!(refusal(413).kind, FailureKind::TooLarge);
+        for status in [400, 415, 422, 501] {
+            assert_eq!(refused(status).kind, FailureKind::Rejected, "{status}");
+        }
+        assert_eq!(refused(413).kind, FailureKind::TooLarge);
+    }
+
+    fn refused(status: u16) -> Failure {
+        refusal(&Answer {
+            status,
+            body: Vec::new(),
+            keep: true,
+            retry_after: None,
+        })
+    }
+
+    #[test]
+    fn a_sink_that_names_a_time_is_left_alone_until_then() {
+        let second = nanoseconds() / 1_000_000_000;
+        assert_eq!(wait(RetryAfter::Seconds(7)), Duration::from_secs(7));
+        assert_eq!(wait(RetryAfter::At(second - 10)), Duration::ZERO);
+        let later = wait(RetryAfter::At(second + 1000));
+        assert!((900..=1000).contains(&later.as_secs()), "{later:?}");
     }
 }

@@ -24,10 +24,38 @@ use std::time::{Duration, Instant};
 pub struct Peer {
     /// `HOST:PORT`.
     pub address: String,
-    /// With TLS where there are such terms.
-    tls: Option<Terms>,
+    /// With TLS where there is this.
+    tls: Option<Tls>,
     /// How long the peer may take: to accept, to shake hands, to take the next byte, to answer.
     pub timeout: Duration,
+}
+
+/// Terms of TLS, and the files that they come from.
+#[derive(Clone)]
+struct Tls {
+    settings: Settings,
+    host: String,
+    terms: Terms,
+    /// Whether a connection was made by these terms.
+    used: bool,
+    /// Fault of the files when they were read last; the earlier terms are kept then.
+    fault: Option<String>,
+}
+
+impl Tls {
+    /// Reads the files again: certificates are replaced while a container runs.
+    fn renew(&mut self) {
+        if !std::mem::replace(&mut self.used, true) || !self.settings.has_files() {
+            return;
+        }
+        self.fault = match Terms::new(&self.settings, &self.host) {
+            Ok(terms) => {
+                self.terms = terms;
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+    }
 }
 
 impl Peer {
@@ -35,16 +63,25 @@ impl Peer {
     pub fn new(address: &str, tls: Option<&Settings>, timeout: Duration) -> Checked<Peer> {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']');
+        let tls = tls.map(|settings| {
+            Ok(Tls {
+                settings: settings.clone(),
+                host: host.to_owned(),
+                terms: Terms::new(settings, host)?,
+                used: false,
+                fault: None,
+            })
+        });
         Ok(Peer {
             address: address.to_owned(),
-            tls: tls.map(|settings| Terms::new(settings, host)).transpose()?,
+            tls: tls.transpose()?,
             timeout,
         })
     }
 
     /// The connection that was kept; another one where there is none, or where it was closed while
     /// nothing was in flight: then nothing is lost, so that is no failure.
-    pub fn connected(&self, kept: Option<Connection>) -> Result<Connection, Failure> {
+    pub fn connected(&mut self, kept: Option<Connection>) -> Result<Connection, Failure> {
         let Some(mut kept) = kept else {
             return self.connect();
         };
@@ -54,8 +91,21 @@ impl Peer {
         }
     }
 
-    /// Connects, and shakes hands.
-    fn connect(&self) -> Result<Connection, Failure> {
+    /// Connects, and shakes hands by what the files of certificates say now.
+    fn connect(&mut self) -> Result<Connection, Failure> {
+        if let Some(tls) = &mut self.tls {
+            tls.renew();
+        }
+        let fault = self.tls.as_ref().and_then(|tls| tls.fault.as_ref());
+        self.try_connect().map_err(|mut failure| {
+            if let Some(fault) = fault {
+                failure.why += &format!("; {fault}");
+            }
+            failure
+        })
+    }
+
+    fn try_connect(&self) -> Result<Connection, Failure> {
         let addresses = self.address.to_socket_addrs();
         let addresses = addresses.map_err(|error| of_io(&error))?;
         let mut failure = Failure::new(FailureKind::Refused, "the host has no address");
@@ -77,9 +127,11 @@ impl Peer {
             tls: None,
             timeout: self.timeout,
             written: 0,
+            is_fresh: true,
+            has_spoken: false,
         };
-        if let Some(terms) = &self.tls {
-            connection.tls = Some(Box::new(Session::new(terms)?));
+        if let Some(tls) = &self.tls {
+            connection.tls = Some(Box::new(Session::new(&tls.terms)?));
             connection.handshake()?;
         }
         Ok(connection)
@@ -111,6 +163,10 @@ pub struct Connection {
     timeout: Duration,
     /// Bytes written to the socket.
     written: u64,
+    /// Whether nothing was written but the handshake.
+    is_fresh: bool,
+    /// Whether the peer has sent anything but its part of the handshake.
+    has_spoken: bool,
 }
 
 impl Connection {
@@ -119,8 +175,30 @@ impl Connection {
         self.timeout = timeout;
     }
 
+    /// Whether nothing was written to it yet.
+    pub fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+
+    /// Whether the peer may yet refuse this side's certificate. In TLS 1.3 its verdict comes after the
+    /// handshake: an alert, or a session ticket, or nothing at all.
+    pub fn awaits_verdict(&self) -> bool {
+        let tls = self.tls.as_ref();
+        !self.has_spoken && tls.is_some_and(|tls| tls.awaits_verdict())
+    }
+
+    /// The reason that the peer gave before it closed, where there is one; else the failure of this
+    /// side's own call.
+    pub fn last_words(&mut self, failure: Failure) -> Failure {
+        match self.read(&mut [0; 512], Duration::ZERO) {
+            Err(alert) if self.tls.is_some() => alert,
+            _ => failure,
+        }
+    }
+
     /// Writes all of it; the peer may take any time as long as it takes something.
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
+        self.is_fresh = false;
         if self.tls.is_none() {
             return self.send(bytes);
         }
@@ -185,7 +263,10 @@ impl Connection {
         loop {
             match self.read_now(to)? {
                 Incoming::Nothing => {}
-                something => return Ok(something),
+                something => {
+                    self.has_spoken |= matches!(something, Incoming::Bytes(_));
+                    return Ok(something);
+                }
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -21,7 +21,7 @@ use serde_json::Value as Json;
 const PATH: &str = "/v1/logs";
 /// Of a sink's own words, so much is kept.
 const WHY_MAX: usize = 200;
-/// `SeverityNumber`: of imrun's own records. The app's lines have none: a stream is no severity.
+/// `SeverityNumber`: of imrun's own records. A stream is no severity: only lines with a level have one.
 const INFO: u64 = 9;
 
 /// A collector.
@@ -41,15 +41,14 @@ pub fn sink(url: &SinkUrl, peer: Peer, origin: &Origin) -> Checked<Posted<Otlp>>
         true => String::new(),
         false => format!("?{}", url.parameters.join("&")),
     };
-    let authorization = url.authorization()?;
     let request = Request {
         target: format!("{path}{query}"),
         content_type: "application/x-protobuf",
-        authorization: authorization.as_deref(),
+        authorization: url.authorization()?,
         gzip: url.gzip,
     };
     let otlp = Otlp::new(origin, url.parse);
-    Ok(Posted::new(Endpoint::new(peer, &request), otlp))
+    Ok(Posted::new(Endpoint::new(peer, request), otlp))
 }
 
 impl Otlp {
@@ -64,7 +63,6 @@ impl Otlp {
 
     /// `LogRecord`.
     fn record(&self, to: &mut Vec<u8>, event: &Event<'_>) {
-        fixed(to, 1, event.time);
         match event.body {
             Body::Line {
                 stream,
@@ -72,6 +70,11 @@ impl Otlp {
                 partial,
             } => {
                 let object = parse::whole_line(self.parse, bytes, partial);
+                let time = object.as_ref().and_then(parse::Object::time);
+                fixed(to, 1, time.unwrap_or(event.time));
+                if let Some(level) = object.as_ref().and_then(parse::Object::level) {
+                    severity(to, &level);
+                }
                 let message = object.as_ref().and_then(parse::Object::message);
                 any_text(to, 5, message.map_or(bytes, str::as_bytes));
                 attribute(to, "log.iostream", stream.as_str());
@@ -79,12 +82,16 @@ impl Otlp {
                 if partial {
                     attribute_of(to, "imrun.partial", &Json::Bool(true));
                 }
+                if let Some(dataset) = object.as_ref().and_then(parse::Object::dataset) {
+                    attribute(to, "event.dataset", dataset);
+                }
                 for (name, value) in object.iter().flat_map(parse::Object::members) {
                     attribute_of(to, name, &parse::value(value));
                 }
                 fixed(to, 11, event.time);
             }
             Body::Record { kind, fields } => {
+                fixed(to, 1, event.time);
                 number(to, 2, INFO);
                 any_text(to, 5, format!("imrun: {kind}").as_bytes());
                 self.place(to, event.sequence);
@@ -132,6 +139,37 @@ impl Exchange for Otlp {
     fn understand(answer: &[u8], events: usize) -> Result<Delivery, Failure> {
         understand(answer, events)
     }
+}
+
+/// The fields `severity_number` and `severity_text` of a level: its name, or its number as bunyan and
+/// pino write it. A level that is none of those has its text alone.
+fn severity(to: &mut Vec<u8>, level: &Json) {
+    let name = level.as_str().map(str::to_ascii_lowercase);
+    let known = match (name.as_deref(), level.as_f64()) {
+        (Some("trace" | "verbose" | "finest" | "silly"), _) => Some(1),
+        (Some("debug" | "fine"), _) => Some(5),
+        (Some("info" | "information" | "informational"), _) => Some(INFO),
+        (Some("notice"), _) => Some(10),
+        (Some("warn" | "warning"), _) => Some(13),
+        (Some("error" | "err" | "severe"), _) => Some(17),
+        (Some("critical" | "crit" | "dpanic"), _) => Some(18),
+        (Some("alert"), _) => Some(19),
+        (Some("fatal" | "emergency" | "emerg" | "panic"), _) => Some(21),
+        (None, Some(10.0..20.0)) => Some(1),
+        (None, Some(20.0..30.0)) => Some(5),
+        (None, Some(30.0..40.0)) => Some(INFO),
+        (None, Some(40.0..50.0)) => Some(13),
+        (None, Some(50.0..60.0)) => Some(17),
+        (None, Some(60.0..=100.0)) => Some(21),
+        _ => None,
+    };
+    if let Some(known) = known {
+        number(to, 2, known);
+    }
+    let text = level
+        .as_str()
+        .map_or_else(|| level.to_string(), str::to_owned);
+    bytes(to, 3, text.as_bytes());
 }
 
 /// The field `resource` of `ResourceLogs`.

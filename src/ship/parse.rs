@@ -1,20 +1,59 @@
 //! `?parse=json`: a line that is a JSON object gives its members as fields.
 
+use crate::time::rfc3339_nanoseconds;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 
 /// Names that imrun uses, and those that begin with one of them and a dot.
-const OWN: [&str; 6] = ["@timestamp", "container", "event", "host", "imrun", "log"];
+const OWN: [&str; 6] = [
+    "@timestamp",
+    "message",
+    "container",
+    "event",
+    "host",
+    "imrun",
+];
 
-/// The members of a JSON object, as they were written.
-#[derive(Debug)]
+/// The one name beneath `log` that imrun uses: the others are ecs-logging's.
+const IOSTREAM: &str = "log.iostream";
+
+/// Names that no document of Elasticsearch or OpenSearch may have: those of their metadata fields.
+const METADATA: [&str; 18] = [
+    "_data_stream_timestamp",
+    "_doc_count",
+    "_feature",
+    "_field_names",
+    "_id",
+    "_ignored",
+    "_ignored_source",
+    "_index",
+    "_nested_path",
+    "_primary_term",
+    "_routing",
+    "_seq_no",
+    "_size",
+    "_source",
+    "_tier",
+    "_tsid",
+    "_type",
+    "_version",
+];
+
+/// Objects and arrays within one another: as many as Elasticsearch takes (`mapping.depth.limit`).
+const DEPTH: usize = 20;
+
+/// The members of a JSON object. Values are as they were written, but for names within them that
+/// Elasticsearch refuses.
+#[derive(Debug, Default)]
 pub struct Object<'a> {
     message: Option<String>,
-    members: Vec<(Cow<'a, str>, &'a RawValue)>,
+    time: Option<u64>,
+    dataset: Option<String>,
+    members: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 /// The object that a line is, where lines are parsed; a piece of one is text.
@@ -22,8 +61,8 @@ pub fn whole_line(parse: bool, line: &[u8], partial: bool) -> Option<Object<'_>>
     (parse && !partial).then(|| object(line)).flatten()
 }
 
-/// The object that a line is. None where it is something else, or has a name twice: such a line is
-/// text like any other.
+/// The object that a line is. None where it is something else, has a name twice, or contradicts itself
+/// as to whether a name is an object: such a line is text like any other.
 pub fn object(line: &[u8]) -> Option<Object<'_>> {
     let line = line.trim_ascii();
     if line.first() != Some(&b'{') {
@@ -31,51 +70,183 @@ pub fn object(line: &[u8]) -> Option<Object<'_>> {
     }
     let Members(members) = serde_json::from_slice(line).ok()?;
     let mut object = Object {
-        message: None,
         members: Vec::with_capacity(members.len()),
+        ..Object::default()
     };
     for (name, value) in members {
-        match serde_json::from_str(value.get()) {
-            Ok(_) if name == "message" && object.message.is_some() => return None,
-            Ok(message) if name == "message" => object.message = Some(message),
-            _ => object.members.push((renamed(name), value)),
+        match (&*name, value.get().starts_with('{')) {
+            // ecs-logging writes both `"log.level": …` and `"log": {"level": …}`.
+            ("event" | "log", true) => {
+                let Members(inner) = serde_json::from_str(value.get()).ok()?;
+                for (inner, value) in inner {
+                    object.add(Cow::Owned(format!("{name}.{inner}")), value)?;
+                }
+            }
+            _ => object.add(name, value)?,
         }
     }
-    let mut names = HashSet::new();
-    let unique = object
-        .members
-        .iter()
-        .all(|(name, _)| names.insert(name.as_ref()));
-    unique.then_some(object)
+    object.is_consistent().then_some(object)
 }
 
-/// The app cannot speak for imrun: what has one of its names comes under `app.`.
-fn renamed(name: Cow<'_, str>) -> Cow<'_, str> {
-    let first = name.split('.').next().unwrap_or_default();
-    match OWN.contains(&first) || name == "message" {
-        true => Cow::Owned(format!("app.{name}")),
-        false => name,
+impl<'a> Object<'a> {
+    /// Takes a member in; none where that makes the object text.
+    fn add(&mut self, name: Cow<'a, str>, value: &'a RawValue) -> Option<()> {
+        let text = || serde_json::from_str::<String>(value.get()).ok();
+        let (twice, taken) = match &*name {
+            "message" => taken(&mut self.message, text()),
+            "@timestamp" => {
+                let time = text().and_then(|text| rfc3339_nanoseconds(&text));
+                taken(&mut self.time, time)
+            }
+            "event.dataset" => {
+                let others =
+                    |dataset: &String| !dataset.is_empty() && !dataset.starts_with("imrun");
+                taken(&mut self.dataset, text().filter(others))
+            }
+            _ => (false, false),
+        };
+        if twice {
+            return None;
+        }
+        if !taken {
+            self.members
+                .push((renamed(name), accepted(value.get(), 1)?));
+        }
+        Some(())
     }
-}
 
-impl Object<'_> {
+    /// Whether no name comes twice, and none is both an object and something else.
+    fn is_consistent(&self) -> bool {
+        let mut names = HashMap::new();
+        for (name, value) in &self.members {
+            if names.insert(&**name, value.starts_with('{')).is_some() {
+                return false;
+            }
+        }
+        self.members.iter().all(|(name, _)| {
+            let mut above = name.match_indices('.').map(|(dot, _)| &name[..dot]);
+            above.all(|above| names.get(above) != Some(&false))
+        })
+    }
+
     /// The member `message`, where that is a string.
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    /// All others, with the names that they get.
-    pub fn members(&self) -> impl Iterator<Item = (&str, &RawValue)> {
+    /// The member `@timestamp`, where that is a time, in nanoseconds since 1970.
+    pub fn time(&self) -> Option<u64> {
+        self.time
+    }
+
+    /// The member `event.dataset`, where that is a string and none of imrun's own.
+    pub fn dataset(&self) -> Option<&str> {
+        self.dataset.as_deref()
+    }
+
+    /// All others, with the names that they get: values are JSON.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &str)> {
         self.members
             .iter()
-            .map(|(name, value)| (name.as_ref(), *value))
+            .map(|(name, value)| (name.as_ref(), value.as_ref()))
+    }
+
+    /// The line's level, by the names that loggers give it.
+    pub fn level(&self) -> Option<Value> {
+        let names = ["log.level", "level", "severity"];
+        let mut named = names.iter().filter_map(|name| {
+            let mut members = self.members();
+            members.find_map(|(member, value)| (member == *name).then(|| self::value(value)))
+        });
+        named.find(|level| level.is_string() || level.is_number())
     }
 }
 
-/// A member's value; one that is nested too deeply stays the text that it is.
-pub fn value(raw: &RawValue) -> Value {
-    let text = raw.get();
-    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+/// Puts a value into its place; whether one was there already, and whether there is one to put.
+fn taken<T>(place: &mut Option<T>, value: Option<T>) -> (bool, bool) {
+    match value {
+        None => (false, false),
+        Some(value) => (place.replace(value).is_some(), true),
+    }
+}
+
+/// The app cannot speak for imrun, and no name may cost the document: what has one of imrun's names, or
+/// one that Elasticsearch refuses, comes under `app.`.
+fn renamed(name: Cow<'_, str>) -> Cow<'_, str> {
+    let first = name.split('.').next().unwrap_or_default();
+    let beneath = name.strip_prefix(IOSTREAM);
+    let is_iostream = beneath.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let is_own = OWN.contains(&first) || name == "log" || is_iostream;
+    match has_blank(&name) {
+        true => Cow::Owned(format!("app.{}", filled(&name))),
+        false if is_own || METADATA.contains(&first) => Cow::Owned(format!("app.{name}")),
+        false => name,
+    }
+}
+
+/// Whether there is nothing, or only white space, between two dots.
+fn has_blank(name: &str) -> bool {
+    name.split('.').any(|part| part.trim().is_empty())
+}
+
+/// The name with a `_` where there is nothing between two dots.
+fn filled(name: &str) -> String {
+    let part = |part| {
+        if str::trim(part).is_empty() {
+            "_"
+        } else {
+            part
+        }
+    };
+    name.split('.').map(part).collect::<Vec<_>>().join(".")
+}
+
+/// A value with names that Elasticsearch takes, the value itself where they are. None where it is too
+/// deep, or has a name twice.
+fn accepted(raw: &str, depth: usize) -> Option<Cow<'_, str>> {
+    match raw.as_bytes().first() {
+        Some(b'{' | b'[') if depth >= DEPTH => None,
+        Some(b'{') => accepted_object(raw, depth),
+        Some(b'[') => accepted_array(raw, depth),
+        _ => Some(Cow::Borrowed(raw)),
+    }
+}
+
+fn accepted_object(raw: &str, depth: usize) -> Option<Cow<'_, str>> {
+    let Members(members) = serde_json::from_str(raw).ok()?;
+    let mut text = String::from("{");
+    let mut is_changed = false;
+    let mut names = HashMap::with_capacity(members.len());
+    for (name, value) in &members {
+        let value = accepted(value.get(), depth + 1)?;
+        let name = match has_blank(name) {
+            true => Cow::Owned(filled(name)),
+            false => Cow::Borrowed(&**name),
+        };
+        is_changed |= matches!((&name, &value), (Cow::Owned(_), _) | (_, Cow::Owned(_)));
+        let comma = if text.len() == 1 { "" } else { "," };
+        text += &format!("{comma}{}:{value}", Value::from(&*name));
+        if names.insert(name, ()).is_some() {
+            return None;
+        }
+    }
+    text.push('}');
+    Some(if is_changed { text.into() } else { raw.into() })
+}
+
+fn accepted_array(raw: &str, depth: usize) -> Option<Cow<'_, str>> {
+    let values: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
+    let values = values.iter().map(|value| accepted(value.get(), depth + 1));
+    let values = values.collect::<Option<Vec<_>>>()?;
+    match values.iter().any(|value| matches!(value, Cow::Owned(_))) {
+        true => Some(Cow::Owned(format!("[{}]", values.join(",")))),
+        false => Some(raw.into()),
+    }
+}
+
+/// A member's value.
+pub fn value(json: &str) -> Value {
+    serde_json::from_str(json).unwrap_or_else(|_| Value::String(json.to_owned()))
 }
 
 /// In their order, and with names that come twice.
@@ -113,7 +284,7 @@ mod tests {
 
     fn members(line: &str) -> Option<Vec<(String, String)>> {
         let object = object(line.as_bytes())?;
-        let owned = |(name, value): (&str, &RawValue)| (name.to_owned(), value.get().to_owned());
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         Some(object.members().map(owned).collect())
     }
 
@@ -148,6 +319,11 @@ mod tests {
     fn an_app_cannot_speak_for_imrun() {
         for name in [
             "@timestamp",
+            "@timestamp.x",
+            "message.x",
+            "log",
+            "event.kind",
+            "event.dataset",
             "imrun.code",
             "container.id",
             "host",
@@ -172,6 +348,13 @@ mod tests {
             r#"{"a":1,"a":2}"#,
             r#"{"a":1,"\u0061":2}"#,
             r#"{"log":1,"app.log":2}"#,
+            r#"{"a":1,"a.b":2}"#,
+            r#"{"a.b":{"c":1},"a":[2]}"#,
+            r#"{"app":1,"_id":2}"#,
+            r#"{"a":{"b":1,"b":2}}"#,
+            r#"{"a":[{"":1,"_":2}]}"#,
+            r#"{"@timestamp":"2026-11-21T00:00:00Z","@timestamp":"2026-11-21T00:00:00Z"}"#,
+            r#"{"log":{"level":1},"log.level":2}"#,
             r#"{"message":"a","message":"b"}"#,
             r#"{"a":}"#,
         ] {
@@ -180,5 +363,98 @@ mod tests {
         assert!(object(b"{\"a\":\"\xff\"}").is_none());
         assert!(object(format!("{{\"a\":{}", "[".repeat(100_000)).as_bytes()).is_none());
         assert_eq!(members("{}").unwrap(), []);
+    }
+
+    #[test]
+    fn a_name_that_elasticsearch_refuses_comes_under_app() {
+        for (name, expected) in [
+            ("_id", "app._id"),
+            ("_source.x", "app._source.x"),
+            ("", "app._"),
+            (" ", "app._"),
+            (".", "app._._"),
+            ("a..b", "app.a._.b"),
+            (".a", "app._.a"),
+            ("a.", "app.a._"),
+            ("_mine", "_mine"),
+            ("a.b", "a.b"),
+        ] {
+            let line = format!(r#"{{"{name}":1}}"#);
+            assert_eq!(members(&line).unwrap(), [pair(expected, "1")], "{name:?}");
+        }
+    }
+
+    #[test]
+    fn names_within_values_are_filled_and_all_else_stays_as_it_was_written() {
+        for (value, expected) in [
+            (r#"{"":1.10, "b" : 2}"#, r#"{"_":1.10,"b":2}"#),
+            (
+                r#"[1, {"a..b":{"c":[{" ":0}]}}]"#,
+                r#"[1,{"a._.b":{"c":[{"_":0}]}}]"#,
+            ),
+            (r#"{"_id": 1}"#, r#"{"_id": 1}"#),
+            (r#"[ 1e400, "." ]"#, r#"[ 1e400, "." ]"#),
+        ] {
+            let line = format!(r#"{{"x":{value}}}"#);
+            assert_eq!(members(&line).unwrap(), [pair("x", expected)]);
+        }
+    }
+
+    #[test]
+    fn what_is_deeper_than_elasticsearch_takes_is_text() {
+        let nested = |depth: usize| "{\"a\":".repeat(depth) + "1" + &"}".repeat(depth);
+        assert!(members(&nested(DEPTH)).is_some());
+        assert!(members(&nested(DEPTH + 1)).is_none());
+        assert!(members(&nested(10_000)).is_none());
+    }
+
+    #[test]
+    fn fields_of_ecs_logging_stay_where_they_are() {
+        let flat = r#"{"@timestamp":"2026-11-21T22:55:24.5+01:00","log.level":"info","message":"m","ecs.version":"1.6.0","event.dataset":"shop","log.origin":{"file.line":7}}"#;
+        let nested = r#"{"@timestamp":"2026-11-21T21:55:24.500Z","log":{"level":"info","origin":{"file.line":7}},"message":"m","ecs.version":"1.6.0","event":{"dataset":"shop"}}"#;
+        for line in [flat, nested] {
+            let object = object(line.as_bytes()).unwrap();
+            assert_eq!(object.message(), Some("m"));
+            assert_eq!(object.dataset(), Some("shop"));
+            let time = object.time().map(crate::time::rfc3339);
+            assert_eq!(time.as_deref(), Some("2026-11-21T21:55:24.500000000Z"));
+            assert_eq!(object.level(), Some("info".into()));
+            let mut members = members(line).unwrap();
+            members.sort();
+            let expected = [
+                pair("ecs.version", "\"1.6.0\""),
+                pair("log.level", "\"info\""),
+                pair("log.origin", r#"{"file.line":7}"#),
+            ];
+            assert_eq!(members, expected);
+        }
+    }
+
+    #[test]
+    fn an_app_can_neither_be_imrun_nor_have_a_time_that_is_none() {
+        let line =
+            r#"{"@timestamp":"yesterday","event.dataset":"imrun.exit","event":{"kind":"x"}}"#;
+        let object = object(line.as_bytes()).unwrap();
+        assert_eq!((object.time(), object.dataset()), (None, None));
+        let expected = [
+            pair("app.@timestamp", "\"yesterday\""),
+            pair("app.event.dataset", "\"imrun.exit\""),
+            pair("app.event.kind", "\"x\""),
+        ];
+        assert_eq!(members(line).unwrap(), expected);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_line_is_judged_without_a_panic_and_no_name_is_refused(line in "[{}\\[\\]\",:. a_0]{0,60}") {
+            for line in [line.clone(), format!("{{\"{line}\":{{\"{line}\":1}}}}")] {
+                if let Some(object) = object(line.as_bytes()) {
+                    for (name, value) in object.members() {
+                        proptest::prop_assert!(!has_blank(name));
+                        proptest::prop_assert!(serde_json::from_str::<&RawValue>(value).is_ok());
+                    }
+                }
+            }
+        }
     }
 }

@@ -86,6 +86,13 @@ impl Shipper {
         sequences.max().unwrap_or_default()
     }
 
+    /// Queues the last record of a launch, once the counters were read: a connection that is known need
+    /// not outlive it.
+    pub fn push_last_record(&self, kind: &'static str, fields: serde_json::Value) {
+        self.channels.iter().for_each(|one| one.buffer.part());
+        self.push_record(kind, fields);
+    }
+
     /// Tells sinks that show the bare bytes that no more of them come: who reads them sees the end.
     pub fn end_stream(&self, stream: Stream) {
         let bare = self.channels.iter().filter(|one| one.is_bare());
@@ -147,6 +154,17 @@ impl Shipper {
         stalls.max().flatten()
     }
 
+    /// Names on standard error each sink that makes no progress, once for each stall.
+    pub fn tell_of_stalls(&self) {
+        self.channels.iter().for_each(Channel::tell_of_stall);
+    }
+
+    /// The last answers of sinks that refuse or stall.
+    pub fn last_failures(&self) -> impl Iterator<Item = String> {
+        let failures = self.channels.iter();
+        failures.filter_map(|one| one.buffer.last_failure().map(|failure| failure.why))
+    }
+
     /// The numbers so far, of the sink that has acknowledged the fewest.
     pub fn counters(&self) -> Counters {
         let each = self.channels.iter().map(|one| one.buffer.counters());
@@ -154,10 +172,12 @@ impl Shipper {
             .unwrap_or_default()
     }
 
-    /// Each sink with its numbers.
-    pub fn each(&self) -> impl Iterator<Item = (&SinkUrl, Counters)> {
-        let channels = self.channels.iter();
-        channels.map(|one| (&one.url, one.buffer.counters()))
+    /// Each sink with its numbers, and its last answer if it refuses or stalls.
+    pub fn each(&self) -> impl Iterator<Item = (&SinkUrl, Counters, Option<String>)> {
+        self.channels.iter().map(|one| {
+            let failure = one.buffer.last_failure().map(|failure| failure.why);
+            (&one.url, one.buffer.counters(), failure)
+        })
     }
 
     /// A sink's words about the last event that it refused for good.

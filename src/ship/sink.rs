@@ -1,7 +1,7 @@
 //! The interface of all sinks.
 
 use super::event::Batch;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a sink knows that an event has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub struct Failure {
     pub why: String,
     /// What the operator can do about it.
     pub hint: Option<&'static str>,
+    /// Shortest wait before the next attempt that the sink asks for.
+    pub retry_after: Option<Duration>,
 }
 
 /// What follows from a failure.
@@ -69,6 +71,9 @@ pub enum FailureKind {
     Broken,
     /// The batch is too large: tried again in smaller pieces.
     TooLarge,
+    /// The batch is refused for good because of what is in it: tried again in smaller pieces, so that
+    /// the events that are not at fault arrive. Before the first acknowledgement it is `Refused`.
+    Rejected,
 }
 
 impl Failure {
@@ -78,6 +83,7 @@ impl Failure {
             kind,
             why: why.into(),
             hint: None,
+            retry_after: None,
         }
     }
 
@@ -113,11 +119,21 @@ pub trait Sink: Send {
         1
     }
 
+    /// Batches that the peer has taken, and that wait only to be outlived by their connection: the
+    /// moment before which [`Sink::settle`] has nothing new to say of them.
+    fn rests_until(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Tells the sink whether memory for more events is short.
+    fn press(&mut self, _pressed: bool) {}
+
     /// Sends a batch, which is never empty; connects first where that is needed.
     fn send(&mut self, batch: &Batch) -> Result<(), Failure>;
 
     /// What became of the batch that has been in flight for the longest time. None where that is
-    /// not known after `wait`; without one it waits until the sink's own timeout.
+    /// not known after `wait`; without one it waits until the sink's own timeout, or until there is
+    /// room in the window.
     fn settle(
         &mut self,
         batch: &Batch,

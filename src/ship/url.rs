@@ -1,5 +1,6 @@
 //! The text of `--sink` and `IMRUN_SINK`.
 
+use super::authorization::Authorization;
 use super::document::Documents;
 use super::event::Origin;
 use super::http::basic;
@@ -9,19 +10,52 @@ use super::stream::Streamed;
 use super::syslog::{self, Syslog};
 use super::{es, forward, otlp, stdio};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::tls;
+use std::collections::HashSet;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+/// Parameters that servers which speak the bulk API know.
+const OF_BULK: [&str; 17] = [
+    "_source",
+    "_source_excludes",
+    "_source_includes",
+    "batch_size",
+    "error_trace",
+    "filter_path",
+    "human",
+    "include_source_on_error",
+    "list_executed_pipelines",
+    "pipeline",
+    "pretty",
+    "refresh",
+    "require_alias",
+    "require_data_stream",
+    "routing",
+    "timeout",
+    "wait_for_active_shards",
+];
+
+/// Parameters of VictoriaLogs, over either protocol.
+const OF_VICTORIA: [&str; 8] = [
+    "_msg_field",
+    "_stream_fields",
+    "_time_field",
+    "debug",
+    "decolorize_fields",
+    "extra_fields",
+    "ignore_fields",
+    "preserve_json_keys",
+];
+
+/// In front of the name of a parameter that the server alone knows.
+const SENT_ON: &str = "send.";
+
 const KNOWN: &str = "es+http, es+https, otlp+http, otlp+https, syslog+tcp, syslog+tls, syslog+udp, \
      forward+tcp, forward+tls, json+tcp, json+tls (SCHEME://HOST:PORT), stdio:";
-
-/// Bytes of a file with a header's value.
-const MAX_AUTHORIZATION: u64 = 64 << 10;
 
 /// How a sink is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,22 +204,13 @@ impl SinkUrl {
     }
 
     /// The header's value, if there is one.
-    pub(super) fn authorization(&self) -> Result<Option<String>> {
-        let Some(file) = &self.authorization else {
-            let key = self.api_key.as_ref().map(|key| format!("ApiKey {key}"));
-            return Ok(key.or_else(|| self.credentials.as_ref().map(basic)));
-        };
-        let bytes = files::read_regular(file, MAX_AUTHORIZATION)?;
-        let wrong = || {
-            let why = "is not one line of text, such as: ApiKey KEY";
-            Error::usage(format_args!("{file:?}"), why)
-        };
-        let text = String::from_utf8(bytes).map_err(|_| wrong())?;
-        let text = text.trim_end_matches(['\r', '\n']);
-        match !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-            true => Ok(Some(text.to_owned())),
-            false => Err(wrong()),
+    pub(super) fn authorization(&self) -> Result<Authorization> {
+        if let Some(file) = &self.authorization {
+            return Authorization::of_file(file);
         }
+        let key = self.api_key.as_ref().map(|key| format!("ApiKey {key}"));
+        let basic = || self.credentials.as_ref().map(basic);
+        Ok(Authorization::fixed(key.or_else(basic)))
     }
 }
 
@@ -258,7 +283,13 @@ fn network(text: &str, scheme: Scheme, rest: &str) -> Result<SinkUrl> {
         return Err(wrong("it takes HOST:PORT, and neither user nor path"));
     }
     let (mut cert, mut key) = (None, None);
+    let mut names = HashSet::new();
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let name = parameter.split('=').next().unwrap_or_default();
+        let of_server = is_of_server(name) || name.starts_with(SENT_ON);
+        if !names.insert(name) && !of_server {
+            return Err(wrong("it has a parameter twice"));
+        }
         match parameter.split_once('=') {
             Some(("cert", file)) if url.is_tls() => cert = Some(path_of(text, file)?),
             Some(("key", file)) if url.is_tls() => key = Some(path_of(text, file)?),
@@ -316,16 +347,52 @@ impl SinkUrl {
                 "none" => self.parse = false,
                 _ => return Err(wrong(text, "parse is json or none")),
             },
-            _ if self.is_http() => self.parameters.push(parameter.to_owned()),
-            _ => {
-                return Err(wrong(
-                    text,
-                    "it has a parameter that this scheme does not know",
-                ));
+            _ if self.is_http() && name.len() > SENT_ON.len() && name.starts_with(SENT_ON) => {
+                self.parameters.push(parameter[SENT_ON.len()..].to_owned());
             }
+            _ if self.takes(name) => self.parameters.push(parameter.to_owned()),
+            _ => return Err(self.unknown(text, parameter)),
         }
         Ok(())
     }
+
+    /// Whether the server is known to have that parameter.
+    fn takes(&self, name: &str) -> bool {
+        match self.scheme.protocol {
+            Protocol::Elastic => is_of_server(name),
+            Protocol::Otlp => OF_VICTORIA.contains(&name),
+            _ => false,
+        }
+    }
+
+    /// The error about a parameter that this scheme does not have. A word without a value may be part
+    /// of a password, so it is not shown.
+    fn unknown(&self, text: &str, parameter: &str) -> Error {
+        let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let shown = match parameter.split_once('=') {
+            Some((name, _)) if name.len() <= 40 && name.chars().all(named) => format!(" {name}"),
+            _ => String::new(),
+        };
+        let error = wrong(text, &format!("{} has no parameter{shown}", self.scheme));
+        let secure = if self.is_tls() { ", ca, cert, key" } else { "" };
+        let own = match self.scheme.protocol {
+            Protocol::Elastic => "index, api_key, authorization, compression, parse",
+            Protocol::Otlp => "authorization, compression, parse",
+            Protocol::Forward => "tag, compression, parse",
+            Protocol::Syslog => "facility",
+            Protocol::Json | Protocol::Stdio => "parse",
+        };
+        match self.is_http() {
+            true => error.hint(format!(
+                "it has {own}{secure}; send.NAME=VALUE is sent on to the server as NAME=VALUE"
+            )),
+            false => error.hint(format!("it has {own}{secure}")),
+        }
+    }
+}
+
+fn is_of_server(name: &str) -> bool {
+    OF_BULK.contains(&name) || OF_VICTORIA.contains(&name)
 }
 
 /// Checks `HOST:PORT`, where the host is a name, an IPv4 address or an IPv6 address in brackets.

@@ -120,6 +120,27 @@ fn ureq_gets_the_same_roots_and_client() {
 #[test]
 fn a_file_that_is_not_there_or_holds_nothing_of_use_is_named() {
     let directory = directory();
+    // X.509 of version 1, which nobody takes any more.
+    let old = directory.path().join("old.pem");
+    let (key, request) = (
+        directory.path().join("client.key"),
+        directory.path().join("old.csr"),
+    );
+    for words in [&["req", "-new", "-subj", "/CN=old"][..], &["x509", "-req"]] {
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args(words);
+        match words[0] {
+            "req" => openssl.arg("-key").arg(&key).arg("-out").arg(&request),
+            _ => openssl
+                .arg("-in")
+                .arg(&request)
+                .arg("-signkey")
+                .arg(&key)
+                .arg("-out")
+                .arg(&old),
+        };
+        assert!(openssl.output().unwrap().status.success());
+    }
     let ca = |name: &str| Settings {
         ca: Some(directory.path().join(name)),
         client: None,
@@ -145,7 +166,17 @@ fn a_file_that_is_not_there_or_holds_nothing_of_use_is_named() {
                 }),
                 ..settings(&directory)
             },
-            "server.key",
+            "client.pem\": is not the certificate of the key",
+        ),
+        (
+            Settings {
+                client: Some(Client {
+                    cert: old,
+                    key: directory.path().join("client.key"),
+                }),
+                ..settings(&directory)
+            },
+            "old.pem",
         ),
     ] {
         let error = settings.rustls().unwrap_err();

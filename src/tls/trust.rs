@@ -1,6 +1,6 @@
 //! What a host's settings mean to rustls.
 
-use super::Settings;
+use super::{Client, Settings};
 use crate::error::{Error, Result};
 use crate::files;
 use rustls::client::Resumption;
@@ -33,7 +33,7 @@ impl Settings {
             None => builder.with_no_client_auth(),
             Some(client) => builder
                 .with_client_auth_cert(certificates(&client.cert)?, key(&client.key)?)
-                .map_err(|error| unusable(&client.key, error))?,
+                .map_err(|error| client.fault(&error))?,
         };
         // One connection at a time, which is kept: there is nothing to resume that would be worth
         // the memory.
@@ -54,6 +54,23 @@ impl Settings {
             Some(file) => unusable(file, "has no certificate that can be used"),
             None => Error::unsupported("TLS", "this host has no root certificates")
                 .hint("the package ca-certificates has them; SSL_CERT_FILE names another file"),
+        }
+    }
+}
+
+impl Client {
+    /// A fault of the pair, under the name of the file that has it.
+    fn fault(&self, error: &rustls::Error) -> Error {
+        match error {
+            rustls::Error::InvalidCertificate(fault) => unusable(
+                &self.cert,
+                format_args!("is no certificate that can be used: {fault:?}"),
+            ),
+            rustls::Error::InconsistentKeys(_) => unusable(
+                &self.cert,
+                format_args!("is not the certificate of the key in {:?}", self.key),
+            ),
+            _ => unusable(&self.key, error),
         }
     }
 }

@@ -356,3 +356,27 @@ fn ps_shows_what_became_of_the_lines_so_far() {
     host.imrun(["stop", "-t", "0s", &id]).exits(0);
     app.wait().exits(137);
 }
+
+#[test]
+fn a_sink_that_refuses_is_named_while_it_does_and_at_the_end() {
+    let host = host!();
+    let bulk = Bulk::start(Answer::Well);
+    let script = "while :; do echo line; sleep 0.1; done";
+    let mut app = launch(&host, &bulk).script(script).spawn();
+    let id = app.event("started")["id"].as_str().unwrap().to_owned();
+    bulk.answer(Answer::Status(401));
+    let shown = || {
+        let listed = host.imrun(["ps", "--json"]).exits(0);
+        let running: Value = serde_json::from_str(&listed.out).unwrap();
+        running[0]["sinks"][0]["failure"].clone()
+    };
+    let deadline = std::time::Instant::now() + crate::support::server::PATIENCE;
+    while shown() != "answered 401" {
+        assert!(std::time::Instant::now() < deadline, "{}", shown());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    host.imrun(["stop", "-t", "0s", &id]).exits(0);
+    let ending = app.wait().exits(137);
+    assert_eq!(ending.err.matches("answered 401").count(), 2, "{ending:?}");
+    assert_eq!(ending.event("exit")["sinks"][0]["failure"], "answered 401");
+}

@@ -93,7 +93,7 @@ fn a_notice_comes_for_the_first_acknowledgement_and_for_room_that_was_asked_for(
 #[test]
 fn a_notice_comes_when_the_sink_fails_and_when_a_drain_ends() {
     let buffer = buffer(10_000);
-    buffer.fail(Failure::new(super::super::FailureKind::Broken, "gone"));
+    buffer.fail(Failure::new(FailureKind::Broken, "gone"));
     assert!(noticed(&buffer));
     assert_eq!(buffer.failed().unwrap().why, "gone");
     let buffer = self::buffer(10_000);
@@ -123,14 +123,48 @@ fn a_closed_buffer_gives_nothing_and_ends_every_pause() {
     push(&buffer, 0);
     buffer.close();
     assert!(buffer.take().is_none());
-    assert!(!buffer.pause(Duration::from_secs(3600)));
+    assert_eq!(buffer.pause(Duration::from_secs(3600), true), Pause::Closed);
+}
+
+#[test]
+fn a_wait_while_draining_is_as_long_as_any() {
+    let soon = Duration::from_millis(1);
+    let buffer = buffer(1000);
+    assert_eq!(buffer.pause(soon, false), Pause::Over);
+    buffer.drain();
+    assert_eq!(buffer.pause(soon, false), Pause::Over);
+    assert_eq!(buffer.pause(soon, true), Pause::Over);
+}
+
+#[test]
+fn a_stall_is_to_be_told_once_and_again_after_progress() {
+    let buffer = buffer(1000);
+    assert_eq!(buffer.stall_to_tell(Duration::ZERO), None);
+    push(&buffer, 0);
+    assert!(buffer.stall_to_tell(Duration::from_secs(3600)).is_none());
+    // A refusal is told at once, anything else when it has lasted.
+    let refused = Failure::new(FailureKind::Refused, "answered 401");
+    buffer.retry(refused.clone(), 1);
+    let stall = buffer.stall_to_tell(Duration::from_secs(3600)).unwrap();
+    assert_eq!(stall.failure, Some(refused));
+    assert_eq!(buffer.stall_to_tell(Duration::ZERO), None);
+    let mut settlement = Settlement {
+        freed: 1,
+        ..Settlement::default()
+    };
+    settlement.acknowledged.lines = 1;
+    buffer.settle(settlement);
+    assert_eq!(buffer.last_failure(), None);
+    push(&buffer, 0);
+    let stall = buffer.stall_to_tell(Duration::ZERO).unwrap();
+    assert_eq!(stall.failure, None);
 }
 
 #[test]
 fn what_waits_for_a_sink_that_failed_waits_no_longer() {
     let buffer = buffer(1000);
     push(&buffer, 0);
-    buffer.fail(Failure::new(super::super::FailureKind::Broken, "gone"));
+    buffer.fail(Failure::new(FailureKind::Broken, "gone"));
     let deadline = Instant::now() + Duration::from_secs(3600);
     assert!(!buffer.wait_settled(1, deadline));
     assert!(!buffer.wait_drained(deadline));

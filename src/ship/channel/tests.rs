@@ -202,3 +202,68 @@ fn a_settlement_counts_lines_and_records_apart() {
     );
     assert_eq!(sum.why.as_deref(), Some("never"));
 }
+
+/// Refuses each batch that holds one of the events that it does not like.
+struct Squeamish {
+    refuses: fn(u64) -> bool,
+    arrived: Arc<Mutex<Vec<u64>>>,
+    attempts: Arc<Mutex<usize>>,
+}
+
+impl Sink for Squeamish {
+    fn send(&mut self, _: &Batch) -> std::result::Result<(), Failure> {
+        *self.attempts.lock().unwrap() += 1;
+        Ok(())
+    }
+
+    fn settle(
+        &mut self,
+        batch: &Batch,
+        _: Option<Duration>,
+    ) -> std::result::Result<Option<Delivery>, Failure> {
+        let sequences: Vec<_> = batch.iter().map(|event| event.sequence).collect();
+        if sequences.iter().any(|sequence| (self.refuses)(*sequence)) {
+            return Err(Failure::new(FailureKind::Rejected, "answered 400"));
+        }
+        self.arrived.lock().unwrap().extend(sequences);
+        Ok(Some(Delivery::default()))
+    }
+}
+
+/// What arrived of so many lines behind the launch record, and in how many attempts.
+fn through(refuses: fn(u64) -> bool, lines: u64) -> (super::super::Counters, Vec<u64>, usize) {
+    let (arrived, attempts) = (Arc::default(), Arc::default());
+    let sink = Squeamish {
+        refuses,
+        arrived: Arc::clone(&arrived),
+        attempts: Arc::clone(&attempts),
+    };
+    let sinks: Vec<(SinkUrl, Box<dyn Sink>)> = vec![("stdio:".parse().unwrap(), Box::new(sink))];
+    let shipper = Shipper::with_sinks(sinks, Options::default()).unwrap();
+    let launch = shipper.push_record("launch", serde_json::json!({}));
+    shipper
+        .wait_acknowledged(launch, Instant::now() + PATIENCE)
+        .unwrap();
+    let mut open = shipper.open();
+    (0..lines).for_each(|_| assert_ne!(open.push_frame(Stream::Stdout, LINE), Pushed::Full));
+    drop(open);
+    let counters = shipper.drain(Instant::now() + PATIENCE);
+    let arrived = arrived.lock().unwrap().clone();
+    let attempts = *attempts.lock().unwrap();
+    (counters, arrived, attempts)
+}
+
+#[test]
+fn a_batch_that_is_refused_for_good_is_split_until_only_the_events_at_fault_are_lost() {
+    let (counters, arrived, _) = through(|sequence| sequence == 100 || sequence == 900, 999);
+    assert_eq!((counters.acknowledged, counters.rejected), (997, 2));
+    let good = (1..=1000).filter(|sequence| ![100, 900].contains(sequence));
+    assert!(arrived.into_iter().eq(good));
+}
+
+#[test]
+fn a_sink_that_refuses_everything_is_not_asked_about_each_line() {
+    let (counters, _, attempts) = through(|sequence| sequence > 1, 3000);
+    assert_eq!((counters.acknowledged, counters.rejected), (0, 3000));
+    assert!(attempts < 500, "{attempts} attempts");
+}

@@ -94,3 +94,22 @@ fn a_line_that_is_an_object_gives_its_members_where_that_is_asked_for() {
     assert_eq!(whole["message"].as_str().unwrap().as_bytes(), bytes);
     assert!(whole.get("level").is_none());
 }
+
+#[test]
+fn a_line_of_ecs_logging_keeps_its_time_and_dataset_and_imrun_says_when_it_was_read() {
+    let bytes = br#"{"@timestamp":"2026-11-21T22:55:24.5Z","log.level":"info","message":"m","event.dataset":"shop"}"#;
+    let line = Body::Line {
+        stream: Stream::Stdout,
+        bytes,
+        partial: false,
+    };
+    let parsed: Value = serde_json::from_slice(&text(line, true)).unwrap();
+    assert_eq!(parsed["@timestamp"], "2026-11-21T22:55:24.500000000Z");
+    assert_eq!(parsed["event.created"], "1970-01-01T00:00:00.000000001Z");
+    assert_eq!(parsed["event.dataset"], "shop");
+    assert_eq!(parsed["log.level"], "info");
+    assert_eq!(
+        (&parsed["message"], &parsed["container.id"]),
+        (&"m".into(), &"c".into())
+    );
+}

@@ -14,6 +14,17 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// Whether the connection can be used again.
     pub keep: bool,
+    /// When the server wants to be asked again.
+    pub retry_after: Option<RetryAfter>,
+}
+
+/// The value of `retry-after` (RFC 9110, section 10.2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryAfter {
+    /// So many seconds from the answer on.
+    Seconds(u64),
+    /// At that time, in seconds since 1970.
+    At(u64),
 }
 
 /// How much of an answer is there.
@@ -23,6 +34,8 @@ pub enum Progress {
     Whole(Answer),
     /// More must come.
     Partial,
+    /// Its body is longer than is taken.
+    TooLong,
 }
 
 /// Parses what has come of an answer to POST; `ended` says that no more will come. Fails with what
@@ -41,11 +54,13 @@ pub fn parse(mut bytes: &[u8], ended: bool) -> Result<Progress, &'static str> {
         let (body, length) = match head.framing {
             Framing::Chunked => match unchunk(rest)? {
                 Some(found) => found,
+                None if rest.len() > BODY_MAX => return Ok(Progress::TooLong),
                 None => return Ok(Progress::Partial),
             },
+            Framing::Length(length) if length > BODY_MAX => return Ok(Progress::TooLong),
             Framing::Length(length) if rest.len() < length => return Ok(Progress::Partial),
             Framing::Length(length) => (rest[..length].to_vec(), length),
-            Framing::Close if rest.len() > BODY_MAX => return Err("the body is too long"),
+            Framing::Close if rest.len() > BODY_MAX => return Ok(Progress::TooLong),
             Framing::Close if !ended => return Ok(Progress::Partial),
             Framing::Close => (rest.to_vec(), rest.len()),
         };
@@ -54,6 +69,7 @@ pub fn parse(mut bytes: &[u8], ended: bool) -> Result<Progress, &'static str> {
             body,
             // What comes unasked belongs to no request.
             keep: head.keep && !ended && length == rest.len(),
+            retry_after: head.retry_after,
         }));
     }
 }
@@ -63,6 +79,7 @@ struct Head {
     framing: Framing,
     keep: bool,
     length: usize,
+    retry_after: Option<RetryAfter>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -97,6 +114,7 @@ fn head_of(bytes: &[u8]) -> Result<Option<Head>, &'static str> {
         },
         keep: minor == 1,
         length: end + 4,
+        retry_after: None,
     };
     for line in lines {
         let (name, value) = line.split_once(':').ok_or("a header without a colon")?;
@@ -112,8 +130,7 @@ impl Head {
             "connection" if value.eq_ignore_ascii_case("close") => self.keep = false,
             "connection" if value.eq_ignore_ascii_case("keep-alive") => self.keep = true,
             "content-length" if !bodiless && self.framing != Framing::Chunked => {
-                let length = decimal(value).filter(|length| *length <= BODY_MAX);
-                let length = Framing::Length(length.ok_or("the length is not one to be taken")?);
+                let length = Framing::Length(decimal(value).ok_or("the length is no number")?);
                 if !matches!(self.framing, Framing::Close) && self.framing != length {
                     return Err("two lengths");
                 }
@@ -123,10 +140,18 @@ impl Head {
                 true => self.framing = Framing::Chunked,
                 false => return Err("an unknown transfer encoding"),
             },
+            "retry-after" => self.retry_after = retry_after(value),
             _ => {}
         }
         Ok(())
     }
+}
+
+/// Seconds, or a date in the form that servers must send. What is neither asks for nothing.
+fn retry_after(value: &str) -> Option<RetryAfter> {
+    let seconds = decimal(value).and_then(|seconds| u64::try_from(seconds).ok());
+    let date = || crate::time::http_date(value).map(RetryAfter::At);
+    seconds.map(RetryAfter::Seconds).or_else(date)
 }
 
 /// `HTTP/1.1 200 OK`: the minor version and the status.
@@ -172,8 +197,8 @@ fn unchunk(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, &'static str> {
         if size == 0 {
             break;
         }
-        if body.len() + size > BODY_MAX {
-            return Err("the body is too long");
+        if size > BODY_MAX {
+            return Err("a chunk is too long");
         }
         let Some(chunk) = bytes.get(at..at + size + 2) else {
             return Ok(None);
@@ -218,8 +243,13 @@ mod tests {
     }
 
     fn answer(status: u16, body: &str, keep: bool) -> Answer {
-        let body = body.into();
-        Answer { status, body, keep }
+        let (body, retry_after) = (body.into(), None);
+        Answer {
+            status,
+            body,
+            keep,
+            retry_after,
+        }
     }
 
     const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0A\r\n0123456789\r\n0\r\nt: 1\r\n\r\n";
@@ -239,6 +269,37 @@ mod tests {
         );
         let text = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
         assert_eq!(whole(text), answer(200, "", true));
+    }
+
+    #[test]
+    fn the_time_that_a_server_names_is_understood_in_both_forms() {
+        for (value, expected) in [
+            ("120", Some(RetryAfter::Seconds(120))),
+            (
+                "Sun, 06 Nov 1994 08:49:37 GMT",
+                Some(RetryAfter::At(784_111_777)),
+            ),
+            ("soon", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            let text =
+                format!("HTTP/1.1 503 x\r\nRetry-After: {value}\r\ncontent-length: 0\r\n\r\n");
+            assert_eq!(whole(&text).retry_after, expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_too_long_is_told_apart_from_what_is_no_answer() {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n";
+        assert_eq!(parse(head.as_bytes(), false), Ok(Progress::TooLong));
+        let large = vec![b'x'; BODY_MAX + 1];
+        let open = [b"HTTP/1.1 200 OK\r\n\r\n", &large[..]].concat();
+        assert_eq!(parse(&open, false), Ok(Progress::TooLong));
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let chunk = "800000\r\n".to_owned() + &"x".repeat(0x80_0000) + "\r\n1\r\n";
+        let chunked = format!("{head}{chunk}");
+        assert_eq!(parse(chunked.as_bytes(), false), Ok(Progress::TooLong));
     }
 
     #[test]

@@ -49,6 +49,10 @@ impl Session {
         match self.0 {}
     }
 
+    pub fn awaits_verdict(&self) -> bool {
+        match self.0 {}
+    }
+
     pub fn is_handshaking(&self) -> bool {
         match self.0 {}
     }

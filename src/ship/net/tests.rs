@@ -31,7 +31,7 @@ fn distrustful(address: &str, timeout: Duration) -> Peer {
 #[test]
 fn a_peer_that_does_not_speak_tls_is_refused() {
     let (listener, address) = listener();
-    let peer = distrustful(&address, PATIENCE);
+    let mut peer = distrustful(&address, PATIENCE);
     let server = std::thread::spawn(move || {
         let (mut socket, _) = listener.accept().unwrap();
         socket
@@ -57,7 +57,7 @@ fn a_peer_that_says_nothing_in_the_handshake_is_given_up() {
 #[test]
 fn a_connection_that_was_closed_is_replaced() {
     let (listener, address) = listener();
-    let peer = Peer::new(&address, None, PATIENCE).unwrap();
+    let mut peer = Peer::new(&address, None, PATIENCE).unwrap();
     let kept = peer.connected(None).unwrap();
     let (theirs, _) = listener.accept().unwrap();
     let mut kept = peer.connected(Some(kept)).unwrap();
@@ -104,7 +104,7 @@ fn a_session_that_its_peer_ends_is_closed_though_the_socket_is_open() {
         ca: Some(directory.path().join("ca.pem")),
         client: None,
     };
-    let peer = Peer::new(&format!("localhost:{port}"), Some(&settings), PATIENCE).unwrap();
+    let mut peer = Peer::new(&format!("localhost:{port}"), Some(&settings), PATIENCE).unwrap();
     let (_socket, mut connection) = std::thread::scope(|scope| {
         let server = scope.spawn(|| end_a_session(&listener, directory.path()));
         let connection = peer.connected(None).unwrap();
@@ -120,7 +120,7 @@ fn a_session_that_its_peer_ends_is_closed_though_the_socket_is_open() {
 #[test]
 fn a_read_waits_no_longer_than_it_is_told_to() {
     let (listener, address) = listener();
-    let peer = Peer::new(&address, None, PATIENCE).unwrap();
+    let mut peer = Peer::new(&address, None, PATIENCE).unwrap();
     let mut connection = peer.connected(None).unwrap();
     let (mut theirs, _) = listener.accept().unwrap();
     let mut bytes = [0; 16];

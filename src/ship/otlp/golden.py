@@ -39,8 +39,11 @@ records = [
     record(2, AnyValue(string_value="x" * 200), stream("stdout"), []),
     record(3, AnyValue(bytes_value=b"\xff"), stream("stderr"),
            [KeyValue(key="imrun.partial", value=AnyValue(bool_value=True))]),
-    record(4, AnyValue(string_value="m"), stream("stdout"), [text("level", "warn")]),
+    record(4, AnyValue(string_value="m"), stream("stdout"), [text("event.dataset", "shop"), text("level", "warn")],
+           severity_number=13, severity_text="warn"),
 ]
+# The app's own time is the event's; imrun's is when it was observed.
+records[3].time_unix_nano = 9_000_000_000
 scope = ScopeLogs(scope=InstrumentationScope(name="imrun", version="VERSION"), log_records=records)
 request = ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=resource, scope_logs=[scope])])
 print(request.SerializeToString(deterministic=True).hex())

@@ -40,7 +40,7 @@ fn a_request_is_byte_for_byte_what_protobuf_makes_of_it() {
     batch.push_record(second, 1, "exit", fields);
     batch.push_line(2 * second, 2, Stream::Stdout, &[b'x'; 200], false);
     batch.push_line(3 * second, 3, Stream::Stderr, b"\xff", true);
-    let object = br#"{"message":"m","level":"warn"}"#;
+    let object = br#"{"message":"m","level":"warn","@timestamp":"1970-01-01T00:00:09Z","event.dataset":"shop"}"#;
     batch.push_line(4 * second, 4, Stream::Stdout, object, false);
     let mut body = Vec::new();
     otlp().encode(&mut body, &batch);
@@ -79,5 +79,28 @@ proptest! {
         if let Ok(delivery) = understand(&answer, events) {
             prop_assert!(delivery.rejected.len() <= events);
         }
+    }
+}
+
+#[test]
+fn a_level_gives_the_severity_by_name_or_number() {
+    for (level, expected) in [
+        (json!("INFO"), Some(9)),
+        (json!("warning"), Some(13)),
+        (json!("Error"), Some(17)),
+        (json!("fatal"), Some(21)),
+        (json!(30), Some(9)),
+        (json!(50), Some(17)),
+        (json!("loud"), None),
+        (json!(7), None),
+    ] {
+        let mut written = Vec::new();
+        severity(&mut written, &level);
+        let mut fields = protobuf::fields(&written).map(Result::unwrap);
+        let number = fields.find_map(|field| match (field.number, field.value) {
+            (2, Value::Number(number)) => Some(number),
+            _ => None,
+        });
+        assert_eq!(number, expected, "{level}");
     }
 }

@@ -63,9 +63,139 @@ fn a_batch_is_delivered_when_its_last_byte_is_acknowledged() {
     }
     let (mut reader, _) = listener.accept().unwrap();
     for _ in 0..3 {
-        assert_eq!(sink.settle(&line, None).unwrap(), Some(Delivery::default()));
+        assert_eq!(delivered(&mut sink, &line).unwrap(), Delivery::default());
     }
     reader.read_exact(&mut [0; 15]).unwrap();
+}
+
+/// Asks until it is known what became of the oldest batch.
+fn delivered(sink: &mut Streamed<Bare>, batch: &Batch) -> Result<Delivery, Failure> {
+    loop {
+        if let Some(delivery) = sink.settle(batch, Some(SOON))? {
+            return Ok(delivery);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A balancer with nobody behind it: it accepts, its kernel acknowledges, and then it closes.
+#[test]
+fn what_a_connection_has_not_outlived_is_not_delivered() {
+    let (mut sink, listener) = sink(PATIENCE);
+    let line = batch(b"lost");
+    sink.send(&line).unwrap();
+    let (peer, _) = listener.accept().unwrap();
+    while sink.resting == 0 {
+        assert_eq!(sink.settle(&line, Some(SOON)).unwrap(), None);
+    }
+    drop(peer);
+    let failure = delivered(&mut sink, &line).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Again);
+    // The next connection is new again.
+    sink.send(&line).unwrap();
+    let _peer = listener.accept().unwrap();
+    delivered(&mut sink, &line).unwrap();
+}
+
+#[test]
+fn a_known_connection_need_not_outlive_a_batch_while_memory_is_short() {
+    let (mut sink, listener) = sink(PATIENCE);
+    let line = batch(b"line\n");
+    sink.press(true);
+    sink.send(&line).unwrap();
+    let _reader = listener.accept().unwrap();
+    let taken = |sink: &mut Streamed<Bare>| {
+        while sink.resting == 0 {
+            sink.look().unwrap();
+        }
+        sink.flight[0].taken.unwrap()
+    };
+    let began = taken(&mut sink);
+    assert_eq!(sink.due(), Some(began + NEW));
+    delivered(&mut sink, &line).unwrap();
+    sink.send(&line).unwrap();
+    let began = taken(&mut sink);
+    assert_eq!(sink.due(), Some(began));
+    sink.press(false);
+    assert_eq!(sink.due(), Some(began + KNOWN));
+}
+
+/// A server that asks for a certificate, and either checks it or lets everybody in without a word.
+#[cfg(feature = "tls")]
+fn mutual(directory: &std::path::Path, checks: bool) -> rustls::ServerConnection {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let file = |name: &str| directory.join(name);
+    let read = |name: &str| CertificateDer::pem_file_iter(file(name)).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(read("ca.pem").map(Result::unwrap));
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        roots.into(),
+        std::sync::Arc::clone(&provider),
+    );
+    let verifier = if checks {
+        verifier
+    } else {
+        verifier.allow_unauthenticated()
+    };
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap());
+    let chain = read("server.pem").map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
+    let mut config = config.with_single_cert(chain, key).unwrap();
+    if !checks {
+        config.send_tls13_tickets = 0;
+    }
+    rustls::ServerConnection::new(config.into()).unwrap()
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn a_receiver_that_refuses_the_certificate_after_the_handshake_has_acknowledged_nothing() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates");
+    let mut script = std::process::Command::new(script);
+    assert!(script.arg(directory.path()).status().unwrap().success());
+    let settings = crate::tls::Settings {
+        ca: Some(directory.path().join("ca.pem")),
+        client: None,
+    };
+    for checks in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+        let peer = Peer::new(&address, Some(&settings), PATIENCE).unwrap();
+        let mut sink = Streamed::new(peer, Bare);
+        let mut session = mutual(directory.path(), checks);
+        let line = batch(b"line\n");
+        std::thread::scope(|scope| {
+            let server = scope.spawn(move || {
+                let (mut socket, _) = listener.accept().unwrap();
+                let mut read = [0; 5];
+                let outcome = rustls::Stream::new(&mut session, &mut socket).read_exact(&mut read);
+                // It closes when this side has read the alert, or has what it waits for.
+                let _closed = std::io::copy(&mut socket, &mut std::io::sink());
+                outcome.is_ok()
+            });
+            let outcome = sink.send(&line).and_then(|()| {
+                let unjudged = sink.connection.as_ref().unwrap().awaits_verdict();
+                assert!(unjudged || checks);
+                delivered(&mut sink, &line)
+            });
+            match checks {
+                false => assert_eq!(outcome.unwrap(), Delivery::default()),
+                true => {
+                    let failure = outcome.unwrap_err();
+                    assert_eq!(failure.kind, FailureKind::Refused, "{failure:?}");
+                    assert!(failure.why.contains("CertificateRequired"), "{failure:?}");
+                }
+            }
+            drop(sink);
+            assert_eq!(server.join().unwrap(), !checks);
+        });
+    }
 }
 
 #[test]
@@ -76,10 +206,14 @@ fn what_is_not_acknowledged_is_not_known_yet_and_a_failure_in_the_end() {
     let _unread = listener.accept().unwrap();
     // The peer's kernel takes some of it while nobody reads, perhaps 40 ms
     // late, and then no more.
-    while sink.settle(&piece, Some(12 * SOON)).unwrap().is_some() {
-        sink.send(&piece).unwrap();
-    }
-    let failure = sink.settle(&piece, None).unwrap_err();
+    let failure = loop {
+        match sink.settle(&piece, Some(SOON)) {
+            Ok(None) if sink.resting < sink.flight.len() => {}
+            Ok(None) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(Some(_)) => sink.send(&piece).unwrap(),
+            Err(failure) => break failure,
+        }
+    };
     assert_eq!(failure.why, "does not acknowledge");
 }
 
@@ -90,7 +224,7 @@ fn bytes_to_a_peer_that_has_closed_are_not_delivered() {
     sink.send(&line).unwrap();
     drop(listener.accept().unwrap());
     drop(listener);
-    let failure = sink.settle(&line, None).unwrap_err();
+    let failure = delivered(&mut sink, &line).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Again);
     let failure = sink.send(&line).unwrap_err();
     assert_eq!(failure.why, "Connection refused");
@@ -110,7 +244,7 @@ fn bytes_to_a_peer_that_has_read_them_and_left_are_not_delivered() {
         std::thread::yield_now();
     }
     assert_eq!(connection.acknowledged().unwrap(), connection.written());
-    let failure = sink.settle(&line, None).unwrap_err();
+    let failure = delivered(&mut sink, &line).unwrap_err();
     assert_eq!(
         (failure.kind, &*failure.why),
         (FailureKind::Again, "closed the connection")
@@ -124,8 +258,8 @@ fn a_peer_that_talks_is_not_listened_to() {
     sink.send(&line).unwrap();
     let (mut reader, _) = listener.accept().unwrap();
     reader.write_all(&[b'!'; 100_000]).unwrap();
-    assert!(sink.settle(&line, None).unwrap().is_some());
+    delivered(&mut sink, &line).unwrap();
     sink.send(&line).unwrap();
-    assert!(sink.settle(&line, None).unwrap().is_some());
+    delivered(&mut sink, &line).unwrap();
     reader.read_exact(&mut [0; 10]).unwrap();
 }

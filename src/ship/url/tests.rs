@@ -38,7 +38,7 @@ fn the_shortest_urls_are_taken() {
 
 #[test]
 fn neither_display_nor_debug_shows_what_could_be_secret() {
-    let url = url("es+http://user:hunter2@es:9200/p?index=i&key=hunter2&hunter2");
+    let url = url("es+http://user:hunter2@es:9200/p?index=i&send.key=hunter2&send.hunter2");
     let shown = "es+http://***@es:9200/p?index=i&key=***&***";
     assert_eq!(url.to_string(), shown);
     assert_eq!(format!("{url:?}"), format!("SinkUrl({shown})"));
@@ -63,6 +63,8 @@ fn errors_show_nothing_secret_however_wrong_the_text_is() {
         "forward+tcp://es:9200?shared_key=hunter2",
         "splunk://user:hunter2@es:9200",
         "es+http:user:hunter2@es:9200",
+        "es+http://es:9200?hunter2",
+        "es+http://es:9200?idnex=hunter2",
     ] {
         let error = refused(text);
         assert!(
@@ -97,7 +99,7 @@ fn each_protocol_has_parameters_of_its_own() {
     assert_eq!(es.tls, tls);
     assert!(es.gzip && es.parse);
     assert_eq!(es.parameters, ["refresh=true"]);
-    assert_eq!(es.authorization().unwrap().unwrap(), "ApiKey a=");
+    assert_eq!(es.authorization().unwrap().value(), Some("ApiKey a="));
     assert_eq!(
         es.to_string(),
         "es+https://es:1?compression=gzip&parse=json&api_key=***&refresh=***"
@@ -110,7 +112,7 @@ fn each_protocol_has_parameters_of_its_own() {
         Some("a.b")
     );
     assert_eq!(
-        url("otlp+http://c:4318/x?tenant=1").parameters,
+        url("otlp+http://c:4318/x?send.tenant=1").parameters,
         ["tenant=1"]
     );
 }
@@ -153,8 +155,8 @@ fn the_authorization_of_a_file_is_one_line() {
     ] {
         std::fs::write(&file, content).unwrap();
         let value = sink.authorization();
-        assert_eq!(value.is_ok(), taken, "{content:?}: {value:?}");
-        assert!(!taken || value.unwrap().unwrap() == "Bearer x y");
+        assert_eq!(value.is_ok(), taken, "{content:?}");
+        assert!(!taken || value.unwrap().value() == Some("Bearer x y"));
     }
 }
 
@@ -200,7 +202,57 @@ fn what_is_not_exact_is_refused() {
         "stdio://",
         "stdio:x",
         "ES+HTTP://es:9200",
+        "es+http://es:9200?index=a&index=b",
+        "es+http://es:9200?send.=x",
     ] {
         assert_eq!(refused(text).reason, Reason::Usage, "{text:?}");
     }
+}
+
+#[test]
+fn a_mistyped_parameter_is_an_error_that_names_it() {
+    for (text, name) in [
+        (
+            "es+http://es:9200?idnex=logs",
+            "es+http has no parameter idnex",
+        ),
+        (
+            "es+http://es:9200?Index=logs",
+            "es+http has no parameter Index",
+        ),
+        (
+            "es+http://es:9200?ca=/ca.pem",
+            "es+http has no parameter ca",
+        ),
+        (
+            "es+https://es:9200?compresion=gzip",
+            "es+https has no parameter compresion",
+        ),
+        (
+            "otlp+http://c:4318?index=logs",
+            "otlp+http has no parameter index",
+        ),
+        (
+            "otlp+http://c:4318?autorization=/f",
+            "otlp+http has no parameter autorization",
+        ),
+        (
+            "forward+tcp://f:1?tga=x",
+            "forward+tcp has no parameter tga",
+        ),
+        (
+            "syslog+tls://s:1?facilty=user",
+            "syslog+tls has no parameter facilty",
+        ),
+        ("json+tcp://j:1?parse_json", "json+tcp has no parameter"),
+    ] {
+        let error = refused(text);
+        assert_eq!(error.why, name, "{text}");
+        assert!(error.hint.unwrap().starts_with("it has "));
+    }
+    let sent = url("es+http://es:9200?send.idnex=x&pipeline=p&_stream_fields=a");
+    assert_eq!(
+        sent.parameters,
+        ["idnex=x", "pipeline=p", "_stream_fields=a"]
+    );
 }
