@@ -381,7 +381,7 @@ impl Newborn<'_> {
         ids: &Ids,
         mounted: Option<OnMounted<'_>>,
     ) -> Result<Prepared> {
-        refuse_unmapped(&ids, &spec)?;
+        refuse_unmapped(ids, &spec)?;
         self.share_pipes()?;
         let names = Names::of(&spec);
         let binds = self.network.binds(stage)?;
