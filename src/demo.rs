@@ -29,14 +29,14 @@ pub fn run() -> Result<u8> {
 }
 
 fn show(stage: &Stage) -> Result<()> {
-    say("1. An image is made from a definition: the same bytes on every machine.");
+    say("1. An image is made from a definition: the same bytes on every machine.")?;
     let image = stage.path.join("image.toml");
     let digest = stage
         .imrun(&["bake", path(&image)?, "--name", "hello"])?
         .expect_success()?;
     let digest = digest.trim();
 
-    say("2. It is launched by its digest; lines and records go to a sink over the network.");
+    say("2. It is launched by its digest; lines and records go to a sink over the network.")?;
     let (address, documents) = BulkReceiver::start()?;
     let sink = format!("es+http://{address}");
     let run = ["run", "--sink", &sink, "-e", "GREETING=dear reader", digest];
@@ -44,9 +44,9 @@ fn show(stage: &Stage) -> Result<()> {
     let documents = received(&documents)?;
     documents
         .iter()
-        .for_each(|document| println!("     {}", summary(&document.source)));
+        .try_for_each(|document| put(&format!("     {}", summary(&document.source))))?;
 
-    say("3. Every write was refused: there is no writable layer, not even in memory.");
+    say("3. Every write was refused: there is no writable layer, not even in memory.")?;
     let lines = documents
         .iter()
         .map(|document| field(&document.source, "message"));
@@ -59,21 +59,26 @@ fn show(stage: &Stage) -> Result<()> {
             format_args!("the app could write: {allowed:?}"),
         ));
     }
-    println!(
-        "   {} attempts, {} refused",
-        refused.len() + allowed.len(),
+    let attempts = refused.len() + allowed.len();
+    put(&format!(
+        "   {attempts} attempts, {} refused",
         refused.len()
-    );
+    ))?;
 
-    say("4. One byte of the program is changed in the store, as its owner can.");
+    say("4. One byte of the program is changed in the store, as its owner can.")?;
     stage.change_one_byte()?;
     stage.imrun(&run)?.expect_refusal()?;
-    say("Nothing of it ran. That was imrun; README.md has the tour.");
+    say("Nothing of it ran. That was imrun; README.md has the tour.")?;
     Ok(())
 }
 
-fn say(line: &str) {
-    println!("\n{line}");
+fn say(line: &str) -> Result<()> {
+    put(&format!("\n{line}"))
+}
+
+/// Prints a line. Whoever reads them may be gone: an error like any other.
+fn put(line: &str) -> Result<()> {
+    crate::cli::print(&format!("{line}\n")).map(|_| ())
 }
 
 /// As it would be typed.
@@ -146,7 +151,7 @@ impl Stage {
 
     /// Runs this very program, and shows its command line and its output.
     fn imrun(&self, arguments: &[&str]) -> Result<Outcome> {
-        println!("   $ imrun {}", shell_words(arguments));
+        put(&format!("   $ imrun {}", shell_words(arguments)))?;
         let program = std::env::current_exe().context(|| "readlink(\"/proc/self/exe\")")?;
         let mut command = Command::new(program);
         command.args(["--store", path(&self.path.join("store"))?]);
@@ -158,7 +163,7 @@ impl Stage {
         for text in [&output.stdout, &output.stderr] {
             String::from_utf8_lossy(text)
                 .lines()
-                .for_each(|line| println!("   {line}"));
+                .try_for_each(|line| put(&format!("   {line}")))?;
         }
         Ok(Outcome {
             output,

@@ -22,25 +22,26 @@ KINDS = {tarfile.DIRTYPE: "dir", tarfile.SYMTYPE: "symlink", tarfile.FIFOTYPE: "
 
 
 class Node:
-    """An inode: its fields, and its entries where it is a directory."""
+    """An inode: its fields, its layer, and its entries where it is a directory."""
 
-    def __init__(self, fields):
-        self.fields = fields
+    def __init__(self, fields, layer):
+        self.fields, self.layer = fields, layer
         self.entries = {} if fields["type"] == "dir" else None
 
 
-def implied_directory():
-    return Node({"type": "dir", "mode": "0755", "uid": 0, "gid": 0, "mtime": None, "xattrs": {}})
+def implied_directory(layer=None):
+    return Node({"type": "dir", "mode": "0755", "uid": 0, "gid": 0, "mtime": None, "xattrs": {}}, layer)
 
 
 def parts_of(path):
     return [part for part in path.split(b"/") if part not in (b"", b".")]
 
 
-def find(root, parts, follow=True, make=False):
+def find(root, parts, follow=True, make=None):
     """The node at `parts`, resolved inside the root; the last part's symlink is followed where `follow` says so.
 
-    None where nothing is; with `make` directories that no entry names come into being.
+    None where nothing is. For the layer `make` directories that no entry names come into being, also in the place of
+    another layer's symlink or file.
     """
     trail, todo = [root], list(parts)
     while todo:
@@ -51,8 +52,10 @@ def find(root, parts, follow=True, make=False):
         here = trail[-1]
         if here.entries is None:
             return None
-        if make:
-            here.entries.setdefault(part, implied_directory())
+        if make is not None:
+            old = here.entries.get(part)
+            if old is None or (old.entries is None and old.layer != make):
+                here.entries[part] = implied_directory(make)
         node = here.entries.get(part)
         if node is None:
             return None
@@ -80,7 +83,7 @@ def kept_xattrs(entry):
             yield name, value.encode("utf-8", "surrogateescape").hex()
 
 
-def node_of(tar, entry):
+def node_of(tar, entry, layer):
     fields = {
         "type": KINDS.get(entry.type, "file"),
         "mode": f"{entry.mode & 0o7777:04o}",
@@ -95,27 +98,32 @@ def node_of(tar, entry):
         content = tar.extractfile(entry)
         fields["size"] = entry.size
         fields["sha256"] = hashlib.file_digest(content, "sha256").hexdigest()
-    return Node(fields)
+    return Node(fields, layer)
 
 
-def hide(root, path):
+def hide(root, path, layer):
     """Applies one whiteout to the tree of the layers below."""
     *parent, last = parts_of(path)
-    directory = find(root, parent)
-    if directory is None or directory.entries is None:
-        return
+    directory = root
+    for part in parent:
+        directory = directory.entries.get(part)
+        if directory is None:
+            return
+        if directory.entries is None:
+            find(root, parent, make=layer)
+            return
     if last == OPAQUE:
         directory.entries.clear()
     else:
         directory.entries.pop(last.removeprefix(WHITEOUT), None)
 
 
-def add(root, tar, entry, path):
+def add(root, tar, entry, path, layer):
     parts = parts_of(path)
     if not parts:
-        root.fields = node_of(tar, entry).fields
+        root.fields = node_of(tar, entry, layer).fields
         return
-    directory = find(root, parts[:-1], make=True)
+    directory = find(root, parts[:-1], make=layer)
     old = directory.entries.get(parts[-1])
     if entry.islnk():
         target = find(root, parts_of(os.fsencode(entry.linkname)), follow=False)
@@ -123,7 +131,7 @@ def add(root, tar, entry, path):
             return  # to a device, which is dropped
         directory.entries[parts[-1]] = target
         return
-    new = node_of(tar, entry)
+    new = node_of(tar, entry, layer)
     if old is not None and old.entries is not None and new.entries is not None:
         new.entries = old.entries
     directory.entries[parts[-1]] = new
@@ -133,14 +141,14 @@ def is_whiteout(path):
     return os.path.basename(path).startswith(WHITEOUT)
 
 
-def apply(root, tar):
+def apply(root, tar, layer):
     entries = [(entry, os.fsencode(entry.name)) for entry in tar]
     for entry, path in entries:
         if is_whiteout(path):
-            hide(root, path)
+            hide(root, path, layer)
     for entry, path in entries:
         if not is_whiteout(path) and entry.type not in DEVICES:
-            add(root, tar, entry, path)
+            add(root, tar, entry, path, layer)
 
 
 def uncompressed(path):
@@ -175,9 +183,9 @@ def paths(node, path=b""):
 
 def main(layout, ref="latest"):
     root = implied_directory()
-    for layer in layers(layout, ref):
+    for number, layer in enumerate(layers(layout, ref)):
         with uncompressed(layer) as file, tarfile.open(fileobj=file, errors="surrogateescape") as tar:
-            apply(root, tar)
+            apply(root, tar, number)
     found = sorted(paths(root), key=lambda pair: pair[0])
     names = {}
     for path, node in found:

@@ -27,17 +27,27 @@ const DIRECTORY_MODE: u32 = 0o755;
 const EXECUTE: u32 = 0o100;
 
 impl Definition {
-    /// Writes the layer's tar; sources are relative to `directory`.
+    /// Writes the layer's tar; sources are relative to `directory`. What goes to a path that leads
+    /// through a symlink of the `base` is written to where that leads: other engines would put a
+    /// directory in the symlink's place.
     ///
     /// Entries are in the order of their paths' bytes, all times are 0. Symlinks stay as they are;
     /// hard links, xattrs and modes beyond the definition's are not taken over.
-    pub fn layer(&self, directory: &Path, out: impl Write) -> Result<()> {
+    pub fn layer(
+        &self,
+        directory: &Path,
+        base: Option<&crate::tree::Tree>,
+        out: impl Write,
+    ) -> Result<()> {
         let sources = Sources::open(directory)?;
         let mut tree = Tree::default();
         for file in &self.files {
             tree.add(&sources, file)?;
         }
         tree.complete(self.base.is_some())?;
+        if let Some(base) = base {
+            tree = tree.onto(base)?;
+        }
         let mut tar = Builder::new(out);
         for (path, node) in &tree.nodes {
             node.write(&sources, path, &mut tar)?;
@@ -213,6 +223,25 @@ impl Tree {
             }
         }
         Ok(())
+    }
+}
+
+impl Tree {
+    /// The same with each path as the base's symlinks lead, but for those that a directory replaces.
+    fn onto(self, base: &crate::tree::Tree) -> Result<Tree> {
+        let own: BTreeSet<_> = self.nodes.keys().cloned().collect();
+        let mut tree = Tree::default();
+        for (path, node) in self.nodes {
+            let real = base.real_path(&path, |parent| own.contains(parent));
+            let real = real.ok_or_else(|| {
+                Error::usage(
+                    shown(&path),
+                    "leads through more than 40 symlinks of the base",
+                )
+            })?;
+            tree.insert(real, node)?;
+        }
+        Ok(tree)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::manifest::{Platform, Seal};
 use crate::store::Store;
 use crate::store::commit::{Parts, add_tree, commit};
 use crate::store::image::Image;
+use crate::tree::Tree;
 use crate::verity::Measured;
 use std::io::{BufWriter, Seek, Write};
 use std::path::Path;
@@ -41,7 +42,11 @@ pub fn into_store(store: &Store, file: &Path, name: Option<String>, seal: bool) 
         .parent()
         .filter(|dir| !dir.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let (digest, layer, measure) = add_layer(store, &definition, directory, seal)?;
+    let below = match &definition.base {
+        Some(_) => Some(crate::tree::merge(layers.clone())?),
+        None => None,
+    };
+    let (digest, layer, measure) = add_layer(store, &definition, directory, below.as_ref(), seal)?;
     let own = Layer {
         digest,
         size: layer.size,
@@ -86,11 +91,12 @@ fn add_layer(
     store: &Store,
     definition: &Definition,
     directory: &Path,
+    base: Option<&Tree>,
     measure: bool,
 ) -> Result<(Digest, crate::layer::Layer, Option<Digest>)> {
     let mut new = store.new_file()?;
     let mut out = BufWriter::new(&new.file);
-    definition.layer(directory, &mut out)?;
+    definition.layer(directory, base, &mut out)?;
     out.flush().context(|| "write(layer)")?;
     drop(out);
     new.file.rewind().context(|| "lseek(layer)")?;

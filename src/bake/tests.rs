@@ -29,7 +29,7 @@ fn directory(files: &[(&str, &str, u32)]) -> TempDir {
 
 fn layer(definition: &str, directory: &Path) -> Result<Vec<u8>> {
     let mut tar = Vec::new();
-    parse(definition)?.layer(directory, &mut tar)?;
+    parse(definition)?.layer(directory, None, &mut tar)?;
     Ok(tar)
 }
 
@@ -61,6 +61,30 @@ fn listed(tar: &[u8]) -> Vec<String> {
         line
     };
     archive.entries().unwrap().map(describe).collect()
+}
+
+/// Other engines put a directory in the symlink's place, and hide what it leads to.
+#[test]
+fn a_path_through_a_symlink_of_the_base_is_written_to_where_that_leads() {
+    use crate::layer::sample::Tar;
+    let base = Tar::new().directory("usr/lib").symlink("lib", "usr/lib");
+    let base = crate::tree::merge([base.layer()]).unwrap();
+    let files = directory(&[("app", "x", 0o644), ("tree/lib/b", "y", 0o644)]);
+    let bake = |text: &str| -> Result<Vec<String>> {
+        let mut tar = Vec::new();
+        let definition = parse(&format!("base = \"{BASE}\"\n{text}"))?;
+        definition.layer(files.path(), Some(&base), &mut tar)?;
+        Ok(listed(&tar))
+    };
+    let file =
+        |source: &str, path: &str| format!("[[file]]\nsource = \"{source}\"\npath = \"{path}\"\n");
+    let text = file("app", "/lib/a") + &file("tree", "/");
+    assert_eq!(
+        bake(&text).unwrap(),
+        ["0644 0:0 usr/lib/a = x", "0644 0:0 usr/lib/b = y"]
+    );
+    let twice = file("app", "/lib/a") + &file("app", "/usr/lib/a");
+    assert!(bake(&twice).unwrap_err().why.contains("made by two files"));
 }
 
 #[test]

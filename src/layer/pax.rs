@@ -58,19 +58,6 @@ impl Records {
         Ok(())
     }
 
-    /// Forgets what makes sense for a single entry only.
-    pub(super) fn make_global(&mut self) {
-        self.0.retain(|key, _| !key.starts_with(b"GNU.sparse."));
-    }
-
-    /// Bytes of all keys and values.
-    pub(super) fn size(&self) -> u64 {
-        self.0
-            .iter()
-            .map(|(key, value)| (key.len() + value.len()) as u64)
-            .sum()
-    }
-
     /// A record's value.
     pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
         self.0.get(key).map(Vec::as_slice)

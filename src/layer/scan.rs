@@ -18,7 +18,6 @@ pub fn scan(tar: impl BufRead, limits: &Limits) -> Result<Layer> {
     let mut scanner = Scanner {
         tar: Stream::new(tar, limits.bytes),
         limits,
-        global: Records::default(),
         name: Vec::new(),
         entries: Vec::new(),
         dropped: Dropped::default(),
@@ -41,7 +40,6 @@ pub fn scan(tar: impl BufRead, limits: &Limits) -> Result<Layer> {
 struct Scanner<'l, R> {
     tar: Stream<R>,
     limits: &'l Limits,
-    global: Records,
     /// Of the entry at hand, as far as it is known: for errors.
     name: Vec<u8>,
     entries: Vec<Entry>,
@@ -56,6 +54,12 @@ struct Extensions {
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     records: Option<Records>,
+}
+
+impl Extensions {
+    fn is_empty(&self) -> bool {
+        self.name.is_none() && self.link.is_none() && self.records.is_none()
+    }
 }
 
 impl<R: BufRead> Scanner<'_, R> {
@@ -86,13 +90,9 @@ impl<R: BufRead> Scanner<'_, R> {
         let mut before = Extensions::default();
         loop {
             let Some(header) = self.tar.header()? else {
-                return match before {
-                    Extensions {
-                        name: None,
-                        link: None,
-                        records: None,
-                    } => Ok(None),
-                    _ => Err(refuse(
+                return match before.is_empty() {
+                    true => Ok(None),
+                    false => Err(refuse(
                         "the last header belongs to an entry that is not there",
                     )),
                 };
@@ -102,13 +102,25 @@ impl<R: BufRead> Scanner<'_, R> {
                 b'L' => once(&mut before.name, self.long_name(&header)?)?,
                 b'K' => once(&mut before.link, self.long_name(&header)?)?,
                 b'x' | b'X' => {
-                    let mut records = self.global.clone();
+                    let mut records = Records::default();
                     records.apply(&self.extension(&header)?)?;
                     once(&mut before.records, records)?;
                 }
-                b'g' => self.global_header(&header)?,
+                // POSIX applies these records to all that follows; Go's reader, which containerd,
+                // Docker and Podman use, to nothing. An image is what they make of it.
+                b'g' => Records::default().apply(&self.global(&header, &before)?)?,
                 _ => return Ok(Some((header, before))),
             }
+        }
+    }
+
+    /// The data of a global header. Behind an entry's own headers Go's reader would forget those.
+    fn global(&mut self, header: &Header, before: &Extensions) -> Result<Vec<u8>> {
+        match before.is_empty() {
+            true => self.extension(header),
+            false => Err(refuse(
+                "a global header between an entry and its own headers",
+            )),
         }
     }
 
@@ -135,18 +147,8 @@ impl<R: BufRead> Scanner<'_, R> {
         Ok(name)
     }
 
-    fn global_header(&mut self, header: &Header) -> Result<()> {
-        let data = self.extension(header)?;
-        self.global.apply(&data)?;
-        self.global.make_global();
-        if self.global.size() > self.limits.header {
-            return Err(too_much("global headers without end"));
-        }
-        Ok(())
-    }
-
     fn entry(&mut self, header: &Header, before: Extensions) -> Result<()> {
-        let records = before.records.unwrap_or_else(|| self.global.clone());
+        let records = before.records.unwrap_or_default();
         let sparse_name = records.get(b"GNU.sparse.name").map(<[u8]>::to_vec);
         let long = either(before.name, records.get(b"path"))?;
         let written = sparse_name.or(long).unwrap_or_else(|| header.name());

@@ -90,21 +90,40 @@ fn a_pax_size_is_not_that_of_a_long_name_behind_it() {
     assert_eq!(&*only(tar).path, b"the/long/name");
 }
 
+/// As containerd, Docker and Podman have it, and not POSIX: docs/image-formats.md.
 #[test]
-fn global_pax_headers_hold_until_they_are_taken_back() {
-    let layer = Tar::new()
-        .global(&[("uid", b"7"), ("mtime", b"3")])
-        .file("a", b"")
-        .pax(&[("uid", b"8")])
-        .file("b", b"")
-        .pax(&[("uid", b"")])
-        .file("c", b"")
-        .global(&[("uid", b"")])
-        .file("d", b"")
-        .layer();
-    let uids: Vec<u32> = layer.entries.iter().map(|entry| entry.meta.uid).collect();
-    assert_eq!(uids, [7, 8, 1000, 1000]);
-    assert!(layer.entries.iter().all(|entry| entry.meta.mtime == 3));
+fn global_pax_records_apply_to_nothing() {
+    let all: &[(&str, &[u8])] = &[
+        ("uid", b"7"),
+        ("mtime", b"3"),
+        ("path", b"renamed"),
+        ("size", b"1"),
+        ("SCHILY.xattr.user.k", b"v"),
+        ("comment", b"c"),
+    ];
+    let with = Tar::new()
+        .global(all)
+        .file("a", DATA)
+        .pax(&[("gid", b"9")])
+        .file("b", b"");
+    let without = Tar::new()
+        .file("a", DATA)
+        .pax(&[("gid", b"9")])
+        .file("b", b"");
+    let offsets = |layer: Layer| -> Vec<_> {
+        let entries = layer.entries.into_iter();
+        entries.map(|entry| (entry.path, entry.meta)).collect()
+    };
+    assert_eq!(offsets(with.layer()), offsets(without.layer()));
+    let lies = Tar::new()
+        .raw(b'g', "g", "", b"9 uid=1\n", |_| ())
+        .file("a", b"");
+    assert_eq!(refused(lies).why, "a PAX record lies");
+    let between = Tar::new().pax(&[("uid", b"1")]).global(all).file("a", b"");
+    assert_eq!(
+        refused(between).why,
+        "a global header between an entry and its own headers"
+    );
 }
 
 #[test]

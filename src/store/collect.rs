@@ -6,6 +6,7 @@ use super::refs::Meanings;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The default of `gc --keep`.
@@ -114,7 +115,14 @@ fn remove_all_but(needed: &BTreeSet<PathBuf>, directory: &Path, dry_run: bool) -
         if needed.contains(&path) {
             continue;
         }
-        let metadata = std::fs::symlink_metadata(&path).context(|| format!("lstat({path:?})"))?;
+        let metadata = match std::fs::symlink_metadata(&path) {
+            // A name that is no text was not read as it is.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                log::warn!("{path:?}: has a name that is no text: left where it is");
+                continue;
+            }
+            metadata => metadata.context(|| format!("lstat({path:?})"))?,
+        };
         if metadata.is_dir() {
             log::warn!("{path:?}: is a directory, none of the store's: left where it is");
             continue;

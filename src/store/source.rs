@@ -370,7 +370,7 @@ pub(super) fn sniff(what: &str, magic: &Magic) -> Result<layer::Compression> {
     };
     let why = format_args!("is compressed by {name}; imrun reads gzip and zstd");
     Err(Error::unsupported(what, why).hint(format_args!(
-        "decompress it first: {program} -dc FILE | imrun import -"
+        "decompress it first: {program} -dc FILE | imrun import -, or rootfs:- for a root filesystem"
     )))
 }
 

@@ -205,7 +205,9 @@ impl Store {
         for name in super::file_names(&roots)? {
             let tree = name.split('.').next().unwrap_or_default();
             let path = roots.join(&name);
-            if !trees.contains(tree) {
+            if !path.is_dir() {
+                log::warn!("{path:?}: is no directory of the store's: left where it is");
+            } else if !trees.contains(tree) {
                 freed += match dry_run {
                     true => size(&path).context(|| format!("readdir({path:?})"))?,
                     false => remove_unused(&path)?,

@@ -52,7 +52,8 @@ struct Merger {
 
 impl Merger {
     fn apply(&mut self, layer: Layer) -> Result<()> {
-        self.hide(&layer.entries);
+        self.hide(&layer.entries)
+            .map_err(|e| e.about(format_args!("layer {}", self.layer)))?;
         self.recent = None;
         for entry in layer.entries {
             let Entry { path, meta, kind } = entry;
@@ -65,57 +66,45 @@ impl Merger {
     }
 
     /// Whiteouts and opaque markers concern the layers below only, so they come before any entry.
-    fn hide(&mut self, entries: &[Entry]) {
-        let markers = || {
-            entries
-                .iter()
-                .filter(|e| matches!(e.kind, Kind::Whiteout | Kind::Opaque))
-        };
-        if markers().next().is_none() {
-            return;
-        }
-        let own = entries
-            .iter()
-            .filter(|entry| matches!(entry.kind, Kind::Directory));
-        let mut own: Vec<&[u8]> = own.map(|entry| &*entry.path).collect();
-        own.sort_unstable();
-        for marker in markers() {
-            match marker.kind {
+    fn hide(&mut self, entries: &[Entry]) -> Result<()> {
+        for Entry { path, kind, .. } in entries {
+            match kind {
                 Kind::Opaque => {
-                    if let Some(directory) = self.hiding(&marker.path, &own) {
+                    if let Some(directory) = self.hiding(path)? {
                         self.tree.clear(directory);
                     }
                 }
-                _ => {
-                    let (parent, name) = split(&marker.path);
-                    if let Some(directory) = self.hiding(parent, &own) {
+                Kind::Whiteout => {
+                    let (parent, name) = split(path);
+                    if let Some(directory) = self.hiding(parent)? {
                         self.tree.remove(directory, name);
                     }
                 }
+                _ => {}
             }
         }
+        Ok(())
     }
 
-    /// The lower directory that a marker is in. A symlink on the way is followed, unless this
-    /// layer has a directory in its place: then nothing below shows there anyway.
-    fn hiding(&self, path: &[u8], own: &[&[u8]]) -> Option<InodeId> {
-        let mut directory = self.tree.root;
-        let ends = path
-            .iter()
-            .enumerate()
-            .filter(|(_, byte)| **byte == b'/')
-            .map(|(at, _)| at);
-        for end in ends.chain([path.len()]).filter(|end| *end > 0) {
-            let prefix = &path[..end];
-            let unfollowed = self.tree.child(directory.inode, split(prefix).1)?;
-            let replaced = own.binary_search(&prefix).is_ok();
-            directory = match self.tree.inode(unfollowed.inode).content {
-                Content::Directory(_) => unfollowed,
-                Content::Symlink(_) if !replaced => self.tree.lookup(prefix, true)?,
-                _ => return None,
+    /// The lower directory that a marker is in. Whatever else a lower layer has on the way gives way
+    /// to the marker's directory, as to any entry's.
+    fn hiding(&mut self, path: &[u8]) -> Result<Option<InodeId>> {
+        let mut directory = InodeId::ROOT;
+        for name in path
+            .split(|byte| *byte == b'/')
+            .filter(|name| !name.is_empty())
+        {
+            let Some(entry) = self.tree.child(directory, name) else {
+                return Ok(None);
             };
+            if self.tree.children(entry.inode).is_none() {
+                self.recent = None;
+                self.parent(path)?;
+                return Ok(None);
+            }
+            directory = entry.inode;
         }
-        self.tree.children(directory.inode).map(|_| directory.inode)
+        Ok(Some(directory))
     }
 
     fn insert(&mut self, path: &[u8], meta: Meta, kind: Kind) -> Result<()> {
@@ -210,15 +199,15 @@ impl Merger {
         entry
     }
 
-    /// The directory that an entry is in: symlinks are followed inside the root, what is missing
-    /// is made, and a lower layer's file gives way.
+    /// The directory that an entry is in: the layer's own symlinks are followed inside the root, what
+    /// is missing is made, and a lower layer's file or symlink gives way, as under overlayfs.
     fn parent(&mut self, path: &[u8]) -> Result<InodeId> {
         if let Some((recent, inode)) = &self.recent
             && **recent == *path
         {
             return Ok(*inode);
         }
-        let mut way = Resolution::new(&self.tree, path);
+        let mut way = Resolution::of_layer(&self.tree, path, self.layer);
         loop {
             let name = match way.advance(&self.tree) {
                 Stop::End => break,

@@ -14,6 +14,8 @@ pub(super) struct Resolution<'p> {
     path: Cow<'p, [u8]>,
     at: usize,
     links: u32,
+    /// The layer whose own symlinks alone are followed, if any.
+    layer: Option<u16>,
 }
 
 /// Why a resolution stopped. A name is a range of [`Resolution::name`].
@@ -22,7 +24,7 @@ pub(super) enum Stop {
     End,
     /// The directory does not have the name.
     Missing(Range<usize>),
-    /// The name is neither a directory nor a symlink.
+    /// The name is neither a directory nor a symlink that is followed.
     Blocked(Range<usize>, Dirent),
     /// More than 40 symlinks.
     Loop,
@@ -35,6 +37,16 @@ impl<'p> Resolution<'p> {
             path: Cow::Borrowed(path),
             at: 0,
             links: 0,
+            layer: None,
+        }
+    }
+
+    /// The way to what a layer adds: to the layer's unpacker, which sees nothing of the layers below,
+    /// their symlinks are not there.
+    pub(super) fn of_layer(tree: &Tree, path: &'p [u8], layer: u16) -> Self {
+        Resolution {
+            layer: Some(layer),
+            ..Resolution::new(tree, path)
         }
     }
 
@@ -74,6 +86,11 @@ impl<'p> Resolution<'p> {
                     };
                     match &tree.inode(entry.inode).content {
                         Content::Directory(_) => self.stack.push(entry),
+                        Content::Symlink(_)
+                            if self.layer.is_some_and(|own| entry.layer != Some(own)) =>
+                        {
+                            return Stop::Blocked(name, entry);
+                        }
                         Content::Symlink(_) if self.links == LINKS => return Stop::Loop,
                         Content::Symlink(target) => self.follow(target),
                         _ => return Stop::Blocked(name, entry),
@@ -107,6 +124,42 @@ impl<'p> Resolution<'p> {
 }
 
 impl Tree {
+    /// The path itself, its parents' symlinks followed as far as the tree has them; `None` where
+    /// more than 40 are in the way. A path for which `stop` holds is not followed.
+    pub fn real_path(&self, path: &[u8], stop: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+        let (parent, name) = crate::layer::split(path);
+        let words = |path: &[u8]| -> Vec<Vec<u8>> {
+            path.rsplit(|byte| *byte == b'/')
+                .map(<[u8]>::to_vec)
+                .collect()
+        };
+        let (mut here, mut pending, mut links) = (Vec::<Vec<u8>>::new(), words(parent), 0);
+        while let Some(word) = pending.pop() {
+            match &word[..] {
+                b"" | b"." => continue,
+                b".." => drop(here.pop()),
+                _ => here.push(word),
+            }
+            let at = here.join(&b'/');
+            let entry = self
+                .lookup(&at, false)
+                .filter(|_| !at.is_empty() && !stop(&at));
+            if let Some(Content::Symlink(target)) = entry.map(|e| &self.inode(e.inode).content) {
+                links += 1;
+                if links > LINKS {
+                    return None;
+                }
+                here.pop();
+                if target.starts_with(b"/") {
+                    here.clear();
+                }
+                pending.extend(words(target));
+            }
+        }
+        here.push(name.to_vec());
+        Some(here.join(&b'/'))
+    }
+
     /// What a path stands for, resolved inside the tree; a symlink in its last place is
     /// followed where `follow` says so.
     pub fn lookup(&self, path: &[u8], follow: bool) -> Option<Dirent> {

@@ -49,6 +49,23 @@ fn the_images_user_counts_unless_another_is_typed() {
         .prints("12\n");
 }
 
+/// As Docker and containerd read them.
+#[test]
+fn an_empty_half_of_a_user_is_roots_or_the_users_own() {
+    let host = host!();
+    for (user, ids) in [
+        (":0", "0:0"),
+        ("0:", "0:0"),
+        (":", "0:0"),
+        (":7", "0:7"),
+        ("app:", "1000:1001"),
+    ] {
+        let app = host.launch().options([&format!("--user={user}")]);
+        let app = app.script("echo $(id -u):$(id -g)");
+        app.run().of(user).exits(0).prints(&format!("{ids}\n"));
+    }
+}
+
 #[test]
 fn a_user_or_group_that_does_not_fit_is_refused_by_name() {
     let host = host!();
@@ -61,8 +78,6 @@ fn a_user_or_group_that_does_not_fit_is_refused_by_name() {
         ("nobody", "user \"nobody\""),
         ("app:nobody", "group \"nobody\""),
         ("-1", "user \"-1\""),
-        (":0", "user \":0\""),
-        ("0:", "user \"0:\""),
     ];
     for (user, named) in table {
         let app = host

@@ -4,6 +4,7 @@ use crate::host;
 use crate::support::host::Host;
 use crate::support::layout::{Layout, Packing, program, tar};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -180,7 +181,18 @@ fn what_is_none_of_the_stores_files_is_named_and_left() {
     fs::create_dir(host.path("store/blobs/sha256/stray")).unwrap();
     host.write("store/blobs/sha256/stray/file", "of somebody");
     host.write("store/trees/0123.erofs", "a tree of nobody");
-    let freed = host.imrun(["gc"]).exits(0).says("stray\": is a directory");
+    fs::create_dir_all(host.path("store/roots")).unwrap();
+    host.write("store/roots/notes", "of somebody");
+    let unreadable = std::ffi::OsStr::from_bytes(b"\xff");
+    fs::write(host.path("store/trees").join(unreadable), "of somebody").unwrap();
+    let freed = host.imrun(["gc"]).exits(0);
+    for named in [
+        "stray\": is a directory",
+        "notes\": is no directory",
+        "no text",
+    ] {
+        assert!(freed.err.contains(named), "{named} is not in {freed:?}");
+    }
     assert_eq!(freed.line(), "16");
     assert!(host.path("store/blobs/sha256/stray/file").exists());
     host.imrun(["rm", &image]).exits(0);

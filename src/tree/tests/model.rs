@@ -31,30 +31,16 @@ fn join(parent: &[String], name: &str) -> String {
 }
 
 impl Model {
-    /// The directory of a path; `stop` says which path is not to be followed.
-    fn walk(
-        &mut self,
-        path: &str,
-        make: Option<u16>,
-        stop: &dyn Fn(&str) -> bool,
-    ) -> Option<String> {
-        let words = |text: &str| -> Vec<(String, Option<String>)> {
-            text.split('/')
-                .filter(|word| !word.is_empty())
-                .map(|word| (word.to_string(), None))
-                .collect()
+    /// The directory of a path. For a layer it is made, and only the layer's own symlinks are followed.
+    fn walk(&mut self, path: &str, make: Option<u16>) -> Option<String> {
+        let words = |text: &str| -> Vec<String> {
+            let words = text.split('/').filter(|word| !word.is_empty());
+            words.map(str::to_string).collect()
         };
-        let mut lexical = String::new();
         let mut pending = words(path);
-        for (word, at) in &mut pending {
-            lexical = format!("{lexical}/{word}")
-                .trim_start_matches('/')
-                .to_string();
-            *at = Some(lexical.clone());
-        }
         pending.reverse();
         let (mut here, mut links) = (Vec::<String>::new(), 0);
-        while let Some((word, written)) = pending.pop() {
+        while let Some(word) = pending.pop() {
             match &word[..] {
                 "." => continue,
                 ".." => {
@@ -71,10 +57,11 @@ impl Model {
                 }) => here.push(word),
                 Some(Named {
                     node: Node::Symlink(target),
+                    layer,
                     ..
-                }) => {
+                }) if make.is_none_or(|own| own == layer) => {
                     links += 1;
-                    if links > 40 || written.is_some_and(|written| stop(&written)) {
+                    if links > 40 {
                         return None;
                     }
                     if target.starts_with('/') {
@@ -91,6 +78,20 @@ impl Model {
                     here.push(word);
                 }
             }
+        }
+        Some(here.join("/"))
+    }
+
+    /// The lower directory that a marker is in; what else is in the way gives way to one.
+    fn hiding(&mut self, path: &str, layer: u16) -> Option<String> {
+        let mut here = Vec::new();
+        for word in path.split('/').filter(|word| !matches!(*word, "" | ".")) {
+            let at = join(&here, word);
+            if self.names.get(&at)?.node != Node::Directory {
+                self.walk(path, Some(layer));
+                return None;
+            }
+            here.push(word.to_string());
         }
         Some(here.join("/"))
     }
@@ -120,12 +121,6 @@ impl Model {
 
     fn apply(&mut self, entries: &[Entry], layer: u16) -> Option<()> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        let own: Vec<String> = entries
-            .iter()
-            .filter(|e| e.kind == Kind::Directory)
-            .map(|e| text(&e.path))
-            .collect();
-        let stop = |path: &str| own.iter().any(|own| own == path);
         let cut = |path: &str| {
             path.rsplit_once('/')
                 .map_or(("".into(), path.to_string()), |(a, b)| {
@@ -135,23 +130,22 @@ impl Model {
         for entry in entries {
             let path = text(&entry.path);
             if entry.kind == Kind::Opaque {
-                if let Some(directory) = self.walk(&path, None, &stop) {
+                if let Some(directory) = self.hiding(&path, layer) {
                     self.remove(&directory, false);
                 }
             } else if entry.kind == Kind::Whiteout {
                 let (parent, name) = cut(&path);
-                if let Some(directory) = self.walk(&parent, None, &stop) {
+                if let Some(directory) = self.hiding(&parent, layer) {
                     self.remove(format!("{directory}/{name}").trim_start_matches('/'), true);
                 }
             }
         }
-        let follow = |_: &str| false;
         for entry in entries {
             if entry.path.is_empty() || matches!(entry.kind, Kind::Opaque | Kind::Whiteout) {
                 continue;
             }
             let (parent, name) = cut(&text(&entry.path));
-            let parent = self.walk(&parent, Some(layer), &follow)?;
+            let parent = self.walk(&parent, Some(layer))?;
             let at = format!("{parent}/{name}")
                 .trim_start_matches('/')
                 .to_string();
@@ -178,7 +172,7 @@ impl Model {
                 }
                 Kind::HardLink(target) => {
                     let (parent, name) = cut(&text(target));
-                    let parent = self.walk(&parent, None, &follow)?;
+                    let parent = self.walk(&parent, None)?;
                     let target = format!("{parent}/{name}")
                         .trim_start_matches('/')
                         .to_string();
