@@ -189,16 +189,14 @@ fn has_blank(name: &str) -> bool {
     name.split('.').any(|part| part.trim().is_empty())
 }
 
-/// The name with a `_` where there is nothing between two dots.
+/// The name as one part, with a `_` for each dot, and for nothing at all. Parts of their own would be
+/// objects in one line and values in another, which Elasticsearch refuses too.
 fn filled(name: &str) -> String {
-    let part = |part| {
-        if str::trim(part).is_empty() {
-            "_"
-        } else {
-            part
-        }
-    };
-    name.split('.').map(part).collect::<Vec<_>>().join(".")
+    if name.trim().is_empty() {
+        "_".into()
+    } else {
+        name.replace('.', "_")
+    }
 }
 
 /// A value with names that Elasticsearch takes, the value itself where they are. None where it is too
@@ -374,10 +372,10 @@ mod tests {
             ("_source.x", "app._source.x"),
             ("", "app._"),
             (" ", "app._"),
-            (".", "app._._"),
-            ("a..b", "app.a._.b"),
-            (".a", "app._.a"),
-            ("a.", "app.a._"),
+            (".", "app._"),
+            ("a..b", "app.a__b"),
+            (".a", "app._a"),
+            ("a.", "app.a_"),
             ("_mine", "_mine"),
             ("a.b", "a.b"),
         ] {
@@ -392,7 +390,7 @@ mod tests {
             (r#"{"":1.10, "b" : 2}"#, r#"{"_":1.10,"b":2}"#),
             (
                 r#"[1, {"a..b":{"c":[{" ":0}]}}]"#,
-                r#"[1,{"a._.b":{"c":[{"_":0}]}}]"#,
+                r#"[1,{"a__b":{"c":[{"_":0}]}}]"#,
             ),
             (r#"{"_id": 1}"#, r#"{"_id": 1}"#),
             (r#"[ 1e400, "." ]"#, r#"[ 1e400, "." ]"#),
