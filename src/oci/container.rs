@@ -160,6 +160,7 @@ impl<'a> ParsedContainer<'a> {
             supervisor: None,
             app: None,
             started: false,
+            in_poststart: false,
             poststop: config.hooks.poststop.clone(),
         };
         Ok(ParsedContainer {
@@ -441,10 +442,19 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
     match phase {
         Phase::Stopped => {}
         Phase::Created => kill(root, id, libc::SIGKILL, true)?,
-        Phase::Creating if force => end_creation(&directory, &record)?,
+        Phase::Creating if force => {
+            end_creation(&directory, &record)?;
+            // The supervisor removes it itself, unless it was killed.
+            if directory.await_supervisor(CLEANUP)? && !directory.exists() {
+                return Ok(());
+            }
+        }
         _ if force => {
             let cgroup = record.existing_cgroup()?;
             cgroup.map_or(Ok(()), |cgroup| cgroup.kill())?;
+            if let Some(supervisor) = record.supervisor.filter(|_| record.in_poststart) {
+                send(supervisor, libc::SIGTERM)?;
+            }
         }
         _ => return Err(wrong_status(&record, phase, "delete").hint("--force kills it first")),
     }
@@ -482,8 +492,7 @@ fn end_creation(directory: &ContainerDir, record: &Record) -> Result<()> {
 /// Removes a container's directory, then runs the bundle's `poststop` hooks.
 fn remove(directory: &ContainerDir, record: &Record) -> Result<()> {
     directory.remove()?;
-    record.run_poststop();
-    Ok(())
+    record.run_poststop()
 }
 
 /// Freezes or thaws all processes of a running container.

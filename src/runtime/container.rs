@@ -384,8 +384,8 @@ impl Launch<'_> {
         drop(root);
         acknowledged()?;
         self.gate.pass(&prepared, self.signals)?;
-        prepared.execute(|listener| self.gate.give(listener))?;
-        self.gate.passed()?;
+        prepared.execute(|listener| self.gate.give(listener, self.signals))?;
+        self.gate.passed(self.signals)?;
         Ok(prepared)
     }
 

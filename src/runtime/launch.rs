@@ -540,11 +540,19 @@ impl Prepared {
     fn assert_read_only(&self, expected: &[&str], masked: &[CString]) -> Result<()> {
         let path = format!("/proc/{}/mountinfo", self.pid);
         let table = std::fs::read_to_string(&path).context(|| format!("read({path:?})"))?;
-        mount_table::check(&table, expected, &self.covers(masked)?)
+        let covers = self.covers(masked)?;
+        let found = covers.iter().copied().flatten().collect::<Vec<_>>();
+        mount_table::check(&table, expected, &found).map_err(|error| {
+            // The child has covered it, for itself alone: by a link to its own directory in /proc.
+            match covers.iter().position(Option::is_none) {
+                Some(index) => Error::system(self.names.masked(index), error),
+                None => error,
+            }
+        })
     }
 
-    /// The mounts that cover `masked`.
-    fn covers(&self, masked: &[CString]) -> Result<Vec<u64>> {
+    /// The mount that covers each of `masked`; `None` where nothing is there.
+    fn covers(&self, masked: &[CString]) -> Result<Vec<Option<u64>>> {
         if masked.is_empty() {
             return Ok(Vec::new());
         }
@@ -553,9 +561,9 @@ impl Prepared {
         let root = open(path.as_str(), flags, Mode::empty());
         let root = root.context(|| format!("open({path:?}, O_PATH)"))?;
         let cover = |(index, path): (usize, &CString)| {
-            mask::cover_of(root.as_fd(), path, &self.names.masked(index)).transpose()
+            mask::cover_of(root.as_fd(), path, &self.names.masked(index))
         };
-        masked.iter().enumerate().filter_map(cover).collect()
+        masked.iter().enumerate().map(cover).collect()
     }
 }
 

@@ -42,13 +42,14 @@ pub trait Gate: Sync {
     fn pass(&self, app: &Prepared, signals: &SignalFd) -> Result<()>;
 
     /// Gives away the listener of the bundle's filter: whoever has it answers the app's calls.
-    fn give(&self, listener: OwnedFd) -> Result<()> {
-        drop(listener);
+    fn give(&self, listener: OwnedFd, signals: &SignalFd) -> Result<()> {
+        let _ = (listener, signals);
         Ok(())
     }
 
     /// The app runs.
-    fn passed(&self) -> Result<()> {
+    fn passed(&self, signals: &SignalFd) -> Result<()> {
+        let _ = signals;
         Ok(())
     }
 }

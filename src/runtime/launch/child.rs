@@ -269,13 +269,13 @@ fn start(cradle: &Cradle<'_>) -> Result<Infallible, Failure> {
     send(cradle, told(Step::Born))?;
     let views = mount_views(cradle)?;
     let (world, handed) = await_world(cradle)?;
-    enter_root(cradle, world, &handed, views)?;
+    let null = enter_root(cradle, world, &handed, views)?;
     let name = std::os::unix::ffi::OsStrExt::from_bytes(world.spec.hostname.as_bytes());
     nix::unistd::sethostname::<&std::ffi::OsStr>(name).at(Step::Hostname)?;
     if let Some(name) = &world.spec.domainname {
         process::set_domain_name(name).at(Step::Domainname)?;
     }
-    connect_stdio(cradle)?;
+    connect_stdio(cradle, null)?;
     drop_privileges(cradle, &world.spec)?;
     // Last of all: from here on only the channel to the parent and execve(2) are left.
     landlock::restrict(handed.ruleset.as_fd()).at(Step::Landlock)?;
@@ -392,12 +392,13 @@ fn mount_views(cradle: &Cradle<'_>) -> Result<Views, Failure> {
     })
 }
 
+/// Returns the container's /dev/null, open: a masked path may cover it.
 fn enter_root(
     cradle: &Cradle<'_>,
     world: &World,
     handed: &Handed,
     views: Views,
-) -> Result<(), Failure> {
+) -> Result<OwnedFd, Failure> {
     let root = handed.root.as_fd();
     mount::move_mount(root, libc::AT_FDCWD, &world.stage).at(Step::Attach)?;
     let dev = handed.dev.as_ref().map(AsFd::as_fd);
@@ -425,6 +426,10 @@ fn enter_root(
     for (target, bind) in world.targets.iter().zip(handed.binds.iter().flatten()) {
         attach_bind(root, bind, target)?;
     }
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let null = openat2(root, c"dev/null", how).at(Step::Stdin)?;
     for (index, path) in world.spec.masked.iter().enumerate() {
         let put = covers.put_in(root, path);
         put.at_element(Step::Masked, index)?;
@@ -436,7 +441,8 @@ fn enter_root(
     fchdir(root).at(Step::EnterRoot)?;
     pivot_root(c".", c".").at(Step::Pivot)?;
     umount2(c".", MntFlags::MNT_DETACH).at(Step::Detach)?;
-    chdir(c"/").at(Step::LeaveOldRoot)
+    chdir(c"/").at(Step::LeaveOldRoot)?;
+    Ok(null)
 }
 
 fn mount_new(fstype: &CStr, attributes: mount::Attributes, step: Step) -> Result<OwnedFd, Failure> {
@@ -487,17 +493,10 @@ fn attach_bind(root: BorrowedFd<'_>, bind: &OwnedFd, target: &CStr) -> Result<()
     mount::move_mount_onto(bind.as_fd(), target.as_fd()).at(Step::Bind)
 }
 
-fn connect_stdio(cradle: &Cradle<'_>) -> Result<(), Failure> {
+fn connect_stdio(cradle: &Cradle<'_>, null: OwnedFd) -> Result<(), Failure> {
     match cradle.stdin {
         Some(stdin) => process::dup2(stdin, 0).at(Step::Stdio)?,
-        None => {
-            let null = open(
-                c"/dev/null",
-                OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-                Mode::empty(),
-            );
-            dup2_stdin(null.at(Step::Stdin)?).at(Step::Stdio)?;
-        }
+        None => dup2_stdin(null).at(Step::Stdio)?,
     }
     process::dup2(cradle.stdout, 1).at(Step::Stdio)?;
     process::dup2(cradle.stderr, 2).at(Step::Stdio)

@@ -66,6 +66,9 @@ impl Covers {
             return Err(Errno::ENODEV);
         }
         let empty = open_beneath(root, c"sys/fs/cgroup")?;
+        if !is_directory(&fstat(&empty)?) {
+            return Err(Errno::ENOTDIR);
+        }
         Ok(Covers { null, empty })
     }
 

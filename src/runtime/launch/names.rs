@@ -76,6 +76,7 @@ impl Names {
                     error.hint("--workdir names another one; imrun makes no directory in a root")
                 }
             }
+            Step::AttachDev if self.from_bundle => not_a_directory("/dev", why),
             Step::AttachProc if self.from_bundle => not_a_directory("/proc", why),
             Step::Covers | Step::AttachSysfs | Step::AttachCgroupfs if self.from_bundle => {
                 not_a_directory("/sys", why)
