@@ -684,18 +684,35 @@ fn a_path_to_a_pipe_or_a_socket_is_not_preserved() {
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let (pipe, _end) = std::io::pipe().unwrap();
-    let pipe = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&pipe));
+    let pipe = format!(
+        "/proc/{}/fd/{}",
+        std::process::id(),
+        std::os::fd::AsRawFd::as_raw_fd(&pipe)
+    );
     for path in [&fifo, &socket, Path::new(&pipe)] {
-        let script = "import os, sys; fd = os.open(sys.argv[1], os.O_PATH); os.dup2(fd, 3); \
+        let script = "import os, sys; fd = os.open(sys.argv[1], os.O_PATH); os.dup2(fd, 3); os.set_inheritable(3, True); \
                       os.execv(sys.argv[2], sys.argv[2:])";
-        let arguments = ["run", "--bundle", bundle.dir(), "--preserve-fds", "1", "one"];
+        let arguments = [
+            "run",
+            "--bundle",
+            bundle.dir(),
+            "--preserve-fds",
+            "1",
+            "one",
+        ];
         let imrun = bundle.command(&arguments);
         let mut python = Command::new("python3");
-        python.args(["-c", script]).arg(path).arg(imrun.get_program());
+        python
+            .args(["-c", script])
+            .arg(path)
+            .arg(imrun.get_program());
         let output = python.args(imrun.get_args()).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(125), "{path:?}: {text}");
-        assert!(text.contains("descriptor 3: is a path, opened with O_PATH"), "{text}");
+        assert!(
+            text.contains("descriptor 3: is a path, opened with O_PATH"),
+            "{text}"
+        );
     }
 }
 

@@ -292,7 +292,7 @@ fn stdin_is_pipe() -> Result<bool> {
 
 /// Creates a container that waits for [`start`]. Its supervisor keeps running.
 pub fn create(host: &Host, options: CreateOptions) -> Result<()> {
-    require_root()?;
+    require_root("create")?;
     Runtime::open(&host.root)?.sweep()?;
     let directory = ContainerDir::of(&host.root, &options.id)?;
     let parsed = ParsedContainer::new(host, options, &directory)?;
@@ -352,7 +352,7 @@ fn supervise(
 
 /// Creates, starts and supervises a container, and deletes it unless `keep`. Returns the app's exit code.
 pub fn run(host: &Host, options: CreateOptions, keep: bool) -> Result<u8> {
-    require_root()?;
+    require_root("create")?;
     Runtime::open(&host.root)?.sweep()?;
     let directory = ContainerDir::of(&host.root, &options.id)?;
     let parsed = ParsedContainer::new(host, options, &directory)?;
@@ -369,6 +369,7 @@ pub fn run(host: &Host, options: CreateOptions, keep: bool) -> Result<u8> {
 
 /// Starts a created container, and waits until it has executed its program.
 pub fn start(root: &Path, id: &str) -> Result<()> {
+    require_root("start")?;
     let (directory, record, phase) = find(root, id)?;
     if phase != Phase::Created {
         return Err(wrong_status(&record, phase, "start"));
@@ -378,14 +379,15 @@ pub fn start(root: &Path, id: &str) -> Result<()> {
 
 /// Returns the container's state (runtime-spec, runtime.md).
 pub fn state(root: &Path, id: &str) -> Result<Value> {
+    require_root("state")?;
     let (_, record, phase) = find(root, id)?;
     Ok(record.document(phase))
 }
 
 /// Refuses users other than root: they do not have the ids, namespaces and cgroups that a bundle asks for.
-fn require_root() -> Result<()> {
+fn require_root(command: &str) -> Result<()> {
     if ids::is_ordinary()? {
-        Err(Error::unsupported("create", "needs root of the host")
+        Err(Error::unsupported(command, "needs root of the host")
             .hint("imrun run launches an image of the store without root"))
     } else {
         Ok(())
@@ -394,6 +396,7 @@ fn require_root() -> Result<()> {
 
 /// Sends a signal to the app, or with `all` to every process of the container.
 pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
+    require_root("kill")?;
     let (_, record, phase) = find(root, id)?;
     let Some(app) = record.app.filter(|_| phase != Phase::Stopped) else {
         // The kernel ends all processes of the container with its first one.
@@ -432,6 +435,7 @@ fn send(app: ProcessRef, signal: i32) -> Result<()> {
 
 /// Deletes a stopped or created container. With `force`, kills it first if it runs.
 pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
+    require_root("delete")?;
     let (directory, record, phase) = match find(root, id) {
         Ok(found) => found,
         Err(_) if force && !ContainerDir::of(root, id)?.has_supervisor()? => {
@@ -497,6 +501,7 @@ fn remove(directory: &ContainerDir, record: &Record) -> Result<()> {
 
 /// Freezes or thaws all processes of a running container.
 pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
+    require_root(if frozen { "pause" } else { "resume" })?;
     let (_, record, phase) = find(root, id)?;
     let fits = if frozen {
         phase == Phase::Running
@@ -515,6 +520,7 @@ pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
 
 /// Returns the process ids of a container in the host's pid namespace.
 pub fn processes(root: &Path, id: &str) -> Result<Vec<i32>> {
+    require_root("ps")?;
     let (_, record, _) = find(root, id)?;
     let cgroup = record.existing_cgroup()?;
     cgroup.map_or(Ok(Vec::new()), |cgroup| cgroup.processes())
@@ -522,6 +528,7 @@ pub fn processes(root: &Path, id: &str) -> Result<Vec<i32>> {
 
 /// Returns the states of all containers.
 pub fn list(root: &Path) -> Result<Vec<Value>> {
+    require_root("list")?;
     let states = super::state::list(root)?;
     // Another process may delete a container meanwhile.
     Ok(states

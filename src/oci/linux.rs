@@ -408,7 +408,8 @@ fn masked(linux: &Node<'_>) -> Result<Vec<CString>> {
         let path = path.to_str().expect("it was text").to_owned();
         let path_string = CString::new(path.as_str()).map_err(|_| wrong("has a NUL byte"))?;
         if is_of_one_process(&path) {
-            let why = "leads to files that each process has of its own: no mount covers those of all";
+            let why =
+                "leads to files that each process has of its own: no mount covers those of all";
             return Err(refuse(format_args!("linux.maskedPaths {path:?}"), why));
         }
         if !is_covered(&path) && !masked.contains(&path_string) {

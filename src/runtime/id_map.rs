@@ -163,7 +163,9 @@ pub fn check(ranges: &[IdRange]) -> std::result::Result<(), String> {
             return Err(format!("the range of container ID {inside} has size 0"));
         }
         if end(inside, count) > NO_ID.into() || end(outside, count) > NO_ID.into() {
-            return Err(format!("the range of container ID {inside} has ids beyond the last"));
+            return Err(format!(
+                "the range of container ID {inside} has ids beyond the last"
+            ));
         }
         let overlaps = |first: u32, of: u32, other: u32, other_of: u32| {
             u64::from(first) < end(other, other_of) && u64::from(other) < end(first, of)
@@ -173,7 +175,9 @@ pub fn check(ranges: &[IdRange]) -> std::result::Result<(), String> {
                 || overlaps(outside, count, other.outside, other.count)
         }) {
             let other = other.inside;
-            return Err(format!("the ranges of container IDs {other} and {inside} overlap"));
+            return Err(format!(
+                "the ranges of container IDs {other} and {inside} overlap"
+            ));
         }
     }
     if table(ranges).len() > MAX_TABLE {
@@ -337,9 +341,8 @@ mod tests {
             outside,
             count,
         };
-        let check = |list: &[(u32, u32, u32)]| {
-            check(&list.iter().copied().map(range).collect::<Vec<_>>())
-        };
+        let check =
+            |list: &[(u32, u32, u32)]| check(&list.iter().copied().map(range).collect::<Vec<_>>());
         check(&[]).unwrap();
         check(&[(0, 1000, 5), (5, 1005, 1), (6, 0, 1000)]).unwrap();
         check(&[(0, 0, u32::MAX)]).unwrap();

@@ -361,8 +361,9 @@ impl Newborn<'_> {
     ) -> Result<Prepared> {
         refuse_unmapped(&ids, &spec)?;
         self.share_pipes()?;
-        let names = Names::of(&spec);
         let binds = self.network.binds(stage)?;
+        let targets: Vec<_> = binds.iter().map(|bind| bind.target).collect();
+        let names = Names::of(&spec, &targets);
         let place = mounted.as_ref().map_or(stage, |mounted| mounted.place);
         let place = CString::new(place.as_os_str().as_encoded_bytes())
             .map_err(|_| Error::usage(format_args!("{place:?}"), "has a NUL byte"))?;
@@ -386,7 +387,7 @@ impl Newborn<'_> {
             has_root: ids.have_root(),
             has_devices: floor.dev.is_some(),
             waits: mounted.is_some(),
-            targets: binds.iter().map(|bind| bind.target).collect(),
+            targets,
             filter: walls.filter,
         };
         if told.set(world).is_err() {

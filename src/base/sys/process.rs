@@ -237,6 +237,18 @@ pub fn limit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
         .map(drop)
 }
 
+/// Returns the hard limit of this process (`RLIMIT_*`).
+pub fn hard_limit(resource: u32) -> Result<u64> {
+    let mut limit = libc::rlimit64 {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let none = std::ptr::null::<libc::rlimit64>();
+    // SAFETY: the kernel writes one structure; EINVAL means that the resource is unknown.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, none, &raw mut limit) })?;
+    Ok(limit.rlim_max)
+}
+
 /// Removes a capability from the bounding set; EINVAL if the kernel does not have it.
 pub fn drop_bounding(capability: i32) -> Result<()> {
     // SAFETY: plain integers.
@@ -525,7 +537,15 @@ pub fn reset_signals() -> Result<()> {
     let none = std::ptr::null_mut::<u64>();
     for signal in 1..=64 {
         // SAFETY: the structure is large enough; SIGKILL and SIGSTOP are EINVAL.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), none, MASK_BYTES) };
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                none,
+                MASK_BYTES,
+            )
+        };
     }
     nix::sys::signal::SigSet::empty().thread_set_mask()
 }

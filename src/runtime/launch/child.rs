@@ -423,8 +423,9 @@ fn enter_root(
         covers.put(sysfs.as_fd(), &mask::SYS).at(Step::CoverSysfs)?;
     }
     attach(&views.cgroupfs, c"sys/fs/cgroup", Step::AttachCgroupfs)?;
-    for (target, bind) in world.targets.iter().zip(handed.binds.iter().flatten()) {
-        attach_bind(root, bind, target)?;
+    let binds = world.targets.iter().zip(handed.binds.iter().flatten());
+    for (index, (target, bind)) in binds.enumerate() {
+        attach_bind(root, bind, target, index)?;
     }
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC)
@@ -485,12 +486,17 @@ fn set_sysctls(proc: &OwnedFd, sysctls: &[Sysctl]) -> Result<(), Failure> {
 }
 
 /// The placeholder may be reached through the image's own links, but never outside its root.
-fn attach_bind(root: BorrowedFd<'_>, bind: &OwnedFd, target: &CStr) -> Result<(), Failure> {
+fn attach_bind(
+    root: BorrowedFd<'_>,
+    bind: &OwnedFd,
+    target: &CStr,
+    index: usize,
+) -> Result<(), Failure> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let target = openat2(root, target, how).at(Step::BindTarget)?;
-    mount::move_mount_onto(bind.as_fd(), target.as_fd()).at(Step::Bind)
+    let target = openat2(root, target, how).at_element(Step::BindTarget, index)?;
+    mount::move_mount_onto(bind.as_fd(), target.as_fd()).at_element(Step::Bind, index)
 }
 
 fn connect_stdio(cradle: &Cradle<'_>, null: OwnedFd) -> Result<(), Failure> {
