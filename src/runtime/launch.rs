@@ -359,7 +359,7 @@ impl Newborn<'_> {
         ids: &Ids,
         mounted: Option<OnMounted<'_>>,
     ) -> Result<Prepared> {
-        refuse_unmapped(&ids, &spec)?;
+        refuse_unmapped(ids, &spec)?;
         self.share_pipes()?;
         let binds = self.network.binds(stage)?;
         let targets: Vec<_> = binds.iter().map(|bind| bind.target).collect();

@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_channel_whose_peer_is_gone_has_no_message() {
-        let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (a, b) = UnixStream::pair().unwrap();
         drop(a);
         assert_eq!(receive::<0>(b.as_raw_fd(), &mut [0]).unwrap().0, 0);
     }
