@@ -486,6 +486,64 @@ fn the_holder_of_the_listener_answers_notifications_of_the_bundles_filter() {
     assert!(agent.wait().unwrap().success());
 }
 
+/// Fills the queue of connections, and accepts none.
+const DEAF_AGENT: &str = r"
+import socket, sys, time
+server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+server.bind(sys.argv[1])
+server.listen(0)
+peers = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+for peer in peers:
+    peer.setblocking(False)
+    try: peer.connect(sys.argv[1])
+    except BlockingIOError: pass
+print('ready', flush=True)
+time.sleep(1000)
+";
+
+#[test]
+fn a_start_ends_by_a_signal_or_in_time_when_nobody_takes_the_listener() {
+    let bundle = bundle!("echo ran");
+    let socket = bundle.path("agent");
+    bundle.change(|config| {
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": socket,
+            "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }]
+        });
+    });
+    let mut agent = Command::new("python3")
+        .args(["-c", DEAF_AGENT, socket.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(agent.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    for (signal, code, why) in [
+        (Some(Signal::SIGTERM), 143, "SIGTERM"),
+        (None, 125, "accepts no connection"),
+    ] {
+        let mut command = bundle.command(&["run", "--bundle", bundle.dir(), "one"]);
+        command
+            .env("IMRUN_ON_WRITE", "quiet")
+            .stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        if let Some(signal) = signal {
+            soon("it is not created", || {
+                bundle.succeeds(&["list"]).contains("created")
+            });
+            kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        }
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains(why), "{text}");
+        bundle.imrun(&["delete", "--force", "one"]);
+    }
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+}
+
 #[test]
 fn a_namespace_path_of_the_wrong_kind_is_refused() {
     let bundle = bundle!("true");
@@ -598,6 +656,10 @@ fn a_descriptor_of_a_file_is_not_preserved() {
         ),
         ("exec 3</", "descriptor 3: is neither a socket nor a pipe"),
         ("exec 3> >(cat) 4>&-", "descriptor 4: is not open"),
+        (
+            "mkfifo \"$FILE\"; exec 3<>\"$FILE\"",
+            "descriptor 3: is a named pipe, which is a file of the host",
+        ),
     ] {
         let run = [
             "run",
@@ -607,10 +669,50 @@ fn a_descriptor_of_a_file_is_not_preserved() {
             "2",
             "one",
         ];
-        let output = with_descriptors(&bundle, setup, &run);
+        let setup = setup.replace("$FILE", bundle.path("fifo").to_str().unwrap());
+        let output = with_descriptors(&bundle, &setup, &run);
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(125), "{text}");
         assert!(text.contains(why), "{text}");
+    }
+}
+
+#[test]
+fn a_path_to_a_pipe_or_a_socket_is_not_preserved() {
+    let bundle = bundle!("true");
+    let (fifo, socket) = (bundle.path("fifo"), bundle.path("socket"));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let (pipe, _end) = std::io::pipe().unwrap();
+    let pipe = format!(
+        "/proc/{}/fd/{}",
+        std::process::id(),
+        std::os::fd::AsRawFd::as_raw_fd(&pipe)
+    );
+    for path in [&fifo, &socket, Path::new(&pipe)] {
+        let script = "import os, sys; fd = os.open(sys.argv[1], os.O_PATH); os.dup2(fd, 3); os.set_inheritable(3, True); \
+                      os.execv(sys.argv[2], sys.argv[2:])";
+        let arguments = [
+            "run",
+            "--bundle",
+            bundle.dir(),
+            "--preserve-fds",
+            "1",
+            "one",
+        ];
+        let imrun = bundle.command(&arguments);
+        let mut python = Command::new("python3");
+        python
+            .args(["-c", script])
+            .arg(path)
+            .arg(imrun.get_program());
+        let output = python.args(imrun.get_args()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{path:?}: {text}");
+        assert!(
+            text.contains("descriptor 3: is a path, opened with O_PATH"),
+            "{text}"
+        );
     }
 }
 

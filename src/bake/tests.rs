@@ -85,7 +85,7 @@ fn a_path_through_a_symlink_of_the_base_is_written_to_where_that_leads() {
         ["0644 0:0 usr/lib/a = x", "0644 0:0 usr/lib/b = y"]
     );
     let twice = file("app", "/lib/a") + &file("app", "/usr/lib/a");
-    assert!(bake(&twice).unwrap_err().why.contains("made by two files"));
+    assert!(bake(&twice).unwrap_err().why.contains("appears twice"));
 }
 
 #[test]

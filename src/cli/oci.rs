@@ -224,7 +224,11 @@ impl Run {
         let first = parsed.operands.first().copied();
         let is_id = |at: usize| !args[at].to_string_lossy().contains([':', '@', '/']);
         match first {
-            Some(at) if !is_id(at) => parsed.bundle.is_some_and(|bundle| bundle < at),
+            // It is no container ID either: the error says so.
+            Some(at) if !is_id(at) => [parsed.bundle, parsed.only_runcs]
+                .into_iter()
+                .flatten()
+                .any(|option| option < at),
             _ if parsed.bundle.is_some() => true,
             _ => parsed.operands.len() == 1 && !parsed.has_others && is_bundle(),
         }
@@ -277,6 +281,8 @@ struct RuncArguments {
     operands: Vec<usize>,
     /// Position of `--bundle`.
     bundle: Option<usize>,
+    /// Position of the first option that `run` of an image does not have.
+    only_runcs: Option<usize>,
     /// True if there are options that runc does not have.
     has_others: bool,
 }
@@ -309,6 +315,18 @@ impl RuncArguments {
         "--systemd-cgroup",
     ];
 
+    /// Those of them that the launch of an image does not have.
+    const ONLY_RUNCS: [&str; 8] = [
+        "--keep",
+        "--no-pivot",
+        "--no-new-keyring",
+        "--no-subreaper",
+        "--pid-file",
+        "--preserve-fds",
+        "--console-socket",
+        "--pidfd-socket",
+    ];
+
     fn of(args: &[OsString]) -> RuncArguments {
         let mut parsed = RuncArguments::default();
         let mut places = (0..args.len()).peekable();
@@ -318,6 +336,9 @@ impl RuncArguments {
                 Some((name, _)) if arg.starts_with("--") => (name, true),
                 _ => (&*arg, false),
             };
+            if RuncArguments::ONLY_RUNCS.contains(&name) {
+                parsed.only_runcs.get_or_insert(at);
+            }
             if arg == "--" {
                 parsed.operands.extend(places);
                 break;
@@ -493,6 +514,13 @@ impl Spec {
     /// Writes the example; refuses to replace a file.
     pub fn execute(self) -> Result<u8> {
         let file = self.bundle.join("config.json");
+        if file.symlink_metadata().is_ok() {
+            return Err(Error::usage(
+                format_args!("{file:?}"),
+                "exists already, and imrun spec replaces no file",
+            )
+            .hint("imrun spec --bundle DIR writes it into another directory"));
+        }
         let text = format!("{:#}\n", features::example());
         let mut made = files::create_new(&file, files::PUBLIC)?;
         let written = std::io::Write::write_all(&mut made, text.as_bytes());

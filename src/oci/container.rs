@@ -160,6 +160,7 @@ impl<'a> ParsedContainer<'a> {
             supervisor: None,
             app: None,
             started: false,
+            in_poststart: false,
             poststop: config.hooks.poststop.clone(),
         };
         Ok(ParsedContainer {
@@ -276,7 +277,7 @@ fn stdin_is_pipe() -> Result<bool> {
 
 /// Creates a container that waits for [`start`]. Its supervisor keeps running.
 pub fn create(host: &Host, options: CreateOptions) -> Result<()> {
-    require_root()?;
+    require_root("create")?;
     Runtime::open(&host.root)?.sweep()?;
     let directory = ContainerDir::of(&host.root, &options.id)?;
     let parsed = ParsedContainer::new(host, options, &directory)?;
@@ -336,7 +337,7 @@ fn supervise(
 
 /// Creates, starts and supervises a container, and deletes it unless `keep`. Returns the app's exit code.
 pub fn run(host: &Host, options: CreateOptions, keep: bool) -> Result<u8> {
-    require_root()?;
+    require_root("create")?;
     Runtime::open(&host.root)?.sweep()?;
     let directory = ContainerDir::of(&host.root, &options.id)?;
     let parsed = ParsedContainer::new(host, options, &directory)?;
@@ -353,6 +354,7 @@ pub fn run(host: &Host, options: CreateOptions, keep: bool) -> Result<u8> {
 
 /// Starts a created container, and waits until it has executed its program.
 pub fn start(root: &Path, id: &str) -> Result<()> {
+    require_root("start")?;
     let (directory, record, phase) = find(root, id)?;
     if phase != Phase::Created {
         return Err(wrong_status(&record, phase, "start"));
@@ -362,14 +364,15 @@ pub fn start(root: &Path, id: &str) -> Result<()> {
 
 /// Returns the container's state (runtime-spec, runtime.md).
 pub fn state(root: &Path, id: &str) -> Result<Value> {
+    require_root("state")?;
     let (_, record, phase) = find(root, id)?;
     Ok(record.document(phase))
 }
 
 /// Refuses users other than root: they do not have the ids, namespaces and cgroups that a bundle asks for.
-fn require_root() -> Result<()> {
+fn require_root(command: &str) -> Result<()> {
     if ids::is_ordinary()? {
-        Err(Error::unsupported("create", "needs root of the host")
+        Err(Error::unsupported(command, "needs root of the host")
             .hint("imrun run launches an image of the store without root"))
     } else {
         Ok(())
@@ -378,6 +381,7 @@ fn require_root() -> Result<()> {
 
 /// Sends a signal to the app, or with `all` to every process of the container.
 pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
+    require_root("kill")?;
     let (_, record, phase) = find(root, id)?;
     let Some(app) = record.app.filter(|_| phase != Phase::Stopped) else {
         // The kernel ends all processes of the container with its first one.
@@ -416,6 +420,7 @@ fn send(app: ProcessRef, signal: i32) -> Result<()> {
 
 /// Deletes a stopped or created container. With `force`, kills it first if it runs.
 pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
+    require_root("delete")?;
     let (directory, record, phase) = match find(root, id) {
         Ok(found) => found,
         Err(_) if force && !ContainerDir::of(root, id)?.has_supervisor()? => {
@@ -426,10 +431,19 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
     match phase {
         Phase::Stopped => {}
         Phase::Created => kill(root, id, libc::SIGKILL, true)?,
-        Phase::Creating if force => end_creation(&directory, &record)?,
+        Phase::Creating if force => {
+            end_creation(&directory, &record)?;
+            // The supervisor removes it itself, unless it was killed.
+            if directory.await_supervisor(CLEANUP)? && !directory.exists() {
+                return Ok(());
+            }
+        }
         _ if force => {
             let cgroup = record.existing_cgroup()?;
             cgroup.map_or(Ok(()), |cgroup| cgroup.kill())?;
+            if let Some(supervisor) = record.supervisor.filter(|_| record.in_poststart) {
+                send(supervisor, libc::SIGTERM)?;
+            }
         }
         _ => return Err(wrong_status(&record, phase, "delete").hint("--force kills it first")),
     }
@@ -467,12 +481,12 @@ fn end_creation(directory: &ContainerDir, record: &Record) -> Result<()> {
 /// Removes a container's directory, then runs the bundle's `poststop` hooks.
 fn remove(directory: &ContainerDir, record: &Record) -> Result<()> {
     directory.remove()?;
-    record.run_poststop();
-    Ok(())
+    record.run_poststop()
 }
 
 /// Freezes or thaws all processes of a running container.
 pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
+    require_root(if frozen { "pause" } else { "resume" })?;
     let (_, record, phase) = find(root, id)?;
     let fits = if frozen {
         phase == Phase::Running
@@ -491,6 +505,7 @@ pub fn freeze(root: &Path, id: &str, frozen: bool) -> Result<()> {
 
 /// Returns the process ids of a container in the host's pid namespace.
 pub fn processes(root: &Path, id: &str) -> Result<Vec<i32>> {
+    require_root("ps")?;
     let (_, record, _) = find(root, id)?;
     let cgroup = record.existing_cgroup()?;
     cgroup.map_or(Ok(Vec::new()), |cgroup| cgroup.processes())
@@ -498,6 +513,7 @@ pub fn processes(root: &Path, id: &str) -> Result<Vec<i32>> {
 
 /// Returns the states of all containers.
 pub fn list(root: &Path) -> Result<Vec<Value>> {
+    require_root("list")?;
     let states = super::state::list(root)?;
     // Another process may delete a container meanwhile.
     Ok(states

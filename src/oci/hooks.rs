@@ -2,19 +2,25 @@
 //! given points of a container's life, with its state on their standard input.
 
 use super::config::wrong;
-use crate::base::error::{Context, Error, Result};
+use crate::base::error::{Context, EXIT_REFUSED, Error, Result};
 use crate::base::json::Node;
 use crate::base::sys::process::{self, Identity};
-use nix::errno::Errno;
+use crate::runtime::supervise::signals;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::signalfd::{SignalFd, siginfo};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::cell::RefCell;
 use std::ffi::{CString, OsString};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// First minor version of the specification in which a failed `poststart` hook ends the start.
@@ -119,19 +125,61 @@ pub struct ContainerContext<'a> {
     pub directory: &'a Path,
 }
 
+/// Events that end a hook before its time.
+pub struct Interrupts<'a> {
+    /// Signals that imrun has caught.
+    signals: &'a SignalFd,
+    /// Connection to the command that waits for the hooks. If the command dies, the hook ends.
+    client: Option<UnixStream>,
+    /// Signals read while hooks ran.
+    read: RefCell<Vec<siginfo>>,
+}
+
+impl<'a> Interrupts<'a> {
+    /// Returns the events: signals, and the end of `client`.
+    pub fn new(signals: &'a SignalFd, client: Option<UnixStream>) -> Interrupts<'a> {
+        Interrupts {
+            signals,
+            client,
+            read: RefCell::default(),
+        }
+    }
+
+    /// Makes the signals that were read pending again, for the supervisor of the app.
+    pub fn give_back(self) -> Result<()> {
+        signals::give_back(&self.read.into_inner())
+    }
+
+    /// Returns the reason to end a hook, and the exit code for it.
+    fn cause(&self) -> Result<Option<(String, u8)>> {
+        let keep = |info| self.read.borrow_mut().push(info);
+        if let Some(signal) = signals::read_ending(self.signals, keep)? {
+            return Ok(Some((format!("ended by {signal}"), 128 + signal as u8)));
+        }
+        let Some(client) = &self.client else {
+            return Ok(None);
+        };
+        let mut set = [PollFd::new(client.as_fd(), PollFlags::empty())];
+        let gone = poll(&mut set, PollTimeout::ZERO).context(|| "poll(client)")? > 0;
+        let why = "ended: the command that waited for it has exited";
+        Ok(gone.then(|| (why.to_owned(), EXIT_REFUSED)))
+    }
+}
+
 /// Runs hooks one after the other, in the host's namespaces or in those of a container.
 ///
 /// # Errors
-/// The first hook that fails; the remaining hooks do not run.
+/// The first hook that fails or is interrupted; the remaining hooks do not run.
 pub fn run(
     kind: &str,
     hooks: &[Hook],
     state: &Value,
     container: Option<ContainerContext<'_>>,
+    interrupts: &Interrupts<'_>,
 ) -> Result<()> {
     hooks
         .iter()
-        .try_for_each(|hook| hook.run(kind, state, container))
+        .try_for_each(|hook| hook.run(kind, state, container, interrupts))
 }
 
 impl Hook {
@@ -140,8 +188,29 @@ impl Hook {
         kind: &str,
         state: &Value,
         container: Option<ContainerContext<'_>>,
+        interrupts: &Interrupts<'_>,
     ) -> Result<()> {
         let what = || format!("{kind} hook {:?}", self.path);
+        let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
+        let bundle = Path::new(state["bundle"].as_str().unwrap_or("/"));
+        let mut child = self.command(bundle, container)?.spawn().context(what)?;
+        let text = state.to_string();
+        match await_end(&mut child, text.as_bytes(), deadline, interrupts) {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(Error::usage(what(), status)),
+            Err(error) => {
+                // The hook leads a process group, and nothing has reaped it yet.
+                let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
+                child.wait().context(what)?;
+                Err(Error {
+                    what: what(),
+                    ..error
+                })
+            }
+        }
+    }
+
+    fn command(&self, bundle: &Path, container: Option<ContainerContext<'_>>) -> Result<Command> {
         let mut command = Command::new(&self.path);
         if let [name, rest @ ..] = &self.args[..] {
             command.arg0(name).args(rest);
@@ -152,10 +221,10 @@ impl Hook {
             (None, None) => {}
         }
         command.stdin(Stdio::piped()).stdout(Stdio::null());
-        let bundle = Path::new(state["bundle"].as_str().unwrap_or("/"));
+        process::isolate_before_exec(&mut command);
         if let Some(container) = container {
             let directory = CString::new(container.directory.as_os_str().as_encoded_bytes())
-                .map_err(|_| Error::usage(what(), "its working directory has a NUL byte"))?;
+                .map_err(|_| Error::usage(&self.path, "its working directory has a NUL byte"))?;
             let identity = container.identity.clone();
             process::enter_before_exec(&mut command, container.process, identity, directory)
                 .context(|| "dup(pidfd)")?;
@@ -163,39 +232,49 @@ impl Hook {
             // At the end of a container the bundle may be gone.
             command.current_dir(bundle);
         }
-        let mut child = command.spawn().context(what)?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A hook may ignore its standard input.
-            let _ = stdin.write_all(state.to_string().as_bytes());
-        }
-        if !ends_in_time(&child, self.timeout)? {
-            child.kill().and_then(|()| child.wait()).context(what)?;
-            return Err(Error::usage(what(), "took longer than its timeout"));
-        }
-        let status = child.wait().context(what)?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(Error::usage(what(), status))
-        }
+        Ok(command)
     }
 }
 
-/// Waits until a program ends, without reaping it. Returns false if it exceeds the timeout.
-fn ends_in_time(child: &Child, timeout: Option<Duration>) -> Result<bool> {
+/// Writes a hook's input and waits until the hook ends.
+///
+/// # Errors
+/// The deadline, or an interrupt; the hook still runs.
+fn await_end(
+    child: &mut Child,
+    mut input: &[u8],
+    deadline: Option<Instant>,
+    interrupts: &Interrupts<'_>,
+) -> Result<ExitStatus> {
     let pidfd = process::pidfd_open(child.id() as i32).context(|| "pidfd_open(hook)")?;
-    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    let mut stdin = child.stdin.take();
+    if let Some(stdin) = &stdin {
+        fcntl(stdin, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(|| "fcntl(F_SETFL)")?;
+    }
     loop {
-        let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
-        // Round up: a fraction of a millisecond counts, too.
-        let patience = left.map(|left| left + Duration::from_micros(999));
-        let patience = patience.map_or(Ok(PollTimeout::NONE), PollTimeout::try_from);
-        let mut set = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut set, patience.unwrap_or(PollTimeout::MAX)) {
-            Ok(1..) => return Ok(true),
-            Ok(_) if left.is_some_and(|left| left.is_zero()) => return Ok(false),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context(|| "poll(hook)"),
+        if let Some(pipe) = &mut stdin {
+            match pipe.write(input) {
+                Ok(written) if written < input.len() => input = &input[written..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // All is written, or the hook ignores its standard input.
+                _ => stdin = None,
+            }
+        }
+        if let Some(status) = child.try_wait().context(|| "waitpid(hook)")? {
+            return Ok(status);
+        }
+        if let Some((why, exit)) = interrupts.cause()? {
+            return Err(Error::system("hook", why).exit(exit));
+        }
+        let mut set = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        if let Some(pipe) = &stdin {
+            set.push(PollFd::new(pipe.as_fd(), PollFlags::POLLOUT));
+        }
+        if let Some(client) = &interrupts.client {
+            set.push(PollFd::new(client.as_fd(), PollFlags::empty()));
+        }
+        if !signals::wait(&set, deadline, Some(interrupts.signals))? {
+            return Err(Error::usage("hook", "took longer than its timeout"));
         }
     }
 }

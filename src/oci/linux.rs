@@ -6,9 +6,9 @@ use super::scope::Scope;
 use super::seccomp::{self, Seccomp};
 use crate::base::error::Result;
 use crate::base::json::Node;
-use crate::runtime::id_map::IdRange;
+use crate::runtime::id_map::{self, IdRange};
 use crate::runtime::launch::{Setting, is_mask};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::path::{Component, Path, PathBuf};
 
@@ -183,6 +183,9 @@ fn ids(linux: &Node<'_>, has_namespace: bool) -> Result<Option<(Vec<IdRange>, Ve
         None => Ok(Vec::new()),
     };
     let (users, groups) = (read("uidMappings")?, read("gidMappings")?);
+    for (key, ranges) in [("uidMappings", &users), ("gidMappings", &groups)] {
+        id_map::check(ranges).map_err(|why| wrong(format_args!("linux.{key}"), why))?;
+    }
     match (users.is_empty(), groups.is_empty()) {
         (true, true) => Ok(None),
         (false, false) if has_namespace => Ok(Some((users, groups))),
@@ -352,7 +355,7 @@ fn sysctls(
         return Ok(Vec::new());
     };
     let field = |name: &str| format!("linux.sysctl {name:?}");
-    let mut sysctls = Vec::new();
+    let (mut sysctls, mut paths) = (Vec::new(), BTreeSet::new());
     for (name, value) in node.text_map()? {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
         if !name.bytes().all(plain) || name.contains("..") {
@@ -363,6 +366,10 @@ fn sysctls(
         } else {
             name.replace('.', "/")
         };
+        if !paths.insert(path.clone()) {
+            let why = "is given twice, with dots and with slashes";
+            return Err(wrong(field(&name), why));
+        }
         let of_uts = ["kernel/hostname", "kernel/domainname"];
         let of_ipc = ["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"];
         if of_ipc.iter().any(|start| path.starts_with(start)) {
@@ -404,9 +411,24 @@ fn masked(linux: &Node<'_>) -> Result<Vec<CString>> {
         let path: PathBuf = components().collect();
         let path = path.to_str().expect("it was text").to_owned();
         let path_string = CString::new(path.as_str()).map_err(|_| wrong("has a NUL byte"))?;
+        if is_of_one_process(&path) {
+            let why =
+                "leads to files that each process has of its own: no mount covers those of all";
+            return Err(refuse(format_args!("linux.maskedPaths {path:?}"), why));
+        }
         if !is_mask(&path) && !masked.contains(&path_string) {
             masked.push(path_string);
         }
     }
     Ok(masked)
+}
+
+/// Returns true for a path into the directory of a process, also by one of procfs's links to it (proc(5)).
+fn is_of_one_process(path: &str) -> bool {
+    let name = path
+        .strip_prefix("/proc/")
+        .and_then(|rest| rest.split('/').next())
+        .unwrap_or_default();
+    let is_number = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    is_number || ["self", "thread-self", "mounts", "net"].contains(&name)
 }

@@ -1,18 +1,25 @@
 //! Descriptors that the app gets from the caller: `--preserve-fds`, and the sockets of a service manager
 //! (sd_listen_fds(3)).
 //!
-//! Only sockets and pipes are passed on: other descriptors would give access to the host's files.
+//! Only sockets and anonymous pipes are passed on: other descriptors, named pipes among them, would give access to the
+//! host's files.
 
 use crate::base::error::{Context, Error, Result};
 use crate::base::sys::process;
 use crate::runtime::env::Environment;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
+use nix::sys::statfs::{FsType, fstatfs};
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 
 /// First descriptor after the standard streams.
 const FIRST_NUMBER: u32 = 3;
+/// File system of anonymous pipes (linux/magic.h).
+const PIPEFS_MAGIC: FsType = FsType(0x5049_5045);
+/// File system of sockets (linux/magic.h).
+const SOCKFS_MAGIC: FsType = FsType(0x534f_434b);
 /// Maximum number of descriptors.
 const MAX_COUNT: u32 = 1024;
 
@@ -62,17 +69,11 @@ impl Preserved {
             Err(Errno::EBADF) => return Err(Error::usage(what(), "is not open")),
             taken => taken.context(what)?,
         };
-        let mode = fstat(&descriptor).context(what)?.st_mode;
-        self.kinds.push(
-            match SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()) {
-                SFlag::S_IFSOCK => "socket",
-                SFlag::S_IFIFO => "pipe",
-                _ => {
-                    return Err(Error::policy(what(), "is neither a socket nor a pipe")
-                        .hint("a container gets no access to files or devices of the host"));
-                }
-            },
-        );
+        let kind = kind(&descriptor).context(what)?;
+        self.kinds.push(kind.map_err(|why| {
+            Error::policy(what(), why)
+                .hint("a container gets no access to files or devices of the host")
+        })?);
         self.descriptors.push(descriptor);
         Ok(())
     }
@@ -104,6 +105,25 @@ impl Preserved {
     pub fn close(&mut self) {
         self.descriptors.clear();
     }
+}
+
+/// Returns the type of a descriptor, or the reason why the app must not have it.
+///
+/// The type in the inode is not enough: named pipes and sockets in a directory have it, too, and through them the app
+/// could change a file of the host.
+fn kind(descriptor: &OwnedFd) -> nix::Result<std::result::Result<&'static str, &'static str>> {
+    let flags = OFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFL)?);
+    if flags.contains(OFlag::O_PATH) {
+        return Ok(Err("is a path, opened with O_PATH"));
+    }
+    let mode = fstat(descriptor)?.st_mode;
+    let is_pipe = SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()) == SFlag::S_IFIFO;
+    Ok(match fstatfs(descriptor)?.filesystem_type() {
+        SOCKFS_MAGIC => Ok("socket"),
+        PIPEFS_MAGIC => Ok("pipe"),
+        _ if is_pipe => Err("is a named pipe, which is a file of the host"),
+        _ => Err("is neither a socket nor a pipe"),
+    })
 }
 
 /// Returns the number of descriptors that a service manager passed to this process.

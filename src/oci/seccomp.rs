@@ -1,23 +1,27 @@
 //! `linux.seccomp` of config.json (runtime-spec, config-linux.md, Seccomp).
 
-use super::config::{refuse, text, wrong};
+use super::config::{WHAT, refuse, text, wrong};
 use super::process::number;
 use crate::base::error::{Context, Error, Result};
 use crate::base::json::Node;
 use crate::base::sys::socket;
 use crate::runtime::launch::Filter;
 use crate::runtime::seccomp::{Case, Comparison, Profile, Test, number_of};
+use crate::runtime::supervise::signals;
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::signalfd::SignalFd;
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Maximum number of instructions in a filter (linux/bpf_common.h, BPF_MAXINSNS).
 const MAX_INSTRUCTIONS: usize = 4096;
-/// Time limit for an agent to read the state.
+/// Time limit for an agent to accept the connection and read the state.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two attempts to connect to an agent.
+const RETRY: Duration = Duration::from_millis(20);
 /// Action that passes the call to the process with the listener.
 const NOTIFY: u32 = libc::SECCOMP_RET_USER_NOTIF;
 /// Reason why `sendmsg` cannot have the action [`NOTIFY`].
@@ -65,7 +69,7 @@ pub(super) fn read(node: &Node<'_>, quiet: bool) -> Result<Seccomp> {
 }
 
 fn one_listener(path: &str) -> Error {
-    let why = "a process can have one listener, and imrun's observer is it";
+    let why = "a process has one listener, and it is imrun's observer";
     refuse(path, why)
         .hint("IMRUN_ON_WRITE=quiet in the runtime's environment leaves it to the bundle")
 }
@@ -190,12 +194,45 @@ fn test(node: &Node<'_>) -> Result<Test> {
 impl Agent {
     /// Sends a container's state with the listener to the agent (runtime-spec, config-linux.md,
     /// containerProcessState).
-    pub fn send_state(&self, state: &[u8], listener: BorrowedFd<'_>) -> Result<()> {
-        let what = || format!("linux.seccomp.listenerPath {:?}", self.socket);
-        let stream = UnixStream::connect(&self.socket).context(what)?;
-        stream.set_write_timeout(Some(TIMEOUT)).context(what)?;
+    ///
+    /// # Errors
+    /// The agent does not take it in time, or a signal ends the launch.
+    pub fn send_state(
+        &self,
+        state: &[u8],
+        listener: BorrowedFd<'_>,
+        signals: &SignalFd,
+    ) -> Result<()> {
+        let what = || format!("{WHAT} `linux.seccomp.listenerPath` {:?}", self.socket);
+        let deadline = Instant::now() + TIMEOUT;
+        let late = |why| Err(Error::system(what(), why));
+        let stream = loop {
+            signals::refuse(signals)?;
+            if let Some(stream) = socket::connect_unix(&self.socket).context(what)? {
+                break stream;
+            }
+            // The kernel does not tell when the queue of connections has room again.
+            if Instant::now() >= deadline {
+                return late("the agent accepts no connection");
+            }
+            signals::wait(&[], Some(Instant::now() + RETRY), Some(signals))?;
+        };
         // The listener goes with the first byte; the stream takes the rest in pieces.
         socket::send(stream.as_raw_fd(), &state[..1], &[listener]).context(what)?;
-        (&stream).write_all(&state[1..]).context(what)
+        let mut rest = &state[1..];
+        while !rest.is_empty() {
+            signals::refuse(signals)?;
+            match (&stream).write(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let room = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
+                    if !signals::wait(&room, Some(deadline), Some(signals))? {
+                        return late("the agent does not read the state");
+                    }
+                }
+                Err(error) => return Err(error).context(what),
+            }
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The start gate: a created container waits at it until `start`.
 
 use super::VERSION;
-use super::hooks::{self, ContainerContext, Hooks};
+use super::hooks::{self, ContainerContext, Hooks, Interrupts};
 use super::preserved::Preserved;
 use super::seccomp::Agent;
 use super::state::{ContainerDir, Phase, ProcessRef, Record};
@@ -98,7 +98,7 @@ impl<'a> StartGate<'a> {
         }
         self.directory.remove()?;
         if inner.record.app.is_some() {
-            inner.record.run_poststop();
+            inner.record.run_poststop()?;
         }
         Ok(())
     }
@@ -189,10 +189,14 @@ impl Gate for StartGate<'_> {
 
     fn mounts_ready(&self, app: &Prepared, root: &Path, signals: &SignalFd) -> Result<()> {
         let hooks = self.hooks;
+        let client = self.inner().client.as_ref().map(UnixStream::try_clone);
+        let client = client.transpose().context(|| "dup(client)")?;
+        let interrupts = Interrupts::new(signals, client);
         self.inner().record.app = Some(ProcessRef::of(app.pid.as_raw())?);
         let creating = self.state(Phase::Creating);
-        hooks::run("prestart", &hooks.prestart, &creating, None)?;
-        hooks::run("createRuntime", &hooks.create_runtime, &creating, None)?;
+        hooks::run("prestart", &hooks.prestart, &creating, None, &interrupts)?;
+        let list = &hooks.create_runtime;
+        hooks::run("createRuntime", list, &creating, None, &interrupts)?;
         let mut creating = self.state_inside(Phase::Creating);
         creating["rootfs"] = json!(root);
         let bundle = self.inner().record.bundle.clone();
@@ -203,7 +207,13 @@ impl Gate for StartGate<'_> {
             directory: &bundle,
         };
         let list = &hooks.create_container;
-        hooks::run("createContainer", list, &creating, Some(container))?;
+        hooks::run(
+            "createContainer",
+            list,
+            &creating,
+            Some(container),
+            &interrupts,
+        )?;
         signals::refuse(signals)
     }
 
@@ -233,10 +243,11 @@ impl Gate for StartGate<'_> {
             &self.hooks.start_container,
             &state,
             container,
+            &Interrupts::new(signals, None),
         )
     }
 
-    fn send_listener(&self, listener: OwnedFd) -> Result<()> {
+    fn send_listener(&self, listener: OwnedFd, signals: &SignalFd) -> Result<()> {
         let Some(agent) = self.agent else {
             return Ok(());
         };
@@ -248,18 +259,30 @@ impl Gate for StartGate<'_> {
             "metadata": agent.metadata,
             "state": state,
         });
-        agent.send_state(message.to_string().as_bytes(), listener.as_fd())
+        agent.send_state(message.to_string().as_bytes(), listener.as_fd(), signals)
     }
 
-    fn started(&self) -> Result<()> {
+    fn started(&self, signals: &SignalFd) -> Result<()> {
         // Readers of the pipe must see its end when the app closes it, not when the supervisor does.
         process::close_stream(1).context(|| "dup2(/dev/null, 1)")?;
-        self.inner().record.started = true;
         self.inner().preserved.close();
+        self.inner().record.started = true;
+        self.inner().record.in_poststart = !self.hooks.poststart.is_empty();
         self.directory.write(&self.inner().record)?;
         let state = self.state(Phase::Running);
-        match hooks::run("poststart", &self.hooks.poststart, &state, None) {
-            Err(error) if self.hooks.poststart_is_strict => return Err(error.exit(EXIT_FAILED)),
+        let (list, interrupts) = (&self.hooks.poststart, Interrupts::new(signals, None));
+        let outcome = hooks::run("poststart", list, &state, None, &interrupts);
+        if !list.is_empty() {
+            self.inner().record.in_poststart = false;
+            self.directory.write(&self.inner().record)?;
+        }
+        // The app runs: it gets the signals from its supervisor.
+        interrupts.give_back()?;
+        match outcome {
+            // After a signal the app ends by it.
+            Err(error) if self.hooks.poststart_is_strict && error.exit < 128 => {
+                return Err(error.exit(EXIT_FAILED));
+            }
             Err(error) => log::warn!("{error}"),
             Ok(()) => {}
         }

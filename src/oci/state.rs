@@ -8,10 +8,11 @@
 //! In addition the supervisor keeps the state of every launch: `crate::runtime::state`.
 
 use super::VERSION;
-use super::hooks::{self, Hook};
+use super::hooks::{self, Hook, Interrupts};
 use crate::base::error::{Context, Error, Result};
 use crate::base::files;
 use crate::runtime::cgroup::{Cgroup, CgroupIdentity};
+use crate::runtime::supervise::signals;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -47,6 +48,9 @@ pub struct Record {
     pub app: Option<ProcessRef>,
     /// True once the container has executed its program.
     pub started: bool,
+    /// True while `poststart` hooks run.
+    #[serde(default)]
+    pub in_poststart: bool,
     /// Hooks to run after the deletion, from the config.json at the time of creation.
     #[serde(default)]
     pub poststop: Vec<Hook>,
@@ -137,14 +141,25 @@ impl Record {
         document
     }
 
-    /// Runs the `poststop` hooks. The others still run if one fails.
-    pub fn run_poststop(&self) {
+    /// Runs the `poststop` hooks. The others still run if one fails, but not after a signal.
+    ///
+    /// # Errors
+    /// The signal.
+    pub fn run_poststop(&self) -> Result<()> {
+        if self.poststop.is_empty() {
+            return Ok(());
+        }
         let state = self.document(Phase::Stopped);
+        let signals = signals::catch()?;
+        let interrupts = Interrupts::new(&signals, None);
         for hook in self.poststop.chunks(1) {
-            if let Err(error) = hooks::run("poststop", hook, &state, None) {
-                log::warn!("{error}");
+            match hooks::run("poststop", hook, &state, None, &interrupts) {
+                Err(error) if error.exit > 128 => return Err(error),
+                Err(error) => log::warn!("{error}"),
+                Ok(()) => {}
             }
         }
+        Ok(())
     }
 }
 

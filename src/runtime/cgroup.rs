@@ -38,6 +38,9 @@ pub struct CgroupIdentity {
     pub place: PathBuf,
     /// Inode number of the directory, which the kernel never gives to a second cgroup.
     pub inode: u64,
+    /// Inode numbers of the directories above it that were made for it, the innermost first.
+    #[serde(default)]
+    pub parents: Vec<u64>,
 }
 
 /// Processes of one container: those of its cgroup or, if this host delegates none to its user, those of
@@ -74,26 +77,22 @@ impl Cgroup {
     /// # Errors
     /// A cgroup exists at that place already, which imrun did not create for this container.
     pub fn create(place: &Path, limits: &Limits) -> Result<Cgroup> {
-        let mut path = hierarchy()?;
-        limits.check(&path)?;
-        for parent in place.parent().into_iter().flat_map(Path::components) {
-            limits.enable(&path)?;
-            path.push(parent);
-            make_directory(&path)?;
-        }
-        limits.enable(&path)?;
-        path.push(place.file_name().unwrap_or_default());
-        match std::fs::create_dir(&path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(foreign(&path)),
-            created => created.context(|| format!("mkdir({path:?})"))?,
-        }
-        let opened = Directory::open(path.clone(), place);
-        let directory = match opened {
-            Ok(directory) => directory,
-            // Nothing else refers to it yet. Return the first error.
-            Err(error) => {
-                let removed = std::fs::remove_dir(&path).context(|| format!("rmdir({path:?})"));
-                return removed.and(Err(error));
+        let hierarchy = hierarchy()?;
+        limits.check(&hierarchy)?;
+        let path = hierarchy.join(place);
+        // Another container may remove a parent of its own before this one is in it.
+        const ATTEMPTS: u32 = 20;
+        let mut attempt = 1;
+        let directory = loop {
+            let mut parents = Vec::new();
+            let made = Directory::make(&hierarchy, place, limits, &mut parents);
+            match made {
+                Ok(directory) => break directory,
+                Err(_) if attempt < ATTEMPTS && !path.parent().is_some_and(Path::is_dir) => {
+                    attempt += 1;
+                }
+                // Return the first error.
+                Err(error) => return remove_parents(&path, &parents).and(Err(error)),
             }
         };
         let applied = limits.apply(&directory.path);
@@ -122,7 +121,8 @@ impl Cgroup {
         if !path.is_dir() {
             return Ok(None);
         }
-        let directory = Directory::open(path, &identity.place)?;
+        let mut directory = Directory::open(path, &identity.place)?;
+        directory.identity.parents.clone_from(&identity.parents);
         Ok((directory.identity == *identity).then(|| Cgroup::of(Some(directory))))
     }
 
@@ -201,7 +201,7 @@ impl Cgroup {
         }
     }
 
-    /// Kills its remaining processes and removes it.
+    /// Kills its remaining processes and removes it, with the parents that were made for it and are empty.
     pub fn remove(self) -> Result<()> {
         self.kill()?;
         let Some(directory) = &self.directory else {
@@ -226,11 +226,56 @@ impl Cgroup {
                 Err(errno) => return Err(errno).context(|| format!("rmdir({path:?})")),
             }
         }
-        Ok(())
+        remove_parents(path, &directory.identity.parents)
     }
 }
 
 impl Directory {
+    /// Makes the cgroup at `place`. `parents` gets the inodes of the directories above that it makes, the innermost first.
+    fn make(
+        hierarchy: &Path,
+        place: &Path,
+        limits: &Limits,
+        parents: &mut Vec<u64>,
+    ) -> Result<Directory> {
+        let mut path = hierarchy.to_owned();
+        for parent in place.parent().into_iter().flat_map(Path::components) {
+            limits.enable(&path)?;
+            path.push(parent);
+            match std::fs::create_dir(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                // All containers share it, so it stays, and what it is in.
+                made if parent.as_os_str() == PARENT => {
+                    made.context(|| format!("mkdir({path:?})"))?;
+                    parents.clear();
+                }
+                made => {
+                    made.context(|| format!("mkdir({path:?})"))?;
+                    let metadata = path.symlink_metadata();
+                    let metadata = metadata.context(|| format!("lstat({path:?})"))?;
+                    parents.insert(0, metadata.ino());
+                }
+            }
+        }
+        limits.enable(&path)?;
+        path.push(place.file_name().unwrap_or_default());
+        match std::fs::create_dir(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(foreign(&path)),
+            made => made.context(|| format!("mkdir({path:?})"))?,
+        }
+        match Directory::open(path.clone(), place) {
+            Ok(mut directory) => {
+                directory.identity.parents.clone_from(parents);
+                Ok(directory)
+            }
+            // Nothing else knows of it. The first error is the one to tell.
+            Err(error) => {
+                let removed = std::fs::remove_dir(&path).context(|| format!("rmdir({path:?})"));
+                removed.and(Err(error))
+            }
+        }
+    }
+
     /// Opens `path`, which is `place` beneath the hierarchy's root.
     fn open(path: PathBuf, place: &Path) -> Result<Directory> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -239,6 +284,7 @@ impl Directory {
         let identity = CgroupIdentity {
             place: place.to_owned(),
             inode: status.st_ino,
+            parents: Vec::new(),
         };
         Ok(Directory {
             path,
@@ -292,13 +338,31 @@ fn place(id: &str) -> PathBuf {
     Path::new(PARENT).join(id)
 }
 
-fn make_directory(path: &Path) -> Result<()> {
-    match std::fs::create_dir(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            Err(error).context(|| format!("mkdir({path:?})"))
+/// Removes the directories above `path` that have these inodes, from the innermost on, up to one that is in use.
+fn remove_parents(path: &Path, inodes: &[u64]) -> Result<()> {
+    for (path, inode) in path.ancestors().skip(1).zip(inodes) {
+        if !path
+            .symlink_metadata()
+            .is_ok_and(|found| found.ino() == *inode)
+        {
+            break;
         }
-        _ => Ok(()),
+        match std::fs::remove_dir(path) {
+            Ok(()) => {}
+            Err(error)
+                if [
+                    ErrorKind::DirectoryNotEmpty,
+                    ErrorKind::ResourceBusy,
+                    ErrorKind::NotFound,
+                ]
+                .contains(&error.kind()) =>
+            {
+                break;
+            }
+            Err(error) => return Err(error).context(|| format!("rmdir({path:?})")),
+        }
     }
+    Ok(())
 }
 
 fn kill_init(init: &OwnedFd) -> Result<()> {
@@ -384,6 +448,35 @@ mod tests {
         assert_eq!(gone.is_frozen(), Ok(false));
         assert_eq!(gone.processes(), Ok(Vec::new()));
         assert_eq!(gone.kill(), Ok(()));
+    }
+
+    #[test]
+    fn parents_that_were_made_are_removed_up_to_one_that_is_in_use_or_anothers() {
+        let root = tempfile::tempdir().unwrap();
+        let (mut parents, place) = (Vec::new(), Path::new("a/b/c/leaf"));
+        std::fs::create_dir(root.path().join("a")).unwrap();
+        let make = |place: &Path, parents: &mut Vec<u64>| {
+            Directory::make(root.path(), place, &Limits::default(), parents).unwrap()
+        };
+        let path = make(place, &mut parents).path;
+        assert_eq!(parents.len(), 2);
+        std::fs::remove_dir(&path).unwrap();
+        // In use.
+        std::fs::create_dir(root.path().join("a/b/other")).unwrap();
+        remove_parents(&path, &parents).unwrap();
+        assert!(root.path().join("a/b/other").exists() && !root.path().join("a/b/c").exists());
+        // Another's, of the same name.
+        std::fs::create_dir(root.path().join("a/b/c")).unwrap();
+        std::fs::remove_dir(root.path().join("a/b/other")).unwrap();
+        remove_parents(&path, &[0, parents[1]]).unwrap();
+        assert!(root.path().join("a/b/c").exists());
+        std::fs::remove_dir(root.path().join("a/b/c")).unwrap();
+        remove_parents(&root.path().join("a/b/x"), &parents[1..]).unwrap();
+        assert!(root.path().join("a").exists() && !root.path().join("a/b").exists());
+        // The one of all containers stays.
+        let (mut shared, place) = (Vec::new(), Path::new("d/imrun/x/leaf"));
+        make(place, &mut shared);
+        assert_eq!(shared.len(), 1);
     }
 
     #[test]

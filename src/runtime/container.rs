@@ -435,8 +435,8 @@ impl Launch<'_> {
         drop(root);
         acknowledged()?;
         self.gate.wait(&prepared, self.signals)?;
-        prepared.execute(|listener| self.gate.send_listener(listener))?;
-        self.gate.started()?;
+        prepared.execute(|listener| self.gate.send_listener(listener, self.signals))?;
+        self.gate.started(self.signals)?;
         Ok(prepared)
     }
 

@@ -147,6 +147,50 @@ impl Ids {
     }
 }
 
+/// Checks the ranges of a bundle as the kernel does (user_namespaces(7)), and that they have id 0, which owns the
+/// container's mounts and settings. No ranges are valid.
+///
+/// # Errors
+/// The reason why a container cannot have them.
+pub fn check(ranges: &[IdRange]) -> std::result::Result<(), String> {
+    let end = |first: u32, count: u32| u64::from(first) + u64::from(count);
+    for (index, range) in ranges.iter().enumerate() {
+        let IdRange {
+            inside,
+            outside,
+            count,
+        } = *range;
+        if count == 0 {
+            return Err(format!("the range of container ID {inside} has size 0"));
+        }
+        if end(inside, count) > NO_ID.into() || end(outside, count) > NO_ID.into() {
+            return Err(format!(
+                "the range of container ID {inside} has ids beyond the last"
+            ));
+        }
+        let overlaps = |first: u32, of: u32, other: u32, other_of: u32| {
+            u64::from(first) < end(other, other_of) && u64::from(other) < end(first, of)
+        };
+        if let Some(other) = ranges[..index].iter().find(|other| {
+            overlaps(inside, count, other.inside, other.count)
+                || overlaps(outside, count, other.outside, other.count)
+        }) {
+            let other = other.inside;
+            return Err(format!(
+                "the ranges of container IDs {other} and {inside} overlap"
+            ));
+        }
+    }
+    if table(ranges).len() > MAX_TABLE {
+        return Err("has more ranges than the kernel takes".into());
+    }
+    if ranges.is_empty() || ranges.iter().any(|range| range.inside == 0) {
+        Ok(())
+    } else {
+        Err("maps no container ID 0, which owns the container's mounts and settings".into())
+    }
+}
+
 /// Maps each range to itself, up to the last id that a container may have.
 fn identity_ranges(counts: &[u32]) -> Vec<IdRange> {
     let mut first = 0;
@@ -291,6 +335,34 @@ mod tests {
         // The identity mapping contains every id.
         let all = Ids::of_the_host();
         assert_eq!(all.clone().with(4_294_967_294, &[70_000]).unwrap(), all);
+    }
+
+    #[test]
+    fn ranges_that_the_kernel_would_refuse_or_without_an_id_0_are_refused_with_the_reason() {
+        let range = |(inside, outside, count)| IdRange {
+            inside,
+            outside,
+            count,
+        };
+        let check =
+            |list: &[(u32, u32, u32)]| check(&list.iter().copied().map(range).collect::<Vec<_>>());
+        check(&[]).unwrap();
+        check(&[(0, 1000, 5), (5, 1005, 1), (6, 0, 1000)]).unwrap();
+        check(&[(0, 0, u32::MAX)]).unwrap();
+        let many: Vec<_> = (0..400).map(|n| (2 * n, 100_000 + 2 * n, 1)).collect();
+        for (list, why) in [
+            (&[(0, 1000, 5), (4, 2000, 5)][..], "overlap"),
+            (&[(0, 1000, 5), (5, 1004, 5)], "overlap"),
+            (&[(5, 9, 2), (0, 1000, 50)], "overlap"),
+            (&[(1, 1000, 5)], "no container ID 0"),
+            (&[(0, 1000, 0)], "size 0"),
+            (&[(0, u32::MAX, 2)], "beyond the last"),
+            (&[(0, 0, 1), (u32::MAX, 9, 1)], "beyond the last"),
+            (&many, "more ranges"),
+        ] {
+            let error = check(list).unwrap_err();
+            assert!(error.contains(why), "{list:?}: {error}");
+        }
     }
 
     #[test]

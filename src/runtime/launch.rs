@@ -414,8 +414,9 @@ impl ClonedChild<'_> {
     ) -> Result<Prepared> {
         refuse_unmapped(ids, &spec)?;
         self.make_pipes_reopenable()?;
-        let names = ErrorNames::of(&spec);
         let binds = self.network.binds(stage)?;
+        let targets: Vec<_> = binds.iter().map(|bind| bind.target).collect();
+        let names = ErrorNames::of(&spec, &targets);
         let place = mounted.as_ref().map_or(stage, |mounted| mounted.place);
         let place = CString::new(place.as_os_str().as_encoded_bytes())
             .map_err(|_| Error::usage(format_args!("{place:?}"), "has a NUL byte"))?;
@@ -439,7 +440,7 @@ impl ClonedChild<'_> {
             has_root: ids.have_root(),
             has_devices: root.dev.is_some(),
             waits: mounted.is_some(),
-            targets: binds.iter().map(|bind| bind.target).collect(),
+            targets,
             filter: confinement.filter,
         };
         if setup_cell.set(setup).is_err() {
@@ -608,11 +609,19 @@ impl Prepared {
     fn assert_read_only(&self, expected: &[&str], masked: &[CString]) -> Result<()> {
         let path = format!("/proc/{}/mountinfo", self.pid);
         let table = std::fs::read_to_string(&path).context(|| format!("read({path:?})"))?;
-        mount_table::check(&table, expected, &self.mask_ids(masked)?)
+        let masks = self.mask_ids(masked)?;
+        let found = masks.iter().copied().flatten().collect::<Vec<_>>();
+        mount_table::check(&table, expected, &found).map_err(|error| {
+            // The child has masked it for itself alone: through a link to its own directory in /proc.
+            match masks.iter().position(Option::is_none) {
+                Some(index) => Error::system(self.names.masked(index), error),
+                None => error,
+            }
+        })
     }
 
-    /// Returns the ids of the mounts that mask `masked`.
-    fn mask_ids(&self, masked: &[CString]) -> Result<Vec<u64>> {
+    /// Returns the id of the mount that masks each of `masked`; `None` if nothing is there.
+    fn mask_ids(&self, masked: &[CString]) -> Result<Vec<Option<u64>>> {
         if masked.is_empty() {
             return Ok(Vec::new());
         }
@@ -621,9 +630,9 @@ impl Prepared {
         let root = open(path.as_str(), flags, Mode::empty());
         let root = root.context(|| format!("open({path:?}, O_PATH)"))?;
         let id = |(index, path): (usize, &CString)| {
-            mask::mask_id(root.as_fd(), path, &self.names.masked(index)).transpose()
+            mask::mask_id(root.as_fd(), path, &self.names.masked(index))
         };
-        masked.iter().enumerate().filter_map(id).collect()
+        masked.iter().enumerate().map(id).collect()
     }
 }
 

@@ -322,3 +322,28 @@ fn omitted_mounts_are_listed_on_standard_error_in_one_line() {
         ]
     );
 }
+
+#[test]
+fn parents_of_a_cgroup_go_with_the_container_that_made_them_and_others_stay() {
+    let bundle = bundle!("true");
+    let name = name("parents");
+    let path = imrun::runtime::cgroup::hierarchy().unwrap().join(&name);
+    bundle.change(|config| config["linux"]["cgroupsPath"] = json!(format!("/{name}/a/b")));
+    let (code, text) = bundle.run();
+    assert_eq!((code, path.exists()), (Some(0), false), "{text}");
+    std::fs::create_dir(&path).unwrap();
+    let (code, text) = bundle.run();
+    let (outer, inner) = (path.exists(), path.join("a").exists());
+    assert_eq!((code, outer, inner), (Some(0), true, false), "{text}");
+    std::fs::remove_dir(&path).unwrap();
+    // By the next command, after a supervisor that was killed.
+    let (pid, _output) = bundle.create("one");
+    kill(
+        supervisor_of(&bundle.path("run/oci/one"), pid),
+        Signal::SIGKILL,
+    )
+    .unwrap();
+    soon("the app outlives its supervisor", || is_gone(pid));
+    bundle.succeeds(&["delete", "--force", "one"]);
+    assert!(!path.exists());
+}

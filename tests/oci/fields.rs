@@ -315,3 +315,48 @@ fn a_link_at_a_mount_point_of_the_runtime_is_named() {
         std::fs::remove_file(link).unwrap();
     }
 }
+
+#[test]
+fn all_of_dev_can_be_masked() {
+    let bundle = bundle!("busybox ls -a /dev; busybox readlink /proc/self/fd/0");
+    bundle.change(|config| config["linux"]["maskedPaths"] = json!(["/dev"]));
+    assert_eq!(bundle.run(), (Some(0), ".\n..\n/dev/null\n".to_owned()));
+}
+
+#[test]
+fn a_root_with_something_else_at_a_mount_point_is_refused_by_its_field() {
+    let bundle = bundle!("echo ran");
+    for (place, field) in [
+        ("dev", "config.json `root.path`: /dev"),
+        ("proc", "config.json `root.path`: /proc"),
+        ("sys", "config.json `root.path`: /sys"),
+        ("etc", "config.json `mounts, \"/etc/hosts\"`"),
+    ] {
+        let path = bundle.path("rootfs").join(place);
+        bundle.change(|config| {
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            mounts.retain(|mount| mount["destination"] != "/etc/hosts");
+            mounts.push(json!({
+                "destination": "/etc/hosts", "type": "bind", "source": "/etc/hosts", "options": ["ro"]
+            }));
+        });
+        symlink("/bin", &path).unwrap();
+        let (code, text) = bundle.run();
+        assert_eq!(code, Some(125), "{place}: {text}");
+        assert!(text.contains(field) && !text.contains("ran"), "{text}");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_masked_path_through_a_link_of_the_root_to_a_process_is_refused_by_its_field() {
+    let bundle = bundle!("echo ran");
+    symlink("/proc/self/status", bundle.path("rootfs/link")).unwrap();
+    bundle.change(|config| config["linux"]["maskedPaths"] = json!(["/absent", "/link"]));
+    let (code, text) = bundle.run();
+    assert_eq!(code, Some(125), "{text}");
+    assert!(
+        text.contains("linux.maskedPaths") && !text.contains("ran"),
+        "{text}"
+    );
+}

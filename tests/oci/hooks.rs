@@ -1,8 +1,10 @@
 //! Hooks run at the time, in the namespaces and as the user of the specification.
 
-use super::{Bundle, skip, soon};
+use super::{Bundle, is_gone, skip, soon, supervisor_of};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
-use std::process::Output;
+use std::process::{Child, Output, Stdio};
 
 /// Returns a hook that runs a shell script, without an environment of its own.
 fn shell(text: &str) -> Value {
@@ -158,4 +160,222 @@ fn a_creation_that_a_hook_ends_runs_poststop_hooks() {
         assert_eq!(bundle.succeeds(&["list", "--quiet"]), "");
     }
     assert_eq!(bundle.log(), "stopped\n".repeat(3));
+}
+
+/// A hook that writes its process id to the log, leaves a child behind, and does not end.
+const HANGS: &str = "sleep 1000 & echo $$ $! >>LOG; wait";
+
+impl Bundle {
+    fn hanging_hook(&self, kind: &str) {
+        let log = self.path("log").display().to_string();
+        self.hook(kind, &HANGS.replace("LOG", &log));
+    }
+
+    /// Starts a command that waits for a hanging hook, and returns once that runs.
+    fn begins(&self, command: &str) -> Child {
+        let _ = std::fs::remove_file(self.path("log"));
+        let mut command = self.command(&[command, "--bundle", self.dir(), "one"]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        soon("the hook does not run", || self.log().ends_with('\n'));
+        child.unwrap()
+    }
+
+    /// Waits until the hook and its child have ended.
+    #[track_caller]
+    fn hook_ends(&self) {
+        let log = self.log();
+        for pid in log.split_whitespace() {
+            let pid = pid.parse().unwrap();
+            soon("the hook outlives its container", || is_gone(pid));
+        }
+    }
+}
+
+#[test]
+fn a_hook_that_does_not_read_a_state_larger_than_a_pipe_ends_by_its_timeout() {
+    let bundle = bundle!("echo ran");
+    bundle.change(|config| {
+        config["annotations"] = json!({ "large": "x".repeat(100_000) });
+        config["hooks"]["createRuntime"] =
+            json!([{ "path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1 }]);
+    });
+    let (code, text) = bundle.run();
+    assert_eq!(code, Some(125), "{text}");
+    assert!(text.contains("took longer than its timeout"), "{text}");
+}
+
+#[test]
+fn a_hook_reads_all_of_a_state_larger_than_a_pipe() {
+    let bundle = bundle!("true");
+    let log = bundle.path("log");
+    bundle.hook(
+        "createRuntime",
+        &format!(
+            "sleep 0.2; jq -r '.annotations.large|length' >{}",
+            log.display()
+        ),
+    );
+    bundle.change(|config| config["annotations"] = json!({ "large": "x".repeat(300_000) }));
+    let (code, text) = bundle.run();
+    assert_eq!(
+        (code, bundle.log().as_str()),
+        (Some(0), "300000\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_signal_ends_the_creation_and_the_hook_that_runs() {
+    let bundle = bundle!("echo ran");
+    for kind in ["prestart", "createRuntime"] {
+        bundle.change(|config| config["hooks"] = json!({}));
+        bundle.hanging_hook(kind);
+        let child = bundle.begins("run");
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(143), "{text}");
+        assert!(
+            text.contains(&format!("{kind} hook")) && text.contains("SIGTERM"),
+            "{text}"
+        );
+        bundle.hook_ends();
+        assert_eq!(bundle.succeeds(&["list", "--quiet"]), "");
+    }
+}
+
+#[test]
+fn a_creation_ends_with_the_hook_that_runs_when_its_command_is_killed() {
+    let bundle = bundle!("echo ran");
+    bundle.hanging_hook("createRuntime");
+    let mut child = bundle.begins("create");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    bundle.hook_ends();
+    soon("it is not removed", || {
+        bundle.succeeds(&["list", "--quiet"]).is_empty()
+    });
+}
+
+#[test]
+fn a_forced_deletion_ends_the_hook_that_runs_and_its_supervisor() {
+    let bundle = bundle!("exec busybox sleep 1000");
+    for kind in [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+        "poststart",
+    ] {
+        bundle.change(|config| config["hooks"] = json!({}));
+        if matches!(kind, "prestart" | "createRuntime" | "poststart") {
+            bundle.hanging_hook(kind);
+        } else {
+            // Its processes have no numbers of the host.
+            bundle.hook(kind, "busybox sleep 1000 || sleep 1000");
+        }
+        let child = match kind {
+            "startContainer" | "poststart" => {
+                let _created = bundle.create("one");
+                let command = bundle
+                    .command(&["start", "one"])
+                    .stderr(Stdio::piped())
+                    .spawn();
+                command.unwrap()
+            }
+            _ => {
+                let mut command = bundle.command(&["create", "--bundle", bundle.dir(), "one"]);
+                command
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::piped())
+                    .spawn()
+                    .unwrap()
+            }
+        };
+        if kind.starts_with('p') || kind == "createRuntime" {
+            soon("the hook does not run", || bundle.log().ends_with('\n'));
+        } else {
+            soon("there is no container", || {
+                bundle.succeeds(&["list", "--quiet"]) == "one\n"
+            });
+        }
+        bundle.succeeds(&["delete", "--force", "one"]);
+        assert!(
+            !child.wait_with_output().unwrap().status.success() || kind == "poststart",
+            "{kind}"
+        );
+        bundle.hook_ends();
+        assert_eq!(bundle.succeeds(&["list", "--quiet"]), "");
+        let _ = std::fs::remove_file(bundle.path("log"));
+    }
+}
+
+#[test]
+fn a_signal_ends_a_hook_after_the_start_and_reaches_the_app() {
+    let bundle = bundle!("trap 'exit 9' TERM; busybox sleep 1000 & echo ready; wait");
+    bundle.hanging_hook("poststart");
+    let child = bundle.begins("run");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    // The second, by the stop timeout, if its trap was not set yet.
+    assert!(matches!(output.status.code(), Some(9 | 137)), "{text}");
+    bundle.hook_ends();
+}
+
+#[test]
+fn a_hook_ends_with_a_supervisor_that_is_killed() {
+    let bundle = bundle!("true");
+    bundle.hanging_hook("createRuntime");
+    bundle.change(|config| {
+        let script = format!(
+            "echo $$ >>{}; exec sleep 1000",
+            bundle.path("log").display()
+        );
+        config["hooks"]["createRuntime"] = shell(&script);
+    });
+    let child = bundle.begins("create");
+    let hook = bundle.log().trim().parse().unwrap();
+    kill(
+        supervisor_of(&bundle.path("run/oci/one"), hook),
+        Signal::SIGKILL,
+    )
+    .unwrap();
+    bundle.hook_ends();
+    child.wait_with_output().unwrap();
+    bundle.succeeds(&["delete", "--force", "one"]);
+}
+
+#[test]
+fn hooks_start_without_blocked_or_ignored_signals() {
+    let bundle = bundle!("true");
+    let log = bundle.path("log");
+    let text = "grep -E 'Sig(Blk|Ign)' /proc/self/status";
+    let kinds = [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "poststart",
+        "poststop",
+    ];
+    for kind in kinds {
+        bundle.hook(kind, &format!("{text} >>{}", log.display()));
+    }
+    // It has no file to write to, and busybox's shell ignores a signal by itself.
+    let clean = |line: &str| {
+        let pattern = format!("{line}:.0*$");
+        json!({ "path": "/bin/busybox", "args": ["grep", "-q", pattern, "/proc/self/status"] })
+    };
+    bundle.change(|config| {
+        config["hooks"]["startContainer"] = json!([clean("SigBlk"), clean("SigIgn")]);
+    });
+    let mut command = bundle.command(&["run", "--bundle", bundle.dir(), "one"]);
+    let blocked: SigSet = [Signal::SIGHUP, Signal::SIGUSR1].into_iter().collect();
+    blocked.thread_block().unwrap();
+    let output = command.output();
+    blocked.thread_unblock().unwrap();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let none = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n";
+    assert_eq!(bundle.log(), none.repeat(kinds.len()));
 }

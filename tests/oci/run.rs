@@ -101,3 +101,44 @@ fn run_detached_returns_after_the_program_was_executed() {
     soon("it does not stop", || bundle.status("one") == "stopped");
     bundle.succeeds(&["delete", "one"]);
 }
+
+#[test]
+fn a_run_with_options_of_a_bundle_alone_says_that_the_id_is_none() {
+    let bundle = bundle!("echo ran");
+    for arguments in [
+        &["run", "--keep", "a:b"][..],
+        &["run", "--pid-file", "x", "a@b"],
+    ] {
+        let output = bundle.here(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        assert!(text(&output).contains("container ID \"a"), "{output:?}");
+    }
+}
+
+#[test]
+fn spec_replaces_no_config_and_says_so() {
+    let bundle = bundle!("true");
+    let before = std::fs::read(bundle.path("config.json")).unwrap();
+    bundle.refused(&["spec", "-b", bundle.dir()], "exists already");
+    assert_eq!(std::fs::read(bundle.path("config.json")).unwrap(), before);
+}
+
+#[test]
+fn an_ordinary_user_is_told_that_these_commands_need_root() {
+    use std::os::unix::process::CommandExt;
+    let bundle = bundle!("true");
+    // The build's own directory may be closed to others.
+    let program = bundle.path("imrun");
+    std::fs::copy(env!("CARGO_BIN_EXE_imrun"), &program).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(bundle.dir(), open).unwrap();
+    for command in ["start", "state", "kill", "delete", "pause", "resume"] {
+        let mut imrun = Command::new(&program);
+        imrun.args(["--root", bundle.dir(), command, "one"]);
+        let output = imrun.uid(65_533).gid(65_533).output().unwrap();
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        let start = format!("imrun: {command}: needs root of the host\n");
+        assert!(text(&output).starts_with(&start), "{output:?}");
+    }
+    assert_eq!(bundle.succeeds(&["delete", "--force", "none"]), "");
+}

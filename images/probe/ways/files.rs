@@ -137,8 +137,8 @@ const MAKES: &[Way] = &[
     told("mknodat a whiteout", "EROFS", "mknodat", "/home/probe", |lab| {
         sys(259, &[lab.home, text(c"probe"), 0o20_000])
     }),
-    told("symlink", "EROFS", "symlink", N, |_| sys(88, &[text(PROBE), text(NEWFILE)])),
-    told("symlinkat", "EROFS", "symlinkat", N, |lab| sys(266, &[text(PROBE), lab.home, text(c"new")])),
+    told("symlink", "EROFS", "symlink", N, |_| sys(88, &[text(PROBE), text(NEWFILE)])).with("/probe"),
+    told("symlinkat", "EROFS", "symlinkat", N, |lab| sys(266, &[text(PROBE), lab.home, text(c"new")])).with("/probe"),
     refused("symlink, it is there", "EEXIST", NOTHING_ANYWHERE, |_| sys(88, &[text(PROBE), text(c"/link")])),
     told("link", "EROFS", "link", N, |_| sys(86, &[text(PROBE), text(NEWFILE)])),
     told("link to what is not there", "ENOENT", "link", N, |_| sys(86, &[text(c"/none"), text(NEWFILE)])),

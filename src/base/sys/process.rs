@@ -55,6 +55,19 @@ impl Identity {
     }
 }
 
+/// Makes a command start with an empty signal mask and default signal actions, as the leader of a process group, and
+/// end by SIGKILL with the thread that started it.
+pub fn isolate_before_exec(command: &mut Command) {
+    let isolate = || {
+        reset_signals()?;
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+        Ok(())
+    };
+    command.process_group(0);
+    // SAFETY: the closure makes system calls alone, and neither allocates nor locks.
+    unsafe { command.pre_exec(isolate) };
+}
+
 /// Makes a command run in all namespaces of the process `pidfd`, in a working directory there.
 pub fn enter_before_exec(
     command: &mut Command,
@@ -248,6 +261,18 @@ pub fn limit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
     // SAFETY: the kernel reads one structure; EINVAL means that the resource is unknown.
     check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, none) })
         .map(drop)
+}
+
+/// Returns the hard limit of this process (`RLIMIT_*`).
+pub fn hard_limit(resource: u32) -> Result<u64> {
+    let mut limit = libc::rlimit64 {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let none = std::ptr::null::<libc::rlimit64>();
+    // SAFETY: the kernel writes one structure; EINVAL means that the resource is unknown.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, none, &raw mut limit) })?;
+    Ok(limit.rlim_max)
 }
 
 /// Removes a capability from the bounding set; EINVAL if the kernel does not have it.
@@ -540,11 +565,22 @@ pub fn queue_signal(pid: i32, signal: i32, value: i32) -> Result<()> {
 
 /// Resets all signals to their default actions and unblocks them, so that nothing is inherited from the caller.
 pub fn reset_signals() -> Result<()> {
-    // SAFETY: an all-zero sigaction is SIG_DFL without flags.
-    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    // The kernel's structure: all zeros are SIG_DFL without flags. The C library keeps some signals for itself, and
+    // its posix_spawn(3) makes a program start with these ignored.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const MASK_BYTES: usize = 8;
+    let none = std::ptr::null_mut::<u64>();
     for signal in 1..=64 {
-        // SAFETY: the structure is valid; SIGKILL, SIGSTOP and the C library's own two are EINVAL.
-        unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
+        // SAFETY: the structure is large enough; SIGKILL and SIGSTOP are EINVAL.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                none,
+                MASK_BYTES,
+            )
+        };
     }
     nix::sys::signal::SigSet::empty().thread_set_mask()
 }

@@ -2,6 +2,8 @@
 
 use nix::errno::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// Maximum number of descriptors in a message.
 const MAX_DESCRIPTORS: usize = 8;
@@ -14,6 +16,20 @@ pub fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> nix::Result<()> {
     let (bytes, length) = (address.as_ptr().cast(), address.len() as libc::socklen_t);
     // SAFETY: the kernel reads `length` bytes.
     Errno::result(unsafe { libc::bind(socket.as_raw_fd(), bytes, length) }).map(drop)
+}
+
+/// Connects to a Unix socket without waiting. Returns `None` if its queue of connections is full.
+///
+/// The stream does not block.
+pub fn connect_unix(path: &Path) -> nix::Result<Option<UnixStream>> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    match connect(socket.as_raw_fd(), &UnixAddr::new(path)?) {
+        Ok(()) => Ok(Some(socket.into())),
+        Err(Errno::EAGAIN) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Sends a message with copies of at most eight descriptors, without allocating (unix(7),
@@ -146,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_channel_whose_peer_is_gone_has_no_message() {
-        let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (a, b) = UnixStream::pair().unwrap();
         drop(a);
         assert_eq!(receive::<0>(b.as_raw_fd(), &mut [0]).unwrap().0, 0);
     }

@@ -660,6 +660,63 @@ fn names_of_the_uts_namespace_can_be_sysctls() {
 }
 
 #[test]
+fn a_sysctl_in_two_spellings_is_refused_whatever_it_belongs_to() {
+    for name in [
+        "kernel.domainname",
+        "kernel.hostname",
+        "net.core.somaxconn",
+        "kernel.shmmax",
+    ] {
+        let other = name.replace('.', "/");
+        let error = refusal("/linux", "sysctl", json!({ name: "1", &other: "1" }));
+        assert!(error.what.contains("linux.sysctl"), "{error}");
+        assert!(error.why.contains("given twice"), "{error}");
+    }
+}
+
+#[test]
+fn id_mappings_that_no_container_can_have_are_refused_by_their_field() {
+    let range = |inside: u32, outside: u32, size: u32| json!({ "containerID": inside, "hostID": outside, "size": size });
+    let good = json!([range(0, 100_000, 10)]);
+    for bad in [
+        json!([range(0, 1, 5), range(4, 100, 1)]),
+        json!([range(1, 100_000, 10)]),
+    ] {
+        for (users, groups, field) in [(&bad, &good, "uidMappings"), (&good, &bad, "gidMappings")] {
+            let mut document = with("/linux", "uidMappings", users.clone());
+            document["linux"]["gidMappings"] = groups.clone();
+            let namespaces = document.pointer_mut("/linux/namespaces").unwrap();
+            namespaces
+                .as_array_mut()
+                .unwrap()
+                .push(json!({ "type": "user" }));
+            let error = read(&document).err().unwrap();
+            assert_eq!(error.what, format!("config.json `linux.{field}`"));
+        }
+    }
+}
+
+#[test]
+fn a_masked_path_that_is_each_processs_own_is_refused_by_its_field() {
+    for path in [
+        "/proc/self/status",
+        "/proc/thread-self/comm",
+        "/proc/mounts",
+        "/proc/net/tcp",
+        "/proc/1/maps",
+    ] {
+        let error = refusal("/linux", "maskedPaths", json!([path]));
+        assert_eq!(
+            error.what,
+            format!("config.json `linux.maskedPaths {path:?}`")
+        );
+    }
+    let shared = json!(["/proc/selfish", "/proc/sys/net", "/proc/12x"]);
+    let config = read(&with("/linux", "maskedPaths", shared)).unwrap();
+    assert_eq!(config.bundle.masked.len(), 3);
+}
+
+#[test]
 fn an_execution_domain_is_linux_or_linux32() {
     let domain = |value: Value| {
         let config = read(&with("/linux", "personality", value)).unwrap();

@@ -43,13 +43,14 @@ pub trait Gate: Sync {
 
     /// Receives the listener of the bundle's filter and passes it to the agent that answers the app's
     /// calls.
-    fn send_listener(&self, listener: OwnedFd) -> Result<()> {
-        drop(listener);
+    fn send_listener(&self, listener: OwnedFd, signals: &SignalFd) -> Result<()> {
+        let _ = (listener, signals);
         Ok(())
     }
 
     /// Called when the app runs.
-    fn started(&self) -> Result<()> {
+    fn started(&self, signals: &SignalFd) -> Result<()> {
+        let _ = signals;
         Ok(())
     }
 }

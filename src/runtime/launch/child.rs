@@ -286,13 +286,13 @@ fn start(args: &ChildArgs<'_>) -> Result<Infallible, Failure> {
     send(args, reached(Step::Cloned))?;
     let mounts = mount_kernel_filesystems(args)?;
     let (setup, received) = await_setup(args)?;
-    enter_root(args, setup, &received, mounts)?;
+    let null = enter_root(args, setup, &received, mounts)?;
     let name = std::os::unix::ffi::OsStrExt::from_bytes(setup.spec.hostname.as_bytes());
     nix::unistd::sethostname::<&std::ffi::OsStr>(name).at(Step::Hostname)?;
     if let Some(name) = &setup.spec.settings.domainname {
         process::set_domain_name(name).at(Step::Domainname)?;
     }
-    connect_stdio(args)?;
+    connect_stdio(args, null)?;
     drop_privileges(args, &setup.spec)?;
     // Last of all: from here on the child needs only the channel to the parent and execve(2).
     landlock::restrict(received.ruleset.as_fd()).at(Step::Landlock)?;
@@ -409,12 +409,13 @@ fn mount_kernel_filesystems(args: &ChildArgs<'_>) -> Result<KernelMounts, Failur
     })
 }
 
+/// Returns the container's /dev/null, open: a masked path may cover it.
 fn enter_root(
     args: &ChildArgs<'_>,
     setup: &ContainerSetup,
     received: &Received,
     mounts: KernelMounts,
-) -> Result<(), Failure> {
+) -> Result<OwnedFd, Failure> {
     let root = received.root.as_fd();
     mount::move_mount(root, libc::AT_FDCWD, &setup.stage).at(Step::Attach)?;
     let dev = received.dev.as_ref().map(AsFd::as_fd);
@@ -441,12 +442,17 @@ fn enter_root(
             .at(Step::MaskSysfs)?;
     }
     attach(&mounts.cgroupfs, c"sys/fs/cgroup", Step::AttachCgroupfs)?;
-    for (target, bind) in setup.targets.iter().zip(received.binds.iter().flatten()) {
-        attach_bind(root, bind, target)?;
+    let binds = setup.targets.iter().zip(received.binds.iter().flatten());
+    for (index, (target, bind)) in binds.enumerate() {
+        attach_bind(root, bind, target, index)?;
     }
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let null = openat2(root, c"dev/null", how).at(Step::Stdin)?;
     for (index, path) in setup.spec.masked.iter().enumerate() {
-        let masked = masks.mask_path(root, path);
-        masked.at_element(Step::Masked, index)?;
+        let put = masks.mask_path(root, path);
+        put.at_element(Step::Masked, index)?;
     }
     if setup.waits {
         send(args, reached(Step::Mounted))?;
@@ -455,7 +461,8 @@ fn enter_root(
     fchdir(root).at(Step::EnterRoot)?;
     pivot_root(c".", c".").at(Step::Pivot)?;
     umount2(c".", MntFlags::MNT_DETACH).at(Step::Detach)?;
-    chdir(c"/").at(Step::LeaveOldRoot)
+    chdir(c"/").at(Step::LeaveOldRoot)?;
+    Ok(null)
 }
 
 fn mount_new(fstype: &CStr, attributes: mount::Attributes, step: Step) -> Result<OwnedFd, Failure> {
@@ -499,25 +506,23 @@ fn set_sysctls(proc: &OwnedFd, sysctls: &[Sysctl]) -> Result<(), Failure> {
 
 /// Mounts `bind` on the placeholder `target`, which may be reached through the image's own links but
 /// never outside its root.
-fn attach_bind(root: BorrowedFd<'_>, bind: &OwnedFd, target: &CStr) -> Result<(), Failure> {
+fn attach_bind(
+    root: BorrowedFd<'_>,
+    bind: &OwnedFd,
+    target: &CStr,
+    index: usize,
+) -> Result<(), Failure> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let target = openat2(root, target, how).at(Step::BindTarget)?;
-    mount::move_mount_onto(bind.as_fd(), target.as_fd()).at(Step::Bind)
+    let target = openat2(root, target, how).at_element(Step::BindTarget, index)?;
+    mount::move_mount_onto(bind.as_fd(), target.as_fd()).at_element(Step::Bind, index)
 }
 
-fn connect_stdio(args: &ChildArgs<'_>) -> Result<(), Failure> {
+fn connect_stdio(args: &ChildArgs<'_>, null: OwnedFd) -> Result<(), Failure> {
     match args.stdin {
         Some(stdin) => process::dup2(stdin, 0).at(Step::Stdio)?,
-        None => {
-            let null = open(
-                c"/dev/null",
-                OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-                Mode::empty(),
-            );
-            dup2_stdin(null.at(Step::Stdin)?).at(Step::Stdio)?;
-        }
+        None => dup2_stdin(null).at(Step::Stdio)?,
     }
     process::dup2(args.stdout, 1).at(Step::Stdio)?;
     process::dup2(args.stderr, 2).at(Step::Stdio)

@@ -5,6 +5,7 @@ use super::child::{Failure, Step};
 use super::sysctl::{NOT_KEPT, Setting};
 use crate::base::error::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error};
 use nix::errno::Errno;
+use std::ffi::CStr;
 
 /// Names of a launch's settings, for its errors.
 pub(super) struct ErrorNames {
@@ -13,10 +14,12 @@ pub(super) struct ErrorNames {
     program: String,
     sysctls: Vec<String>,
     masked: Vec<String>,
+    /// Places of the files for name resolution.
+    targets: Vec<&'static CStr>,
 }
 
 impl ErrorNames {
-    pub fn of(spec: &Spec) -> ErrorNames {
+    pub fn of(spec: &Spec, targets: &[&'static CStr]) -> ErrorNames {
         ErrorNames {
             from_bundle: spec.from_bundle,
             program: spec.args.strings()[0].to_string_lossy().into_owned(),
@@ -31,6 +34,7 @@ impl ErrorNames {
                 .iter()
                 .map(|path| path.to_string_lossy().into_owned())
                 .collect(),
+            targets: targets.to_vec(),
         }
     }
 
@@ -83,9 +87,16 @@ impl ErrorNames {
                     )
                 }
             }
+            Step::AttachDev if self.from_bundle => not_a_directory("/dev", why),
             Step::AttachProc if self.from_bundle => not_a_directory("/proc", why),
             Step::Masks | Step::AttachSysfs | Step::AttachCgroupfs if self.from_bundle => {
                 not_a_directory("/sys", why)
+            }
+            Step::BindTarget | Step::Bind if self.from_bundle => {
+                let target = self.targets.get(index).map_or(c"", |target| *target);
+                let target = format!("/{}", target.to_string_lossy());
+                let why = format_args!("the root has no file there to mount it on: {why}");
+                Error::system(format_args!("config.json `mounts, {target:?}`"), why)
             }
             Step::SysctlKept => Error::system(sysctl(), NOT_KEPT),
             Step::Sysctl | Step::SysctlRead => {

@@ -65,6 +65,9 @@ impl Masks {
             return Err(Errno::ENODEV);
         }
         let empty = open_beneath(root, c"sys/fs/cgroup")?;
+        if !is_directory(&fstat(&empty)?) {
+            return Err(Errno::ENOTDIR);
+        }
         Ok(Masks { null, empty })
     }
 

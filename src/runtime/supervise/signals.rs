@@ -2,9 +2,12 @@
 
 use crate::base::error::{Context, Error, Result};
 use crate::base::sys::process;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
-use std::time::Duration;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 /// Signals that are forwarded to the app.
 const FORWARDED: [Signal; 9] = [
@@ -40,19 +43,67 @@ const ENDING: [Signal; 4] = [
     Signal::SIGTERM,
 ];
 
-/// Returns an error if a signal arrived before the app started.
-pub fn refuse(signals: &SignalFd) -> Result<()> {
+/// Reads signals up to one that ends a launch, and returns that one. `each` gets all that were read.
+pub fn read_ending(signals: &SignalFd, mut each: impl FnMut(siginfo)) -> Result<Option<Signal>> {
     while let Some(info) = signals.read_signal().context(|| "read(signalfd)")? {
-        let number = info.ssi_signo as i32;
-        if let Some(signal) = ENDING.into_iter().find(|signal| *signal as i32 == number) {
-            let error = Error::system(
-                "launch",
-                format_args!("{signal} arrived before the app started"),
-            );
-            return Err(error.exit(128 + number as u8));
+        each(info);
+        let is_it = |signal: &Signal| *signal as u32 == info.ssi_signo;
+        if let Some(signal) = ENDING.into_iter().find(is_it) {
+            return Ok(Some(signal));
         }
     }
+    Ok(None)
+}
+
+/// Fails if a signal came that ends the launch: there is no app yet to pass it on to.
+///
+/// # Errors
+/// Exit code 128+n for signal n.
+pub fn refuse(signals: &SignalFd) -> Result<()> {
+    match read_ending(signals, drop)? {
+        None => Ok(()),
+        Some(signal) => Err(Error::system(
+            "launch",
+            format_args!("{signal} came before the app started"),
+        )
+        .exit(128 + signal as u8)),
+    }
+}
+
+/// Sends signals that were read to this process again, so that they are pending as before.
+pub fn give_back(read: &[siginfo]) -> Result<()> {
+    let own = nix::unistd::Pid::this();
+    for info in read {
+        let signal = info.ssi_signo as i32;
+        let sent = if info.ssi_code == libc::SI_QUEUE {
+            process::queue_signal(own.as_raw(), signal, info.ssi_int)
+        } else {
+            Signal::try_from(signal).and_then(|signal| nix::sys::signal::kill(own, signal))
+        };
+        sent.context(|| format!("kill(self, {signal})"))?;
+    }
     Ok(())
+}
+
+/// Waits for one of the descriptors or for a signal, at most until `deadline`. Returns false after it.
+pub fn wait(
+    awaited: &[PollFd<'_>],
+    deadline: Option<Instant>,
+    signals: Option<&SignalFd>,
+) -> Result<bool> {
+    let mut set = awaited.to_vec();
+    set.extend(signals.map(|signals| PollFd::new(signals.as_fd(), PollFlags::POLLIN)));
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    if left.is_some_and(|left| left.is_zero()) {
+        return Ok(false);
+    }
+    // Rounded up, or the last millisecond would be spent spinning.
+    let patience = left.map(|left| left + Duration::from_millis(1));
+    let patience = patience.map_or(Ok(PollTimeout::NONE), PollTimeout::try_from);
+    match poll(&mut set, patience.unwrap_or(PollTimeout::MAX)) {
+        Ok(_) | Err(Errno::EINTR) => Ok(true),
+        Err(errno) => Err(errno).context(|| "poll()"),
+    }
 }
 
 /// Returns the timeout that `imrun stop -t` sends with its signal, in milliseconds (sigqueue(3)).
