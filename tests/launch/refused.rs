@@ -58,7 +58,7 @@ fn options_after_the_image_belong_to_the_app() {
     let refused = host.launch().options(["--rm"]).run();
     refused
         .refused("imrun: --rm: nothing of a container is left behind")
-        .hints("omit it");
+        .hints("leave it out");
 }
 
 #[test]
