@@ -457,7 +457,7 @@ fn what_the_bundles_filter_asks_is_answered_by_who_has_its_listener() {
         });
     });
     let arguments = ["run", "--bundle", bundle.dir(), "one"];
-    bundle.refused(&arguments, "it is imrun's observer");
+    bundle.refused(&arguments, "imrun's observer is it");
 
     let quiet = |bundle: &Bundle| {
         let mut command = bundle.command(&arguments);

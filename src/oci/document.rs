@@ -216,6 +216,7 @@ impl de::Error for Fault {
             "a boolean" => "is neither true nor false".into(),
             "a sequence" => "is not an array".into(),
             "a map" => "is not an object".into(),
+            "path string" => "is not a string".into(),
             "i64" => "is not a whole number from -2^63 to 2^63 - 1".into(),
             "u32" => "is not a whole number from 0 to 2^32 - 1".into(),
             "u64" | "usize" => "is not a whole number from 0 to 2^64 - 1".into(),

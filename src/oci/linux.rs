@@ -382,7 +382,11 @@ fn sysctls(
         let of_uts = ["kernel/hostname", "kernel/domainname"];
         let of_ipc = ["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"];
         if of_ipc.iter().any(|start| path.starts_with(start)) {
-            changes.add(&field(name), value, "0: nothing is kept in memory");
+            changes.add(
+                &field(name),
+                value,
+                "the kernel's default: a container makes no System V objects and no message queues",
+            );
         } else if path.starts_with("net/") && namespaces.network != "host" {
             sysctls.push(Setting {
                 path: CString::new(format!("sys/{path}")).expect("the name is plain"),

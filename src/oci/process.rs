@@ -74,7 +74,10 @@ fn id(key: &str, id: u32) -> Result<u32> {
 
 fn arguments(args: &[String]) -> Result<Vec<CString>> {
     if args.first().is_none_or(|program| program.is_empty()) {
-        return Err(wrong("process.args", "names no program"));
+        return Err(wrong(
+            "process.args",
+            "expected a program as the first argument",
+        ));
     }
     let strings = args.iter().map(|arg| CString::new(arg.as_str()));
     strings

@@ -1,17 +1,17 @@
-//! `--cap-add`: what an app may be given beyond its user's rights (capabilities(7)).
+//! `--cap-add`: capabilities that an app can be given (capabilities(7)).
 //!
-//! They hold in the container's own user namespace alone. Those that would undo what imrun promises
-//! of every container are refused, each with its reason.
+//! They apply in the container's own user namespace only. imrun refuses those that would undo its
+//! guarantees, each with a reason.
 #![forbid(unsafe_code)]
 
 use crate::base::error::{Error, Result};
 use caps::Capability;
 
-/// A set of capabilities, in a register: the child that gets them may not allocate.
+/// A set of capabilities. It is a number because the child that applies it cannot allocate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capabilities(u64);
 
-/// Capabilities that an app can have, in the order of their numbers.
+/// Capabilities that can be added, in the order of their numbers.
 const GRANTED: [Capability; 14] = [
     Capability::CAP_CHOWN,
     Capability::CAP_DAC_OVERRIDE,
@@ -29,44 +29,46 @@ const GRANTED: [Capability; 14] = [
     Capability::CAP_AUDIT_WRITE,
 ];
 
-const CREDENTIALS: &str = "an app that changes its user or group would outlive imrun";
+const CREDENTIALS: &str = "an app that changes its user or group could survive imrun";
 
 /// Returns the reason why no container gets a capability that is not in [`GRANTED`].
 fn refusal(capability: Capability) -> &'static str {
     match capability {
         Capability::CAP_SETGID | Capability::CAP_SETUID => CREDENTIALS,
         Capability::CAP_LINUX_IMMUTABLE | Capability::CAP_SETFCAP => {
-            "it is for changing files, and none can be changed"
+            "it allows changing files, and a container cannot change any"
         }
         Capability::CAP_BPF
         | Capability::CAP_PERFMON
         | Capability::CAP_SYSLOG
-        | Capability::CAP_SYS_MODULE => "it is for looking into or loading code into the kernel",
+        | Capability::CAP_SYS_MODULE => "it allows inspecting the kernel or loading code into it",
         Capability::CAP_CHECKPOINT_RESTORE | Capability::CAP_SYS_PTRACE => {
-            "it is for changing other processes"
+            "it allows changing other processes"
         }
-        Capability::CAP_SYS_RESOURCE => "it lifts the limits of the container",
-        Capability::CAP_DAC_READ_SEARCH => "it opens files by handle, out of the root",
+        Capability::CAP_SYS_RESOURCE => "it allows raising the container's limits",
+        Capability::CAP_DAC_READ_SEARCH => "it allows opening files outside the root by handle",
         Capability::CAP_IPC_OWNER => "there are no System V objects in a container",
-        Capability::CAP_MKNOD => "it makes device nodes, and none can be made",
-        Capability::CAP_NET_ADMIN => "it changes the network, which is the host's to decide",
-        Capability::CAP_SYS_ADMIN => "it mounts file systems, and a container has but its own",
-        _ => "it is for changing the host",
+        Capability::CAP_MKNOD => {
+            "it allows creating device nodes, and a container cannot create any"
+        }
+        Capability::CAP_NET_ADMIN => "it allows changing the network, which the host configures",
+        Capability::CAP_SYS_ADMIN => "it allows mounts, and a container's mounts are fixed",
+        _ => "it allows changing the host",
     }
 }
 
-/// Reads a capability's name, in either case, with or without `CAP_`.
+/// Parses the name of a capability, in either case, with or without `CAP_`.
 ///
 /// # Errors
-/// A name that Linux does not have, or one that no container gets, with the reason.
+/// The name is unknown to Linux, or no container gets that capability; the error has the reason.
 pub fn parse(text: &str) -> Result<Capability> {
-    // `caps::to_canonical` also takes letters beyond ASCII whose upper case is in it, such as U+017F for S.
+    // `caps::to_canonical` is not used: it accepts letters beyond ASCII, such as U+017F for S.
     let upper = text.to_ascii_uppercase();
     let name = format!("CAP_{}", upper.strip_prefix("CAP_").unwrap_or(&upper));
     let what = format!("--cap-add {text}");
     if name == "CAP_ALL" {
         return Err(Error::policy(what, "no container may do everything")
-            .hint("name those that the app needs, one --cap-add each"));
+            .hint("add each capability that the app needs with its own --cap-add"));
     }
     match name.parse() {
         Ok(capability) if GRANTED.contains(&capability) => Ok(capability),
@@ -74,21 +76,17 @@ pub fn parse(text: &str) -> Result<Capability> {
             let why = refusal(capability);
             let error = Error::policy(what, why);
             Err(if why == CREDENTIALS {
-                error.hint("--user starts it as the right one")
+                error.hint("start the app as the right user with --user")
             } else {
                 error
             })
         }
-        Err(_) => Err(
-            Error::usage(what, "Linux has no such capability").hint(format_args!(
-                "those that can be added: {}",
-                names().join(", ")
-            )),
-        ),
+        Err(_) => Err(Error::usage(what, "Linux has no such capability")
+            .hint(format_args!("available: {}", names().join(", ")))),
     }
 }
 
-/// Returns the names of all capabilities that a container can have.
+/// Returns the names of the capabilities that can be added.
 pub fn names() -> Vec<String> {
     GRANTED.into_iter().collect::<Capabilities>().names()
 }
@@ -100,12 +98,12 @@ impl FromIterator<Capability> for Capabilities {
 }
 
 impl Capabilities {
-    /// A bit for each capability's number.
+    /// Returns a bit mask, by the capabilities' numbers.
     pub fn bits(self) -> u64 {
         self.0
     }
 
-    /// Those of both sets.
+    /// Returns the intersection.
     pub fn and(self, other: Capabilities) -> Capabilities {
         Capabilities(self.0 & other.0)
     }
@@ -141,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_undo_a_promise_is_refused_with_its_reason() {
+    fn a_capability_that_would_undo_a_guarantee_is_refused_with_its_reason() {
         for name in [
             "ALL",
             "SYS_ADMIN",
@@ -167,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_has_a_bit_for_each_and_tells_their_names() {
+    fn a_set_has_a_bit_and_a_name_for_each_capability() {
         let set: Capabilities = ["net_raw", "KILL", "NET_RAW"]
             .map(|name| parse(name).unwrap())
             .into_iter()

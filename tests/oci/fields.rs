@@ -151,7 +151,7 @@ fn ids_beyond_65535_are_the_apps_own_and_unprivileged_on_the_host() {
     bundle.change(|config| config["process"]["user"] = json!({ "uid": 4_294_967_295_u32 }));
     bundle.refused(
         &["run", "--bundle", bundle.dir(), "one"],
-        "last id of Linux",
+        "the highest id of Linux",
     );
 }
 
