@@ -6,7 +6,8 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::sys::process::{self, Identity};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use oci_spec::runtime::{self, Hook};
+use oci_spec::runtime;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::ffi::{CString, OsString};
 use std::io::Write;
@@ -18,6 +19,16 @@ use std::time::{Duration, Instant};
 
 /// First minor version of the specification in which a failed `poststart` hook ends the start.
 const STRICT_POSTSTART_MINOR: u64 = 3;
+
+/// One hook program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    path: String,
+    args: Vec<String>,
+    /// Environment; `None` inherits that of the process that runs the hook.
+    env: Option<Vec<(String, String)>>,
+    timeout: Option<Duration>,
+}
 
 /// Hooks of a bundle; each list runs in its order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,29 +73,40 @@ pub(super) fn read(hooks: &runtime::Hooks, minor: u64) -> Result<Hooks> {
     })
 }
 
-fn list(kind: &str, hooks: &Option<Vec<Hook>>) -> Result<Vec<Hook>> {
-    let hooks = hooks.as_deref().unwrap_or_default();
-    for (index, hook) in hooks.iter().enumerate() {
-        check(&format!("hooks.{kind}[{index}]"), hook)?;
-    }
-    Ok(hooks.to_vec())
+fn list(kind: &str, hooks: &Option<Vec<runtime::Hook>>) -> Result<Vec<Hook>> {
+    let hooks = hooks.iter().flatten().enumerate();
+    hooks
+        .map(|(index, read)| hook(&format!("hooks.{kind}[{index}]"), read))
+        .collect()
 }
 
-fn check(path: &str, hook: &Hook) -> Result<()> {
-    if !hook.path().is_absolute() {
-        return Err(malformed(path, "has a path that is not absolute"));
+/// Checks a hook. imrun's own type is what state.json has: variables by name, and a timeout that is valid.
+fn hook(place: &str, hook: &runtime::Hook) -> Result<Hook> {
+    let path = hook.path().to_str().expect("it was text").to_owned();
+    if !path.starts_with('/') {
+        return Err(malformed(place, "has a path that is not absolute"));
     }
-    let is_pair = |entry: &String| entry.find('=').is_some_and(|end| end > 0);
-    if !hook.env().iter().flatten().all(is_pair) {
-        return Err(wrong("hooks", "an environment entry has no name"));
-    }
-    match hook.timeout() {
-        Some(..=0) => {
+    let pair = |entry: &String| match entry.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(wrong("hooks", "an environment entry has no name")),
+    };
+    let env = hook.env().as_ref();
+    let env = env.map(|env| env.iter().map(pair).collect::<Result<_>>());
+    let timeout = match hook.timeout() {
+        // A century is enough, and the clock does not reach beyond every i64.
+        Some(seconds @ 1..) => Some(Duration::from_secs(seconds.min(u32::MAX.into()) as u64)),
+        Some(_) => {
             let why = "is not greater than zero";
-            Err(malformed(&format!("{path}.timeout"), why))
+            return Err(malformed(&format!("{place}.timeout"), why));
         }
-        _ => Ok(()),
-    }
+        None => None,
+    };
+    Ok(Hook {
+        path,
+        args: hook.args().clone().unwrap_or_default(),
+        env: env.transpose()?,
+        timeout,
+    })
 }
 
 /// A container in which hooks run.
@@ -112,64 +134,60 @@ pub fn run(
 ) -> Result<()> {
     hooks
         .iter()
-        .try_for_each(|hook| run_one(kind, hook, state, container))
+        .try_for_each(|hook| hook.run(kind, state, container))
 }
 
-fn run_one(
-    kind: &str,
-    hook: &Hook,
-    state: &Value,
-    container: Option<ContainerContext<'_>>,
-) -> Result<()> {
-    let what = || format!("{kind} hook {:?}", hook.path());
-    let mut command = Command::new(hook.path());
-    if let Some([name, rest @ ..]) = hook.args().as_deref() {
-        command.arg0(name).args(rest);
-    }
-    match (hook.env(), container.and_then(|container| container.env)) {
-        (Some(own), _) => {
-            let pairs = own.iter().filter_map(|entry| entry.split_once('='));
-            command.env_clear().envs(pairs);
+impl Hook {
+    fn run(
+        &self,
+        kind: &str,
+        state: &Value,
+        container: Option<ContainerContext<'_>>,
+    ) -> Result<()> {
+        let what = || format!("{kind} hook {:?}", self.path);
+        let mut command = Command::new(&self.path);
+        if let [name, rest @ ..] = &self.args[..] {
+            command.arg0(name).args(rest);
         }
-        (None, Some(env)) => drop(command.env_clear().envs(env.iter().cloned())),
-        (None, None) => {}
-    }
-    command.stdin(Stdio::piped()).stdout(Stdio::null());
-    let bundle = Path::new(state["bundle"].as_str().unwrap_or("/"));
-    if let Some(container) = container {
-        let directory = CString::new(container.directory.as_os_str().as_encoded_bytes())
-            .map_err(|_| Error::usage(what(), "its working directory has a NUL byte"))?;
-        let identity = container.identity.clone();
-        process::enter_before_exec(&mut command, container.process, identity, directory)
-            .context(|| "dup(pidfd)")?;
-    } else if bundle.is_dir() {
-        // At the end of a container the bundle may be gone.
-        command.current_dir(bundle);
-    }
-    let mut child = command.spawn().context(what)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook may ignore its standard input.
-        let _ = stdin.write_all(state.to_string().as_bytes());
-    }
-    let timeout = hook
-        .timeout()
-        .map(|seconds| Duration::from_secs(seconds.unsigned_abs()));
-    if !ends_in_time(&child, timeout)? {
-        child.kill().and_then(|()| child.wait()).context(what)?;
-        return Err(Error::usage(what(), "took longer than its timeout"));
-    }
-    let status = child.wait().context(what)?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Error::usage(what(), status))
+        match (&self.env, container.and_then(|container| container.env)) {
+            (Some(own), _) => drop(command.env_clear().envs(own.iter().cloned())),
+            (None, Some(env)) => drop(command.env_clear().envs(env.iter().cloned())),
+            (None, None) => {}
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let bundle = Path::new(state["bundle"].as_str().unwrap_or("/"));
+        if let Some(container) = container {
+            let directory = CString::new(container.directory.as_os_str().as_encoded_bytes())
+                .map_err(|_| Error::usage(what(), "its working directory has a NUL byte"))?;
+            let identity = container.identity.clone();
+            process::enter_before_exec(&mut command, container.process, identity, directory)
+                .context(|| "dup(pidfd)")?;
+        } else if bundle.is_dir() {
+            // At the end of a container the bundle may be gone.
+            command.current_dir(bundle);
+        }
+        let mut child = command.spawn().context(what)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A hook may ignore its standard input.
+            let _ = stdin.write_all(state.to_string().as_bytes());
+        }
+        if !ends_in_time(&child, self.timeout)? {
+            child.kill().and_then(|()| child.wait()).context(what)?;
+            return Err(Error::usage(what(), "took longer than its timeout"));
+        }
+        let status = child.wait().context(what)?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(Error::usage(what(), status))
+        }
     }
 }
 
 /// Waits until a program ends, without reaping it. Returns false if it exceeds the timeout.
 fn ends_in_time(child: &Child, timeout: Option<Duration>) -> Result<bool> {
     let pidfd = process::pidfd_open(child.id() as i32).context(|| "pidfd_open(hook)")?;
-    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
     loop {
         let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
         // Round up: a fraction of a millisecond counts, too.

@@ -8,11 +8,10 @@
 //! In addition the supervisor keeps the state of every launch: `crate::runtime::state`.
 
 use super::VERSION;
-use super::hooks;
+use super::hooks::{self, Hook};
 use crate::base::error::{Context, Error, Result};
 use crate::base::files;
 use crate::runtime::cgroup::{Cgroup, Made};
-use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
