@@ -457,7 +457,7 @@ fn the_holder_of_the_listener_answers_notifications_of_the_bundles_filter() {
         });
     });
     let arguments = ["run", "--bundle", bundle.dir(), "one"];
-    bundle.refused(&arguments, "imrun's observer is it");
+    bundle.refused(&arguments, "imrun's observer");
 
     let quiet = |bundle: &Bundle| {
         let mut command = bundle.command(&arguments);

@@ -2,7 +2,8 @@
 //!
 //! Bytes come in that the caller has hashed already, and small values of our own go out. The
 //! types of oci-spec are not used: they take unknown algorithms, other media types and ambiguous
-//! documents, all of which must be refused here. Source: OCI image specification 1.1; Docker
+//! documents, all of which must be refused here. Besides, every build reads manifests, and the
+//! one for appliances does without the crate. Source: OCI image specification 1.1; Docker
 //! image manifest version 2, schema 2.
 
 pub mod archive;

@@ -3,6 +3,7 @@
 //!
 //! Settings that imrun knows are checked strictly; unknown keys are ignored, as the specification demands.
 
+use super::document::{self, Document};
 use super::hooks::{self, Hooks};
 use super::scope::Scope;
 use super::seccomp::{Agent, Seccomp};
@@ -14,8 +15,10 @@ use crate::runtime::capabilities::Capabilities;
 use crate::runtime::cgroup::Limits;
 use crate::runtime::container::{Bundle, Subject};
 use crate::runtime::launch::{NameFile, Setting};
+use oci_spec::runtime::Root;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
@@ -96,24 +99,38 @@ pub(super) fn wrong(path: impl Display, why: impl Display) -> Error {
     Error::usage(format_args!("{WHAT} `{path}`"), why)
 }
 
+/// Returns the error for a value that does not have the type of `path`; an empty path is the whole document.
+pub(super) fn malformed(path: &str, why: impl Display) -> Error {
+    match path {
+        "" => Error::digest(WHAT, why),
+        path => Error::digest(WHAT, format_args!("`{path}` {why}")),
+    }
+}
+
 impl Config {
     /// Parses and checks config.json.
     ///
     /// # Errors
     /// The first setting that is invalid, or that a container cannot have.
     pub fn parse(bytes: &[u8], context: &ParseContext<'_>) -> Result<Config> {
-        let document = json::parse(WHAT, bytes)?;
-        let root = Node::root(WHAT, &document);
+        let value = json::parse(WHAT, bytes)?;
+        let root = Node::root(WHAT, &value);
+        // Before anything else: another version may have other types.
         let minor = minor_version(root.need("ociVersion")?.text()?)?;
+        let document: Document = document::read(&value)?;
         let mut changes = Changes::default();
-        let annotations = root.get("annotations")?.map(|node| node.text_map());
-        let annotations = annotations.transpose()?.unwrap_or_default();
-        let subject = subject(&root, &annotations, context, &mut changes)?;
-        let names = mounts::read(&root, context, &mut changes)?;
-        let (process, capabilities) = process::read(&root.need("process")?, &mut changes)?;
-        let linux = linux::read(&root, context, &mut changes)?;
-        let limits = limits::read(&root, context.controllers, &mut changes)?;
-        let hooks = hooks::read(&root, minor)?;
+        let subject = subject(&document, context, &mut changes)?;
+        let names = mounts::read(&document.mounts, context, &mut changes)?;
+        let (process, capabilities) =
+            process::read(&document.process, &root.need("process")?, &mut changes)?;
+        let linux = linux::read(&document, &root.need("linux")?, context, &mut changes)?;
+        let limits = limits::read(
+            &document.linux,
+            &root.need("linux")?,
+            context.controllers,
+            &mut changes,
+        )?;
+        let hooks = hooks::read(&document.hooks.unwrap_or_default(), minor)?;
         let (filter, agent) = match linux.seccomp {
             Some(Seccomp { filter, agent }) => (Some(filter), agent),
             None => (None, None),
@@ -134,7 +151,7 @@ impl Config {
             hooks,
             scope: linux.scope,
             agent,
-            annotations,
+            annotations: document.annotations,
             bundle: Bundle {
                 process,
                 descriptors: Vec::new(),
@@ -152,10 +169,9 @@ impl Config {
     }
 }
 
-/// Returns a member that is a string; `None` if it is absent or empty.
-pub(super) fn text(node: &Node<'_>, key: &str) -> Result<Option<String>> {
-    let text = node.get(key)?.map(|node| node.text()).transpose()?;
-    Ok(text.filter(|text| !text.is_empty()).map(str::to_owned))
+/// Returns a text; `None` if it is absent or empty.
+pub(super) fn text<T: AsRef<OsStr>>(text: &Option<T>) -> Option<&T> {
+    text.as_ref().filter(|text| !text.as_ref().is_empty())
 }
 
 /// Returns MINOR of a version 1.MINOR.PATCH (semver.org). All versions 1 are compatible.
@@ -172,20 +188,15 @@ fn minor_version(version: &str) -> Result<u64> {
 }
 
 fn subject(
-    root: &Node<'_>,
-    annotations: &BTreeMap<String, String>,
+    document: &Document,
     context: &ParseContext<'_>,
     changes: &mut Changes,
 ) -> Result<Subject> {
-    let node = root.get("root")?;
-    let readonly = match &node {
-        Some(node) => node.get("readonly")?.map(|node| node.truth()).transpose()?,
-        None => None,
-    };
-    if readonly != Some(true) {
+    let root = document.root.as_ref();
+    if root.and_then(Root::readonly) != Some(true) {
         changes.add("/", "a writable root", "read-only");
     }
-    let named = annotations.get(IMAGE).map(|digest| {
+    let named = document.annotations.get(IMAGE).map(|digest| {
         digest
             .parse::<Digest>()
             .map_err(|error| wrong(format_args!("annotations.{IMAGE}"), error.why))
@@ -198,9 +209,12 @@ fn subject(
         (Some(image), _) | (None, Some(image)) => return Ok(Subject::Image(image)),
         (None, None) => {}
     }
-    let node = node.ok_or_else(|| root.error("lacks \"root\""))?;
-    let path = Path::new(node.need("path")?.text()?);
-    Ok(Subject::Directory(context.directory.join(path)))
+    let root = root.ok_or_else(|| malformed("", "lacks \"root\""))?;
+    // An absent path is an empty one in the crate's type: it would be the bundle's directory.
+    if root.path().as_os_str().is_empty() {
+        return Err(malformed("root", "lacks \"path\""));
+    }
+    Ok(Subject::Directory(context.directory.join(root.path())))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The `features` document (runtime-spec, features.md), and an example of a bundle's config.json.
+//! The `features` document (runtime-spec, features.md), and an example of a bundle's config.json. Both are literals:
+//! the types of `oci_spec` would need more lines, and their `Spec` links the crate `regex`.
 
 use serde_json::{Value, json};
 

@@ -1,9 +1,8 @@
 //! `hooks` of config.json (runtime-spec, config.md, POSIX-platform Hooks): programs of the host that run at
 //! given points of a container's life, with its state on their standard input.
 
-use super::config::wrong;
+use super::config::{malformed, wrong};
 use crate::base::error::{Context, EXIT_REFUSED, Error, Result};
-use crate::base::json::Node;
 use crate::base::sys::process::{self, Identity};
 use crate::runtime::supervise::signals;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -11,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::unistd::Pid;
+use oci_spec::runtime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::cell::RefCell;
@@ -63,50 +63,53 @@ impl Hooks {
     }
 }
 
-/// Reads `hooks`; `minor` is the second number of the document's version.
-pub(super) fn read(root: &Node<'_>, minor: u64) -> Result<Hooks> {
-    let Some(hooks) = root.get("hooks")? else {
-        return Ok(Hooks::default());
-    };
-    let read = |key| match hooks.get(key)? {
-        Some(list) => list.list()?.iter().map(hook).collect(),
-        None => Ok(Vec::new()),
-    };
+/// Checks `hooks`; `minor` is the second number of the document's version.
+pub(super) fn read(hooks: &runtime::Hooks, minor: u64) -> Result<Hooks> {
+    // Engines still use it.
+    #[allow(deprecated)]
+    let prestart = hooks.prestart();
     Ok(Hooks {
-        prestart: read("prestart")?,
-        create_runtime: read("createRuntime")?,
-        create_container: read("createContainer")?,
-        start_container: read("startContainer")?,
-        poststart: read("poststart")?,
+        prestart: list("prestart", prestart)?,
+        create_runtime: list("createRuntime", hooks.create_runtime())?,
+        create_container: list("createContainer", hooks.create_container())?,
+        start_container: list("startContainer", hooks.start_container())?,
+        poststart: list("poststart", hooks.poststart())?,
         poststart_is_strict: minor >= STRICT_POSTSTART_MINOR,
-        poststop: read("poststop")?,
+        poststop: list("poststop", hooks.poststop())?,
     })
 }
 
-fn hook(node: &Node<'_>) -> Result<Hook> {
-    let path = node.need("path")?.text()?.to_owned();
+fn list(kind: &str, hooks: &Option<Vec<runtime::Hook>>) -> Result<Vec<Hook>> {
+    let hooks = hooks.iter().flatten().enumerate();
+    hooks
+        .map(|(index, read)| hook(&format!("hooks.{kind}[{index}]"), read))
+        .collect()
+}
+
+/// Checks a hook. imrun's own type is what state.json has: variables by name, and a timeout that is valid.
+fn hook(place: &str, hook: &runtime::Hook) -> Result<Hook> {
+    let path = hook.path().to_str().expect("it was text").to_owned();
     if !path.starts_with('/') {
-        return Err(node.error("has a path that is not absolute"));
+        return Err(malformed(place, "has a path that is not absolute"));
     }
-    let pair = |entry: String| match entry.split_once('=') {
+    let pair = |entry: &String| match entry.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(wrong("hooks", "an environment entry has no name")),
     };
-    let env = node.get("env")?.map(|env| env.texts()).transpose()?;
-    let env = env.map(|env| env.into_iter().map(pair).collect::<Result<_>>());
-    let timeout = match node.get("timeout")? {
-        Some(timeout) => match timeout.integer()? {
-            seconds @ 1.. => Some(Duration::from_secs(seconds as u64)),
-            _ => return Err(timeout.error("is not greater than zero")),
-        },
+    let env = hook.env().as_ref();
+    let env = env.map(|env| env.iter().map(pair).collect::<Result<_>>());
+    let timeout = match hook.timeout() {
+        // A century is enough, and the clock does not reach beyond every i64.
+        Some(seconds @ 1..) => Some(Duration::from_secs(seconds.min(u32::MAX.into()) as u64)),
+        Some(_) => {
+            let why = "is not greater than zero";
+            return Err(malformed(&format!("{place}.timeout"), why));
+        }
         None => None,
     };
     Ok(Hook {
         path,
-        args: match node.get("args")? {
-            Some(args) => args.texts()?,
-            None => Vec::new(),
-        },
+        args: hook.args().clone().unwrap_or_default(),
         env: env.transpose()?,
         timeout,
     })

@@ -1,13 +1,14 @@
 //! `linux` of config.json, except its resources.
 
-use super::config::{Changes, ParseContext, refuse, text, wrong};
-use super::process;
+use super::config::{Changes, ParseContext, malformed, refuse, text, wrong};
+use super::document::Document;
 use super::scope::Scope;
 use super::seccomp::{self, Seccomp};
 use crate::base::error::Result;
 use crate::base::json::Node;
 use crate::runtime::id_map::{self, IdRange};
 use crate::runtime::launch::{Setting, is_mask};
+use oci_spec::runtime::{self, LinuxIdMapping, LinuxNamespaceType};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::path::{Component, Path, PathBuf};
@@ -57,39 +58,44 @@ const REFUSED_KEYS: [(&str, &str); 4] = [
 const PID_NAMESPACE_HINT: &str =
     "a pod has shareProcessNamespace: false; for crictl, namespace_options has pid: 1";
 
+/// Reads and checks the settings. `node` is `linux`, for the members that are not in its type.
 pub(super) fn read(
-    root: &Node<'_>,
+    document: &Document,
+    node: &Node<'_>,
     context: &ParseContext<'_>,
     changes: &mut Changes,
 ) -> Result<Linux> {
-    let linux = root.need("linux")?;
-    let namespaces = Namespaces::read(&linux, changes)?;
+    let linux = &document.linux;
+    let namespaces = Namespaces::read(linux, changes)?;
     for (key, why) in REFUSED_KEYS {
         // An empty memory policy is invalid, so it is refused as well.
-        if let Some(node) = linux.get(key)?
+        if let Some(node) = node.get(key)?
             && (key == "memoryPolicy" || !node.is_nothing())
         {
             return Err(refuse(format_args!("linux.{key}"), why));
         }
     }
-    refuse_devices(&linux)?;
-    check_propagation(&linux)?;
-    let (cgroup, scope) = cgroup(&linux, context.systemd)?;
+    refuse_devices(node)?;
+    check_propagation(linux)?;
+    let (cgroup, scope) = cgroup(linux, context.systemd)?;
+    let hostname = uts_name(linux, "hostname", &document.hostname)?;
+    let domainname = uts_name(linux, "domainname", &document.domainname)?;
     Ok(Linux {
         cgroup,
         scope,
-        sysctls: sysctls(&linux, &namespaces, changes)?,
-        masked: masked(&linux)?,
+        sysctls: sysctls(linux, &namespaces, changes)?,
+        masked: masked(linux)?,
         seccomp: linux
-            .get("seccomp")?
-            .map(|node| seccomp::read(&node, context.quiet))
+            .seccomp()
+            .as_ref()
+            .map(|seccomp| seccomp::read(seccomp, context.quiet))
             .transpose()?,
-        personality: personality(&linux)?,
-        hostname: uts_name(root, &linux, "hostname")?,
-        domainname: uts_name(root, &linux, "domainname")?
+        personality: personality(node)?,
+        hostname,
+        domainname: domainname
             .map(|name| CString::new(name).map_err(|_| wrong("domainname", "has a NUL byte")))
             .transpose()?,
-        ids: ids(&linux, namespaces.user)?,
+        ids: ids(linux, namespaces.user)?,
         network: namespaces.network,
         uts: namespaces.uts,
         ipc: namespaces.ipc,
@@ -104,40 +110,42 @@ struct Namespaces {
 }
 
 impl Namespaces {
-    fn read(linux: &Node<'_>, changes: &mut Changes) -> Result<Namespaces> {
+    fn read(linux: &runtime::Linux, changes: &mut Changes) -> Result<Namespaces> {
         let seen = Namespaces::list(linux)?;
         Namespaces::check(&seen, changes)?;
         Ok(Namespaces {
             network: match seen.get("network") {
                 None => "host".into(),
                 Some(None) => "none".into(),
-                Some(Some(path)) => format!("ns:{path}"),
+                Some(Some(path)) => format!("ns:{}", path.display()),
             },
             uts: match seen.get("uts") {
                 None => Some("/proc/self/ns/uts".into()),
-                Some(path) => path.as_ref().map(PathBuf::from),
+                Some(path) => path.cloned(),
             },
-            ipc: seen.get("ipc").cloned().flatten().map(PathBuf::from),
+            ipc: seen.get("ipc").copied().flatten().cloned(),
             user: seen.contains_key("user"),
         })
     }
 
     /// Returns the kinds of namespaces, with the paths of existing ones.
-    fn list<'a>(linux: &Node<'a>) -> Result<BTreeMap<&'a str, Option<String>>> {
+    fn list(linux: &runtime::Linux) -> Result<BTreeMap<&'static str, Option<&PathBuf>>> {
         let mut seen = BTreeMap::new();
-        let list = linux.get("namespaces")?;
-        for node in list.map_or(Ok(Vec::new()), |list| list.list())? {
-            let kind = node.need("type")?.text()?;
-            let path = text(&node, "path")?;
-            if seen.insert(kind, path).is_some() {
-                return Err(node.error(format_args!("names {kind:?} a second time")));
+        for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
+            let kind = kind(namespace.typ());
+            if seen.insert(kind, text(namespace.path())).is_some() {
+                let path = format!("linux.namespaces[{index}]");
+                return Err(malformed(
+                    &path,
+                    format_args!("names {kind:?} a second time"),
+                ));
             }
         }
         Ok(seen)
     }
 
     /// Refuses namespaces that a container cannot have, and reports those that it gets differently.
-    fn check(seen: &BTreeMap<&str, Option<String>>, changes: &mut Changes) -> Result<()> {
+    fn check(seen: &BTreeMap<&str, Option<&PathBuf>>, changes: &mut Changes) -> Result<()> {
         for (kind, path) in seen {
             match (*kind, path) {
                 ("time", _) => {
@@ -153,17 +161,14 @@ impl Namespaces {
                     });
                 }
                 // A shared IPC namespace would be memory that outlives the container.
-                ("ipc", Some(path)) => changes.add("linux.namespaces, ipc", path, "its own"),
+                ("ipc", Some(path)) => {
+                    changes.add("linux.namespaces, ipc", path.display(), "its own");
+                }
                 ("uts", Some(path)) => {
-                    changes.add("linux.namespaces, uts", path, "its own, of the same name");
+                    let became = "its own, of the same name";
+                    changes.add("linux.namespaces, uts", path.display(), became);
                 }
-                ("pid" | "mount" | "user" | "cgroup" | "ipc" | "network" | "uts", _) => {}
-                (kind, _) => {
-                    return Err(wrong(
-                        "linux.namespaces",
-                        format_args!("unknown kind {kind:?}"),
-                    ));
-                }
+                _ => {}
             }
         }
         for kind in ["pid", "ipc"] {
@@ -176,13 +181,29 @@ impl Namespaces {
     }
 }
 
+/// Returns the specification's name of a namespace. `Display` of the crate's type has other names for two of them.
+fn kind(namespace: LinuxNamespaceType) -> &'static str {
+    match namespace {
+        LinuxNamespaceType::Mount => "mount",
+        LinuxNamespaceType::Cgroup => "cgroup",
+        LinuxNamespaceType::Uts => "uts",
+        LinuxNamespaceType::Ipc => "ipc",
+        LinuxNamespaceType::User => "user",
+        LinuxNamespaceType::Pid => "pid",
+        LinuxNamespaceType::Network => "network",
+        LinuxNamespaceType::Time => "time",
+    }
+}
+
 /// Returns the id mappings of users and groups, if the bundle has them.
-fn ids(linux: &Node<'_>, has_namespace: bool) -> Result<Option<(Vec<IdRange>, Vec<IdRange>)>> {
-    let read = |key| match linux.get(key)? {
-        Some(list) => list.list()?.iter().map(range).collect(),
-        None => Ok(Vec::new()),
+fn ids(
+    linux: &runtime::Linux,
+    has_namespace: bool,
+) -> Result<Option<(Vec<IdRange>, Vec<IdRange>)>> {
+    let read = |list: &Option<Vec<LinuxIdMapping>>| -> Vec<IdRange> {
+        list.iter().flatten().map(range).collect()
     };
-    let (users, groups) = (read("uidMappings")?, read("gidMappings")?);
+    let (users, groups) = (read(linux.uid_mappings()), read(linux.gid_mappings()));
     for (key, ranges) in [("uidMappings", &users), ("gidMappings", &groups)] {
         id_map::check(ranges).map_err(|why| wrong(format_args!("linux.{key}"), why))?;
     }
@@ -200,24 +221,25 @@ fn ids(linux: &Node<'_>, has_namespace: bool) -> Result<Option<(Vec<IdRange>, Ve
     }
 }
 
-fn range(node: &Node<'_>) -> Result<IdRange> {
-    Ok(IdRange {
-        inside: process::number(&node.need("containerID")?)?,
-        outside: process::number(&node.need("hostID")?)?,
-        count: process::number(&node.need("size")?)?,
-    })
+fn range(mapping: &LinuxIdMapping) -> IdRange {
+    IdRange {
+        inside: mapping.container_id(),
+        outside: mapping.host_id(),
+        count: mapping.size(),
+    }
 }
 
 /// Returns the cgroup's path relative to the root of the hierarchy, and its systemd unit for a
 /// `cgroupsPath` of the form `SLICE:PREFIX:NAME`.
-fn cgroup(linux: &Node<'_>, systemd: bool) -> Result<(Option<PathBuf>, Option<Scope>)> {
-    let Some(path) = text(linux, "cgroupsPath")? else {
+fn cgroup(linux: &runtime::Linux, systemd: bool) -> Result<(Option<PathBuf>, Option<Scope>)> {
+    let Some(path) = text(linux.cgroups_path()) else {
         return Ok((None, None));
     };
-    let (path, scope) = if systemd || is_of_slice(&path) {
-        slice_path(&path)?
+    let text = path.to_str().expect("it was text");
+    let (path, scope) = if systemd || is_of_slice(text) {
+        slice_path(text)?
     } else {
-        (PathBuf::from(path), None)
+        (path.clone(), None)
     };
     let plain = |part: &Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
     if !path.components().all(|part| plain(&part)) || path.file_name().is_none() {
@@ -274,21 +296,16 @@ fn slice_path(text: &str) -> Result<(PathBuf, Option<Scope>)> {
 }
 
 /// Reads a name of the UTS namespace: a field of its own, or a sysctl.
-fn uts_name(root: &Node<'_>, linux: &Node<'_>, field: &str) -> Result<Option<String>> {
-    let named = text(root, field)?;
-    let settings = linux
-        .get("sysctl")?
-        .map_or(Ok(Default::default()), |node| node.text_map())?;
+fn uts_name(linux: &runtime::Linux, field: &str, name: &Option<String>) -> Result<Option<String>> {
     let key = format!("kernel.{field}");
-    let set = settings
-        .get(&key)
-        .or_else(|| settings.get(&key.replace('.', "/")));
-    match (named, set) {
-        (Some(named), Some(set)) if named != *set => {
+    let set = |key: &str| linux.sysctl().as_ref()?.get(key);
+    let set = set(&key).or_else(|| set(&key.replace('.', "/")));
+    match (text(name), set) {
+        (Some(named), Some(set)) if named != set => {
             let why = format_args!("is {set:?}, but `{field}` is {named:?}");
             Err(wrong(format_args!("linux.sysctl {key:?}"), why))
         }
-        (named, set) => Ok(named.or(set.cloned())),
+        (named, set) => Ok(named.or(set).cloned()),
     }
 }
 
@@ -325,7 +342,7 @@ fn refuse_devices(linux: &Node<'_>) -> Result<()> {
 }
 
 /// Checks the mode of mount propagation, which has no effect: nothing is mounted in a running container.
-fn check_propagation(linux: &Node<'_>) -> Result<()> {
+fn check_propagation(linux: &runtime::Linux) -> Result<()> {
     const KNOWN: [&str; 8] = [
         "private",
         "rprivate",
@@ -336,7 +353,7 @@ fn check_propagation(linux: &Node<'_>) -> Result<()> {
         "unbindable",
         "runbindable",
     ];
-    match text(linux, "rootfsPropagation")? {
+    match text(linux.rootfs_propagation()) {
         Some(mode) if !KNOWN.contains(&mode.as_str()) => Err(wrong(
             "linux.rootfsPropagation",
             "unknown mode of propagation",
@@ -347,19 +364,18 @@ fn check_propagation(linux: &Node<'_>) -> Result<()> {
 
 /// Reads the sysctls of the network. [`uts_name`] reads those of the UTS namespace.
 fn sysctls(
-    linux: &Node<'_>,
+    linux: &runtime::Linux,
     namespaces: &Namespaces,
     changes: &mut Changes,
 ) -> Result<Vec<Setting>> {
-    let Some(node) = linux.get("sysctl")? else {
-        return Ok(Vec::new());
-    };
     let field = |name: &str| format!("linux.sysctl {name:?}");
     let (mut sysctls, mut paths) = (Vec::new(), BTreeSet::new());
-    for (name, value) in node.text_map()? {
+    // Sorted: the crate's maps have no order.
+    let settings: BTreeMap<_, _> = linux.sysctl().iter().flatten().collect();
+    for (name, value) in settings {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
         if !name.bytes().all(plain) || name.contains("..") {
-            return Err(wrong(field(&name), "is not a valid name of a sysctl"));
+            return Err(wrong(field(name), "is not a valid name of a sysctl"));
         }
         let path = if name.contains('/') {
             name.clone()
@@ -374,22 +390,22 @@ fn sysctls(
         let of_ipc = ["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"];
         if of_ipc.iter().any(|start| path.starts_with(start)) {
             changes.add(
-                &field(&name),
+                &field(name),
                 value,
                 "the kernel's default: a container makes no System V objects and no message queues",
             );
         } else if path.starts_with("net/") && namespaces.network != "host" {
             sysctls.push(Setting {
                 path: CString::new(format!("sys/{path}")).expect("the name is plain"),
-                value: value.into_bytes(),
-                name,
+                value: value.clone().into_bytes(),
+                name: name.clone(),
             });
         } else if path.starts_with("net/") {
             let why = "belongs to the host: the container has no network namespace of its own";
-            return Err(refuse(field(&name), why));
+            return Err(refuse(field(name), why));
         } else if !of_uts.contains(&path.as_str()) {
             let why = "belongs to the host, or does not exist: a container cannot set it";
-            return Err(refuse(field(&name), why));
+            return Err(refuse(field(name), why));
         }
     }
     Ok(sysctls)
@@ -397,11 +413,9 @@ fn sysctls(
 
 /// Reads the masked paths that imrun does not mask in every container. `linux.readonlyPaths` needs no code:
 /// everything is read-only.
-fn masked(linux: &Node<'_>) -> Result<Vec<CString>> {
-    let list = linux.get("maskedPaths")?;
+fn masked(linux: &runtime::Linux) -> Result<Vec<CString>> {
     let mut masked = Vec::new();
-    for node in list.map_or(Ok(Vec::new()), |list| list.list())? {
-        let path = node.text()?;
+    for path in linux.masked_paths().iter().flatten() {
         let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
         let wrong = |why| wrong(format_args!("linux.maskedPaths {path:?}"), why);
         let components = || Path::new(path).components();

@@ -11,6 +11,7 @@
 
 pub mod config;
 pub mod container;
+mod document;
 pub mod features;
 pub mod hooks;
 mod limits;

@@ -1,11 +1,11 @@
 //! `mounts` of config.json. A container has nothing writable and nothing of the host: each mount is provided by
 //! the runtime anyway, bound read-only (files for name resolution), left out, or refused.
 
-use super::config::{Changes, ParseContext, refuse};
+use super::config::{Changes, ParseContext, malformed, refuse};
 use crate::base::error::Result;
-use crate::base::json::Node;
 use crate::runtime::container::bundle;
 use crate::runtime::launch::NameFile;
+use oci_spec::runtime;
 use std::path::{Path, PathBuf};
 
 /// One entry of `mounts`.
@@ -13,7 +13,7 @@ struct Mount<'a> {
     destination: &'a Path,
     kind: &'a str,
     source: &'a Path,
-    options: Vec<String>,
+    options: &'a [String],
 }
 
 /// Decision about a mount.
@@ -39,14 +39,17 @@ const PROVIDED: [(&str, &str); 5] = [
 const ENGINE_FILES: [&str; 3] = ["/run/.containerenv", "/.dockerenv", "/dev/termination-log"];
 
 pub(super) fn read(
-    root: &Node<'_>,
+    mounts: &[runtime::Mount],
     context: &ParseContext<'_>,
     changes: &mut Changes,
 ) -> Result<Vec<(NameFile, PathBuf)>> {
     let mut names: Vec<(NameFile, PathBuf)> = Vec::new();
-    let list = root.get("mounts")?;
-    for node in list.map_or(Ok(Vec::new()), |list| list.list())? {
-        let mount = Mount::read(&node)?;
+    for (index, mount) in mounts.iter().enumerate() {
+        let mount = Mount::of(mount);
+        if !mount.destination.is_absolute() {
+            let why = "has a destination that is not absolute";
+            return Err(malformed(&format!("mounts[{index}]"), why));
+        }
         match mount.handling(context)? {
             Handling::Provided => {}
             Handling::Name(name) => {
@@ -62,24 +65,13 @@ pub(super) fn read(
 }
 
 impl<'a> Mount<'a> {
-    fn read(node: &Node<'a>) -> Result<Mount<'a>> {
-        let part = |key| match node.get(key)? {
-            Some(node) => node.text(),
-            None => Ok(""),
-        };
-        let destination = Path::new(node.need("destination")?.text()?);
-        if !destination.is_absolute() {
-            return Err(node.error("has a destination that is not absolute"));
+    fn of(mount: &'a runtime::Mount) -> Mount<'a> {
+        Mount {
+            destination: mount.destination(),
+            kind: mount.typ().as_deref().unwrap_or_default(),
+            source: mount.source().as_deref().unwrap_or(Path::new("")),
+            options: mount.options().as_deref().unwrap_or_default(),
         }
-        Ok(Mount {
-            destination,
-            kind: part("type")?,
-            source: Path::new(part("source")?),
-            options: match node.get("options")? {
-                Some(options) => options.texts()?,
-                None => Vec::new(),
-            },
-        })
     }
 
     fn has(&self, option: &str) -> bool {

@@ -1,6 +1,7 @@
 //! `process` of config.json.
 
-use super::config::{Changes, refuse, text, wrong};
+use super::config::{Changes, malformed, refuse, text, wrong};
+use super::document::{self, CapabilitySets};
 use crate::base::error::{Reason, Result};
 use crate::base::json::Node;
 use crate::runtime::capabilities::{self, Capabilities};
@@ -8,19 +9,25 @@ use crate::runtime::container::Process;
 use crate::runtime::env::Environment;
 use crate::runtime::launch::{Rlimit, Scheduler};
 use crate::runtime::user::NO_ID;
+use oci_spec::runtime::{IOPriorityClass, LinuxIOPriority, PosixRlimit, PosixRlimitType};
 use std::collections::BTreeSet;
 use std::ffi::CString;
 
-/// Reads the process, and the upper limit of its capabilities.
-pub(super) fn read(node: &Node<'_>, changes: &mut Changes) -> Result<(Process, Capabilities)> {
-    if let Some(terminal) = node.get("terminal")?
-        && terminal.truth()?
-    {
+/// Reads the process, and the upper limit of its capabilities. `node` is the process, too.
+pub(super) fn read(
+    process: &document::Process,
+    node: &Node<'_>,
+    changes: &mut Changes,
+) -> Result<(Process, Capabilities)> {
+    if process.terminal {
         return Err(refuse("process.terminal", "a container has no terminal")
             .hint("omit -t; the output goes to the sink"));
     }
-    for key in ["apparmorProfile", "selinuxLabel"] {
-        if let Some(profile) = text(node, key)? {
+    for (key, profile) in [
+        ("apparmorProfile", &process.apparmor_profile),
+        ("selinuxLabel", &process.selinux_label),
+    ] {
+        if let Some(profile) = text(profile) {
             changes.add(
                 &format!("process.{key}"),
                 profile,
@@ -28,99 +35,84 @@ pub(super) fn read(node: &Node<'_>, changes: &mut Changes) -> Result<(Process, C
             );
         }
     }
-    let user = node.need("user")?;
-    let groups = match user.get("additionalGids")? {
-        Some(groups) => groups.list()?.iter().map(id).collect::<Result<_>>()?,
-        None => Vec::new(),
-    };
+    let user = &process.user;
+    let groups = user.additional_gids().iter().flatten().enumerate();
+    let mut env = Environment::new();
+    env.add_image(&process.env)?;
+    let bound = bound(&process.capabilities);
     let process = Process {
-        args: arguments(node)?,
-        env: environment(node)?,
-        uid: user.get("uid")?.map_or(Ok(0), |node| id(&node))?,
-        gid: user.get("gid")?.map_or(Ok(0), |node| id(&node))?,
-        groups,
-        cwd: node.need("cwd")?.text()?.to_owned(),
-        umask: user.get("umask")?.map(|node| number(&node)).transpose()?,
-        rlimits: rlimits(node)?,
+        args: arguments(&process.args)?,
+        env,
+        uid: id("uid", user.uid())?,
+        gid: id("gid", user.gid())?,
+        groups: groups
+            .map(|(index, group)| id(&format!("additionalGids[{index}]"), *group))
+            .collect::<Result<_>>()?,
+        cwd: process.cwd.clone(),
+        umask: user.umask(),
+        rlimits: rlimits(&process.rlimits)?,
         scheduler: node
             .get("scheduler")?
             .map(|node| scheduler(&node))
             .transpose()?,
-        io_priority: node
-            .get("ioPriority")?
-            .map(|node| io_priority(&node))
-            .transpose()?,
-        oom_score_adj: oom_score_adj(node)?,
+        io_priority: process.io_priority.as_ref().map(io_priority).transpose()?,
+        oom_score_adj: process.oom_score_adj.map(oom_score_adj).transpose()?,
     };
-    Ok((process, bound(node)?))
+    Ok((process, bound))
 }
 
-/// Reads an integer from 0 to 2^32 - 1.
-pub(super) fn number(node: &Node<'_>) -> Result<u32> {
-    u32::try_from(node.size()?).map_err(|_| node.error("expected at most 2^32 - 1"))
-}
-
-/// Reads a user or group id.
-fn id(node: &Node<'_>) -> Result<u32> {
-    match number(node)? {
-        NO_ID => Err(node.error("expected at most 4294967294, the highest id of Linux")),
+/// Checks a user or group id; `key` is its path within `process.user`.
+fn id(key: &str, id: u32) -> Result<u32> {
+    match id {
+        NO_ID => Err(malformed(
+            &format!("process.user.{key}"),
+            "expected at most 4294967294, the highest id of Linux",
+        )),
         id => Ok(id),
     }
 }
 
-fn arguments(node: &Node<'_>) -> Result<Vec<CString>> {
-    let args = node.need("args")?.texts()?;
+fn arguments(args: &[String]) -> Result<Vec<CString>> {
     if args.first().is_none_or(|program| program.is_empty()) {
         return Err(wrong(
             "process.args",
             "expected a program as the first argument",
         ));
     }
-    let strings = args.into_iter().map(CString::new);
+    let strings = args.iter().map(|arg| CString::new(arg.as_str()));
     strings
         .collect::<std::result::Result<_, _>>()
         .map_err(|_| wrong("process.args", "has a NUL byte"))
 }
 
-fn environment(node: &Node<'_>) -> Result<Environment> {
-    let mut environment = Environment::new();
-    if let Some(entries) = node.get("env")? {
-        environment.add_image(&entries.texts()?)?;
+/// Returns the name and the number of a resource limit (getrlimit(2)).
+fn resource(kind: PosixRlimitType) -> (&'static str, u32) {
+    use PosixRlimitType as Kind;
+    match kind {
+        Kind::RlimitAs => ("RLIMIT_AS", libc::RLIMIT_AS),
+        Kind::RlimitCore => ("RLIMIT_CORE", libc::RLIMIT_CORE),
+        Kind::RlimitCpu => ("RLIMIT_CPU", libc::RLIMIT_CPU),
+        Kind::RlimitData => ("RLIMIT_DATA", libc::RLIMIT_DATA),
+        Kind::RlimitFsize => ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE),
+        Kind::RlimitLocks => ("RLIMIT_LOCKS", libc::RLIMIT_LOCKS),
+        Kind::RlimitMemlock => ("RLIMIT_MEMLOCK", libc::RLIMIT_MEMLOCK),
+        Kind::RlimitMsgqueue => ("RLIMIT_MSGQUEUE", libc::RLIMIT_MSGQUEUE),
+        Kind::RlimitNice => ("RLIMIT_NICE", libc::RLIMIT_NICE),
+        Kind::RlimitNofile => ("RLIMIT_NOFILE", libc::RLIMIT_NOFILE),
+        Kind::RlimitNproc => ("RLIMIT_NPROC", libc::RLIMIT_NPROC),
+        Kind::RlimitRss => ("RLIMIT_RSS", libc::RLIMIT_RSS),
+        Kind::RlimitRtprio => ("RLIMIT_RTPRIO", libc::RLIMIT_RTPRIO),
+        Kind::RlimitRttime => ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME),
+        Kind::RlimitSigpending => ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING),
+        Kind::RlimitStack => ("RLIMIT_STACK", libc::RLIMIT_STACK),
     }
-    Ok(environment)
 }
 
-/// Names and numbers of resource limits (getrlimit(2)).
-const RESOURCES: [(&str, u32); 16] = [
-    ("RLIMIT_AS", libc::RLIMIT_AS),
-    ("RLIMIT_CORE", libc::RLIMIT_CORE),
-    ("RLIMIT_CPU", libc::RLIMIT_CPU),
-    ("RLIMIT_DATA", libc::RLIMIT_DATA),
-    ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE),
-    ("RLIMIT_LOCKS", libc::RLIMIT_LOCKS),
-    ("RLIMIT_MEMLOCK", libc::RLIMIT_MEMLOCK),
-    ("RLIMIT_MSGQUEUE", libc::RLIMIT_MSGQUEUE),
-    ("RLIMIT_NICE", libc::RLIMIT_NICE),
-    ("RLIMIT_NOFILE", libc::RLIMIT_NOFILE),
-    ("RLIMIT_NPROC", libc::RLIMIT_NPROC),
-    ("RLIMIT_RSS", libc::RLIMIT_RSS),
-    ("RLIMIT_RTPRIO", libc::RLIMIT_RTPRIO),
-    ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME),
-    ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING),
-    ("RLIMIT_STACK", libc::RLIMIT_STACK),
-];
-
-fn rlimits(node: &Node<'_>) -> Result<Vec<Rlimit>> {
+fn rlimits(list: &[PosixRlimit]) -> Result<Vec<Rlimit>> {
     let mut limits: Vec<Rlimit> = Vec::new();
-    let list = node.get("rlimits")?;
-    for limit in list.map_or(Ok(Vec::new()), |list| list.list())? {
-        let name = limit.need("type")?;
-        let text = name.text()?;
-        let (name, resource) = *RESOURCES
-            .iter()
-            .find(|(known, _)| text == *known)
-            .ok_or_else(|| name.error(format_args!("{text:?} is not a resource limit of Linux")))?;
-        let (soft, hard) = (limit.need("soft")?.word()?, limit.need("hard")?.word()?);
+    for limit in list {
+        let (name, resource) = resource(limit.typ());
+        let (soft, hard) = (limit.soft(), limit.hard());
         let wrong = |why| Err(wrong(format_args!("process.rlimits {name}"), why));
         if soft > hard {
             return wrong("has a soft limit above the hard limit");
@@ -141,13 +133,9 @@ fn rlimits(node: &Node<'_>) -> Result<Vec<Rlimit>> {
     Ok(limits)
 }
 
-fn oom_score_adj(node: &Node<'_>) -> Result<Option<i32>> {
-    let Some(score) = node.get("oomScoreAdj")? else {
-        return Ok(None);
-    };
-    let score = score.integer()?;
+fn oom_score_adj(score: i64) -> Result<i32> {
     match i32::try_from(score) {
-        Ok(score) if (-1000..=1000).contains(&score) => Ok(Some(score)),
+        Ok(score @ -1000..=1000) => Ok(score),
         _ => Err(wrong(
             "process.oomScoreAdj",
             "expected a number from -1000 to 1000",
@@ -195,18 +183,17 @@ fn scheduler(node: &Node<'_>) -> Result<Scheduler> {
 }
 
 /// Reads the I/O class and priority. The real-time class, which needs privileges, is refused.
-fn io_priority(node: &Node<'_>) -> Result<(i32, i32)> {
+fn io_priority(io: &LinuxIOPriority) -> Result<(i32, i32)> {
     // linux/ioprio.h
-    let class = match node.need("class")?.text()? {
-        "IOPRIO_CLASS_BE" => 2,
-        "IOPRIO_CLASS_IDLE" => 3,
-        other => {
+    let class = match io.class() {
+        IOPriorityClass::IoprioClassBe => 2,
+        IOPriorityClass::IoprioClassIdle => 3,
+        class @ IOPriorityClass::IoprioClassRt => {
             let why = "needs privileges: the host decides how its disks are shared";
-            return Err(refuse(format_args!("process.ioPriority, {other}"), why));
+            return Err(refuse(format_args!("process.ioPriority, {class}"), why));
         }
     };
-    let priority = node.get("priority")?.map_or(Ok(0), |node| node.integer())?;
-    match i32::try_from(priority) {
+    match i32::try_from(io.priority()) {
         Ok(priority @ 0..=7) => Ok((class, priority)),
         _ => Err(wrong(
             "process.ioPriority",
@@ -217,36 +204,28 @@ fn io_priority(node: &Node<'_>) -> Result<(i32, i32)> {
 
 /// Returns the bounding set, without capabilities that no container may have. Warns about names that Linux does
 /// not have.
-fn bound(node: &Node<'_>) -> Result<Capabilities> {
-    const SETS: [&str; 5] = [
-        "bounding",
-        "effective",
-        "inheritable",
-        "permitted",
-        "ambient",
+fn bound(sets: &CapabilitySets) -> Capabilities {
+    let other = [
+        &sets.effective,
+        &sets.inheritable,
+        &sets.permitted,
+        &sets.ambient,
     ];
-    let Some(sets) = node.get("capabilities")? else {
-        return Ok(Capabilities::default());
-    };
-    let (mut bound, mut unknown) = (Vec::new(), BTreeSet::new());
-    for set in SETS {
-        let names = sets
-            .get(set)?
-            .map_or(Ok(Vec::new()), |names| names.texts())?;
-        for name in names {
-            match capabilities::parse(&name) {
-                Ok(capability) if set == "bounding" => bound.push(capability),
-                Err(error) if error.reason == Reason::Usage => {
-                    unknown.insert(name);
-                }
-                _ => {}
-            }
+    let names: BTreeSet<_> = sets
+        .bounding
+        .iter()
+        .chain(other.into_iter().flatten())
+        .collect();
+    for name in names {
+        let parsed = capabilities::parse(name);
+        if parsed.is_err_and(|error| error.reason == Reason::Usage) {
+            log::warn!(
+                "config.json `process.capabilities`: {name:?} is unknown to Linux, and left out"
+            );
         }
     }
-    for name in unknown {
-        log::warn!(
-            "config.json `process.capabilities`: {name:?} is unknown to Linux, and left out"
-        );
-    }
-    Ok(bound.into_iter().collect())
+    let bound = sets.bounding.iter();
+    bound
+        .filter_map(|name| capabilities::parse(name).ok())
+        .collect()
 }

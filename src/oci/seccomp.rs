@@ -1,15 +1,14 @@
 //! `linux.seccomp` of config.json (runtime-spec, config-linux.md, Seccomp).
 
-use super::config::{WHAT, refuse, text, wrong};
-use super::process::number;
+use super::config::{WHAT, malformed, refuse, text, wrong};
 use crate::base::error::{Context, Error, Result};
-use crate::base::json::Node;
 use crate::base::sys::socket;
 use crate::runtime::launch::Filter;
 use crate::runtime::seccomp::{Case, Comparison, Profile, Test, number_of};
 use crate::runtime::supervise::signals;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::signalfd::SignalFd;
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -44,12 +43,12 @@ pub struct Agent {
 }
 
 /// Reads the filter. `quiet` is true if imrun's own filter has no listener.
-pub(super) fn read(node: &Node<'_>, quiet: bool) -> Result<Seccomp> {
-    let agent = agent(node)?;
+pub(super) fn read(seccomp: &LinuxSeccomp, quiet: bool) -> Result<Seccomp> {
+    let agent = agent(seccomp)?;
     if agent.is_some() && !quiet {
         return Err(one_listener("linux.seccomp.listenerPath"));
     }
-    let (program, asks) = filter(node)?;
+    let (program, asks) = filter(seccomp)?;
     if asks && !quiet {
         return Err(one_listener("linux.seccomp, SCMP_ACT_NOTIFY"));
     }
@@ -74,14 +73,14 @@ fn one_listener(path: &str) -> Error {
         .hint("IMRUN_ON_WRITE=quiet in the runtime's environment leaves it to the bundle")
 }
 
-fn agent(node: &Node<'_>) -> Result<Option<Agent>> {
-    let Some(path) = text(node, "listenerPath")? else {
+fn agent(seccomp: &LinuxSeccomp) -> Result<Option<Agent>> {
+    let Some(socket) = text(seccomp.listener_path()) else {
         return Ok(None);
     };
-    if path.starts_with('/') {
+    if socket.is_absolute() {
         Ok(Some(Agent {
-            socket: path.into(),
-            metadata: text(node, "listenerMetadata")?.unwrap_or_default(),
+            socket: socket.clone(),
+            metadata: seccomp.listener_metadata().clone().unwrap_or_default(),
         }))
     } else {
         Err(wrong("linux.seccomp.listenerPath", "is not absolute"))
@@ -89,23 +88,24 @@ fn agent(node: &Node<'_>) -> Result<Option<Agent>> {
 }
 
 /// Returns the filter program, and whether it notifies an agent of any call.
-fn filter(node: &Node<'_>) -> Result<(Vec<libc::sock_filter>, bool)> {
-    let errno = node.get("defaultErrnoRet")?;
-    let otherwise = action(&node.need("defaultAction")?, errno.as_ref())?;
+fn filter(seccomp: &LinuxSeccomp) -> Result<(Vec<libc::sock_filter>, bool)> {
+    let default = (seccomp.default_action(), seccomp.default_errno_ret());
+    let otherwise = action("linux.seccomp.defaultAction", default)?;
     let mut asks = otherwise == NOTIFY;
     if asks {
         return Err(refuse("linux.seccomp.defaultAction", NOTIFY_SENDMSG));
     }
     let mut cases: BTreeMap<u32, Vec<Case>> = BTreeMap::new();
-    let list = node.get("syscalls")?;
-    for rule in list.map_or(Ok(Vec::new()), |list| list.list())? {
-        let answer = action(&rule.need("action")?, rule.get("errnoRet")?.as_ref())?;
-        let args = rule.get("args")?;
-        let args = args.map_or(Ok(Vec::new()), |args| args.list())?;
-        let tests = args.iter().map(test).collect::<Result<Vec<_>>>()?;
-        for name in rule.need("names")?.texts()? {
+    for (index, rule) in seccomp.syscalls().iter().flatten().enumerate() {
+        let path = format!("linux.seccomp.syscalls[{index}]");
+        let answer = action(&format!("{path}.action"), (rule.action(), rule.errno_ret()))?;
+        let args = rule.args().iter().flatten().enumerate();
+        let tests = args
+            .map(|(index, arg)| test(&format!("{path}.args[{index}]"), arg))
+            .collect::<Result<Vec<_>>>()?;
+        for name in rule.names() {
             // A call that this architecture does not have needs no rule.
-            if let Some(number) = number_of(&name) {
+            if let Some(number) = number_of(name) {
                 asks |= answer == NOTIFY;
                 if answer == NOTIFY && i64::from(number) == libc::SYS_sendmsg {
                     return Err(refuse("linux.seccomp, sendmsg", NOTIFY_SENDMSG));
@@ -142,47 +142,37 @@ fn alternatives(tests: &[Test]) -> Vec<Vec<Test>> {
     }
 }
 
-/// Translates an action to `SECCOMP_RET_*` with its data.
-fn action(node: &Node<'_>, errno: Option<&Node<'_>>) -> Result<u32> {
-    const EPERM: u32 = libc::EPERM as u32;
+/// Translates an action to `SECCOMP_RET_*` with its errno, which is EPERM unless the bundle has another.
+fn action(path: &str, (action, errno): (LinuxSeccompAction, Option<u32>)) -> Result<u32> {
     const LAST: u32 = 4095; // MAX_ERRNO
-    let data = match errno.map(number).transpose()? {
-        Some(data @ 0..=LAST) => data,
-        Some(_) => return Err(node.error("has an invalid errnoRet: expected an errno of Linux")),
-        None => EPERM,
-    };
-    Ok(match node.text()? {
-        "SCMP_ACT_ALLOW" => libc::SECCOMP_RET_ALLOW,
-        "SCMP_ACT_ERRNO" => libc::SECCOMP_RET_ERRNO | data,
-        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => libc::SECCOMP_RET_KILL_THREAD,
-        "SCMP_ACT_KILL_PROCESS" => libc::SECCOMP_RET_KILL_PROCESS,
-        "SCMP_ACT_TRAP" => libc::SECCOMP_RET_TRAP,
-        "SCMP_ACT_TRACE" => libc::SECCOMP_RET_TRACE | data,
-        "SCMP_ACT_LOG" => libc::SECCOMP_RET_LOG,
-        "SCMP_ACT_NOTIFY" => NOTIFY,
-        _ => return Err(node.error("is not an action: expected SCMP_ACT_…")),
-    })
+    match errno {
+        None | Some(0..=LAST) => Ok(action.as_u32(errno)),
+        Some(_) => {
+            let why = "has an invalid errnoRet: expected an errno of Linux";
+            Err(malformed(path, why))
+        }
+    }
 }
 
-fn test(node: &Node<'_>) -> Result<Test> {
-    let argument = number(&node.need("index")?)?;
-    let argument = u8::try_from(argument)
+fn test(path: &str, arg: &LinuxSeccompArg) -> Result<Test> {
+    use LinuxSeccompOperator as Op;
+    let argument = u8::try_from(arg.index())
         .ok()
         .filter(|argument| *argument < 6)
-        .ok_or_else(|| node.error("has an invalid index: expected 0 to 5"))?;
-    let value = node.need("value")?.word()?;
-    let second = node.get("valueTwo")?.map_or(Ok(0), |node| node.word())?;
-    let operator = node.need("op")?;
-    let (comparison, value) = match operator.text()? {
-        "SCMP_CMP_EQ" => (Comparison::Equal, value),
-        "SCMP_CMP_NE" => (Comparison::NotEqual, value),
-        "SCMP_CMP_LT" => (Comparison::Less, value),
-        "SCMP_CMP_LE" => (Comparison::AtMost, value),
-        "SCMP_CMP_GT" => (Comparison::Greater, value),
-        "SCMP_CMP_GE" => (Comparison::AtLeast, value),
+        .ok_or_else(|| malformed(path, "has an invalid index: expected 0 to 5"))?;
+    let value = arg.value();
+    let (comparison, value) = match arg.op() {
+        Op::ScmpCmpEq => (Comparison::Equal, value),
+        Op::ScmpCmpNe => (Comparison::NotEqual, value),
+        Op::ScmpCmpLt => (Comparison::Less, value),
+        Op::ScmpCmpLe => (Comparison::AtMost, value),
+        Op::ScmpCmpGt => (Comparison::Greater, value),
+        Op::ScmpCmpGe => (Comparison::AtLeast, value),
         // Bits of the value outside the mask could never match.
-        "SCMP_CMP_MASKED_EQ" => (Comparison::Masked(value), second & value),
-        _ => return Err(operator.error("is not a comparison: expected SCMP_CMP_…")),
+        Op::ScmpCmpMaskedEq => {
+            let second = arg.value_two().unwrap_or_default();
+            (Comparison::Masked(value), second & value)
+        }
     };
     Ok(Test {
         argument,
@@ -234,5 +224,36 @@ impl Agent {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use LinuxSeccompAction as Action;
+
+    #[test]
+    fn an_action_has_the_kernels_number_and_an_errno_where_it_takes_one() {
+        const EPERM: u32 = libc::EPERM as u32;
+        for (name, number, default) in [
+            (Action::ScmpActAllow, libc::SECCOMP_RET_ALLOW, 0),
+            (Action::ScmpActErrno, libc::SECCOMP_RET_ERRNO, EPERM),
+            (Action::ScmpActKill, libc::SECCOMP_RET_KILL_THREAD, 0),
+            (Action::ScmpActKillThread, libc::SECCOMP_RET_KILL_THREAD, 0),
+            (
+                Action::ScmpActKillProcess,
+                libc::SECCOMP_RET_KILL_PROCESS,
+                0,
+            ),
+            (Action::ScmpActLog, libc::SECCOMP_RET_LOG, 0),
+            (Action::ScmpActNotify, NOTIFY, 0),
+            (Action::ScmpActTrace, libc::SECCOMP_RET_TRACE, EPERM),
+            (Action::ScmpActTrap, libc::SECCOMP_RET_TRAP, 0),
+        ] {
+            assert_eq!(action("x", (name, None)).unwrap(), number | default);
+            let errno = if default == 0 { 0 } else { 4095 };
+            assert_eq!(action("x", (name, Some(4095))).unwrap(), number | errno);
+            assert!(action("x", (name, Some(4096))).is_err());
+        }
     }
 }

@@ -739,6 +739,22 @@ fn a_failed_poststart_hook_ends_the_container_from_version_1_3_on() {
 }
 
 #[test]
+fn a_hook_may_have_any_timeout_that_is_greater_than_zero() {
+    let hooks = |timeout: i64| json!({ "poststop": [{ "path": "/a" }, { "path": "/b", "timeout": timeout }] });
+    for timeout in [1, i64::MAX] {
+        let config = read(&with("", "hooks", hooks(timeout))).unwrap();
+        assert_eq!(config.hooks.poststop.len(), 2);
+    }
+    for timeout in [0, -1] {
+        let error = refusal("", "hooks", hooks(timeout));
+        assert_eq!(
+            error.why,
+            "`hooks.poststop[1].timeout` is not greater than zero"
+        );
+    }
+}
+
+#[test]
 fn errors_name_the_invalid_element() {
     let limit = json!([{ "type": "RLIMIT_NOFILE", "soft": 2, "hard": 1 }]);
     let error = refusal("/process", "rlimits", limit);

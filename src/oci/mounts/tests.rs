@@ -1,5 +1,5 @@
 use super::*;
-use crate::base::json;
+use crate::oci::document;
 use serde_json::{Value, json};
 
 /// Returns the handling of one mount as text: a name file with its source, an omitted mount, nothing for a provided
@@ -13,14 +13,9 @@ fn handling(mount: &Value) -> std::result::Result<String, String> {
         quiet: false,
         is_directory: &|path| path == Path::new("/bundle/data") || path == Path::new("/data"),
     };
-    let text = json!({ "mounts": [mount] }).to_string();
-    let document = json::parse("config.json", text.as_bytes()).unwrap();
+    let mount = document::read(mount).unwrap();
     let mut changes = Changes::default();
-    let read = read(
-        &Node::root("config.json", &document),
-        &context,
-        &mut changes,
-    );
+    let read = read(&[mount], &context, &mut changes);
     let names = read.map_err(|error| error.to_string())?;
     let names = names
         .iter()
