@@ -1,4 +1,5 @@
 //! The rooms of the source, and which of them may use which.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

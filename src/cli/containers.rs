@@ -93,7 +93,7 @@ impl Stop {
     pub fn execute(self, global: &Global) -> Result<u8> {
         let runtime = Runtime::open(&global.root)?;
         runtime.sweep()?;
-        let stop = |name| self.stop(&runtime, name);
+        let stop = |name: &String| self.stop(&runtime, name);
         // Each is told before the first one is waited for.
         let stopping: Vec<_> = self.names.iter().map(stop).collect();
         let mut outcome = Ok(0);
@@ -111,7 +111,7 @@ impl Stop {
     }
 
     /// Tells the supervisor of a container to stop it.
-    fn stop(&self, runtime: &Runtime, name: &String) -> Result<OwnedFd> {
+    fn stop(&self, runtime: &Runtime, name: &str) -> Result<OwnedFd> {
         let supervisor = runtime.find(name)?.supervisor;
         let pidfd =
             process::pidfd_open(supervisor).context(|| format!("pidfd_open({supervisor})"))?;

@@ -232,7 +232,7 @@ impl Run {
         Ok(Request {
             store: global.store(),
             root: global.root.clone(),
-            source: Source::Image(ImageLaunch {
+            source: Source::Image(Box::new(ImageLaunch {
                 image,
                 args: self.words.split_off(1),
                 entrypoint: self.entrypoint,
@@ -245,7 +245,7 @@ impl Run {
                 stop_signal: self.stop_signal,
                 masked: Vec::new(),
                 instead_of: None,
-            }),
+            })),
             integrity: self.integrity,
             driver: self.root.driver,
             name: self.name.map(check_name).transpose()?,

@@ -218,7 +218,7 @@ impl<'a> ParsedContainer<'a> {
                 root: self.host.root.clone(),
                 source: Source::Bundle {
                     root: subject,
-                    bundle,
+                    bundle: Box::new(bundle),
                 },
                 integrity: Demand::Auto,
                 driver: crate::runtime::rootfs::Driver::Auto,

@@ -384,7 +384,7 @@ fn sysctls(
         };
         if !paths.insert(path.clone()) {
             let why = "is given twice, with dots and with slashes";
-            return Err(wrong(field(&name), why));
+            return Err(wrong(field(name), why));
         }
         let of_uts = ["kernel/hostname", "kernel/domainname"];
         let of_ipc = ["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"];

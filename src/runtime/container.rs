@@ -100,13 +100,13 @@ pub struct Request {
 /// Image or bundle to launch.
 pub enum Source {
     /// Image whose config says how it starts.
-    Image(ImageLaunch),
+    Image(Box<ImageLaunch>),
     /// Bundle that says all of it, with an image or a directory as its root.
     Bundle {
         /// Root of the container.
         root: Subject,
         /// Settings of the bundle.
-        bundle: Bundle,
+        bundle: Box<Bundle>,
     },
 }
 
@@ -351,10 +351,8 @@ impl Launch<'_> {
         };
         let shipper = Shipper::start(&self.request.sinks, &self.origin(&launch)?, options)?;
         let sequence = shipper.push_record("launch", json!({ "id": launch, "record": record }));
-        if let Source::Image(ImageLaunch {
-            instead_of: Some(other),
-            ..
-        }) = &self.request.source
+        if let Source::Image(launch) = &self.request.source
+            && let Some(other) = &launch.instead_of
         {
             shipper.push_record("fallback", other.clone());
         }
