@@ -704,3 +704,19 @@ fn a_token_that_is_replaced_while_the_sink_refuses_the_old_one_is_used() {
     assert_eq!(bulk.authorizations(), [sent("old"), sent("new")].into());
     assert_eq!(shipper.each().next().unwrap().2, None);
 }
+
+#[test]
+fn a_record_is_settled_when_all_of_several_sinks_have_acknowledged_it() {
+    let (bulk, lines) = (Bulk::start(Answer::Well), Lines::start());
+    let shipper = two_sinks(&bulk, &lines, Options::default());
+    launch(&shipper);
+    bulk.answer(Answer::Stall);
+    let sequence = shipper.push_record("exit", json!({}));
+    lines.wait("the record", |lines| lines.len() == 2);
+    // The other sink has what it needs, sooner or later; this one has no answer.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!shipper.is_settled(sequence));
+    bulk.answer(Answer::Well);
+    shipper.drain(later());
+    assert!(shipper.is_settled(sequence));
+}

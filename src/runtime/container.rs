@@ -312,7 +312,7 @@ impl Launch<'_> {
         };
         let start = |child: ClonedChild<'_>| {
             let (root_files, root) = self.mount(root_files)?;
-            let held = root_files.hold()?;
+            let held = root_files.hold();
             let plan = Plan::new(self.request, self.loaded, root.file())?;
             let ids = self.ids(&root, &plan.spec)?;
             let announced = self.announce(&plan, &root_files, &root, &ids, network)?;

@@ -30,6 +30,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(super) const DIRECTORY: &str = "roots";
@@ -45,7 +46,7 @@ pub type Listed = std::result::Result<Digest, String>;
 pub struct Unpacked {
     /// The directory that has `root` and `empty` in it.
     pub path: PathBuf,
-    lock: Flock<File>,
+    lock: Arc<Flock<File>>,
     /// The image's files.
     pub root: OwnedFd,
     /// Nothing.
@@ -65,15 +66,16 @@ impl Unpacked {
         let (root, empty) = (open(ROOT)?, open(EMPTY)?);
         Ok(Unpacked {
             path: path.to_owned(),
-            lock,
+            lock: Arc::new(lock),
             root,
             empty,
         })
     }
 
-    /// As long as this is open, too, nobody removes them.
-    pub fn hold(&self) -> Result<File> {
-        self.lock.try_clone().context(|| "dup(unpacked)")
+    /// Returns the lock that keeps the files from being removed, until the last copy of it is dropped.
+    pub fn hold(&self) -> Arc<Flock<File>> {
+        // A duplicate of the descriptor would not do: dropping the lock unlocks the open file description.
+        self.lock.clone()
     }
 
     /// What its inodes say of themselves ([`list`]); nothing is compared.

@@ -82,7 +82,7 @@ fn every_word_behind_the_image_is_the_apps_in_the_long_form_and_the_short_one() 
     let expected = expected.replace("-e ", "");
     host.launch().app(words).run().exits(0).prints(&expected);
     let image = host.busybox();
-    let short = ["--sink", "stdio:", &image].into_iter().chain(words);
+    let short = ["--sink", "stdio:", image].into_iter().chain(words);
     host.imrun(short).exits(0).prints(&expected);
 }
 
@@ -101,7 +101,7 @@ fn a_mistyped_command_is_told_with_the_one_that_was_meant() {
 fn a_check_has_no_policy_for_writes_and_a_deadline_needs_its_policy() {
     let host = host!();
     let image = host.busybox();
-    let check = host.imrun(["check", "--on-write", "kill", &image, "true"]);
+    let check = host.imrun(["check", "--on-write", "kill", image, "true"]);
     check.refused("--on-write").hints("leave it out");
     let launch = host
         .launch()

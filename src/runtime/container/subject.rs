@@ -11,13 +11,14 @@ use crate::runtime::rootfs::{self, Backing, Driver};
 use crate::store::Store;
 use crate::store::image::Image;
 use crate::store::unpacked::Unpacked;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{Flock, OFlag, open};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Image or directory to use as the root.
 #[derive(Debug, Clone)]
@@ -170,11 +171,11 @@ impl RootFiles {
         Ok((root_files, mounted))
     }
 
-    /// Returns a lock that keeps the app's files from being removed, as long as it is open.
-    pub fn hold(&self) -> Result<Option<File>> {
+    /// Returns a lock that keeps the app's files from being removed, until the last copy of it is dropped.
+    pub fn hold(&self) -> Option<Arc<Flock<File>>> {
         match self {
-            RootFiles::Unpacked(_, files) => files.hold().map(Some),
-            _ => Ok(None),
+            RootFiles::Unpacked(_, files) => Some(files.hold()),
+            _ => None,
         }
     }
 
