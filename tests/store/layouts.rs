@@ -148,12 +148,12 @@ fn a_blob_that_is_truncated_too_long_or_has_other_bytes_is_named() {
             (
                 "short",
                 &|l| damage(l, packing, "layer", truncate),
-                "bytes long, its descriptor says",
+                "bytes, but its descriptor says",
             ),
             (
                 "long",
                 &|l| damage(l, packing, "layer", grow),
-                "bytes long, its descriptor says",
+                "bytes, but its descriptor says",
             ),
             (
                 "flipped",

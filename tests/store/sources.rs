@@ -105,7 +105,7 @@ fn a_signature_beside_an_image_is_passed_over() {
     }
     layout.publish(&[signature]);
     host.imrun(["import", &layout.source()])
-        .refused("is not a layer that imrun knows");
+        .refused("has a type that imrun does not support");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_blob_that_is_a_hard_link_is_read() {
     assert_eq!(manifest["digest"], digest);
     runs(&host, &digest);
     let endless = archive(vec![Member::HardLink("oci-layout", "oci-layout")]);
-    import(&host, "oci-archive", &endless).refused("is a loop of links");
+    import(&host, "oci-archive", &endless).refused("is in a loop of links");
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn a_compression_that_is_not_read_is_named() {
         let bytes = [magic, &[1; 2000]].concat();
         for transport in ["oci-archive", "docker-archive", "rootfs"] {
             import(&host, transport, &bytes)
-                .refused(&format!("is compressed by {name}"))
+                .refused(&format!("is compressed with {name}"))
                 .hints("-dc");
         }
         let config = layout::config(&[&program()]).to_string().into_bytes();
@@ -253,7 +253,7 @@ fn a_compression_that_is_not_read_is_named() {
             ("layer.tar", bytes),
         ]);
         import(&host, "docker-archive", &docker)
-            .refused(&format!("layer.tar: is compressed by {name}"));
+            .refused(&format!("layer.tar: is compressed with {name}"));
     }
 }
 

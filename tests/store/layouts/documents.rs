@@ -88,7 +88,7 @@ fn what_is_no_image_for_this_host_is_refused_each_with_its_own_words() {
         (
             "windows",
             &|l| with_config(l, |c| c["os"] = json!("windows")),
-            "runs linux images only",
+            "runs only linux images",
         ),
         (
             "other",
@@ -179,7 +179,7 @@ fn documents_that_could_mean_two_things_are_refused() {
             &|l| with_manifest(l, |m| m["manifests"] = json!([])),
             "both \"manifests\"",
         ),
-        ("other type", &as_index, "was promised"),
+        ("other type", &as_index, ", expected "),
         ("twice", &twice, "schemaVersion"),
         (
             "other case",
@@ -213,11 +213,11 @@ fn layers_that_are_not_the_configs_are_refused() {
     let own = Digest::sha256(&small());
     refuse(&[
         ("other", &ids(json!([other])), "diff_id"),
-        ("none", &ids(json!([])), "has 0 diff_ids for the 1 layers"),
+        ("none", &ids(json!([])), "has 0 diff_ids, but its manifest has 1 layers"),
         (
             "two",
             &ids(json!([own, own])),
-            "has 2 diff_ids for the 1 layers",
+            "has 2 diff_ids, but its manifest has 1 layers",
         ),
         (
             "upper case",

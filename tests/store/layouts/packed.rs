@@ -104,7 +104,7 @@ fn archives_that_are_none_or_lack_what_they_name_are_refused() {
     .refused("diff_id");
     docker(entry("layer.tar"), &[config()]).refused("layer.tar");
     docker(entry("layer.tar"), &[("layer.tar", small())]).refused("config.json");
-    docker(entry("../layer.tar"), &[config()]).refused("not the name of a member");
+    docker(entry("../layer.tar"), &[config()]).refused("cannot name a member");
     docker(entry("/layer.tar"), &[config()]).refused("layer.tar: is not in");
     docker(two, &[config(), ("layer.tar", small())]).refused("has several images: app:1, app:2");
     docker(json!([]), &[]).refused("has no image");
