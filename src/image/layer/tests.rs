@@ -189,7 +189,11 @@ fn sizes_and_ids_that_are_not_numbers_are_refused() {
             b"0000000008\0\0",
             "the size in its header is not a number",
         ),
-        (124, b"0x000000000\0", "the size in its header is not a number"),
+        (
+            124,
+            b"0x000000000\0",
+            "the size in its header is not a number",
+        ),
         (124, &[0xff; 12], "the size in its header is negative"),
         (
             124,
@@ -275,7 +279,10 @@ fn extension_headers_that_contradict_each_other_are_refused() {
         "the entry has two extension headers of one kind"
     );
     let differ = long(Tar::new().pax(&[("path", b"a")]), b"b").file("f", b"");
-    assert_eq!(refused(differ).why, "the entry has two different long names");
+    assert_eq!(
+        refused(differ).why,
+        "the entry has two different long names"
+    );
     let agree = long(Tar::new().pax(&[("path", b"a")]), b"a\0").file("f", b"");
     assert_eq!(&*only(agree).path, b"a");
     let last = Tar::new().pax(&[("path", b"a")]);
@@ -408,10 +415,7 @@ fn links_and_directories_have_no_data_whatever_size_they_claim() {
 fn an_unknown_type_is_refused_and_named() {
     for kind in *b"8MVDNAZ" {
         let error = refused(Tar::new().raw(kind, "f", "", b"", |_| ()));
-        assert_eq!(
-            error.why,
-            format!("type {:?} is unknown", char::from(kind))
-        );
+        assert_eq!(error.why, format!("type {:?} is unknown", char::from(kind)));
     }
 }
 

@@ -141,9 +141,7 @@ fn a_media_type_other_than_the_expected_one_is_refused() {
     for promised in [OCI_INDEX, DOCKER_MANIFEST, "text/plain"] {
         let error = Document::parse("doc", bytes.as_bytes(), Some(promised)).unwrap_err();
         assert!(
-            error
-                .why
-                .ends_with(&format!("expected {promised:?}")),
+            error.why.ends_with(&format!("expected {promised:?}")),
             "{error}"
         );
     }

@@ -142,8 +142,8 @@ impl Comparison<'_> {
     }
 
     /// Records why there will be no digest; only the first reason counts.
-    fn unless(&self, watched: std::result::Result<(), String>) {
-        if let Err(why) = watched {
+    fn record_trouble(&self, result: std::result::Result<(), String>) {
+        if let Err(why) = result {
             let _later = self.trouble.set(why);
         }
     }
@@ -180,10 +180,8 @@ impl Comparison<'_> {
             return differs("is a symlink to another target");
         }
         if pieces.is_some() {
-            self.unless(
-                self.take_lease
-                    .map_or(Ok(()), |take_lease| take_lease(&file)),
-            );
+            let leased = self.take_lease.map_or(Ok(()), |take| take(&file));
+            self.record_trouble(leased);
         }
         if !is_same(&fstat(&file)?, &found) {
             return differs("was changed while it was compared");
@@ -191,7 +189,7 @@ impl Comparison<'_> {
         if let Some((size, pieces)) = pieces {
             contents(&file, size, &pieces, buffers)?;
             if self.take_lease.is_some() && self.trouble.get().is_none() {
-                self.unless(unchanged(&file, &found));
+                self.record_trouble(unchanged(&file, &found));
             }
         }
         Ok(found)
@@ -208,7 +206,7 @@ impl Comparison<'_> {
         let inode = tree.inode(id);
         let (meta, found) = (&inode.meta, status(directory, name)?);
         if found.st_ctime > self.now - QUIET {
-            self.unless(Err("a file was changed in the last 2 seconds".into()));
+            self.record_trouble(Err("a file was changed in the last 2 seconds".into()));
         }
         expect_kind(&found, self.kind(&inode.content))?;
         let is_symlink = matches!(inode.content, Content::Symlink(_));
