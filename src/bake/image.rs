@@ -4,7 +4,7 @@ use super::Definition;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
 use crate::base::json;
-use crate::image::manifest::{self, Config, Platform, Seal};
+use crate::image::manifest::{self, Config, Platform, VerityAnnotations};
 use crate::runtime::env::Environment;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -40,14 +40,14 @@ pub struct Image {
 /// Returns the image of `definition`: the layers of the base and its own `layer`.
 ///
 /// `platform` applies to an image without a base; others have the base's platform. Health check and history of the
-/// base are not copied. `base` must be given if the definition names one, and only then. `seal` covers the base's
+/// base are not copied. `base` must be given if the definition names one, and only then. `annotations` cover the base's
 /// layers and the own one.
 pub fn image(
     definition: &Definition,
     base: Option<Base>,
     platform: &Platform,
     layer: Layer,
-    seal: Option<&Seal>,
+    annotations: Option<&VerityAnnotations>,
 ) -> Result<Image> {
     if definition.base.is_some() != base.is_some() {
         return Err(Error::usage(
@@ -69,7 +69,7 @@ pub fn image(
         .map(|layer| (layer.digest, layer.size))
         .collect();
     let described = (Digest::sha256(&config), config.len() as u64);
-    let manifest = manifest::write(described, &layers, definition.base, seal);
+    let manifest = manifest::write(described, &layers, definition.base, annotations);
     Ok(Image { config, manifest })
 }
 

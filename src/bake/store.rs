@@ -5,20 +5,25 @@ use crate::base::digest::{Algorithm, Digest};
 use crate::base::error::{Context, Error, Result};
 use crate::base::files;
 use crate::image::layer::{Limits, Tee, scan};
-use crate::image::manifest::{Platform, Seal};
+use crate::image::manifest::{Platform, VerityAnnotations};
 use crate::image::tree::Tree;
 use crate::image::verity::Measured;
 use crate::store::Store;
-use crate::store::commit::{Parts, add_tree, commit};
+use crate::store::commit::{NewImage, add_tree, commit};
 use crate::store::image::Image;
 use std::io::{BufWriter, Seek, Write};
 use std::path::Path;
 
 /// Bakes the definition in `file`. Returns the manifest's digest.
 ///
-/// The sources are read once, into the store; later changes have no effect. With `seal` the manifest contains the
+/// The sources are read once, into the store; later changes have no effect. With `verity` the manifest contains verity annotations: the
 /// fs-verity digests of the image's files, computed from the bytes that are hashed here.
-pub fn into_store(store: &Store, file: &Path, name: Option<String>, seal: bool) -> Result<Digest> {
+pub fn into_store(
+    store: &Store,
+    file: &Path,
+    name: Option<String>,
+    verity: bool,
+) -> Result<Digest> {
     let definition = read(file)?;
     store.create()?;
     let _lock = store.lock_shared()?;
@@ -28,7 +33,7 @@ pub fn into_store(store: &Store, file: &Path, name: Option<String>, seal: bool) 
         .transpose()?;
     let (mut diff_ids, mut layers, mut measures) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(base) = &base {
-        (layers, measures) = base.scan(&base.open_layers(store)?, seal)?;
+        (layers, measures) = base.scan(&base.open_layers(store)?, verity)?;
         diff_ids.clone_from(&base.config.diff_ids);
     }
     let sizes: Vec<_> = layers.iter().map(|layer| layer.size).collect();
@@ -45,7 +50,8 @@ pub fn into_store(store: &Store, file: &Path, name: Option<String>, seal: bool) 
         Some(_) => Some(crate::image::tree::merge(layers.clone())?),
         None => None,
     };
-    let (digest, layer, measure) = add_layer(store, &definition, directory, below.as_ref(), seal)?;
+    let (digest, layer, measure) =
+        add_layer(store, &definition, directory, below.as_ref(), verity)?;
     let own = Layer {
         digest,
         size: layer.size,
@@ -55,11 +61,11 @@ pub fn into_store(store: &Store, file: &Path, name: Option<String>, seal: bool) 
     measures.extend(measure);
     let tree = add_tree(store, &diff_ids, layers)?;
     measures.insert(0, tree.measure);
-    let seal = seal.then_some(Seal {
+    let verity = verity.then_some(VerityAnnotations {
         tree: tree.digest,
         measures,
     });
-    let documents = image(&definition, base, &Platform::host(), own, seal.as_ref())?;
+    let documents = image(&definition, base, &Platform::host(), own, verity.as_ref())?;
 
     let manifest = Digest::sha256(&documents.manifest);
     let documents = [documents.config, documents.manifest];
@@ -69,7 +75,7 @@ pub fn into_store(store: &Store, file: &Path, name: Option<String>, seal: bool) 
     let names = vec![name.unwrap_or_else(|| manifest.to_string())];
     commit(
         store,
-        Parts {
+        NewImage {
             digest: manifest,
             documents,
             diff_ids,

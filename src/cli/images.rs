@@ -246,7 +246,7 @@ impl Rm {
     pub fn execute(self, global: &Global) -> Result<u8> {
         let store = global.store();
         let digest = digest(global, &self.image)?;
-        let forgotten = store.forget(&digest)?;
+        let forgotten = store.remove_names(&digest)?;
         let earlier = store.earlier_names(&digest)?.join(", ");
         match (forgotten, earlier.is_empty()) {
             (false, true) => return Err(collect::unknown(&store, &digest)),

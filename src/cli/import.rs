@@ -4,7 +4,7 @@ use super::{Global, print};
 use crate::base::error::{Error, Result};
 use crate::base::parallel::processors;
 use crate::image::manifest::Platform;
-use crate::store::import::{Found, Options, Step};
+use crate::store::import::{FoundImage, Options, Step};
 use crate::store::rootfs;
 use crate::store::source::{Location, Source};
 use clap::{Args, Subcommand};
@@ -90,14 +90,14 @@ impl Import {
             }
         };
         let source = Source::open(&location, || Ok(store.new_file()?.file))?;
-        let found = Found::read(&source, &platform)?;
+        let found = FoundImage::read(&source, &platform)?;
         let bar = progress_bar(found.size());
         let options = Options {
             keep_blobs: self.keep_blobs,
             name,
             threads: processors(),
             progress: &|_, step| match step {
-                Step::Read(bytes) | Step::There(bytes) => bar.inc(bytes),
+                Step::Read(bytes) | Step::Present(bytes) => bar.inc(bytes),
                 Step::Stored => {}
             },
         };

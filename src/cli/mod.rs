@@ -128,7 +128,7 @@ impl Global {
         // Once per process, which uses one store, so that a warning about it is not repeated.
         static CLOSED: Once = Once::new();
         let store = Store::new(&self.store);
-        CLOSED.call_once(|| store.close_to_others());
+        CLOSED.call_once(|| store.make_private());
         store
     }
 }

@@ -68,7 +68,7 @@ impl Rollback {
                 .hint(format_args!("imrun history {name}"))
         })?;
         let _lock = store.lock_shared()?;
-        if !Image::is_there(&store, &target)? {
+        if !Image::is_complete(&store, &target)? {
             return Err(
                 Error::policy(format_args!("image {target}"), "is no longer in the store").hint(
                     format_args!("imrun pull NAME@{target}, or import or bake it again"),

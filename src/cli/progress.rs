@@ -1,7 +1,7 @@
 //! Progress of a pull: bars on a terminal, lines elsewhere.
 
 use crate::base::error::say;
-use crate::store::import::{Found, Step};
+use crate::store::import::{FoundImage, Step};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 
@@ -14,10 +14,10 @@ pub struct Progress {
 
 impl Progress {
     /// Returns the progress of an image's layers.
-    pub fn new(found: &Found) -> Progress {
+    pub fn new(found: &FoundImage) -> Progress {
         let layers = found.layers();
         if !std::io::stderr().is_terminal() {
-            let name = |layer: &crate::store::import::Packed| {
+            let name = |layer: &crate::store::import::SourceLayer| {
                 format!("{}  {}", layer.what(), HumanBytes(layer.size()))
             };
             return Progress {
@@ -29,7 +29,7 @@ impl Progress {
             ProgressStyle::with_template("{prefix} [{bar:30}] {bytes:>10}/{total_bytes:10} {msg}");
         let style = style.expect("the template is a constant");
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        let bar = |layer: &crate::store::import::Packed| {
+        let bar = |layer: &crate::store::import::SourceLayer| {
             // The first digits of a digest distinguish layers.
             let prefix: String = layer
                 .what()
@@ -52,7 +52,7 @@ impl Progress {
         if let Some(lines) = &self.lines {
             match step {
                 Step::Read(_) => {}
-                Step::There(_) => say(&format!("{}  there already\n", lines[layer])),
+                Step::Present(_) => say(&format!("{}  there already\n", lines[layer])),
                 Step::Stored => say(&format!("{}  stored\n", lines[layer])),
             }
             return;
@@ -60,7 +60,7 @@ impl Progress {
         let bar = &self.bars[layer];
         match step {
             Step::Read(bytes) => bar.inc(bytes),
-            Step::There(bytes) => {
+            Step::Present(bytes) => {
                 bar.set_position(bytes);
                 bar.finish_with_message("there already");
             }

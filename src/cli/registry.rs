@@ -10,7 +10,7 @@ use crate::registry::pull::{Remote, THREADS};
 use crate::registry::{Settings, push};
 use crate::store::Store;
 use crate::store::image::Image;
-use crate::store::import::{Found, Options};
+use crate::store::import::{FoundImage, Options};
 use clap::{Args, Subcommand};
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ impl Pull {
 
 /// Pulls the missing parts of an image into the store.
 pub fn present(store: &Store, name: &Reference, digest: &Digest) -> Result<()> {
-    if Image::is_there(store, digest)? {
+    if Image::is_complete(store, digest)? {
         return Ok(());
     }
     let pulled = pull(store, name, &Platform::host(), false, &Settings::default());
@@ -154,7 +154,7 @@ fn pull_from(
     platform: &Platform,
     keep_blobs: bool,
 ) -> Result<Digest> {
-    let found = Found::follow(remote, remote.root(name)?, platform)?;
+    let found = FoundImage::follow(remote, remote.root(name)?, platform)?;
     let progress = Progress::new(&found);
     let options = Options {
         keep_blobs,

@@ -1,6 +1,6 @@
-//! Layers: from a compressed stream to what a layer's tar says, without unpacking anything.
+//! Layers: reads a compressed stream as a list of the tar's entries, without unpacking anything.
 //!
-//! [`decoder`] decompresses, [`Tee`] hashes (and keeps) the tar as it passes, [`scan`] reads it.
+//! [`decoder`] decompresses, [`Tee`] hashes (and copies) the tar as it passes, [`scan`] lists its entries.
 //!
 //! Source: OCI image specification 1.1, layer.md; POSIX.1-2024, pax, "Extended Interchange Format";
 //! the GNU tar manual, "Basic Tar Format" and "Storing Sparse Files".
@@ -25,33 +25,33 @@ pub(crate) use sparse::whole_bits;
 pub use sparse::{Extent, Source, Sparse};
 pub use tee::Tee;
 
-/// `PATH_MAX` without its NUL (linux/limits.h): the longest path, and the longest symlink target.
+/// Maximum bytes of a path or a symlink's target: `PATH_MAX` without its NUL (linux/limits.h).
 pub const PATH_LIMIT: usize = 4095;
-/// `NAME_MAX` (linux/limits.h): the longest component of a path.
+/// Maximum bytes of a path component: `NAME_MAX` (linux/limits.h).
 pub const NAME_LIMIT: usize = 255;
-/// The unit of a tar, and of the tree image: 512 bytes.
+/// Block size of a tar and of the tree image, in bytes.
 pub const BLOCK: u64 = 512;
 
-/// What one tar says, in its order.
+/// Contents of one tar, in its order.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Layer {
     /// Entries and whiteouts, in the order of the tar.
     pub entries: Vec<Entry>,
-    /// What is not taken over from the image.
+    /// Contents of the tar that the tree leaves out.
     pub dropped: Dropped,
-    /// Bytes of the whole tar, padding and what follows the end blocks included.
+    /// Size of the whole tar in bytes, including padding and data after the end blocks.
     pub size: u64,
 }
 
 /// One name in a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// No leading slash, no `.` or `..`, no empty component; empty for the root.
-    /// For a whiteout what it hides, for an opaque marker its directory.
+    /// Path without leading slash, `.`, `..` or empty components; empty for the root. For a whiteout,
+    /// the path it hides; for an opaque marker, its directory.
     pub path: Box<[u8]>,
-    /// Meaningless for whiteouts, opaque markers, devices and hard links.
+    /// Attributes; meaningless for whiteouts, opaque markers, devices and hard links.
     pub meta: Meta,
-    /// What the name stands for.
+    /// Type of the entry.
     pub kind: Kind,
 }
 
@@ -60,63 +60,63 @@ pub struct Entry {
 pub struct Meta {
     /// Permission bits, `07777`.
     pub mode: u16,
-    /// Owner.
+    /// Owner's user ID.
     pub uid: u32,
-    /// Group.
+    /// Group ID.
     pub gid: u32,
     /// Nanoseconds after `mtime`, below 10^9.
     pub nanoseconds: u32,
-    /// Seconds since the epoch.
+    /// Modification time in seconds since the epoch.
     pub mtime: i64,
-    /// Sorted by name, each name once.
+    /// Extended attributes, sorted by name, each name once.
     pub xattrs: Box<[Xattr]>,
 }
 
 /// An extended attribute.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Xattr {
-    /// With its namespace: `user.…`, or `security.capability`.
+    /// Name with its namespace: `user.…` or `security.capability`.
     pub name: Box<[u8]>,
-    /// At most 65,535 bytes.
+    /// Value: at most 65,535 bytes.
     pub value: Box<[u8]>,
 }
 
-/// What a name stands for.
+/// Type of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A directory.
     Directory,
-    /// A file whose bytes are one piece of the tar.
+    /// A file stored contiguously in the tar.
     File {
-        /// In bytes.
+        /// Size in bytes.
         size: u64,
-        /// Where they start in the tar, a multiple of 512.
+        /// Offset of the data in the tar, a multiple of 512.
         offset: u64,
     },
     /// A file with holes.
     Sparse(Box<Sparse>),
-    /// A symbolic link and its target, as written: 1 to 4,095 bytes.
+    /// A symbolic link with its target as written: 1 to 4,095 bytes.
     Symlink(Box<[u8]>),
-    /// Another name of the path, normalised as [`Entry::path`] is.
+    /// A hard link to this path, normalised like [`Entry::path`].
     HardLink(Box<[u8]>),
     /// A named pipe.
     Fifo,
-    /// A device node. It will not be in the tree, but a hard link may name it.
+    /// A device node. The tree leaves it out, but a hard link may name it.
     Device,
-    /// The path is hidden in the layers below.
+    /// Hides the path in the layers below.
     Whiteout,
-    /// The directory's contents are hidden in the layers below.
+    /// Hides the directory's contents in the layers below.
     Opaque,
 }
 
-/// What an image has and the tree will not have.
+/// Contents of an image that the tree leaves out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// Device nodes.
     pub devices: u64,
     /// Extended attributes outside `user.*` and `security.capability`.
     pub xattrs: u64,
-    /// The first few: `device dev/sda`, `xattr trusted.overlay.opaque of etc`.
+    /// The first few, e.g. `device dev/sda` or `xattr trusted.overlay.opaque of etc`.
     pub examples: Vec<String>,
 }
 
@@ -130,20 +130,20 @@ impl Dropped {
     }
 }
 
-/// Budgets for one layer: what a hostile tar can cost at most.
+/// Limits for one layer, which bound the cost of a hostile tar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the uncompressed tar. The tree image's addresses end at 2 TiB.
+    /// Maximum bytes of the uncompressed tar. The tree image's addresses end at 2 TiB.
     pub bytes: u64,
-    /// Entries, whiteouts included.
+    /// Maximum number of entries, whiteouts included.
     pub entries: usize,
-    /// Bytes of one PAX or GNU long-name header.
+    /// Maximum bytes of one PAX or GNU long-name header.
     pub header: u64,
-    /// Bytes kept in memory for the whole layer: names, targets, xattrs, sparse maps.
+    /// Maximum bytes kept in memory for the whole layer: names, targets, xattrs, sparse maps.
     pub memory: usize,
-    /// Chunk indexes (8 bytes each) that the layer's sparse files need in the tree image.
+    /// Maximum number of chunk indexes (8 bytes each) that the layer's sparse files need in the tree image.
     pub chunks: u64,
-    /// Whether the end blocks must be there: where no digest proves that nothing is missing.
+    /// Requires the end blocks: set for a tar without a digest to prove that it is complete.
     pub end_blocks: bool,
 }
 
@@ -160,12 +160,12 @@ impl Default for Limits {
     }
 }
 
-/// A refusal of the entry at hand, which [`scan`] names.
+/// Returns an error for the current entry; [`scan`] adds its name.
 fn refuse(why: impl std::fmt::Display) -> crate::base::error::Error {
     crate::base::error::Error::digest("", why)
 }
 
-/// A budget that the entry at hand exceeds.
+/// Returns an error for a limit that the current entry exceeds.
 fn too_much(why: impl std::fmt::Display) -> crate::base::error::Error {
     crate::base::error::Error::policy("", why)
 }

@@ -1,22 +1,22 @@
-//! Image documents: indexes, manifests and what they point at.
+//! Image documents: indexes, manifests, and the configs and layers they name.
 //!
-//! Bytes come in that the caller has hashed already, and small values of our own go out. The
-//! types of oci-spec are not used: they take unknown algorithms, other media types and ambiguous
-//! documents, all of which must be refused here. Besides, every build reads manifests, and the
-//! one for appliances does without the crate. Source: OCI image specification 1.1; Docker
-//! image manifest version 2, schema 2.
+//! The callers hash the bytes first. The types of oci-spec are not used: they accept unknown
+//! algorithms, other media types and ambiguous documents, all of which must be refused here. The
+//! build for appliances reads manifests, too, and does without that crate.
+//!
+//! Source: OCI image specification 1.1; Docker image manifest version 2, schema 2.
 
 pub mod archive;
 mod config;
 mod index;
 pub mod layout;
 mod platform;
-mod seal;
+mod verity_annotations;
 
 pub use config::Config;
 pub use index::{Choice, Index, MAX_INDEX_DEPTH};
 pub use platform::Platform;
-pub use seal::Seal;
+pub use verity_annotations::VerityAnnotations;
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
@@ -24,7 +24,7 @@ use crate::base::json::{self, Node};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Bytes of a document (4 MiB, the limit that registries keep); larger ones are refused unread.
+/// Maximum bytes of a document: 4 MiB, the limit of registries. Larger ones are refused unread.
 pub const MAX_DOCUMENT: usize = 4 << 20;
 
 /// OCI image index.
@@ -42,22 +42,22 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 /// Docker image config.
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
-/// A pointer to a blob.
+/// A reference to a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptor {
-    /// What the blob is.
+    /// Media type of the blob.
     pub media_type: String,
-    /// The blob's identity.
+    /// Digest of the blob.
     pub digest: Digest,
-    /// The blob's length in bytes, below 2^63.
+    /// Size of the blob in bytes, below 2^63.
     pub size: u64,
-    /// In an index: what the image runs on.
+    /// In an index: the platform of the image.
     pub platform: Option<Platform>,
-    /// What the manifest is made for: an image's is the media type of its config.
+    /// Type of the artifact; an image's is the media type of its config.
     pub artifact_type: Option<String>,
-    /// Free-form notes.
+    /// Annotations.
     pub annotations: BTreeMap<String, String>,
-    /// Other places of the blob, of use to nobody here: nothing is ever fetched from them.
+    /// Other locations of the blob. imrun never fetches anything from them.
     pub urls: Vec<String>,
 }
 
@@ -79,17 +79,17 @@ impl Descriptor {
         })
     }
 
-    /// Refuses a blob of another length; to be asked before a byte of it is hashed.
+    /// Refuses a blob of another size. Callers check it before they hash the blob.
     pub fn expect_size(&self, what: &str, size: u64) -> Result<()> {
         if size == self.size {
             return Ok(());
         }
-        let why = format_args!("is {size} bytes long, its descriptor says {}", self.size);
+        let why = format_args!("has {size} bytes, but its descriptor says {}", self.size);
         Err(Error::digest(format_args!("{what} {}", self.digest), why))
     }
 }
 
-/// What a manifest digest can name.
+/// A document that a manifest digest can identify.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "a launch has one of these")]
 pub enum Document {
@@ -102,8 +102,8 @@ pub enum Document {
 impl Document {
     /// Reads an index or a manifest.
     ///
-    /// `media_type` is the one of the descriptor or response header that led here, if any: the
-    /// document's own must be the same. Where neither has one, the members decide.
+    /// `media_type` is the type in the descriptor or response header that led here, if any; the
+    /// document's own type must be the same. If both are missing, the members decide.
     pub fn parse(what: &str, bytes: &[u8], media_type: Option<&str>) -> Result<Document> {
         let value = read_json(what, bytes)?;
         let root = Node::root(what, &value);
@@ -121,8 +121,8 @@ enum Kind {
     Manifest,
 }
 
-/// A document that one client takes for an index and another for a manifest has two meanings
-/// under one digest (CVE-2021-41190).
+/// Refuses a document that some clients read as an index and others as a manifest: it would have
+/// two meanings under one digest (CVE-2021-41190).
 fn refuse_ambiguity(root: &Node) -> Result<()> {
     root.object()?;
     let version = root.get("schemaVersion")?;
@@ -137,7 +137,7 @@ fn refuse_ambiguity(root: &Node) -> Result<()> {
         return Err(schema_1(root));
     }
     if root.need("schemaVersion")?.size().ok() != Some(2) {
-        return Err(root.error("`schemaVersion` is not 2"));
+        return Err(root.error("`schemaVersion` must be 2"));
     }
     for key in ["layers", "config"] {
         if root.has("manifests") && root.has(key) {
@@ -162,7 +162,7 @@ fn kind(root: &Node, expected: Option<&str>) -> Result<Kind> {
         && own != expected
     {
         return Err(root.error(format_args!(
-            "`mediaType` is {own:?}, but {expected:?} was promised"
+            "`mediaType` is {own:?}, expected {expected:?}"
         )));
     }
     match own.or(expected) {
@@ -172,7 +172,7 @@ fn kind(root: &Node, expected: Option<&str>) -> Result<Kind> {
             Err(schema_1(root))
         }
         Some(other) => Err(root.error(format_args!(
-            "is neither an index nor a manifest, but {other:?}"
+            "is neither an index nor a manifest: its type is {other:?}"
         ))),
         None if root.has("manifests") => Ok(Kind::Index),
         None => Ok(Kind::Manifest),
@@ -186,7 +186,7 @@ pub struct Manifest {
     pub config: Descriptor,
     /// The layers, lowest first; each has a `LayerKind`.
     pub layers: Vec<Descriptor>,
-    /// Free-form notes.
+    /// Annotations.
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -201,7 +201,7 @@ impl Manifest {
             let layer = Descriptor::read(&node)?;
             if LayerKind::of(&layer.media_type).is_none() {
                 let why = format_args!(
-                    "{} is not a layer that imrun knows, but {:?}",
+                    "the layer {} has a type that imrun does not support: {:?}",
                     layer.digest, layer.media_type
                 );
                 return Err(Error::unsupported(root.what(), why));
@@ -222,23 +222,23 @@ fn artifact(root: &Node, config: &str) -> Result<Error> {
     Ok(Error::policy(root.what(), why))
 }
 
-/// The bytes of a manifest of plain tars: a config and layers, each with its size, made from
-/// `base` if there is one, and sealed if there is a seal for them.
+/// Returns the bytes of a manifest of plain tars. `config` and `layers` are digests with sizes;
+/// `base` is the manifest that the image was made from, if any.
 ///
-/// Canonical JSON: the same image has the same digest wherever it is made.
+/// The JSON is canonical: the same image has the same digest on every host.
 pub fn write(
     config: (Digest, u64),
     layers: &[(Digest, u64)],
     base: Option<Digest>,
-    seal: Option<&Seal>,
+    verity: Option<&VerityAnnotations>,
 ) -> Vec<u8> {
-    // Says which manifest an image was made from (OCI annotations.md).
+    // Names the manifest that an image was made from (OCI annotations.md).
     const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
     let descriptor = |media_type: &str, (digest, size): (Digest, u64)| json!({ "mediaType": media_type, "digest": digest, "size": size });
     let layer = |(number, layer): (usize, &(Digest, u64))| {
         let mut layer = descriptor(OCI_LAYER, *layer);
-        if let Some(seal) = seal {
-            layer["annotations"] = seal.of_layer(number);
+        if let Some(verity) = verity {
+            layer["annotations"] = verity.of_layer(number);
         }
         layer
     };
@@ -249,28 +249,29 @@ pub fn write(
         "layers": layers.iter().enumerate().map(layer).collect::<Vec<_>>(),
     });
     let base = base.map(|base| (BASE_DIGEST.to_string(), json!(base)));
-    let seal = seal.into_iter().flat_map(Seal::of_manifest);
-    let annotations: serde_json::Map<_, _> = base.into_iter().chain(seal).collect();
+    let verity = verity.into_iter().flat_map(VerityAnnotations::of_manifest);
+    let annotations: serde_json::Map<_, _> = base.into_iter().chain(verity).collect();
     if !annotations.is_empty() {
         manifest["annotations"] = annotations.into();
     }
     json::canonical(&manifest).into_bytes()
 }
 
-/// How a layer's tar is packed.
+/// Packing of a layer's tar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerKind {
-    /// As it is: the blob's digest is the diff_id.
+    /// A plain tar: the blob's digest is the diff_id.
     Tar,
-    /// By gzip or zstd, as its own first bytes say: public images have both under either type.
-    Packed,
+    /// Compressed with gzip or zstd; the blob's first bytes decide, since public images use either
+    /// media type for both.
+    Compressed,
 }
 
 impl LayerKind {
-    /// The kind by media type, `None` for what is no layer.
+    /// Returns the kind for a media type, or `None` if it is not a layer's.
     ///
-    /// "Nondistributable" and "foreign" layers are ordinary ones whose blob must be there: their
-    /// `urls` are never followed.
+    /// "Nondistributable" and "foreign" layers are treated like ordinary ones, and their blobs must be
+    /// present: imrun never follows their `urls`.
     pub fn of(media_type: &str) -> Option<LayerKind> {
         match media_type {
             OCI_LAYER
@@ -285,7 +286,7 @@ impl LayerKind {
             | "application/vnd.docker.image.rootfs.diff.tar.zstd"
             | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
             | "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd" => {
-                Some(LayerKind::Packed)
+                Some(LayerKind::Compressed)
             }
             _ => None,
         }
@@ -294,10 +295,7 @@ impl LayerKind {
 
 fn read_json(what: &str, bytes: &[u8]) -> Result<Value> {
     if bytes.len() > MAX_DOCUMENT {
-        let why = format_args!(
-            "is {} bytes long, more than the {MAX_DOCUMENT} that are read",
-            bytes.len()
-        );
+        let why = format_args!("has {} bytes; the maximum is {MAX_DOCUMENT}", bytes.len());
         return Err(Error::digest(what, why));
     }
     json::parse(what, bytes)
@@ -309,7 +307,7 @@ fn read_digest(node: &Node) -> Result<Digest> {
         .map_err(|e: Error| node.error(format_args!("is {text:?}: {}", e.why)))
 }
 
-/// A string that may be absent; the empty string is absent, as Docker writes it.
+/// Returns a string that may be absent; Docker writes the empty string for an absent one.
 fn read_text(node: &Node, key: &str) -> Result<Option<String>> {
     let text = node.get(key)?.map(|node| node.text()).transpose()?;
     Ok(text.filter(|text| !text.is_empty()).map(str::to_string))

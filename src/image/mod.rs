@@ -1,6 +1,6 @@
-//! An image as data: its documents, its layers, the tree they make, and that tree in the forms that a kernel mounts.
+//! Images as data: their documents, their layers, the merged tree, and its forms on disk.
 //!
-//! Nothing here knows the store.
+//! This module does not depend on the store.
 
 pub mod erofs;
 pub mod layer;

@@ -1,51 +1,51 @@
-//! Image names as Docker and containerd read them, and the digests that imrun runs.
+//! Image names as in Docker and containerd, and the digests that imrun runs.
 //!
-//! Source: the grammar of the package `distribution/reference`; `docker.io` is the conventional
-//! registry of a name without one.
+//! Source: the grammar of the package `distribution/reference`. The registry of a name without one is
+//! `docker.io`, by convention.
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// The registry that a name without one means.
+/// Registry of a name without one.
 const DEFAULT_REGISTRY: &str = "docker.io";
-/// The old name of the default registry.
+/// Old name of the default registry.
 const OLD_DEFAULT_REGISTRY: &str = "index.docker.io";
-/// Where the default registry keeps repositories whose name is a single word.
+/// Namespace in the default registry of repositories whose name is a single word.
 const DEFAULT_NAMESPACE: &str = "library/";
-/// The tag of a name without one.
+/// Tag of a name without one.
 const DEFAULT_TAG: &str = "latest";
-/// Bytes in `REGISTRY/REPOSITORY`.
+/// Maximum bytes of `REGISTRY/REPOSITORY`.
 const MAX_NAME: usize = 255;
-/// Bytes in a tag.
+/// Maximum bytes of a tag.
 const MAX_TAG: usize = 128;
 
 /// `NAME[:TAG][@DIGEST]`, normalised: `redis` is `docker.io/library/redis`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
-    /// `HOST[:PORT]`.
+    /// Registry as `HOST[:PORT]`.
     pub registry: String,
-    /// The path within the registry.
+    /// Path within the registry.
     pub repository: String,
-    /// A name that can mean another image tomorrow.
+    /// Tag, which can name another image later.
     pub tag: Option<String>,
-    /// What the name means today and for ever.
+    /// Digest, which always names the same image.
     pub digest: Option<Digest>,
 }
 
 impl Reference {
-    /// `REGISTRY/REPOSITORY`.
+    /// Returns `REGISTRY/REPOSITORY`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// The tag, `latest` where none is given.
+    /// Returns the tag; `latest` if there is none.
     pub fn tag(&self) -> &str {
         self.tag.as_deref().unwrap_or(DEFAULT_TAG)
     }
 
-    /// `REGISTRY/REPOSITORY:TAG`, without a digest: what the history knows it by.
+    /// Returns `REGISTRY/REPOSITORY:TAG`, without the digest: the key in the name history.
     pub fn tagged(&self) -> String {
         format!("{}:{}", self.name(), self.tag())
     }
@@ -59,7 +59,7 @@ impl FromStr for Reference {
     }
 }
 
-/// The reference, or why `text` is none.
+/// Parses a reference; the error is the reason.
 fn read(text: &str) -> std::result::Result<Reference, String> {
     let (rest, digest) = match text.split_once('@') {
         Some((rest, digest)) => (rest, Some(digest.parse().map_err(|e: Error| e.why)?)),
@@ -72,11 +72,13 @@ fn read(text: &str) -> std::result::Result<Reference, String> {
         None => (rest, None),
     };
     if tag.is_some_and(|tag| !is_tag(tag)) {
-        return Err("the tag is not 1 to 128 letters, digits, `_`, `.` or `-`".to_string());
+        return Err("the tag must be 1 to 128 letters, digits, `_`, `.` or `-`".to_string());
     }
     let (registry, repository) = split_registry(name);
     if !is_registry(registry) {
-        return Err(format!("{registry:?} is no registry, HOST[:PORT]"));
+        return Err(format!(
+            "{registry:?} is not a registry: expected HOST[:PORT]"
+        ));
     }
     check_repository(&repository)?;
     if registry.len() + 1 + repository.len() > MAX_NAME {
@@ -90,7 +92,7 @@ fn read(text: &str) -> std::result::Result<Reference, String> {
     })
 }
 
-/// The registry and the repository of a name; the first word is a registry where it looks like a host.
+/// Splits a name into registry and repository; the first word is a registry if it looks like a host.
 fn split_registry(name: &str) -> (&str, String) {
     let like_a_host = |word: &str| {
         word == "localhost"
@@ -137,20 +139,20 @@ fn is_host(host: &str) -> bool {
 
 fn check_repository(repository: &str) -> std::result::Result<(), String> {
     if repository.bytes().any(|b| b.is_ascii_uppercase()) {
-        return Err("a repository is written in lower case".to_string());
+        return Err("the repository must be in lower case".to_string());
     }
     match repository
         .split('/')
         .find(|component| !is_component(component))
     {
         Some(component) => Err(format!(
-            "{component:?} is not lower-case letters and digits, joined by `.`, `_`, `__` or dashes"
+            "{component:?} must be lower-case letters and digits, joined by `.`, `_`, `__` or dashes"
         )),
         None => Ok(()),
     }
 }
 
-/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
+/// Returns true if the text matches `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
 fn is_component(component: &str) -> bool {
     let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let edges = component.starts_with(alphanumeric) && component.ends_with(alphanumeric);
@@ -160,7 +162,7 @@ fn is_component(component: &str) -> bool {
     edges && between.all(|s| matches!(s, "." | "_" | "__") || s.bytes().all(|b| b == b'-'))
 }
 
-/// `[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}`
+/// Returns true if the text matches `[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}`.
 fn is_tag(tag: &str) -> bool {
     let first = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     tag.bytes().next().is_some_and(first)
@@ -181,17 +183,17 @@ impl fmt::Display for Reference {
     }
 }
 
-/// What stands for an image on the command line.
+/// An image as given on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageArgument {
-    /// `sha256:HEX`: complete by itself.
+    /// `sha256:HEX`, which identifies an image by itself.
     Digest(Digest),
     /// A name, with or without a digest.
     Named(Reference),
 }
 
 impl ImageArgument {
-    /// The digest, where the argument has one: only then is it an identity.
+    /// Returns the digest, if the argument has one; only a digest identifies an image.
     pub fn digest(&self) -> Option<Digest> {
         match self {
             ImageArgument::Digest(digest) => Some(*digest),

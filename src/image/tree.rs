@@ -1,6 +1,6 @@
-//! The merged tree of an image's layers: inodes, names, and which layer each name comes from.
+//! Merged tree of an image's layers: inodes, names, and the layer of each name.
 //!
-//! Names are resolved inside the tree alone; no host path is ever made from one.
+//! Names are resolved only inside the tree; none ever becomes a path of the host.
 
 mod merge;
 mod resolve;
@@ -14,76 +14,76 @@ pub use walk::Walk;
 use crate::image::layer::{Meta, Sparse};
 use std::collections::BTreeMap;
 
-/// An inode of one tree.
+/// Number of an inode in one tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InodeId(u32);
 
 impl InodeId {
-    /// The root directory of every tree.
+    /// Root directory of every tree.
     pub const ROOT: InodeId = InodeId(0);
 
-    /// Its place in a table of [`Tree::capacity`] rows.
+    /// Returns the inode's index in a table of [`Tree::capacity`] rows.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// What a name in a directory stands for.
+/// Entry of a directory: the target of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dirent {
     /// The inode.
     pub inode: InodeId,
-    /// The layer that has the name, from 0 for the lowest; none for what the runtime owns.
+    /// Layer that contains the name, from 0 for the lowest; `None` for the runtime's own names.
     pub layer: Option<u16>,
 }
 
-/// Names by their bytes.
+/// Entries of a directory, sorted by the bytes of their names.
 pub type Children = BTreeMap<Box<[u8]>, Dirent>;
 
-/// A file, directory, link or device, by whatever names.
+/// A file, directory, link or device, with any number of names.
 #[derive(Debug, Clone)]
 pub struct Inode {
-    /// Its attributes.
+    /// Attributes.
     pub meta: Meta,
-    /// What it is.
+    /// Type and contents.
     pub content: Content,
-    /// Its names; for a directory see [`Tree::links`].
+    /// Number of names; for a directory see [`Tree::links`].
     names: u32,
 }
 
-/// What an inode is.
+/// Type and contents of an inode.
 #[derive(Debug, Clone)]
 pub enum Content {
     /// A directory.
     Directory(Children),
-    /// A file whose bytes are one piece of a layer's tar.
+    /// A file stored contiguously in a layer's tar.
     File {
-        /// The layer, from 0 for the lowest.
+        /// Layer, from 0 for the lowest.
         layer: u16,
-        /// In bytes.
+        /// Size in bytes.
         size: u64,
-        /// Where they start in the tar, a multiple of 512.
+        /// Offset of the data in the tar, a multiple of 512.
         offset: u64,
     },
     /// A file with holes.
     Sparse {
-        /// The layer, from 0 for the lowest.
+        /// Layer, from 0 for the lowest.
         layer: u16,
-        /// Its size and pieces.
+        /// Size and extents.
         file: Box<Sparse>,
     },
     /// A symbolic link and its target.
     Symlink(Box<[u8]>),
     /// A named pipe.
     Fifo,
-    /// A character device, of those that the runtime owns.
+    /// A character device of the runtime.
     Device {
         /// Major number, at most 12 bits.
         major: u32,
         /// Minor number, at most 20 bits.
         minor: u32,
     },
-    /// An image's device while layers are merged; afterwards a free slot without a name.
+    /// An image's device during the merge; afterwards a free slot without a name.
     Dropped,
 }
 
@@ -97,7 +97,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// A root (0755 0:0, mtime 0) and nothing in it.
+    /// Creates a tree with an empty root (0755 0:0, mtime 0).
     fn new() -> Tree {
         Tree {
             inodes: vec![Inode::directory()],
@@ -110,22 +110,22 @@ impl Tree {
         }
     }
 
-    /// The inode of an id from this tree.
+    /// Returns the inode with an ID of this tree.
     pub fn inode(&self, id: InodeId) -> &Inode {
         &self.inodes[id.index()]
     }
 
-    /// Ids are below this.
+    /// Returns the number of slots for inodes: all IDs are smaller.
     pub fn capacity(&self) -> usize {
         self.inodes.len()
     }
 
-    /// Hard links that are not in the tree because what they link to is a device.
+    /// Returns the number of hard links that the tree omits because their target is a device.
     pub fn dropped_links(&self) -> u64 {
         self.dropped_links
     }
 
-    /// `st_nlink`: a directory has its name, its `.`, and each subdirectory's `..`.
+    /// Returns `st_nlink`. A directory has its name, its `.`, and the `..` of each subdirectory.
     pub fn links(&self, id: InodeId) -> u32 {
         let inode = self.inode(id);
         let Content::Directory(children) = &inode.content else {
@@ -136,7 +136,7 @@ impl Tree {
         u32::try_from(subdirectories).map_or(u32::MAX, |count| count.saturating_add(2))
     }
 
-    /// A directory's names; none where it is no directory.
+    /// Returns a directory's entries, or `None` for any other inode.
     pub fn children(&self, id: InodeId) -> Option<&Children> {
         match &self.inode(id).content {
             Content::Directory(children) => Some(children),
@@ -158,7 +158,7 @@ impl Tree {
         InodeId(id)
     }
 
-    /// Gives a name to an inode, in the place of what had it.
+    /// Adds a name for an inode and replaces the entry that had the name.
     fn put(&mut self, directory: InodeId, name: &[u8], entry: Dirent) {
         self.inodes[entry.inode.index()].names += 1;
         let Content::Directory(children) = &mut self.inodes[directory.index()].content else {
@@ -178,7 +178,7 @@ impl Tree {
         }
     }
 
-    /// Removes all that is in a directory.
+    /// Removes all entries of a directory.
     fn clear(&mut self, directory: InodeId) {
         let Content::Directory(children) = &mut self.inodes[directory.index()].content else {
             return;
@@ -188,7 +188,7 @@ impl Tree {
         }
     }
 
-    /// Takes one name from an inode, and frees it, and what is in it, after the last.
+    /// Removes one name of an inode. After the last name, frees the inode and its entries.
     fn release(&mut self, id: InodeId) {
         let mut pending = vec![id];
         while let Some(id) = pending.pop() {
@@ -207,7 +207,7 @@ impl Tree {
 }
 
 impl Inode {
-    /// An inode without a name yet.
+    /// Creates an inode without a name.
     fn new(meta: Meta, content: Content) -> Inode {
         Inode {
             meta,
@@ -216,7 +216,7 @@ impl Inode {
         }
     }
 
-    /// What stands for a parent that no layer describes: 0755 0:0, mtime 0.
+    /// Creates a directory for a parent that no layer describes: 0755 0:0, mtime 0.
     fn directory() -> Inode {
         let meta = Meta {
             mode: 0o755,

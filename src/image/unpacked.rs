@@ -1,8 +1,8 @@
-//! A merged tree as files in a directory of the host, for kernels and users that mount no tree image.
+//! A merged tree as files in a directory of the host, for kernels and users that cannot mount tree images.
 //!
-//! [`write`] makes the files, [`compare`] finds out whether they are still what the layers' tars say.
-//! Neither ever follows a path: a directory is opened beneath the top one without symlinks, `..` or
-//! other mounts on the way (openat2(2)), and all else is one name in an open directory.
+//! [`write`] creates the files, [`compare`] checks that they still match the layers' tars. Neither
+//! follows a path outside: each directory is opened beneath the top one without symlinks, `..` or
+//! other mounts (openat2(2)); every other operation takes one name in an open directory.
 #![forbid(unsafe_code)]
 
 mod beneath;
@@ -12,7 +12,7 @@ mod pieces;
 mod write;
 
 pub use beneath::{names, open_directory};
-pub use compare::{Still, compare};
+pub use compare::{TakeLease, compare};
 pub use listing::list;
 pub use write::write;
 
@@ -20,18 +20,18 @@ use crate::base::ids::Owners;
 use crate::image::tree::{InodeId, Tree};
 use std::fs::File;
 
-/// What the files are made of.
+/// Tree and data that the files are made from.
 pub struct Model<'a> {
-    /// Names, attributes, and where in the tars the data are.
+    /// Names, attributes, and the places of the data in the tars.
     pub tree: &'a Tree,
-    /// The layers' tars, the lowest first.
+    /// Tars of the layers, lowest first.
     pub tars: &'a [File],
-    /// Whose the files can be.
+    /// Owners that the files can have.
     pub owners: Owners,
 }
 
 impl Model<'_> {
-    /// All directories with their paths, each before what is in it.
+    /// Returns all directories with their paths, each before its entries.
     fn directories(&self) -> Vec<(Vec<u8>, InodeId)> {
         let names = self.tree.walk().map(|(path, entry)| (path, entry.inode));
         names
@@ -40,7 +40,7 @@ impl Model<'_> {
     }
 }
 
-/// A path of the tree, for errors.
+/// Formats a path of the tree for errors.
 fn shown(directory: &[u8], name: &[u8]) -> String {
     let path = [directory, name].map(String::from_utf8_lossy);
     match (directory, name) {

@@ -1,7 +1,7 @@
-//! fs-verity: its digest of a file, computed from bytes as they come, and the kernel's own.
+//! fs-verity digests of files, computed from streamed bytes or read from the kernel.
 //!
-//! It is what the kernel measures: SHA-256 of a descriptor, which has the file's size and the root of
-//! a tree of SHA-256 over blocks of 4,096 bytes, without a salt.
+//! The digest is the SHA-256 of a descriptor that contains the file's size and the root of a Merkle
+//! tree: SHA-256 over blocks of 4,096 bytes, without a salt.
 //!
 //! Source: Linux, Documentation/filesystems/fsverity.rst, "Merkle tree" and "fs-verity descriptor".
 #![forbid(unsafe_code)]
@@ -15,32 +15,32 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
-/// Bytes of a block, of the file as of the tree.
+/// Block size of the file and of the tree, in bytes.
 const BLOCK: usize = 4096;
 const LOG_BLOCK: u8 = 12;
-/// Bytes of a hash.
+/// Size of a hash in bytes.
 const HASH: usize = 32;
-/// `struct fsverity_descriptor`, in bytes.
+/// Size of `struct fsverity_descriptor` in bytes.
 const DESCRIPTOR: usize = 256;
 /// `FS_VERITY_HASH_ALG_SHA256`.
 const SHA256: u8 = 1;
 
-/// Takes a file's bytes, in order and in pieces of any size.
+/// Computes the digest of a file from its bytes, in order and in pieces of any size.
 #[derive(Default)]
 pub struct Hasher {
     size: u64,
     block: Vec<u8>,
-    /// The tree's blocks that are not full yet, the lowest level first; what is above one is not
-    /// empty where it has been full.
+    /// Incomplete blocks of the tree, lowest level first. A level that was once full has a non-empty
+    /// level above it.
     levels: Vec<Vec<u8>>,
 }
 
 impl Hasher {
-    /// Takes the next piece.
+    /// Adds the next piece.
     pub fn update(&mut self, mut piece: &[u8]) {
         self.size += piece.len() as u64;
         while !piece.is_empty() {
-            // A whole block need not be kept.
+            // A whole block need not be copied.
             let (block, rest) = if self.block.is_empty() && piece.len() >= BLOCK {
                 piece.split_at(BLOCK)
             } else {
@@ -57,7 +57,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of all pieces.
+    /// Returns the digest of all pieces.
     pub fn finish(mut self) -> Digest {
         if !self.block.is_empty() {
             self.flush();
@@ -69,7 +69,7 @@ impl Hasher {
         Digest::sha256(&descriptor)
     }
 
-    /// Hashes the block that was begun, filled up with zeros.
+    /// Hashes the incomplete block, padded with zeros.
     fn flush(&mut self) {
         self.block.resize(BLOCK, 0);
         let hash = hash(&self.block);
@@ -77,7 +77,7 @@ impl Hasher {
         self.push(hash);
     }
 
-    /// Takes the next block's hash.
+    /// Adds the hash of the next block.
     fn push(&mut self, hash_of_block: [u8; HASH]) {
         let mut hash_of_block = hash_of_block;
         for level in 0.. {
@@ -94,7 +94,7 @@ impl Hasher {
         }
     }
 
-    /// The hash of the highest level's one block; zeros where there is none.
+    /// Returns the hash of the only block of the highest level, or zeros if there is none.
     fn root(&mut self) -> [u8; HASH] {
         let levels = std::mem::take(&mut self.levels);
         let top = levels.len().saturating_sub(1);
@@ -114,11 +114,11 @@ impl Hasher {
     }
 }
 
-/// Turns it on for a file that nobody has open for writing; whether it is on then. It is not where
-/// the file system has none, or this user may not.
+/// Enables fs-verity on a file that no process has open for writing. Returns false if the file system
+/// does not support it, or this user may not enable it.
 pub fn enable(file: &File) -> Result<bool> {
     match sys::enable(file.as_fd()) {
-        // Another import may be at it.
+        // Another import may be enabling it.
         Ok(()) | Err(Errno::EEXIST | Errno::EBUSY) => Ok(true),
         // EINVAL: the file system's blocks are smaller.
         Err(Errno::ENOTTY | Errno::EOPNOTSUPP | Errno::EINVAL | Errno::EACCES) => Ok(false),
@@ -126,8 +126,8 @@ pub fn enable(file: &File) -> Result<bool> {
     }
 }
 
-/// The digest by which the kernel checks each page of a file that it reads; None where it does not,
-/// or by another algorithm than SHA-256.
+/// Returns the digest that the kernel checks the file's pages against on each read, or `None` if
+/// fs-verity is not enabled or its algorithm is not SHA-256.
 pub fn measure(file: &File) -> Result<Option<Digest>> {
     match sys::measure(file.as_fd()) {
         Ok(hash) => Ok(hash.map(Digest::from_sha256)),
@@ -140,20 +140,20 @@ fn hash(block: &[u8]) -> [u8; HASH] {
     Sha256::digest(block).into()
 }
 
-/// Passes on what is written to it, and hashes it where that is asked for.
+/// Writer that passes bytes on and optionally hashes them.
 pub struct Measured<W> {
     inner: W,
     hasher: Option<Hasher>,
 }
 
 impl<W> Measured<W> {
-    /// Hashes what is written to `inner`, if `wanted`.
+    /// Creates a writer to `inner` that hashes if `wanted`.
     pub fn new(inner: W, wanted: bool) -> Self {
         let hasher = wanted.then(Hasher::default);
         Measured { inner, hasher }
     }
 
-    /// fs-verity's digest of what was written, if it was wanted.
+    /// Returns the fs-verity digest of the written bytes, if wanted.
     pub fn finish(self) -> Option<Digest> {
         self.hasher.map(Hasher::finish)
     }

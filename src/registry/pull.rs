@@ -12,7 +12,7 @@ use crate::image::manifest::{
 };
 use crate::image::reference::Reference;
 use crate::store::Store;
-use crate::store::import::{Origin, Packed, Root};
+use crate::store::import::{Origin, Root, SourceLayer};
 use std::io::Read;
 use ureq::http::{Method, Response, header};
 
@@ -200,7 +200,7 @@ impl Origin for Remote<'_> {
         )
     }
 
-    fn layer(&self, layer: &Packed) -> Result<Box<dyn Read + '_>> {
+    fn layer(&self, layer: &SourceLayer) -> Result<Box<dyn Read + '_>> {
         let descriptor = layer.descriptor.as_ref();
         let descriptor =
             descriptor.expect("a registry's manifests have a descriptor for each layer");

@@ -231,18 +231,18 @@ fn by_verity(
     sources: Sources,
     measures: Vec<Digest>,
 ) -> Result<Checked> {
-    let (tree_digest, memo) = match image.seal()? {
-        Some(seal) => {
+    let (tree_digest, memo) = match image.verity_annotations()? {
+        Some(annotations) => {
             expect(
                 &sources,
                 &measures,
-                &seal.measures,
+                &annotations.measures,
                 "the manifest's verity annotation is",
             )
             .map_err(|e| {
                 e.hint("run imrun verify to find out whether the file or the annotation is wrong")
             })?;
-            (seal.tree, Memo::NotNeeded)
+            (annotations.tree, Memo::NotNeeded)
         }
         None => by_memo(image, store, &sources, measures)?,
     };
@@ -343,7 +343,7 @@ fn hashed(image: &Image, store: &Store, sources: Sources) -> Result<Checked> {
 pub fn verify(image: &Image, store: &Store, sources: &Sources) -> Result<(Verified, Memo)> {
     match measures(sources)? {
         Ok(measures) => hash_measured(image, store, sources, measures),
-        Err(_) => hash(image, store, sources, image.seal()?.is_some()),
+        Err(_) => hash(image, store, sources, image.verity_annotations()?.is_some()),
     }
 }
 

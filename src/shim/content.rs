@@ -20,7 +20,7 @@ use crate::image::reference::Reference;
 use crate::registry::Settings;
 use crate::registry::pull::{Remote, THREADS};
 use crate::store::image::Image;
-use crate::store::import::{Found, Options, Origin, Packed, Root};
+use crate::store::import::{FoundImage, Options, Origin, Root, SourceLayer};
 use crate::store::{self, Store};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
@@ -87,7 +87,7 @@ fn present(
         remote: OnceLock::new(),
     };
     let root = origin.root(target)?;
-    let found = Found::follow(&origin, root, &Platform::host())?;
+    let found = FoundImage::follow(&origin, root, &Platform::host())?;
     if !identity.matches(found.config(), found.diff_ids()) {
         return Ok(false);
     }
@@ -103,7 +103,7 @@ fn present(
 
 /// Returns whether the stored image is the container's; `None` if the store does not have it.
 fn stored(store: &Store, identity: &ImageIdentity, target: &Descriptor) -> Result<Option<bool>> {
-    if !Image::is_there(store, &target.digest)? {
+    if !Image::is_complete(store, &target.digest)? {
         return Ok(None);
     }
     let image = Image::load(store, &target.digest)?;
@@ -183,7 +183,7 @@ impl Origin for Contents<'_> {
         }
     }
 
-    fn layer(&self, layer: &Packed) -> Result<Box<dyn Read + '_>> {
+    fn layer(&self, layer: &SourceLayer) -> Result<Box<dyn Read + '_>> {
         let descriptor = layer.descriptor.as_ref();
         let descriptor = descriptor.expect("a manifest has a descriptor for each layer");
         match self.containerd.read(&descriptor.digest)? {

@@ -1,4 +1,4 @@
-//! Garbage collection: frees what no reference and no running container needs.
+//! Garbage collection: removes data that neither names nor running containers need.
 
 use super::Store;
 use super::image::Image;
@@ -10,22 +10,22 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// The default of `gc --keep`.
+/// Default of `gc --keep`.
 pub const KEEP: usize = 3;
 
-/// What a collection is told.
+/// Settings of a garbage collection.
 pub struct Collection<'a> {
-    /// The images of running containers.
+    /// Images of running containers.
     pub running: &'a [Digest],
-    /// Meanings of each name that stay, the present one included.
+    /// Number of digests of each name that are kept: the current one and the latest earlier ones.
     pub keep: usize,
-    /// Whether nothing is removed, only counted.
+    /// Counts the bytes without removing anything.
     pub dry_run: bool,
 }
 
 impl Store {
-    /// Takes every name from an image; says whether there was one.
-    pub fn forget(&self, digest: &Digest) -> Result<bool> {
+    /// Removes all names of an image. Returns false if it had none.
+    pub fn remove_names(&self, digest: &Digest) -> Result<bool> {
         if !self.path.is_dir() {
             return Ok(false);
         }
@@ -41,7 +41,7 @@ impl Store {
         Ok(!names.is_empty())
     }
 
-    /// The names that an image was an earlier meaning of.
+    /// Returns the names that an image had earlier.
     pub fn earlier_names(&self, digest: &Digest) -> Result<Vec<String>> {
         let changes = self.refs()?;
         let names = super::refs::meanings(&changes).into_iter();
@@ -49,11 +49,12 @@ impl Store {
         Ok(meant.map(|(name, _)| name.to_string()).collect())
     }
 
-    /// Removes what neither kept meanings of names nor running containers need; the bytes freed.
+    /// Removes data that neither the kept digests of names nor running containers need. Returns the
+    /// number of bytes freed.
     ///
     /// # Errors
-    /// An image whose documents are damaged, or a damaged line in the log of names: what is needed
-    /// cannot be known, so nothing is removed.
+    /// An image's documents or a line in the log of names is damaged. Nothing is removed then, because
+    /// imrun cannot determine what is needed.
     pub fn collect(&self, collection: &Collection<'_>) -> Result<u64> {
         if !self.path.is_dir() {
             return Ok(0);
@@ -69,7 +70,7 @@ impl Store {
         Ok(freed + self.collect_unpacked(&trees.collect(), collection.dry_run)?)
     }
 
-    /// The files that `running` images and the last `keep` meanings of each name need.
+    /// Returns the files that `running` images and the last `keep` digests of each name need.
     pub(super) fn needed(&self, running: &[Digest], keep: usize) -> Result<BTreeSet<PathBuf>> {
         let mut needed = BTreeSet::new();
         let changes = self.whole_refs()?;
@@ -87,14 +88,14 @@ impl Store {
             earlier.copied().collect::<Vec<_>>()
         };
         for digest in names.values().flat_map(earlier).collect::<BTreeSet<_>>() {
-            // What is not there cannot come back.
-            if Image::is_there(self, &digest)? {
+            // A missing image cannot be restored by keeping the rest of it.
+            if Image::is_complete(self, &digest)? {
                 self.need(&mut needed, &digest).map_err(|error| {
-                    error.hint(format_args!("nothing was removed; import {digest} again, or give up all earlier meanings: imrun gc --keep 1"))
+                    error.hint(format_args!("nothing was removed; import {digest} again, or drop all earlier digests of names: imrun gc --keep 1"))
                 })?;
             }
         }
-        // The index that led to an image is named by its own digest.
+        // The name of an index that led to an image is the index's own digest.
         let indexes = names.iter().filter(|(_, meanings)| meanings.now.is_some());
         let indexes = indexes.filter_map(|(name, _)| name.parse().ok());
         needed.extend(indexes.map(|digest| self.blob_path(&digest)));
@@ -117,15 +118,15 @@ fn remove_all_but(needed: &BTreeSet<PathBuf>, directory: &Path, dry_run: bool) -
             continue;
         }
         let metadata = match std::fs::symlink_metadata(&path) {
-            // A name that is no text was not read as it is.
+            // The name is not UTF-8, so the path differs from the file's.
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                log::warn!("{path:?}: has a name that is no text: left where it is");
+                log::warn!("{path:?}: its name is not UTF-8: not removed");
                 continue;
             }
             metadata => metadata.context(|| format!("lstat({path:?})"))?,
         };
         if metadata.is_dir() {
-            log::warn!("{path:?}: is a directory, none of the store's: left where it is");
+            log::warn!("{path:?}: is a directory that does not belong to the store: not removed");
             continue;
         }
         if !dry_run {
@@ -137,7 +138,7 @@ fn remove_all_but(needed: &BTreeSet<PathBuf>, directory: &Path, dry_run: bool) -
 }
 
 impl Image {
-    /// Every blob that the image consists of, or was imported from.
+    /// Returns all blobs that the image consists of or was imported from.
     pub fn blobs(&self) -> Vec<Digest> {
         let layers = self.manifest.layers.iter().map(|layer| layer.digest);
         let documents = [self.digest, self.manifest.config.digest];
@@ -151,11 +152,11 @@ impl Image {
     }
 }
 
-/// Refuses a digest that no name means.
+/// Returns the error for a digest that has no name.
 pub fn unknown(store: &Store, digest: &Digest) -> Error {
     Error::usage(
         digest,
-        format_args!("is no image of the store {}", store.path().display()),
+        format_args!("is not an image in the store {}", store.path().display()),
     )
-    .hint("imrun images lists those that are there")
+    .hint("imrun images lists the images in the store")
 }

@@ -1,5 +1,5 @@
-//! What makes an image of layers that are in the store: its tree image, its documents, fs-verity
-//! turned on, and last its names.
+//! Commits an image whose layers are in the store: writes its tree image and documents, enables
+//! fs-verity, and finally sets its names.
 
 use super::image::{devices, merge};
 use super::{Store, open_regular};
@@ -15,15 +15,15 @@ use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::path::Path;
 
-/// A tree image as it was written.
+/// A tree image that was written.
 pub struct TreeImage {
-    /// Of its bytes.
+    /// Digest of its bytes.
     pub digest: Digest,
-    /// fs-verity's.
+    /// fs-verity digest.
     pub measure: Digest,
 }
 
-/// Makes the tree image of layers, and stores it unless the very same one is there.
+/// Writes the tree image of layers and stores it, unless the store has an identical one.
 pub fn add_tree(store: &Store, diff_ids: &[Digest], layers: Vec<Layer>) -> Result<TreeImage> {
     let devices = devices(diff_ids, &layers);
     let merged = merge(layers)?;
@@ -43,37 +43,37 @@ pub fn add_tree(store: &Store, diff_ids: &[Digest], layers: Vec<Layer>) -> Resul
     Ok(TreeImage { digest, measure })
 }
 
-/// An image whose layers and tree image are in the store, and nothing else of it yet.
-pub struct Parts {
-    /// The manifest's digest.
+/// An image of which the store has only the layers and the tree image.
+pub struct NewImage {
+    /// Digest of the manifest.
     pub digest: Digest,
     /// Manifest, config and indexes.
     pub documents: Vec<(Digest, Vec<u8>)>,
-    /// The layers' digests.
+    /// Digests of the layers.
     pub diff_ids: Vec<Digest>,
-    /// What the image is called from then on.
+    /// Names that the image gets.
     pub names: Vec<String>,
 }
 
-/// Stores documents and then the names; the caller holds the store's lock.
-pub fn commit(store: &Store, parts: Parts) -> Result<()> {
-    protect(store, &parts.diff_ids)?;
-    for (digest, bytes) in &parts.documents {
+/// Stores the documents and then the names. The caller holds the store's lock.
+pub fn commit(store: &Store, image: NewImage) -> Result<()> {
+    protect(store, &image.diff_ids)?;
+    for (digest, bytes) in &image.documents {
         add_document(store, digest, bytes)?;
     }
     store.sync_names()?;
-    parts
+    image
         .names
         .iter()
-        .try_for_each(|name| store.name(name, &parts.digest))
+        .try_for_each(|name| store.name(name, &image.digest))
 }
 
-/// Turns fs-verity on for tree image and layers where the file system has it: those, too, that were
-/// there already.
+/// Enables fs-verity for the tree image and the layers, including those that the store already had.
+/// Does nothing if the file system does not support it.
 fn protect(store: &Store, diff_ids: &[Digest]) -> Result<()> {
     let mut paths: Vec<_> = diff_ids.iter().map(|id| store.blob_path(id)).collect();
     paths.push(store.tree_path(&erofs::identity(diff_ids)));
-    // One layer may be in an image twice.
+    // An image can contain a layer twice.
     paths.sort_unstable();
     paths.dedup();
     in_parallel(&paths, |path| match open_stored(path)? {
@@ -81,12 +81,12 @@ fn protect(store: &Store, diff_ids: &[Digest]) -> Result<()> {
             what: format!("{path:?}: {}", e.what),
             ..e
         }),
-        None => Ok(false), // removed meanwhile: the launch will say so
+        None => Ok(false), // removed meanwhile: the launch reports it
     })
     .map(drop)
 }
 
-/// What the store has already; a link or a fifo in its place is nothing, and is replaced.
+/// Opens a file of the store. A link or a fifo in its place counts as missing and is replaced.
 pub(super) fn open_stored(path: &Path) -> Result<Option<File>> {
     match open_regular(path) {
         Err(error) if error.reason == Reason::Digest => Ok(None),
@@ -94,7 +94,7 @@ pub(super) fn open_stored(path: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Stores a document, unless it is there and whole.
+/// Stores a document, unless the store has it undamaged.
 fn add_document(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<()> {
     let there = open_stored(&store.blob_path(digest))?.is_some_and(|file| {
         super::read_document("document", file).is_ok_and(|stored| stored == bytes)
@@ -107,8 +107,8 @@ fn add_document(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<()> {
 }
 
 impl Store {
-    /// Removes blobs that came with what turned out to be wrong, unless an image needs them. Where
-    /// somebody else is at work on the store they stay: that may be about to need them.
+    /// Removes blobs of a failed import unless an image needs them. If another process is using the store,
+    /// it keeps them, because that process may need them.
     pub(super) fn discard(&self, blobs: &[Digest]) {
         let removed = self.try_lock_exclusive().and_then(|lock| {
             let Some(_lock) = lock else { return Ok(()) };
@@ -121,11 +121,11 @@ impl Store {
                 })
         });
         if let Err(error) = removed {
-            log::warn!("{error}; imrun gc frees what an image that failed has left");
+            log::warn!("{error}; imrun gc removes what the failed import has left");
         }
     }
 
-    /// The lock of a collection, unless it would have to wait.
+    /// Takes the exclusive lock for garbage collection, or returns `None` if another process has the lock.
     fn try_lock_exclusive(&self) -> Result<Option<Flock<File>>> {
         let path = self.lock_path();
         match Flock::lock(self.open_lock()?, FlockArg::LockExclusiveNonblock) {

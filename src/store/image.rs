@@ -1,4 +1,4 @@
-//! One image of the store: the chain from its digest to the bytes of its layers.
+//! An image of the store: the chain from its digest to the bytes of its layers.
 
 use super::Store;
 use crate::base::digest::{Digest, Hasher};
@@ -6,7 +6,9 @@ use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::parallel::in_parallel;
 use crate::image::erofs;
 use crate::image::layer::{self, Dropped, Layer, Tee};
-use crate::image::manifest::{Config, Document, MAX_INDEX_DEPTH, Manifest, Platform, Seal};
+use crate::image::manifest::{
+    Config, Document, MAX_INDEX_DEPTH, Manifest, Platform, VerityAnnotations,
+};
 use crate::image::tree;
 use crate::image::tree::Tree;
 use crate::image::verity::Measured;
@@ -18,54 +20,53 @@ const REPAIR: &str = "pull, import or bake the same image again: that repairs it
 
 /// An image whose documents were hashed and then parsed.
 pub struct Image {
-    /// The manifest's digest.
+    /// Digest of the manifest.
     pub digest: Digest,
-    /// Which config and layers.
+    /// Manifest, which names the config and the layers.
     pub manifest: Manifest,
-    /// What the image says of itself.
+    /// Config of the image.
     pub config: Config,
-    /// The indexes that led to the manifest, the outermost first.
+    /// Indexes that led to the manifest, the outermost first.
     pub indexes: Vec<Digest>,
 }
 
-/// An image's files, open for reading: mounted, they are what was read, whatever happens to their
-/// names.
+/// Open files of an image. Mounting these descriptors mounts the files that were read, even if their
+/// names change.
 pub struct Sources {
-    /// The tree image.
+    /// Tree image.
     pub tree: File,
-    /// The layers' tars, in the order of the device table.
+    /// Tars of the layers, in the order of the device table.
     pub tars: Vec<File>,
 }
 
-/// What is known of an image whose layers and tree image were hashed.
+/// Results of hashing an image's layers and tree image.
 pub struct Verified {
-    /// The digest of the tree image.
+    /// Digest of the tree image.
     pub tree_digest: Digest,
-    /// What the layers' scan found, in their order.
+    /// Results of the layers' scans, in the order of the layers.
     pub layers: Vec<Scanned>,
-    /// The merged tree.
+    /// Merged tree.
     pub merged: Tree,
-    /// fs-verity's digests of the bytes that were hashed, the tree image's first; none unless they were
-    /// asked for.
+    /// fs-verity digests of the hashed bytes, the tree image's first; empty unless requested.
     pub measures: Vec<Digest>,
 }
 
-/// What is known of a layer once it was read.
+/// Results of scanning a layer.
 pub struct Scanned {
-    /// Bytes of its tar.
+    /// Size of its tar in bytes.
     pub size: u64,
-    /// What it has and the tree has not.
+    /// Contents of the layer that the tree leaves out.
     pub dropped: Dropped,
 }
 
 impl Image {
-    /// Follows a digest to the image it names, on this host's platform if it names an index.
+    /// Loads the image with this digest; from an index, the image for this host's platform.
     pub fn load(store: &Store, digest: &Digest) -> Result<Image> {
         Self::load_by(digest, &|what, digest| store.read_document(what, digest))
     }
 
-    /// Whether the store has all files of an image, whatever is in them.
-    pub fn is_there(store: &Store, digest: &Digest) -> Result<bool> {
+    /// Returns true if the store has all files of an image, whatever their contents.
+    pub fn is_complete(store: &Store, digest: &Digest) -> Result<bool> {
         let missing = Cell::new(false);
         let loaded = Self::load_by(digest, &|what, digest| {
             missing.set(missing.get() || !store.has(digest));
@@ -75,7 +76,7 @@ impl Image {
             _ if missing.get() => Ok(false),
             Ok(image) => Ok(image.config.diff_ids.iter().all(|id| store.has(id))
                 && store.tree_path(&image.tree_identity()).exists()),
-            // It is there, and damaged: the launch says so.
+            // The files exist, but are damaged: the launch reports it.
             Err(error) if error.reason == Reason::Digest => Ok(true),
             Err(error) => Err(error),
         }
@@ -107,36 +108,36 @@ impl Image {
         }
         Err(Error::digest(
             format_args!("index {digest}"),
-            format_args!("leads through more than {MAX_INDEX_DEPTH} indexes"),
+            format_args!("leads through more than {MAX_INDEX_DEPTH} nested indexes"),
         ))
     }
 
-    /// Refuses an image for another platform than this host's: it can be kept, but not run.
+    /// Refuses an image for another platform than this host's. The store can keep it, but not run it.
     pub fn expect_host(&self) -> Result<()> {
         let what = format!("config {}", self.manifest.config.digest);
         self.config.expect_platform(&what, &Platform::host())
     }
 
-    /// The digest that names the image's tree image in the store.
+    /// Returns the digest that names the image's tree image in the store.
     pub fn tree_identity(&self) -> Digest {
         erofs::identity(&self.config.diff_ids)
     }
 
-    /// What the manifest is sealed with, where that is of any use here.
-    pub fn seal(&self) -> Result<Option<Seal>> {
-        // An image that is named by another algorithm has its tree image hashed by that.
+    /// Returns the manifest's verity annotations, if they apply to this image.
+    pub fn verity_annotations(&self) -> Result<Option<VerityAnnotations>> {
+        // An image with a digest of another algorithm has its tree image hashed with that algorithm.
         let algorithm = self.digest.algorithm();
-        let seal = self.manifest.seal()?;
-        Ok(seal.filter(|seal| seal.tree.algorithm() == algorithm))
+        let annotations = self.manifest.verity_annotations()?;
+        Ok(annotations.filter(|annotations| annotations.tree.algorithm() == algorithm))
     }
 
-    /// Opens the layers' tars; their bytes are not verified yet.
+    /// Opens the tars of the layers, without verifying their bytes.
     pub fn open_layers(&self, store: &Store) -> Result<Vec<File>> {
         let diff_ids = self.config.diff_ids.iter();
         diff_ids.map(|id| store.open_blob("layer", id)).collect()
     }
 
-    /// Opens the layers' tars and the tree image; their bytes are not verified yet.
+    /// Opens the tars of the layers and the tree image, without verifying their bytes.
     pub fn open(&self, store: &Store) -> Result<Sources> {
         let tars = self.open_layers(store)?;
         let tree = super::open_regular(&store.tree_path(&self.tree_identity()))?;
@@ -152,9 +153,9 @@ impl Image {
         format!("tree image {}", path.display())
     }
 
-    /// Hashes every layer and reads its entries, in parallel; the files are at their beginning.
+    /// Hashes every layer and reads its entries, in parallel. The files' positions are at their start.
     ///
-    /// With `measure`, fs-verity's digests of the bytes that were hashed are there, too.
+    /// With `measure`, also returns the fs-verity digests of the hashed bytes.
     pub fn scan(&self, tars: &[File], measure: bool) -> Result<(Vec<Layer>, Vec<Digest>)> {
         let files: Vec<_> = self.config.diff_ids.iter().zip(tars).collect();
         let scanned = in_parallel(&files, |(diff_id, file)| {
@@ -166,10 +167,10 @@ impl Image {
         Ok((layers, measures.into_iter().flatten().collect()))
     }
 
-    /// Hashes every layer, makes the tree image again from them, and compares it with `sources`'.
+    /// Hashes every layer, rebuilds the tree image from them, and compares it with that of `sources`.
     ///
-    /// With `measure`, fs-verity's digests are computed from the same bytes, and the manifest's seal
-    /// must have the same; it takes as long again.
+    /// With `measure`, fs-verity's digests are computed from the same bytes, and compared with the manifest's
+    /// verity annotations. This takes twice as long.
     pub fn verify(&self, store: &Store, sources: &Sources, measure: bool) -> Result<Verified> {
         let (layers, mut measures) = self.scan(&sources.tars, measure)?;
         let devices = devices(&self.config.diff_ids, &layers);
@@ -187,7 +188,7 @@ impl Image {
         self.expect_tree(store, &sources.tree, tree_digest)?;
         if let Some(measure) = measure {
             measures.insert(0, measure);
-            self.expect_seal(tree_digest, &measures)?;
+            self.expect_annotations(tree_digest, &measures)?;
         }
         Ok(Verified {
             tree_digest,
@@ -197,18 +198,20 @@ impl Image {
         })
     }
 
-    /// Refuses a manifest whose seal is not what was computed of the bytes.
-    fn expect_seal(&self, tree: Digest, measures: &[Digest]) -> Result<()> {
-        let Some(seal) = self.seal()? else {
+    /// Refuses a manifest whose verity annotations differ from the computed digests.
+    fn expect_annotations(&self, tree: Digest, measures: &[Digest]) -> Result<()> {
+        let Some(annotations) = self.verity_annotations()? else {
             return Ok(());
         };
-        expect("tree image", seal.tree, tree)?;
+        expect("tree image", annotations.tree, tree)?;
         let layers = self.config.diff_ids.iter().map(|id| format!("layer {id}"));
         let names = std::iter::once("tree image".to_string()).chain(layers);
-        let pairs = seal.measures.into_iter().zip(measures);
-        names.zip(pairs).try_for_each(|(name, (sealed, computed))| {
-            expect(&format!("{name}, fs-verity"), sealed, *computed)
-        })
+        let pairs = annotations.measures.into_iter().zip(measures);
+        names
+            .zip(pairs)
+            .try_for_each(|(name, (annotated, computed))| {
+                expect(&format!("{name}, fs-verity"), annotated, *computed)
+            })
     }
 
     fn expect_tree(&self, store: &Store, tree: &File, made: Digest) -> Result<()> {
@@ -225,7 +228,7 @@ impl Image {
     }
 }
 
-/// The bytes of a document that have its digest; the text names it in errors.
+/// Function that returns the bytes of the document with a digest; the text names it in errors.
 type Read<'a> = &'a dyn Fn(&str, &Digest) -> Result<Vec<u8>>;
 
 fn load_config(read: Read<'_>, manifest: &Manifest) -> Result<Config> {
@@ -236,7 +239,7 @@ fn load_config(read: Read<'_>, manifest: &Manifest) -> Result<Config> {
     Config::parse(&what, &bytes, manifest.layers.len())
 }
 
-/// Reads a stored tar to its end: refused unless it hashes to `diff_id`. `copy` is given its bytes.
+/// Reads a stored tar to its end and copies it to `copy`; fails unless it hashes to `diff_id`.
 pub(super) fn scan_stored(
     file: &File,
     diff_id: &Digest,
@@ -245,7 +248,7 @@ pub(super) fn scan_stored(
     let what = format!("layer {diff_id}");
     let mut tee = Tee::new(file, diff_id.algorithm(), copy);
     let scanned = layer::scan(&mut tee, &layer::Limits::default());
-    // Bytes that are not the layer's need not be a tar: what is wrong with them is their digest.
+    // Bytes with a wrong digest need not be a tar; the error names the digest, not the format.
     io::copy(&mut tee, &mut io::sink()).context(|| format!("read({what})"))?;
     diff_id
         .expect("layer", tee.finish().0)
@@ -256,16 +259,18 @@ pub(super) fn scan_stored(
     })
 }
 
-/// Refuses a manifest that is sealed with another digest than the one of the bytes themselves.
-pub(super) fn expect(what: &str, sealed: Digest, computed: Digest) -> Result<()> {
-    if sealed == computed {
+/// Refuses a manifest whose annotation differs from the digest of the bytes.
+pub(super) fn expect(what: &str, annotated: Digest, computed: Digest) -> Result<()> {
+    if annotated == computed {
         return Ok(());
     }
-    let why = format_args!("the manifest is sealed with {sealed}, the bytes give {computed}");
-    Err(Error::digest(what, why).hint("the seal is false: bake the image again"))
+    let why = format_args!(
+        "its verity annotation in the manifest is {annotated}, but its bytes give {computed}"
+    );
+    Err(Error::digest(what, why).hint("the annotation is wrong: bake the image again"))
 }
 
-/// What the tree image's device table says of each layer.
+/// Returns the entries of the tree image's device table, one per layer.
 pub(super) fn devices(diff_ids: &[Digest], layers: &[Layer]) -> Vec<erofs::Device> {
     diff_ids
         .iter()
@@ -277,14 +282,14 @@ pub(super) fn devices(diff_ids: &[Digest], layers: &[Layer]) -> Vec<erofs::Devic
         .collect()
 }
 
-/// The merged tree with what the runtime owns in it.
+/// Merges the layers and adds the runtime's own files.
 pub(super) fn merge(layers: Vec<Layer>) -> Result<Tree> {
     let mut merged = tree::merge(layers)?;
     tree::synthesise(&mut merged)?;
     Ok(merged)
 }
 
-/// Hashes what is written to it.
+/// Writer that hashes the bytes.
 struct HashWriter(Hasher);
 
 impl Write for HashWriter {

@@ -1,6 +1,6 @@
-//! Import: an image into the store from wherever it is, each layer in one streaming pass.
+//! Imports an image from any source into the store, each layer in one streaming pass.
 
-use super::commit::{Parts, add_tree, commit, open_stored};
+use super::commit::{NewImage, add_tree, commit, open_stored};
 use super::image::{expect, scan_stored};
 use super::source::{Format, Magic, Source, sniff};
 use super::{NewFile, Store};
@@ -10,42 +10,42 @@ use crate::base::parallel::on_threads;
 use crate::image::layer::{self, Compression, Layer, Tee};
 use crate::image::manifest::{
     self, Choice, Config, Descriptor, Document, LayerKind, MAX_INDEX_DEPTH, Manifest, Platform,
-    Seal, archive, layout,
+    VerityAnnotations, archive, layout,
 };
 use crate::image::verity::Measured;
 use std::io::{self, Read, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// What an import is told.
+/// Settings of an import.
 pub struct Options<'a> {
     /// Keeps the compressed layers for a later push.
     pub keep_blobs: bool,
-    /// What the image is called from now on; by its own digest without.
+    /// Name of the image; `None` names it by its own digest.
     pub name: Option<String>,
-    /// How many layers are read at once, at the most.
+    /// Maximum number of layers read at the same time.
     pub threads: usize,
-    /// Told how the layers come along.
+    /// Callback for each layer's progress.
     pub progress: &'a (dyn Fn(usize, Step) + Sync),
 }
 
-/// What happened to a layer, which is named by its place in the image.
+/// Progress of a layer, which is identified by its position in the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// So many bytes of its blob were read.
+    /// This many more bytes of its blob were read.
     Read(u64),
-    /// The store has all of it: its blob of so many bytes is not read.
-    There(u64),
-    /// It was read, and is in the store.
+    /// The store already has the layer; its blob of this many bytes is not read.
+    Present(u64),
+    /// The layer was read and is in the store.
     Stored,
 }
 
-/// Where the blobs of an image come from.
+/// Source of an image's blobs.
 pub trait Origin: Sync {
-    /// The bytes of a document; neither size nor digest need be right. `what` names it in errors.
+    /// Returns the bytes of a document; the caller checks size and digest. `what` names it in errors.
     fn document(&self, what: &str, descriptor: &Descriptor) -> Result<Vec<u8>>;
 
-    /// A layer's blob, from its beginning.
-    fn layer(&self, layer: &Packed) -> Result<Box<dyn Read + '_>>;
+    /// Returns a reader of a layer's blob, from its beginning.
+    fn layer(&self, layer: &SourceLayer) -> Result<Box<dyn Read + '_>>;
 }
 
 impl Origin for Source {
@@ -55,7 +55,7 @@ impl Origin for Source {
         super::read_document(&format!("{what} {}", descriptor.digest), file)
     }
 
-    fn layer(&self, layer: &Packed) -> Result<Box<dyn Read + '_>> {
+    fn layer(&self, layer: &SourceLayer) -> Result<Box<dyn Read + '_>> {
         let extent = self.open_file(&layer.file)?;
         if let Some(descriptor) = &layer.descriptor {
             descriptor.expect_size("layer", extent.len())?;
@@ -64,36 +64,36 @@ impl Origin for Source {
     }
 }
 
-/// What an import found, before the layers are read.
-pub struct Found<'a> {
+/// An image found by an import, before its layers are read.
+pub struct FoundImage<'a> {
     origin: &'a dyn Origin,
     documents: Vec<(Digest, Vec<u8>)>,
     indexes: Vec<Digest>,
-    /// None where the source has no manifest: it is made when the layers' sizes are known.
+    /// Digest of the manifest; `None` if the source has none and imrun makes one from the layers' sizes.
     manifest: Option<Digest>,
     config: (Digest, Vec<u8>),
     diff_ids: Vec<Digest>,
-    layers: Vec<Packed>,
-    /// What the manifest says of the files that are made of them.
-    seal: Option<Seal>,
+    layers: Vec<SourceLayer>,
+    /// Verity annotations of the manifest.
+    annotations: Option<VerityAnnotations>,
 }
 
-/// A layer as its origin has it.
-pub struct Packed {
-    /// Its place in the image.
+/// A layer in its source.
+pub struct SourceLayer {
+    /// Position in the image.
     number: usize,
     file: String,
     diff_id: Digest,
-    /// The blob's own digest and size, where the origin names them.
+    /// Descriptor of the blob, if the source has one.
     pub descriptor: Option<Descriptor>,
     compression: Compression,
     size: u64,
-    /// fs-verity's digest of the tar, where the manifest says it.
+    /// fs-verity digest of the tar from the manifest's annotations.
     measure: Option<Digest>,
 }
 
-impl Packed {
-    /// Names it in errors.
+impl SourceLayer {
+    /// Returns its name for errors.
     pub fn what(&self) -> String {
         match &self.descriptor {
             Some(descriptor) => format!("layer {}", descriptor.digest),
@@ -101,7 +101,7 @@ impl Packed {
         }
     }
 
-    /// Bytes of its blob.
+    /// Returns the size of its blob in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -114,22 +114,22 @@ impl Packed {
     }
 }
 
-/// An index or a manifest whose bytes have its digest.
+/// An index or a manifest whose bytes were hashed.
 pub struct Root {
-    /// What they hash to.
+    /// Digest of the bytes.
     pub digest: Digest,
-    /// What they are, where that was promised.
+    /// Media type that the source announced.
     pub media_type: Option<String>,
-    /// As they came.
+    /// Bytes as they were received.
     pub bytes: Vec<u8>,
 }
 
-impl<'a> Found<'a> {
-    /// Reads the source's documents: hashed first, then parsed.
-    pub fn read(source: &'a Source, platform: &Platform) -> Result<Found<'a>> {
+impl<'a> FoundImage<'a> {
+    /// Reads the source's documents. Each is hashed before it is parsed.
+    pub fn read(source: &'a Source, platform: &Platform) -> Result<FoundImage<'a>> {
         match source.format {
             Format::Oci => read_oci(source, platform),
-            // An archive in both formats has the digests of manifests in its index alone.
+            // In an archive with both formats, only the index has the digests of manifests.
             Format::Docker => match (read_docker(source, platform), &source.choice) {
                 (Err(_), Choice::Digest(_)) if source.has("index.json") => {
                     read_oci(source, platform)
@@ -139,8 +139,12 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Reads the documents that `root` leads to, through indexes to the image for `platform`.
-    pub fn follow(origin: &'a dyn Origin, root: Root, platform: &Platform) -> Result<Found<'a>> {
+    /// Reads the documents from `root` on, through indexes to the image for `platform`.
+    pub fn follow(
+        origin: &'a dyn Origin,
+        root: Root,
+        platform: &Platform,
+    ) -> Result<FoundImage<'a>> {
         let first = root.digest;
         let (mut documents, mut indexes, mut next) = (Vec::new(), Vec::new(), root);
         while indexes.len() <= MAX_INDEX_DEPTH {
@@ -164,57 +168,61 @@ impl<'a> Found<'a> {
         }
         Err(Error::digest(
             format_args!("index {first}"),
-            format_args!("leads through more than {MAX_INDEX_DEPTH} indexes"),
+            format_args!("leads through more than {MAX_INDEX_DEPTH} nested indexes"),
         ))
     }
 
-    /// The layers, lowest first.
-    pub fn layers(&self) -> &[Packed] {
+    /// Returns the layers, lowest first.
+    pub fn layers(&self) -> &[SourceLayer] {
         &self.layers
     }
 
-    /// The digest of the image's config.
+    /// Returns the digest of the image's config.
     pub fn config(&self) -> &Digest {
         &self.config.0
     }
 
-    /// The digests of the layers' tars, lowest first.
+    /// Returns the digests of the layers' tars, lowest first.
     pub fn diff_ids(&self) -> &[Digest] {
         &self.diff_ids
     }
 
-    /// Bytes of all layers, as the source has them.
+    /// Returns the size of all blobs of layers in bytes.
     pub fn size(&self) -> u64 {
         self.layers.iter().map(|layer| layer.size).sum()
     }
 
-    /// Stores layers, documents and tree image, and names them; the manifest's digest.
+    /// Stores layers, documents and tree image, and sets the names. Returns the manifest's digest.
     ///
-    /// Killed at any moment, it leaves nothing but whole blobs under their own digests. Where the
-    /// origin lies, it leaves nothing.
+    /// If the process is killed, only whole blobs under their own digests remain. If the source has wrong
+    /// bytes, nothing remains.
     pub fn store(self, store: &Store, options: &Options<'_>) -> Result<Digest> {
         let lock = store.lock_shared()?;
-        let work = Work {
+        let import = LayerImport {
             store,
             origin: self.origin,
             options,
             added: Mutex::default(),
             failure: OnceLock::new(),
         };
-        let layers = on_threads(options.threads, &self.layers, |packed| work.add(packed));
+        let layers = on_threads(options.threads, &self.layers, |source| import.add(source));
         let sizes = match layers.and_then(|layers| {
             let sizes = layers.iter().map(|layer| layer.size).collect::<Vec<_>>();
             let tree = add_tree(store, &self.diff_ids, layers)?;
-            if let Some(seal) = &self.seal {
-                expect("tree image", seal.tree, tree.digest)?;
-                expect("tree image, fs-verity", seal.measures[0], tree.measure)?;
+            if let Some(annotations) = &self.annotations {
+                expect("tree image", annotations.tree, tree.digest)?;
+                expect(
+                    "tree image, fs-verity",
+                    annotations.measures[0],
+                    tree.measure,
+                )?;
             }
             Ok(sizes)
         }) {
             Ok(sizes) => sizes,
             Err(error) => {
                 drop(lock);
-                return Err(work.end(error));
+                return Err(import.end(error));
             }
         };
         let mut documents = self.documents;
@@ -237,7 +245,7 @@ impl<'a> Found<'a> {
             .collect();
         commit(
             store,
-            Parts {
+            NewImage {
                 digest,
                 documents,
                 diff_ids: self.diff_ids,
@@ -252,7 +260,7 @@ fn blob_file(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
-/// A document, its size and then its digest checked.
+/// Reads a document; checks its size and then its digest.
 fn read_blob(origin: &dyn Origin, what: &str, descriptor: &Descriptor) -> Result<Vec<u8>> {
     let bytes = origin.document(what, descriptor)?;
     descriptor.expect_size(what, bytes.len() as u64)?;
@@ -268,14 +276,14 @@ fn read_root(origin: &dyn Origin, descriptor: &Descriptor) -> Result<Root> {
     })
 }
 
-fn read_oci<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>> {
+fn read_oci<'a>(source: &'a Source, platform: &Platform) -> Result<FoundImage<'a>> {
     layout::check(
         "oci-layout",
         &super::read_document("oci-layout", source.open_file("oci-layout")?)?,
     )?;
     let bytes = super::read_document("index.json", source.open_file("index.json")?)?;
     let index = layout::index("index.json", &bytes)?;
-    // Docker 25 saves an image without a tag with an empty index, and names it here.
+    // For an image without a tag, Docker 25 writes an empty index; the image is only in manifest.json.
     if index.manifests.is_empty() && source.has("manifest.json") {
         return read_docker(source, platform);
     }
@@ -288,11 +296,11 @@ fn read_oci<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>> {
             several => return Err(index.ambiguous(&source.choice, several)),
         },
     };
-    Found::follow(source, read_root(source, entry)?, platform)
+    FoundImage::follow(source, read_root(source, entry)?, platform)
 }
 
-/// Those that lead to an image for the platform. A signature or an SBOM has a manifest of its own
-/// beside the image's, perhaps under the same name.
+/// Returns the entries that lead to an image for the platform. A signature or an SBOM has its own
+/// manifest next to the image's, sometimes under the same name.
 fn suitable<'d>(
     source: &Source,
     entries: &[&'d Descriptor],
@@ -301,7 +309,7 @@ fn suitable<'d>(
     let mut suitable = Vec::new();
     for entry in entries {
         let root = read_root(source, entry)?;
-        match Found::follow(source, root, platform) {
+        match FoundImage::follow(source, root, platform) {
             Err(error) if matches!(error.reason, Reason::Policy | Reason::Unsupported) => {}
             Err(error) => return Err(error),
             Ok(_) => suitable.push(*entry),
@@ -317,29 +325,31 @@ fn read_image<'a>(
     manifest: &Manifest,
     documents: Vec<(Digest, Vec<u8>)>,
     indexes: Vec<Digest>,
-) -> Result<Found<'a>> {
+) -> Result<FoundImage<'a>> {
     let bytes = read_blob(origin, "config", &manifest.config)?;
     let what = format!("config {}", manifest.config.digest);
     let config = Config::parse(&what, &bytes, manifest.layers.len())?;
     expect_platform(&what, &config, platform)?;
-    let seal = manifest.seal()?;
+    let annotations = manifest.verity_annotations()?;
     let layers = manifest
         .layers
         .iter()
         .zip(&config.diff_ids)
         .enumerate()
         .map(|(number, (descriptor, diff_id))| {
-            Ok(Packed {
+            Ok(SourceLayer {
                 number,
                 file: blob_file(&descriptor.digest),
                 diff_id: *diff_id,
                 compression: compression(descriptor, diff_id)?,
                 size: descriptor.size,
                 descriptor: Some(descriptor.clone()),
-                measure: seal.as_ref().map(|seal| seal.measures[number + 1]),
+                measure: annotations
+                    .as_ref()
+                    .map(|annotations| annotations.measures[number + 1]),
             })
         });
-    Ok(Found {
+    Ok(FoundImage {
         origin,
         documents,
         indexes,
@@ -347,24 +357,24 @@ fn read_image<'a>(
         config: (manifest.config.digest, bytes),
         layers: layers.collect::<Result<_>>()?,
         diff_ids: config.diff_ids,
-        seal,
+        annotations,
     })
 }
 
-/// Refuses an image for another platform. One that does not say its own is taken at its word: who
-/// imports it knows what it is.
+/// Refuses an image for another platform. An image that names no platform is accepted as one for
+/// `platform`.
 fn expect_platform(what: &str, config: &Config, platform: &Platform) -> Result<()> {
     config.expect_platform(what, platform)?;
     if let Some(members) = config.unnamed() {
         log::warn!(
-            "{what}: names no platform, its {members} is empty: taken for {platform}; --platform names another one"
+            "{what}: names no platform, its {members} is empty: assuming {platform}; set another one with --platform"
         );
     }
     Ok(())
 }
 
-/// How a layer's blob is packed. Whether it is packed can be told by the digests alone, and is,
-/// so that the same image is refused whether or not the store has the layer already.
+/// Returns the compression of a layer's blob. The digests alone show if it is compressed; checking them
+/// refuses the same image whether or not the store already has the layer.
 fn compression(descriptor: &Descriptor, diff_id: &Digest) -> Result<Compression> {
     let what = format_args!("layer {}", descriptor.digest);
     let media_type = &descriptor.media_type;
@@ -373,26 +383,24 @@ fn compression(descriptor: &Descriptor, diff_id: &Digest) -> Result<Compression>
     match LayerKind::of(media_type) {
         Some(LayerKind::Tar) if comparable && !is_tar => Err(Error::digest(
             what,
-            format_args!(
-                "{media_type} is a plain tar, and its config has another diff_id, {diff_id}"
-            ),
+            format_args!("{media_type} is a plain tar, but its diff_id in the config is {diff_id}"),
         )),
-        Some(LayerKind::Packed) if is_tar => Err(Error::digest(
+        Some(LayerKind::Compressed) if is_tar => Err(Error::digest(
             what,
             format_args!(
-                "{media_type} is compressed, and its config has the same digest as diff_id, that of a plain tar"
+                "{media_type} is compressed, but its diff_id in the config is the same digest, that of a plain tar"
             ),
         )),
         Some(LayerKind::Tar) => Ok(Compression::None),
-        Some(LayerKind::Packed) => Ok(Compression::GzipOrZstd),
+        Some(LayerKind::Compressed) => Ok(Compression::GzipOrZstd),
         None => Err(Error::unsupported(
             what,
-            format_args!("media type {media_type:?} is no layer that imrun reads"),
+            format_args!("its media type {media_type:?} is not supported for layers"),
         )),
     }
 }
 
-fn read_docker<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>> {
+fn read_docker<'a>(source: &'a Source, platform: &Platform) -> Result<FoundImage<'a>> {
     let bytes = super::read_document("manifest.json", source.open_file("manifest.json")?)?;
     let entries = archive::parse("manifest.json", &bytes)?;
     let entry = archive::select("manifest.json", &entries, &source.choice)?;
@@ -409,7 +417,7 @@ fn read_docker<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>>
                 let extent = source.open_file(file)?;
                 let magic: Magic = extent.peek().context(|| format!("read({file:?})"))?;
                 let compression = sniff(file, &magic)?;
-                Ok(Packed {
+                Ok(SourceLayer {
                     number,
                     file: file.clone(),
                     diff_id: *diff_id,
@@ -419,7 +427,7 @@ fn read_docker<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>>
                     measure: None,
                 })
             });
-    Ok(Found {
+    Ok(FoundImage {
         origin: source,
         documents: Vec::new(),
         indexes: Vec::new(),
@@ -427,40 +435,40 @@ fn read_docker<'a>(source: &'a Source, platform: &Platform) -> Result<Found<'a>>
         config: (Digest::sha256(&bytes), bytes),
         layers: layers.collect::<Result<_>>()?,
         diff_ids: config.diff_ids,
-        seal: None,
+        annotations: None,
     })
 }
 
-/// The manifest of an image that came without one: its layers are the plain tars of the store.
+/// Returns the manifest of an image that has none: its layers are plain tars of the store.
 fn plain_manifest(config: &(Digest, Vec<u8>), diff_ids: &[Digest], sizes: &[u64]) -> Vec<u8> {
     let layers = diff_ids.iter().copied().zip(sizes.iter().copied());
     let layers: Vec<_> = layers.collect();
     manifest::write((config.0, config.1.len() as u64), &layers, None, None)
 }
 
-/// The layers of one image on their way into the store.
-struct Work<'a> {
+/// Import of an image's layers.
+struct LayerImport<'a> {
     store: &'a Store,
     origin: &'a dyn Origin,
     options: &'a Options<'a>,
-    /// The blobs that were not there before.
+    /// Blobs that this import added.
     added: Mutex<Vec<Digest>>,
-    /// Why the first layer failed: the others are then given up.
+    /// Error of the first layer that failed; the other layers are aborted.
     failure: OnceLock<Error>,
 }
 
-impl Work<'_> {
-    /// Brings one layer into the store, unless its tar is there and whole.
-    fn add(&self, packed: &Packed) -> Result<Layer> {
-        let outcome = self.add_missing(packed);
+impl LayerImport<'_> {
+    /// Stores one layer, unless the store has its tar undamaged.
+    fn add(&self, source: &SourceLayer) -> Result<Layer> {
+        let outcome = self.add_missing(source);
         if let Err(error) = &outcome {
-            // Only the first counts.
+            // Only the first error counts.
             let _later = self.failure.set(error.clone());
         }
         outcome
     }
 
-    /// Removes what came from an origin that lies; the error that was the first.
+    /// Removes the added blobs if the source had wrong bytes. Returns the first error.
     fn end(self, error: Error) -> Error {
         let error = self.failure.into_inner().unwrap_or(error);
         if matches!(error.reason, Reason::Digest | Reason::Policy) {
@@ -471,23 +479,23 @@ impl Work<'_> {
         error
     }
 
-    fn add_missing(&self, packed: &Packed) -> Result<Layer> {
-        let Work { store, options, .. } = self;
-        if is_kept(store, packed, options)?
-            && let Some(file) = open_stored(&store.blob_path(&packed.diff_id))?
-            && let mut measured = Measured::new(io::sink(), packed.measure.is_some())
-            && let Ok(layer) = scan_stored(&file, &packed.diff_id, Some(&mut measured))
+    fn add_missing(&self, source: &SourceLayer) -> Result<Layer> {
+        let LayerImport { store, options, .. } = self;
+        if is_kept(store, source, options)?
+            && let Some(file) = open_stored(&store.blob_path(&source.diff_id))?
+            && let mut measured = Measured::new(io::sink(), source.measure.is_some())
+            && let Ok(layer) = scan_stored(&file, &source.diff_id, Some(&mut measured))
         {
-            packed.expect_measure(measured)?;
-            (options.progress)(packed.number, Step::There(packed.size));
+            source.expect_measure(measured)?;
+            (options.progress)(source.number, Step::Present(source.size));
             return Ok(layer);
         }
-        let layer = unpack(self, self.origin.layer(packed)?, packed)?;
-        (options.progress)(packed.number, Step::Stored);
+        let layer = unpack(self, self.origin.layer(source)?, source)?;
+        (options.progress)(source.number, Step::Stored);
         Ok(layer)
     }
 
-    /// Gives a blob its name.
+    /// Links a blob under its name.
     fn link(&self, new: NewFile, digest: &Digest) -> Result<()> {
         let path = self.store.blob_path(digest);
         if !path.exists() {
@@ -498,9 +506,9 @@ impl Work<'_> {
     }
 }
 
-/// Whether the compressed blob is there and whole, or need not be.
-fn is_kept(store: &Store, packed: &Packed, options: &Options<'_>) -> Result<bool> {
-    let Some(Descriptor { digest, .. }) = packed.descriptor.as_ref().filter(|_| options.keep_blobs)
+/// Returns true if the compressed blob is stored undamaged or is not wanted.
+fn is_kept(store: &Store, source: &SourceLayer, options: &Options<'_>) -> Result<bool> {
+    let Some(Descriptor { digest, .. }) = source.descriptor.as_ref().filter(|_| options.keep_blobs)
     else {
         return Ok(true);
     };
@@ -511,59 +519,64 @@ fn is_kept(store: &Store, packed: &Packed, options: &Options<'_>) -> Result<bool
     Ok(stored.context(|| format!("read({digest})"))? == *digest)
 }
 
-/// The one pass: hash the blob, decompress, hash and write the tar, read its entries.
-fn unpack(work: &Work<'_>, blob: Box<dyn Read + '_>, packed: &Packed) -> Result<Layer> {
-    let Work { store, options, .. } = work;
-    let what = packed.what();
-    let promised = packed.descriptor.as_ref();
+/// Reads a layer in one pass: hashes the blob, decompresses it, hashes and writes the tar, reads its
+/// entries.
+fn unpack(
+    import: &LayerImport<'_>,
+    blob: Box<dyn Read + '_>,
+    source: &SourceLayer,
+) -> Result<Layer> {
+    let LayerImport { store, options, .. } = import;
+    let what = source.what();
+    let promised = source.descriptor.as_ref();
     let algorithm = promised.map_or(Algorithm::Sha256, |descriptor| {
         descriptor.digest.algorithm()
     });
-    let keep = promised.filter(|d| options.keep_blobs && d.digest != packed.diff_id);
+    let keep = promised.filter(|d| options.keep_blobs && d.digest != source.diff_id);
     let kept = keep.map(|_| store.new_file()).transpose()?;
     let mut kept_file = kept.as_ref().map(|new| &new.file);
     let copy = kept_file.as_mut().map(|file| file as &mut dyn Write);
     let blob = Watched {
         inner: blob,
-        failure: &work.failure,
-        progress: &|bytes| (options.progress)(packed.number, Step::Read(bytes)),
+        failure: &import.failure,
+        progress: &|bytes| (options.progress)(source.number, Step::Read(bytes)),
     };
     let mut blob = Tee::new(blob, algorithm, copy);
 
     let tar = store.new_file()?;
-    let mut measured = Measured::new(&tar.file, packed.measure.is_some());
+    let mut measured = Measured::new(&tar.file, source.measure.is_some());
     let (scanned, diff_id) = {
-        let decoder = layer::decoder(packed.compression, &mut blob).map_err(|e| e.about(&what))?;
-        let mut tee = Tee::new(decoder, packed.diff_id.algorithm(), Some(&mut measured));
+        let decoder = layer::decoder(source.compression, &mut blob).map_err(|e| e.about(&what))?;
+        let mut tee = Tee::new(decoder, source.diff_id.algorithm(), Some(&mut measured));
         (
             layer::scan(&mut tee, &layer::Limits::default()),
             tee.finish().0,
         )
     };
-    // What is wrong with bytes that are not the layer's is their digest, not their format.
+    // Bytes with a wrong digest need not be a tar; the error names the digest, not the format.
     if scanned
         .as_ref()
         .is_err_and(|error| error.reason == Reason::Digest)
     {
         io::copy(&mut blob, &mut io::sink()).map_err(|error| own_error(&what, error))?;
     }
-    let layer = judge(packed, blob.finish(), diff_id, scanned)?;
-    packed.expect_measure(measured)?;
+    let layer = check_digests(source, blob.finish(), diff_id, scanned)?;
+    source.expect_measure(measured)?;
     if let (Some(kept), Some(descriptor)) = (kept, keep) {
-        work.link(kept, &descriptor.digest)?;
+        import.link(kept, &descriptor.digest)?;
     }
-    work.link(tar, &packed.diff_id)?;
+    import.link(tar, &source.diff_id)?;
     Ok(layer)
 }
 
-/// Whether the blob and the tar in it have the digests that were promised.
-fn judge(
-    packed: &Packed,
+/// Checks that the blob and its tar have the expected digests.
+fn check_digests(
+    source: &SourceLayer,
     (digest, size): (Digest, u64),
     diff_id: Digest,
     scanned: Result<Layer>,
 ) -> Result<Layer> {
-    let (what, promised) = (packed.what(), packed.descriptor.as_ref());
+    let (what, promised) = (source.what(), source.descriptor.as_ref());
     if let Some(descriptor) = promised.filter(|d| d.size == size) {
         descriptor.digest.expect("layer", digest)?;
     }
@@ -581,18 +594,18 @@ fn judge(
         descriptor.expect_size("layer", size)?;
     }
     let what = format!("{what}: diff_id");
-    packed.diff_id.expect(&what, diff_id)?;
+    source.diff_id.expect(&what, diff_id)?;
     Ok(layer)
 }
 
-/// What an origin says of its own failure; else what the system says.
+/// Returns the error of the source itself, or that of the system.
 fn own_error(what: &str, error: io::Error) -> Error {
     let own = error.get_ref().and_then(|inner| inner.downcast_ref());
     own.cloned()
         .unwrap_or_else(|| Error::system(format_args!("read({what})"), reason_of(&error)))
 }
 
-/// Tells how many bytes were read; ends when another layer has failed.
+/// Reader that reports the number of bytes read, and fails once another layer has failed.
 struct Watched<'a, R> {
     inner: R,
     failure: &'a OnceLock<Error>,

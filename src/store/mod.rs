@@ -1,4 +1,4 @@
-//! The image store: every blob under its own digest, tree images, and what names meant when.
+//! Image store: blobs under their own digests, tree images, and the history of names.
 //!
 //! ```text
 //! STORE/blobs/sha256/HEX   manifests, configs, uncompressed layer tars
@@ -7,8 +7,8 @@
 //! STORE/refs.log           append-only: time, name, digest
 //! STORE/lock               shared by imports, exclusive for garbage collection
 //! ```
-//! Every file gets its name only when it is complete and on disk, so a store whose writer was
-//! killed still verifies. A launch only reads it: it may be a read-only medium.
+//! A file gets its name only once it is complete and on disk, so a store is intact even if its writer was
+//! killed. A launch only reads the store, which may be on a read-only medium.
 #![forbid(unsafe_code)]
 
 pub mod collect;
@@ -39,48 +39,48 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// The file that imports and garbage collection lock.
+/// Lock file of imports and garbage collection.
 const LOCK: &str = "lock";
-/// The file that containerd's shims lock while they bring an image in.
+/// Lock file of containerd's shims while they import an image.
 pub(crate) const SHIM_LOCK: &str = "containerd.lock";
 
-/// A store's directory.
+/// An image store in a directory.
 #[derive(Debug, Clone)]
 pub struct Store {
     path: PathBuf,
 }
 
 impl Store {
-    /// A store that may not be there yet: one without images.
+    /// Creates a store for a path; if nothing exists there, it is a store without images.
     pub fn new(path: impl Into<PathBuf>) -> Store {
         Store { path: path.into() }
     }
 
-    /// Its directory.
+    /// Returns the store's directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes what is missing of the directories, for their owner alone.
+    /// Creates missing directories with access for their owner only.
     ///
     /// # Errors
     /// The store belongs to another user.
     pub fn create(&self) -> Result<()> {
-        self.refuse_anothers()?;
+        self.refuse_other_owner()?;
         for directory in ["blobs/sha256", "blobs/sha512", "trees"] {
             files::make_directory(&self.path.join(directory))?;
         }
-        self.close_to_others();
+        self.make_private();
         Ok(())
     }
 
-    /// Closes a store that others can look into. One that cannot be closed is used all the same: its bytes are
-    /// verified, and its medium may be read-only.
-    pub fn close_to_others(&self) {
+    /// Removes other users' access to the store. If that fails, imrun uses the store anyway: it verifies the
+    /// bytes, and the medium may be read-only.
+    pub fn make_private(&self) {
         let depth = |name: &str| match name {
             "blobs" => Some(2),
             "trees" => Some(1),
-            // An image says which modes its files have; a disk has its own directory.
+            // The image determines the modes of its files; a disk's `lost+found` belongs to the file system.
             unpacked::DIRECTORY | "lost+found" => Some(0),
             refs::FILE | LOCK | SHIM_LOCK => Some(0),
             _ => None,
@@ -90,31 +90,31 @@ impl Store {
         }
     }
 
-    /// Holds garbage collection off until the lock is dropped.
+    /// Blocks garbage collection until the lock is dropped.
     pub fn lock_shared(&self) -> Result<Flock<File>> {
         self.lock(FlockArg::LockShared)
     }
 
-    /// Waits for imports to end, and holds new ones off until the lock is dropped.
+    /// Waits for imports to end, and blocks new ones until the lock is dropped.
     pub fn lock_exclusive(&self) -> Result<Flock<File>> {
         self.lock(FlockArg::LockExclusive)
     }
 
-    /// Refuses a store of another user, who could exchange directories under imrun's hands and hold its lock.
-    fn refuse_anothers(&self) -> Result<()> {
+    /// Refuses a store of another user, who could replace directories during an import and hold its lock.
+    fn refuse_other_owner(&self) -> Result<()> {
         match self.path.metadata() {
             Ok(found) if found.uid() != geteuid().as_raw() => Err(Error::policy(
                 format_args!("store {}", self.path.display()),
                 format_args!("belongs to user {}", found.uid()),
             )
-            .hint("--store names another one; this user's own needs no option")),
-            // Whatever else is wrong shows when it is used.
+            .hint("select another store with --store, or use this user's own by default")),
+            // Other errors appear when the store is used.
             _ => Ok(()),
         }
     }
 
     fn lock(&self, how: FlockArg) -> Result<Flock<File>> {
-        self.refuse_anothers()?;
+        self.refuse_other_owner()?;
         let path = self.lock_path();
         Flock::lock(self.open_lock()?, how)
             .map_err(|(_, errno)| errno)
@@ -129,7 +129,7 @@ impl Store {
         files::open_private(&self.lock_path())
     }
 
-    /// Where the blob of that digest is, or would be.
+    /// Returns the path of the blob with this digest, which need not exist.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.path
             .join("blobs")
@@ -137,19 +137,19 @@ impl Store {
             .join(digest.hex())
     }
 
-    /// Where the tree image of that identity is, or would be.
+    /// Returns the path of the tree image with this identity, which need not exist.
     pub fn tree_path(&self, identity: &Digest) -> PathBuf {
         self.path
             .join("trees")
             .join(format!("{}.erofs", identity.hex()))
     }
 
-    /// Whether a blob is there, whatever its bytes are.
+    /// Returns true if the store has the blob, whatever its bytes.
     pub fn has(&self, digest: &Digest) -> bool {
         self.blob_path(digest).exists()
     }
 
-    /// Opens a blob; its bytes are not verified yet. `what` names it in errors.
+    /// Opens a blob without verifying its bytes. `what` names it in errors.
     pub fn open_blob(&self, what: &str, digest: &Digest) -> Result<File> {
         let named = |error: Error| match error.reason {
             Reason::Digest => Error {
@@ -161,11 +161,11 @@ impl Store {
         let file = open_regular(&self.blob_path(digest)).map_err(named)?;
         file.ok_or_else(|| {
             Error::digest(format_args!("{what} {digest}"), format_args!("is not in the store {}", self.path.display()))
-                .hint("imrun pull NAME or imrun import SOURCE puts an image into the store; imrun images lists those that are there")
+                .hint("imrun pull NAME or imrun import SOURCE adds an image; imrun images lists the images in the store")
         })
     }
 
-    /// The bytes of a document, hashed. `what` names it in errors.
+    /// Reads a document and checks its digest. `what` names it in errors.
     pub fn read_document(&self, what: &str, digest: &Digest) -> Result<Vec<u8>> {
         let file = self.open_blob(what, digest)?;
         let bytes = read_document(what, file)?;
@@ -175,7 +175,7 @@ impl Store {
         Ok(bytes)
     }
 
-    /// A file without a name in the directory of blobs.
+    /// Creates a file without a name in the directory of blobs.
     pub fn new_file(&self) -> Result<NewFile> {
         NewFile::beneath(&self.path.join("blobs"))
     }
@@ -189,7 +189,7 @@ impl Store {
         new.link(&self.blob_path(digest))
     }
 
-    /// Makes the names that were linked survive a power cut.
+    /// Syncs the directories, so that linked names survive a power loss.
     pub fn sync_names(&self) -> Result<()> {
         for directory in ["blobs/sha256", "blobs/sha512", "trees", "."] {
             let path = self.path.join(directory);
@@ -201,14 +201,14 @@ impl Store {
     }
 }
 
-/// A file that nobody can see until it is complete; dropping it frees its space.
+/// A file without a name until it is complete. Dropping it frees its space.
 pub struct NewFile {
-    /// Open for reading and writing.
+    /// The file, open for reading and writing.
     pub file: File,
 }
 
 impl NewFile {
-    /// A file without a name, on the file system of `directory`.
+    /// Creates a file without a name on the file system of `directory`.
     pub(crate) fn beneath(directory: &Path) -> Result<NewFile> {
         let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
         let file = nix::fcntl::open(directory, flags, Mode::empty())
@@ -219,7 +219,7 @@ impl NewFile {
         Ok(NewFile { file })
     }
 
-    /// Writes it to disk and gives it its name, in place of whatever had it.
+    /// Writes the file to disk and gives it its name, replacing any file there.
     pub fn link(self, path: &Path) -> Result<()> {
         self.file
             .sync_all()
@@ -227,7 +227,7 @@ impl NewFile {
         self.name(path)
     }
 
-    /// Gives it its name, in place of whatever had it; a power cut may take it away.
+    /// Gives the file its name, replacing any file there; the name may not survive a power loss.
     pub(crate) fn name(self, path: &Path) -> Result<()> {
         match link(&self.file, path) {
             Err(Errno::EEXIST) => self.replace(path),
@@ -235,7 +235,7 @@ impl NewFile {
         }
     }
 
-    /// There is no call that links over a name: link beside it and rename.
+    /// Replaces a file. No system call links over a name, so this links to another name and renames.
     fn replace(&self, path: &Path) -> Result<()> {
         let beside = path.with_extension(format!(
             "new-{}-{}",
@@ -258,7 +258,7 @@ fn link(file: &File, path: &Path) -> nix::Result<()> {
     )
 }
 
-/// Opens a regular file for reading; None when there is none. Links, fifos and devices are refused.
+/// Opens a regular file for reading; `None` if there is none. Links, fifos and devices are refused.
 fn open_regular(path: &Path) -> Result<Option<File>> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let open = |quietly| nix::fcntl::open(path, flags | quietly, Mode::empty());
@@ -284,14 +284,14 @@ fn open_regular(path: &Path) -> Result<Option<File>> {
     Ok(Some(file))
 }
 
-/// The digest of a whole file, wherever its own position is.
+/// Returns the digest of a whole file, regardless of its position.
 fn digest_of(file: &File, algorithm: Algorithm) -> io::Result<Digest> {
     let mut tee = Tee::new(At(file, 0), algorithm, None);
     io::copy(&mut tee, &mut io::sink())?;
     Ok(tee.finish().0)
 }
 
-/// Reads a file from an offset, without moving its own position.
+/// Reader of a file from an offset that does not move the file's position.
 struct At<'a>(&'a File, u64);
 
 impl Read for At<'_> {
@@ -302,7 +302,7 @@ impl Read for At<'_> {
     }
 }
 
-/// All bytes of a document, or an error when there are more than a document has.
+/// Reads a whole document; fails if it is longer than a document may be.
 fn read_document(what: &str, reader: impl Read) -> Result<Vec<u8>> {
     let limit = crate::image::manifest::MAX_DOCUMENT as u64;
     let mut bytes = Vec::with_capacity(8 << 10);

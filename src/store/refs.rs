@@ -1,7 +1,7 @@
-//! `refs.log`: what a name meant, when. A name is history, never identity.
+//! `refs.log`: the history of names. A name is never an identity.
 //!
-//! One line for each change: time (RFC 3339, UTC), name, digest; separated by a tab. A digest of
-//! `-` forgets the name. An image that was given no name is its own: its digest.
+//! Each line is one change: time (RFC 3339, UTC), name and digest, separated by tabs. The digest `-`
+//! removes the name. An image without a name has its own digest as one.
 
 use super::Store;
 use crate::base::digest::Digest;
@@ -17,20 +17,20 @@ use std::sync::Once;
 
 pub(super) const FILE: &str = "refs.log";
 const FORGOTTEN: &str = "-";
-/// Longer than any line: a name has at most 4 KiB.
+/// Maximum bytes of a line; a name has at most 4 KiB.
 const MAX_LINE: u64 = 8192;
 
-/// The command that mends the log.
+/// Command that repairs the log.
 const REPAIR: &str = "imrun verify --repair";
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// When, RFC 3339.
+    /// Time in RFC 3339.
     pub time: String,
-    /// A name, or the text of a digest.
+    /// Name, or the text of a digest.
     pub name: String,
-    /// What it means from then on; None: nothing.
+    /// Digest of the name from then on; `None` removes the name.
     pub digest: Option<Digest>,
 }
 
@@ -42,21 +42,21 @@ impl Change {
     }
 }
 
-/// A log as it was read.
+/// Contents of a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Log {
-    /// All changes, the oldest first.
+    /// All changes, oldest first.
     pub changes: Vec<Change>,
-    /// The lines that are none.
+    /// Lines that cannot be parsed.
     pub damaged: Vec<Damaged>,
 }
 
 /// A line that is not time, name and digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damaged {
-    /// Its place in the log, the first is 1.
+    /// Line number, from 1.
     pub number: usize,
-    /// Its beginning, as far as it is text.
+    /// Beginning of the line, as far as it is text.
     pub text: String,
 }
 
@@ -66,8 +66,8 @@ impl fmt::Display for Damaged {
     }
 }
 
-/// Parses a log. A last line without its end was being written when its writer was killed: it
-/// never took effect.
+/// Parses a log. An incomplete last line is ignored: its writer was killed before the change took
+/// effect.
 pub fn parse(bytes: &[u8]) -> Log {
     const SHOWN: usize = 80;
     let mut log = Log::default();
@@ -99,12 +99,12 @@ fn parse_line(line: &str) -> Option<Change> {
     })
 }
 
-/// What a name means and meant.
+/// Current and earlier digests of a name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Meanings {
-    /// What it means; None where it was taken from its image.
+    /// Current digest; `None` if the name was removed.
     pub now: Option<Digest>,
-    /// What it meant before, the latest first, each once. Not what `rm` took it from.
+    /// Earlier digests, latest first, each once; without those that `rm` removed.
     pub earlier: Vec<Digest>,
 }
 
@@ -118,7 +118,7 @@ impl Meanings {
     }
 }
 
-/// What each name means and meant.
+/// Returns the current and earlier digests of each name.
 pub fn meanings(changes: &[Change]) -> BTreeMap<&str, Meanings> {
     let mut names = BTreeMap::<&str, Meanings>::new();
     for change in changes {
@@ -127,7 +127,7 @@ pub fn meanings(changes: &[Change]) -> BTreeMap<&str, Meanings> {
     names
 }
 
-/// What each name means now.
+/// Returns the current digest of each name and the time it was set.
 pub fn current(changes: Vec<Change>) -> BTreeMap<String, (Digest, String)> {
     let mut names = BTreeMap::new();
     for Change { time, name, digest } in changes {
@@ -140,18 +140,18 @@ pub fn current(changes: Vec<Change>) -> BTreeMap<String, (Digest, String)> {
 }
 
 impl Store {
-    /// All changes, the oldest first. Lines that are damaged are named, and passed over.
+    /// Returns all changes, oldest first. Damaged lines are reported and skipped.
     pub fn refs(&self) -> Result<Vec<Change>> {
         static TOLD: Once = Once::new();
         let log = self.log()?;
         if !log.damaged.is_empty() {
-            TOLD.call_once(|| tell(&log.damaged));
+            TOLD.call_once(|| warn(&log.damaged));
         }
         Ok(log.changes)
     }
 
-    /// All changes of a log without a damaged line: for what removes images, since such a line may
-    /// have named one.
+    /// Returns all changes, or an error if a line is damaged. Commands that remove images use this, since
+    /// a damaged line may have named an image.
     pub fn whole_refs(&self) -> Result<Vec<Change>> {
         let log = self.log()?;
         match log.damaged.first() {
@@ -161,7 +161,7 @@ impl Store {
                 "is damaged and may have named an image: nothing was removed",
             )
             .hint(format_args!(
-                "{REPAIR} names the images that no line names, and removes the line"
+                "{REPAIR} removes the line and names images without a name by their digests"
             ))),
         }
     }
@@ -175,7 +175,7 @@ impl Store {
         }
     }
 
-    /// Writes the log again without its damaged lines. The caller holds the store's exclusive lock.
+    /// Rewrites the log without its damaged lines. The caller holds the store's exclusive lock.
     pub(super) fn rewrite_refs(&self, changes: &[Change]) -> Result<()> {
         let new = self.new_file()?;
         let lines = changes.iter().map(Change::line).collect::<String>();
@@ -184,7 +184,7 @@ impl Store {
         new.link(&self.path.join(FILE))
     }
 
-    /// Makes `name` mean `digest`, unless it does already. The caller holds the store's lock.
+    /// Sets the digest of `name`, unless it is the current one. The caller holds the store's lock.
     pub fn name(&self, name: &str, digest: &Digest) -> Result<()> {
         match current(self.refs()?).get(name) {
             Some((current, _)) if current == digest => Ok(()),
@@ -192,7 +192,7 @@ impl Store {
         }
     }
 
-    /// Makes `name` mean `digest`, or nothing. The caller holds the store's lock.
+    /// Sets or removes the digest of `name`. The caller holds the store's lock.
     pub fn set_ref(&self, name: &str, digest: Option<&Digest>) -> Result<()> {
         let path = self.path.join(FILE);
         let file = files::open_private(&path)?;
@@ -211,8 +211,8 @@ impl Store {
     }
 }
 
-/// Removes the beginning of a line that a killed writer left. What is longer than a line is damage:
-/// it is ended as a line of its own, for `verify --repair`.
+/// Removes an incomplete line that a killed writer left. If it is longer than any valid line, it gets a
+/// line end instead and remains for `verify --repair`.
 fn cut_torn_line(mut file: &File) -> std::io::Result<()> {
     let length = file.metadata()?.len();
     let start = length.saturating_sub(MAX_LINE);
@@ -226,15 +226,15 @@ fn cut_torn_line(mut file: &File) -> std::io::Result<()> {
     }
 }
 
-fn tell(damaged: &[Damaged]) {
+fn warn(damaged: &[Damaged]) {
     const SHOWN: usize = 5;
     for line in damaged.iter().take(SHOWN) {
-        log::warn!("{line} is not time, name, digest: passed over");
+        log::warn!("{line}: expected time, name and digest: skipped");
     }
     if let Some(more) = damaged.len().checked_sub(SHOWN).filter(|more| *more > 0) {
         log::warn!("{FILE}: {more} more lines are damaged");
     }
-    log::warn!(target: HINT, "{REPAIR} names the images that no line names, and removes such lines");
+    log::warn!(target: HINT, "{REPAIR} removes such lines and names images without a name by their digests");
 }
 
 #[cfg(test)]
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_change_of_a_name_counts_and_a_torn_line_does_not() {
+    fn the_last_change_of_a_name_counts_and_an_incomplete_line_does_not() {
         let (one, two) = (Digest::sha256(b"1"), Digest::sha256(b"2"));
         let text = format!("t1\ta\t{one}\nt2\tb\t{one}\nt3\ta\t{two}\nt4\tb\t-\nt5\ta\t{one}");
         let names = current(parse(text.as_bytes()).changes);
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_after_a_torn_one_is_whole() {
+    fn a_line_added_after_an_incomplete_one_is_valid() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(dir.path());
         let digest = Digest::sha256(b"1");
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_line_is_named_and_the_others_count() {
+    fn a_damaged_line_is_reported_and_the_others_count() {
         let digest = Digest::sha256(b"1");
         let good = |name: &str| format!("t\t{name}\t{digest}\n").into_bytes();
         for bad in [
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_behind_damage_without_an_end_is_whole() {
+    fn a_line_added_after_damage_without_line_end_is_valid() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(dir.path());
         let digest = Digest::sha256(b"1");
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn earlier_meanings_are_those_of_others_and_not_what_was_removed() {
+    fn earlier_digests_do_not_include_removed_ones() {
         let [a, b, c] = [b"a", b"b", b"c"].map(|text| Digest::sha256(text));
         for (changes, now, earlier) in [
             (&[Some(a)][..], Some(a), &[][..]),

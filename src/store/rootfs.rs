@@ -1,7 +1,7 @@
-//! Import of a root filesystem: a plain tar becomes an image of one layer.
+//! Imports a root filesystem: makes an image of one layer from a plain tar.
 
 use super::Store;
-use super::commit::{Parts, add_tree, commit};
+use super::commit::{NewImage, add_tree, commit};
 use super::source::{STDIN, decompress, open_archive, standard_input};
 use crate::base::digest::{Algorithm, Digest};
 use crate::base::error::{Error, Result};
@@ -12,9 +12,9 @@ use serde_json::{Map, json};
 use std::io::{Read, Write};
 use std::path::Path;
 
-/// Stores the image of a root filesystem's tar, `-` for standard input; the manifest's digest.
+/// Stores the image of a root filesystem's tar (`-` for standard input). Returns the manifest's digest.
 ///
-/// The digest is the same wherever the same tar is imported for the same platform.
+/// The same tar has the same digest for a platform, regardless of the host.
 pub fn import(
     store: &Store,
     path: &Path,
@@ -43,18 +43,18 @@ pub fn import(
     let described = (config.0, config.1.len() as u64);
     let manifest = manifest::write(described, &[(diff_id, size)], None, None);
     let digest = Digest::sha256(&manifest);
-    let parts = Parts {
+    let image = NewImage {
         digest,
         documents: vec![(digest, manifest), config],
         diff_ids: vec![diff_id],
         names: vec![name.unwrap_or_else(|| digest.to_string())],
     };
-    commit(store, parts)?;
+    commit(store, image)?;
     Ok(digest)
 }
 
-/// Stores the tar while it is read. Its end blocks must be there: no digest proves that a program
-/// on the other side of a pipe did not end too early.
+/// Stores the tar while it is read. The tar must have its end blocks: without them, a program that
+/// ended too early at the other end of a pipe would go unnoticed.
 fn add_layer(store: &Store, what: &str, tar: impl Read) -> Result<(Digest, Layer)> {
     let new = store.new_file()?;
     let mut file = &new.file;
@@ -80,7 +80,7 @@ fn add_layer(store: &Store, what: &str, tar: impl Read) -> Result<(Digest, Layer
     Ok((digest, layer))
 }
 
-/// The config: what made the image, for which platform, and nothing of how to start it.
+/// Returns the config: creator and platform, without defaults for the process.
 fn config(diff_id: Digest, platform: &Platform) -> Vec<u8> {
     let mut config = Map::new();
     config.insert("os".into(), json!(platform.os));

@@ -1,5 +1,4 @@
-//! Where an image is imported from: an OCI layout or a `docker save` archive, as a directory, a
-//! file or a stream.
+//! Sources of imports: an OCI layout or a `docker save` archive, as a directory, a file or a stream.
 
 use crate::base::error::{Context, Error, Result};
 use crate::base::files;
@@ -15,16 +14,16 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-/// What the files of a source mean.
+/// Format of a source's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// `oci-layout`, `index.json`, `blobs/`.
+    /// OCI layout: `oci-layout`, `index.json`, `blobs/`.
     Oci,
-    /// `manifest.json`, as `docker save` writes it.
+    /// Docker archive: `manifest.json`, as written by `docker save`.
     Docker,
 }
 
-/// A source as it is typed.
+/// Location of a source on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
     /// `oci:DIR[:REF]`.
@@ -59,9 +58,9 @@ impl FromStr for Location {
     }
 }
 
-/// A path and which of its images is meant: `PATH[:NAME|:@NUMBER|[:NAME]@DIGEST]`.
+/// Splits a source into its path and the selected image: `PATH[:NAME|:@NUMBER|[:NAME]@DIGEST]`.
 fn split_choice(text: &str) -> Result<(&str, Choice)> {
-    // A path that holds a colon or an @ is taken whole when it is there.
+    // An existing path may contain a colon or an @.
     if Path::new(text).exists() {
         return Ok((text, Choice::Only));
     }
@@ -78,23 +77,23 @@ fn split_choice(text: &str) -> Result<(&str, Choice)> {
         Some(Ok(number)) => Ok((path, Choice::Number(number))),
         Some(Err(_)) => Err(Error::usage(
             format_args!("source {text:?}"),
-            "must have a number or a whole digest behind the @",
+            "must have a number or a full digest after the @",
         )),
         None => Ok((path, Choice::Name(name.to_string()))),
     }
 }
 
 fn unknown(text: &str) -> Error {
-    Error::usage(format_args!("source {text:?}"), "is none that imrun reads").hint(
-        "oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:TAG], rootfs:FILE, or - for an archive on standard input; rootfs:- for a root filesystem there",
+    Error::usage(format_args!("source {text:?}"), "has an unknown format").hint(
+        "expected oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:TAG], rootfs:FILE, - for an archive on standard input, or rootfs:- for a root filesystem on it",
     )
 }
 
-/// The files of an image, by their names in the layout.
+/// Files of an image, by their names in the layout.
 pub struct Source {
-    /// What they mean.
+    /// Format of the files.
     pub format: Format,
-    /// Which of several images is meant.
+    /// Selection of one of several images.
     pub choice: Choice,
     files: Files,
 }
@@ -105,7 +104,7 @@ enum Files {
 }
 
 impl Source {
-    /// Opens a location; `spool` makes a file without a name for what cannot be read twice.
+    /// Opens a location. `spool` creates a file without a name for input that cannot be read twice.
     pub fn open(location: &Location, spool: impl FnOnce() -> Result<File>) -> Result<Source> {
         match location {
             Location::Directory(path, choice) => {
@@ -139,12 +138,12 @@ impl Source {
         }
     }
 
-    /// Whether there is a file of that name.
+    /// Returns true if a file with this name exists.
     pub fn has(&self, name: &str) -> bool {
         self.open_file(name).is_ok()
     }
 
-    /// Opens a file by its name in the layout; a link is followed, but never out of the layout.
+    /// Opens a file by its name in the layout. Links are followed, but never out of the layout.
     pub fn open_file(&self, name: &str) -> Result<Extent> {
         match &self.files {
             Files::Directory(directory) => open_beneath(directory, name),
@@ -153,16 +152,16 @@ impl Source {
     }
 }
 
-/// Standard input's name in errors.
+/// Name of standard input in errors.
 pub(super) const STDIN: &str = "standard input";
 
-/// Standard input as a file.
+/// Returns standard input as a file.
 pub(super) fn standard_input() -> Result<File> {
     let stdin = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned();
     Ok(File::from(stdin.context(|| "dup(0)")?))
 }
 
-/// Opens an archive, wherever it is.
+/// Opens an archive at a path or on standard input.
 pub(super) fn open_archive(path: &Path) -> Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let opened = files::quietly(|quietly| open(path, flags | quietly, Mode::empty()));
@@ -197,7 +196,7 @@ fn open_beneath(directory: &OwnedFd, name: &str) -> Result<Extent> {
     })
 }
 
-/// A part of a file, read from its beginning.
+/// A section of a file, read from its beginning.
 pub struct Extent {
     file: File,
     position: u64,
@@ -205,17 +204,17 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// Bytes that are left.
+    /// Returns the number of remaining bytes.
     pub fn len(&self) -> u64 {
         self.end - self.position
     }
 
-    /// Whether none are left.
+    /// Returns true if no bytes remain.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The first bytes, without moving on.
+    /// Returns the first bytes without advancing.
     pub fn peek<const N: usize>(&self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
         let length = usize::try_from(self.len()).unwrap_or(N).min(N);
@@ -236,7 +235,7 @@ impl Read for Extent {
     }
 }
 
-/// A tar file whose members are read where they are.
+/// A tar file whose members are read in place.
 struct Archive {
     what: String,
     file: File,
@@ -248,13 +247,13 @@ enum Member {
         offset: u64,
         size: u64,
     },
-    /// Another member's name: old `docker save` archives have a symbolic link for a layer that two
-    /// images share, and bsdtar writes a hard link for files that are one.
+    /// Name of another member. Old `docker save` archives contain a symbolic link for a layer that two images
+    /// share; bsdtar writes a hard link for files with the same inode.
     Link(PathBuf),
 }
 
 impl Archive {
-    /// What is compressed or cannot be read at any offset is first copied, uncompressed.
+    /// Opens an archive. First copies it, uncompressed, if it is compressed or not seekable.
     fn open(what: &str, mut file: File, spool: impl FnOnce() -> Result<File>) -> Result<Archive> {
         let metadata = file.metadata().context(|| format!("fstat({what})"))?;
         let kind = metadata.file_type();
@@ -289,7 +288,7 @@ impl Archive {
                     offset: entry.raw_file_position(),
                     size: entry.size(),
                 },
-                // A symbolic link starts where it is, a hard link at the archive's root.
+                // A symbolic link's target is relative to the link, a hard link's to the archive's root.
                 kind @ (tar::EntryType::Symlink | tar::EntryType::Link) => {
                     let from = match kind {
                         tar::EntryType::Symlink => name.parent().unwrap_or(Path::new("")),
@@ -322,7 +321,7 @@ impl Archive {
             &self.what,
             "has neither an index.json (OCI) nor a manifest.json (docker save)",
         )
-        .hint("imrun import rootfs:FILE, or rootfs:-, makes an image of a root filesystem's tar"))
+        .hint("to import a root filesystem's tar, use rootfs:FILE or rootfs:-"))
     }
 
     fn open_file(&self, name: &str) -> Result<Extent> {
@@ -344,14 +343,14 @@ impl Archive {
                 None => return Err(Error::digest(name, format_args!("is not in {}", self.what))),
             }
         }
-        Err(Error::digest(name, "is a loop of links"))
+        Err(Error::digest(name, "is in a loop of links"))
     }
 }
 
-/// The first bytes of a file, zeros where it is shorter.
+/// First bytes of a file, padded with zeros.
 pub(super) type Magic = [u8; 10];
 
-/// How an archive or a layer that no media type describes is compressed; `what` names it.
+/// Returns the compression of an archive, or of a layer without a media type; `what` names it.
 pub(super) fn sniff(what: &str, magic: &Magic) -> Result<layer::Compression> {
     let (name, program) = match magic {
         [0x1f, 0x8b, ..] => return Ok(layer::Compression::Gzip), // RFC 1952, 2.3.1
@@ -368,13 +367,13 @@ pub(super) fn sniff(what: &str, magic: &Magic) -> Result<layer::Compression> {
         }
         _ => return Ok(layer::Compression::None),
     };
-    let why = format_args!("is compressed by {name}; imrun reads gzip and zstd");
+    let why = format_args!("is compressed with {name}; imrun supports gzip and zstd");
     Err(Error::unsupported(what, why).hint(format_args!(
         "decompress it first: {program} -dc FILE | imrun import -, or rootfs:- for a root filesystem"
     )))
 }
 
-/// The uncompressed bytes of an archive, where it is one: anything else may have no end.
+/// Returns the uncompressed bytes of an archive; refuses other input, which may be endless.
 pub(super) fn decompress<'a>(what: &str, mut reader: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     let mut magic = Magic::default();
     let read = read_up_to(&mut reader, &mut magic).context(|| format!("read({what})"))?;
@@ -419,14 +418,14 @@ fn copy(what: &str, reader: impl Read, spool: impl FnOnce() -> Result<File>) -> 
     Ok(file)
 }
 
-/// Whether a block is the header of an archive's first member.
+/// Returns true if a block is the header of an archive's first member.
 fn starts_archive(block: &[u8]) -> bool {
     let mut archive = tar::Archive::new(block);
     let mut entries = archive.entries().into_iter().flatten();
     matches!(entries.next(), Some(Ok(_)))
 }
 
-/// A member's name without `.`, `..` and a leading slash; None when it climbs out of the archive.
+/// Returns a member's name without `.`, `..` and a leading slash; `None` if it leaves the archive.
 fn normalise(path: &Path) -> Option<PathBuf> {
     let mut normal = PathBuf::new();
     for component in path.components() {
@@ -444,7 +443,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locations_are_read_as_other_tools_write_them() {
+    fn locations_have_the_syntax_of_other_tools() {
         let parse = |text: &str| text.parse::<Location>().unwrap();
         assert_eq!(parse("-"), Location::Stream(Choice::Only));
         assert_eq!(parse("-:a"), Location::Stream(Choice::Name("a".into())));
@@ -481,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layout_is_never_left_through_a_link_and_only_files_are_read() {
+    fn links_never_leave_the_layout_and_only_regular_files_are_read() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), "inside").unwrap();
         std::os::unix::fs::symlink("file", dir.path().join("inner")).unwrap();

@@ -1,13 +1,13 @@
-//! Images whose files are unpacked, for hosts that mount no tree image.
+//! Unpacked images, for hosts that cannot mount tree images.
 //!
 //! ```text
-//! STORE/roots/TREE.OWNERS/root    the merged tree, as the tree image of that identity has it
-//! STORE/roots/TREE.OWNERS/empty   nothing: an overlay of lower layers alone takes two of them
-//! STORE/roots/.new-…              one that is being made
-//! STORE/roots/.old-…              one that is being removed
+//! STORE/roots/TREE.OWNERS/root    merged tree, as in the tree image with that identity
+//! STORE/roots/TREE.OWNERS/empty   empty directory: an overlay without an upper layer needs two lower ones
+//! STORE/roots/.new-…              being created
+//! STORE/roots/.old-…              being removed
 //! ```
-//! `OWNERS` says which ids its files could be given to ([`Owners`]). Who uses one holds a shared lock
-//! (flock(2)) on it; nobody but the store's owner gets beneath `roots`, for an image's files keep
+//! `OWNERS` encodes the IDs that the files may have as owners ([`Owners`]). A user of a directory holds
+//! a shared lock (flock(2)) on it. Only the store's owner can enter `roots`, because the files keep
 //! their set-user-ID bits.
 
 #[cfg(feature = "import")]
@@ -20,7 +20,7 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::files;
 use crate::base::ids::Owners;
 use crate::base::paths;
-use crate::image::unpacked::{self, Model, Still, compare, list, write};
+use crate::image::unpacked::{self, Model, TakeLease, compare, list, write};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::sys::stat::Mode;
@@ -36,25 +36,24 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(super) const DIRECTORY: &str = "roots";
 const ROOT: &str = "root";
 const EMPTY: &str = "empty";
-const REPAIR: &str =
-    "pull, import or bake the same image again: what was unpacked is then thrown away";
+const REPAIR: &str = "to remove the unpacked files, pull, import or bake the same image again";
 
-/// The digest of a listing that nothing can change without, or why there is none.
+/// Digest of a listing that changes with every change of the files, or the reason why there is none.
 pub type Listed = std::result::Result<Digest, String>;
 
-/// An image's unpacked files, which nobody removes as long as this is held.
+/// Unpacked files of an image, which cannot be removed while this exists.
 pub struct Unpacked {
-    /// The directory that has `root` and `empty` in it.
+    /// Directory that contains `root` and `empty`.
     pub path: PathBuf,
     lock: Arc<Flock<File>>,
-    /// The image's files.
+    /// Directory with the image's files.
     pub root: OwnedFd,
-    /// Nothing.
+    /// Empty directory.
     pub empty: OwnedFd,
 }
 
 impl Unpacked {
-    /// What its two directories are from here on, whatever becomes of their names.
+    /// Opens the two directories; later changes of their names have no effect.
     fn new(path: &Path, lock: Flock<File>) -> Result<Unpacked> {
         let open = |name: &str| {
             let opened = unpacked::open_directory(lock.as_fd(), name.as_bytes());
@@ -78,20 +77,20 @@ impl Unpacked {
         self.lock.clone()
     }
 
-    /// What its inodes say of themselves ([`list`]); nothing is compared.
+    /// Returns the digest of the inodes' status ([`list`]), without comparing anything.
     pub fn list(&self) -> Result<Digest> {
         self.refuse_others()?;
         list(self.root.as_fd())
     }
 
-    /// Compares it with the image; see [`compare`].
-    fn compare(&self, model: &Model<'_>, still: Option<Still>) -> Result<Listed> {
+    /// Compares the files with the image; see [`compare`].
+    fn compare(&self, model: &Model<'_>, take_lease: Option<TakeLease>) -> Result<Listed> {
         self.refuse_others()?;
-        let listed = compare(model, self.root.as_fd(), still);
+        let listed = compare(model, self.root.as_fd(), take_lease);
         listed.map_err(|error| named(&self.path, error))
     }
 
-    /// There are two directories, and one of them is empty.
+    /// Checks that there is nothing but `root` and `empty`, and that `empty` is empty.
     fn refuse_others(&self) -> Result<()> {
         let names =
             |directory| unpacked::names(directory).context(|| format!("readdir({:?})", self.path));
@@ -120,24 +119,24 @@ fn named(path: &Path, error: Error) -> Error {
 }
 
 impl Store {
-    /// Where an image's files are, or would be.
+    /// Returns the path of an image's files, which need not exist.
     fn unpacked_path(&self, tree: &Digest, owners: Owners) -> PathBuf {
         let name = format!("{}.{owners}", tree.hex());
         self.path.join(DIRECTORY).join(name)
     }
 
-    /// An image's files, unpacked now unless they are there, and compared with `model`.
+    /// Returns an image's files after comparing them with `model`. Unpacks them first if they are missing.
     ///
     /// # Errors
-    /// Whatever differs, by its path; what the store's file system cannot hold.
+    /// The first difference with its path, or an attribute that the store's file system cannot store.
     pub fn unpack(
         &self,
         image: &Image,
         model: &Model<'_>,
-        still: Still,
+        take_lease: TakeLease,
     ) -> Result<(Unpacked, Listed)> {
         if let Some(there) = self.unpacked(image, model.owners)? {
-            let listed = there.compare(model, Some(still))?;
+            let listed = there.compare(model, Some(take_lease))?;
             return Ok((there, listed));
         }
         let path = self.unpacked_path(&image.tree_identity(), model.owners);
@@ -147,12 +146,12 @@ impl Store {
         Ok((there, Err("they were written just now".into())))
     }
 
-    /// An image's files, if they are there; nothing is compared.
+    /// Returns an image's files if they exist, without comparing anything.
     pub fn unpacked(&self, image: &Image, owners: Owners) -> Result<Option<Unpacked>> {
         self.find_unpacked(&self.unpacked_path(&image.tree_identity(), owners))
     }
 
-    /// Compares what is unpacked of an image; nothing to do where nothing is.
+    /// Compares an image's unpacked files, if there are any.
     pub fn compare_unpacked(&self, tree: &Digest, model: &Model<'_>) -> Result<()> {
         match self.find_unpacked(&self.unpacked_path(tree, model.owners))? {
             Some(there) => there.compare(model, None).map(drop),
@@ -168,7 +167,7 @@ impl Store {
                 _ => open_directory(path)?,
             };
             let lock = lock(directory, FlockArg::LockShared, path)?;
-            // Who had it before may have removed it.
+            // The previous holder of the lock may have removed the directory.
             let now = path.symlink_metadata().ok();
             let found = lock.metadata().context(|| format!("fstat({path:?})"))?;
             if now.is_some_and(|now| (now.dev(), now.ino()) == (found.dev(), found.ino())) {
@@ -177,30 +176,30 @@ impl Store {
         }
     }
 
-    /// Everything is on disk before it has its name.
+    /// Unpacks an image. Everything is on disk before the directory gets its name.
     fn make_unpacked(&self, path: &Path, model: &Model<'_>) -> Result<()> {
         let roots = self.path.join(DIRECTORY);
         make_directory(&roots)?;
         refuse_shared(&roots)?;
-        // Garbage collection waits.
+        // Blocks garbage collection.
         let _lock = self.lock_shared()?;
         let new = roots.join(unique(".new"));
         if new.exists() {
-            // Of a killed process that had this one's number.
+            // Left by a killed process with the same PID.
             remove(&new)?;
         }
         make_directory(&new)?;
         let made = fill(&new, model);
         if made.is_err() || !give_name(&new, path)? {
-            // The first error is the one to tell.
+            // Reports the first error.
             return made.and(remove(&new).map(drop));
         }
         let synced = File::open(&roots).and_then(|roots| roots.sync_all());
         synced.context(|| format!("fsync({roots:?})"))
     }
 
-    /// Removes what is unpacked of other trees than these, and what killed writers left; the bytes
-    /// freed. What somebody uses stays.
+    /// Removes the unpacked files of all other trees, and remnants of killed writers, unless a process uses
+    /// them. Returns the number of bytes freed.
     pub(super) fn collect_unpacked(&self, trees: &BTreeSet<String>, dry_run: bool) -> Result<u64> {
         let roots = self.path.join(DIRECTORY);
         let mut freed = 0;
@@ -208,7 +207,7 @@ impl Store {
             let tree = name.split('.').next().unwrap_or_default();
             let path = roots.join(&name);
             if !path.is_dir() {
-                log::warn!("{path:?}: is no directory of the store's: left where it is");
+                log::warn!("{path:?}: is not a directory that belongs to the store: not removed");
             } else if !trees.contains(tree) {
                 freed += if dry_run {
                     size(&path).context(|| format!("readdir({path:?})"))?
@@ -229,13 +228,16 @@ fn fill(new: &Path, model: &Model<'_>) -> Result<()> {
     write(model, root.as_fd())?;
     let kept = compare(model, root.as_fd(), None).map(drop);
     kept.map_err(|error| {
-        let why = format!("the store's file system does not keep it: it {}", error.why);
+        let why = format!(
+            "the store's file system does not support it: it {}",
+            error.why
+        );
         Error::unsupported(error.what, why)
     })?;
     nix::unistd::syncfs(&root).context(|| format!("syncfs({new:?})"))
 }
 
-/// False when another process was faster.
+/// Renames a complete directory; returns false if another process was faster.
 fn give_name(new: &Path, path: &Path) -> Result<bool> {
     match std::fs::rename(new, path) {
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(false),
@@ -245,18 +247,19 @@ fn give_name(new: &Path, path: &Path) -> Result<bool> {
     }
 }
 
-/// Nobody else may get at set-user-ID programs of an image by the store.
+/// Refuses a directory that other users can enter: it gives access to an image's set-user-ID programs.
 fn refuse_shared(roots: &Path) -> Result<()> {
     if !roots.exists() || paths::is_own(roots, 0o077)? {
         return Ok(());
     }
-    let why = "is not a directory that its owner alone can enter";
-    Err(Error::policy(format_args!("{roots:?}"), why).hint("chmod 0700, or another --store"))
+    let why = "must be a directory that only its owner can enter";
+    Err(Error::policy(format_args!("{roots:?}"), why)
+        .hint("set its mode to 0700, or use another --store"))
 }
 
 fn make_directory(path: &Path) -> Result<()> {
     files::make_directory(path).map_err(|error| {
-        error.hint("the driver overlay unpacks an image in its store at the first launch")
+        error.hint("the overlay driver unpacks an image in the store at its first launch")
     })
 }
 
@@ -273,14 +276,14 @@ fn lock(directory: File, how: FlockArg, path: &Path) -> Result<Flock<File>> {
         .context(|| format!("flock({path:?})"))
 }
 
-/// A name that no other process or thread has.
+/// Returns a name that no other process or thread uses.
 fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("{prefix}-{}-{number}", std::process::id())
 }
 
-/// Removes a directory unless somebody uses it; the bytes freed.
+/// Removes a directory unless a process uses it; returns the number of bytes freed.
 fn remove_unused(path: &Path) -> Result<u64> {
     let directory = open_directory(path)?;
     match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
@@ -294,7 +297,7 @@ fn remove_unused(path: &Path) -> Result<u64> {
     }
 }
 
-/// The bytes that its files took.
+/// Removes a directory; returns the number of bytes its files occupied.
 fn remove(path: &Path) -> Result<u64> {
     let size = size(path).context(|| format!("readdir({path:?})"))?;
     files::remove_tree(path)?;

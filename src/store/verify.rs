@@ -1,4 +1,4 @@
-//! `imrun verify`: every byte of the store hashed again.
+//! `imrun verify`: hashes every byte of the store again.
 
 use super::Store;
 use super::image::Image;
@@ -8,17 +8,17 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::files;
 use std::collections::BTreeSet;
 
-/// One object that was verified, and what is wrong with it.
+/// Result of verifying one object.
 pub struct Finding {
-    /// An image's digest, or `blob DIGEST`.
+    /// Digest of the image, or `blob DIGEST`.
     pub what: String,
-    /// None: every byte is right.
+    /// Error; `None` if every byte is right.
     pub error: Option<Error>,
 }
 
 impl Store {
-    /// Verifies the images named, or all images and every blob that belongs to none; `check` does it
-    /// for an image.
+    /// Verifies the given images, or all images and every blob that belongs to none. `check` verifies an
+    /// image.
     pub fn verify(
         &self,
         digests: &[Digest],
@@ -28,7 +28,7 @@ impl Store {
         let all = digests.is_empty();
         if all {
             for line in self.log()?.damaged {
-                let (what, why) = (line.to_string(), "is not time, name, digest");
+                let (what, why) = (line.to_string(), "expected time, name and digest");
                 let error = Some(Error::digest(&what, why));
                 tell(Finding { what, error });
             }
@@ -67,9 +67,8 @@ impl Store {
         Ok(())
     }
 
-    /// Mends the log of names: its damaged lines are removed, and each whole image that no other
-    /// line names is named by its own digest, so that no collection frees it. Returns what was
-    /// done, in lines.
+    /// Repairs the log of names: removes damaged lines, and names each complete image without a name by its
+    /// own digest, so that garbage collection keeps it. Returns one line per change.
     pub fn repair(&self) -> Result<Vec<String>> {
         let mut done = Vec::new();
         if !self.path.is_dir() {
@@ -104,20 +103,19 @@ impl Store {
         Ok(done)
     }
 
-    /// The image that a blob leads to, where it is a manifest or an index and the store has the
-    /// whole image.
+    /// Returns the image that a manifest or an index leads to, if the store has the whole image.
     fn image_of(&self, blob: &Digest) -> Result<Option<Digest>> {
         let size = std::fs::metadata(self.blob_path(blob)).map_or(u64::MAX, |file| file.len());
         if size > crate::image::manifest::MAX_DOCUMENT as u64 {
             return Ok(None);
         }
         match Image::load(self, blob) {
-            Ok(image) if Image::is_there(self, blob)? => Ok(Some(image.digest)),
+            Ok(image) if Image::is_complete(self, blob)? => Ok(Some(image.digest)),
             _ => Ok(None),
         }
     }
 
-    /// The digests that names mean, each once.
+    /// Returns the digests of all names, each once.
     pub fn images(&self) -> Result<Vec<Digest>> {
         let names = super::refs::current(self.refs()?);
         let digests: BTreeSet<_> = names.into_values().map(|(digest, _)| digest).collect();
@@ -131,13 +129,13 @@ impl Store {
         digest.expect("blob", computed.context(|| format!("read({digest})"))?)
     }
 
-    /// The digests that files under `blobs/` are named by.
+    /// Returns the digests that name files under `blobs/`.
     pub fn blobs(&self) -> Result<Vec<Digest>> {
         let mut digests = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             let directory = self.path.join("blobs").join(algorithm.name());
             for name in files::names_if_there(&directory)? {
-                // What a killed writer left beside a name has none of its own: `gc` frees it.
+                // The temporary file of a killed writer does not parse as a digest; `gc` removes it.
                 digests.extend(format!("{}:{name}", algorithm.name()).parse::<Digest>());
             }
         }

@@ -53,15 +53,15 @@ fn every_lie_about_a_document_or_a_layer_is_refused_and_leaves_nothing() {
         (
             "config",
             other.clone(),
-            "is 2 bytes long, its descriptor says",
+            "has 2 bytes, but its descriptor says",
         ),
         ("config", page.clone(), "sends a web page"),
         ("config", Fault::Longer(None), "sends more than"),
         ("config", longer.clone(), "sends more than"),
         ("layer", Fault::Garbage, "its bytes hash to"),
-        ("layer", other, "is 2 bytes long, its descriptor says"),
+        ("layer", other, "has 2 bytes, but its descriptor says"),
         ("layer", page, "sends a web page"),
-        ("layer", json_page, "is 20 bytes long, its descriptor says"),
+        ("layer", json_page, "has 20 bytes, but its descriptor says"),
         (
             "layer",
             Fault::Longer(None),
@@ -71,12 +71,12 @@ fn every_lie_about_a_document_or_a_layer_is_refused_and_leaves_nothing() {
         (
             "layer",
             Fault::Header("content-length", "9".into()),
-            "is 9 bytes long, its descriptor says",
+            "has 9 bytes, but its descriptor says",
         ),
         (
             "layer",
             Fault::Header("content-length", "999999".into()),
-            "is 999999 bytes long, its descriptor says",
+            "has 999999 bytes, but its descriptor says",
         ),
         ("layer", status(404), "the registry answers 404"),
         ("layer", status(206), "the registry answers 206"),
@@ -149,14 +149,14 @@ fn an_index_for_a_manifest_and_the_reverse_are_refused() {
     for wrong in [as_manifest, as_index] {
         let outer = served.layout.add_index(&[wrong]);
         served.registry.publish(&served.layout, &outer, "2");
-        pull(&host, &served.registry.name("app:2")).refused("was promised");
+        pull(&host, &served.registry.name("app:2")).refused(", expected ");
         assert_empty(&host);
     }
     let wrong_type = Fault::Header("content-type", crate::support::layout::INDEX.into());
     served
         .registry
         .fault(&target(&served, "manifest"), wrong_type, 1);
-    pull(&host, &served.tag()).refused("was promised");
+    pull(&host, &served.tag()).refused(", expected ");
     assert_empty(&host);
 }
 

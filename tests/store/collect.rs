@@ -1,4 +1,4 @@
-//! `imrun rm` and `imrun gc` free exactly what nothing needs.
+//! `imrun rm` and `imrun gc` free exactly the data that nothing needs.
 
 use crate::host;
 use crate::support::host::Host;
@@ -8,14 +8,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-/// Imports an image of these layers under its own digest.
+/// Imports an image with these layers under its own digest.
 fn import(host: &Host, layers: &[&[u8]]) -> String {
     let layout = Layout::new(host.path("layout"));
     layout.publish_image(layers, Packing::Gzip);
     host.import(layout.source())
 }
 
-/// The bytes of all blobs and tree images.
+/// Returns the size of all blobs and tree images in bytes.
 fn size(host: &Host) -> u64 {
     let trees = fs::read_dir(host.path("store/trees"))
         .unwrap()
@@ -28,7 +28,7 @@ fn size(host: &Host) -> u64 {
         .sum()
 }
 
-/// Frees something, checks that what it says is so, and that the rest verifies.
+/// Runs a command that frees data; checks the number it prints, and that the rest verifies.
 fn free(host: &Host, command: &[&str]) -> u64 {
     let before = size(host);
     let freed: u64 = host.imrun(command).exits(0).line().parse().unwrap();
@@ -38,7 +38,7 @@ fn free(host: &Host, command: &[&str]) -> u64 {
 }
 
 #[test]
-fn removing_an_image_frees_what_no_other_image_shares() {
+fn removing_an_image_frees_the_data_that_no_other_image_shares() {
     let host = host!();
     let base = program();
     let one = import(&host, &[&base, &tar(&[("a", "1")])]);
@@ -54,7 +54,7 @@ fn removing_an_image_frees_what_no_other_image_shares() {
 }
 
 #[test]
-fn nothing_is_freed_while_all_is_needed_and_nothing_twice() {
+fn gc_frees_nothing_that_is_needed_and_nothing_twice() {
     let host = host!();
     import(&host, &[&program()]);
     assert_eq!(free(&host, &["gc"]), 0);
@@ -64,7 +64,7 @@ fn nothing_is_freed_while_all_is_needed_and_nothing_twice() {
 }
 
 #[test]
-fn an_image_that_is_not_there_cannot_be_removed() {
+fn an_unknown_image_cannot_be_removed() {
     let host = host!();
     let image = import(&host, &[&program()]);
     let other = image
@@ -79,7 +79,7 @@ fn an_image_that_is_not_there_cannot_be_removed() {
 }
 
 #[test]
-fn an_image_keeps_what_it_needs_as_long_as_one_name_is_left() {
+fn an_image_keeps_its_data_as_long_as_it_has_a_name() {
     let host = host!();
     let layout = Layout::new(host.path("layout"));
     let name = |text: &str, name: &str| {
@@ -92,7 +92,11 @@ fn an_image_keeps_what_it_needs_as_long_as_one_name_is_left() {
     name("1", "old");
     let second = name("2", "app");
     let gc = ["gc", "--keep", "1"];
-    assert_eq!(free(&host, &gc), 0, "the first is still called old");
+    assert_eq!(
+        free(&host, &gc),
+        0,
+        "the first image still has the name old"
+    );
     name("2", "old");
     assert!(free(&host, &gc) > 0);
     assert!(!host.blobs().contains(&first) && host.blobs().contains(&second));
@@ -111,7 +115,7 @@ fn releases(host: &Host) -> Vec<String> {
 }
 
 #[test]
-fn gc_keeps_what_rollback_needs() {
+fn gc_keeps_the_images_that_rollback_needs() {
     let host = host!();
     let all = releases(&host);
     let would = host.imrun(["gc", "--dry-run"]).exits(0).line();
@@ -119,7 +123,7 @@ fn gc_keeps_what_rollback_needs() {
     assert!(free(&host, &["gc"]) > 0);
     assert_eq!(host.imrun(["gc", "--dry-run"]).exits(0).line(), "0");
     assert_ne!(would, "0");
-    // The oldest of four is the fourth meaning: its manifest, config and own layer.
+    // The oldest of four images is not kept: its manifest, config and own layer are freed.
     assert_eq!(before.len() - host.blobs().len(), 3);
     assert!(!host.blobs().contains(&all[0]));
     host.imrun(["rollback", "app"])
@@ -130,7 +134,7 @@ fn gc_keeps_what_rollback_needs() {
     host.imrun(["rollback", "app", "--to", &all[0]])
         .refused(&all[0])
         .hints("import");
-    // Now it is 2, 3, 4.
+    // The name's digests are now those of 2, 3, 4.
     assert_eq!(free(&host, &["gc", "--keep", "3"]), 0);
     free(&host, &["gc", "--keep", "2"]);
     assert!(host.blobs().contains(&all[2]) && !host.blobs().contains(&all[3]));
@@ -143,7 +147,7 @@ fn gc_keeps_what_rollback_needs() {
 }
 
 #[test]
-fn a_dry_run_counts_what_a_collection_frees_and_removes_nothing() {
+fn a_dry_run_prints_the_bytes_that_gc_would_free_and_removes_nothing() {
     let host = host!();
     releases(&host);
     for keep in ["1", "2", "3"].iter().rev() {
@@ -166,7 +170,7 @@ fn removing_a_release_leaves_the_one_before_for_rollback() {
     host.imrun(["rollback", "app"])
         .exits(0)
         .prints(&format!("{}\n", all[2]));
-    // What a name meant before is not removed by chance.
+    // An image that a name had earlier is not removed by accident.
     let refused = host
         .imrun(["rm", &all[1]])
         .refused("is an earlier meaning of app");
@@ -175,21 +179,21 @@ fn removing_a_release_leaves_the_one_before_for_rollback() {
 }
 
 #[test]
-fn what_is_none_of_the_stores_files_is_named_and_left() {
+fn gc_names_and_keeps_files_that_do_not_belong_to_the_store() {
     let host = host!();
     let image = import(&host, &[&program()]);
     fs::create_dir(host.path("store/blobs/sha256/stray")).unwrap();
-    host.write("store/blobs/sha256/stray/file", "of somebody");
-    host.write("store/trees/0123.erofs", "a tree of nobody");
+    host.write("store/blobs/sha256/stray/file", "foreign");
+    host.write("store/trees/0123.erofs", "an unneeded tree");
     fs::create_dir_all(host.path("store/roots")).unwrap();
-    host.write("store/roots/notes", "of somebody");
+    host.write("store/roots/notes", "foreign");
     let unreadable = std::ffi::OsStr::from_bytes(b"\xff");
-    fs::write(host.path("store/trees").join(unreadable), "of somebody").unwrap();
+    fs::write(host.path("store/trees").join(unreadable), "foreign").unwrap();
     let freed = host.imrun(["gc"]).exits(0);
     for named in [
         "stray\": is a directory",
-        "notes\": is no directory",
-        "no text",
+        "notes\": is not a directory",
+        "not UTF-8",
     ] {
         assert!(freed.err.contains(named), "{named} is not in {freed:?}");
     }
@@ -199,9 +203,9 @@ fn what_is_none_of_the_stores_files_is_named_and_left() {
     assert!(host.path("store/blobs/sha256/stray/file").exists());
 }
 
-/// Neither the damage nor the hint that follows may cost an image.
+/// Neither the damaged line nor following the hint loses an image.
 #[test]
-fn a_damaged_line_of_the_log_stops_what_removes_images_until_it_is_mended() {
+fn rm_and_gc_refuse_a_damaged_log_until_it_is_repaired() {
     let host = host!();
     let all = releases(&host);
     let log = fs::read_to_string(host.path("store/refs.log")).unwrap();
@@ -230,7 +234,7 @@ fn a_damaged_line_of_the_log_stops_what_removes_images_until_it_is_mended() {
 }
 
 #[test]
-fn what_a_running_container_needs_stays_until_it_ends() {
+fn gc_keeps_the_image_of_a_running_container_until_it_ends() {
     let host = host!();
     let image = host.busybox().to_owned();
     let mut app = host
@@ -253,14 +257,14 @@ fn what_a_running_container_needs_stays_until_it_ends() {
     assert_eq!(host.blobs().len(), 0);
 }
 
-/// A command that waits for a lock: somebody else has the store's.
+/// Starts a command that waits for the store's lock, which another process holds.
 fn waiting(host: &Host, words: &[&str]) -> Child {
     let mut command = Command::new(crate::support::host::IMRUN);
     command.arg("--store").arg(host.path("store"));
     command.arg("--root").arg(host.path("root")).args(words);
     let mut child = command.stdout(Stdio::null()).spawn().unwrap();
     let waiter = child.id().to_string();
-    // As proc_locks(5) has it: "1: -> FLOCK ADVISORY WRITE PID DEVICE:INODE 0 EOF".
+    // A waiting line in proc_locks(5): "1: -> FLOCK ADVISORY WRITE PID DEVICE:INODE 0 EOF".
     let waits = || {
         let locks = fs::read_to_string("/proc/locks").unwrap();
         let mut lines = locks
@@ -276,7 +280,7 @@ fn waiting(host: &Host, words: &[&str]) -> Child {
     child
 }
 
-/// What an import has stored belongs to nobody before its manifest is there.
+/// Until an import has written its manifest, no image needs the blobs that it stored.
 #[test]
 fn gc_waits_for_an_import_and_an_import_for_gc() {
     let host = host!();
@@ -284,7 +288,7 @@ fn gc_waits_for_an_import_and_an_import_for_gc() {
     layout.publish_image(&[&program()], Packing::Plain);
     host.import(layout.source());
     let layer = format!("store/blobs/sha256/{}", "0".repeat(64));
-    let layer = host.write(&layer, "of nobody so far");
+    let layer = host.write(&layer, "not needed yet");
     let lock = fs::File::open(host.path("store/lock")).unwrap();
     lock.lock_shared().unwrap();
     let mut gc = waiting(&host, &["gc"]);
@@ -292,7 +296,7 @@ fn gc_waits_for_an_import_and_an_import_for_gc() {
     lock.unlock().unwrap();
     assert!(gc.wait().unwrap().success());
     assert!(!layer.exists());
-    // An import shares the lock with others, and with gc not.
+    // An import shares the lock with other imports, but not with gc.
     lock.lock_shared().unwrap();
     host.import(layout.source());
     lock.unlock().unwrap();
@@ -303,7 +307,7 @@ fn gc_waits_for_an_import_and_an_import_for_gc() {
 }
 
 #[test]
-fn what_a_killed_writer_left_is_freed() {
+fn gc_frees_files_that_a_killed_writer_left() {
     let host = host!();
     import(&host, &[&program()]);
     host.write("store/blobs/sha256/0123.new-1-2", "half");
@@ -311,7 +315,7 @@ fn what_a_killed_writer_left_is_freed() {
         &format!("store/blobs/sha256/{}", "0".repeat(64)),
         "not what its name says",
     );
-    host.write("store/trees/0123.erofs", "a tree of nobody");
+    host.write("store/trees/0123.erofs", "an unneeded tree");
     let before = size(&host);
     let freed = host.imrun(["gc"]).exits(0).line().parse::<u64>().unwrap();
     assert_eq!(freed, before - size(&host));
@@ -320,16 +324,13 @@ fn what_a_killed_writer_left_is_freed() {
 }
 
 #[test]
-fn nothing_is_removed_while_an_image_is_damaged_but_that_image_can_be() {
+fn gc_removes_nothing_while_an_image_is_damaged_but_rm_removes_that_image() {
     let host = host!();
     let image = import(&host, &[&program()]);
     let other = import(&host, &[&tar(&[("a", "1")])]);
     let all = host.blobs();
     fs::write(host.blob(&image), "{}").unwrap();
-    host.write(
-        &format!("store/blobs/sha256/{}", "0".repeat(64)),
-        "of nobody",
-    );
+    host.write(&format!("store/blobs/sha256/{}", "0".repeat(64)), "unused");
     host.imrun(["gc"])
         .refused(&image)
         .hints("nothing was removed");

@@ -1,4 +1,4 @@
-//! What `imrun import` takes, and what is in the store afterwards.
+//! Sources that `imrun import` accepts, and the contents of the store afterwards.
 
 use crate::host;
 use crate::support::host::Host;
@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 const ALL: [Packing; 3] = [Packing::Plain, Packing::Gzip, Packing::Zstd];
 
-/// The image verifies, and runs.
+/// Checks that the image verifies and runs.
 fn assert_whole(host: &Host, digest: &str) {
     let verified = host.imrun(["verify"]).exits(0);
     assert!(
@@ -28,7 +28,7 @@ fn layout(host: &Host, packing: Packing) -> (Layout, Value) {
     (layout, manifest)
 }
 
-/// A `docker save` archive of one image.
+/// Returns a `docker save` archive of one image.
 fn docker_archive(pack: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
     let (layer, top) = (program(), tar(&[("a", "1")]));
     let config = layout::config(&[&layer, &top]).to_string();
@@ -42,7 +42,7 @@ fn docker_archive(pack: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
-fn a_layout_is_imported_whatever_its_layers_are_packed_with() {
+fn a_layout_is_imported_with_any_compression_of_its_layers() {
     for packing in ALL {
         let host = host!();
         let (layout, manifest) = layout(&host, packing);
@@ -60,7 +60,7 @@ fn a_layout_is_imported_whatever_its_layers_are_packed_with() {
 }
 
 #[test]
-fn the_compressed_layers_are_kept_if_asked_for() {
+fn the_compressed_layers_are_kept_on_request() {
     let host = host!();
     let (layout, manifest) = layout(&host, Packing::Gzip);
     host.imrun(["import", "--keep-blobs", &layout.source()])
@@ -68,11 +68,11 @@ fn the_compressed_layers_are_kept_if_asked_for() {
     assert_eq!(host.blobs().len(), 6);
     assert_whole(&host, manifest["digest"].as_str().unwrap());
     host.import(layout.source());
-    assert_eq!(host.blobs().len(), 6, "what was kept stays");
+    assert_eq!(host.blobs().len(), 6, "the kept layers remain");
 }
 
 #[test]
-fn the_image_of_this_host_is_chosen_from_an_index_also_a_nested_one() {
+fn the_image_for_this_host_is_chosen_from_an_index_even_a_nested_one() {
     let host = host!();
     let layout = Layout::new(host.path("layout"));
     let arch = Platform::host().architecture;
@@ -93,7 +93,7 @@ fn the_image_of_this_host_is_chosen_from_an_index_also_a_nested_one() {
         let digest = host.import(layout.source());
         assert_eq!(own["digest"], digest);
         assert_whole(&host, &digest);
-        // An index names the image, too, as far as this host is concerned.
+        // On this host, the index also identifies the image.
         let index = index["digest"].as_str().unwrap();
         host.launch_of(index).run().exits(0).prints("ran\n");
         host.imrun(["verify", index]).exits(0);
@@ -126,7 +126,7 @@ fn an_image_for_another_platform_can_be_kept_but_not_launched() {
 }
 
 #[test]
-fn dockers_media_types_are_taken() {
+fn dockers_media_types_are_accepted() {
     let host = host!();
     let layout = Layout::new(host.path("layout"));
     let docker = |name: &str| format!("application/vnd.docker.{name}");
@@ -151,7 +151,7 @@ fn dockers_media_types_are_taken() {
 }
 
 #[test]
-fn archives_are_taken_as_files_and_from_standard_input_compressed_or_not() {
+fn archives_are_read_from_files_and_standard_input_compressed_or_not() {
     let host = host!();
     let (layout, manifest) = layout(&host, Packing::Gzip);
     let oci = layout.archive();
@@ -186,7 +186,7 @@ fn archives_are_taken_as_files_and_from_standard_input_compressed_or_not() {
 }
 
 #[test]
-fn an_archive_is_read_from_a_pipe_as_well() {
+fn an_archive_is_also_read_from_a_pipe() {
     let host = host!();
     let (layout, manifest) = layout(&host, Packing::Zstd);
     let archive = layout.archive();
@@ -198,7 +198,7 @@ fn an_archive_is_read_from_a_pipe_as_well() {
 }
 
 #[test]
-fn what_is_no_archive_is_refused_whether_or_not_it_has_an_end() {
+fn input_that_is_not_an_archive_is_refused_even_if_endless() {
     let host = host!();
     let device = host.imrun(["import", "oci-archive:/dev/zero"]);
     device
@@ -225,7 +225,7 @@ fn what_is_no_archive_is_refused_whether_or_not_it_has_an_end() {
 }
 
 #[test]
-fn the_layers_of_a_docker_archive_may_be_compressed_each() {
+fn each_layer_of_a_docker_archive_may_be_compressed() {
     let host = host!();
     let archive = host.write("archive", docker_archive(layout::gzip));
     let digest = host.import(format!("docker-archive:{}", archive.display()));
@@ -259,7 +259,7 @@ fn a_ref_chooses_one_image_of_several() {
 }
 
 #[test]
-fn attestations_are_passed_over() {
+fn attestations_are_skipped() {
     let host = host!();
     let layout = Layout::new(host.path("layout"));
     let image = layout.add_image(&[&program()], Packing::Plain);
@@ -278,7 +278,7 @@ fn attestations_are_passed_over() {
 }
 
 #[test]
-fn sha512_names_blobs_as_well() {
+fn sha512_digests_are_supported() {
     let host = host!();
     let layout = Layout::new(host.path("layout"));
     let sha512 = Algorithm::Sha512;
@@ -345,7 +345,7 @@ fn images_that_share_a_layer_store_it_once() {
 }
 
 #[test]
-fn importing_again_changes_nothing_and_prints_the_same() {
+fn importing_again_changes_nothing_and_prints_the_same_digest() {
     let host = host!();
     let (layout, _) = layout(&host, Packing::Gzip);
     let digest = host.import(layout.source());
@@ -363,7 +363,7 @@ fn importing_again_changes_nothing_and_prints_the_same() {
 }
 
 #[test]
-fn names_are_listed_and_a_new_image_takes_the_name_over() {
+fn names_are_listed_and_a_new_image_takes_over_the_name() {
     let host = host!();
     let layout = Layout::new(host.path("layout"));
     let import = |text: &str| {
@@ -388,7 +388,7 @@ fn names_are_listed_and_a_new_image_takes_the_name_over() {
     assert_eq!(
         log.lines().filter(|line| line.contains("\tapp\t")).count(),
         2,
-        "a name is history"
+        "the old image stays in the name's history"
     );
 }
 

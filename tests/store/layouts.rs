@@ -1,4 +1,4 @@
-//! Layouts that are wrong in one place: each is refused, and says why; the store stays as it was.
+//! Layouts with one fault each: the import names the fault and leaves the store unchanged.
 
 mod documents;
 mod packed;
@@ -17,14 +17,14 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 
-/// What can be wrong, and what the refusal says of it.
+/// Name of a fault, the function that causes it, and a part of the error.
 type Fault<'a> = (&'a str, &'a dyn Fn(&Layout), &'a str);
 
 fn small() -> Vec<u8> {
     tar(&[("etc/a", "1")])
 }
 
-/// Imports what `build` makes of an empty layout, beside an image that is right.
+/// Imports the layout that `build` makes from an empty one, next to a valid image.
 fn import(build: impl Fn(&Layout)) -> Option<Outcome> {
     let host = match Host::new() {
         Ok(host) => host,
@@ -43,7 +43,7 @@ fn import(build: impl Fn(&Layout)) -> Option<Outcome> {
     if outcome.code == 125 {
         host.imrun(["verify"]).exits(0);
         assert_eq!(before.1, fs::read(host.path("store/refs.log")).unwrap());
-        // Whole layers may be there by now; nothing needs them.
+        // Whole layers may have been stored; no image needs them.
         host.imrun(["gc"]).exits(0);
         assert_eq!(host.blobs(), before.0);
     }
@@ -61,7 +61,7 @@ fn publish(layout: &Layout, manifest: Value) {
     layout.publish(&[manifest]);
 }
 
-/// Publishes an image of the small layer whose parts are changed on the way.
+/// Publishes an image of the small layer after changing some of its parts.
 fn changed(
     layout: &Layout,
     packing: Packing,
@@ -92,7 +92,7 @@ fn with_manifest(layout: &Layout, manifest: impl Fn(&mut Value)) {
     changed(layout, Packing::Gzip, keep, keep, manifest);
 }
 
-/// Publishes a good image, and then changes one of its blobs.
+/// Publishes a valid image, and then changes one of its blobs.
 fn damage(layout: &Layout, packing: Packing, part: &str, change: impl Fn(&Path)) {
     let layer = layout.add_layer(&small(), packing);
     let config = layout.add_json(CONFIG, &layout::config(&[&small()]));
@@ -130,7 +130,7 @@ fn grow(path: &Path) {
 }
 
 #[test]
-fn a_good_layout_is_taken_by_these_very_tests() {
+fn the_layout_without_a_fault_is_imported() {
     let builds: [&dyn Fn(&Layout); 2] = [&|layout| with_layer(layout, keep), &|layout| {
         damage(layout, Packing::Zstd, "layer", |_| {})
     }];
@@ -142,18 +142,18 @@ fn a_good_layout_is_taken_by_these_very_tests() {
 }
 
 #[test]
-fn a_blob_that_is_truncated_too_long_or_has_other_bytes_is_named() {
+fn a_blob_that_is_truncated_extended_or_changed_is_named() {
     for packing in [Packing::Plain, Packing::Gzip, Packing::Zstd] {
         refuse(&[
             (
                 "short",
                 &|l| damage(l, packing, "layer", truncate),
-                "bytes long, its descriptor says",
+                "bytes, but its descriptor says",
             ),
             (
                 "long",
                 &|l| damage(l, packing, "layer", grow),
-                "bytes long, its descriptor says",
+                "bytes, but its descriptor says",
             ),
             (
                 "flipped",
@@ -183,7 +183,7 @@ fn a_blob_that_is_truncated_too_long_or_has_other_bytes_is_named() {
 }
 
 #[test]
-fn a_blob_that_is_no_file_is_refused_and_nobody_waits_for_it() {
+fn a_blob_that_is_not_a_regular_file_is_refused_without_blocking() {
     for part in ["layer", "config", "manifest", "index"] {
         let replace = |layout: &Layout, make: &dyn Fn(&Path)| {
             damage(layout, Packing::Gzip, part, |path| {
@@ -234,7 +234,7 @@ fn a_blob_that_is_no_file_is_refused_and_nobody_waits_for_it() {
 }
 
 #[test]
-fn a_directory_that_is_no_layout_is_refused() {
+fn a_directory_that_is_not_a_layout_is_refused() {
     let file = |name: &'static str, text: Option<&'static str>| {
         move |layout: &Layout| {
             with_layer(layout, keep);
@@ -303,6 +303,6 @@ fn a_foreign_layer_is_never_fetched() {
     assert_eq!(
         error.kind(),
         std::io::ErrorKind::WouldBlock,
-        "somebody came for the layer"
+        "imrun connected to fetch the layer"
     );
 }

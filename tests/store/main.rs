@@ -1,6 +1,6 @@
-//! The store: what `imrun import` takes and refuses, and what every byte in it is worth later.
+//! The store: accepted and refused sources of `imrun import`, and the verification of every byte later.
 //!
-//! They need root, cgroup2 and EROFS; else each says so and is skipped.
+//! The tests need root, cgroup2 and EROFS; without them, each reports the reason and is skipped.
 #![allow(clippy::unwrap_used)]
 
 mod collect;
@@ -8,9 +8,9 @@ mod import;
 mod layouts;
 mod mount;
 mod private;
-mod seal;
 mod sources;
 mod tamper;
+mod verity_annotations;
 
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support"]

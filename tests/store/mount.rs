@@ -1,4 +1,4 @@
-//! `imrun mount` shows what an app would see; `imrun umount` undoes that and nothing else.
+//! `imrun mount` shows the root of a container; `imrun umount` unmounts it and nothing else.
 
 use crate::host;
 use crate::support::host::BUSYBOX;
@@ -7,13 +7,13 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 use std::fs;
 use std::process::Command;
 
-/// Everything about every file below the working directory, but for what is mounted there.
+/// Lists the status and digest of every file below the working directory, except for other mounts.
 const LIST: &str = "
     find . -xdev ! -path './proc*' ! -path './sys*' -exec stat -c '%n %f %u %g %s %t:%T %Y %N' {} + | sort
     find . -xdev ! -path './proc*' ! -path './sys*' -type f -exec sha256sum {} + | sort";
 
 #[test]
-fn a_mount_shows_the_very_root_that_an_app_sees() {
+fn a_mount_shows_the_same_root_as_a_container_sees() {
     let host = host!();
     let directory = host.path("mnt");
     fs::create_dir(&directory).unwrap();
@@ -45,7 +45,7 @@ fn a_mount_shows_the_very_root_that_an_app_sees() {
 }
 
 #[test]
-fn a_mount_keeps_the_image_it_shows_through_a_collection() {
+fn gc_keeps_the_image_of_a_mount() {
     let host = host!();
     let directory = host.path("mnt");
     fs::create_dir(&directory).unwrap();
@@ -58,7 +58,7 @@ fn a_mount_keeps_the_image_it_shows_through_a_collection() {
 }
 
 #[test]
-fn what_cannot_be_mounted_on_is_refused() {
+fn an_unsuitable_mount_point_is_refused() {
     let host = host!();
     let file = host.write("file", "");
     for target in [host.path("none"), file] {

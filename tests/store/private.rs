@@ -1,4 +1,4 @@
-//! The store and the runtime state are for their owner alone.
+//! Only their owner can access the store and the runtime state.
 
 use crate::host;
 use crate::support::host::{Host, IMRUN};
@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-/// Everything beneath a directory, and itself, that has another mode than a private file or directory has. An
-/// image says which modes its unpacked files have.
+/// Returns every path in a directory, and the directory itself, whose mode is not that of a private file or
+/// directory. The image determines the modes of its unpacked files.
 fn others_reach(path: &Path) -> Vec<String> {
     let metadata = fs::symlink_metadata(path).unwrap();
     let (mode, expected) = if metadata.is_dir() {
@@ -30,7 +30,7 @@ fn others_reach(path: &Path) -> Vec<String> {
     found
 }
 
-/// A command as a shell runs it that has this umask.
+/// Runs a command from a shell with this umask.
 fn with_umask(host: &Host, umask: &str, args: &[&str]) -> Outcome {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "umask $0; exec \"$@\"", umask, IMRUN]);
@@ -41,7 +41,7 @@ fn with_umask(host: &Host, umask: &str, args: &[&str]) -> Outcome {
 }
 
 #[test]
-fn what_is_made_is_private_whatever_the_umask() {
+fn new_files_are_private_with_any_umask() {
     for umask in ["0", "0777"] {
         let host = host!();
         host.busybox();
@@ -51,7 +51,7 @@ fn what_is_made_is_private_whatever_the_umask() {
         let image = with_umask(&host, umask, &bake).exits(0).line();
         assert_eq!(others_reach(&host.path("store")), Vec::<String>::new());
         let app = ["run", "--sink", "stdio:", &image, "sh", "-c"];
-        // The app finds its own umask, and can look into its own cgroup.
+        // The container has its default umask and can list its own cgroup.
         let look = "umask; ls /sys/fs/cgroup >/dev/null && echo listed";
         let app = with_umask(&host, umask, &[&app[..], &[look]].concat());
         app.exits(0).prints("0022\nlisted\n");
@@ -72,7 +72,7 @@ fn the_state_of_a_running_container_is_private() {
     host.sweep();
 }
 
-/// A store as it was made under the usual umask by an imrun that followed it.
+/// Makes a store readable by everybody, as an imrun that followed the usual umask would.
 fn open_to_all(path: &Path) {
     let mode = if fs::symlink_metadata(path).unwrap().is_dir() {
         0o755
@@ -87,7 +87,7 @@ fn open_to_all(path: &Path) {
 }
 
 #[test]
-fn a_store_that_others_could_read_is_closed_and_one_line_says_so() {
+fn a_store_that_others_can_read_is_made_private_and_one_line_reports_it() {
     let host = host!();
     let image = host.busybox();
     let store = host.path("store");
@@ -129,7 +129,7 @@ fn another_user_neither_reads_an_image_nor_holds_the_lock() {
 }
 
 #[test]
-fn a_store_on_a_read_only_medium_is_used_as_it_is_and_a_warning_says_who_can_read_it() {
+fn a_readable_store_on_a_read_only_medium_is_used_with_a_warning() {
     let host = host!();
     let image = host.busybox();
     let store = host.path("store");
@@ -155,7 +155,7 @@ fn a_store_on_a_read_only_medium_is_used_as_it_is_and_a_warning_says_who_can_rea
 }
 
 #[test]
-fn hashing_leaves_access_times_alone() {
+fn hashing_does_not_change_access_times() {
     let host = host!();
     let image = host.busybox();
     let files = || {

@@ -1,4 +1,4 @@
-//! What other tools write, and `imrun import` reads.
+//! Sources written by other tools, which `imrun import` reads.
 
 use crate::host;
 use crate::support::host::Host;
@@ -8,7 +8,7 @@ use imrun::image::manifest::Platform;
 use serde_json::{Value, json};
 use std::fs;
 
-/// A tar of members that are files or links.
+/// Member of a tar: a file or a link.
 enum Member<'a> {
     File(&'a str, Vec<u8>),
     HardLink(&'a str, &'a str),
@@ -28,7 +28,7 @@ fn archive(members: Vec<Member<'_>>) -> Vec<u8> {
             }
         };
         header.set_size(bytes.len() as u64);
-        // Builder::append_data takes away what some tools put in front of a name.
+        // Builder::append_data removes the prefixes that some tools add to a name.
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
         header.set_cksum();
         tar.append(&header, &bytes[..]).unwrap();
@@ -45,7 +45,7 @@ fn runs(host: &Host, digest: &str) {
     host.launch_of(digest).run().exits(0).prints("ran\n");
 }
 
-/// `crane index append`, `crane pull --format oci`, `ko build`.
+/// Such images come from `crane index append`, `crane pull --format oci` and `ko build`.
 #[test]
 fn an_image_whose_descriptor_has_an_artifact_type_is_imported() {
     let host = host!();
@@ -62,9 +62,9 @@ fn an_image_whose_descriptor_has_an_artifact_type_is_imported() {
     runs(&host, &digest);
 }
 
-/// Buildpacks and others write such configs, and every engine runs them.
+/// Buildpacks and other tools write such configs, and every engine runs these images.
 #[test]
-fn an_image_whose_config_names_no_platform_is_taken_at_the_operators_word() {
+fn an_image_whose_config_names_no_platform_is_imported_for_the_requested_one() {
     for member in ["os", "architecture"] {
         let host = host!();
         let layout = Layout::new(host.path("layout"));
@@ -78,16 +78,16 @@ fn an_image_whose_config_names_no_platform_is_taken_at_the_operators_word() {
         let other = ["import", "--platform", "linux/s390x", &layout.source()];
         let outcome = host.imrun(other);
         match member {
-            // Both members say what the image is: the one that is there counts.
+            // If one of the two members is present, it is compared.
             "os" => drop(outcome.refused("not for linux/s390x")),
             _ => drop(outcome.exits(0)),
         }
     }
 }
 
-/// `cosign save` gives an image and its signature one name, and both the type of an image config.
+/// `cosign save` gives an image and its signature the same name and the type of an image config.
 #[test]
-fn a_signature_beside_an_image_is_passed_over() {
+fn a_signature_next_to_an_image_is_skipped() {
     let host = host!();
     let layout = Layout::new(host.path("layout"));
     let typed = |mut entry: Value| {
@@ -105,11 +105,11 @@ fn a_signature_beside_an_image_is_passed_over() {
     }
     layout.publish(&[signature]);
     host.imrun(["import", &layout.source()])
-        .refused("is not a layer that imrun knows");
+        .refused("has a type that imrun does not support");
 }
 
 #[test]
-fn one_of_several_images_is_chosen_by_platform_place_or_digest() {
+fn one_of_several_images_is_chosen_by_platform_position_or_digest() {
     let host = host!();
     let layout = Layout::new(host.path("layout"));
     let image = |text: &str| layout.add_image(&[&program(), &tar(&[("a", text)])], Packing::Plain);
@@ -157,7 +157,7 @@ fn layers_without_bytes_end_blocks_or_padding_are_read() {
     }
 }
 
-/// bsdtar writes equal files of a directory as hard links.
+/// bsdtar writes files with the same inode as hard links.
 #[test]
 fn a_blob_that_is_a_hard_link_is_read() {
     let host = host!();
@@ -191,11 +191,11 @@ fn a_blob_that_is_a_hard_link_is_read() {
     assert_eq!(manifest["digest"], digest);
     runs(&host, &digest);
     let endless = archive(vec![Member::HardLink("oci-layout", "oci-layout")]);
-    import(&host, "oci-archive", &endless).refused("is a loop of links");
+    import(&host, "oci-archive", &endless).refused("is in a loop of links");
 }
 
 #[test]
-fn a_docker_archive_is_read_however_its_members_are_named() {
+fn a_docker_archive_is_read_with_every_form_of_member_names() {
     let host = host!();
     let config = layout::config(&[&program()]).to_string().into_bytes();
     for prefix in ["", "/", "./"] {
@@ -211,7 +211,7 @@ fn a_docker_archive_is_read_however_its_members_are_named() {
     }
 }
 
-/// Docker 25 saves an image without a tag so.
+/// Docker 25 saves an image without a tag like this.
 #[test]
 fn an_archive_with_an_empty_index_is_read_by_its_manifest_json() {
     let host = host!();
@@ -232,7 +232,7 @@ fn an_archive_with_an_empty_index_is_read_by_its_manifest_json() {
 }
 
 #[test]
-fn a_compression_that_is_not_read_is_named() {
+fn an_unsupported_compression_is_named() {
     let host = host!();
     for (name, magic) in [
         ("xz", &b"\xfd7zXZ\0\0\x04\xe6\xd6"[..]),
@@ -242,7 +242,7 @@ fn a_compression_that_is_not_read_is_named() {
         let bytes = [magic, &[1; 2000]].concat();
         for transport in ["oci-archive", "docker-archive", "rootfs"] {
             import(&host, transport, &bytes)
-                .refused(&format!("is compressed by {name}"))
+                .refused(&format!("is compressed with {name}"))
                 .hints("-dc");
         }
         let config = layout::config(&[&program()]).to_string().into_bytes();
@@ -253,14 +253,14 @@ fn a_compression_that_is_not_read_is_named() {
             ("layer.tar", bytes),
         ]);
         import(&host, "docker-archive", &docker)
-            .refused(&format!("layer.tar: is compressed by {name}"));
+            .refused(&format!("layer.tar: is compressed with {name}"));
     }
 }
 
-/// The digests alone tell a plain tar from a packed one, so a store that has the layer takes no more
-/// than one that does not.
+/// Only the digests distinguish a plain tar from a compressed one, so the result is the same if the store
+/// already has the layer.
 #[test]
-fn what_a_layers_media_type_says_is_checked_whatever_the_store_has() {
+fn a_layers_media_type_is_checked_even_if_the_store_has_the_layer() {
     let host = host!();
     let layout = Layout::new(host.path("layout"));
     let publish = |kind: &str, bytes: &[u8]| {
@@ -274,7 +274,7 @@ fn what_a_layers_media_type_says_is_checked_whatever_the_store_has() {
         publish("+gzip", &program()).refused("is compressed");
         publish("", &gzip(&program())).refused("is a plain tar");
         publish("", &zstd).refused("is a plain tar");
-        // Which of the two compressions it is, its bytes say.
+        // The blob's bytes decide between the two compressions.
         publish("+gzip", &zstd).exits(0);
         publish("+zstd", &gzip(&program())).exits(0);
     }
@@ -313,7 +313,7 @@ fn a_root_filesystem_is_an_image_of_one_layer_and_the_same_on_every_host() {
     assert_ne!(other.exits(0).line(), digest);
 }
 
-/// No digest says what should have come through the pipe.
+/// No digest proves that all data came through the pipe.
 #[test]
 fn a_root_filesystem_that_ends_early_or_is_something_else_is_refused() {
     let host = host!();

@@ -1,4 +1,4 @@
-//! A byte that differs is found, named and refused, wherever it is; importing again repairs it.
+//! A changed byte in any object is found, named and refused; importing the image again repairs it.
 
 use crate::host;
 use crate::support::host::Host;
@@ -7,13 +7,13 @@ use imrun::image::manifest::Platform;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A store with one image that came by an index, and all of what it consists of.
+/// A store with one image that was imported through an index, and the files of the image.
 struct Victim {
     host: Host,
     layout: Layout,
     index: String,
     image: String,
-    /// Each kind of object and its file.
+    /// Kind of each object, and its file.
     objects: Vec<(&'static str, PathBuf)>,
 }
 
@@ -61,7 +61,7 @@ impl Victim {
         }
     }
 
-    /// Changes each kind of object in turn: it is found, refused, and repaired.
+    /// Changes each kind of object in turn; checks that it is found, refused and repaired.
     fn suffers(&self, change: impl Fn(&Path)) {
         for (kind, path) in &self.objects {
             change(path);
@@ -123,7 +123,7 @@ fn one_flipped_byte_in_any_object_is_refused_and_repaired() {
 }
 
 #[test]
-fn an_object_that_is_cut_or_longer_is_refused_and_repaired() {
+fn a_truncated_or_extended_object_is_refused_and_repaired() {
     let victim = Victim::new(host!());
     victim.suffers(|path| {
         let bytes = fs::read(path).unwrap();
@@ -137,7 +137,7 @@ fn an_object_that_is_cut_or_longer_is_refused_and_repaired() {
 }
 
 #[test]
-fn an_object_that_is_gone_is_refused_and_repaired() {
+fn a_missing_object_is_refused_and_repaired() {
     let victim = Victim::new(host!());
     for (kind, path) in &victim.objects {
         fs::remove_file(path).unwrap();
@@ -152,7 +152,7 @@ fn an_object_that_is_gone_is_refused_and_repaired() {
 }
 
 #[test]
-fn a_link_in_an_objects_place_is_refused_even_to_the_same_bytes() {
+fn a_link_instead_of_an_object_is_refused_even_to_the_same_bytes() {
     let victim = Victim::new(host!());
     let aside = victim.host.path("aside");
     victim.suffers(|path| {
@@ -162,7 +162,7 @@ fn a_link_in_an_objects_place_is_refused_even_to_the_same_bytes() {
 }
 
 #[test]
-fn a_fifo_in_an_objects_place_is_refused_and_nobody_waits_for_it() {
+fn a_fifo_instead_of_an_object_is_refused_without_blocking() {
     let victim = Victim::new(host!());
     victim.suffers(|path| {
         fs::remove_file(path).unwrap();
@@ -198,7 +198,7 @@ fn the_tree_image_of_another_image_is_refused() {
 }
 
 #[test]
-fn a_log_of_names_that_is_none_is_named_and_costs_nothing() {
+fn a_damaged_log_of_names_is_reported_and_loses_no_image() {
     let victim = Victim::new(host!());
     victim.host.write("store/refs.log", "nonsense\n");
     victim
@@ -208,7 +208,7 @@ fn a_log_of_names_that_is_none_is_named_and_costs_nothing() {
         .hints("verify --repair");
     victim.host.imrun(["verify"]).exits(1);
     victim.host.imrun(["images"]).exits(0);
-    // A digest needs no name.
+    // An image can be run by its digest without a name.
     victim
         .host
         .launch_of(&victim.image)
@@ -218,7 +218,7 @@ fn a_log_of_names_that_is_none_is_named_and_costs_nothing() {
 }
 
 #[test]
-fn a_digest_that_no_image_has_does_not_verify() {
+fn an_unknown_digest_does_not_verify() {
     let victim = Victim::new(host!());
     let other = format!("sha256:{}", "0".repeat(64));
     let found = victim

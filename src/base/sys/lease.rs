@@ -26,7 +26,7 @@ pub fn write_back(file: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// Returns true if the read lease is still held, and no process waits to open the file for writing.
-pub fn stands(file: BorrowedFd<'_>) -> Result<bool> {
+pub fn is_held(file: BorrowedFd<'_>) -> Result<bool> {
     // SAFETY: the command has no argument.
     let held = Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) })?;
     Ok(held == libc::F_RDLCK)
@@ -60,7 +60,7 @@ mod tests {
         );
         let path = named.into_temp_path();
         take(file.as_fd()).unwrap();
-        assert_eq!(stands(file.as_fd()), Ok(true));
+        assert_eq!(is_held(file.as_fd()), Ok(true));
         let mut writer = OpenOptions::new();
         let refused = writer
             .write(true)
@@ -68,6 +68,6 @@ mod tests {
             .open(&path);
         let refused = refused.unwrap_err().raw_os_error();
         assert_eq!(refused, Some(libc::EWOULDBLOCK));
-        assert_eq!(stands(file.as_fd()), Ok(false));
+        assert_eq!(is_held(file.as_fd()), Ok(false));
     }
 }

@@ -1,17 +1,17 @@
-//! What stands behind a chunk-based inode: where each chunk of its file is.
+//! Chunk indexes behind a chunk-based inode: the device and block of each chunk of its file.
 
 use super::format::{BLOCK, HOLE};
 use crate::image::layer::{Source, Sparse};
 
-/// A chunk's device and block; blocks of layers are below 2^32, which the writer has checked.
+/// A chunk's device and block. Blocks of layers are below 2^32; the writer has checked this.
 pub(super) type Place = (u16, u32);
 
-/// Where the chunks of a file in one piece are.
+/// Returns the places of the chunks of a contiguous file.
 pub(super) fn whole(device: u16, size: u64, offset: u64, bits: u32) -> impl Iterator<Item = Place> {
     (0..size.div_ceil(1 << bits)).map(move |chunk| (device, block(offset + (chunk << bits))))
 }
 
-/// Where the chunks of a sparse file are, if its copied pieces start at the block `copies`.
+/// Returns the places of the chunks of a sparse file whose copied pieces start at the block `copies`.
 pub(super) fn sparse(device: u16, file: &Sparse, copies: u64) -> impl Iterator<Item = Place> {
     let bits = file.chunk_bits();
     let mut extents = file.extents.iter().peekable();

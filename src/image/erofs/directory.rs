@@ -1,4 +1,4 @@
-//! A directory's contents: blocks of entries, each followed by their names.
+//! Contents of a directory: blocks of entries, each block followed by the names of its entries.
 
 use super::format::{BLOCK, DIRENT_SIZE, Type};
 use crate::image::tree::InodeId;
@@ -10,7 +10,7 @@ pub(super) struct Name<'t> {
     pub file_type: Type,
 }
 
-/// Lays out names that are sorted by their bytes, `.` and `..` among them.
+/// Lays out names sorted by their bytes, `.` and `..` included.
 ///
 /// No entry crosses a block; the last block ends with its last name.
 pub(super) fn contents(names: &[Name<'_>], nid: impl Fn(InodeId) -> u64) -> Vec<u8> {
@@ -36,7 +36,7 @@ pub(super) fn contents(names: &[Name<'_>], nid: impl Fn(InodeId) -> u64) -> Vec<
     out
 }
 
-/// How many of the names fit in one block: at least one, since a name has at most 255 bytes.
+/// Returns the number of names that fit in one block: at least one, since a name has at most 255 bytes.
 fn fitting(names: &[Name<'_>]) -> usize {
     let mut used = 0;
     let fits = |name: &&Name<'_>| {

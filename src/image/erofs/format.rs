@@ -1,6 +1,6 @@
 //! On-disk constants and records, little endian.
 //!
-//! Source: Linux, fs/erofs/erofs_fs.h; names there in backquotes.
+//! Source: Linux, fs/erofs/erofs_fs.h; its names are in backquotes.
 
 use crate::image::layer::{Meta, Xattr};
 
@@ -21,7 +21,8 @@ const INCOMPAT_DEVICE_TABLE: u32 = 0x8;
 pub(super) const SLOT_SIZE: u64 = 128;
 /// Bytes for a device's digest in its slot.
 const TAG: usize = 64;
-/// An inode's number is its offset in units of this (`struct erofs_inode_compact`, the smallest).
+/// Unit of inode numbers: an inode's number is its offset divided by this
+/// (`struct erofs_inode_compact`, the smallest inode).
 pub(super) const NID_UNIT: u64 = 32;
 /// `struct erofs_inode_extended`
 pub(super) const INODE_SIZE: u64 = 64;
@@ -31,7 +32,7 @@ const EXTENDED: u16 = 1;
 const LAYOUT_BIT: u16 = 1;
 /// `struct erofs_xattr_ibody_header`
 const XATTR_HEADER: u64 = 12;
-/// `struct erofs_xattr_entry`, which is also what entries are aligned to.
+/// `struct erofs_xattr_entry`; entries are aligned to its size.
 const XATTR_ENTRY: u64 = 4;
 /// `EROFS_XATTR_INDEX_USER`, `EROFS_XATTR_INDEX_SECURITY`
 const XATTR_PREFIXES: [(&[u8], u8); 2] = [(b"user.", 1), (b"security.", 6)];
@@ -44,18 +45,18 @@ const CHUNK_INDEXES: u32 = 0x20;
 /// `EROFS_NULL_ADDR`
 pub(super) const HOLE: u32 = u32::MAX;
 
-/// How an inode's contents are stored (`EROFS_INODE_FLAT_PLAIN` …).
+/// Data layout of an inode (`EROFS_INODE_FLAT_PLAIN` …).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// In blocks.
+    /// Contents in blocks.
     Plain = 0,
-    /// In blocks, but for the last piece, which is behind the inode.
+    /// Contents in blocks, except for the last piece, which follows the inode.
     Inline = 2,
-    /// Chunk indexes are behind the inode.
+    /// Chunk indexes behind the inode.
     Chunks = 4,
 }
 
-/// File types (`S_IFMT`, include/uapi/linux/stat.h) and those of names (`FT_*`,
+/// File types of inodes (`S_IFMT`, include/uapi/linux/stat.h) and of directory entries (`FT_*`,
 /// include/linux/fs_types.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Type {
@@ -88,7 +89,7 @@ impl Type {
     }
 }
 
-/// What the superblock says of the image.
+/// Values of the superblock.
 pub(super) struct Super {
     pub root: u16,
     pub inodes: u64,
@@ -126,7 +127,7 @@ impl Super {
     }
 }
 
-/// A device's slot: the start of its digest in hex (all of a SHA-256), and its blocks.
+/// Returns a device's slot: the first 64 hex digits of its digest (a whole SHA-256), and its blocks.
 pub(super) fn slot(hex: &str, blocks: u32) -> Vec<u8> {
     let mut out: Vec<u8> = hex.bytes().take(TAG).collect();
     out.resize(TAG, 0);
@@ -173,24 +174,24 @@ impl Inode<'_> {
     }
 }
 
-/// `i_u` of a chunk-based file, for a chunk of 2^bits bytes.
+/// Returns the `i_u` of a chunk-based file with chunks of 2^bits bytes.
 pub(super) fn chunk_format(bits: u32) -> u32 {
     (bits - u32::from(BLOCK_BITS)) | CHUNK_INDEXES
 }
 
-/// A chunk index: device 0 is the image itself.
+/// Returns a chunk index; device 0 is the image itself.
 pub(super) fn chunk_index(device: u16, block: u32) -> [u8; CHUNK_INDEX as usize] {
     let [d0, d1] = device.to_le_bytes();
     let [b0, b1, b2, b3] = block.to_le_bytes();
     [0, 0, d0, d1, b0, b1, b2, b3]
 }
 
-/// `i_u` of a device node (`new_encode_dev`, include/linux/kdev_t.h).
+/// Returns the `i_u` of a device node (`new_encode_dev`, include/linux/kdev_t.h).
 pub(super) fn device_number(major: u32, minor: u32) -> u32 {
     minor & 0xff | major << 8 | (minor & !0xff) << 12
 }
 
-/// Bytes of the inline xattrs, header included.
+/// Returns the size in bytes of the inline xattrs, header included.
 pub(super) fn xattrs_size(xattrs: &[Xattr]) -> u64 {
     if xattrs.is_empty() {
         return 0;
@@ -202,7 +203,7 @@ pub(super) fn xattrs_size(xattrs: &[Xattr]) -> u64 {
     XATTR_HEADER + sizes.sum::<u64>()
 }
 
-/// The inline xattrs, header included.
+/// Returns the inline xattrs, header included.
 pub(super) fn xattrs_bytes(xattrs: &[Xattr]) -> Vec<u8> {
     let mut out = Vec::new();
     if xattrs.is_empty() {
@@ -220,7 +221,7 @@ pub(super) fn xattrs_bytes(xattrs: &[Xattr]) -> Vec<u8> {
     out
 }
 
-/// The number of a name's prefix, and the rest of it.
+/// Splits a name into its prefix's number and the rest.
 fn xattr_name(name: &[u8]) -> (u8, &[u8]) {
     XATTR_PREFIXES
         .iter()

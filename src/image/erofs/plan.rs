@@ -1,4 +1,4 @@
-//! Where everything goes: inodes in the order of a breadth-first walk, each with a number.
+//! Layout of the image: inodes in the order of a breadth-first walk, each with its number.
 
 use super::directory::{self, Name};
 use super::format::{
@@ -10,31 +10,31 @@ use crate::image::layer::{Source, whole_bits};
 use crate::image::tree::{Content, InodeId, Tree};
 use std::borrow::Cow;
 
-/// The longest piece that is stored behind its inode: wherever in a block its 64 bytes start,
-/// some step of 32 bytes lets the piece end in the block where it begins.
+/// Longest piece in bytes that is stored behind its inode. Wherever the inode's 64 bytes start in a
+/// block, some step of 32 bytes lets the piece end in the block where it begins.
 const INLINE: u64 = BLOCK - INODE_SIZE;
 
-/// The image's layout.
+/// Layout of the image.
 pub(super) struct Plan<'t> {
     pub tree: &'t Tree,
-    /// Inodes in their order, each with its (first) parent.
+    /// Inodes in the order of the image, each with its (first) parent.
     pub order: Vec<(InodeId, InodeId)>,
-    /// By [`InodeId::index`]; 0, where the superblock is, for an inode without a name.
+    /// Inode numbers by [`InodeId::index`]; 0, the superblock's place, for an inode without a name.
     nids: Vec<u32>,
-    /// The first block behind the inodes.
+    /// First block behind the inodes.
     pub data: u64,
-    /// All blocks.
+    /// Number of blocks of the image.
     pub blocks: u64,
 }
 
-/// What an inode's record is made of.
+/// Sizes that an inode's record contains or takes up.
 pub(super) struct Shape {
     pub layout: Layout,
     /// `i_size`.
     pub size: u64,
-    /// Bytes behind the inode and its xattrs, with the padding in front of them.
+    /// Bytes behind the inode and its xattrs, including the padding in front of them.
     pub behind: u64,
-    /// Blocks of its own.
+    /// Number of blocks outside the inode.
     pub blocks: u64,
 }
 
@@ -69,18 +69,18 @@ impl<'t> Plan<'t> {
         Ok(plan)
     }
 
-    /// An inode's number: its offset in the image, in units of 32 bytes.
+    /// Returns an inode's number: its offset in the image, in units of 32 bytes.
     pub(super) fn nid(&self, inode: InodeId) -> u64 {
         u64::from(self.nids[inode.index()])
     }
 
-    /// Bytes of the inode with its xattrs.
+    /// Returns the size in bytes of the inode with its xattrs.
     pub(super) fn head(&self, inode: InodeId) -> u64 {
         INODE_SIZE + xattrs_size(&self.tree.inode(inode).meta.xattrs)
     }
 
-    /// The first place from `end` on where the inode can start: what is inline must not cross
-    /// a block.
+    /// Returns the first offset from `end` on where the inode can start; its inline contents must not
+    /// cross a block boundary.
     fn start(&self, inode: InodeId, shape: &Shape, end: u64) -> u64 {
         let mut start = end.next_multiple_of(NID_UNIT);
         if shape.layout == Layout::Inline {
@@ -91,7 +91,7 @@ impl<'t> Plan<'t> {
         start
     }
 
-    /// The shape of an inode with these contents.
+    /// Returns the shape of an inode with these contents.
     pub(super) fn shape(&self, inode: InodeId, contents: &[u8]) -> Shape {
         match &self.tree.inode(inode).content {
             Content::File { size, .. } if *size > 0 => {
@@ -120,7 +120,7 @@ impl<'t> Plan<'t> {
         }
     }
 
-    /// What a directory or a symlink contains; nothing for all else.
+    /// Returns the contents of a directory or a symlink; empty for everything else.
     pub(super) fn contents(&self, inode: InodeId, parent: InodeId) -> Cow<'t, [u8]> {
         match &self.tree.inode(inode).content {
             Content::Symlink(target) => Cow::Borrowed(target),
@@ -132,7 +132,7 @@ impl<'t> Plan<'t> {
         }
     }
 
-    /// A directory's names, sorted by their bytes: some come before `.`.
+    /// Returns a directory's names sorted by their bytes. Some names sort before `.`.
     fn names(&self, directory: InodeId, parent: InodeId) -> Vec<Name<'t>> {
         let children = self.tree.children(directory).into_iter().flatten();
         let mut names: Vec<Name<'t>> = children
@@ -157,7 +157,7 @@ impl<'t> Plan<'t> {
     }
 }
 
-/// Contents in blocks, the last piece behind the inode where it is short enough.
+/// Returns the shape of contents in blocks; a short enough last piece follows the inode.
 fn flat(size: u64) -> Shape {
     let tail = size % BLOCK;
     if (1..=INLINE).contains(&tail) {
@@ -176,7 +176,7 @@ fn flat(size: u64) -> Shape {
     }
 }
 
-/// Each inode once, the root first, every directory before what is in it.
+/// Returns each inode once: the root first, every directory before its entries.
 fn order(tree: &Tree) -> Vec<(InodeId, InodeId)> {
     let mut order = vec![(InodeId::ROOT, InodeId::ROOT)];
     let mut seen = vec![false; tree.capacity()];
@@ -196,7 +196,7 @@ fn order(tree: &Tree) -> Vec<(InodeId, InodeId)> {
     order
 }
 
-/// The layer that an inode's data are in.
+/// Returns the layer that contains an inode's data.
 fn layer(tree: &Tree, inode: InodeId) -> Option<u16> {
     match &tree.inode(inode).content {
         Content::File { layer, size, .. } if *size > 0 => Some(*layer),

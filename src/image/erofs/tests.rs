@@ -9,7 +9,7 @@ use erofs_rs::backend::SliceImage;
 use proptest::prelude::*;
 use std::os::unix::fs::PermissionsExt;
 
-/// The tree of some tars, and its image.
+/// Merges some tars and writes the tree's image.
 fn image(tars: &[Vec<u8>]) -> (Tree, Vec<u8>) {
     let layers: Vec<Layer> = tars
         .iter()
@@ -63,7 +63,7 @@ fn bytes(tree: &Tree, id: InodeId, tars: &[Vec<u8>]) -> Vec<u8> {
     }
 }
 
-/// Compares everything that an independent reader finds with the tree.
+/// Compares the tree with everything that an independent reader finds in the image.
 fn check(tree: &Tree, image: &[u8], tars: &[Vec<u8>]) {
     let blobs = tars.iter().map(|tar| SliceImage::new(tar)).collect();
     let fs = EroFS::new_with_devices(SliceImage::new(image), blobs).unwrap();
@@ -124,7 +124,7 @@ fn check_inode(
 }
 
 #[test]
-fn the_superblock_and_the_device_table_are_as_the_kernel_reads_them() {
+fn the_superblock_and_the_device_table_have_the_kernels_format() {
     let tars = [Tar::new().file("f", b"x").end(), Tar::new().end()];
     let (_, image) = image(&tars);
     let u16_at = |at: usize| u16::from_le_bytes([image[at], image[at + 1]]);
@@ -153,8 +153,8 @@ fn the_same_tree_and_devices_give_the_same_bytes() {
     assert_ne!(first, image(&[b, a]).1);
 }
 
-/// Two layers with something of all that a tree image has; 5 GiB of a hole and a time beyond
-/// 2^32 are more than a word of 32 bits holds.
+/// Two layers that contain every kind of content of a tree image. A hole of 5 GiB and a time beyond
+/// 2^32 exceed 32 bits.
 fn some_of_everything() -> [Vec<u8>; 2] {
     let times: &[(&str, &[u8])] = &[("mtime", b"8589934592.000000007")];
     let xattrs: &[(&str, &[u8])] = &[
@@ -191,7 +191,7 @@ fn some_of_everything() -> [Vec<u8>; 2] {
     [low.end(), high.end()]
 }
 
-/// Who changes what this imrun writes changes [`WRITER_VERSION`]: seals and stores name tree images by it.
+/// If the bytes change, increase [`WRITER_VERSION`]: verity annotations and stores name tree images by it.
 #[test]
 fn the_bytes_of_this_writer_version_are_the_same_on_every_machine() {
     let tars = some_of_everything();
@@ -254,7 +254,7 @@ fn a_write_that_fails_is_an_error() {
 }
 
 #[test]
-fn what_the_runtime_owns_is_read_back_by_an_independent_reader() {
+fn the_runtimes_own_files_are_read_back_by_an_independent_reader() {
     let mut tree = merge([]).unwrap();
     synthesise(&mut tree).unwrap();
     check(&tree, &write_to_vec(&tree, &[]), &[]);

@@ -1,4 +1,4 @@
-//! Emits the planned image, front to back.
+//! Writes the planned image from front to back.
 
 use super::format::{
     self, BLOCK, Layout, NID_UNIT, SUPER_OFFSET, Super, chunk_format, device_number, xattrs_bytes,
@@ -10,13 +10,13 @@ use crate::image::layer::{self, Source};
 use crate::image::tree::{Content, InodeId, Tree};
 use std::io::{self, BufWriter, Write};
 
-/// Layers in one image: the root's number has 16 bits, and the device table stands before it.
+/// Maximum number of layers in one image. The device table precedes the root, whose number has 16 bits.
 const DEVICES: usize = 8192;
 
-/// Writes the tree whose layers' tars are `devices`, the lowest first.
+/// Writes the image of a tree; `devices` are its layers' tars, lowest first.
 ///
-/// The bytes depend on the arguments alone. Memory: a few bytes an inode, and the contents of
-/// one directory at a time.
+/// The bytes depend only on the arguments. Memory: a few bytes per inode, and the contents of one
+/// directory at a time.
 pub fn write(tree: &Tree, devices: &[Device], out: &mut impl Write) -> Result<()> {
     if devices.len() > DEVICES {
         return Err(Error::policy(
@@ -53,9 +53,9 @@ fn device_blocks(device: &Device) -> Result<u32> {
 struct Writer<'t, W: Write> {
     plan: Plan<'t>,
     out: BufWriter<W>,
-    /// Bytes written.
+    /// Number of bytes written.
     at: u64,
-    /// The next block of those behind the inodes that is not given to one yet.
+    /// Next free block behind the inodes.
     next: u64,
 }
 
@@ -74,7 +74,7 @@ impl<W: Write> Writer<'_, W> {
         self.out.flush()
     }
 
-    /// Superblock and device table.
+    /// Writes the superblock and the device table.
     fn head(&mut self, devices: &[Device], blocks: &[u32]) -> io::Result<()> {
         let diff_ids: Vec<_> = devices.iter().map(|device| device.digest).collect();
         let mut uuid = [0; 16];
@@ -94,7 +94,7 @@ impl<W: Write> Writer<'_, W> {
         Ok(())
     }
 
-    /// An inode with its xattrs and what is stored behind them.
+    /// Writes an inode with its xattrs and the data stored behind them.
     fn inode(&mut self, id: InodeId, parent: InodeId) -> io::Result<()> {
         let contents = self.plan.contents(id, parent);
         let shape = self.plan.shape(id, &contents);
@@ -117,7 +117,7 @@ impl<W: Write> Writer<'_, W> {
         Ok(())
     }
 
-    /// The inode's `i_u`.
+    /// Returns the inode's `i_u`.
     fn address(&self, content: &Content, shape: &Shape) -> u32 {
         match content {
             Content::Device { major, minor } => device_number(*major, *minor),
@@ -157,7 +157,7 @@ impl<W: Write> Writer<'_, W> {
         Ok(())
     }
 
-    /// An inode's own blocks.
+    /// Writes an inode's blocks.
     fn blocks(&mut self, id: InodeId, parent: InodeId) -> io::Result<()> {
         if let Content::Sparse { file, .. } = &self.plan.tree.inode(id).content {
             for extent in &file.extents {
@@ -182,7 +182,7 @@ impl<W: Write> Writer<'_, W> {
         self.out.write_all(bytes)
     }
 
-    /// Zeros up to an offset.
+    /// Writes zeros up to an offset.
     fn pad(&mut self, to: u64) -> io::Result<()> {
         const ZEROS: [u8; SUPER_OFFSET as usize] = [0; SUPER_OFFSET as usize];
         while self.at < to {

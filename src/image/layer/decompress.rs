@@ -5,38 +5,38 @@ use crate::base::error::{Context, Result};
 use std::io::{self, BufReader, Cursor, Read};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How a layer's blob is compressed.
+/// Compression of a layer's blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// A plain tar.
+    /// None: a plain tar.
     None,
     /// RFC 1952; several members are one stream.
     Gzip,
     /// RFC 8878; several frames are one stream.
     Zstd,
-    /// One of the two, as the first bytes say.
+    /// Gzip or zstd; the first bytes decide.
     GzipOrZstd,
 }
 
-/// The largest zstd window, as a power of two: 512 MiB, as the library of Podman, Docker and
-/// containerd has it (klauspost/compress, `MaxWindowSize`). A decoder takes that much memory.
+/// Largest zstd window as a power of two: 512 MiB, the limit of the library that Podman, Docker and
+/// containerd use (klauspost/compress, `MaxWindowSize`). A decoder takes that much memory.
 const ZSTD_WINDOW: u32 = 29;
 
-/// The largest window of which several are decoded at once: 128 MiB, zstd's own default
-/// (`ZSTD_WINDOWLOG_LIMIT_DEFAULT`), which every level up to 22 stays within.
+/// Largest window that several decoders use at the same time: 128 MiB, zstd's default
+/// (`ZSTD_WINDOWLOG_LIMIT_DEFAULT`). All levels up to 22 stay within it.
 const ZSTD_SHARED_WINDOW: u32 = 27;
 
-/// Held while a larger window is decoded: one layer at a time.
+/// Lock held while a larger window is decoded, for one layer at a time.
 static WIDE: Mutex<()> = Mutex::new(());
 
-/// Compressed bytes read at a time.
+/// Number of compressed bytes read at a time.
 const INPUT: usize = 64 << 10;
 
-/// Bytes of the longest zstd frame header (RFC 8878, 3.1.1).
+/// Maximum bytes of a zstd frame header (RFC 8878, 3.1.1).
 const HEADER: usize = 18;
 
-/// A reader of the uncompressed bytes. Truncation, wrong checksums and anything behind the last
-/// member or frame that is not another one are errors of its `read`.
+/// Returns a reader of the uncompressed bytes. Its `read` fails on truncation, wrong checksums and
+/// trailing data that is not another member or frame.
 pub fn decoder<'a>(compression: Compression, blob: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     if compression == Compression::None {
         return Ok(Box::new(blob));
@@ -61,7 +61,7 @@ pub fn decoder<'a>(compression: Compression, blob: impl Read + 'a) -> Result<Box
     }
 }
 
-/// Whether bytes start with a zstd frame, or one that is to be skipped (RFC 8878, 3.1.1 and 3.1.2).
+/// Returns true if the bytes start with a zstd frame or a skippable frame (RFC 8878, 3.1.1 and 3.1.2).
 pub fn is_zstd(start: &[u8]) -> bool {
     matches!(
         start,
@@ -69,8 +69,8 @@ pub fn is_zstd(start: &[u8]) -> bool {
     )
 }
 
-/// Bytes of the window that a zstd frame's header asks for (RFC 8878, 3.1.1.1); `None` where that
-/// is no such header.
+/// Returns the window size in bytes that a zstd frame's header requires (RFC 8878, 3.1.1.1); `None`
+/// if the bytes are not such a header.
 fn window(header: &[u8]) -> Option<u64> {
     let [0x28, 0xb5, 0x2f, 0xfd, descriptor, rest @ ..] = header else {
         return None;
@@ -80,7 +80,7 @@ fn window(header: &[u8]) -> Option<u64> {
         let base = 1 << (10 + (byte >> 3));
         return Some(base + base / 8 * (byte & 7));
     }
-    // A single segment: its window is its content, whose size stands behind the dictionary's id.
+    // For a single segment, the window is the content, whose size follows the dictionary's ID.
     let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
     let (length, more) = [(1, 0), (2, 256), (4, 0), (8, 0)][usize::from(descriptor >> 6)];
     let mut size = [0; 8];
@@ -88,7 +88,7 @@ fn window(header: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(size).saturating_add(more))
 }
 
-/// A zstd decoder with its turn, where its window is a large one.
+/// A zstd decoder; a large window also holds the lock.
 struct Zstd<R: io::BufRead> {
     decoder: zstd::Decoder<'static, R>,
     _turn: Option<MutexGuard<'static, ()>>,

@@ -1,4 +1,4 @@
-//! A tar header block: numbers, names, checksum.
+//! Tar header block: numbers, names, checksum.
 //!
 //! Source: POSIX.1-2024, pax, "ustar Interchange Format"; the GNU tar manual, "Basic Tar Format".
 
@@ -6,10 +6,10 @@ use super::refuse;
 use crate::base::error::Result;
 use std::ops::Range;
 
-/// Bytes of a header.
+/// Size of a header in bytes.
 pub(super) const SIZE: usize = 512;
 
-/// A field of the header, and its name in errors.
+/// A field of the header: its byte range, and its name in errors.
 pub(super) type Field = (Range<usize>, &'static str);
 
 const NAME: Range<usize> = 0..100;
@@ -23,18 +23,19 @@ const TYPE: usize = 156;
 const LINK: Range<usize> = 157..257;
 const MAGIC: Range<usize> = 257..265;
 const PREFIX: Range<usize> = 345..500;
-/// star keeps atime and ctime where ustar has the end of the prefix, and marks that it does.
+/// ustar prefix in star's format, which stores atime and ctime in the rest of the field and marks
+/// its headers with `STAR_MARK`.
 const STAR_PREFIX: Range<usize> = 345..476;
 const STAR_MARK: Range<usize> = 508..512;
-/// Old GNU sparse: four pairs of offset and length, a flag, the real size.
+/// Old GNU sparse map: four pairs of offset and length, then a flag and the real size.
 const SPARSE: Range<usize> = 386..482;
 const SPARSE_MORE: usize = 482;
 pub(super) const REAL_SIZE: Field = (483..495, "real size");
-/// In an extension block: 21 pairs and a flag.
+/// Sparse map in an extension block: 21 pairs, then a flag.
 const EXTENSION: Range<usize> = 0..504;
 const EXTENSION_MORE: usize = 504;
 
-/// Bytes of an offset or a length in a sparse map; a pair has two.
+/// Bytes of an offset or a length in a sparse map; a pair has one of each.
 const SPARSE_NUMBER: usize = 12;
 
 pub(super) struct Header(pub(super) [u8; SIZE]);
@@ -44,7 +45,7 @@ impl Header {
         self.0.iter().all(|byte| *byte == 0)
     }
 
-    /// Compares the checksum; some old writers summed signed bytes.
+    /// Compares the checksum. Some old writers summed signed bytes; both sums are valid.
     pub(super) fn verify(&self) -> Result<()> {
         let expected = self.number(CHECKSUM)?;
         let blank = |at: usize, byte: u8| if CHECKSUM.0.contains(&at) { b' ' } else { byte };
@@ -60,12 +61,12 @@ impl Header {
         Err(refuse("the checksum of its header is wrong"))
     }
 
-    /// The type flag.
+    /// Returns the type flag.
     pub(super) fn kind(&self) -> u8 {
         self.0[TYPE]
     }
 
-    /// The name in the header, behind its prefix where the format has one.
+    /// Returns the name in the header, with its prefix if the format has one.
     pub(super) fn name(&self) -> Vec<u8> {
         let name = string(&self.0[NAME]);
         let prefix = match &self.0[MAGIC] {
@@ -79,23 +80,23 @@ impl Header {
         }
     }
 
-    /// The link target in the header.
+    /// Returns the link target in the header.
     pub(super) fn link(&self) -> &[u8] {
         string(&self.0[LINK])
     }
 
-    /// A numeric field.
+    /// Returns a numeric field.
     pub(super) fn number(&self, (range, field): Field) -> Result<i64> {
         number(&self.0[range])
-            .ok_or_else(|| refuse(format_args!("the {field} in its header is no number")))
+            .ok_or_else(|| refuse(format_args!("the {field} in its header is not a number")))
     }
 
-    /// An old GNU sparse map in a header, and whether an extension block follows.
+    /// Returns the old GNU sparse map of a header, and true if an extension block follows.
     pub(super) fn sparse_map(&self) -> Result<(Vec<u64>, bool)> {
         Ok((sparse_numbers(&self.0[SPARSE])?, self.0[SPARSE_MORE] != 0))
     }
 
-    /// The map in an extension block, and whether another one follows.
+    /// Returns the map of an extension block, and true if another one follows.
     pub(super) fn sparse_extension(&self) -> Result<(Vec<u64>, bool)> {
         Ok((
             sparse_numbers(&self.0[EXTENSION])?,
@@ -104,7 +105,7 @@ impl Header {
     }
 }
 
-/// Offsets and lengths in turn; the first empty pair ends the map.
+/// Returns offsets and lengths in turn; the first empty pair ends the map.
 fn sparse_numbers(map: &[u8]) -> Result<Vec<u64>> {
     map.chunks_exact(2 * SPARSE_NUMBER)
         .take_while(|pair| pair[0] != 0)
@@ -117,12 +118,12 @@ fn sparse_numbers(map: &[u8]) -> Result<Vec<u64>> {
         .collect()
 }
 
-/// The bytes before the first NUL.
+/// Returns the bytes before the first NUL.
 pub(super) fn string(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// Octal digits between spaces and NULs, nothing at all for zero, or base 256.
+/// Parses a number: octal digits between spaces and NULs, nothing at all for zero, or base 256.
 fn number(field: &[u8]) -> Option<i64> {
     if field.first().is_some_and(|byte| byte & 0x80 != 0) {
         return base256(field);
@@ -144,7 +145,8 @@ fn number(field: &[u8]) -> Option<i64> {
         })
 }
 
-/// Two's complement, big endian; the top bit of the first byte is the mark, the next one the sign.
+/// Parses a two's complement, big-endian number. The top bit of the first byte marks the format, the
+/// next one is the sign.
 fn base256(field: &[u8]) -> Option<i64> {
     let (first, rest) = field.split_first()?;
     let first = i64::from((first << 1).cast_signed() >> 1);

@@ -1,9 +1,9 @@
-//! Names in a tar: normalised, and whiteouts told apart.
+//! Names in a tar: normalises them and recognises whiteouts.
 
 use super::{NAME_LIMIT, PATH_LIMIT, refuse};
 use crate::base::error::Result;
 
-/// What a name in a layer means (OCI image specification, layer.md, "Representing Changes").
+/// Meaning of a name in a layer (OCI image specification, layer.md, "Representing Changes").
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Name {
     Path(Box<[u8]>),
@@ -14,23 +14,23 @@ pub(super) enum Name {
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// The name without leading slash, `.` and empty components, `..` resolved within it.
+/// Returns the name without leading slash, `.` and empty components; `..` is resolved within the name.
 pub(super) fn normalise(raw: &[u8]) -> Result<Box<[u8]>> {
     if raw.is_empty() {
         return Err(refuse("the name is empty"));
     }
     if raw.contains(&0) {
-        return Err(refuse("there is a NUL in the name"));
+        return Err(refuse("the name contains a NUL"));
     }
     let mut path = Vec::with_capacity(raw.len());
     for component in raw.split(|byte| *byte == b'/') {
         match component {
             b"" | b"." => {}
-            b".." if path.is_empty() => return Err(refuse("the name climbs out of the root")),
+            b".." if path.is_empty() => return Err(refuse("the name leads out of the root")),
             b".." => path.truncate(split(&path).0.len()),
             _ if component.len() > NAME_LIMIT => {
                 return Err(refuse(format_args!(
-                    "a component has more than {NAME_LIMIT} bytes"
+                    "a component is longer than {NAME_LIMIT} bytes"
                 )));
             }
             _ => {
@@ -43,13 +43,13 @@ pub(super) fn normalise(raw: &[u8]) -> Result<Box<[u8]>> {
     }
     if path.len() > PATH_LIMIT {
         return Err(refuse(format_args!(
-            "the path has more than {PATH_LIMIT} bytes"
+            "the path is longer than {PATH_LIMIT} bytes"
         )));
     }
     Ok(path.into_boxed_slice())
 }
 
-/// A normalised path's parent and last component.
+/// Splits a normalised path into its parent and its last component.
 pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
@@ -57,7 +57,7 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Normalises a name and tells whether it is a whiteout.
+/// Normalises a name and recognises whiteouts.
 pub(super) fn interpret(raw: &[u8]) -> Result<Name> {
     let path = normalise(raw)?;
     let (parent, last) = split(&path);
@@ -65,7 +65,7 @@ pub(super) fn interpret(raw: &[u8]) -> Result<Name> {
         .split(|byte| *byte == b'/')
         .any(|component| component.starts_with(WHITEOUT))
     {
-        return Err(refuse("a directory on the way has the name of a whiteout"));
+        return Err(refuse("a parent directory has the name of a whiteout"));
     }
     if last == OPAQUE {
         return Ok(Name::Opaque(parent.into()));
@@ -74,7 +74,7 @@ pub(super) fn interpret(raw: &[u8]) -> Result<Name> {
         return Ok(Name::Path(path));
     };
     if matches!(hidden, b"" | b"." | b"..") {
-        return Err(refuse("a whiteout that names nothing"));
+        return Err(refuse("the whiteout names nothing"));
     }
     Ok(Name::Whiteout(match parent {
         b"" => hidden.into(),

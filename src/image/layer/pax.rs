@@ -6,20 +6,21 @@ use super::refuse;
 use crate::base::error::{Error, Result};
 use std::collections::BTreeMap;
 
-/// Extended attributes, as star, GNU tar and Go write them.
+/// Key prefix of extended attributes in star, GNU tar and Go.
 const XATTR: &[u8] = b"SCHILY.xattr.";
-/// The sparse map of formats 0.0 (made from its single records) and 0.1.
+/// Key of the sparse map in formats 0.0 (joined from its single records) and 0.1.
 pub(super) const SPARSE_MAP: &[u8] = b"GNU.sparse.map";
 
-/// Records that mean something here, by key. An empty value takes a record back.
+/// Records that imrun uses, by key. An empty value removes a record.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Records(BTreeMap<Box<[u8]>, Vec<u8>>);
 
 impl Records {
-    /// Adds the records of a header's data; later ones win.
+    /// Adds the records of a header's data; later records win.
     pub(super) fn apply(&mut self, mut data: &[u8]) -> Result<()> {
         while !data.is_empty() {
-            let (key, value, rest) = record(data).ok_or_else(|| refuse("a PAX record lies"))?;
+            let (key, value, rest) =
+                record(data).ok_or_else(|| refuse("a PAX record is malformed"))?;
             self.set(key, value)?;
             data = rest;
         }
@@ -40,7 +41,8 @@ impl Records {
         Ok(())
     }
 
-    /// Format 0.0 has a record for each number; together they are the map of format 0.1.
+    /// Appends a number to the map. Format 0.0 has a record for each number; together they are the map
+    /// of format 0.1.
     fn add_to_map(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let map = self.0.entry(SPARSE_MAP.into()).or_default();
         let numbers = if map.is_empty() {
@@ -49,7 +51,7 @@ impl Records {
             map.split(|b| *b == b',').count()
         };
         if (numbers % 2 == 0) != key.ends_with(b"offset") || value.contains(&b',') {
-            return Err(refuse("the PAX records of its sparse map are out of order"));
+            return Err(refuse("the PAX records of the sparse map are out of order"));
         }
         if numbers > 0 {
             map.push(b',');
@@ -58,26 +60,26 @@ impl Records {
         Ok(())
     }
 
-    /// A record's value.
+    /// Returns a record's value.
     pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
         self.0.get(key).map(Vec::as_slice)
     }
 
-    /// A record that is a decimal number.
+    /// Returns a record that is a decimal number.
     pub(super) fn number(&self, key: &'static str) -> Result<Option<u64>> {
         self.get(key.as_bytes())
             .map(|value| decimal(value).ok_or_else(|| wrong(key)))
             .transpose()
     }
 
-    /// The modification time in seconds and nanoseconds.
+    /// Returns the modification time in seconds and nanoseconds.
     pub(super) fn mtime(&self) -> Result<Option<(i64, u32)>> {
         self.get(b"mtime")
             .map(|value| time(value).ok_or_else(|| wrong("mtime")))
             .transpose()
     }
 
-    /// Names, with their namespaces, and values of extended attributes, sorted by name.
+    /// Returns names (with their namespaces) and values of extended attributes, sorted by name.
     pub(super) fn xattrs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.0
             .range::<[u8], _>((std::ops::Bound::Included(XATTR), std::ops::Bound::Unbounded))
@@ -86,7 +88,7 @@ impl Records {
 }
 
 fn wrong(key: &str) -> Error {
-    refuse(format_args!("the PAX record {key} is no number"))
+    refuse(format_args!("the PAX record {key} is not a number"))
 }
 
 fn known(key: &[u8]) -> bool {
@@ -97,7 +99,7 @@ fn known(key: &[u8]) -> bool {
         || key.starts_with(b"GNU.sparse.")
 }
 
-/// The first record's key and value, and what follows it.
+/// Returns the first record's key and value, and the data after it.
 fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = data.iter().take(20).position(|byte| *byte == b' ')?;
     let length = usize::try_from(decimal(&data[..space])?).ok()?;
@@ -110,7 +112,7 @@ fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((&record[..equals], &record[equals + 1..], rest))
 }
 
-/// Decimal digits, at least one, nothing else.
+/// Parses decimal digits: at least one, and nothing else.
 pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -121,8 +123,8 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// `-1.25` is 1.25 s before the epoch: second -2, and 750,000,000 ns. Digits beyond nanoseconds
-/// are cut off, as the kernel's clock would.
+/// Parses a time: `-1.25` is 1.25 s before the epoch, which is second -2 and 750,000,000 ns. Digits
+/// beyond nanoseconds are cut off, as the kernel does.
 fn time(value: &[u8]) -> Option<(i64, u32)> {
     let (negative, value) = match value.strip_prefix(b"-") {
         Some(rest) => (true, rest),

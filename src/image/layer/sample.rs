@@ -1,10 +1,10 @@
-//! Hand-made tars for tests: every byte of a header can be what no tar program writes.
+//! Handmade tars for tests: a header can have bytes that no tar program writes.
 #![allow(clippy::unwrap_used)]
 
 use super::{Layer, Limits, scan};
 use crate::base::error::Result;
 
-/// A tar in the making.
+/// A tar under construction.
 #[derive(Clone, Default)]
 pub(crate) struct Tar(pub(crate) Vec<u8>);
 
@@ -13,7 +13,7 @@ impl Tar {
         Tar::default()
     }
 
-    /// A ustar entry whose header `adjust` may change before it gets its checksum.
+    /// Adds a ustar entry; `adjust` may change its header before the checksum is computed.
     pub(crate) fn raw(
         mut self,
         kind: u8,
@@ -64,12 +64,12 @@ impl Tar {
         self.raw(b'4', name, "", b"", |_| ())
     }
 
-    /// A PAX header for the next entry.
+    /// Adds a PAX header for the next entry.
     pub(crate) fn pax(self, records: &[(&str, &[u8])]) -> Tar {
         self.raw(b'x', "pax", "", &pax(records), |_| ())
     }
 
-    /// A global PAX header.
+    /// Adds a global PAX header.
     pub(crate) fn global(self, records: &[(&str, &[u8])]) -> Tar {
         self.raw(b'g', "global", "", &pax(records), |_| ())
     }
@@ -83,7 +83,7 @@ impl Tar {
         scan(&self.end()[..], &Limits::default())
     }
 
-    /// Of a tar that must be taken.
+    /// Scans a tar that must be valid.
     pub(crate) fn layer(self) -> Layer {
         self.scan().unwrap()
     }
@@ -99,7 +99,7 @@ pub(crate) fn checksum(header: &mut [u8]) {
     put(header, 148, format!("{sum:06o}\0 ").as_bytes());
 }
 
-/// Records with their lengths.
+/// Returns records with their lengths.
 pub(crate) fn pax(records: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = Vec::new();
     for (key, value) in records {

@@ -1,4 +1,4 @@
-//! Reads a tar as a list of entries, without touching its data.
+//! Reads a tar as a list of entries and skips their data.
 
 use super::header::{self, Header};
 use super::path::{self, Name};
@@ -10,10 +10,10 @@ use super::{
 use crate::base::error::Result;
 use std::io::BufRead;
 
-/// Reads a tar to the very end of the stream, what follows its end blocks included.
+/// Reads a tar to the end of the stream, including data after its end blocks.
 ///
-/// Give it a [`super::Tee`] for the digest. Errors name the entry, or where there is no name yet
-/// the position.
+/// For the digest, wrap the stream in a [`super::Tee`]. Errors name the entry, or its position if the
+/// name is not known yet.
 pub fn scan(tar: impl BufRead, limits: &Limits) -> Result<Layer> {
     let mut scanner = Scanner {
         tar: Stream::new(tar, limits.bytes),
@@ -40,7 +40,7 @@ pub fn scan(tar: impl BufRead, limits: &Limits) -> Result<Layer> {
 struct Scanner<'l, R> {
     tar: Stream<R>,
     limits: &'l Limits,
-    /// Of the entry at hand, as far as it is known: for errors.
+    /// Name of the current entry as far as it is known, for errors.
     name: Vec<u8>,
     entries: Vec<Entry>,
     dropped: Dropped,
@@ -48,7 +48,7 @@ struct Scanner<'l, R> {
     chunks: u64,
 }
 
-/// The headers in front of an entry's own.
+/// Extension headers that precede an entry's own header.
 #[derive(Default)]
 struct Extensions {
     name: Option<Vec<u8>>,
@@ -69,12 +69,12 @@ impl<R: BufRead> Scanner<'_, R> {
             self.name.clear();
         }
         if self.limits.end_blocks && !self.tar.has_end_blocks() {
-            return Err(refuse("the tar ends without its end blocks"));
+            return Err(refuse("the tar is truncated: it has no end blocks"));
         }
         self.tar.drain()
     }
 
-    /// What an error is about.
+    /// Returns the place that an error names.
     fn place(&self) -> String {
         match &self.name[..] {
             [] => format!("tar at byte {}", self.tar.position()),
@@ -85,7 +85,7 @@ impl<R: BufRead> Scanner<'_, R> {
         }
     }
 
-    /// The next entry's own header, and what stood in front of it.
+    /// Returns the next entry's own header and the extension headers before it.
     fn member(&mut self) -> Result<Option<(Header, Extensions)>> {
         let mut before = Extensions::default();
         loop {
@@ -93,9 +93,7 @@ impl<R: BufRead> Scanner<'_, R> {
                 return if before.is_empty() {
                     Ok(None)
                 } else {
-                    Err(refuse(
-                        "the last header belongs to an entry that is not there",
-                    ))
+                    Err(refuse("the last extension header has no entry"))
                 };
             };
             self.name = header.name();
@@ -107,30 +105,33 @@ impl<R: BufRead> Scanner<'_, R> {
                     records.apply(&self.extension(&header)?)?;
                     once(&mut before.records, records)?;
                 }
-                // POSIX applies these records to all that follows; Go's reader, which containerd,
-                // Docker and Podman use, to nothing. An image is what they make of it.
+                // POSIX applies these records to all entries that follow. Go's reader, which containerd,
+                // Docker and Podman use, applies them to none, and images depend on that.
                 b'g' => Records::default().apply(&self.global(&header, &before)?)?,
                 _ => return Ok(Some((header, before))),
             }
         }
     }
 
-    /// The data of a global header. Behind an entry's own headers Go's reader would forget those.
+    /// Returns the data of a global header. After an entry's extension headers it is refused: Go's reader
+    /// would discard those.
     fn global(&mut self, header: &Header, before: &Extensions) -> Result<Vec<u8>> {
         if before.is_empty() {
             self.extension(header)
         } else {
             Err(refuse(
-                "a global header between an entry and its own headers",
+                "a global header stands between the entry and its extension headers",
             ))
         }
     }
 
-    /// The data of an extension header.
+    /// Returns the data of an extension header.
     fn extension(&mut self, header: &Header) -> Result<Vec<u8>> {
         let size = unsigned(header, header::LENGTH)?;
         if size > self.limits.header {
-            return Err(too_much(format_args!("a header of {size} bytes")));
+            return Err(too_much(format_args!(
+                "its extension header is too large: {size} bytes"
+            )));
         }
         let mut data = Vec::new();
         self.tar
@@ -179,10 +180,10 @@ impl<R: BufRead> Scanner<'_, R> {
         self.push(Entry { path, meta, kind })
     }
 
-    /// What the entry is; its data is passed over.
+    /// Returns the entry's type and skips its data.
     ///
-    /// Links, directories and devices have none, whatever size they claim (as in Go's reader,
-    /// which containerd and Docker use): were it there, it would not pass for a header.
+    /// Links, directories and devices have no data, whatever size they claim (as in Go's reader, which
+    /// containerd and Docker use). Data behind them would not parse as a header.
     fn kind(
         &mut self,
         header: &Header,
@@ -204,7 +205,7 @@ impl<R: BufRead> Scanner<'_, R> {
             b'6' => Kind::Fifo,
             other => {
                 return Err(refuse(format_args!(
-                    "type {:?} is not known",
+                    "type {:?} is unknown",
                     char::from(other)
                 )));
             }
@@ -224,12 +225,12 @@ impl<R: BufRead> Scanner<'_, R> {
             ((Some(1), Some(0)), _) => self.sparse_1(records, size),
             ((None, None) | (Some(0), Some(0 | 1)), Some(map)) => self.sparse_0(records, map, size),
             ((None, None), None) => self.plain(size),
-            _ => Err(refuse("a sparse format that is not known")),
+            _ => Err(refuse("its sparse format is unknown")),
         }
     }
 
-    /// A file without holes. The tree image points to whole blocks, so a last one that the end of
-    /// the tar cuts short is kept as a copy.
+    /// Reads a file without holes. The tree image points to whole blocks, so a last block that the end
+    /// of the tar cuts short is copied.
     fn plain(&mut self, size: u64) -> Result<Kind> {
         let offset = self.tar.position();
         let file = sparse::read(&mut self.tar, &[(0, size)], size, self.limits.memory)?;
@@ -242,26 +243,27 @@ impl<R: BufRead> Scanner<'_, R> {
         }
     }
 
-    /// PAX formats 0.0 and 0.1: the map is in the records.
+    /// Reads PAX formats 0.0 and 0.1, whose map is in the records.
     fn sparse_0(&mut self, records: &Records, map: &[u8], stored: u64) -> Result<Kind> {
         let size = required(records.number("GNU.sparse.size")?)?;
         let numbers = map
             .split(|byte| *byte == b',')
             .map(|number| {
-                pax::decimal(number).ok_or_else(|| refuse("its sparse map has a wrong number"))
+                pax::decimal(number)
+                    .ok_or_else(|| refuse("its sparse map contains an invalid number"))
             })
             .collect::<Result<Vec<_>>>()?;
         self.sparse(&numbers, size, stored)
     }
 
-    /// PAX format 1.0: the map is in front of the data.
+    /// Reads PAX format 1.0, whose map precedes the data.
     fn sparse_1(&mut self, records: &Records, stored: u64) -> Result<Kind> {
         let size = required(records.number("GNU.sparse.realsize")?)?;
         let (numbers, read) = sparse::read_map(&mut self.tar, stored, self.limits.memory)?;
         self.sparse(&numbers, size, stored - read)
     }
 
-    /// The old GNU format: the map is in the header and in blocks behind it.
+    /// Reads the old GNU format, whose map is in the header and in extension blocks.
     fn old_sparse(&mut self, header: &Header) -> Result<Kind> {
         let size = unsigned(header, header::REAL_SIZE)?;
         let (mut numbers, mut more) = header.sparse_map()?;
@@ -289,7 +291,9 @@ impl<R: BufRead> Scanner<'_, R> {
     fn afford_chunks(&mut self, file: sparse::Sparse) -> Result<Kind> {
         self.chunks = self.chunks.saturating_add(file.chunks());
         if self.chunks > self.limits.chunks {
-            return Err(too_much("its sparse map is too fine for so large a file"));
+            return Err(too_much(
+                "its sparse map is too fine-grained for a file of this size",
+            ));
         }
         Ok(Kind::Sparse(Box::new(file)))
     }
@@ -300,11 +304,11 @@ impl<R: BufRead> Scanner<'_, R> {
                 Some(value) => value,
                 None => unsigned(header, field)?,
             };
-            // -1 means "no change" to chown, so nothing can belong to it.
+            // chown reads -1 as "no change", so it is not a valid ID.
             u32::try_from(value)
                 .ok()
                 .filter(|id| *id != u32::MAX)
-                .ok_or_else(|| refuse(format_args!("{key} {value} is none")))
+                .ok_or_else(|| refuse(format_args!("{key} {value} is not a valid ID")))
         };
         let (mtime, nanoseconds) = match records.mtime()? {
             Some(time) => time,
@@ -320,8 +324,8 @@ impl<R: BufRead> Scanner<'_, R> {
         })
     }
 
-    /// Keeps `user.*` and `security.capability`. Not overlayfs's own `user.overlay.*`, which
-    /// would be obeyed where the tree is mounted by overlayfs in a user namespace.
+    /// Keeps `user.*` and `security.capability`, but not `user.overlay.*`: overlayfs in a user namespace
+    /// interprets those.
     fn xattrs(&mut self, records: &Records) -> Result<Box<[Xattr]>> {
         let mut kept = Vec::new();
         for (name, value) in records.xattrs() {
@@ -356,7 +360,7 @@ impl<R: BufRead> Scanner<'_, R> {
         self.memory = self.memory.saturating_add(memory(&entry));
         if self.memory > self.limits.memory || self.entries.len() >= self.limits.entries {
             return Err(too_much(
-                "the layer has too many entries, or too long names and xattrs",
+                "the layer has too many entries, or its names and xattrs are too long",
             ));
         }
         self.entries.push(entry);
@@ -364,7 +368,7 @@ impl<R: BufRead> Scanner<'_, R> {
     }
 }
 
-/// Bytes that an entry takes, roughly.
+/// Returns the approximate number of bytes that an entry takes.
 fn memory(entry: &Entry) -> usize {
     let xattrs = entry.meta.xattrs.iter();
     let xattrs = xattrs.map(|xattr| size_of_val(xattr) + xattr.name.len() + xattr.value.len());
@@ -376,7 +380,7 @@ fn memory(entry: &Entry) -> usize {
     size_of_val(entry) + entry.path.len() + xattrs.sum::<usize>() + kind
 }
 
-/// What the kernel's xattr calls and EROFS's inline xattrs can hold (linux/limits.h
+/// Checks the limits of the kernel's xattr calls and of EROFS's inline xattrs (linux/limits.h,
 /// `XATTR_NAME_MAX`; erofs_fs.h, `e_value_size` and `i_xattr_icount` of 16 bits).
 fn check_xattrs(xattrs: &[Xattr]) -> Result<()> {
     let fits = |xattr: &Xattr| {
@@ -387,7 +391,7 @@ fn check_xattrs(xattrs: &[Xattr]) -> Result<()> {
     if let Some(xattr) = xattrs.iter().find(|xattr| !fits(xattr)) {
         let name = String::from_utf8_lossy(&xattr.name);
         return Err(refuse(format_args!(
-            "the xattr {name} has a wrong name or too long a value"
+            "the xattr {name} has an invalid name or too long a value"
         )));
     }
     let total: usize = xattrs
@@ -395,9 +399,7 @@ fn check_xattrs(xattrs: &[Xattr]) -> Result<()> {
         .map(|xattr| 8 + xattr.name.len() + xattr.value.len())
         .sum();
     if total > 4 * usize::from(u16::MAX) {
-        return Err(too_much(
-            "its xattrs together are larger than an inode can hold",
-        ));
+        return Err(too_much("its xattrs together exceed the limit of an inode"));
     }
     Ok(())
 }
@@ -405,7 +407,7 @@ fn check_xattrs(xattrs: &[Xattr]) -> Result<()> {
 fn symlink_target(target: &[u8]) -> Result<Box<[u8]>> {
     if target.is_empty() || target.len() > PATH_LIMIT || target.contains(&0) {
         return Err(refuse(format_args!(
-            "the target of a symlink has {} bytes, or a NUL; 1 to {PATH_LIMIT} are allowed",
+            "the symlink's target has {} bytes or a NUL: expected 1 to {PATH_LIMIT} bytes without NUL",
             target.len()
         )));
     }
@@ -419,23 +421,24 @@ fn unsigned(header: &Header, field: header::Field) -> Result<u64> {
 }
 
 fn required(size: Option<u64>) -> Result<u64> {
-    size.ok_or_else(|| refuse("a sparse file without its real size"))
+    size.ok_or_else(|| refuse("the sparse file has no real size"))
 }
 
-/// Readers differ on which of two such headers counts, so there must be one.
+/// Refuses a second header of the same kind: readers differ on which one counts.
 fn once<T>(slot: &mut Option<T>, value: T) -> Result<()> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(refuse(
-            "two extension headers of one kind for a single entry",
-        )),
+        Some(_) => Err(refuse("the entry has two extension headers of one kind")),
     }
 }
 
-/// A long name by GNU's header or by PAX; readers differ on which of two counts.
+/// Returns the long name from GNU's header or from PAX. Readers differ on which one counts, so both
+/// must be equal.
 fn either(gnu: Option<Vec<u8>>, pax: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
     match (gnu, pax) {
-        (Some(gnu), Some(pax)) if gnu != pax => Err(refuse("two long names that differ")),
+        (Some(gnu), Some(pax)) if gnu != pax => {
+            Err(refuse("the entry has two different long names"))
+        }
         (gnu, pax) => Ok(gnu.or_else(|| pax.map(<[u8]>::to_vec))),
     }
 }

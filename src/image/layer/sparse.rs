@@ -1,4 +1,4 @@
-//! Files with holes: from a tar's sparse map to extents that the tree image can point to.
+//! Files with holes: converts a tar's sparse map to extents that the tree image can point to.
 
 use super::stream::Stream;
 use super::{BLOCK, refuse};
@@ -8,37 +8,38 @@ use std::io::BufRead;
 /// A file with holes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sparse {
-    /// In bytes, holes included.
+    /// Size in bytes, holes included.
     pub size: u64,
-    /// In ascending order, without overlap; all else is a hole.
+    /// Extents in ascending order, without overlap; everything else is a hole.
     pub extents: Box<[Extent]>,
 }
 
-/// A piece of a sparse file that has data.
+/// A piece of a sparse file that contains data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extent {
-    /// Where it starts in the file, a multiple of 512.
+    /// Offset in the file, a multiple of 512.
     pub start: u64,
-    /// A multiple of 512, but for the piece that ends the file.
+    /// Length in bytes: a multiple of 512, except for the piece that ends the file.
     pub length: u64,
-    /// Where its bytes are.
+    /// Source of its bytes.
     pub source: Source,
 }
 
-/// Where an extent's bytes are.
+/// Source of an extent's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// At this offset of the tar, a multiple of 512.
+    /// Offset in the tar, a multiple of 512.
     Tar(u64),
-    /// Here: in the tar they do not lie as 512-byte blocks. Whole blocks, padded with zeros.
+    /// Copied bytes that are not aligned to blocks in the tar: whole blocks, padded with zeros.
     Copy(Vec<u8>),
 }
 
-/// Powers of two that a chunk's size can be (`EROFS_CHUNK_FORMAT_BLKBITS_MASK`, 512-byte blocks).
+/// Range of chunk sizes, as powers of two (`EROFS_CHUNK_FORMAT_BLKBITS_MASK`, 512-byte blocks).
 const CHUNK_BITS: std::ops::RangeInclusive<u32> = 9..=40;
 
 impl Sparse {
-    /// The largest chunk, as a power of two, of which each is all hole or all one extent.
+    /// Returns the largest chunk size, as a power of two, at which each chunk is either a hole or part of
+    /// one extent.
     pub fn chunk_bits(&self) -> u32 {
         let ends = self
             .extents
@@ -52,12 +53,12 @@ impl Sparse {
             .fold(whole_bits(self.size), u32::min)
     }
 
-    /// Chunks of that size.
+    /// Returns the number of chunks of that size.
     pub fn chunks(&self) -> u64 {
         self.size.div_ceil(1 << self.chunk_bits())
     }
 
-    /// Bytes that it takes in memory, roughly.
+    /// Returns the approximate number of bytes it takes in memory.
     pub(super) fn memory(&self) -> usize {
         let copied = self.extents.iter().map(|extent| match &extent.source {
             Source::Tar(_) => 0,
@@ -67,16 +68,16 @@ impl Sparse {
     }
 }
 
-/// The smallest chunk, as a power of two, that holds `size` bytes, as far as one can.
+/// Returns the smallest chunk size, as a power of two, that holds `size` bytes; at most the largest one.
 pub(crate) fn whole_bits(size: u64) -> u32 {
     let bits = u64::BITS - size.saturating_sub(1).leading_zeros();
     bits.clamp(*CHUNK_BITS.start(), *CHUNK_BITS.end())
 }
 
-/// A piece of data: its offset in the file, and its length.
+/// A piece of data: its offset in the file and its length.
 pub(super) type Segment = (u64, u64);
 
-/// Checks offsets and lengths in turn against the file's size and the bytes of data in the tar.
+/// Checks offsets and lengths, in turn, against the file's size and the size of the stored data.
 pub(super) fn segments(numbers: &[u64], size: u64, stored: u64) -> Result<Vec<Segment>> {
     let wrong = |why: &str| refuse(format_args!("its sparse map {why}"));
     if !numbers.len().is_multiple_of(2) {
@@ -99,12 +100,12 @@ pub(super) fn segments(numbers: &[u64], size: u64, stored: u64) -> Result<Vec<Se
         }
     }
     if total != stored {
-        return Err(wrong("does not fit the data that follows"));
+        return Err(wrong("does not match the data that follows"));
     }
     Ok(segments)
 }
 
-/// Passes over a file's data and its padding; what the tree image cannot point to is copied.
+/// Reads a file's data and its padding; copies the pieces that the tree image cannot point to.
 pub(super) fn read<R: BufRead>(
     tar: &mut Stream<R>,
     segments: &[Segment],
@@ -127,7 +128,11 @@ pub(super) fn read<R: BufRead>(
         budget = usize::try_from(copied)
             .ok()
             .and_then(|copied| budget.checked_sub(copied))
-            .ok_or_else(|| super::too_much("its sparse map is too far from 512-byte blocks"))?;
+            .ok_or_else(|| {
+                super::too_much(
+                    "its sparse map has too many pieces that are not aligned to 512 bytes",
+                )
+            })?;
         let mut at = offset + direct;
         tar.pieces(copied, |piece| {
             push_copy(&mut extents, at, piece);
@@ -141,7 +146,8 @@ pub(super) fn read<R: BufRead>(
     })
 }
 
-/// A file's last bytes, fewer than a block: in the tar with their padding, else a copy.
+/// Adds a file's last bytes, fewer than a block: as a range of the tar if it contains the padding,
+/// else as a copy.
 fn push_end<R: BufRead>(
     extents: &mut Vec<Extent>,
     start: u64,
@@ -207,9 +213,9 @@ fn push_copy(extents: &mut Vec<Extent>, at: u64, piece: &[u8]) {
     *length = bytes.len() as u64;
 }
 
-/// Reads the map of PAX sparse format 1.0: decimal numbers, one a line, the first of them how many
-/// pairs there are, in front of the data and padded to a block. Returns offsets and lengths in
-/// turn, and the bytes they took.
+/// Reads the map of PAX sparse format 1.0: decimal numbers, one per line, in front of the data and
+/// padded to a block. The first is the number of pairs. Returns offsets and lengths in turn, and the
+/// number of bytes read.
 pub(super) fn read_map<R: BufRead>(
     tar: &mut Stream<R>,
     stored: u64,
@@ -227,7 +233,7 @@ pub(super) fn read_map<R: BufRead>(
         })?;
         if !right {
             return Err(refuse(
-                "the sparse map in front of its data has a wrong number",
+                "the sparse map in front of its data contains an invalid number",
             ));
         }
         if size_of_val(&map.numbers[..]) > memory {
@@ -238,7 +244,7 @@ pub(super) fn read_map<R: BufRead>(
     Ok((map.numbers, read))
 }
 
-/// The lines of such a map so far.
+/// Lines of such a map that were read so far.
 #[derive(Default)]
 struct Lines {
     expected: Option<u64>,
@@ -247,7 +253,7 @@ struct Lines {
 }
 
 impl Lines {
-    /// The digits of 2^64.
+    /// Number of digits of 2^64.
     const DIGITS: usize = 20;
 
     fn is_complete(&self) -> bool {
@@ -255,7 +261,7 @@ impl Lines {
             .is_some_and(|expected| self.numbers.len() as u64 >= expected)
     }
 
-    /// Takes the next byte, and says whether it can be one of a map; padding is.
+    /// Takes the next byte; returns false if it cannot be part of a map. Padding can.
     fn take(&mut self, byte: u8) -> bool {
         if self.is_complete() {
             return true;

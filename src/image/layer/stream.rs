@@ -1,4 +1,4 @@
-//! The tar as a stream of blocks with a position and a budget.
+//! The tar as a stream of blocks, with a position and a limit.
 
 use super::header::{Header, SIZE};
 use super::{BLOCK, refuse, too_much};
@@ -22,18 +22,18 @@ impl<R: BufRead> Stream<R> {
         }
     }
 
-    /// Whether an end block was read: without one, the tar may go on elsewhere.
+    /// Returns true once an end block was read; without one, the tar may be incomplete.
     pub(super) fn has_end_blocks(&self) -> bool {
         self.has_end_blocks
     }
 
-    /// Bytes read so far.
+    /// Returns the number of bytes read so far.
     pub(super) fn position(&self) -> u64 {
         self.position
     }
 
-    /// The next header, `None` at the end of the tar: its end blocks, one of them, or the end of
-    /// the stream, since nothing of the tree can be lost behind it.
+    /// Returns the next header, or `None` at the end of the tar: two end blocks, a single one, or the end
+    /// of the stream. Nothing of the tree can follow any of them.
     pub(super) fn header(&mut self) -> Result<Option<Header>> {
         let Some(block) = self.block()? else {
             return Ok(None);
@@ -42,7 +42,7 @@ impl<R: BufRead> Stream<R> {
             self.has_end_blocks = true;
             return match self.block()? {
                 Some(second) if !second.is_zero() => Err(refuse(
-                    "a lone zero block, with more entries behind it that some would read",
+                    "a single zero block is followed by more entries, which some readers ignore",
                 )),
                 _ => Ok(None),
             };
@@ -51,8 +51,8 @@ impl<R: BufRead> Stream<R> {
         Ok(Some(block))
     }
 
-    /// The next 512 bytes, `None` where the stream ends before the first of them. Zeros that the
-    /// stream cuts short are a zero block.
+    /// Returns the next 512 bytes, or `None` at the end of the stream. Zeros that the end of the stream
+    /// cuts short count as a zero block.
     pub(super) fn block(&mut self) -> Result<Option<Header>> {
         if self.fill()?.is_empty() {
             return Ok(None);
@@ -75,7 +75,7 @@ impl<R: BufRead> Stream<R> {
         }
     }
 
-    /// Hands `size` bytes to `take` in pieces, without copying them.
+    /// Passes `size` bytes to `take` in pieces, without copying them.
     pub(super) fn pieces(&mut self, size: u64, mut take: impl FnMut(&[u8])) -> Result<()> {
         self.afford(size)?;
         let mut left = size;
@@ -94,8 +94,7 @@ impl<R: BufRead> Stream<R> {
         self.pieces(size, |_| ())
     }
 
-    /// Skips to the next block. Returns false where the stream ends before it: the padding that
-    /// the tar lacks there is not data.
+    /// Skips to the next block. Returns false if the stream ends first; missing padding is not data.
     pub(super) fn align(&mut self) -> Result<bool> {
         while !self.position.is_multiple_of(BLOCK) {
             let padding = self.position.next_multiple_of(BLOCK) - self.position;
@@ -108,7 +107,7 @@ impl<R: BufRead> Stream<R> {
         Ok(true)
     }
 
-    /// Reads on to the end of the stream: it belongs to the digest, not to the tree.
+    /// Reads to the end of the stream: the digest covers these bytes, the tree does not.
     pub(super) fn drain(&mut self) -> Result<()> {
         loop {
             let count = self.fill()?.len();
@@ -119,7 +118,7 @@ impl<R: BufRead> Stream<R> {
         }
     }
 
-    /// Refuses a size beyond the budget before a byte of it is read.
+    /// Refuses a size that exceeds the limit before reading any of it.
     fn afford(&self, size: u64) -> Result<()> {
         match self.position.checked_add(size) {
             Some(end) if end <= self.limit => Ok(()),
@@ -156,11 +155,11 @@ impl<R: BufRead> Stream<R> {
 }
 
 fn cut_short() -> Error {
-    refuse("the tar ends in the middle of it")
+    refuse("the tar ends in the middle of the entry")
 }
 
-/// The decoders' errors have no number; those of the system do. An error of imrun's own, such as
-/// that of a transfer, stays what it is.
+/// Converts an error of the reader. Errors of the system have a number, errors of the decoders do not.
+/// An error of imrun's own, such as that of a transfer, stays as it is.
 pub(super) fn read_error(error: io::Error) -> Error {
     if let Some(own) = error
         .get_ref()
@@ -171,7 +170,7 @@ pub(super) fn read_error(error: io::Error) -> Error {
     match error.raw_os_error() {
         Some(_) => Error::system(
             "",
-            format_args!("read or write of the layer: {}", reason_of(&error)),
+            format_args!("cannot read or write the layer: {}", reason_of(&error)),
         ),
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
             refuse("the compressed stream is truncated")

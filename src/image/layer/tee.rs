@@ -1,14 +1,14 @@
-//! Hashes a stream, and keeps it, while it is read.
+//! Hashes a stream, and copies it, while it is read.
 
 use crate::base::digest::{Algorithm, Digest, Hasher};
 use std::io::{self, BufRead, Read, Write};
 
-/// Bytes hashed and written at a time.
+/// Number of bytes hashed and written at a time.
 const BUFFER: usize = 256 << 10;
 
-/// A buffered reader that has hashed, and perhaps written elsewhere, all that it hands out.
+/// A buffered reader that hashes all bytes it returns and optionally copies them to a writer.
 ///
-/// A consumer that skips (`fill_buf`, `consume`) copies nothing.
+/// A consumer that skips bytes (`fill_buf`, `consume`) copies nothing.
 pub struct Tee<'w, R> {
     inner: R,
     copy: Option<&'w mut dyn Write>,
@@ -20,7 +20,7 @@ pub struct Tee<'w, R> {
 }
 
 impl<'w, R: Read> Tee<'w, R> {
-    /// Hashes what `inner` yields, and writes it to `copy` where there is one.
+    /// Creates a reader that hashes the bytes of `inner` and writes them to `copy`, if given.
     pub fn new(inner: R, algorithm: Algorithm, copy: Option<&'w mut dyn Write>) -> Self {
         Tee {
             inner,
@@ -33,7 +33,7 @@ impl<'w, R: Read> Tee<'w, R> {
         }
     }
 
-    /// The digest and the number of all bytes read from the inner reader so far.
+    /// Returns the digest and the number of all bytes read from the inner reader so far.
     ///
     /// After [`super::scan`], which reads to the end, these are the diff_id and the tar's size.
     pub fn finish(self) -> (Digest, u64) {

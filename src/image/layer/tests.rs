@@ -21,11 +21,11 @@ fn only(tar: Tar) -> Entry {
     layer.entries.remove(0)
 }
 
-/// A size of 32 bytes, so that the next header would be misread if the data were not skipped.
+/// Content of 32 bytes: if it were not skipped, the next header would be misread.
 const DATA: &[u8] = b"thirty-two bytes of file content";
 
 #[test]
-fn a_file_is_its_attributes_and_an_offset() {
+fn a_file_is_read_as_its_attributes_and_an_offset() {
     let layer = Tar::new().directory("d/").file("d/f", DATA).layer();
     assert_eq!(layer.size, 512 * 5);
     assert_eq!(layer.entries[0].kind, Kind::Directory);
@@ -49,7 +49,7 @@ fn a_file_is_its_attributes_and_an_offset() {
 }
 
 #[test]
-fn pax_records_win_over_the_header() {
+fn pax_records_override_the_header() {
     let records: &[(&str, &[u8])] = &[
         ("path", b"from/pax"),
         ("size", b"32"),
@@ -82,7 +82,7 @@ fn pax_records_win_over_the_header() {
 }
 
 #[test]
-fn a_pax_size_is_not_that_of_a_long_name_behind_it() {
+fn a_pax_size_does_not_apply_to_a_long_name_after_it() {
     let tar = Tar::new()
         .pax(&[("size", b"32")])
         .raw(b'L', "long", "", b"the/long/name\0", |_| ())
@@ -90,7 +90,7 @@ fn a_pax_size_is_not_that_of_a_long_name_behind_it() {
     assert_eq!(&*only(tar).path, b"the/long/name");
 }
 
-/// As containerd, Docker and Podman have it, and not POSIX: docs/image-formats.md.
+/// Matches containerd, Docker and Podman, not POSIX: docs/image-formats.md.
 #[test]
 fn global_pax_records_apply_to_nothing() {
     let all: &[(&str, &[u8])] = &[
@@ -118,11 +118,11 @@ fn global_pax_records_apply_to_nothing() {
     let lies = Tar::new()
         .raw(b'g', "g", "", b"9 uid=1\n", |_| ())
         .file("a", b"");
-    assert_eq!(refused(lies).why, "a PAX record lies");
+    assert_eq!(refused(lies).why, "a PAX record is malformed");
     let between = Tar::new().pax(&[("uid", b"1")]).global(all).file("a", b"");
     assert_eq!(
         refused(between).why,
-        "a global header between an entry and its own headers"
+        "a global header stands between the entry and its extension headers"
     );
 }
 
@@ -177,36 +177,40 @@ fn numbers_can_be_in_base_256() {
 }
 
 #[test]
-fn sizes_and_ids_that_are_no_numbers_are_refused() {
+fn sizes_and_ids_that_are_not_numbers_are_refused() {
     for (at, bytes, why) in [
         (
             124,
             &b"-0000000001\0"[..],
-            "the size in its header is no number",
+            "the size in its header is not a number",
         ),
         (
             124,
             b"0000000008\0\0",
-            "the size in its header is no number",
+            "the size in its header is not a number",
         ),
-        (124, b"0x000000000\0", "the size in its header is no number"),
+        (
+            124,
+            b"0x000000000\0",
+            "the size in its header is not a number",
+        ),
         (124, &[0xff; 12], "the size in its header is negative"),
         (
             124,
             &[0x80, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
-            "the size in its header is no number",
+            "the size in its header is not a number",
         ),
-        (100, b"rw-r--r-", "the mode in its header is no number"),
+        (100, b"rw-r--r-", "the mode in its header is not a number"),
         (108, &[0xff; 8], "the uid in its header is negative"),
         (
             108,
             &[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff],
-            "uid 4294967295 is none",
+            "uid 4294967295 is not a valid ID",
         ),
         (
             136,
             b"yesterday\0\0\0",
-            "the mtime in its header is no number",
+            "the mtime in its header is not a number",
         ),
     ] {
         let adjust = |header: &mut [u8]| put(header, at, bytes);
@@ -222,7 +226,7 @@ fn a_wrong_checksum_is_refused() {
 }
 
 #[test]
-fn a_checksum_of_signed_bytes_is_taken() {
+fn a_checksum_of_signed_bytes_is_accepted() {
     let mut tar = Tar::new().file(b"\xff", b"");
     put(&mut tar.0, 148, b"        ");
     let sum: i64 = tar.0.iter().map(|byte| i64::from(byte.cast_signed())).sum();
@@ -231,7 +235,7 @@ fn a_checksum_of_signed_bytes_is_taken() {
 }
 
 #[test]
-fn pax_records_that_lie_are_refused() {
+fn malformed_pax_records_are_refused() {
     for data in [
         &b"9 uid=1\n"[..],
         b"7 uid=1\n",
@@ -248,14 +252,14 @@ fn pax_records_that_lie_are_refused() {
         let tar = Tar::new().raw(b'x', "pax", "", data, |_| ()).file("f", b"");
         assert_eq!(
             refused(tar).why,
-            "a PAX record lies",
+            "a PAX record is malformed",
             "{:?}",
             String::from_utf8_lossy(data)
         );
     }
     for (key, why) in [
-        ("uid", "the PAX record uid is no number"),
-        ("size", "the PAX record size is no number"),
+        ("uid", "the PAX record uid is not a number"),
+        ("size", "the PAX record size is not a number"),
     ] {
         for value in [&b"-1"[..], b"0x1", b"1 ", b"18446744073709551616", b"1.5"] {
             assert_eq!(
@@ -272,25 +276,28 @@ fn extension_headers_that_contradict_each_other_are_refused() {
     let two = long(long(Tar::new(), b"a"), b"b").file("f", b"");
     assert_eq!(
         refused(two).why,
-        "two extension headers of one kind for a single entry"
+        "the entry has two extension headers of one kind"
     );
     let differ = long(Tar::new().pax(&[("path", b"a")]), b"b").file("f", b"");
-    assert_eq!(refused(differ).why, "two long names that differ");
+    assert_eq!(
+        refused(differ).why,
+        "the entry has two different long names"
+    );
     let agree = long(Tar::new().pax(&[("path", b"a")]), b"a\0").file("f", b"");
     assert_eq!(&*only(agree).path, b"a");
     let last = Tar::new().pax(&[("path", b"a")]);
-    assert!(refused(last).why.contains("entry that is not there"));
+    assert!(refused(last).why.contains("extension header has no entry"));
 }
 
-/// A digest proves that nothing is missing where an entry is complete; a part of one is a lie.
+/// The digest proves that no entry is missing; an entry that is cut short is refused.
 #[test]
-fn a_tar_may_end_behind_any_entry_and_nowhere_else() {
+fn a_tar_may_end_after_any_entry_and_nowhere_else() {
     let complete = Tar::new()
         .pax(&[("uid", b"1")])
         .file("f", &[1; 700])
         .directory("d")
         .end();
-    // Headers of PAX and their data, the file's header and data with its padding, the directory.
+    // PAX headers and their data, the file's header, data and padding, then the directory.
     let (data, file, directory) = (1536 + 700, 1536 + 1024, 1536 + 1024 + 512);
     for length in 0..=complete.len() {
         let entries = match length {
@@ -319,7 +326,7 @@ fn a_tar_may_end_behind_any_entry_and_nowhere_else() {
 }
 
 #[test]
-fn the_last_bytes_of_a_file_without_padding_are_a_copy() {
+fn the_last_bytes_of_a_file_without_padding_are_copied() {
     let mut tar = Tar::new().file("a", &[1; 5]).file("f", &[7; 1100]).0;
     tar.truncate(tar.len() - 400);
     let layer = scan(&tar[..], &Limits::default()).unwrap();
@@ -351,7 +358,7 @@ fn the_last_bytes_of_a_file_without_padding_are_a_copy() {
 }
 
 #[test]
-fn a_size_that_is_more_than_follows_is_refused_and_costs_nothing() {
+fn a_size_larger_than_the_data_is_refused_without_allocating_it() {
     for size in [b"00000100000\0", b"77777777777\0"] {
         let adjust = |header: &mut [u8]| put(header, 124, size);
         for kind in [b'0', b'L', b'x', b'g', b'S'] {
@@ -362,12 +369,12 @@ fn a_size_that_is_more_than_follows_is_refused_and_costs_nothing() {
     let error = refused(Tar::new().raw(b'0', "f", "", b"", adjust));
     assert_eq!(
         error.to_string(),
-        "tar entry f: the tar ends in the middle of it"
+        "tar entry f: the tar ends in the middle of the entry"
     );
 }
 
 #[test]
-fn what_follows_the_end_blocks_counts_for_the_size_alone() {
+fn data_after_the_end_blocks_counts_only_towards_the_size() {
     let mut bytes = Tar::new().file("a", b"").end();
     bytes.extend(Tar::new().file("b", b"").end());
     bytes.extend(b"and more");
@@ -376,7 +383,7 @@ fn what_follows_the_end_blocks_counts_for_the_size_alone() {
 }
 
 #[test]
-fn a_lone_zero_block_is_an_end_only_at_the_end() {
+fn a_single_zero_block_is_valid_only_at_the_end() {
     let mut bytes = Tar::new().file("a", b"").0;
     bytes.extend([0; 512]);
     assert_eq!(
@@ -388,7 +395,7 @@ fn a_lone_zero_block_is_an_end_only_at_the_end() {
         scan(&bytes[..], &Limits::default())
             .unwrap_err()
             .why
-            .starts_with("a lone zero block")
+            .starts_with("a single zero block")
     );
 }
 
@@ -405,18 +412,15 @@ fn links_and_directories_have_no_data_whatever_size_they_claim() {
 }
 
 #[test]
-fn types_that_are_not_known_are_refused_by_name() {
+fn an_unknown_type_is_refused_and_named() {
     for kind in *b"8MVDNAZ" {
         let error = refused(Tar::new().raw(kind, "f", "", b"", |_| ()));
-        assert_eq!(
-            error.why,
-            format!("type {:?} is not known", char::from(kind))
-        );
+        assert_eq!(error.why, format!("type {:?} is unknown", char::from(kind)));
     }
 }
 
 #[test]
-fn device_nodes_are_counted_and_fifos_kept() {
+fn device_nodes_are_counted_and_fifos_are_kept() {
     let tar = Tar::new()
         .device("dev/sda")
         .raw(b'3', "dev/null", "", b"", |_| ());
@@ -430,7 +434,7 @@ fn device_nodes_are_counted_and_fifos_kept() {
 }
 
 #[test]
-fn setuid_is_kept_and_file_type_bits_in_the_mode_are_not() {
+fn setuid_is_kept_and_file_type_bits_are_removed_from_the_mode() {
     let adjust = |header: &mut [u8]| put(header, 100, b"0106755\0");
     assert_eq!(
         only(Tar::new().raw(b'0', "su", "", b"", adjust)).meta.mode,
@@ -470,7 +474,7 @@ fn only_user_xattrs_and_file_capabilities_are_kept() {
 }
 
 #[test]
-fn xattrs_that_an_inode_cannot_hold_are_refused() {
+fn xattrs_over_the_limits_of_an_inode_are_refused() {
     let with = |name: &str, size: usize| {
         Tar::new()
             .pax(&[(&format!("SCHILY.xattr.{name}"), &vec![b'v'; size])])
@@ -488,9 +492,9 @@ fn xattrs_that_an_inode_cannot_hold_are_refused() {
     assert!(
         refused(with(&format!("user.{}", "n".repeat(251)), 1))
             .why
-            .contains("wrong name")
+            .contains("invalid name")
     );
-    assert!(refused(with("user.", 1)).why.contains("wrong name"));
+    assert!(refused(with("user.", 1)).why.contains("invalid name"));
     let value = vec![b'v'; 60_000];
     let names: Vec<String> = (0..5).map(|n| format!("SCHILY.xattr.user.{n}")).collect();
     let records: Vec<(&str, &[u8])> = names.iter().map(|name| (&name[..], &value[..])).collect();
@@ -502,7 +506,7 @@ fn xattrs_that_an_inode_cannot_hold_are_refused() {
 }
 
 #[test]
-fn budgets_end_a_scan() {
+fn a_scan_ends_at_its_limits() {
     let tar = Tar::new()
         .pax(&[("comment", &[b'c'; 3000])])
         .file("a", &[0; 5000])

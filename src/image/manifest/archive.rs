@@ -5,18 +5,18 @@ use super::{read_json, read_texts};
 use crate::base::error::{Error, Result};
 use crate::base::json::Node;
 
-/// One image of an archive. Its names are those of members of the archive.
+/// One image of an archive. Its fields name members of the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The member that is the image config.
+    /// Member that contains the image config.
     pub config: String,
-    /// What the image was called, `NAME:TAG`.
+    /// Names of the image, `NAME:TAG`.
     pub tags: Vec<String>,
-    /// The members that are the layers, lowest first.
+    /// Members that contain the layers, lowest first.
     pub layers: Vec<String>,
 }
 
-/// All images of an archive; `what` names the archive.
+/// Reads all images of an archive; `what` names the archive.
 pub fn parse(what: &str, bytes: &[u8]) -> Result<Vec<Entry>> {
     let value = read_json(what, bytes)?;
     Node::root(what, &value).list()?.iter().map(read).collect()
@@ -31,17 +31,19 @@ fn read(node: &Node) -> Result<Entry> {
     })
 }
 
-/// A name that stays inside the archive, without what tools put in front of it: `/` or `./`.
+/// Returns a name inside the archive, without a leading `/` or `./`.
 fn read_member(node: &Node) -> Result<String> {
     let name = node.text()?;
     let parts = || name.split('/').filter(|part| !matches!(*part, "" | "."));
     if name.contains('\0') || parts().next().is_none() || parts().any(|part| part == "..") {
-        return Err(node.error(format_args!("is {name:?}, not the name of a member")));
+        return Err(node.error(format_args!(
+            "is {name:?}, which cannot name a member of the archive"
+        )));
     }
     Ok(parts().collect::<Vec<_>>().join("/"))
 }
 
-/// The image of that choice; a digest is the config's, which the member's name has.
+/// Returns the chosen image. A digest is that of the config, which the member's name contains.
 pub fn select<'a>(what: &str, entries: &'a [Entry], choice: &Choice) -> Result<&'a Entry> {
     let mut chosen = entries
         .iter()
@@ -72,7 +74,7 @@ pub fn select<'a>(what: &str, entries: &'a [Entry], choice: &Choice) -> Result<&
 }
 
 const CHOOSE: &str =
-    "choose one: :NAME:TAG, or :@NUMBER, its place in manifest.json from 0, behind the file";
+    "append :NAME:TAG to the file, or :@NUMBER, its position in manifest.json from 0";
 
 fn names(entries: &[Entry]) -> String {
     listed(entries.iter().enumerate().flat_map(|(number, entry)| {

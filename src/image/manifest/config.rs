@@ -1,6 +1,6 @@
-//! The image config: what the image is, and how it wants to be started.
+//! Image config: platform, layers, and the defaults for the process.
 //!
-//! Source: OCI config.md; Docker writes the same members, and null for what is absent.
+//! Source: OCI config.md. Docker writes the same members, with null for absent ones.
 
 use super::{Platform, read_digest, read_json, read_text, read_texts};
 use crate::base::digest::Digest;
@@ -11,37 +11,37 @@ use std::collections::BTreeMap;
 /// An image config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// What the image runs on; the operating system is `linux`. A text is empty where the config
-    /// leaves it out.
+    /// Platform of the image; the operating system is `linux`. A field is empty if the config omits
+    /// it.
     pub platform: Platform,
-    /// The digests of the uncompressed layer tars, lowest first.
+    /// Digests of the uncompressed layer tars, lowest first.
     pub diff_ids: Vec<Digest>,
-    /// `NAME=VALUE`, unchecked.
+    /// Environment as `NAME=VALUE`, unchecked.
     pub env: Vec<String>,
-    /// What is executed, with its first arguments.
+    /// Executable and its first arguments.
     pub entrypoint: Vec<String>,
-    /// The arguments that the caller's replace.
+    /// Default arguments, replaced by the caller's.
     pub cmd: Vec<String>,
-    /// `USER[:GROUP]`, by name or number.
+    /// User as `USER[:GROUP]`, by name or number.
     pub user: Option<String>,
-    /// The directory to start in.
+    /// Initial working directory.
     pub working_dir: Option<String>,
-    /// Notes, and what the image declares of itself.
+    /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// What asks the app to end.
+    /// Signal that asks the process to end.
     pub stop_signal: Option<String>,
-    /// `PORT/PROTOCOL`; shown, and changes nothing.
+    /// Exposed ports as `PORT/PROTOCOL`; shown, but without effect.
     pub exposed_ports: Vec<String>,
-    /// Paths that the image would like to write; shown, and changes nothing.
+    /// Volumes of the image; shown, but without effect.
     pub volumes: Vec<String>,
-    /// Whether there is a health check; shown, and changes nothing.
+    /// True if there is a health check; shown, but without effect.
     pub healthcheck: bool,
-    /// When it was made, RFC 3339, unchecked.
+    /// Creation time in RFC 3339, unchecked.
     pub created: Option<String>,
 }
 
 impl Config {
-    /// One that says nothing of how to start the image.
+    /// Creates a config without any defaults for the process.
     pub(crate) fn new(platform: Platform, diff_ids: Vec<Digest>) -> Config {
         Config {
             platform,
@@ -60,13 +60,13 @@ impl Config {
         }
     }
 
-    /// Reads the config of an image whose manifest has that many `layers`.
+    /// Reads the config of an image whose manifest has this number of `layers`.
     pub fn parse(what: &str, bytes: &[u8], layers: usize) -> Result<Config> {
         let value = read_json(what, bytes)?;
         let root = Node::root(what, &value);
         let platform = Platform::of_config(&root)?;
         if !matches!(platform.os.as_str(), "linux" | "") {
-            let why = format_args!("is an image for {platform}; imrun runs linux images only");
+            let why = format_args!("is an image for {platform}; imrun runs only linux images");
             return Err(Error::unsupported(what, why));
         }
         let mut config = Config::new(platform, read_diff_ids(&root, layers)?);
@@ -81,7 +81,7 @@ impl Config {
     fn read_execution(&mut self, node: &Node) -> Result<()> {
         self.env = read_texts(node, "Env")?;
         self.entrypoint = read_texts(node, "Entrypoint")?;
-        // `ENTRYPOINT [""]` takes the base image's entrypoint away, for Docker and Podman.
+        // In Docker and Podman, `ENTRYPOINT [""]` removes the base image's entrypoint.
         if self.entrypoint == [""] {
             self.entrypoint.clear();
         }
@@ -111,8 +111,8 @@ impl Config {
 }
 
 impl Config {
-    /// The members that say what the image runs on, and that it lacks or has empty. Docker, Podman
-    /// and containerd start such an image all the same.
+    /// Returns the platform members that the config omits or leaves empty. Docker, Podman and
+    /// containerd start such an image anyway.
     pub fn unnamed(&self) -> Option<&'static str> {
         match (
             self.platform.os.is_empty(),
@@ -129,7 +129,7 @@ impl Config {
 fn read_diff_ids(root: &Node, layers: usize) -> Result<Vec<Digest>> {
     let rootfs = root.need("rootfs")?;
     if rootfs.need("type")?.text()? != "layers" {
-        return Err(rootfs.error("has a `type` that is not \"layers\""));
+        return Err(rootfs.error("has a `type` other than \"layers\""));
     }
     let diff_ids = match rootfs.get("diff_ids")? {
         Some(node) => node
@@ -141,7 +141,7 @@ fn read_diff_ids(root: &Node, layers: usize) -> Result<Vec<Digest>> {
     };
     if diff_ids.len() != layers {
         let why = format_args!(
-            "has {} diff_ids for the {layers} layers of its manifest",
+            "has {} diff_ids, but its manifest has {layers} layers",
             diff_ids.len()
         );
         return Err(rootfs.error(why));

@@ -11,28 +11,28 @@ use crate::image::reference::Reference;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Indexes within one another that are followed before an image is refused.
+/// Maximum number of nested indexes; an image behind more is refused.
 pub const MAX_INDEX_DEPTH: usize = 4;
 
-/// The annotation by which a layout names what it holds.
+/// Annotation with the name of an entry in a layout.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// The annotation by which containerd and Docker keep an image's whole name.
+/// Annotation with the full name of an image in containerd and Docker.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
-/// Marks a manifest that holds statements about another one (BuildKit).
+/// Annotation of a manifest that contains attestations for another one (BuildKit).
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
-/// Which image is meant of those that a layout or an archive holds.
+/// Selection of one image in a layout or an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
-    /// The only one.
+    /// The only image.
     Only,
-    /// The one of that name, short or whole.
+    /// The image with this name, short or full.
     Name(String),
-    /// The one with that digest.
+    /// The image with this digest.
     Digest(Digest),
-    /// The one in that place, the first is 0.
+    /// The image at this position, counted from 0.
     Number(usize),
 }
 
@@ -53,13 +53,13 @@ pub struct Index {
     what: String,
     /// All entries, in order.
     pub manifests: Vec<Descriptor>,
-    /// Free-form notes.
+    /// Annotations.
     pub annotations: BTreeMap<String, String>,
 }
 
 impl Index {
     pub(super) fn read(root: &Node) -> Result<Index> {
-        // Docker 25 wrote null for an image that was saved without a tag.
+        // Docker 25 writes null for an image saved without a tag.
         let manifests = match root.get("manifests")? {
             None if root.has("manifests") => Vec::new(),
             _ => root.need("manifests")?.list()?,
@@ -74,15 +74,15 @@ impl Index {
         })
     }
 
-    /// The entries that are images or indexes of images: artifacts and attestations
-    /// (`unknown/unknown`) are passed over.
+    /// Returns the entries that are images or indexes of images, without artifacts and attestations
+    /// (`unknown/unknown`).
     pub fn images(&self) -> impl Iterator<Item = &Descriptor> {
         self.manifests.iter().filter(|entry| is_image(entry))
     }
 
-    /// The entry that suits `platform` best, the first one of equals.
+    /// Returns the entry that suits `platform` best; among equals, the first.
     ///
-    /// A lone entry that does not say its platform is taken: its config says it.
+    /// A single entry without a platform is accepted: its config has the platform.
     pub fn select(&self, platform: &Platform) -> Result<&Descriptor> {
         let suitable = self
             .manifests
@@ -98,9 +98,7 @@ impl Index {
         let mut silent = self.images().filter(|entry| entry.platform.is_none());
         match (silent.next(), silent.next()) {
             (Some(entry), None) => Ok(entry),
-            (Some(_), Some(_)) => {
-                Err(self.error("has several images that do not say their platform"))
-            }
+            (Some(_), Some(_)) => Err(self.error("has several images without a platform")),
             (None, _) => Err(self.no_image_for(platform)),
         }
     }
@@ -111,10 +109,10 @@ impl Index {
             "has no image for {platform}, only for {}",
             listed(platforms)
         );
-        Error::unsupported(&self.what, why).hint("--platform names another one")
+        Error::unsupported(&self.what, why).hint("select another one with --platform")
     }
 
-    /// The entries that may be the image of that choice, each digest once; at least one.
+    /// Returns the entries that may be the chosen image, each digest once; at least one.
     ///
     /// Source: OCI image-layout.md, "index.json file"; containerd's `AnnotationImageName`.
     pub fn chosen(&self, choice: &Choice) -> Result<Vec<&Descriptor>> {
@@ -151,23 +149,24 @@ impl Index {
         }
     }
 
-    /// Refuses a choice that `entries` all fit.
+    /// Returns the error for a choice that fits all of `entries`.
     pub fn ambiguous(&self, choice: &Choice, entries: &[&Descriptor]) -> Error {
         let names = self.names(entries.iter().copied());
         let why = match choice {
             Choice::Only => format!("has several images: {names}"),
             _ => format!("the {choice} names several images: {names}"),
         };
-        self.error(why)
-            .hint("choose one: :NAME, or :@NUMBER, its place in index.json from 0, or @DIGEST behind the path")
+        self.error(why).hint(
+            "append :NAME, @DIGEST or :@NUMBER, its position in index.json from 0, to the path",
+        )
     }
 
-    /// How to choose each of the entries.
+    /// Lists the entries with the choice that selects each of them.
     fn names<'e>(&self, entries: impl IntoIterator<Item = &'e Descriptor>) -> String {
         listed(entries.into_iter().map(|entry| self.label(entry)))
     }
 
-    /// The shortest choice that fits this entry alone.
+    /// Returns the shortest choice that fits only this entry.
     fn label(&self, entry: &Descriptor) -> String {
         let is_unique = |name: &str| {
             let mut others = self
@@ -207,20 +206,20 @@ fn is_called(entry: &Descriptor, name: &str) -> bool {
     ref_name(entry) == Some(name) || full.is_some_and(|full| is_same_name(full, name))
 }
 
-/// Whether two names are one, as Docker reads them: `redis` is `docker.io/library/redis:latest`.
+/// Returns true if Docker reads two names as the same: `redis` is `docker.io/library/redis:latest`.
 pub(super) fn is_same_name(one: &str, other: &str) -> bool {
     let tagged = |name: &str| name.parse::<Reference>().ok().map(|name| name.tagged());
     one == other || tagged(one).is_some_and(|one| tagged(other) == Some(one))
 }
 
-/// An image by its descriptor. `artifactType` is the media type of the manifest's config where the
-/// manifest has none of its own (OCI descriptor.md), so an image's can be there.
+/// Returns true if the descriptor is an image's. A manifest without an `artifactType` has the media
+/// type of its config as one (OCI descriptor.md), so an image may have it.
 fn is_image(entry: &Descriptor) -> bool {
     let of_config = |kind: &String| matches!(kind.as_str(), OCI_CONFIG | DOCKER_CONFIG);
     may_be_image(entry) && entry.artifact_type.as_ref().is_none_or(of_config)
 }
 
-/// What can be told only by the document that the entry points to.
+/// Returns true if only the document behind the entry can tell.
 fn may_be_image(entry: &Descriptor) -> bool {
     let unknown =
         |platform: &Platform| platform.os == "unknown" || platform.architecture == "unknown";
@@ -231,7 +230,7 @@ fn may_be_image(entry: &Descriptor) -> bool {
         && !entry.platform.as_ref().is_some_and(unknown)
 }
 
-/// "a, b" without repetition, cut where a hostile document would flood the terminal.
+/// Returns "a, b" without repetition, cut so that a hostile document cannot flood the terminal.
 pub(super) fn listed<T: ToString>(items: impl Iterator<Item = T>) -> String {
     const SHOWN: usize = 20;
     let mut names: Vec<String> = Vec::new();

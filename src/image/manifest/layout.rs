@@ -1,4 +1,4 @@
-//! OCI image layouts: the documents of a directory or archive that holds images.
+//! OCI image layouts: the documents of a directory or archive that contains images.
 //!
 //! Source: OCI image-layout.md.
 
@@ -6,7 +6,7 @@ use super::{Document, Index, OCI_INDEX, read_json};
 use crate::base::error::{Error, Result};
 use crate::base::json::Node;
 
-/// The only version of a layout there is.
+/// The only version of the layout format.
 const VERSION: &str = "1.0.0";
 
 /// Checks the file `oci-layout`; `what` names the layout.
@@ -16,7 +16,7 @@ pub fn check(what: &str, bytes: &[u8]) -> Result<()> {
     match root.need("imageLayoutVersion")?.text()? {
         VERSION => Ok(()),
         other => Err(root.error(format_args!(
-            "is a layout of version {other:?}; imrun knows {VERSION}"
+            "has the layout version {other:?}; imrun supports {VERSION}"
         ))),
     }
 }

@@ -1,4 +1,4 @@
-//! What an image runs on.
+//! Platform of an image.
 
 use super::read_text;
 use crate::base::error::{Error, Result};
@@ -6,22 +6,22 @@ use crate::base::json::Node;
 use std::fmt;
 use std::str::FromStr;
 
-/// An operating system and a processor, in Go's words: `linux/arm64/v8`.
+/// An operating system and a processor, named as in Go: `linux/arm64/v8`.
 ///
-/// Normalised as containerd does, so that equal platforms are equal values: `x86_64` is `amd64`,
-/// `amd64/v1` is `amd64`, `arm64/v8` is `arm64`, `arm` is `arm/v7`.
+/// Values are normalised as in containerd, so that equal platforms are equal values: `x86_64` is
+/// `amd64`, `amd64/v1` is `amd64`, `arm64/v8` is `arm64`, `arm` is `arm/v7`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Platform {
-    /// `linux` for everything that imrun can run.
+    /// Operating system; imrun runs only `linux`.
     pub os: String,
-    /// `amd64`, `arm64`, ….
+    /// Processor architecture: `amd64`, `arm64`, ….
     pub architecture: String,
-    /// `v7`, `v3`, …, where it is not the architecture's usual one.
+    /// Variant: `v7`, `v3`, …; `None` for the architecture's usual one.
     pub variant: Option<String>,
 }
 
 impl Platform {
-    /// The normalised platform.
+    /// Creates a normalised platform.
     pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Platform {
         let variant = variant.map(str::to_lowercase).filter(|v| !v.is_empty());
         let (architecture, variant) = normalise(architecture.to_lowercase(), variant);
@@ -32,7 +32,7 @@ impl Platform {
         }
     }
 
-    /// This machine's.
+    /// Returns the platform of this machine.
     pub fn host() -> Platform {
         let architecture = match std::env::consts::ARCH {
             "x86" => "386",
@@ -50,8 +50,8 @@ impl Platform {
         Ok(Platform::new(os, architecture, variant.as_deref()))
     }
 
-    /// The platform that an image config names. What it leaves out stays empty, and an arm config
-    /// that has no variant may be of any: containerd's default would make each a `v7`.
+    /// Reads the platform of an image config. Omitted fields stay empty; an arm config without a
+    /// variant may be for any, where containerd's default is `v7`.
     pub(super) fn of_config(root: &Node) -> Result<Platform> {
         let text = |key| Ok(read_text(root, key)?.unwrap_or_default());
         let (os, architecture) = (text("os")?, text("architecture")?);
@@ -66,7 +66,7 @@ impl Platform {
         }
     }
 
-    /// The same with what it leaves out taken from `other`.
+    /// Fills the empty fields from `other`.
     pub(super) fn or(&self, other: &Platform) -> Platform {
         let text = |own: &String, other: &String| {
             if own.is_empty() {
@@ -87,10 +87,10 @@ impl Platform {
         }
     }
 
-    /// How well an image for `other` suits this platform: 0 is the same, `None` not at all.
+    /// Returns the distance of an image for `other` from this platform: 0 if equal, `None` if unsuitable.
     ///
-    /// As containerd has it, a lower variant of the processor suits too. Its fallbacks to another
-    /// architecture (386 on amd64, arm on arm64) do not: the system call filter kills those.
+    /// As in containerd, a lower variant of the processor is suitable. Its fallbacks to another
+    /// architecture (386 on amd64, arm on arm64) are not: the seccomp filter kills such processes.
     pub fn distance(&self, other: &Platform) -> Option<u32> {
         if (&self.os, &self.architecture) != (&other.os, &other.architecture) {
             return None;
@@ -101,7 +101,7 @@ impl Platform {
         self.level()?.checked_sub(other.level()?)
     }
 
-    /// The variant as a number that grows with what the processor can do.
+    /// Returns the variant as a number that grows with the processor's features.
     fn level(&self) -> Option<u32> {
         let usual = match self.architecture.as_str() {
             "amd64" => "v1",
@@ -116,7 +116,7 @@ impl Platform {
     }
 }
 
-/// containerd's `platforms.normalizeArch`.
+/// Normalises like containerd's `platforms.normalizeArch`.
 fn normalise(architecture: String, variant: Option<String>) -> (String, Option<String>) {
     let as_text = (architecture.as_str(), variant.as_deref());
     let (architecture, variant) = match as_text {
@@ -138,7 +138,7 @@ fn normalise(architecture: String, variant: Option<String>) -> (String, Option<S
 impl FromStr for Platform {
     type Err = Error;
 
-    /// `OS/ARCHITECTURE[/VARIANT]`.
+    /// Parses `OS/ARCHITECTURE[/VARIANT]`.
     fn from_str(text: &str) -> Result<Platform> {
         let known = |part: &str| {
             !part.is_empty()
@@ -156,9 +156,9 @@ impl FromStr for Platform {
             }
             _ => Err(Error::usage(
                 format_args!("platform {text:?}"),
-                "is not OS/ARCHITECTURE[/VARIANT]",
+                "expected OS/ARCHITECTURE[/VARIANT]",
             )
-            .hint("such as linux/amd64 or linux/arm/v7")),
+            .hint("for example linux/amd64 or linux/arm/v7")),
         }
     }
 }

@@ -32,7 +32,7 @@ fn config() -> Value {
     })
 }
 
-/// `base` with one member (a JSON pointer) set.
+/// Returns `base` with one member (a JSON pointer) set.
 fn with(mut base: Value, pointer: &str, value: Value) -> Value {
     let (parent, key) = pointer.rsplit_once('/').unwrap();
     let parent = base.pointer_mut(parent).unwrap();
@@ -43,7 +43,7 @@ fn with(mut base: Value, pointer: &str, value: Value) -> Value {
     base
 }
 
-/// `base` without one member of its top level.
+/// Returns `base` without one of its top-level members.
 fn without(mut base: Value, key: &str) -> Value {
     base.as_object_mut().unwrap().remove(key).unwrap();
     base
@@ -73,18 +73,18 @@ fn refused(document: &Value, because: &str) {
 fn oci_and_docker_manifests_are_read() {
     for (own, config, layer, kind) in [
         (OCI_MANIFEST, OCI_CONFIG, OCI_LAYER, LayerKind::Tar),
-        (OCI_MANIFEST, OCI_CONFIG, GZIP, LayerKind::Packed),
+        (OCI_MANIFEST, OCI_CONFIG, GZIP, LayerKind::Compressed),
         (
             OCI_MANIFEST,
             OCI_CONFIG,
             "application/vnd.oci.image.layer.v1.tar+zstd",
-            LayerKind::Packed,
+            LayerKind::Compressed,
         ),
         (
             DOCKER_MANIFEST,
             DOCKER_CONFIG,
             "application/vnd.docker.image.rootfs.diff.tar.gzip",
-            LayerKind::Packed,
+            LayerKind::Compressed,
         ),
         (
             DOCKER_MANIFEST,
@@ -106,7 +106,7 @@ fn oci_and_docker_manifests_are_read() {
 }
 
 #[test]
-fn a_document_without_a_media_type_is_what_its_members_or_its_descriptor_say() {
+fn the_type_of_a_document_without_media_type_follows_from_its_descriptor_or_members() {
     let bare = without(manifest(), "mediaType");
     assert!(matches!(parse(&bare), Ok(Document::Manifest(_))));
     let bare_index = without(index(json!([])), "mediaType");
@@ -135,15 +135,13 @@ fn a_document_with_both_manifests_and_layers_or_config_is_refused() {
 }
 
 #[test]
-fn a_media_type_other_than_the_promised_one_is_refused() {
+fn a_media_type_other_than_the_expected_one_is_refused() {
     let bytes = manifest().to_string();
     assert!(Document::parse("doc", bytes.as_bytes(), Some(OCI_MANIFEST)).is_ok());
     for promised in [OCI_INDEX, DOCKER_MANIFEST, "text/plain"] {
         let error = Document::parse("doc", bytes.as_bytes(), Some(promised)).unwrap_err();
         assert!(
-            error
-                .why
-                .ends_with(&format!("but {promised:?} was promised")),
+            error.why.ends_with(&format!("expected {promised:?}")),
             "{error}"
         );
     }
@@ -165,7 +163,7 @@ fn duplicate_keys_are_refused() {
 }
 
 #[test]
-fn keys_that_differ_in_case_do_not_count() {
+fn keys_that_differ_in_case_are_ignored() {
     let text = manifest().to_string().replace("\"layers\"", "\"Layers\"");
     let error = Document::parse("doc", text.as_bytes(), None).unwrap_err();
     assert_eq!(error.why, "lacks \"layers\"");
@@ -174,7 +172,7 @@ fn keys_that_differ_in_case_do_not_count() {
 }
 
 #[test]
-fn sizes_that_are_no_int64_of_bytes_are_refused() {
+fn sizes_that_are_not_int64_are_refused() {
     for size in [
         json!(-1),
         json!(1.5),
@@ -220,7 +218,7 @@ fn digests_in_upper_case_of_a_wrong_length_or_an_unknown_algorithm_are_refused()
 }
 
 #[test]
-fn artifacts_are_refused_as_such() {
+fn artifacts_are_refused_and_called_artifacts() {
     for kind in [
         "application/vnd.oci.empty.v1+json",
         "application/vnd.cncf.helm.config.v1+json",
@@ -248,16 +246,16 @@ fn a_layer_of_an_unknown_type_is_refused() {
         "/layers/0/mediaType",
         "application/vnd.in-toto+json".into(),
     );
-    refused(&document, "is not a layer that imrun knows, but");
+    refused(&document, "has a type that imrun does not support");
 }
 
 #[test]
-fn a_foreign_layer_is_an_ordinary_one_whatever_its_urls() {
+fn a_foreign_layer_is_read_like_any_other_and_its_urls_are_ignored() {
     for kind in [
         "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
         "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     ] {
-        assert_eq!(LayerKind::of(kind), Some(LayerKind::Packed));
+        assert_eq!(LayerKind::of(kind), Some(LayerKind::Compressed));
         let document = with(manifest(), "/layers/0/mediaType", kind.into());
         let document = with(
             document,
@@ -273,7 +271,7 @@ fn a_schema_version_other_than_2_is_refused() {
     for version in [json!(3), json!("2"), json!(2.0), json!(-2)] {
         refused(
             &with(manifest(), "/schemaVersion", version),
-            "`schemaVersion` is not 2",
+            "`schemaVersion` must be 2",
         );
     }
     refused(
@@ -301,17 +299,17 @@ fn docker_schema_1_is_refused_with_a_hint() {
 }
 
 #[test]
-fn what_is_no_object_or_too_large_is_refused() {
+fn a_document_that_is_not_an_object_or_too_large_is_refused() {
     for text in ["[]", "2", "null", "\"x\""] {
         let error = Document::parse("doc", text.as_bytes(), None).unwrap_err();
         assert_eq!(error.why, "is not an object");
     }
     let error = Document::parse("doc", &vec![b' '; MAX_DOCUMENT + 1], None).unwrap_err();
-    assert!(error.why.contains("more than the 4194304"), "{error}");
+    assert!(error.why.contains("the maximum is 4194304"), "{error}");
 }
 
 #[test]
-fn a_blob_of_another_size_than_its_descriptor_is_refused() {
+fn a_blob_whose_size_differs_from_its_descriptor_is_refused() {
     let Document::Manifest(manifest) = parse(&manifest()).unwrap() else {
         unreachable!()
     };
@@ -319,7 +317,7 @@ fn a_blob_of_another_size_than_its_descriptor_is_refused() {
     let error = manifest.config.expect_size("config", 8).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("config {DIGEST}: is 8 bytes long, its descriptor says 7")
+        format!("config {DIGEST}: has 8 bytes, but its descriptor says 7")
     );
 }
 
@@ -387,7 +385,7 @@ fn an_image_of_another_operating_system_is_refused() {
     let error = parse_config(&with(config(), "/os", "windows".into())).unwrap_err();
     assert_eq!(
         error.why,
-        "is an image for windows/amd64; imrun runs linux images only"
+        "is an image for windows/amd64; imrun runs only linux images"
     );
     assert_eq!(error.reason, crate::base::error::Reason::Unsupported);
 }
@@ -410,12 +408,12 @@ fn an_image_of_another_architecture_is_refused_when_the_platform_is_checked() {
 }
 
 #[test]
-fn a_platform_that_a_config_leaves_out_is_the_one_that_is_wanted() {
+fn a_config_without_a_platform_matches_the_wanted_one() {
     let wanted = "linux/arm/v6".parse().unwrap();
     for (member, value, unnamed) in [
         ("/os", "", Some("`os`")),
         ("/architecture", "", Some("`architecture`")),
-        // What arm config has no variant may be of any.
+        // An arm config without a variant may be for any.
         ("/architecture", "arm", None),
     ] {
         let document = with(
@@ -455,7 +453,7 @@ fn an_arm_config_that_names_a_later_variant_is_refused() {
 }
 
 #[test]
-fn an_entrypoint_of_one_empty_string_is_none() {
+fn an_entrypoint_of_one_empty_string_counts_as_none() {
     let entrypoint = |words: Value| {
         let document = with(
             config(),
@@ -469,26 +467,26 @@ fn an_entrypoint_of_one_empty_string_is_none() {
 }
 
 #[test]
-fn a_number_of_diff_ids_other_than_that_of_the_layers_is_refused() {
+fn diff_ids_that_differ_in_number_from_the_layers_are_refused() {
     for ids in [json!([]), json!([DIGEST, OTHER]), Value::Null] {
         let error = parse_config(&with(config(), "/rootfs/diff_ids", ids)).unwrap_err();
         assert!(
             error
                 .why
-                .ends_with("diff_ids for the 1 layers of its manifest"),
+                .ends_with("diff_ids, but its manifest has 1 layers"),
             "{error}"
         );
     }
 }
 
 #[test]
-fn configs_of_the_wrong_shape_are_refused_with_the_place() {
+fn configs_of_the_wrong_shape_are_refused_and_the_member_is_named() {
     for (pointer, value, because) in [
         ("/rootfs", Value::Null, "lacks \"rootfs\""),
         (
             "/rootfs/type",
             json!("squashfs"),
-            "`rootfs` has a `type` that is not \"layers\"",
+            "`rootfs` has a `type` other than \"layers\"",
         ),
         (
             "/rootfs/diff_ids/0",
@@ -519,7 +517,7 @@ fn configs_of_the_wrong_shape_are_refused_with_the_place() {
     }
 }
 
-/// JSON that is close enough to a document to get past the first checks.
+/// Generates JSON that is similar enough to a document to pass the first checks.
 fn nearly_a_document() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -34,7 +34,7 @@ fn names_are_normalised_as_docker_does() {
 }
 
 #[test]
-fn what_is_no_name_is_refused() {
+fn text_that_is_not_a_name_is_refused() {
     for text in [
         "",
         ":",
@@ -99,17 +99,17 @@ fn what_is_no_name_is_refused() {
 }
 
 #[test]
-fn an_error_says_which_part_is_wrong() {
+fn an_error_names_the_part_that_is_wrong() {
     for (text, why) in [
-        ("Redis", "a repository is written in lower case"),
+        ("Redis", "the repository must be in lower case"),
         ("a@md5:00", "the algorithm is neither sha256 nor sha512"),
         (
             "a:",
-            "the tag is not 1 to 128 letters, digits, `_`, `.` or `-`",
+            "the tag must be 1 to 128 letters, digits, `_`, `.` or `-`",
         ),
         (
             "r.example:x/a",
-            "\"r.example:x\" is no registry, HOST[:PORT]",
+            "\"r.example:x\" is not a registry: expected HOST[:PORT]",
         ),
     ] {
         let error = text.parse::<Reference>().unwrap_err();
@@ -118,7 +118,7 @@ fn an_error_says_which_part_is_wrong() {
 }
 
 #[test]
-fn a_bare_digest_is_a_digest_and_an_incomplete_one_is_no_name() {
+fn a_digest_is_recognised_and_an_incomplete_one_is_not_a_name() {
     let argument: ImageArgument = DIGEST.parse().unwrap();
     assert_eq!(argument, ImageArgument::Digest(DIGEST.parse().unwrap()));
     for wrong in [
@@ -139,7 +139,7 @@ fn a_bare_digest_is_a_digest_and_an_incomplete_one_is_no_name() {
 }
 
 #[test]
-fn a_tag_alone_is_no_identity_and_a_digest_beside_it_is() {
+fn a_name_has_a_digest_only_if_one_is_given() {
     let tagged: ImageArgument = "redis:7".parse().unwrap();
     assert_eq!(tagged.digest(), None);
     let pinned: ImageArgument = format!("redis:7@{DIGEST}").parse().unwrap();
@@ -154,7 +154,7 @@ proptest! {
     }
 
     #[test]
-    fn the_normal_form_is_its_own_normal_form(text in "[a-z0-9A.]{1,6}(:[0-9]{1,4})?(/[a-z0-9._-]{1,6}){0,2}(:[a-zA-Z0-9._-]{1,4})?") {
+    fn normalising_twice_changes_nothing(text in "[a-z0-9A.]{1,6}(:[0-9]{1,4})?(/[a-z0-9._-]{1,6}){0,2}(:[a-zA-Z0-9._-]{1,4})?") {
         if let Ok(reference) = text.parse::<Reference>() {
             prop_assert_eq!(reference.to_string().parse::<Reference>().unwrap(), reference);
         }

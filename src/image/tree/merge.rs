@@ -1,19 +1,20 @@
-//! Layers on top of each other, as one tree.
+//! Merges layers into one tree.
 //!
-//! Source: OCI image specification 1.1, layer.md, "Applying Changesets"; where it is silent,
-//! what containerd and Docker do.
+//! Source: OCI image specification 1.1, layer.md, "Applying Changesets"; for cases it does not
+//! cover, the behaviour of containerd and Docker.
 
 use super::resolve::{Resolution, Stop};
 use super::{Content, Dirent, Inode, InodeId, Tree};
 use crate::base::error::{Error, Result};
 use crate::image::layer::{Entry, Kind, Layer, Meta, split};
 
-/// Directories below each other. Through symlinks a tree could else be deeper than any path is long.
+/// Maximum depth of directories. Through symlinks, a tree could otherwise be deeper than the longest path.
 const DEPTH: usize = 2048;
-/// Entries of all layers, and inodes in a tree: one long name makes two thousand parents.
+/// Maximum number of entries in all layers, and of inodes in a tree: one long name creates two
+/// thousand parents.
 const INODES: usize = 1 << 22;
 
-/// Merges an image's layers, the lowest first. Errors name the layer, from 0, and the path.
+/// Merges an image's layers, lowest first. Errors name the layer, from 0, and the path.
 pub fn merge(layers: impl IntoIterator<Item = Layer>) -> Result<Tree> {
     let mut merger = Merger {
         tree: Tree::new(),
@@ -45,8 +46,8 @@ pub fn merge(layers: impl IntoIterator<Item = Layer>) -> Result<Tree> {
 struct Merger {
     tree: Tree,
     layer: u16,
-    /// The last parent resolved: most entries stand beside the one before them. Names that are
-    /// only added cannot change what it means; any that is replaced or removed forgets it.
+    /// Last resolved parent: most entries have the same parent as the one before. Added names cannot
+    /// change its meaning; a replaced or removed name clears it.
     recent: Option<(Box<[u8]>, InodeId)>,
 }
 
@@ -65,7 +66,7 @@ impl Merger {
         Ok(())
     }
 
-    /// Whiteouts and opaque markers concern the layers below only, so they come before any entry.
+    /// Applies whiteouts and opaque markers before any entry: they affect only the layers below.
     fn hide(&mut self, entries: &[Entry]) -> Result<()> {
         for Entry { path, kind, .. } in entries {
             match kind {
@@ -86,8 +87,8 @@ impl Merger {
         Ok(())
     }
 
-    /// The lower directory that a marker is in. Whatever else a lower layer has on the way gives way
-    /// to the marker's directory, as to any entry's.
+    /// Returns the lower directory that contains a marker. As for any entry, a file or symlink of a lower
+    /// layer in its path is replaced with a directory.
     fn hiding(&mut self, path: &[u8]) -> Result<Option<InodeId>> {
         let mut directory = InodeId::ROOT;
         for name in path
@@ -129,7 +130,7 @@ impl Merger {
         Ok(())
     }
 
-    /// A directory over a directory replaces its attributes only; over anything else, itself.
+    /// Inserts a directory. Over a directory, it replaces only the attributes; over anything else, the inode.
     fn insert_directory(&mut self, path: &[u8], meta: Meta) -> Result<()> {
         let layer = Some(self.layer);
         if path.is_empty() {
@@ -154,15 +155,15 @@ impl Merger {
         Ok(())
     }
 
-    /// Another name for what the merged tree has so far. The link's own attributes are those of
-    /// the inode it names, which its first entry has set: they are not taken from here.
+    /// Adds a name for an inode of the merged tree. The link's own attributes are ignored: the inode's
+    /// first entry has set them.
     fn insert_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
         let (parent, name) = split(path);
         let parent = self.parent(parent)?;
         let shown = String::from_utf8_lossy(target);
         let Some(entry) = self.tree.lookup(target, false) else {
             return Err(refuse(format_args!(
-                "a hard link to {shown}, which is not there"
+                "a hard link to {shown}, which does not exist"
             )));
         };
         match self.tree.inode(entry.inode).content {
@@ -199,8 +200,8 @@ impl Merger {
         entry
     }
 
-    /// The directory that an entry is in: the layer's own symlinks are followed inside the root, what
-    /// is missing is made, and a lower layer's file or symlink gives way, as under overlayfs.
+    /// Returns the directory of an entry. It follows the layer's own symlinks inside the root, creates
+    /// missing directories, and replaces files and symlinks of lower layers, as under overlayfs.
     fn parent(&mut self, path: &[u8]) -> Result<InodeId> {
         if let Some((recent, inode)) = &self.recent
             && **recent == *path
@@ -234,7 +235,7 @@ impl Merger {
 }
 
 impl Tree {
-    /// The runtime mounts here; a symlink would send the mount elsewhere.
+    /// Checks the directories that the runtime mounts over; a symlink would redirect the mount.
     fn check_mount_points(&self) -> Result<()> {
         for name in ["dev", "proc", "sys"] {
             if let Some(entry) = self.child(InodeId::ROOT, name.as_bytes())
@@ -242,14 +243,14 @@ impl Tree {
             {
                 return Err(Error::policy(
                     format_args!("/{name}"),
-                    "it is no directory in the image",
+                    "it is not a directory in the image",
                 ));
             }
         }
         Ok(())
     }
 
-    /// Takes away all names of devices.
+    /// Removes all names of devices.
     fn drop_devices(&mut self) {
         let dropped: Vec<bool> = self
             .inodes

@@ -1,32 +1,32 @@
-//! Resolution of paths inside a tree.
+//! Resolves paths inside a tree.
 
 use super::{Content, Dirent, Tree};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Symlinks followed for one path (`MAXSYMLINKS`, linux/namei.h).
+/// Maximum number of symlinks followed for one path (`MAXSYMLINKS`, linux/namei.h).
 const LINKS: u32 = 40;
 
-/// A path on its way through the tree.
+/// State of a path's resolution.
 pub(super) struct Resolution<'p> {
-    /// The directories entered, the root first.
+    /// Directories entered so far, the root first.
     stack: Vec<Dirent>,
     path: Cow<'p, [u8]>,
     at: usize,
     links: u32,
-    /// The layer whose own symlinks alone are followed, if any.
+    /// Layer whose symlinks are followed; `None` follows all.
     layer: Option<u16>,
 }
 
-/// Why a resolution stopped. A name is a range of [`Resolution::name`].
+/// Reason why a resolution stopped. A name is a range of [`Resolution::name`].
 pub(super) enum Stop {
-    /// At the end, in a directory.
+    /// The path ended in a directory.
     End,
-    /// The directory does not have the name.
+    /// The directory does not contain the name.
     Missing(Range<usize>),
-    /// The name is neither a directory nor a symlink that is followed.
+    /// The name is neither a directory nor a symlink to follow.
     Blocked(Range<usize>, Dirent),
-    /// More than 40 symlinks.
+    /// The path leads through more than 40 symlinks.
     Loop,
 }
 
@@ -41,8 +41,8 @@ impl<'p> Resolution<'p> {
         }
     }
 
-    /// The way to what a layer adds: to the layer's unpacker, which sees nothing of the layers below,
-    /// their symlinks are not there.
+    /// Resolves the path of an entry that a layer adds. As the layer is unpacked without the layers
+    /// below, their symlinks are not followed.
     pub(super) fn of_layer(tree: &Tree, path: &'p [u8], layer: u16) -> Self {
         Resolution {
             layer: Some(layer),
@@ -50,12 +50,12 @@ impl<'p> Resolution<'p> {
         }
     }
 
-    /// The directory reached.
+    /// Returns the directory reached so far.
     pub(super) fn directory(&self) -> Dirent {
         self.stack[self.stack.len() - 1]
     }
 
-    /// Directories from the root to there.
+    /// Returns the number of directories from the root to the current one.
     pub(super) fn depth(&self) -> usize {
         self.stack.len()
     }
@@ -64,7 +64,7 @@ impl<'p> Resolution<'p> {
         &self.path[range]
     }
 
-    /// Goes on into a directory that was made where one was missing.
+    /// Enters a directory created for a missing one.
     pub(super) fn enter(&mut self, directory: Dirent) {
         self.stack.push(directory);
     }
@@ -73,7 +73,7 @@ impl<'p> Resolution<'p> {
         self.path[self.at..].iter().all(|byte| *byte == b'/')
     }
 
-    /// Follows the path, symlinks included, never above the root, until it stops.
+    /// Follows the path and its symlinks, never above the root, until it stops.
     pub(super) fn advance(&mut self, tree: &Tree) -> Stop {
         while let Some(name) = self.next() {
             match &self.path[name.clone()] {
@@ -124,8 +124,8 @@ impl<'p> Resolution<'p> {
 }
 
 impl Tree {
-    /// The path itself, its parents' symlinks followed as far as the tree has them; `None` where
-    /// more than 40 are in the way. A path for which `stop` holds is not followed.
+    /// Returns the path with its parents' symlinks resolved as far as the tree contains them, or `None`
+    /// after more than 40 symlinks. A path that satisfies `stop` is not resolved.
     pub fn real_path(&self, path: &[u8], stop: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
         let (parent, name) = crate::image::layer::split(path);
         let words = |path: &[u8]| -> Vec<Vec<u8>> {
@@ -160,8 +160,7 @@ impl Tree {
         Some(here.join(&b'/'))
     }
 
-    /// What a path stands for, resolved inside the tree; a symlink in its last place is
-    /// followed where `follow` says so.
+    /// Looks up a path inside the tree. `follow` decides if a symlink at its end is followed.
     pub fn lookup(&self, path: &[u8], follow: bool) -> Option<Dirent> {
         let trimmed = path
             .iter()

@@ -1,4 +1,4 @@
-//! What the runtime owns in every tree, whatever the image has.
+//! Files of the runtime, which every tree gets regardless of the image.
 
 use super::resolve::{Resolution, Stop};
 use super::{Content, Dirent, Inode, InodeId, Tree};
@@ -22,14 +22,15 @@ const LINKS: [(&str, &str); 4] = [
     ("stderr", "/proc/self/fd/2"),
 ];
 
-/// Files that the host's may be bound over.
+/// Files in `/etc` that the host's files may be bind-mounted over.
 const PLACEHOLDERS: [&str; 3] = ["resolv.conf", "hosts", "hostname"];
 
-/// Adds mount points `/proc`, `/sys` and `/sys/fs/cgroup`, a `/dev` that has what every container
-/// has and nothing else, and empty `/etc/resolv.conf`, `hosts` and `hostname` where the image has
-/// no such file. All of it belongs to 0:0 and has mtime 0.
+/// Adds the mount points `/proc`, `/sys` and `/sys/fs/cgroup`; a `/dev` with the devices of every
+/// container and nothing else; and empty `/etc/resolv.conf`, `hosts` and `hostname` if the image lacks
+/// the file. All of them belong to 0:0 and have mtime 0.
 ///
-/// Fails where `/etc` is a symlink loop.
+/// # Errors
+/// `/etc` is a symlink loop.
 pub fn synthesise(tree: &mut Tree) -> Result<()> {
     tree.mount_point(&["proc"]);
     tree.mount_point(&["sys", "fs", "cgroup"]);
@@ -56,7 +57,7 @@ pub fn synthesise(tree: &mut Tree) -> Result<()> {
 }
 
 impl Tree {
-    /// Gives a name to an inode of the runtime's own.
+    /// Adds an inode of the runtime.
     fn own(&mut self, directory: InodeId, name: &str, mode: u16, content: Content) -> Dirent {
         let meta = Meta {
             mode,
@@ -70,7 +71,7 @@ impl Tree {
         entry
     }
 
-    /// Makes each step a directory of its own, without following symlinks.
+    /// Makes each component of the path a directory, without following symlinks.
     fn mount_point(&mut self, path: &[&str]) {
         let mut directory = InodeId::ROOT;
         for name in path {
@@ -106,7 +107,7 @@ impl Tree {
         }
     }
 
-    /// A directory of the root, through symlinks, made where there is none.
+    /// Returns a directory in the root, resolved through symlinks; creates it if it is missing.
     fn own_directory(&mut self, name: &str) -> Result<InodeId> {
         let mut way = Resolution::new(self, name.as_bytes());
         loop {

@@ -16,7 +16,7 @@ fn refused<const N: usize>(layers: [Tar; N]) -> String {
     error.unwrap_err().to_string()
 }
 
-/// A line for each path but the root: kind, path, target, and the layer it comes from.
+/// Returns a line for each path except the root: layer, kind, path and target.
 fn listing(tree: &Tree) -> Vec<String> {
     tree.walk()
         .skip(1)
@@ -55,7 +55,7 @@ fn files_of_an_upper_layer_replace_those_below() {
 }
 
 #[test]
-fn of_duplicates_in_a_layer_the_last_wins() {
+fn the_last_of_duplicate_entries_in_a_layer_wins() {
     let tree = merged([t()
         .file("a", b"1")
         .file("a", b"22")
@@ -65,7 +65,7 @@ fn of_duplicates_in_a_layer_the_last_wins() {
 }
 
 #[test]
-fn missing_parents_are_plain_directories() {
+fn missing_parents_become_plain_directories() {
     let tree = merged([t().file("a/b/c", b"")]);
     assert_eq!(listing(&tree), ["0 a/", "0 a/b/", "0 a/b/c 0:0"]);
     let meta = &tree.inode(tree.lookup(b"a/b", false).unwrap().inode).meta;
@@ -133,9 +133,9 @@ fn a_parent_that_is_a_symlink_of_the_same_layer_is_followed_inside_the_root() {
     assert_eq!(listing(&tree), expected);
 }
 
-/// As under overlayfs, where a layer is unpacked alone: docs/image-formats.md.
+/// As under overlayfs, where each layer is unpacked alone: docs/image-formats.md.
 #[test]
-fn a_lower_layers_symlink_gives_way_to_a_directory_of_the_same_name() {
+fn a_directory_replaces_a_lower_layers_symlink_of_the_same_name() {
     let lower = || t().file("b/x", b"").symlink("a", "b");
     let same = ["0 b/", "0 b/x 0:0"];
     for (upper, expected) in [
@@ -148,7 +148,7 @@ fn a_lower_layers_symlink_gives_way_to_a_directory_of_the_same_name() {
             t().file("a/.wh..wh..opq", b"").file("a/f", b""),
             &["1 a/", "1 a/f 1:0"],
         ),
-        // Another name for the lower layers' file: only whole paths decide what it is.
+        // A hard link to the lower layer's file: only full paths decide which layer it belongs to.
         (t().hard_link("a2", "a"), &["0 a -> b", "1 a2 -> b"]),
     ] {
         let tree = merged([lower(), upper]);
@@ -157,13 +157,13 @@ fn a_lower_layers_symlink_gives_way_to_a_directory_of_the_same_name() {
 }
 
 #[test]
-fn a_lower_layers_file_gives_way_to_a_whiteouts_directory() {
+fn a_whiteouts_directory_replaces_a_lower_layers_file() {
     let tree = merged([t().file("a", b""), t().file("a/.wh.x", b"")]);
     assert_eq!(listing(&tree), ["1 a/"]);
 }
 
 #[test]
-fn a_layers_own_symlink_to_what_was_a_lower_symlink_leads_to_a_directory() {
+fn a_layers_symlink_to_a_lower_symlink_turns_that_into_a_directory() {
     let tree = merged([
         t().file("b/x", b"").symlink("a", "b"),
         t().symlink("c", "a").file("c/f", b""),
@@ -175,7 +175,7 @@ fn a_layers_own_symlink_to_what_was_a_lower_symlink_leads_to_a_directory() {
 }
 
 #[test]
-fn the_real_path_of_a_name_follows_its_parents_as_far_as_they_are_there() {
+fn the_real_path_follows_parents_as_far_as_they_exist() {
     let tree = merged([t()
         .directory("usr/bin")
         .symlink("bin", "usr/bin")
@@ -217,7 +217,7 @@ fn a_symlink_never_leads_out_of_the_root() {
 }
 
 #[test]
-fn a_dangling_symlink_as_parent_gets_its_target_made() {
+fn the_target_of_a_dangling_symlink_as_parent_is_created() {
     let tree = merged([t().symlink("l", "to/there").file("l/f", b"")]);
     assert_eq!(
         listing(&tree),
@@ -276,7 +276,7 @@ fn a_parent_is_resolved_again_once_a_name_on_the_way_is_replaced() {
 }
 
 #[test]
-fn a_link_made_by_this_layer_to_a_lower_file_is_this_layers_own() {
+fn a_hard_link_to_a_lower_file_belongs_to_the_layer_that_adds_it() {
     let error = refused([t().file("f", b""), t().hard_link("p", "f").file("p/f", b"")]);
     assert_eq!(
         error,
@@ -301,7 +301,7 @@ fn an_explicit_directory_replaces_a_symlink() {
 }
 
 #[test]
-fn whiteouts_hide_what_is_below_and_never_what_is_beside_them() {
+fn whiteouts_hide_lower_layers_and_never_their_own() {
     let lower = || t().file("a", b"").file("d/x", b"").file("d/y", b"");
     for upper in [
         t().file(".wh.a", b"").file("a", b"1").file("d/.wh.x", b""),
@@ -334,7 +334,7 @@ fn an_opaque_marker_applies_first_whatever_its_order() {
 }
 
 #[test]
-fn a_whiteout_that_matches_nothing_is_none() {
+fn a_whiteout_that_matches_nothing_has_no_effect() {
     let upper = t()
         .file(".wh.b", b"")
         .file("x/.wh.y", b"")
@@ -378,7 +378,7 @@ fn hard_links_go_to_symlinks_themselves_and_through_symlinked_parents() {
 }
 
 #[test]
-fn a_hard_link_keeps_what_it_names_when_that_is_replaced_by_it() {
+fn a_hard_link_that_replaces_its_target_keeps_the_inode() {
     let tree = merged([t().file("a", b"1").hard_link("a", "a")]);
     assert_eq!(listing(&tree), ["0 a 0:1"]);
     assert_eq!(tree.links(tree.lookup(b"a", false).unwrap().inode), 1);
@@ -388,15 +388,15 @@ fn a_hard_link_keeps_what_it_names_when_that_is_replaced_by_it() {
 
 #[test]
 fn hard_links_to_missing_later_or_directory_names_are_refused() {
-    assert!(refused([t().hard_link("a", "b")]).ends_with("a hard link to b, which is not there"));
-    assert!(refused([t().hard_link("a", "b").file("b", b"")]).contains("not there"));
+    assert!(refused([t().hard_link("a", "b")]).ends_with("a hard link to b, which does not exist"));
+    assert!(refused([t().hard_link("a", "b").file("b", b"")]).contains("does not exist"));
     assert!(
         refused([t().directory("d").hard_link("a", "d")])
             .ends_with("a hard link to d, a directory")
     );
     assert!(refused([t().hard_link("a", "/")]).contains("a directory"));
     let hidden = t().file(".wh.b", b"").hard_link("a", "b");
-    assert!(refused([t().file("b", b""), hidden]).contains("not there"));
+    assert!(refused([t().file("b", b""), hidden]).contains("does not exist"));
 }
 
 #[test]
@@ -419,13 +419,13 @@ fn devices_and_hard_links_to_them_are_dropped_and_counted() {
 }
 
 #[test]
-fn a_lower_device_as_parent_gives_way_to_a_directory() {
+fn a_directory_replaces_a_lower_device_that_is_a_parent() {
     let tree = merged([t().device("p"), t().file("p/f", b"")]);
     assert_eq!(listing(&tree), ["1 p/", "1 p/f 1:0"]);
 }
 
 #[test]
-fn an_image_whose_dev_proc_or_sys_is_no_directory_is_refused() {
+fn an_image_whose_dev_proc_or_sys_is_not_a_directory_is_refused() {
     for name in ["dev", "proc", "sys"] {
         for tar in [
             t().symlink(name, "/etc"),
@@ -456,7 +456,7 @@ fn hundreds_of_layers_and_one_layer_twice_are_merged() {
 }
 
 #[test]
-fn a_tree_cannot_grow_deeper_than_any_path_through_symlinks() {
+fn a_tree_cannot_grow_deeper_than_the_longest_path_through_symlinks() {
     let deep = "d/".repeat(2000);
     let tar = t().pax(&[("path", deep.as_bytes())]).directory("x");
     let tar = tar.pax(&[("linkpath", deep.as_bytes())]).symlink("l", "");
@@ -470,7 +470,7 @@ fn a_tree_cannot_grow_deeper_than_any_path_through_symlinks() {
 }
 
 #[test]
-fn a_lookup_follows_symlinks_only_where_it_is_told_to() {
+fn a_lookup_follows_a_final_symlink_only_on_request() {
     let tar = t()
         .file("usr/bin/f", b"")
         .symlink("bin", "usr/bin")

@@ -1,17 +1,17 @@
-//! Iteration over all names of a tree.
+//! Iterates over all names of a tree.
 
 use super::{Children, Dirent, Tree};
 use std::collections::btree_map;
 
 type Names<'t> = btree_map::Iter<'t, Box<[u8]>, Dirent>;
 
-/// All paths with what they stand for, each directory before what is in it, names by their bytes.
-/// The root comes first, with an empty path.
+/// Iterator over all paths with their entries: each directory before its entries, names sorted by
+/// their bytes. The root comes first, with an empty path.
 pub struct Walk<'t> {
     tree: &'t Tree,
     root: Option<Dirent>,
     path: Vec<u8>,
-    /// Directories being listed, and how long the path to each is.
+    /// Directories being listed, each with the length of its path.
     stack: Vec<(Names<'t>, usize)>,
 }
 

@@ -1,4 +1,4 @@
-//! Names in open directories: the only way in which files are reached here.
+//! Opens names in open directories: this room's only access to files.
 
 use crate::base::files;
 use crate::image::layer::PATH_LIMIT;
@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_CLOEXEC);
 
-/// Opens a path beneath a directory, with `flags`; nothing on the way may be a symlink or a mount.
+/// Opens a path beneath a directory with `flags`; fails on any symlink or mount in it.
 pub(super) fn open_with(
     directory: BorrowedFd<'_>,
     path: &[u8],
@@ -31,7 +31,7 @@ pub(super) fn open_with(
 pub fn open_directory(top: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
     let flags = READ | OFlag::O_DIRECTORY;
     let mut directory = open_with(top, b".", flags, Mode::empty())?;
-    // A tree can be deeper than a path is long.
+    // A tree can be deeper than the longest path.
     let mut rest = path;
     while !rest.is_empty() {
         let (piece, next) = split_off(rest);
@@ -41,7 +41,7 @@ pub fn open_directory(top: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
     Ok(directory)
 }
 
-/// As many components as one call takes, and the others.
+/// Splits a path into as many components as one call takes, and the rest.
 fn split_off(path: &[u8]) -> (&[u8], &[u8]) {
     if path.len() <= PATH_LIMIT {
         return (path, b"");
@@ -51,13 +51,13 @@ fn split_off(path: &[u8]) -> (&[u8], &[u8]) {
     (&path[..end], &path[end + 1..])
 }
 
-/// Opens a regular file for reading; a fifo that has taken its place does not hold this process up.
+/// Opens a regular file for reading; does not block if a fifo has taken its place.
 pub(super) fn open_file(directory: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
     let flags = READ | OFlag::O_NONBLOCK;
     files::quietly(|quietly| open_with(directory, name, flags | quietly, Mode::empty()))
 }
 
-/// All names in a directory, sorted by their bytes.
+/// Returns all names in a directory, sorted by their bytes.
 pub fn names(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
     let mut list = Dir::from_fd(open_directory(directory, b"")?)?;
     let mut names = Vec::new();
@@ -71,7 +71,8 @@ pub fn names(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
-/// A name in an open directory as a path, for calls that take no descriptor; `.` is the directory.
+/// Returns the path of a name in an open directory, for calls that take no descriptor; `.` is the
+/// directory.
 pub(super) fn path(directory: BorrowedFd<'_>, name: &[u8]) -> CString {
     let prefix = format!("/proc/self/fd/{}/", directory.as_raw_fd());
     CString::new([prefix.as_bytes(), name].concat()).expect("no layer's name has a NUL")
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_path_is_opened_piece_by_piece() {
+    fn a_path_longer_than_path_max_is_opened() {
         let path = vec![b"d".repeat(200); 50].join(&b'/');
         let (mut rest, mut pieces) = (&path[..], Vec::new());
         while !rest.is_empty() {

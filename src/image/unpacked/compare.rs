@@ -1,4 +1,4 @@
-//! Whether files are still what a tree says, with all their bytes.
+//! Compares files with a tree, including all their bytes.
 
 use super::beneath::{self, open_directory, open_file, open_with};
 use super::listing::Block;
@@ -26,22 +26,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const BUFFER: usize = 128 << 10;
 
-/// Makes sure that nobody writes to a file without its inode telling, or says why that cannot be.
-pub type Still = fn(&File) -> std::result::Result<(), String>;
+/// Ensures that every write to a file changes its inode; the error says why this is not possible.
+pub type TakeLease = fn(&File) -> std::result::Result<(), String>;
 
-/// How long an inode must have been left alone: a later change may not get the ctime of an earlier one.
+/// Minimum age of an inode's last change in seconds: a later change could get the same ctime.
 const QUIET: i64 = 2;
 
-/// Compares every name, attribute and byte beneath `top` with the tree. The outcome is the digest that
-/// [`list`](super::list) gives as long as nothing is changed, where `still` was given and every file was
-/// so while it was compared; else why there is none.
+/// Compares every name, attribute and byte beneath `top` with the tree. Returns the digest that
+/// [`list`](super::list) gives until something is changed. For the digest, `take_lease` must succeed and the
+/// lease must hold for every file during the comparison; otherwise the inner error says why there is none.
 ///
 /// # Errors
-/// The first path that differs, and in what.
+/// The first path that differs, and the difference.
 pub fn compare(
     model: &Model<'_>,
     top: BorrowedFd<'_>,
-    still: Option<Still>,
+    take_lease: Option<TakeLease>,
 ) -> Result<std::result::Result<Digest, String>> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let comparison = Comparison {
@@ -50,7 +50,7 @@ pub fn compare(
         numbers: (0..model.tree.capacity())
             .map(|_| AtomicU64::new(0))
             .collect(),
-        still,
+        take_lease,
         now: now.map_or(0, |now| now.as_secs() as i64),
         trouble: OnceLock::new(),
     };
@@ -60,9 +60,9 @@ pub fn compare(
     })?;
     let mut digest = Hasher::new(Algorithm::Sha256);
     blocks.iter().for_each(|block| digest.update(&block.bytes));
-    Ok(match (comparison.trouble.into_inner(), still) {
+    Ok(match (comparison.trouble.into_inner(), take_lease) {
         (Some(why), _) => Err(why),
-        (None, None) => Err("nobody asked".into()),
+        (None, None) => Err("it was not requested".into()),
         (None, Some(_)) => Ok(digest.finish()),
     })
 }
@@ -70,20 +70,20 @@ pub fn compare(
 struct Comparison<'a> {
     model: &'a Model<'a>,
     top: BorrowedFd<'a>,
-    /// The inode number that a name of each inode was found with; 0: none yet.
+    /// Inode number found for the first name of each inode; 0 before that.
     numbers: Vec<AtomicU64>,
-    still: Option<Still>,
-    /// Seconds since the epoch.
+    take_lease: Option<TakeLease>,
+    /// Current time in seconds since the epoch.
     now: i64,
-    /// Why the inodes do not tell of every write.
+    /// Reason why the inodes do not show every write.
     trouble: OnceLock<String>,
 }
 
-/// What is wrong with a name.
+/// Difference between a file and the tree.
 enum Difference {
-    /// The call that failed.
+    /// A failed call.
     Failed(io::Error),
-    /// In words.
+    /// A description.
     Other(String),
 }
 
@@ -96,7 +96,7 @@ impl<E: Into<io::Error>> From<E> for Difference {
 impl Difference {
     fn of(self, directory: &[u8], name: &[u8]) -> Error {
         let why = match self {
-            // The app would see what is beneath: a mount is not a part of its root.
+            // A container would see the mount's contents, which are not part of the image.
             Difference::Failed(error) if error.raw_os_error() == Some(libc::EXDEV) => {
                 "has something mounted over it".into()
             }
@@ -126,7 +126,7 @@ impl Comparison<'_> {
         if let Some((name, why)) = unequal(&found, expected) {
             return Err(Difference::Other(why.into()).of(path, &name));
         }
-        // Behind the names: a time tells less than what was added or removed.
+        // Compared after the names: an added or removed name is a better error than a changed time.
         let found = self.attributes(directory, b".", inode);
         let found = found.map_err(|difference| difference.of(path, b""))?;
         let mut block = Block::new(path, &found);
@@ -141,9 +141,9 @@ impl Comparison<'_> {
         Ok(block)
     }
 
-    /// Notes why there will be no digest; only the first reason counts.
-    fn unless(&self, watched: std::result::Result<(), String>) {
-        if let Err(why) = watched {
+    /// Records why there will be no digest; only the first reason counts.
+    fn record_trouble(&self, result: std::result::Result<(), String>) {
+        if let Err(why) = result {
             let _later = self.trouble.set(why);
         }
     }
@@ -156,7 +156,7 @@ impl Comparison<'_> {
         buffers: &mut [Vec<u8>; 2],
     ) -> Compared<FileStat> {
         let inode = self.model.tree.inode(entry.inode);
-        // Its own turn comes.
+        // Compared separately.
         if let Content::Directory(_) = inode.content {
             let found = status(directory, name)?;
             return expect_kind(&found, SFlag::S_IFDIR).map(|()| found);
@@ -166,7 +166,7 @@ impl Comparison<'_> {
         let relaxed = Ordering::Relaxed;
         let first = number.compare_exchange(0, found.st_ino, relaxed, relaxed);
         if first.is_err_and(|first| first != found.st_ino) {
-            return differs("is no hard link to the file that it is one to in the image");
+            return differs("is not a hard link to the same file as in the image");
         }
         let pieces = pieces(&inode.content, self.model.tars).filter(|_| first.is_ok());
         let file = match pieces {
@@ -177,24 +177,25 @@ impl Comparison<'_> {
         if let Content::Symlink(target) = &inode.content
             && readlinkat(directory, name)?.as_bytes() != &**target
         {
-            return differs("is a symlink to somewhere else");
+            return differs("is a symlink to another target");
         }
         if pieces.is_some() {
-            self.unless(self.still.map_or(Ok(()), |still| still(&file)));
+            let leased = self.take_lease.map_or(Ok(()), |take| take(&file));
+            self.record_trouble(leased);
         }
         if !is_same(&fstat(&file)?, &found) {
             return differs("was changed while it was compared");
         }
         if let Some((size, pieces)) = pieces {
             contents(&file, size, &pieces, buffers)?;
-            if self.still.is_some() && self.trouble.get().is_none() {
-                self.unless(unchanged(&file, &found));
+            if self.take_lease.is_some() && self.trouble.get().is_none() {
+                self.record_trouble(unchanged(&file, &found));
             }
         }
         Ok(found)
     }
 
-    /// All that an inode is but its contents.
+    /// Compares all attributes of an inode; its contents are compared elsewhere.
     fn attributes(
         &self,
         directory: BorrowedFd<'_>,
@@ -205,7 +206,7 @@ impl Comparison<'_> {
         let inode = tree.inode(id);
         let (meta, found) = (&inode.meta, status(directory, name)?);
         if found.st_ctime > self.now - QUIET {
-            self.unless(Err("a file was changed in the last 2 seconds".into()));
+            self.record_trouble(Err("a file was changed in the last 2 seconds".into()));
         }
         expect_kind(&found, self.kind(&inode.content))?;
         let is_symlink = matches!(inode.content, Content::Symlink(_));
@@ -222,18 +223,18 @@ impl Comparison<'_> {
             ));
         }
         if (found.st_mtime, found.st_mtime_nsec) != (meta.mtime, meta.nanoseconds.into()) {
-            return differs("has another time of its last change");
+            return differs("has another modification time");
         }
         if !matches!(inode.content, Content::Directory(_))
             && found.st_nlink != libc::nlink_t::from(tree.links(id))
         {
-            return differs(format!("has {} names", found.st_nlink));
+            return differs(format!("has {} hard links", found.st_nlink));
         }
         if let Content::Device { major, minor } = inode.content
             && owners.are_all()
             && found.st_rdev != makedev(major.into(), minor.into())
         {
-            return differs("is another device");
+            return differs("is a different device");
         }
         expect_size(&found, &inode.content, owners.are_all())?;
         self.xattrs(directory, name, &meta.xattrs)?;
@@ -250,7 +251,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// What the host's security modules put on every file is none of the image's.
+    /// Compares extended attributes; ignores those that the host's security modules set on every file.
     fn xattrs(&self, directory: BorrowedFd<'_>, name: &[u8], expected: &[Xattr]) -> Compared {
         let path = beneath::path(directory, name);
         let hosts =
@@ -259,14 +260,14 @@ impl Comparison<'_> {
         found.retain(|name| !hosts(name));
         found.sort_unstable();
         if !found.iter().eq(expected.iter().map(|one| &*one.name)) {
-            return differs("has other extended attributes");
+            return differs("has different extended attributes");
         }
         for Xattr { name, value } in expected {
             let key = CString::new(&**name).map_err(|_| Errno::EINVAL)?;
             if xattr::get(&path, &key)? != **value {
                 let name = String::from_utf8_lossy(name);
                 return differs(format!(
-                    "has another value of the extended attribute {name}"
+                    "has a different value of the extended attribute {name}"
                 ));
             }
         }
@@ -274,7 +275,7 @@ impl Comparison<'_> {
     }
 }
 
-/// Whether it is the same inode, and nothing happened to it.
+/// Returns true if both are the same inode, unchanged.
 fn is_same(one: &FileStat, other: &FileStat) -> bool {
     let key = |status: &FileStat| {
         let changed = (status.st_ctime, status.st_ctime_nsec);
@@ -285,7 +286,7 @@ fn is_same(one: &FileStat, other: &FileStat) -> bool {
 
 fn unchanged(file: &File, before: &FileStat) -> std::result::Result<(), String> {
     let stands =
-        lease::stands(file.as_fd()).map_err(|errno| format!("fcntl(F_GETLEASE): {errno}"))?;
+        lease::is_held(file.as_fd()).map_err(|errno| format!("fcntl(F_GETLEASE): {errno}"))?;
     let now = fstat(file).map_err(|errno| format!("fstat: {errno}"))?;
     if stands && is_same(&now, before) {
         Ok(())
@@ -302,7 +303,7 @@ fn expect_kind(found: &FileStat, expected: SFlag) -> Compared {
     if SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits()) == expected {
         Ok(())
     } else {
-        differs("is not of the kind that it is in the image")
+        differs("is not of the same type as in the image")
     }
 }
 
@@ -320,7 +321,7 @@ fn expect_size(found: &FileStat, content: &Content, devices: bool) -> Compared {
     }
 }
 
-/// The first name that only one of two sorted lists has.
+/// Returns the first name that only one of two sorted lists contains.
 fn unequal<'a>(
     found: &[Vec<u8>],
     expected: impl Iterator<Item = &'a [u8]>,
@@ -337,13 +338,13 @@ fn unequal<'a>(
             (Some(one), other) if other.is_none_or(|other| one < other) => {
                 return Some((one.to_vec(), "is not in the image"));
             }
-            (_, Some(other)) => return Some((other.to_vec(), "is not there")),
+            (_, Some(other)) => return Some((other.to_vec(), "is missing")),
             (Some(_), None) => unreachable!("the arm above takes it"),
         }
     }
 }
 
-/// Whether a file has the bytes of its pieces, and zeros everywhere else.
+/// Compares a file's bytes with its pieces, and the rest with zeros.
 fn contents(
     file: &File,
     size: u64,
@@ -358,7 +359,7 @@ fn contents(
             let length = piece.read(expected, done)?;
             file.read_exact_at(&mut found[..length], piece.start + done)?;
             if found[..length] != expected[..length] {
-                return differs("has other bytes than its layer");
+                return differs("has different contents from its layer");
             }
             done += length as u64;
         }
@@ -367,7 +368,7 @@ fn contents(
     zeros(file, end, size, found)
 }
 
-/// A hole may be huge: what the file system has no data for is not read.
+/// Checks for zeros without reading what the file system stores as a hole: it may be huge.
 fn zeros(file: &File, mut at: u64, end: u64, buffer: &mut [u8]) -> Compared {
     while at < end {
         at = match lseek64(file, at as i64, Whence::SeekData) {
@@ -378,7 +379,7 @@ fn zeros(file: &File, mut at: u64, end: u64, buffer: &mut [u8]) -> Compared {
         let length = end.saturating_sub(at).min(buffer.len() as u64) as usize;
         file.read_exact_at(&mut buffer[..length], at)?;
         if buffer[..length].iter().any(|byte| *byte != 0) {
-            return differs("has bytes where its layer has a hole");
+            return differs("has data where its layer has a hole");
         }
         at += length as u64;
     }

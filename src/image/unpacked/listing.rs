@@ -1,4 +1,4 @@
-//! A digest over all that the inodes beneath a directory say of themselves: another one, another change.
+//! Digest over the status of all inodes beneath a directory; any change gives another digest.
 
 use super::beneath::{names, open_directory};
 use super::shown;
@@ -8,7 +8,7 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstatat};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Reads names and inodes beneath `top`, and no file.
+/// Reads names and inodes beneath `top`, without opening any file.
 pub fn list(top: BorrowedFd<'_>) -> Result<Digest> {
     let mut digest = Hasher::new(Algorithm::Sha256);
     let mut pending = vec![Vec::new()];
@@ -16,7 +16,7 @@ pub fn list(top: BorrowedFd<'_>) -> Result<Digest> {
         let mut below = Vec::new();
         let row = block(top, &path, &mut below);
         digest.update(&row.context(|| format!("readdir({:?})", shown(&path, b"")))?);
-        // Each directory before what is in it, as a tree's walk has them.
+        // Each directory comes before its entries, as in a tree's walk.
         pending.extend(below.into_iter().rev());
     }
     Ok(digest.finish())
@@ -43,7 +43,7 @@ fn is_directory(status: &FileStat) -> bool {
     status.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
 }
 
-/// What one directory adds to the digest.
+/// Contribution of one directory to the digest.
 pub(super) struct Block {
     pub bytes: Vec<u8>,
 }
@@ -55,7 +55,7 @@ impl Block {
         block
     }
 
-    /// The next name in it. A directory has a block of its own.
+    /// Adds the next name in the directory. A subdirectory has a block of its own.
     pub fn add(&mut self, name: &[u8], status: &FileStat) {
         self.put(name, Some(status).filter(|status| !is_directory(status)));
     }
@@ -69,7 +69,8 @@ impl Block {
     }
 }
 
-/// What tells an inode and its bytes from others; the types are as wide as the architecture has them.
+/// Returns the fields that identify an inode and the version of its bytes. Their types depend on the
+/// architecture.
 #[allow(clippy::unnecessary_cast)]
 fn fields(status: &FileStat) -> [i64; 11] {
     [

@@ -1,4 +1,4 @@
-//! Where a file's bytes are: pieces of a tar, and holes.
+//! Places of a file's bytes: pieces of a tar, and holes.
 
 use crate::image::layer::{Source, Sparse};
 use crate::image::tree::Content;
@@ -6,11 +6,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// A piece of a file that has data.
+/// A piece of a file that contains data.
 pub(super) struct Piece<'a> {
-    /// Where it starts in the file.
+    /// Offset in the file.
     pub start: u64,
-    /// In bytes.
+    /// Length in bytes.
     pub length: u64,
     source: Bytes<'a>,
 }
@@ -21,7 +21,7 @@ enum Bytes<'a> {
 }
 
 impl Piece<'_> {
-    /// Its bytes from `offset` on, as many as `buffer` takes; the number.
+    /// Reads bytes from `offset` of the piece into `buffer`; returns their number.
     pub fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let left = usize::try_from(self.length - offset).unwrap_or(usize::MAX);
         let length = left.min(buffer.len());
@@ -29,7 +29,7 @@ impl Piece<'_> {
         match self.source {
             Bytes::Tar(tar, start) => tar.read_exact_at(buffer, start + offset)?,
             Bytes::Copy(bytes) => {
-                // No longer than the piece, which is in memory.
+                // The piece is in memory, so its length fits.
                 let offset = offset as usize;
                 buffer.copy_from_slice(&bytes[offset..offset + length]);
             }
@@ -38,7 +38,7 @@ impl Piece<'_> {
     }
 }
 
-/// The size of a file and its pieces in ascending order; None for what is no file.
+/// Returns a file's size and its pieces in ascending order, or `None` for anything but a file.
 pub(super) fn pieces<'a>(content: &'a Content, tars: &'a [File]) -> Option<(u64, Vec<Piece<'a>>)> {
     match content {
         Content::File { size: 0, .. } => Some((0, Vec::new())),
@@ -64,7 +64,7 @@ pub(super) fn pieces<'a>(content: &'a Content, tars: &'a [File]) -> Option<(u64,
 fn of_sparse<'a>(file: &'a Sparse, tar: &'a File) -> Vec<Piece<'a>> {
     let pieces = file.extents.iter().map(|extent| Piece {
         start: extent.start,
-        // What is copied is padded to whole blocks.
+        // Copied data are padded to whole blocks.
         length: extent.length.min(file.size - extent.start),
         source: match &extent.source {
             Source::Tar(offset) => Bytes::Tar(tar, *offset),

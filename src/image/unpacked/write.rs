@@ -1,4 +1,4 @@
-//! From a tree to files.
+//! Writes a tree as files.
 
 use super::beneath::{self, open_directory, open_with};
 use super::pieces::pieces;
@@ -20,10 +20,10 @@ use std::os::unix::fs::FileExt;
 
 const BUFFER: usize = 256 << 10;
 
-/// Writes all files of a tree into an empty directory, which gets the attributes of the root.
+/// Writes all files of a tree into an empty directory, which gets the root's attributes.
 ///
 /// # Errors
-/// The failing call, with the path: what the file system does not take is refused by it.
+/// The failing call with its path, for example for an attribute that the file system does not support.
 pub fn write(model: &Model<'_>, top: BorrowedFd<'_>) -> Result<()> {
     let directories = model.directories();
     let mut writer = Writer {
@@ -39,7 +39,7 @@ pub fn write(model: &Model<'_>, top: BorrowedFd<'_>) -> Result<()> {
             put.context(|| format!("unpack({:?})", shown(path, name)))?;
         }
     }
-    // Now that nothing is added to them any more, their times stay.
+    // Nothing is added to the directories any more, so their times stay.
     for (path, inode) in &directories {
         let directory = open(top, path)?;
         describe(model, directory.as_fd(), b".", model.tree.inode(*inode))
@@ -55,7 +55,7 @@ fn open(top: BorrowedFd<'_>, path: &[u8]) -> Result<std::os::fd::OwnedFd> {
 struct Writer<'a> {
     model: &'a Model<'a>,
     top: BorrowedFd<'a>,
-    /// The first name of each inode that has one: the directory's number, and the name.
+    /// First name of each inode: the directory's index and the name.
     first: Vec<Option<(usize, &'a [u8])>>,
     buffer: Vec<u8>,
 }
@@ -90,7 +90,7 @@ impl<'a> Writer<'a> {
         describe(self.model, directory, name, inode)
     }
 
-    /// What is no file becomes an empty one: a device, where none can be made.
+    /// Creates a file; a device that cannot be created becomes an empty file.
     fn put_file(
         &mut self,
         directory: BorrowedFd<'_>,
@@ -110,13 +110,13 @@ impl<'a> Writer<'a> {
                 done += read as u64;
             }
         }
-        // A hole at the end; an empty file stays one.
+        // Extends a file that ends with a hole; an empty file stays empty.
         file.set_len(size)
     }
 }
 
-/// Gives an inode its attributes. The order matters: a new owner takes privileges away, and
-/// everything else changes the time.
+/// Sets an inode's attributes. The order matters: a new owner clears privileges, and everything else
+/// changes the time.
 fn describe(
     model: &Model<'_>,
     directory: BorrowedFd<'_>,
@@ -139,7 +139,7 @@ fn describe(
     }
     if !matches!(inode.content, Content::Symlink(_)) {
         let mode = Mode::from_bits_truncate(meta.mode.into());
-        // The name is no symlink: this process made it.
+        // The name is not a symlink: this process created it.
         fchmodat(directory, name, mode, FchmodatFlags::FollowSymlink)?;
     }
     let time = TimeSpec::new(meta.mtime, meta.nanoseconds.into());

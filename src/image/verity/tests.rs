@@ -9,7 +9,7 @@ fn digest(pieces: &[&[u8]]) -> Digest {
     hasher.finish()
 }
 
-/// The same by the definition: level by level, all of it in memory.
+/// Computes the digest by definition: level by level, everything in memory.
 fn by_definition(bytes: &[u8]) -> Digest {
     let blocks = |bytes: &[u8]| {
         let padded = |block: &[u8]| {
@@ -31,7 +31,7 @@ fn by_definition(bytes: &[u8]) -> Digest {
     Digest::sha256(&descriptor)
 }
 
-/// What `fsverity digest` says (Debian's package fsverity), where it is there.
+/// Returns the output of `fsverity digest` (Debian's package fsverity), if installed.
 fn by_fsverity(bytes: &[u8]) -> Option<Digest> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
@@ -47,7 +47,7 @@ fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(number).collect()
 }
 
-/// Where something changes: blocks, a level's block (128 hashes), two levels.
+/// Lengths at which the tree changes: blocks, a block of a level (128 hashes), two levels.
 const LENGTHS: [usize; 13] = [
     0,
     1,
@@ -65,7 +65,7 @@ const LENGTHS: [usize; 13] = [
 ];
 
 #[test]
-fn every_length_at_which_the_tree_changes_is_hashed_as_defined() {
+fn every_length_at_which_the_tree_changes_has_the_digest_by_definition() {
     for length in LENGTHS {
         let bytes = bytes(length);
         assert_eq!(digest(&[&bytes]), by_definition(&bytes), "{length} bytes");
@@ -73,7 +73,7 @@ fn every_length_at_which_the_tree_changes_is_hashed_as_defined() {
 }
 
 #[test]
-fn the_tool_of_the_kernels_authors_says_the_same() {
+fn the_digest_equals_that_of_the_tool_fsverity() {
     for length in LENGTHS {
         let bytes = bytes(length);
         match by_fsverity(&bytes) {
@@ -84,7 +84,7 @@ fn the_tool_of_the_kernels_authors_says_the_same() {
 }
 
 #[test]
-fn an_empty_file_has_the_digest_that_it_has_everywhere() {
+fn an_empty_file_has_its_known_digest() {
     let empty = "sha256:3d248ca542a24fc62d1c43b916eae5016878e2533c88238480b26128a1f1af95";
     assert_eq!(digest(&[]).to_string(), empty);
 }

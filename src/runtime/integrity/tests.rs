@@ -6,13 +6,13 @@ use std::io::Read;
 use std::path::Path;
 
 /// Makes a store with an image of two layers, with or without verity annotations.
-fn baked(directory: &Path, seal: bool) -> (Store, Image) {
+fn baked(directory: &Path, verity: bool) -> (Store, Image) {
     let store = Store::new(directory.join("store"));
     store.create().unwrap();
     let bake = |definition: &str| {
         let file = directory.join("image.toml");
         std::fs::write(&file, definition).unwrap();
-        bake::into_store(&store, &file, None, seal).unwrap()
+        bake::into_store(&store, &file, None, verity).unwrap()
     };
     std::fs::write(directory.join("a"), "lower").unwrap();
     std::fs::write(directory.join("b"), "upper").unwrap();
@@ -65,8 +65,8 @@ fn an_annotated_image_has_the_level_verity_only_with_its_annotated_digests() {
 #[test]
 fn the_measured_digests_must_be_those_of_the_hashed_bytes() {
     let directory = tempfile::tempdir().unwrap();
-    for seal in [false, true] {
-        let (store, image) = baked(directory.path(), seal);
+    for verity in [false, true] {
+        let (store, image) = baked(directory.path(), verity);
         let good = measured(&image.open(&store).unwrap());
         for place in 0..good.len() {
             let mut other = good.clone();

@@ -141,8 +141,8 @@ impl Watch<'_> {
     /// unnecessary: a writer of today cannot get a ctime of 2 seconds ago.
     pub fn end(self) -> Result<Vec<Stamp>, String> {
         let unchanged = |(file, before): (&File, Stamp)| {
-            let stands = lease::stands(file.as_fd());
-            if !stands.map_err(|errno| format!("fcntl(F_GETLEASE): {errno}"))? {
+            let held = lease::is_held(file.as_fd());
+            if !held.map_err(|errno| format!("fcntl(F_GETLEASE): {errno}"))? {
                 return Err("a file was opened for writing while it was hashed".to_owned());
             }
             let after = Stamp::of(file).map_err(|error| format!("fstat: {error}"))?;

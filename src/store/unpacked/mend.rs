@@ -1,4 +1,4 @@
-//! An import repairs what it finds damaged.
+//! Repairs damaged unpacked files during an import.
 
 use super::{Store, remove_unused, unique};
 use crate::base::digest::Digest;
@@ -8,7 +8,7 @@ use crate::image::tree::Tree;
 use crate::image::unpacked::Model;
 
 impl Store {
-    /// Throws away what is unpacked of an image and differs from it.
+    /// Removes an image's unpacked files if they differ from it.
     pub(in crate::store) fn mend_unpacked(
         &self,
         identity: &Digest,

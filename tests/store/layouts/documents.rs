@@ -1,4 +1,4 @@
-//! Documents that are wrong: indexes, manifests and configs.
+//! Faults in documents: indexes, manifests and configs.
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn a_ref_that_is_missing_or_names_two_images_is_refused() {
 }
 
 #[test]
-fn an_index_that_leads_nowhere_or_too_deep_is_refused() {
+fn an_index_without_a_suitable_image_or_nested_too_deeply_is_refused() {
     let arch = Platform::host().architecture;
     let here = |descriptor| on(descriptor, "linux", &arch);
     let image = |layout: &Layout| layout.add_image(&[&small()], Packing::Plain);
@@ -51,12 +51,12 @@ fn an_index_that_leads_nowhere_or_too_deep_is_refused() {
         (
             "deep",
             &|l| nested(l, 5),
-            "leads through more than 4 indexes",
+            "leads through more than 4 nested indexes",
         ),
         (
             "deeper",
             &|l| nested(l, 50),
-            "leads through more than 4 indexes",
+            "leads through more than 4 nested indexes",
         ),
         ("other platform", &other, "has no image for linux/"),
         (
@@ -68,7 +68,7 @@ fn an_index_that_leads_nowhere_or_too_deep_is_refused() {
 }
 
 #[test]
-fn what_is_no_image_for_this_host_is_refused_each_with_its_own_words() {
+fn every_document_that_is_not_an_image_for_this_host_is_refused_with_the_reason() {
     let artifact = |l: &Layout| {
         let config = l.add("application/vnd.oci.empty.v1+json", b"{}");
         let mut manifest = layout::manifest(&config, &[]);
@@ -88,7 +88,7 @@ fn what_is_no_image_for_this_host_is_refused_each_with_its_own_words() {
         (
             "windows",
             &|l| with_config(l, |c| c["os"] = json!("windows")),
-            "runs linux images only",
+            "runs only linux images",
         ),
         (
             "other",
@@ -114,7 +114,7 @@ fn what_is_no_image_for_this_host_is_refused_each_with_its_own_words() {
 }
 
 #[test]
-fn sizes_and_digests_that_are_none_are_refused() {
+fn invalid_sizes_and_digests_are_refused() {
     let size = |size: Value| move |l: &Layout| with_layer(l, |d| d["size"] = size.clone());
     let digest = |make: &'static dyn Fn(&str) -> String| {
         move |l: &Layout| {
@@ -158,7 +158,7 @@ fn sizes_and_digests_that_are_none_are_refused() {
 }
 
 #[test]
-fn documents_that_could_mean_two_things_are_refused() {
+fn ambiguous_documents_are_refused() {
     let raw = |change: &'static dyn Fn(String) -> String| {
         move |l: &Layout| {
             let layer = l.add_layer(&small(), Packing::Gzip);
@@ -179,7 +179,7 @@ fn documents_that_could_mean_two_things_are_refused() {
             &|l| with_manifest(l, |m| m["manifests"] = json!([])),
             "both \"manifests\"",
         ),
-        ("other type", &as_index, "was promised"),
+        ("other type", &as_index, ", expected "),
         ("twice", &twice, "schemaVersion"),
         (
             "other case",
@@ -206,18 +206,22 @@ fn documents_that_could_mean_two_things_are_refused() {
 }
 
 #[test]
-fn layers_that_are_not_the_configs_are_refused() {
+fn layers_that_differ_from_the_configs_diff_ids_are_refused() {
     let other = Digest::sha256(&tar(&[("etc/a", "2")]));
     let ids =
         |ids: Value| move |l: &Layout| with_config(l, |c| c["rootfs"]["diff_ids"] = ids.clone());
     let own = Digest::sha256(&small());
     refuse(&[
         ("other", &ids(json!([other])), "diff_id"),
-        ("none", &ids(json!([])), "has 0 diff_ids for the 1 layers"),
+        (
+            "none",
+            &ids(json!([])),
+            "has 0 diff_ids, but its manifest has 1 layers",
+        ),
         (
             "two",
             &ids(json!([own, own])),
-            "has 2 diff_ids for the 1 layers",
+            "has 2 diff_ids, but its manifest has 1 layers",
         ),
         (
             "upper case",
@@ -227,7 +231,7 @@ fn layers_that_are_not_the_configs_are_refused() {
         (
             "type",
             &|l| with_config(l, |c| c["rootfs"]["type"] = json!("squashfs")),
-            "is not \"layers\"",
+            "other than \"layers\"",
         ),
     ]);
 }

@@ -1,9 +1,9 @@
-//! Layers and archives whose bytes are wrong.
+//! Faults in the bytes of layers and archives.
 
 use super::*;
 
 #[test]
-fn compressed_bytes_that_are_not_exactly_one_layer_are_refused() {
+fn a_blob_that_is_not_exactly_one_compressed_layer_is_refused() {
     let packed = |kind: &'static str, bytes: Vec<u8>| {
         move |l: &Layout| {
             let layer = l.add(&format!("{LAYER}{kind}"), &bytes);
@@ -38,7 +38,7 @@ fn compressed_bytes_that_are_not_exactly_one_layer_are_refused() {
 }
 
 #[test]
-fn a_layer_that_would_leave_the_root_or_replace_the_runtimes_own_is_refused() {
+fn a_layer_that_leaves_the_root_or_replaces_the_runtimes_files_is_refused() {
     let layer = |bytes: Vec<u8>| move |l: &Layout| drop(l.publish_image(&[&bytes], Packing::Gzip));
     let link = |name: &str| {
         let mut header = tar::Header::new_ustar();
@@ -75,7 +75,7 @@ fn a_layer_that_would_leave_the_root_or_replace_the_runtimes_own_is_refused() {
 }
 
 #[test]
-fn archives_that_are_none_or_lack_what_they_name_are_refused() {
+fn archives_that_are_invalid_or_incomplete_are_refused() {
     let host = host!();
     let import = |transport: &str, bytes: &[u8]| {
         let file = host.write("archive", bytes);
@@ -104,7 +104,7 @@ fn archives_that_are_none_or_lack_what_they_name_are_refused() {
     .refused("diff_id");
     docker(entry("layer.tar"), &[config()]).refused("layer.tar");
     docker(entry("layer.tar"), &[("layer.tar", small())]).refused("config.json");
-    docker(entry("../layer.tar"), &[config()]).refused("not the name of a member");
+    docker(entry("../layer.tar"), &[config()]).refused("cannot name a member");
     docker(entry("/layer.tar"), &[config()]).refused("layer.tar: is not in");
     docker(two, &[config(), ("layer.tar", small())]).refused("has several images: app:1, app:2");
     docker(json!([]), &[]).refused("has no image");

@@ -66,7 +66,7 @@ proptest! {
             let at = at.index(tar.len());
             tar[at] = byte;
             let block = at - at % 512;
-            // Half of the changes come with the right checksum.
+            // Half of the changes get a correct checksum.
             if byte % 2 == 0 && block + 512 <= tar.len() {
                 checksum(&mut tar[block..block + 512]);
             }

@@ -1,4 +1,4 @@
-//! Compressed blobs, and what passes through a tee.
+//! Compressed blobs and the tee.
 
 use super::*;
 use crate::base::digest::{Algorithm, Digest};
@@ -25,7 +25,7 @@ fn compressors() -> [(Compression, Compress); 2] {
     ]
 }
 
-/// Content that does not compress, so that a blob has many bytes to cut and change.
+/// Returns content that does not compress, so that a blob has many bytes to cut and change.
 fn noise() -> Vec<u8> {
     let noise: Vec<u8> = (0..100u32)
         .flat_map(|n| Digest::sha256(&n.to_le_bytes()).as_bytes().to_vec())
@@ -88,9 +88,9 @@ fn gzip_and_zstd_are_told_apart_by_their_first_bytes() {
     }
 }
 
-/// The header's window is what counts: content this small needs none of that memory.
+/// Only the window in the header matters: content this small needs little memory.
 #[test]
-fn a_zstd_window_up_to_podmans_is_read_and_one_over_it_is_named() {
+fn a_zstd_window_up_to_podmans_limit_is_read_and_a_larger_one_is_refused() {
     let with_window = |log| {
         let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
         encoder.window_log(log).unwrap();
@@ -112,7 +112,7 @@ fn a_zstd_window_up_to_podmans_is_read_and_one_over_it_is_named() {
     }
 }
 
-/// As many bytes as a whole frame's header says that its content has.
+/// Number of content bytes that a frame's header declares.
 #[test]
 fn the_window_of_a_single_segment_is_its_size() {
     let blob = |size: u64| {
@@ -128,7 +128,7 @@ fn the_window_of_a_single_segment_is_its_size() {
 }
 
 #[test]
-fn a_tee_hashes_and_keeps_every_byte() {
+fn a_tee_hashes_and_copies_every_byte() {
     let mut tar = Tar::new().file("f", &vec![3; 1_000_000]).end();
     tar.extend(vec![5; 700_000]);
     let mut kept = Vec::new();

@@ -32,18 +32,18 @@ fn names_that_are_not_utf_8_are_kept_as_bytes() {
 }
 
 #[test]
-fn names_that_climb_out_or_are_empty_are_refused() {
+fn names_that_leave_the_root_or_are_empty_are_refused() {
     for name in ["..", "../a", "a/../../b", "/..", "./../a"] {
         assert_eq!(
             refused(Tar::new().file(name, b"")).why,
-            "the name climbs out of the root"
+            "the name leads out of the root"
         );
     }
     assert_eq!(refused(Tar::new().file("", b"")).why, "the name is empty");
     let error = refused(Tar::new().file("ok", b"").file("../passwd", b""));
     assert_eq!(
         error.to_string(),
-        "tar entry ../passwd: the name climbs out of the root"
+        "tar entry ../passwd: the name leads out of the root"
     );
 }
 
@@ -52,12 +52,12 @@ fn a_nul_in_a_long_name_is_refused() {
     let long = |kind| Tar::new().raw(kind, "long", "", b"a\0b\0", |_| ());
     assert_eq!(
         refused(long(b'L').file("x", b"")).why,
-        "there is a NUL in the name"
+        "the name contains a NUL"
     );
     let record: (&str, &[u8]) = ("path", b"a\0b");
     assert_eq!(
         refused(Tar::new().pax(&[record]).file("x", b"")).why,
-        "there is a NUL in the name"
+        "the name contains a NUL"
     );
     let link = long(b'K').symlink("x", "y");
     assert!(refused(link).why.contains("or a NUL"));
@@ -69,18 +69,18 @@ fn components_over_255_bytes_and_paths_over_4095_are_refused() {
     assert_eq!(only(named(&"n".repeat(255))).path.len(), 255);
     assert_eq!(
         refused(named(&"n".repeat(256))).why,
-        "a component has more than 255 bytes"
+        "a component is longer than 255 bytes"
     );
     let path = "d/".repeat(2047) + "e";
     assert_eq!(only(named(&path)).path.len(), 4095);
     assert_eq!(
         refused(named(&(path + "f"))).why,
-        "the path has more than 4095 bytes"
+        "the path is longer than 4095 bytes"
     );
 }
 
 #[test]
-fn a_root_that_is_no_directory_is_refused() {
+fn a_root_that_is_not_a_directory_is_refused() {
     for tar in [
         Tar::new().file("./", b"x"),
         Tar::new().symlink("/", "etc"),
@@ -92,7 +92,7 @@ fn a_root_that_is_no_directory_is_refused() {
 }
 
 #[test]
-fn gnu_long_names_and_long_link_targets_are_taken() {
+fn gnu_long_names_and_long_link_targets_are_read() {
     let (name, target) = ("n/".repeat(300) + "x", "t".repeat(4095));
     let tar = Tar::new()
         .raw(
@@ -116,7 +116,7 @@ fn gnu_long_names_and_long_link_targets_are_taken() {
 }
 
 #[test]
-fn a_ustar_prefix_is_taken_but_not_gnus_fields_in_its_place() {
+fn a_ustar_prefix_is_read_but_not_gnus_fields_at_the_same_offset() {
     let prefix = |header: &mut [u8]| put(header, 345, b"some/where");
     assert_eq!(
         &*only(Tar::new().raw(b'0', "f", "", b"", prefix)).path,
@@ -139,7 +139,7 @@ fn a_ustar_prefix_is_taken_but_not_gnus_fields_in_its_place() {
 }
 
 #[test]
-fn v7_directories_are_names_with_a_slash() {
+fn a_v7_name_that_ends_with_a_slash_is_a_directory() {
     let v7 = |header: &mut [u8]| put(header, 257, &[0; 8]);
     assert_eq!(
         only(Tar::new().raw(0, "d/", "", b"", v7)).kind,
@@ -185,14 +185,14 @@ fn hard_links_out_of_the_root_are_refused() {
     let error = refused(Tar::new().hard_link("l", "../etc/shadow"));
     assert_eq!(
         error.why,
-        "the target of a hard link: the name climbs out of the root"
+        "the target of a hard link: the name leads out of the root"
     );
     let entry = only(Tar::new().hard_link("l", "/a/./b"));
     assert_eq!(entry.kind, Kind::HardLink(b"a/b"[..].into()));
 }
 
 #[test]
-fn whiteouts_name_what_they_hide() {
+fn a_whiteout_has_the_path_that_it_hides() {
     for (name, kind, path) in [
         ("a/.wh.b", Kind::Whiteout, "a/b"),
         (".wh.b", Kind::Whiteout, "b"),
@@ -210,7 +210,7 @@ fn whiteouts_name_what_they_hide() {
 }
 
 #[test]
-fn bare_whiteouts_and_whiteouts_on_the_way_are_refused() {
+fn whiteouts_without_a_name_and_whiteouts_as_parents_are_refused() {
     for name in [".wh.", "a/.wh.", "a/.wh..", ".wh...", "a/.wh.b/c"] {
         assert!(
             refused(Tar::new().file(name, b"")).why.contains("whiteout"),

@@ -46,7 +46,7 @@ fn old_gnu_sparse_files_are_extents_of_the_tar() {
 }
 
 #[test]
-fn old_gnu_sparse_maps_go_on_in_extension_blocks() {
+fn old_gnu_sparse_maps_continue_in_extension_blocks() {
     let adjust = |header: &mut [u8]| {
         put(header, 124, b"00000002000\0");
         put(header, 386, b"00000000000\x0000000001000\0");
@@ -120,17 +120,17 @@ fn pax_sparse_1_0_has_its_map_in_front_of_the_data() {
 }
 
 #[test]
-fn sparse_maps_that_overlap_or_do_not_fit_are_refused() {
+fn sparse_maps_that_overlap_or_contradict_the_data_are_refused() {
     for (map, why) in [
         ("0,512,256,512", "overlap"),
         ("4096,512,0,512", "overlap"),
         ("0,512,8000,512", "beyond the file's size"),
         ("18446744073709551615,1024", "beyond the file's size"),
-        ("0,512", "does not fit the data"),
-        ("0,2048", "does not fit the data"),
+        ("0,512", "does not match the data"),
+        ("0,2048", "does not match the data"),
         ("0,512,4096", "offset without a length"),
-        ("0,x", "wrong number"),
-        ("", "wrong number"),
+        ("0,x", "invalid number"),
+        ("", "invalid number"),
     ] {
         let map = if map.is_empty() { "," } else { map };
         let error = refused(pax_sparse(map, "8192", &[1; 1024]));
@@ -140,7 +140,7 @@ fn sparse_maps_that_overlap_or_do_not_fit_are_refused() {
 }
 
 #[test]
-fn sparse_pieces_beside_512_byte_blocks_are_copied() {
+fn unaligned_sparse_pieces_are_copied() {
     let file = sparse(pax_sparse(
         "100,700,2048,100,4096,512,8000,192",
         "8192",
@@ -169,7 +169,7 @@ fn sparse_pieces_beside_512_byte_blocks_are_copied() {
 }
 
 #[test]
-fn a_sparse_file_that_needs_endless_chunks_is_refused() {
+fn a_sparse_file_that_needs_too_many_chunks_is_refused() {
     let error = refused(pax_sparse("512,1024", "9223372036854775807", &[1; 1024]));
     assert_eq!(error.reason, Reason::Policy);
     let file = sparse(pax_sparse(
@@ -181,7 +181,7 @@ fn a_sparse_file_that_needs_endless_chunks_is_refused() {
 }
 
 #[test]
-fn chunks_are_as_large_as_one_piece_allows() {
+fn chunks_are_as_large_as_the_pieces_allow() {
     for (size, bits) in [
         (1, 9),
         (512, 9),

@@ -1,8 +1,8 @@
-//! Choosing one image of several: by platform, by ref, by tag.
+//! Selecting one image of several by platform, name or tag.
 
 use super::*;
 
-/// An entry of an index for a platform, its digest made from `seed`.
+/// Returns an index entry for a platform, with a digest made from `seed`.
 fn entry(platform: &str, seed: &str) -> Value {
     let mut entry = descriptor(OCI_MANIFEST);
     entry["digest"] = Digest::sha256(seed.as_bytes()).to_string().into();
@@ -92,7 +92,7 @@ fn an_index_without_the_platform_lists_those_it_has() {
 }
 
 #[test]
-fn attestations_and_artifacts_in_an_index_are_passed_over() {
+fn attestations_and_artifacts_in_an_index_are_skipped() {
     let mut attestation = entry("linux/amd64", "a");
     attestation["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest"});
     let mut artifact = entry("linux/amd64", "b");
@@ -186,7 +186,7 @@ fn a_ref_of_a_layout_is_found_by_its_annotation() {
 }
 
 #[test]
-fn images_of_one_short_ref_are_told_apart_by_their_whole_names() {
+fn images_with_the_same_short_ref_are_distinguished_by_their_full_names() {
     let whole = |name: &str, digest: &str| {
         let mut entry = named("latest", digest);
         entry["annotations"]["io.containerd.image.name"] = name.into();
@@ -208,7 +208,7 @@ fn images_of_one_short_ref_are_told_apart_by_their_whole_names() {
 }
 
 #[test]
-fn images_without_a_name_are_chosen_by_place_or_digest() {
+fn images_without_a_name_are_chosen_by_position_or_digest() {
     let mut other = entry("linux/arm64", "x");
     other["digest"] = OTHER.into();
     let index = layout_index(json!([descriptor(OCI_MANIFEST), other]));
@@ -229,7 +229,7 @@ fn images_without_a_name_are_chosen_by_place_or_digest() {
 }
 
 #[test]
-fn a_ref_of_two_manifests_is_not_decided_and_one_named_twice_is() {
+fn a_ref_of_two_manifests_is_ambiguous_and_a_manifest_listed_twice_is_not() {
     let index = layout_index(json!([named("a", DIGEST), named("a", OTHER)]));
     assert_eq!(chosen(&index, &name("a")), [DIGEST, OTHER]);
     let twice = layout_index(json!([
@@ -253,7 +253,7 @@ fn the_only_image_of_a_layout_needs_no_ref() {
 }
 
 #[test]
-fn an_artifact_type_of_an_image_config_is_that_of_an_image() {
+fn an_entry_whose_artifact_type_is_the_image_configs_is_an_image() {
     for config in [OCI_CONFIG, DOCKER_CONFIG] {
         let mut image = entry("linux/amd64", "a");
         image["artifactType"] = config.into();
@@ -267,9 +267,9 @@ fn an_artifact_type_of_an_image_config_is_that_of_an_image() {
     }
 }
 
-/// Only the manifest itself says what it is.
+/// Only the manifest itself has the final type.
 #[test]
-fn an_entry_of_another_artifact_type_is_followed_where_there_is_nothing_else() {
+fn an_entry_of_another_artifact_type_is_followed_if_it_is_the_only_one() {
     let mut image = entry("linux/amd64", "a");
     image["artifactType"] = "application/vnd.example+json".into();
     let index = layout_index(json!([image]));
@@ -293,7 +293,7 @@ fn a_docker_archive_is_read_and_its_only_image_needs_no_tag() {
 }
 
 #[test]
-fn of_several_images_in_a_docker_archive_one_must_be_chosen_by_tag() {
+fn one_of_several_images_in_a_docker_archive_must_be_chosen_by_tag() {
     let bytes = json!([archive(json!(["x:1", "y:1"])), archive(json!(["x:2"]))]).to_string();
     let entries = archive::parse("a", bytes.as_bytes()).unwrap();
     assert_eq!(
@@ -316,7 +316,7 @@ fn of_several_images_in_a_docker_archive_one_must_be_chosen_by_tag() {
 }
 
 #[test]
-fn what_tools_put_in_front_of_a_members_name_is_no_part_of_it() {
+fn a_leading_slash_or_dot_slash_is_removed_from_a_members_name() {
     for name in ["a.tar", "/a.tar", "./a.tar", "././/a.tar"] {
         let bytes = json!([{"Config": name, "Layers": [name]}]).to_string();
         let entry = &archive::parse("a", bytes.as_bytes()).unwrap()[0];
@@ -329,7 +329,7 @@ fn what_tools_put_in_front_of_a_members_name_is_no_part_of_it() {
 }
 
 #[test]
-fn images_of_a_docker_archive_without_tags_are_chosen_by_place_or_config() {
+fn images_of_a_docker_archive_without_tags_are_chosen_by_position_or_config() {
     let entries = archive::parse(
         "a",
         json!([
@@ -358,7 +358,7 @@ fn member_names_that_leave_a_docker_archive_are_refused() {
         let bytes = json!([{"Config": name, "Layers": []}]).to_string();
         let error = archive::parse("a", bytes.as_bytes()).unwrap_err();
         assert!(
-            error.why.contains("not the name of a member"),
+            error.why.contains("cannot name a member"),
             "{name:?}: {error}"
         );
     }

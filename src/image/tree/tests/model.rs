@@ -1,4 +1,4 @@
-//! An independent, naive merge: a map from paths to numbered inodes, nothing shared with the real one.
+//! An independent, simple merge that shares nothing with the real one: a map from paths to numbered inodes.
 
 use super::*;
 use crate::image::layer::{Entry, Kind, Layer};
@@ -31,7 +31,8 @@ fn join(parent: &[String], name: &str) -> String {
 }
 
 impl Model {
-    /// The directory of a path. For a layer it is made, and only the layer's own symlinks are followed.
+    /// Returns the directory of a path. For a layer, it creates the directory and follows only the layer's
+    /// own symlinks.
     fn walk(&mut self, path: &str, make: Option<u16>) -> Option<String> {
         let words = |text: &str| -> Vec<String> {
             let words = text.split('/').filter(|word| !word.is_empty());
@@ -82,7 +83,7 @@ impl Model {
         Some(here.join("/"))
     }
 
-    /// The lower directory that a marker is in; what else is in the way gives way to one.
+    /// Returns the lower directory that contains a marker; a directory replaces anything else in its path.
     fn hiding(&mut self, path: &str, layer: u16) -> Option<String> {
         let mut here = Vec::new();
         for word in path.split('/').filter(|word| !matches!(*word, "" | ".")) {
@@ -202,7 +203,7 @@ impl Model {
     }
 }
 
-/// The model's names, but for devices; none where it refuses.
+/// Returns the model's names without devices, or `None` if it refuses the layers.
 fn expected(layers: &[Layer]) -> Option<Vec<(String, Named)>> {
     let mut model = Model::default();
     for (index, layer) in layers.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What the runtime owns.
+//! Files of the runtime.
 
 use super::*;
 
@@ -59,7 +59,7 @@ fn the_runtime_owns_its_mount_points_devices_and_placeholders() {
 }
 
 #[test]
-fn placeholders_give_way_to_the_images_own_files() {
+fn the_images_own_files_are_kept_instead_of_placeholders() {
     let tar = t()
         .file("etc/hosts", b"1")
         .file("run/resolv", b"22")
@@ -72,7 +72,7 @@ fn placeholders_give_way_to_the_images_own_files() {
 }
 
 #[test]
-fn a_placeholder_replaces_a_symlink_that_leads_to_no_file() {
+fn a_placeholder_replaces_a_symlink_without_a_target() {
     for target in [
         "/run/gone",
         "resolv.conf",
@@ -87,7 +87,7 @@ fn a_placeholder_replaces_a_symlink_that_leads_to_no_file() {
 }
 
 #[test]
-fn an_etc_elsewhere_gets_its_placeholders_there() {
+fn placeholders_go_to_the_directory_that_etc_is_a_symlink_to() {
     let tree = synthesised([t().symlink("etc", "usr/etc")]);
     assert!(tree.lookup(b"usr/etc/hosts", false).is_some());
     let mut loops = merged([t().symlink("etc", "etc")]);

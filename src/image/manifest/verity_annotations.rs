@@ -1,13 +1,13 @@
-//! A manifest's seal: what the kernel will measure of the files that imrun makes of the image, so that
-//! the manifest's digest covers it.
+//! Verity annotations of a manifest: the fs-verity digests of the image's files, which the kernel
+//! measures. The manifest's digest covers them.
 //!
-//! | annotation | of | value |
+//! | annotation | in | value |
 //! |---|---|---|
-//! | `dev.imrun.verity` | a layer's descriptor | fs-verity's digest of the layer's tar, uncompressed |
-//! | `dev.imrun.verity.tree.N` | the manifest | fs-verity's digest of the tree image that writer version N makes |
-//! | `dev.imrun.tree.N` | the manifest | the digest of that tree image's bytes |
+//! | `dev.imrun.verity` | a layer's descriptor | fs-verity digest of the layer's uncompressed tar |
+//! | `dev.imrun.verity.tree.N` | the manifest | fs-verity digest of the tree image that writer version N makes |
+//! | `dev.imrun.tree.N` | the manifest | digest of that tree image's bytes |
 //!
-//! fs-verity's digests are those of SHA-256, blocks of 4,096 bytes and no salt ([`crate::image::verity`]).
+//! fs-verity digests use SHA-256, blocks of 4,096 bytes and no salt ([`crate::image::verity`]).
 
 use super::{Descriptor, Manifest};
 use crate::base::digest::{Algorithm, Digest};
@@ -19,22 +19,22 @@ use std::collections::BTreeMap;
 const VERITY: &str = "dev.imrun.verity";
 const TREE: &str = "dev.imrun.tree";
 
-/// The digests of a manifest that has all of them, for the tree image that this imrun writes.
+/// Complete verity annotations of a manifest, for the tree image that this version of imrun writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seal {
-    /// Of the tree image's bytes.
+pub struct VerityAnnotations {
+    /// Digest of the tree image's bytes.
     pub tree: Digest,
-    /// fs-verity's: the tree image's first, then the layers', lowest first.
+    /// fs-verity digests: of the tree image, then of the layers, lowest first.
     pub measures: Vec<Digest>,
 }
 
-impl Seal {
-    /// The annotation of a layer's descriptor.
+impl VerityAnnotations {
+    /// Returns the annotation of a layer's descriptor.
     pub(super) fn of_layer(&self, number: usize) -> Value {
         json!({ VERITY: self.measures[number + 1] })
     }
 
-    /// The annotations of the manifest.
+    /// Returns the annotations of the manifest.
     pub(super) fn of_manifest(&self) -> [(String, Value); 2] {
         [
             (tree_verity(), json!(self.measures[0])),
@@ -44,12 +44,12 @@ impl Seal {
 }
 
 impl Manifest {
-    /// What it is sealed with; None where a digest is missing, or those of the tree image are of
-    /// another version's: no part of it means anything then.
+    /// Returns the verity annotations. `None` if one is missing, or if those of the tree image belong to
+    /// another writer version: the others mean nothing then.
     ///
     /// # Errors
-    /// An annotation that is no SHA-256.
-    pub fn seal(&self) -> Result<Option<Seal>> {
+    /// An annotation that is not a SHA-256 digest.
+    pub fn verity_annotations(&self) -> Result<Option<VerityAnnotations>> {
         let tree = read(&self.annotations, &tree())?;
         let of_tree = read(&self.annotations, &tree_verity())?;
         let of_layer = |layer: &Descriptor| read(&layer.annotations, VERITY);
@@ -61,8 +61,9 @@ impl Manifest {
         let measures = std::iter::once(of_tree)
             .chain(of_layers)
             .collect::<Option<_>>();
-        let seal = |(tree, measures)| Seal { tree, measures };
-        Ok(tree.zip(measures).map(seal))
+        Ok(tree
+            .zip(measures)
+            .map(|(tree, measures)| VerityAnnotations { tree, measures }))
     }
 }
 
@@ -77,7 +78,7 @@ fn tree_verity() -> String {
 fn read(annotations: &BTreeMap<String, String>, name: &str) -> Result<Option<Digest>> {
     let parse = |text: &String| match text.parse::<Digest>() {
         Ok(digest) if digest.algorithm() == Algorithm::Sha256 => Ok(digest),
-        Ok(_) => Err(wrong(name, text, "is not a SHA-256")),
+        Ok(_) => Err(wrong(name, text, "is not a SHA-256 digest")),
         Err(error) => Err(wrong(name, text, &error.why)),
     };
     annotations.get(name).map(parse).transpose()
@@ -92,9 +93,9 @@ mod tests {
     use super::super::{Document, write};
     use super::*;
 
-    fn seal() -> Seal {
+    fn sample() -> VerityAnnotations {
         let digest = |number: u8| Digest::sha256(&[number]);
-        Seal {
+        VerityAnnotations {
             tree: digest(0),
             measures: vec![digest(1), digest(2), digest(3)],
         }
@@ -103,23 +104,23 @@ mod tests {
     fn text() -> String {
         let layers = [(Digest::sha256(b"a"), 1), (Digest::sha256(b"b"), 2)];
         let config = (Digest::sha256(b"c"), 3);
-        String::from_utf8(write(config, &layers, None, Some(&seal()))).unwrap()
+        String::from_utf8(write(config, &layers, None, Some(&sample()))).unwrap()
     }
 
-    fn read(text: &str) -> Result<Option<Seal>> {
+    fn read(text: &str) -> Result<Option<VerityAnnotations>> {
         match Document::parse("manifest", text.as_bytes(), None)? {
-            Document::Manifest(manifest) => manifest.seal(),
+            Document::Manifest(manifest) => manifest.verity_annotations(),
             Document::Index(_) => unreachable!("it has layers"),
         }
     }
 
     #[test]
-    fn a_seal_is_read_as_it_was_written() {
-        assert_eq!(read(&text()).unwrap(), Some(seal()));
+    fn annotations_are_read_as_they_were_written() {
+        assert_eq!(read(&text()).unwrap(), Some(sample()));
     }
 
     #[test]
-    fn a_seal_without_one_of_its_digests_or_of_another_writer_is_none() {
+    fn incomplete_annotations_or_those_of_another_writer_version_are_ignored() {
         let names = [
             format!("\"{VERITY}\""),
             format!("\"{}\"", tree()),
@@ -133,8 +134,8 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_of_another_algorithm_or_none_at_all_is_an_error() {
-        let digests = seal().measures.into_iter().chain([seal().tree]);
+    fn an_annotation_that_is_not_a_sha_256_is_an_error() {
+        let digests = sample().measures.into_iter().chain([sample().tree]);
         for digest in digests.map(|digest| digest.to_string()) {
             let sha512 = Digest::of(Algorithm::Sha512, b"");
             for wrong in [sha512.to_string(), String::new(), "sha256:0".into()] {

@@ -1,4 +1,4 @@
-//! `imrun bake --seal`: what the manifest says of the image's files, and what becomes of one that lies.
+//! `imrun bake --seal`: the manifest's verity annotations, and refusals of wrong ones.
 
 use crate::host;
 use crate::support::host::Host;
@@ -12,12 +12,12 @@ const VERITY: &str = "dev.imrun.verity";
 const TREE: &str = "dev.imrun.tree.1";
 const TREE_VERITY: &str = "dev.imrun.verity.tree.1";
 
-/// The digest of the test image with one layer more, sealed.
-fn sealed(host: &Host) -> String {
+/// Bakes the test image with one more layer and verity annotations. Returns its digest.
+fn annotated(host: &Host) -> String {
     let base = host.busybox();
     host.write("top", "a file of its own layer");
     let text = format!("base = {base:?}\n[[file]]\nsource = \"top\"\npath = \"/top\"");
-    let file = host.write("sealed.toml", text);
+    let file = host.write("annotated.toml", text);
     let words = ["bake", "--seal", file.to_str().unwrap()];
     host.imrun(words).exits(0).line()
 }
@@ -26,7 +26,7 @@ fn document(host: &Host, digest: &str) -> Value {
     serde_json::from_slice(&fs::read(host.blob(digest)).unwrap()).unwrap()
 }
 
-/// The tars of an image, lowest first, and then its tree image.
+/// Returns the image's tars, lowest first, and then its tree image.
 fn files(host: &Host, manifest: &Value) -> Vec<PathBuf> {
     let layers = manifest["layers"].as_array().unwrap().iter();
     let mut files: Vec<_> = layers
@@ -42,7 +42,7 @@ fn files(host: &Host, manifest: &Value) -> Vec<PathBuf> {
     files
 }
 
-/// What the tool of fs-verity's authors says of a file; None where it is not installed.
+/// Returns the output of `fsverity digest`, or `None` if it is not installed.
 fn fsverity(file: &Path) -> Option<String> {
     let mut command = Command::new("fsverity");
     let output = command.args(["digest", "--compact"]).arg(file).output();
@@ -51,42 +51,42 @@ fn fsverity(file: &Path) -> Option<String> {
 }
 
 #[test]
-fn a_sealed_manifest_has_the_digests_that_fsverity_computes() {
+fn verity_annotations_are_the_digests_that_fsverity_computes() {
     let host = host!();
-    let image = sealed(&host);
+    let image = annotated(&host);
     let manifest = document(&host, &image);
     let layers = manifest["layers"].as_array().unwrap().iter();
-    let mut said: Vec<_> = layers.map(|l| &l["annotations"][VERITY]).collect();
-    said.push(&manifest["annotations"][TREE_VERITY]);
+    let mut annotations: Vec<_> = layers.map(|l| &l["annotations"][VERITY]).collect();
+    annotations.push(&manifest["annotations"][TREE_VERITY]);
     let files = files(&host, &manifest);
-    assert_eq!((said.len(), files.len()), (3, 3));
-    for (said, file) in said.into_iter().zip(files) {
+    assert_eq!((annotations.len(), files.len()), (3, 3));
+    for (annotation, file) in annotations.into_iter().zip(files) {
         match fsverity(&file) {
-            Some(theirs) => assert_eq!(said, &Value::from(theirs), "{file:?}"),
+            Some(theirs) => assert_eq!(annotation, &Value::from(theirs), "{file:?}"),
             None => return eprintln!("skipped: fsverity is not installed"),
         }
     }
 }
 
 #[test]
-fn sealed_twice_it_is_the_same_image_and_unsealed_another_one() {
+fn baking_with_seal_is_reproducible_and_adds_only_annotations() {
     let host = host!();
-    let image = sealed(&host);
-    assert_eq!(sealed(&host), image);
-    let file = host.path("sealed.toml");
+    let image = annotated(&host);
+    assert_eq!(annotated(&host), image);
+    let file = host.path("annotated.toml");
     let plain = host.imrun(["bake".as_ref(), file.as_os_str()]).exits(0);
     let plain = document(&host, &plain.line());
-    let mut unsealed = document(&host, &image);
-    let annotations = unsealed["annotations"].as_object_mut().unwrap();
+    let mut stripped = document(&host, &image);
+    let annotations = stripped["annotations"].as_object_mut().unwrap();
     annotations.retain(|name, _| !name.starts_with("dev.imrun."));
-    for layer in unsealed["layers"].as_array_mut().unwrap() {
+    for layer in stripped["layers"].as_array_mut().unwrap() {
         layer.as_object_mut().unwrap().remove("annotations");
     }
-    assert_eq!(plain, unsealed, "nothing but the seal is added");
+    assert_eq!(plain, stripped, "only annotations are added");
     host.imrun(["verify"]).exits(0);
 }
 
-/// A layout of the image with another manifest in place of its own.
+/// Returns a layout of the image with another manifest.
 fn layout_of(host: &Host, manifest: &Value) -> Layout {
     let layout = Layout::new(host.path("layout"));
     let blobs = manifest["layers"].as_array().unwrap().iter();
@@ -98,8 +98,8 @@ fn layout_of(host: &Host, manifest: &Value) -> Layout {
     layout
 }
 
-/// A place in a manifest, and what a refusal of another digest there says.
-const LIES: [(&str, &str); 4] = [
+/// Member of a manifest, and a part of the error for another digest in it.
+const WRONG: [(&str, &str); 4] = [
     ("/layers/0/annotations/dev.imrun.verity", "fs-verity"),
     ("/layers/1/annotations/dev.imrun.verity", "fs-verity"),
     (
@@ -110,26 +110,31 @@ const LIES: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn an_import_refuses_a_false_seal_and_leaves_nothing() {
+fn an_import_refuses_a_wrong_annotation_and_leaves_nothing() {
     let host = host!();
-    let manifest = document(&host, &sealed(&host));
-    for (place, what) in LIES {
-        let mut false_one = manifest.clone();
-        *false_one.pointer_mut(place).unwrap() = json!(format!("sha256:{}", "0".repeat(64)));
-        let layout = layout_of(&host, &false_one);
+    let manifest = document(&host, &annotated(&host));
+    for (place, what) in WRONG {
+        let mut wrong = manifest.clone();
+        *wrong.pointer_mut(place).unwrap() = json!(format!("sha256:{}", "0".repeat(64)));
+        let layout = layout_of(&host, &wrong);
         let other = host.path("other");
         let refused = import_into(&other, &layout);
         assert_eq!(refused.0, 125, "{place}: {}", refused.1);
         assert!(refused.1.contains(what), "{place}: {}", refused.1);
-        assert!(refused.1.contains("sealed with sha256:0000"), "{place}");
+        assert!(
+            refused
+                .1
+                .contains("annotation in the manifest is sha256:0000"),
+            "{place}"
+        );
         let blobs = fs::read_dir(other.join("blobs/sha256")).unwrap().count();
         assert_eq!(blobs, 0, "{place}");
     }
-    let taken = import_into(&host.path("other"), &layout_of(&host, &manifest));
-    assert_eq!(taken.0, 0, "{}", taken.1);
+    let imported = import_into(&host.path("other"), &layout_of(&host, &manifest));
+    assert_eq!(imported.0, 0, "{}", imported.1);
 }
 
-/// Exit code and standard error of an import into another store.
+/// Imports into another store. Returns the exit status and standard error.
 fn import_into(store: &Path, layout: &Layout) -> (i32, String) {
     let mut command = Command::new(crate::support::host::IMRUN);
     let command = command.args(["import", &layout.source()]);
@@ -139,13 +144,13 @@ fn import_into(store: &Path, layout: &Layout) -> (i32, String) {
 }
 
 #[test]
-fn verify_finds_a_false_seal_and_a_launch_that_hashes_has_no_use_for_it() {
+fn verify_reports_a_wrong_annotation_and_a_launch_that_hashes_ignores_it() {
     let host = host!();
-    let manifest = document(&host, &sealed(&host));
-    for (place, what) in LIES {
-        let mut false_one = manifest.clone();
-        *false_one.pointer_mut(place).unwrap() = json!(format!("sha256:{}", "0".repeat(64)));
-        let bytes = false_one.to_string();
+    let manifest = document(&host, &annotated(&host));
+    for (place, what) in WRONG {
+        let mut wrong = manifest.clone();
+        *wrong.pointer_mut(place).unwrap() = json!(format!("sha256:{}", "0".repeat(64)));
+        let bytes = wrong.to_string();
         let digest = imrun::base::digest::Digest::sha256(bytes.as_bytes()).to_string();
         fs::write(host.blob(&digest), bytes).unwrap();
         let verified = host.imrun(["verify", &digest]).of(place).exits(1);
@@ -157,13 +162,13 @@ fn verify_finds_a_false_seal_and_a_launch_that_hashes_has_no_use_for_it() {
 }
 
 #[test]
-fn an_annotation_that_is_no_digest_is_named() {
+fn an_annotation_that_is_not_a_digest_is_named() {
     let host = host!();
-    let manifest = document(&host, &sealed(&host));
+    let manifest = document(&host, &annotated(&host));
     for (place, text) in [
-        (LIES[0].0, "sha256:0"),
-        (LIES[2].0, "md5:"),
-        (LIES[3].0, ""),
+        (WRONG[0].0, "sha256:0"),
+        (WRONG[2].0, "md5:"),
+        (WRONG[3].0, ""),
     ] {
         let mut wrong = manifest.clone();
         *wrong.pointer_mut(place).unwrap() = json!(text);
@@ -174,11 +179,11 @@ fn an_annotation_that_is_no_digest_is_named() {
     }
 }
 
-/// The tree image of another writer is another one: such a seal is none.
+/// Another writer version makes another tree image, so imrun ignores its annotations.
 #[test]
-fn a_seal_of_another_writer_version_is_not_looked_at() {
+fn annotations_of_another_writer_version_are_ignored() {
     let host = host!();
-    let mut manifest = document(&host, &sealed(&host));
+    let mut manifest = document(&host, &annotated(&host));
     let zeros = format!("sha256:{}", "0".repeat(64));
     manifest["annotations"] = json!({
         "dev.imrun.tree.4294967295": zeros,
