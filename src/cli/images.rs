@@ -1,7 +1,10 @@
 //! Commands for images in the store: list, inspect, verify, mount, remove.
 
-use super::run::{Root, digest};
-use super::{Global, print};
+use super::names::find;
+use super::run::Root;
+use super::table::table;
+use super::{Global, print, report, values};
+use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Result};
 use crate::base::sys;
 use crate::image::verity;
@@ -17,6 +20,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::statfs::OVERLAYFS_SUPER_MAGIC;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -28,37 +32,98 @@ pub struct Images {
     /// Print a JSON array
     #[arg(long)]
     json: bool,
+    /// table or json
+    #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+    /// Show only the digests
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// A name of an image, or an image without a name.
+struct Row {
+    /// `None` if the image has no name.
+    name: Option<String>,
+    digest: String,
+    /// Bytes of its layers, uncompressed; `None` if its documents cannot be read.
+    size: Option<u64>,
+    /// Ids of the containers that run it.
+    containers: Vec<String>,
+    /// Time since when the name refers to it.
+    since: String,
 }
 
 impl Images {
-    /// Prints names, digests and times.
+    /// Prints names, digests, sizes, containers and times.
     pub fn execute(self, global: &Global) -> Result<u8> {
-        let names = refs::current(global.store().refs()?);
-        // An image without a name is listed by its digest, and by the digests of its indexes.
-        let rows = names
-            .into_iter()
-            .map(|(name, (digest, time))| (name, digest.to_string(), time));
-        let rows = rows.map(|(name, digest, time)| {
-            (if name == digest { "-".into() } else { name }, digest, time)
+        let store = global.store();
+        let names = refs::current(store.refs()?);
+        if self.quiet {
+            let digests: BTreeSet<_> = names.values().map(|(digest, _)| *digest).collect();
+            let lines = digests.iter().map(|digest| format!("{digest}\n"));
+            return print(&lines.collect::<String>());
+        }
+        let running = running(global)?;
+        let rows = names.into_iter().map(|(name, (digest, since))| {
+            let size = size(&store, &digest).ok();
+            let digest = digest.to_string();
+            let its = running.iter().filter(|one| one.image == digest);
+            Row {
+                // An image without a name is listed by its digest, and by the digests of its indexes.
+                name: Some(name).filter(|name| *name != digest),
+                containers: its.map(|one| one.id.clone()).collect(),
+                digest,
+                size,
+                since,
+            }
         });
-        if self.json {
-            let rows: Vec<_> = rows
-                .map(|(name, digest, time)| json!({ "name": name, "digest": digest, "time": time }))
-                .collect();
+        let rows: Vec<_> = rows.collect();
+        if self.json || self.format == "json" {
+            let rows: Vec<_> = rows.iter().map(Row::json).collect();
             return print(&format!("{:#}\n", Value::from(rows)));
         }
-        let mut text = format!("{:32}  {:71}  SINCE\n", "NAME", "DIGEST");
-        for (name, digest, time) in rows {
-            text += &format!("{name:32}  {digest:71}  {time}\n");
-        }
-        print(&text)
+        let cells: Vec<_> = rows.into_iter().map(Row::cells).collect();
+        print(&table(["NAME", "DIGEST", "SIZE", "RUNS", "SINCE"], &cells))
     }
+}
+
+impl Row {
+    fn json(&self) -> Value {
+        json!({
+            "name": self.name.as_deref().unwrap_or("-"),
+            "digest": self.digest,
+            "time": self.since,
+            "size": self.size,
+            "containers": self.containers,
+        })
+    }
+
+    fn cells(self) -> [String; 5] {
+        [
+            self.name.unwrap_or_else(|| "-".into()),
+            self.digest,
+            self.size.map_or("-".into(), values::show_size),
+            self.containers.len().to_string(),
+            self.since,
+        ]
+    }
+}
+
+/// Returns the bytes of an image's layers as they are in the store.
+fn size(store: &Store, digest: &Digest) -> Result<u64> {
+    let image = Image::load(store, digest)?;
+    let length = |diff_id: &Digest| {
+        let path = store.blob_path(diff_id);
+        let found = path.metadata().context(|| format!("stat({path:?})"))?;
+        Ok(found.len())
+    };
+    image.config.diff_ids.iter().map(length).sum()
 }
 
 /// Show the details of an image, after hashing its layers again
 #[derive(Args)]
 pub struct Inspect {
-    /// sha256:… or NAME@sha256:…
+    /// Digest, its first digits, or name
     image: String,
 }
 
@@ -66,7 +131,7 @@ impl Inspect {
     /// Prints one JSON object.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let store = global.store();
-        let image = Image::load(&store, &digest(global, &self.image)?)?;
+        let image = Image::load(&store, &find(&store, &self.image)?)?;
         let sources = image.open(&store)?;
         let (verified, memo) = integrity::verify(&image, &store, &sources)?;
         let tars = sources.tars.iter().map(verity::measure);
@@ -137,7 +202,7 @@ impl Inspect {
 /// Hash all content again
 #[derive(Args)]
 pub struct Verify {
-    /// sha256:… or NAME@sha256:…; all images and blobs without one
+    /// Digests, their first digits, or names; all images and blobs without one
     images: Vec<String>,
     /// Mend the log of names first: remove its damaged lines, and name the images that no line names
     /// by their digests
@@ -148,8 +213,9 @@ pub struct Verify {
 impl Verify {
     /// Prints a line for each image. Returns 1 if anything differs.
     pub fn execute(self, global: &Global) -> Result<u8> {
+        let store = global.store();
         if self.repair {
-            let done = global.store().repair()?;
+            let done = store.repair()?;
             print(
                 &done
                     .iter()
@@ -160,27 +226,31 @@ impl Verify {
         let digests = self
             .images
             .iter()
-            .map(|image| digest(global, image))
+            .map(|image| find(&store, image))
             .collect::<Result<Vec<_>>>()?;
-        let (mut text, mut code) = (String::new(), 0);
-        let store = global.store();
+        let (mut code, mut printed) = (0, Ok(0));
         let check = |image: &Image| integrity::verify_all(image, &store);
-        store.verify(&digests, check, |finding| match finding.error {
-            None => text += &format!("{}  ok\n", finding.what),
-            Some(error) => {
-                code = 1;
-                text += &format!("{}  DIFFERS  {error}\n", finding.what);
+        // One line as soon as one is known: many images take minutes.
+        store.verify(&digests, check, |finding| {
+            let line = match finding.error {
+                None => format!("{}  ok\n", finding.what),
+                Some(error) => {
+                    code = 1;
+                    format!("{}  DIFFERS  {error}\n", finding.what)
+                }
+            };
+            if printed.is_ok() {
+                printed = print(&line);
             }
         })?;
-        print(&text)?;
-        Ok(code)
+        printed.map(|_| code)
     }
 }
 
 /// Mount the root that an app would see, read-only
 #[derive(Args)]
 pub struct Mount {
-    /// sha256:… or NAME@sha256:…
+    /// Digest, its first digits, or name
     image: String,
     /// Existing directory
     directory: PathBuf,
@@ -195,7 +265,7 @@ impl Mount {
             return Err(Error::unsupported("imrun mount", "needs root"));
         }
         let store = global.store();
-        let image = Image::load(&store, &digest(global, &self.image)?)?;
+        let image = Image::load(&store, &find(&store, &self.image)?)?;
         let directory =
             std::path::absolute(&self.directory).context(|| format!("{:?}", self.directory))?;
         let root = container::standalone_root(&image, &store, self.root.driver, &directory)?;
@@ -234,40 +304,54 @@ impl Umount {
     }
 }
 
-/// Remove an image and the data that nothing else needs
+/// Remove images and the data that nothing else needs
 #[derive(Args)]
 pub struct Rm {
-    /// sha256:… or NAME@sha256:…
-    image: String,
+    /// Digests, their first digits, or names
+    #[arg(required = true)]
+    images: Vec<String>,
 }
 
 impl Rm {
-    /// Removes the image with all its names, and the data that no meaning of a name needs.
+    /// Removes the images with all their names, and the data that no meaning of a name needs.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let store = global.store();
-        let digest = digest(global, &self.image)?;
-        let forgotten = store.remove_names(&digest)?;
-        let earlier = store.earlier_names(&digest)?.join(", ");
-        match (forgotten, earlier.is_empty()) {
-            (false, true) => return Err(collect::unknown(&store, &digest)),
-            (false, false) => {
-                let why =
-                    format_args!("is an earlier meaning of {earlier}, kept for imrun rollback");
-                return Err(Error::policy(format_args!("image {digest}"), why).hint(KEEP_LESS));
-            }
-            (true, false) => {
-                log::warn!("image {digest}: stays, an earlier meaning of {earlier}; {KEEP_LESS}")
-            }
-            (true, true) => {}
-        }
-        for container in running(global)? {
-            if container.image == digest.to_string() {
-                let name = container.name.unwrap_or(container.id);
-                log::warn!("image {digest}: runs as {name}: imrun gc frees it when that has ended");
+        let mut outcome = Ok(());
+        for image in &self.images {
+            let removed = find(&store, image).and_then(|digest| remove(global, &store, digest));
+            if let Err(error) = removed
+                && let Err(before) = std::mem::replace(&mut outcome, Err(error))
+            {
+                report(&before);
             }
         }
-        free(global, &store, usize::MAX, false)
+        let freed = free(global, &store, usize::MAX, false);
+        outcome.and(freed)
     }
+}
+
+/// Removes all names of an image, and warns if something keeps it all the same.
+fn remove(global: &Global, store: &Store, digest: Digest) -> Result<()> {
+    let forgotten = store.remove_names(&digest)?;
+    let earlier = store.earlier_names(&digest)?.join(", ");
+    match (forgotten, earlier.is_empty()) {
+        (false, true) => return Err(collect::unknown(store, &digest)),
+        (false, false) => {
+            let why = format_args!("is an earlier meaning of {earlier}, kept for imrun rollback");
+            return Err(Error::policy(format_args!("image {digest}"), why).hint(KEEP_LESS));
+        }
+        (true, false) => {
+            log::warn!("image {digest}: stays, an earlier meaning of {earlier}; {KEEP_LESS}")
+        }
+        (true, true) => {}
+    }
+    for container in running(global)? {
+        if container.image == digest.to_string() {
+            let name = container.name.unwrap_or(container.id);
+            log::warn!("image {digest}: runs as {name}: imrun gc frees it when that has ended");
+        }
+    }
+    Ok(())
 }
 
 const KEEP_LESS: &str = "imrun gc --keep 1 frees the earlier meanings of every name";

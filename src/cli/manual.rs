@@ -1,10 +1,10 @@
 //! `imrun completions`, `imrun manual`: files for packages of imrun.
 
-use super::{Cli, print};
+use super::completions::{Completions, Words};
+use super::{Cli, Global};
 use crate::base::error::{Context, Error, Result};
 use crate::base::files;
 use clap::{Args, CommandFactory, Subcommand};
-use clap_complete::Shell;
 use std::path::{Path, PathBuf};
 
 /// Commands of the feature `manual`.
@@ -14,6 +14,9 @@ pub enum Command {
     /// Print completions for a shell
     #[command(hide = true)]
     Completions(Completions),
+    /// Print words that complete an argument
+    #[command(hide = true)]
+    Complete(Words),
     /// Write the manual pages into a directory
     #[command(hide = true)]
     Manual(Manual),
@@ -21,27 +24,12 @@ pub enum Command {
 
 impl Command {
     /// Runs the command. Returns its exit code.
-    pub fn execute(self) -> Result<u8> {
+    pub fn execute(self, global: &Global) -> Result<u8> {
         match self {
             Command::Completions(completions) => completions.execute(),
+            Command::Complete(words) => words.execute(global),
             Command::Manual(manual) => manual.execute(),
         }
-    }
-}
-
-/// Print completions for a shell
-#[derive(Args)]
-pub struct Completions {
-    /// Shell
-    shell: Shell,
-}
-
-impl Completions {
-    /// Prints the script.
-    pub fn execute(self) -> Result<u8> {
-        let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "imrun", &mut script);
-        print(&String::from_utf8_lossy(&script))
     }
 }
 

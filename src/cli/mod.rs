@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod check;
+#[cfg(feature = "manual")]
+mod completions;
 mod containers;
 #[cfg(feature = "import")]
 pub mod demo;
@@ -374,7 +376,7 @@ fn dispatch(cli: Box<Cli>, args: &[OsString]) -> Result<u8> {
         Command::Doctor(doctor) => doctor.execute(&global),
         Command::Init => init::execute(),
         #[cfg(feature = "manual")]
-        Command::Manual(command) => command.execute(),
+        Command::Manual(command) => command.execute(&global),
         #[cfg(feature = "oci")]
         Command::Oci(command) => command.execute(&global),
         #[cfg(feature = "oci")]

@@ -3,11 +3,13 @@
 use super::{Global, print, run};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
+use crate::image::reference::ImageArgument;
 use crate::store::Store;
 use crate::store::image::Image;
 use crate::store::refs::{self, Change};
 use clap::Args;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Show the images that a name referred to
 #[derive(Args)]
@@ -98,4 +100,110 @@ fn meanings(store: &Store, name: &str) -> Result<Vec<Change>> {
         .into_iter()
         .filter(|change| change.name == *found)
         .collect())
+}
+
+/// Shortest start of a digest that stands for it, in hex digits.
+const SHORTEST: usize = 6;
+
+/// Returns the digest of an image of the store by a digest, the first digits of one, or a name; `NAME@-1` is the
+/// meaning of the name before. Only for commands that run nothing: what these stand for can change.
+pub fn find(store: &Store, text: &str) -> Result<Digest> {
+    if let Some(digest) = text
+        .parse::<ImageArgument>()
+        .ok()
+        .and_then(|named| named.digest())
+    {
+        return Ok(digest);
+    }
+    let changes = store.refs()?;
+    if let Some(digest) = meaning(&changes, text) {
+        return Ok(digest);
+    }
+    let known: BTreeSet<Digest> = changes.iter().filter_map(|change| change.digest).collect();
+    let with_algorithm = text.contains(':');
+    let fits = |digest: &&Digest| {
+        if with_algorithm {
+            digest.to_string().starts_with(text)
+        } else {
+            digest.hex().starts_with(text)
+        }
+    };
+    let digits = text.rsplit(':').next().unwrap_or_default();
+    let is_start = digits.len() >= SHORTEST && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    let found: Vec<_> = known.iter().filter(fits).filter(|_| is_start).collect();
+    match found[..] {
+        [digest] => Ok(*digest),
+        [] => Err(Error::usage(
+            format_args!("image {text:?}"),
+            format_args!(
+                "no image in the store {} has this digest or name",
+                store.path().display()
+            ),
+        )
+        .hint("imrun images lists them; a digest may be cut to its first 6 digits or more")),
+        _ => {
+            let all: Vec<_> = found.iter().map(ToString::to_string).collect();
+            let why = format_args!("is the start of several digests: {}", all.join(", "));
+            Err(Error::usage(format_args!("image {text:?}"), why))
+        }
+    }
+}
+
+/// Returns the meaning of a name, or an earlier one (`NAME@-N`).
+fn meaning(changes: &[Change], text: &str) -> Option<Digest> {
+    let (name, back) = match text.rsplit_once("@-") {
+        Some((name, back)) => (name, back.parse().ok()?),
+        None => (text, 0),
+    };
+    let all = refs::meanings(changes);
+    let known = run::spellings(name);
+    let found = known.iter().find_map(|name| all.get(name.as_str()))?;
+    match back {
+        0 => found.now,
+        back => found.earlier.get(back - 1).copied(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_found_by_its_digest_its_first_digits_or_a_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path());
+        store.create().unwrap();
+        let digests = ["aaaaaa1", "aaaaaa2", "bbbbbb"].map(|start| {
+            let hex = format!("{start:0<64}");
+            format!("sha256:{hex}").parse::<Digest>().unwrap()
+        });
+        for digest in &digests[..2] {
+            store.name("app", digest).unwrap();
+        }
+        store
+            .name("docker.io/library/redis:7", &digests[2])
+            .unwrap();
+        let found = |text: &str| find(&store, text).map_err(|error| error.to_string());
+        assert_eq!(found(&digests[0].to_string()), Ok(digests[0]));
+        assert_eq!(found("app"), Ok(digests[1]));
+        assert_eq!(found("app@-1"), Ok(digests[0]));
+        assert_eq!(found("redis:7"), Ok(digests[2]));
+        assert_eq!(found("sha256:bbbbbb"), Ok(digests[2]));
+        assert_eq!(found("aaaaaa2"), Ok(digests[1]));
+        assert!(found("aaaaaa").unwrap_err().contains("several digests"));
+        for unknown in [
+            "bbbbb",
+            "sha256:bbbbb",
+            "cccccc",
+            "nosuch",
+            "app@-2",
+            "app@-x",
+            "",
+        ] {
+            assert!(
+                found(unknown).unwrap_err().contains("no image"),
+                "{unknown}"
+            );
+        }
+    }
 }

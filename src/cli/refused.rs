@@ -166,7 +166,7 @@ const OPTIONAL: [(&str, bool, &[&str]); 4] = [
     (
         "manual",
         cfg!(feature = "manual"),
-        &["completions", "manual"],
+        &["completions", "complete", "manual"],
     ),
     (
         "oci",

@@ -27,10 +27,34 @@ pub fn size(text: &str) -> Result<usize> {
         .ok_or_else(wrong)
 }
 
+/// Shows a size in bytes as people read it: `512 B`, `1.9 MiB`.
+pub fn show_size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut size, mut unit) = (bytes as f64, 0);
+    while size >= 1024.0 && unit + 1 < units.len() {
+        (size, unit) = (size / 1024.0, unit + 1);
+    }
+    let digits = usize::from(unit > 0);
+    format!("{size:.digits$} {}", units[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn sizes_are_shown_in_the_unit_that_fits() {
+        for (bytes, shown) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_984_512, "1.9 MiB"),
+            (u64::MAX, "16777216.0 TiB"),
+        ] {
+            assert_eq!(show_size(bytes), shown);
+        }
+    }
 
     #[test]
     fn durations_need_a_unit_and_sizes_may_have_one() {
