@@ -316,16 +316,22 @@ impl Rm {
     /// Removes the images with all their names, and the data that no meaning of a name needs.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let store = global.store();
-        let mut outcome = Ok(());
+        let (mut outcome, mut removes) = (Ok(()), false);
         for image in &self.images {
-            let removed = find(&store, image).and_then(|digest| remove(global, &store, digest));
-            if let Err(error) = removed
-                && let Err(before) = std::mem::replace(&mut outcome, Err(error))
-            {
-                report(&before);
+            match find(&store, image).and_then(|digest| remove(global, &store, digest)) {
+                Ok(()) => removes = true,
+                Err(error) => {
+                    if let Err(before) = std::mem::replace(&mut outcome, Err(error)) {
+                        report(&before);
+                    }
+                }
             }
         }
-        let freed = free(global, &store, usize::MAX, false);
+        let freed = if removes {
+            free(global, &store, usize::MAX, false)
+        } else {
+            Ok(0)
+        };
         outcome.and(freed)
     }
 }
