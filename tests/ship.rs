@@ -256,8 +256,8 @@ fn a_sink_that_rejects_the_record_refuses_the_launch_at_once() {
 fn a_sink_without_a_valid_answer_refuses_the_launch_at_the_deadline() {
     for (answer, why) in [
         (Answer::Status(503), "answered 503"),
-        (Answer::Garbage, "answered what is no answer to _bulk"),
-        (Answer::Noise, "answered what is not HTTP/1.1"),
+        (Answer::Garbage, "did not answer as _bulk does"),
+        (Answer::Noise, "did not answer in HTTP/1.1"),
         (Answer::Half, ""),
         (Answer::Close, ""),
         (Answer::Stall, "no answer within "),

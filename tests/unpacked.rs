@@ -1,5 +1,5 @@
-//! Both drivers show the same root, unpacking never touches anything outside the image's directory, and changes
-//! in it are found.
+//! Both drivers show the same root, unpacking never touches anything outside the image's directory, and
+//! changes in it are found.
 //!
 //! The tests of both drivers need root and EROFS; otherwise they report this and are skipped.
 #![allow(clippy::unwrap_used)]

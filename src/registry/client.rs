@@ -108,8 +108,9 @@ impl Client {
         Ok(client)
     }
 
-    /// Returns true if requests go without TLS. If the endpoint allows both, asks the registry: one that requires TLS
-    /// answers 400 or not in HTTP. A registry on this machine allows both, unless the host has certificates for it.
+    /// Returns true if requests go without TLS. If the endpoint allows both, asks the registry: one that
+    /// requires TLS answers 400 or not in HTTP. A registry on this machine allows both, unless the host
+    /// has certificates for it.
     fn is_plain(&self) -> Result<bool> {
         let registry = &self.endpoint.registry;
         match self.endpoint.scheme {
@@ -128,8 +129,8 @@ impl Client {
             Ok(response) => Ok(response.status() != 400),
             Err(ureq::Error::Protocol(_)) => Ok(false),
             Err(ureq::Error::Io(error)) if is_cut_off(&error) => Ok(false),
-            // The request itself will report the error, and may be retried. A host that is not this machine is
-            // then contacted with TLS.
+            // The request itself will report the error, and may be retried. A host that is not this
+            // machine is then contacted with TLS.
             Err(_) => Ok(endpoint::is_loopback(endpoint::host(registry))),
         }
     }
@@ -398,8 +399,8 @@ impl Client {
         }
     }
 
-    /// Refuses a web page instead of a document: a login page, or an error of a proxy. A document that is only
-    /// labelled as a web page is accepted.
+    /// Refuses a web page instead of a document: a login page, or an error of a proxy. A document that
+    /// is only labelled as a web page is accepted.
     fn refuse_page(&self, what: &str, head: &Response<()>, bytes: &[u8]) -> Result<()> {
         let looks_like_json = bytes.trim_ascii_start().starts_with(b"{");
         if is_page(head) && !looks_like_json {

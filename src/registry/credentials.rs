@@ -1,7 +1,7 @@
 //! Credentials for a registry, from the files and helpers of `docker login` and `podman login`.
 //!
-//! Source: containers-auth.json(5); config.json of the Docker CLI. docker_credential reads fields and helpers;
-//! this module chooses the file and the entry.
+//! Source: containers-auth.json(5); config.json of the Docker CLI. docker_credential reads fields and
+//! helpers; this module chooses the file and the entry.
 
 use crate::base::error::{Error, Result};
 use crate::base::files;
@@ -127,8 +127,8 @@ fn key(config: &Value, registry: &str, repository: &str) -> String {
     }
 }
 
-/// Returns the file in the form that the library reads. Removes empty fields, which Docker writes for absent ones,
-/// and decodes `auth` as Docker does.
+/// Returns the file in the form that the library reads. Removes empty fields, which Docker writes for
+/// absent ones, and decodes `auth` as Docker does.
 fn normalised(mut config: Value) -> Value {
     let entries = config.get_mut("auths").and_then(Value::as_object_mut);
     for entry in entries.into_iter().flat_map(|map| map.values_mut()) {
@@ -147,8 +147,8 @@ fn normalised(mut config: Value) -> Value {
     config
 }
 
-/// Returns user and password of an `auth`: base64 with line ends anywhere. Old clients pad the password with NULs.
-/// Source: decodeAuth in the Docker CLI, cli/config/configfile/file.go.
+/// Returns user and password of an `auth`: base64 with line ends anywhere. Old clients pad the password
+/// with NULs. Source: decodeAuth in the Docker CLI, cli/config/configfile/file.go.
 fn decode_auth(auth: &str) -> Option<(String, String)> {
     let text: String = auth.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
     let decoded = String::from_utf8(BASE64_STANDARD.decode(text).ok()?).ok()?;

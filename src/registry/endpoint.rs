@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 /// Docker Hub, and the host of its registry.
 const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
-/// Directories in which Docker, Podman, containerd and imrun search for a registry's certificates, in subdirectories
-/// named `HOST[:PORT]`.
+/// Directories in which Docker, Podman, containerd and imrun search for a registry's certificates, in
+/// subdirectories named `HOST[:PORT]`.
 const CERTIFICATES: [&str; 3] = [
     "/etc/containers/certs.d",
     "/etc/docker/certs.d",
@@ -98,7 +98,8 @@ pub fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// Returns the existing directories with a registry's certificates. A directory with a `hosts.toml` names its files there.
+/// Returns the existing directories with a registry's certificates. A directory with a `hosts.toml`
+/// names its files there.
 pub fn certificates(registry: &str) -> Vec<PathBuf> {
     let names = [
         authority(registry).to_string(),
@@ -114,7 +115,8 @@ pub fn certificates(registry: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Returns a registry's name for file systems without colons: `HOST_PORT_`. Source: containerd, docs/hosts.md.
+/// Returns a registry's name for file systems without colons: `HOST_PORT_`. Source: containerd,
+/// docs/hosts.md.
 pub fn portable(registry: &str) -> String {
     match registry.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => format!("{host}_{port}_"),

@@ -54,7 +54,8 @@ fn without_dots(base: &str, path: &str) -> String {
     format!("/{}", segments.join("/"))
 }
 
-/// Escapes characters that are not allowed in URLs, as browsers do. Control characters remain and are refused later.
+/// Escapes characters that are not allowed in URLs, as browsers do. Control characters remain and are
+/// refused later.
 fn escaped(text: &str) -> String {
     let escape = |byte: u8| match byte {
         b' ' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80.. => {

@@ -58,8 +58,8 @@ fn endpoints(name: &Reference, to: Use) -> Result<Vec<Endpoint>> {
     Ok(vec![Endpoint::of(name)])
 }
 
-/// Returns the files with rules, the most general first. The variable names the only one; a user's file replaces the
-/// host's.
+/// Returns the files with rules, the most general first. The variable names the only one; a user's file
+/// replaces the host's.
 fn rule_files(variable: impl Fn(&str) -> Option<OsString>) -> Result<Vec<PathBuf>> {
     if let Some(file) = variable(REGISTRIES_CONF) {
         return Ok(vec![file.into()]);
@@ -99,7 +99,8 @@ fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Returns the files that may configure a registry. Not every file system allows a colon in a directory's name.
+/// Returns the files that may configure a registry. Not every file system allows a colon in a
+/// directory's name.
 fn host_files(variable: impl Fn(&str) -> Option<OsString>, registry: &str) -> Vec<PathBuf> {
     let parents = match variable(HOSTS_DIR) {
         Some(directory) => vec![PathBuf::from(directory)],

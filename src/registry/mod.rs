@@ -9,8 +9,8 @@
 //! transfer, range                a blob as a stream that resumes after an interruption
 //! pull, push                     images
 //! ```
-//! imrun does not trust a registry: a tag's digest only determines what is fetched next, and everything is hashed
-//! before it is parsed.
+//! imrun does not trust a registry: a tag's digest only determines what is fetched next, and everything
+//! is hashed before it is parsed.
 #![forbid(unsafe_code)]
 
 mod agents;

@@ -1,4 +1,5 @@
-//! Proxies in the environment: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, each also in lower case.
+//! Proxies in the environment: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, each also in
+//! lower case.
 
 use crate::base::error::{Error, Result};
 use ureq::Proxy;
@@ -41,7 +42,8 @@ pub fn of(target: &Uri, variable: impl Fn(&str) -> Option<String>) -> Result<Opt
     }
 }
 
-/// Returns true if an exception matches: `*`, a host, or a domain with or without a leading dot and its subdomains.
+/// Returns true if an exception matches: `*`, a host, or a domain with or without a leading dot and its
+/// subdomains.
 fn excepts(exception: &str, host: &str) -> bool {
     let (exception, host) = (exception.to_ascii_lowercase(), host.to_ascii_lowercase());
     let domain = exception.trim_start_matches('*').trim_start_matches('.');

@@ -19,8 +19,8 @@ use ureq::http::{Method, Response, header};
 /// Media types of documents that a name may lead to.
 const DOCUMENTS: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST];
 
-/// Number of layers transferred at the same time. While one waits for the network, another is decompressed. Each needs
-/// memory, mainly for its zstd window.
+/// Number of layers transferred at the same time. While one waits for the network, another is
+/// decompressed. Each needs memory, mainly for its zstd window.
 pub const THREADS: usize = 3;
 
 /// A repository, and the store for its images. Documents in the store are not requested again.
@@ -157,8 +157,8 @@ fn digest_of<B>(client: &Client, what: &str, head: &Response<B>) -> Result<Optio
     text.map(|text| text.parse().map_err(wrong)).transpose()
 }
 
-/// Returns the document's media type in the answer, if it is a known one. Other registries answer JSON, text or a web
-/// page; then the document's own type counts.
+/// Returns the document's media type in the answer, if it is a known one. Other registries answer JSON,
+/// text or a web page; then the document's own type counts.
 fn media_type<B>(head: &Response<B>) -> Option<String> {
     let text = header_of(head, header::CONTENT_TYPE)?;
     let media_type = text.split(';').next()?.trim().to_ascii_lowercase();

@@ -15,7 +15,8 @@ use std::fs::File;
 use ureq::ResponseExt as _;
 use ureq::http::{Method, Uri, header};
 
-/// Statuses that mean success. The specification has 201 and 202; Quay, GitLab and other registries use the others.
+/// Statuses that mean success. The specification has 201 and 202; Quay, GitLab and other registries use
+/// the others.
 const SUCCESS: &[u16] = &[200, 201, 202, 204];
 
 /// Pushes a manifest with its blobs and sets `name`'s tag. Calls `tell` for each blob, with true if it was
@@ -70,8 +71,8 @@ fn missing<'a>(
     Ok(missing)
 }
 
-/// Returns true if the repository has a blob. Some registries refuse HEAD: then a blob in the store is sent, and for any
-/// other one GET is tried, whose answer has an explanation.
+/// Returns true if the repository has a blob. Some registries refuse HEAD: then a blob in the store is
+/// sent, and for any other one GET is tried, whose answer has an explanation.
 fn has(store: &Store, client: &Client, descriptor: &Descriptor) -> Result<bool> {
     let what = format!("blob {}", descriptor.digest);
     let url = client.url(&format!("blobs/{}", descriptor.digest))?;

@@ -1,7 +1,7 @@
 //! `registries.conf`: mirrors, other locations and blocked registries, as in Podman, skopeo and CRI-O.
 //!
-//! Source: containers-registries.conf(5), version 2. imrun ignores short names: a name without a registry belongs to
-//! Docker Hub.
+//! Source: containers-registries.conf(5), version 2. imrun ignores short names: a name without a
+//! registry belongs to Docker Hub.
 
 use super::endpoint::{Endpoint, Scheme};
 use crate::base::error::{Error, Result};
@@ -178,7 +178,8 @@ impl Rule {
     }
 }
 
-/// Returns the scheme. imrun always checks certificates; an insecure registry may lack TLS, and imrun determines that.
+/// Returns the scheme. imrun always checks certificates; an insecure registry may lack TLS, and imrun
+/// determines that.
 fn scheme(insecure: bool) -> Scheme {
     if insecure {
         Scheme::Either
@@ -187,8 +188,8 @@ fn scheme(insecure: bool) -> Scheme {
     }
 }
 
-/// Returns the number of bytes of `name` that a prefix matches; `None` if it does not match. `*.example.org` matches the
-/// whole host.
+/// Returns the number of bytes of `name` that a prefix matches; `None` if it does not match.
+/// `*.example.org` matches the whole host.
 fn matched(prefix: &str, name: &str) -> Option<usize> {
     let end = match prefix.strip_prefix('*') {
         Some(domain) if domain.starts_with('.') => {

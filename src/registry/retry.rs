@@ -47,7 +47,8 @@ impl Retries {
     }
 }
 
-/// Returns a random delay between half of `step` and all of it, so that clients do not retry at the same time.
+/// Returns a random delay between half of `step` and all of it, so that clients do not retry at the same
+/// time.
 fn jittered(step: Duration) -> Duration {
     let random = RandomState::new().hash_one(()) as u32;
     step / 2 + (step / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))

@@ -27,8 +27,8 @@ pub struct Tried {
 }
 
 impl Client {
-    /// Answers the challenge to a request that was sent with `used`; later requests use the result. Returns true if the
-    /// request must be repeated; no scheme is tried twice.
+    /// Answers the challenge to a request that was sent with `used`; later requests use the result.
+    /// Returns true if the request must be repeated; no scheme is tried twice.
     pub(super) fn authenticate(
         &self,
         what: &str,
@@ -178,8 +178,8 @@ impl Client {
         self.once(&exchange, realm, who, None)
     }
 
-    /// Returns the URL of the token server. The registry chooses the server that receives its users' passwords, but no
-    /// other server may receive them.
+    /// Returns the URL of the token server. The registry chooses the server that receives its users'
+    /// passwords, but no other server may receive them.
     fn realm(&self, what: &str, bearer: &Challenge) -> Result<Uri> {
         let named = bearer.get("realm").unwrap_or_default();
         let who = self.who();

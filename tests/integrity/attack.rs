@@ -113,7 +113,8 @@ enum Held {
 enum Attack {
     /// Changes the file by its path, immediately.
     Path(fn(&Path)),
-    /// Changes the file through a descriptor or mapping from before the hashing; such a file never becomes known.
+    /// Changes the file through a descriptor or mapping from before the hashing; such a file never
+    /// becomes known.
     Held(fn(&Path) -> Held),
     /// Mounts over the file for the launch only: shell commands for the file and a changed copy.
     Mount(fn(&Path) -> String),
@@ -323,7 +324,8 @@ fn a_manifest_changed_in_any_way_is_refused() {
     attack_in_every_way(|image| &image.manifest, false);
 }
 
-/// Kernel behaviour because of which a memo needs fsync(2) and a lease: the inode's times alone do not suffice.
+/// Kernel behaviour because of which a memo needs fsync(2) and a lease: the inode's times alone do not
+/// suffice.
 #[test]
 fn a_dirty_page_is_written_without_a_new_ctime_until_it_is_synced() {
     let named = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();

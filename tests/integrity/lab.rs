@@ -187,7 +187,8 @@ impl Lab {
         roots.next().unwrap().unwrap().path()
     }
 
-    /// Returns the file of an object: a digest is a blob's, a path an unpacked file's, another name a tree image's.
+    /// Returns the file of an object: a digest is a blob's, a path an unpacked file's, another name a
+    /// tree image's.
     pub fn object(&self, name: &str) -> PathBuf {
         if let Some(path) = name.strip_prefix('/') {
             return self.unpacked().join("root").join(path);

@@ -1,5 +1,5 @@
-//! A file that changes while it is hashed or compared gets no memo. strace stops imrun when it first reads the
-//! file.
+//! A file that changes while it is hashed or compared gets no memo. strace stops imrun when it first
+//! reads the file.
 
 use super::lab::{Lab, Outcome, can_launch};
 use super::skip::{is_unpacked, skip, without_root};

@@ -82,8 +82,8 @@ impl Served {
     }
 }
 
-/// Runs a command of imrun with no other credentials and proxies than the given ones, and removes the lines about
-/// layers from its output.
+/// Runs a command of imrun with no other credentials and proxies than the given ones, and removes the
+/// lines about layers from its output.
 fn imrun(host: &Host, args: &[&str], environment: &[(&str, &str)]) -> Outcome {
     let mut command = Command::new(support::host::IMRUN);
     command
