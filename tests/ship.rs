@@ -1,4 +1,4 @@
-//! Shipping against real receivers that misbehave.
+//! Sends logs to receivers that misbehave.
 #![allow(clippy::unwrap_used)]
 
 mod support {
@@ -37,7 +37,7 @@ fn es(bulk: &Bulk) -> Shipper {
     start(&format!("es+http://{}", bulk.address()), Options::default())
 }
 
-/// An attempt that gets no answer is given up soon.
+/// Options with which an attempt without an answer is given up soon.
 fn impatient() -> Options {
     Options {
         timeout: Duration::from_millis(200),
@@ -49,13 +49,13 @@ fn later() -> Instant {
     Instant::now() + PATIENCE
 }
 
-/// Ships the launch record, and waits as a launch does.
+/// Ships the launch record and waits for it like a launch.
 fn launch(shipper: &Shipper) {
     let sequence = shipper.push_record("launch", json!({ "integrity": "hashed" }));
     shipper.wait_acknowledged(sequence, later()).unwrap();
 }
 
-/// What a launch would be refused with.
+/// Returns the error that would refuse a launch.
 fn refusal(shipper: &Shipper, patience: Duration) -> Error {
     let sequence = shipper.push_record("launch", json!({}));
     let deadline = Instant::now() + patience;
@@ -84,7 +84,7 @@ fn whole_line(bytes: &[u8]) -> Frame<'_> {
     }
 }
 
-/// Pushes as a supervisor does under `--on-stall block`.
+/// Pushes a line as a supervisor does with `--on-stall block`.
 fn push(shipper: &Shipper, text: &str) {
     while shipper
         .open()
@@ -112,7 +112,7 @@ fn fill(shipper: &Shipper) -> u64 {
     (0..).take_while(fits).count() as u64
 }
 
-/// The sequence numbers in the order of arrival.
+/// Returns the sequence numbers in the order of arrival.
 fn sequences(documents: &[Value]) -> Vec<u64> {
     let sequence = |document: &Value| document["event.sequence"].as_u64().unwrap();
     documents.iter().map(sequence).collect()
@@ -136,7 +136,7 @@ fn assert_all_arrived(bulk: &Bulk, lines: u64) {
 }
 
 #[test]
-fn a_line_and_a_record_arrive_under_their_common_names() {
+fn lines_and_records_arrive_with_common_field_names() {
     let bulk = Bulk::start(Answer::Well);
     let shipper = es(&bulk);
     launch(&shipper);
@@ -196,7 +196,7 @@ fn path_index_parameters_and_credentials_of_the_url_are_used() {
         .into_iter()
         .map(|document| document.index)
         .collect();
-    // The second is stored too: another launch of the same container has other ids.
+    // The second document is also stored: another launch of the same container has other IDs.
     assert_eq!(indices, [Some("logs".to_owned()), None]);
     assert_eq!(bulk.targets().len(), 2);
     let filter = "filter_path=errors,items.*.status,items.*.error";
@@ -213,7 +213,7 @@ fn a_sink_that_is_down_refuses_the_launch_at_once() {
     bulk.kill();
     for scheme in ["es+http://user:secret@", "json+tcp://"] {
         let shipper = start(&format!("{scheme}{}", bulk.address()), Options::default());
-        // Without a deadline of its own, this would wait for an hour.
+        // The default deadline would make this wait for an hour.
         let error = refusal(&shipper, Duration::from_secs(3600));
         assert_eq!(error.reason, Reason::Sink);
         let shown = format!("{error} {error:?} {shipper:?}");
@@ -227,7 +227,7 @@ fn a_sink_that_is_down_refuses_the_launch_at_once() {
 
 #[test]
 fn a_host_without_an_address_refuses_the_launch_at_once() {
-    // RFC 6761, section 6.4: this name never has one.
+    // This name never has an address (RFC 6761, section 6.4).
     for scheme in ["es+http", "json+tcp"] {
         let shipper = start(&format!("{scheme}://sink.invalid:9200"), Options::default());
         let error = refusal(&shipper, Duration::from_secs(3600));
@@ -241,7 +241,7 @@ fn a_host_without_an_address_refuses_the_launch_at_once() {
 }
 
 #[test]
-fn a_sink_that_says_no_refuses_the_launch_at_once() {
+fn a_sink_that_rejects_the_record_refuses_the_launch_at_once() {
     for status in [301, 307, 400, 401, 403, 404, 405] {
         let bulk = Bulk::start(Answer::Status(status));
         let error = refusal(&es(&bulk), Duration::from_secs(3600));
@@ -253,11 +253,11 @@ fn a_sink_that_says_no_refuses_the_launch_at_once() {
 }
 
 #[test]
-fn a_sink_that_answers_nothing_of_use_refuses_the_launch_at_the_deadline() {
+fn a_sink_without_a_valid_answer_refuses_the_launch_at_the_deadline() {
     for (answer, why) in [
         (Answer::Status(503), "answered 503"),
-        (Answer::Garbage, "answered what is no answer to _bulk"),
-        (Answer::Noise, "answered what is not HTTP/1.1"),
+        (Answer::Garbage, "did not answer as _bulk does"),
+        (Answer::Noise, "did not answer in HTTP/1.1"),
         (Answer::Half, ""),
         (Answer::Close, ""),
         (Answer::Stall, "no answer within "),
@@ -275,14 +275,14 @@ fn a_sink_that_answers_nothing_of_use_refuses_the_launch_at_the_deadline() {
 }
 
 #[test]
-fn no_line_is_lost_repeated_or_moved_when_the_server_is_killed_and_comes_back() {
+fn no_line_is_lost_repeated_or_reordered_when_the_server_restarts() {
     let mut bulk = Bulk::start(Answer::Well);
     let shipper = es(&bulk);
     launch(&shipper);
     push_lines(&shipper, 0..LINES / 2);
     bulk.kill();
     let before = bulk.documents().len();
-    // As many as fit: nobody takes them now.
+    // Pushes only as many lines as fit, because nothing receives them.
     let mut next = LINES / 2;
     while shipper.open().has_room(100) && next < LINES {
         push(&shipper, &format!("line {next}"));
@@ -300,12 +300,12 @@ fn no_line_is_lost_repeated_or_moved_when_the_server_is_killed_and_comes_back() 
 }
 
 #[test]
-fn no_line_is_lost_repeated_or_moved_by_any_answer_that_may_pass() {
+fn no_line_is_lost_repeated_or_reordered_by_temporary_errors() {
     for answer in [
         Answer::Status(429),
         Answer::Status(500),
         Answer::Status(503),
-        // The sink was right once, so these are waited for too.
+        // The sink accepted the record before, so these errors are temporary.
         Answer::Status(401),
         Answer::Status(404),
         Answer::Half,
@@ -330,7 +330,7 @@ fn no_line_is_lost_repeated_or_moved_by_any_answer_that_may_pass() {
         assert_eq!(counters.acknowledged, 500, "{answer:?}: {counters:?}");
         assert!(counters.retried > 0, "{answer:?}");
         let mut documents = stored(&bulk);
-        // Single events that were put off come later; the sequence number tells their place.
+        // Rejected events are sent later; sorts them by their sequence numbers.
         documents.sort_by_key(|document| document["event.sequence"].as_u64());
         assert!(sequences(&documents).into_iter().eq(1..=501), "{answer:?}");
         if !matches!(answer, Answer::Item(..)) {
@@ -340,7 +340,7 @@ fn no_line_is_lost_repeated_or_moved_by_any_answer_that_may_pass() {
 }
 
 #[test]
-fn lines_that_the_sink_will_never_take_are_counted_and_hold_nothing_up() {
+fn rejected_lines_are_counted_and_block_nothing() {
     let bulk = Bulk::start(Answer::Well);
     let shipper = es(&bulk);
     launch(&shipper);
@@ -365,7 +365,7 @@ fn an_answer_without_items_and_without_errors_acknowledges_all() {
 }
 
 #[test]
-fn what_is_too_large_is_sent_in_smaller_pieces_and_given_up_when_it_is_alone() {
+fn a_batch_that_is_too_large_is_split_and_a_line_that_is_too_large_is_dropped() {
     let bulk = Bulk::start(Answer::Well);
     let shipper = es(&bulk);
     launch(&shipper);
@@ -379,7 +379,7 @@ fn what_is_too_large_is_sent_in_smaller_pieces_and_given_up_when_it_is_alone() {
 }
 
 #[test]
-fn a_stalled_sink_fills_the_buffer_and_a_notice_tells_when_there_is_room() {
+fn a_stalled_sink_fills_the_buffer_and_a_notice_reports_free_space() {
     let bulk = Bulk::start(Answer::Well);
     let options = Options {
         buffer: 64 * 1024,
@@ -422,7 +422,7 @@ fn dropped_lines_are_counted_and_leave_a_gap() {
             .open()
             .push_or_drop(Stream::Stderr, whole_line(&[b'x'; 1000]));
     }
-    // The exit record is taken although there is no room.
+    // The exit record is accepted even if the buffer is full.
     let exit = shipper.push_record("exit", json!({ "dropped": 5 }));
     assert_eq!(exit, 1 + taken + 5 + 1);
     bulk.answer(Answer::Well);
@@ -438,7 +438,7 @@ fn dropped_lines_are_counted_and_leave_a_gap() {
 }
 
 #[test]
-fn side_effects_without_number_are_bounded_and_counted() {
+fn side_effects_are_limited_in_number_and_counted() {
     let bulk = Bulk::start(Answer::Well);
     let options = Options {
         buffer: 64 * 1024,
@@ -460,7 +460,7 @@ fn side_effects_without_number_are_bounded_and_counted() {
 }
 
 #[test]
-fn a_sink_that_is_gone_at_exit_holds_nothing_up_and_the_loss_is_counted() {
+fn an_unreachable_sink_at_exit_blocks_nothing_and_the_loss_is_counted() {
     let mut bulk = Bulk::start(Answer::Well);
     let mut lines = Lines::start();
     let sinks = [
@@ -482,7 +482,7 @@ fn a_sink_that_is_gone_at_exit_holds_nothing_up_and_the_loss_is_counted() {
 }
 
 #[test]
-fn a_stalled_sink_at_exit_holds_nothing_up() {
+fn a_stalled_sink_at_exit_blocks_nothing() {
     let bulk = Bulk::start(Answer::Well);
     let shipper = es(&bulk);
     launch(&shipper);
@@ -524,7 +524,7 @@ fn a_connection_that_was_closed_while_idle_loses_nothing() {
 }
 
 #[test]
-fn a_tcp_receiver_that_is_killed_loses_at_most_what_its_kernel_had_taken() {
+fn a_killed_tcp_receiver_loses_at_most_the_bytes_in_its_kernels_buffer() {
     let mut lines = Lines::start();
     let shipper = json_lines(lines.address());
     launch(&shipper);
@@ -536,19 +536,19 @@ fn a_tcp_receiver_that_is_killed_loses_at_most_what_its_kernel_had_taken() {
     push_lines(&shipper, LINES / 2..LINES);
     assert_eq!(shipper.drain(later()).acknowledged, LINES);
     let arrived = arrived_until(&lines, LINES + 1);
-    // What the first receiver read is the beginning, what the second one read is the end.
+    // The first receiver read the beginning, the second one the end.
     let (first, second) = arrived.split_at(read as usize);
     assert!(first.iter().copied().eq(1..=read));
     assert!(second.iter().copied().eq(second[0]..=LINES + 1));
     let lost = second[0].saturating_sub(1 + read);
     let repeated = (1 + read).saturating_sub(second[0]);
-    println!("of {LINES} lines {lost} lost, {repeated} repeated, none moved");
-    // One batch more may have been taken, and not been counted yet.
+    println!("of {LINES} lines {lost} lost, {repeated} repeated, none reordered");
+    // One more batch may have been sent without being counted yet.
     assert!(lost <= (taken + 1000).saturating_sub(read), "{lost} lost");
 }
 
 #[test]
-fn tcp_cannot_tell_what_a_receiver_never_read_so_its_word_is_called_transport() {
+fn tcp_does_not_confirm_what_a_receiver_read_so_its_acknowledgement_is_called_transport() {
     let mut lines = Lines::start();
     let shipper = json_lines(lines.address());
     let url: imrun::logs::SinkUrl = format!("json+tcp://{}", lines.address()).parse().unwrap();
@@ -569,7 +569,7 @@ fn tcp_cannot_tell_what_a_receiver_never_read_so_its_word_is_called_transport() 
     );
 }
 
-/// The sequence numbers in the order of arrival, once the last one has arrived.
+/// Returns the sequence numbers in the order of arrival, once the last one has arrived.
 fn arrived_until(lines: &Lines, last: u64) -> Vec<u64> {
     lines.wait("the last line", |lines| {
         lines
@@ -588,7 +588,7 @@ fn a_tcp_receiver_that_reads_nothing_stalls_the_sink_and_loses_nothing() {
     );
     launch(&shipper);
     lines.stall(true);
-    // More than the buffers of both kernels hold: the sink has to wait.
+    // More than the buffers of both kernels hold, so the sink must wait.
     let line = [b'x'; 60_000];
     let mut taken = 0;
     while taken < 1000 && shipper.stalled().unwrap_or_default() < Duration::from_millis(500) {
@@ -617,7 +617,7 @@ fn two_sinks(bulk: &Bulk, lines: &Lines, options: Options) -> Shipper {
 }
 
 #[test]
-fn each_of_several_sinks_gets_everything_under_the_same_numbers() {
+fn each_of_several_sinks_gets_every_line_with_the_same_number() {
     let (bulk, lines) = (Bulk::start(Answer::Well), Lines::start());
     let shipper = two_sinks(&bulk, &lines, Options::default());
     launch(&shipper);
@@ -637,7 +637,7 @@ fn each_of_several_sinks_gets_everything_under_the_same_numbers() {
 }
 
 #[test]
-fn one_of_several_sinks_that_says_no_refuses_the_launch_by_its_name() {
+fn one_failing_sink_of_several_refuses_the_launch_and_is_named() {
     let bulk = Bulk::start(Answer::Well);
     let mut lines = Lines::start();
     lines.kill();
@@ -648,7 +648,7 @@ fn one_of_several_sinks_that_says_no_refuses_the_launch_by_its_name() {
 }
 
 #[test]
-fn the_slowest_of_several_sinks_sets_the_pace_and_under_drop_loses_alone() {
+fn the_slowest_of_several_sinks_sets_the_pace_and_with_drop_only_it_loses_lines() {
     let (bulk, lines) = (Bulk::start(Answer::Well), Lines::start());
     let options = Options {
         buffer: 64 * 1024,
@@ -658,8 +658,10 @@ fn the_slowest_of_several_sinks_sets_the_pace_and_under_drop_loses_alone() {
     launch(&shipper);
     bulk.answer(Answer::Stall);
     let taken = fill(&shipper);
-    lines.wait("what was taken", |lines| lines.len() as u64 == taken + 1);
-    // It has arrived; a moment later its sink knows, and its buffer is empty.
+    lines.wait("the accepted lines", |lines| {
+        lines.len() as u64 == taken + 1
+    });
+    // The line has arrived; shortly after, the sink is acknowledged and its buffer empty.
     let deadline = later();
     while shipper.each().last().unwrap().1.acknowledged < taken {
         assert!(Instant::now() < deadline, "not acknowledged");
@@ -677,14 +679,14 @@ fn the_slowest_of_several_sinks_sets_the_pace_and_under_drop_loses_alone() {
     assert_eq!((of_json.acknowledged, of_json.dropped), (taken + 5, 0));
     push(&shipper, "last");
     shipper.drain(later());
-    // The numbers are the same, with a gap where lines were dropped.
+    // The numbers are the same, with a gap for the dropped lines.
     let last = taken + 5 + 2;
     assert_eq!(sequences(&stored(&bulk)).last(), Some(&last));
     assert!(arrived_until(&lines, last).into_iter().eq(1..=last));
 }
 
 #[test]
-fn a_token_that_is_replaced_while_the_sink_refuses_the_old_one_is_used() {
+fn a_token_replaced_while_the_sink_refuses_the_old_one_is_used() {
     let bulk = Bulk::start(Answer::Well);
     let token = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&token, "Bearer old\n").unwrap();

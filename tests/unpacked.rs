@@ -1,7 +1,7 @@
-//! Both drivers show the same root; nothing is ever made outside the directory that an image is
-//! unpacked in; and what somebody changes there is found.
+//! Both drivers show the same root, unpacking never touches anything outside the image's directory, and
+//! changes in it are found.
 //!
-//! Those about both drivers need root and EROFS; else each says so and is skipped.
+//! The tests of both drivers need root and EROFS; otherwise they report this and are skipped.
 #![allow(clippy::unwrap_used)]
 
 #[allow(dead_code, reason = "other tests use the rest")]
@@ -39,7 +39,7 @@ use std::process::Command;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-/// One entry of a generated tar.
+/// An entry of a generated tar.
 #[derive(Debug, Clone)]
 enum Entry {
     Directory,
@@ -59,7 +59,7 @@ struct Named {
     xattr: Option<Vec<u8>>,
 }
 
-/// Few names, so that layers meet; odd ones among them.
+/// Generates a name from a few, so that layers overlap, including unusual ones.
 fn name() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "a",
@@ -124,7 +124,7 @@ fn tar_of(entries: &[Named]) -> Vec<u8> {
             Entry::Fifo => tar::EntryType::Fifo,
         };
         header.set_entry_type(kind);
-        // The kernel keeps `user.*` for files and directories alone (xattr(7)).
+        // The kernel supports `user.*` only for files and directories (xattr(7)).
         let plain = matches!(named.entry, Entry::Directory | Entry::File(_));
         if let Some(value) = named.xattr.as_ref().filter(|_| plain) {
             let extensions = [("SCHILY.xattr.user.overlay.opaque", &**value)];
@@ -144,7 +144,7 @@ fn tar_of(entries: &[Named]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// A scratch directory on a disk, with tars in it and what they give.
+/// A scratch directory on a disk with tars and their merged tree.
 struct Image {
     directory: tempfile::TempDir,
     tars: Vec<File>,
@@ -153,7 +153,7 @@ struct Image {
 }
 
 impl Image {
-    /// None where the layers are refused.
+    /// Creates an image from tars; `None` if the layers are refused.
     fn new(tars: &[Vec<u8>]) -> Option<Image> {
         let directory = tempfile::Builder::new()
             .prefix("imrun-test-")
@@ -228,8 +228,8 @@ impl Image {
     }
 }
 
-/// Each path, with all that an app can find out about it. A symlink's mode means nothing: the kernel
-/// looks at it nowhere, and a disk has no other than 0777.
+/// Returns each path with everything that a process can find out about it. A symlink's mode is left out: the
+/// kernel ignores it, and on a disk it is always 0777.
 fn walk(top: &OwnedFd) -> BTreeMap<Vec<u8>, String> {
     let top = PathBuf::from(format!("/proc/self/fd/{}/.", top.as_raw_fd()));
     let (mut found, mut pending) = (BTreeMap::new(), vec![top.clone()]);
@@ -286,7 +286,7 @@ fn describe(status: &fs::Metadata, path: &Path, first: Option<&Vec<u8>>) -> Stri
 fn skips() -> bool {
     let why = match support::skip::missing() {
         Some(why) => Some(why),
-        None if support::skip::is_unpacked() => Some("no tree image is mounted"),
+        None if support::skip::is_unpacked() => Some("images are unpacked"),
         None => None,
     };
     static SAID: Once = Once::new();
@@ -304,7 +304,7 @@ proptest! {
         if skips() {
             return Ok(());
         }
-        // An entry that is refused takes its image with it: it is left out instead.
+        // An entry that makes imrun refuse the image is left out.
         let mut taken: Vec<Vec<Named>> = Vec::new();
         for layer in layers {
             taken.push(Vec::new());
@@ -324,7 +324,7 @@ proptest! {
         let mut around: Vec<_> = fs::read_dir(image.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         around.retain(|name| !name.to_string_lossy().ends_with(".tar"));
         around.sort();
-        prop_assert_eq!(around, ["empty", "root", "tree.erofs"], "nothing is made elsewhere");
+        prop_assert_eq!(around, ["empty", "root", "tree.erofs"], "nothing is created elsewhere");
     }
 }
 
@@ -340,7 +340,7 @@ fn plain(path: &str, entry: Entry) -> Named {
 }
 
 #[test]
-fn nothing_is_made_through_what_somebody_put_into_the_directory() {
+fn nothing_is_created_through_a_foreign_file_in_the_directory() {
     let image = Image::new(&[tar_of(&[plain("etc/file", Entry::File(b"new".into()))])]).unwrap();
     for in_the_way in ["etc", "dev"] {
         let outside = image.path("outside");
@@ -356,12 +356,12 @@ fn nothing_is_made_through_what_somebody_put_into_the_directory() {
 }
 
 #[test]
-fn files_that_were_written_just_now_are_compared_and_not_known() {
+fn files_written_just_now_are_compared_and_do_not_become_known() {
     if skips() {
         return;
     }
     let image = Image::new(&[tar_of(&[plain("etc/file", Entry::File(b"new".into()))])]).unwrap();
-    // Only what began and ended within a second of the write says something.
+    // Only a run that began and ended within a second of the write is conclusive.
     let outcome = loop {
         fs::remove_dir_all(image.path("root")).unwrap();
         fs::create_dir(image.path("root")).unwrap();
@@ -377,7 +377,7 @@ fn files_that_were_written_just_now_are_compared_and_not_known() {
     assert!(why.contains("last 2 seconds"), "{why}");
 }
 
-/// A tar of entries whose names are written as they are.
+/// Returns a tar whose entries have exactly these names.
 fn raw_tar(entries: &[(u8, &str, &str)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (kind, name, target) in entries {
@@ -401,12 +401,12 @@ fn raw_tar(entries: &[(u8, &str, &str)]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// Kind, name, target; `@` is the directory outside.
+/// Kind, name and target of an entry; `@` is the directory outside.
 type Raw = (u8, &'static str, &'static str);
 
-/// Images whose layers reach for what is not theirs.
+/// Images whose layers try to reach files outside.
 const HOSTILE: &[&[&[Raw]]] = &[
-    // Names that climb, or begin at the top.
+    // Names with .. or a leading slash.
     &[&[(b'0', "../outside/a", "")]],
     &[&[(b'0', "a/../../outside/a", "")]],
     &[&[(b'0', "@/a", "")]],
@@ -414,7 +414,7 @@ const HOSTILE: &[&[&[Raw]]] = &[
     &[&[(b'0', "..", "")]],
     &[&[(b'2', ".", "@")]],
     &[&[(b'2', "/", "@")]],
-    // A file beneath a symlink, in its own layer and in the next one.
+    // A file beneath a symlink of its own layer or of the one below.
     &[&[(b'2', "link", "@"), (b'0', "link/a", "")]],
     &[&[(b'2', "link", "@")], &[(b'0', "link/a", "")]],
     &[
@@ -427,7 +427,7 @@ const HOSTILE: &[&[&[Raw]]] = &[
         &[(b'2', "d", "@")],
         &[(b'0', "d/a", "")],
     ],
-    // What the runtime makes itself, where a symlink waits.
+    // A symlink at a place where the runtime creates files.
     &[&[(b'2', "dev", "@")]],
     &[&[(b'2', "proc", "@")]],
     &[&[(b'2', "sys", "../../outside")]],
@@ -442,19 +442,19 @@ const HOSTILE: &[&[&[Raw]]] = &[
         (b'2', "dev/null", "@/a"),
         (b'2', "dev/pts", "@"),
     ]],
-    // Hard links out of the root, and through symlinks.
+    // Hard links out of the root, or through symlinks.
     &[&[(b'1', "a", "@/file")]],
     &[&[(b'1', "a", "../../outside/file")]],
     &[&[(b'1', "a", "/etc/passwd")]],
     &[&[(b'2', "link", "@")], &[(b'1', "a", "link/file")]],
     &[&[(b'2', "link", "@/file"), (b'1', "a", "link")]],
-    // Whiteouts of what is beneath a symlink, or above.
+    // Whiteouts of files beneath a symlink, or outside the root.
     &[&[(b'2', "link", "@")], &[(b'0', "link/.wh.file", "")]],
     &[&[(b'2', "link", "@")], &[(b'0', "link/.wh..wh..opq", "")]],
     &[&[(b'0', ".wh..", "")]],
     &[&[(b'0', ".wh...", "")]],
     &[&[(b'0', "../.wh.outside", "")]],
-    // Devices, and a second name of one.
+    // Devices, and a hard link to one.
     &[&[
         (b'4', "disk", ""),
         (b'1', "again", "disk"),
@@ -462,7 +462,7 @@ const HOSTILE: &[&[&[Raw]]] = &[
     ]],
 ];
 
-/// Every path beneath a directory, with what shows a change.
+/// Returns every path beneath a directory with attributes that show a change.
 fn listing(top: &Path) -> BTreeMap<PathBuf, (u32, u64, u64, i64)> {
     let (mut found, mut pending) = (BTreeMap::new(), vec![top.to_owned()]);
     while let Some(path) = pending.pop() {
@@ -483,7 +483,7 @@ fn listing(top: &Path) -> BTreeMap<PathBuf, (u32, u64, u64, i64)> {
 }
 
 #[test]
-fn whatever_an_image_reaches_for_nothing_is_made_or_changed_outside() {
+fn no_image_creates_or_changes_anything_outside_its_directory() {
     let host = match support::host::Host::new() {
         Ok(host) => host,
         Err(why) => return support::skip::skip(why),
@@ -529,7 +529,10 @@ fn whatever_an_image_reaches_for_nothing_is_made_or_changed_outside() {
         }
         assert_eq!(listing(&outside), before, "{layers:?}");
     }
-    assert!(launched >= 10, "some harm nobody, and run: {launched}");
+    assert!(
+        launched >= 10,
+        "some of the images are harmless and run: {launched}"
+    );
     assert!(!Path::new("/tmp/imrun-hostile").exists());
     assert_eq!(fs::metadata("/etc/passwd").unwrap().nlink(), passwd.nlink());
     let mut roots = fs::read_dir(host.path("store/roots")).unwrap();
@@ -540,8 +543,8 @@ fn whatever_an_image_reaches_for_nothing_is_made_or_changed_outside() {
 }
 
 #[test]
-fn a_hole_of_a_tebibyte_costs_nothing_and_a_byte_in_it_is_found() {
-    // GNU tar's sparse format 1.0: a map in front of the data.
+fn a_hole_of_a_tebibyte_is_compared_quickly_and_a_byte_in_it_is_found() {
+    // GNU tar's sparse format 1.0: a map precedes the data.
     let mut map = b"1\n1099511627776\n0\n".to_vec();
     map.resize(512, 0);
     let mut tar = tar::Builder::new(Vec::new());
@@ -557,7 +560,7 @@ fn a_hole_of_a_tebibyte_costs_nothing_and_a_byte_in_it_is_found() {
     header.set_mode(0o644);
     tar.append_data(&mut header, "huge", &*map).unwrap();
     let image = Image::new(&[tar.into_inner().unwrap()]).unwrap();
-    if support::skip::without_root("a file of a terabyte is not given to an ordinary user") {
+    if support::skip::without_root("an ordinary user may not create a file of a tebibyte") {
         return;
     }
     image.unpack().unwrap();
@@ -586,7 +589,7 @@ fn set_time(path: &Path, seconds: i64, nanoseconds: i64) {
     .unwrap();
 }
 
-/// Changes something and puts the times back: of the file, and of the directory that it is in.
+/// Makes a change and restores the times of the file and of its directory.
 fn unnoticed(path: &Path, change: impl FnOnce(&Path)) {
     let parent = path.parent().unwrap();
     let times = [path, parent].map(|path| {
@@ -602,7 +605,7 @@ fn unnoticed(path: &Path, change: impl FnOnce(&Path)) {
     }
 }
 
-/// A path beside the store, on its file system.
+/// Returns a path next to the store, on its file system.
 fn aside(path: &Path, name: &str) -> PathBuf {
     let store = path.ancestors().find(|path| path.ends_with("store"));
     store.unwrap().with_file_name(name)
@@ -614,7 +617,7 @@ fn remove_if_there(path: &Path) {
     }
 }
 
-/// Puts a copy in a directory's place, its times too, in which `name` has another byte.
+/// Replaces a directory with a copy that has the same times, but in which `name` has another byte.
 fn exchange_for_a_changed_copy(path: &Path, name: &str) {
     let (copy, old) = (aside(path, "copy"), aside(path, "old"));
     remove_if_there(&old);
@@ -630,15 +633,15 @@ fn exchange_for_a_changed_copy(path: &Path, name: &str) {
 
 type Change = (&'static str, &'static str, fn(&Path));
 
-/// Those that an ordinary user cannot make.
+/// Changes that an ordinary user cannot make.
 const OF_ROOT: [&str; 4] = [
     "another owner",
     "another group of the root",
     "a trusted xattr",
-    "a device in its place",
+    "replaced with a device",
 ];
 
-/// Changes that no time is put back after; the paths begin where `root` and `empty` are.
+/// Changes without restored times; the paths are relative to the directory of `root` and `empty`.
 const OPEN_CHANGES: &[Change] = &[
     ("another time", "root/etc/notes", |path| {
         let status = fs::metadata(path).unwrap();
@@ -650,10 +653,14 @@ const OPEN_CHANGES: &[Change] = &[
     ("another time of a symlink", "root/bin/cat", |path| {
         set_time(path, 1, 0);
     }),
-    ("a symlink to the very directory", "root/etc", |path| {
-        fs::rename(path, aside(path, "moved")).unwrap();
-        symlink(aside(path, "moved"), path).unwrap();
-    }),
+    (
+        "replaced with a symlink to the directory",
+        "root/etc",
+        |path| {
+            fs::rename(path, aside(path, "moved")).unwrap();
+            symlink(aside(path, "moved"), path).unwrap();
+        },
+    ),
     ("a changed copy of the files", "root", |path| {
         exchange_for_a_changed_copy(path, "etc/notes");
     }),
@@ -676,7 +683,7 @@ const OPEN_CHANGES: &[Change] = &[
     }),
 ];
 
-/// Changes beneath `root` that times are put back after; `bin/busybox` and `etc/notes` are files of the test image.
+/// Changes beneath `root` with restored times; `bin/busybox` and `etc/notes` are files of the test image.
 const CHANGES: &[Change] = &[
     ("edited", "etc/notes", |path| {
         OpenOptions::new()
@@ -716,7 +723,7 @@ const CHANGES: &[Change] = &[
         fs::set_permissions(&other, fs::metadata(path).unwrap().permissions()).unwrap();
         fs::rename(other, path).unwrap();
     }),
-    ("exchanged with another file", "etc/passwd", |path| {
+    ("swapped with another file", "etc/passwd", |path| {
         let (other, aside) = (path.with_file_name("group"), aside(path, "other"));
         fs::rename(&other, &aside).unwrap();
         fs::rename(path, &other).unwrap();
@@ -742,39 +749,39 @@ const CHANGES: &[Change] = &[
         let path = CString::new(path.as_os_str().as_bytes()).unwrap();
         xattr::set(&path, c"trusted.overlay.opaque", b"y").unwrap();
     }),
-    ("a symlink in its place", "etc/notes", |path| {
+    ("replaced with a symlink", "etc/notes", |path| {
         fs::rename(path, path.with_file_name("../../../../notes")).unwrap();
         symlink("/etc/passwd", path).unwrap();
     }),
-    ("a symlink to elsewhere", "bin/cat", |path| {
+    ("a symlink to another target", "bin/cat", |path| {
         fs::remove_file(path).unwrap();
         symlink("orphan", path).unwrap();
     }),
-    ("a fifo in its place", "etc/notes", |path| {
+    ("replaced with a fifo", "etc/notes", |path| {
         fs::remove_file(path).unwrap();
         nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
     }),
     (
-        "a hard link of another file in its place",
+        "replaced with a hard link to another file",
         "etc/notes",
         |path| {
             fs::remove_file(path).unwrap();
             fs::hard_link(path.with_file_name("passwd"), path).unwrap();
         },
     ),
-    ("a device in its place", "etc/notes", |path| {
+    ("replaced with a device", "etc/notes", |path| {
         fs::remove_file(path).unwrap();
         let mode = nix::sys::stat::Mode::from_bits_truncate(0o644);
         let null = nix::sys::stat::makedev(1, 3);
         nix::sys::stat::mknod(path, nix::sys::stat::SFlag::S_IFCHR, mode, null).unwrap();
     }),
-    ("a second name elsewhere", "etc/notes", |path| {
+    ("a second hard link", "etc/notes", |path| {
         fs::hard_link(path, path.with_file_name("../../../../second")).unwrap();
     }),
 ];
 
 #[test]
-fn a_change_of_whatever_kind_is_refused_at_the_next_launch_and_mended_by_an_import() {
+fn every_kind_of_change_is_refused_at_the_next_launch_and_repaired_by_an_import() {
     let host = match support::host::Host::new() {
         Ok(host) => host,
         Err(why) => return support::skip::skip(why),
@@ -812,7 +819,7 @@ fn a_change_of_whatever_kind_is_refused_at_the_next_launch_and_mended_by_an_impo
 }
 
 #[test]
-fn files_that_were_left_alone_are_known_until_one_is_changed() {
+fn unchanged_files_are_known_until_one_is_changed() {
     let host = match support::host::Host::new() {
         Ok(host) => host,
         Err(why) => return support::skip::skip(why),
@@ -861,7 +868,7 @@ fn files_that_were_left_alone_are_known_until_one_is_changed() {
 }
 
 #[test]
-fn an_image_that_is_forgotten_leaves_no_files() {
+fn a_removed_image_leaves_no_files() {
     let host = match support::host::Host::new() {
         Ok(host) => host,
         Err(why) => return support::skip::skip(why),
@@ -882,15 +889,15 @@ fn an_image_that_is_forgotten_leaves_no_files() {
     assert!(removed.status.success(), "{removed:?}");
     assert_eq!(left(), 1, "a container runs on it");
     app.wait().exits(1);
-    // What a killed writer leaves.
+    // Remnants of a killed writer.
     fs::create_dir_all(host.path("store/roots/.new-1-0/root/a")).unwrap();
     host.imrun(["gc"]).exits(0);
     assert_eq!(left(), 0);
 }
 
-/// imrun mounts the layers for a moment where it later removes its own files.
+/// A launch briefly mounts the layers at the place where it later removes its own files.
 #[test]
-fn no_way_that_a_launch_ends_changes_what_is_unpacked() {
+fn unpacked_files_do_not_change_however_a_launch_ends() {
     let host = match support::host::Host::new() {
         Ok(host) => host,
         Err(why) => return support::skip::skip(why),
@@ -920,14 +927,14 @@ fn no_way_that_a_launch_ends_changes_what_is_unpacked() {
     launch().script("true").run().exits(0);
 }
 
-/// Set-user-ID programs of images are in there.
+/// The unpacked files may include set-user-ID programs.
 #[test]
-fn unpacked_files_are_used_only_where_their_owner_alone_can_enter() {
+fn unpacked_files_are_used_only_if_no_other_user_can_enter() {
     let host = match support::host::Host::new() {
         Ok(host) => host,
         Err(why) => return support::skip::skip(why),
     };
-    if support::skip::without_root("a directory is given to somebody else") {
+    if support::skip::without_root("the test changes the owner of a directory") {
         return;
     }
     let launch = || {
@@ -944,7 +951,7 @@ fn unpacked_files_are_used_only_where_their_owner_alone_can_enter() {
     launch().exits(0).prints("ran\n");
 }
 
-/// All that is in a directory, sorted.
+/// Returns all names in a directory, sorted.
 fn names_below(directory: &Path, names: &mut Vec<PathBuf>) {
     let list = fs::read_dir(directory).unwrap();
     let mut paths: Vec<PathBuf> = list.map(|entry| entry.unwrap().path()).collect();
@@ -958,7 +965,7 @@ fn names_below(directory: &Path, names: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn levels_that_only_a_tree_image_has_are_refused_by_name() {
+fn levels_without_support_for_unpacked_images_are_refused_and_named() {
     let host = match support::host::Host::new() {
         Ok(host) => host,
         Err(why) => return support::skip::skip(why),

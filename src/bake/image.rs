@@ -39,9 +39,9 @@ pub struct Image {
 
 /// Returns the image of `definition`: the layers of the base and its own `layer`.
 ///
-/// `platform` applies to an image without a base; others have the base's platform. Health check and history of the
-/// base are not copied. `base` must be given if the definition names one, and only then. `annotations` cover the base's
-/// layers and the own one.
+/// `platform` applies to an image without a base; others have the base's platform. Health check and
+/// history of the base are not copied. `base` must be given if the definition names one, and only then.
+/// `annotations` cover the base's layers and the own one.
 pub fn image(
     definition: &Definition,
     base: Option<Base>,

@@ -16,8 +16,9 @@ use std::path::Path;
 
 /// Bakes the definition in `file`. Returns the manifest's digest.
 ///
-/// The sources are read once, into the store; later changes have no effect. With `verity` the manifest contains verity annotations: the
-/// fs-verity digests of the image's files, computed from the bytes that are hashed here.
+/// The sources are read once, into the store; later changes have no effect. With `verity` the manifest
+/// contains verity annotations: the fs-verity digests of the image's files, computed from the bytes that
+/// are hashed here.
 pub fn into_store(
     store: &Store,
     file: &Path,

@@ -1,24 +1,23 @@
-//! The value of the header `authorization`: fixed, or in a file that is read again.
+//! Value of the header `authorization`: fixed, or from a file that can be read again.
 
 use crate::base::error::{Error, Result};
 use crate::base::files;
 use std::path::{Path, PathBuf};
 
-/// Bytes of a file with a header's value.
+/// Maximum bytes of a file with a header's value.
 const MAX: u64 = 64 << 10;
 
-/// The header's value, and the file that it comes from. Tokens in files are replaced while a container
-/// runs.
+/// Value of the header, and the file it comes from. Tokens in files are replaced while a container runs.
 #[derive(Default)]
 pub struct Authorization {
     value: Option<String>,
     file: Option<PathBuf>,
-    /// Fault of the file when it was read last; the earlier value is kept then.
+    /// Error of the last attempt to read the file; the earlier value remains in use.
     fault: Option<String>,
 }
 
 impl Authorization {
-    /// A value that stays.
+    /// Creates a value that does not change.
     pub fn fixed(value: Option<String>) -> Authorization {
         Authorization {
             value,
@@ -29,7 +28,7 @@ impl Authorization {
     /// Reads the value from a file with one line of text.
     ///
     /// # Errors
-    /// A file that cannot be read or holds something else.
+    /// A file that cannot be read or contains anything else.
     pub fn of_file(file: &Path) -> Result<Authorization> {
         Ok(Authorization {
             value: Some(read(file)?),
@@ -38,12 +37,12 @@ impl Authorization {
         })
     }
 
-    /// The header's value.
+    /// Returns the header's value.
     pub fn value(&self) -> Option<&str> {
         self.value.as_deref()
     }
 
-    /// The reason why the file could not be read again, if there is one.
+    /// Returns the reason why the file could not be read again, if any.
     pub fn fault(&self) -> Option<&str> {
         self.fault.as_deref()
     }

@@ -1,4 +1,4 @@
-//! How long to wait before trying again.
+//! Delays and time limits of attempts.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
@@ -11,26 +11,26 @@ const LONGEST: Duration = Duration::from_secs(5);
 pub struct Backoff(Duration);
 
 impl Backoff {
-    /// The next wait is the shortest.
+    /// Creates a backoff that starts with the shortest delay.
     pub fn new() -> Backoff {
         Backoff(FIRST)
     }
 
-    /// How long to wait now: between half of this step and all of it.
+    /// Returns a random delay between half of the current step and all of it.
     pub fn next(&mut self) -> Duration {
         let step = self.0;
         self.0 = LONGEST.min(step * 2);
-        // Many containers lose a sink at the same moment; they should not return at the same one.
+        // Many containers lose a sink at the same moment, but should not all retry at the same one.
         let random = RandomState::new().hash_one(()) as u32;
         step / 2 + (step / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
     }
 }
 
-/// Longest time that an attempt may take.
+/// Maximum time of an attempt.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(60);
 
-/// How long an answer is waited for: twice as long after each one that did not come in time, so that a
-/// slow sink does not get the same lines for ever.
+/// Time limit of an attempt. It doubles after each answer that is late, so that a slow sink does not
+/// receive the same lines for ever.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt {
     shortest: Duration,
@@ -38,7 +38,7 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// The first attempts take this long at most.
+    /// Creates a limit that starts at `shortest`.
     pub fn new(shortest: Duration) -> Attempt {
         Attempt {
             shortest,
@@ -46,17 +46,17 @@ impl Attempt {
         }
     }
 
-    /// How long an answer may take now.
+    /// Returns the current time limit.
     pub fn timeout(&self) -> Duration {
         self.now
     }
 
-    /// No answer has come in time.
+    /// Doubles the limit after a missing answer.
     pub fn missed(&mut self) {
         self.now = (self.now * 2).min(LONGEST_ATTEMPT).max(self.shortest);
     }
 
-    /// An answer has come after that time: the next may take twice as long.
+    /// Sets the limit to twice the time that an answer took, if that is longer.
     pub fn answered(&mut self, after: Duration) {
         self.now = (after * 2).clamp(self.shortest, LONGEST_ATTEMPT.max(self.shortest));
     }

@@ -1,7 +1,7 @@
-//! The one bounded buffer between the supervisor and the shipper's thread.
+//! The bounded buffer between the supervisor and the shipper's thread.
 //!
-//! Events are charged for until the sink has acknowledged or rejected them, so the events in
-//! flight count too. The supervisor's side never waits, but for a deadline.
+//! Events occupy space until the sink has acknowledged or rejected them, so events in flight count too. The
+//! supervisor never waits for the buffer without a deadline.
 
 use super::event::{Batch, Event, Stream, line_cost, record_cost};
 use super::frame::{Ending, Frame};
@@ -13,89 +13,89 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Emptied batches that are kept for their memory.
+/// Maximum number of empty batches kept for reuse.
 const SPARES: usize = 2;
 
-/// Whether an event was taken.
+/// Result of pushing an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
-    /// Under this sequence number.
+    /// Queued with this sequence number.
     Taken(u64),
-    /// There is no room: a notice follows when there is.
+    /// No room; a notice follows when there is room.
     Full,
 }
 
-/// How a wait before another attempt has ended.
+/// End of a wait before another attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pause {
-    /// It was as long as it should be.
+    /// The wait lasted its full time.
     Over,
-    /// The drain has begun: whoever waits for it waits for the next attempt.
+    /// The drain began: the next attempt follows immediately.
     Cut,
-    /// No further attempt is to be made.
+    /// The buffer was closed: no further attempt follows.
     Closed,
 }
 
 /// A sink that makes no progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stall {
-    /// How long something has waited.
+    /// Time that the oldest event has waited.
     pub since: Duration,
-    /// The sink's last answer, if there was one since.
+    /// Last error of the sink during the stall, if any.
     pub failure: Option<Failure>,
 }
 
-/// What became of the lines of a launch so far. A line in several pieces counts once for each.
+/// Counters of a launch's lines. A line in several pieces counts once for each piece.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Lines offered: the sum of all below but `retried`.
+    /// Lines offered: the sum of all other counters except `retried`.
     pub read: u64,
-    /// Lines that the sink has acknowledged.
+    /// Lines that the sink acknowledged.
     pub acknowledged: u64,
-    /// Lines that were not taken into the buffer, and given up.
+    /// Lines dropped because the buffer was full.
     pub dropped: u64,
-    /// Lines that the sink refused for good.
+    /// Lines that the sink rejected permanently.
     pub rejected: u64,
     /// Lines neither acknowledged nor rejected yet.
     pub pending: u64,
-    /// Times that a line was sent again.
+    /// Number of times that a line was sent again.
     pub retried: u64,
-    /// imrun's own records neither acknowledged nor rejected yet.
+    /// Records of imrun neither acknowledged nor rejected yet.
     #[serde(skip)]
     pub pending_records: u64,
-    /// Records that were dropped or that the sink refused for good.
+    /// Records that were dropped or permanently rejected.
     #[serde(skip)]
     pub lost_records: u64,
 }
 
-/// What one attempt at a batch has settled.
+/// Result of one attempt to send a batch.
 #[derive(Debug, Default)]
 pub struct Settlement {
-    /// Bytes charged for the settled events.
+    /// Bytes freed by the settled events.
     pub freed: usize,
-    /// The first event that was taken and is not settled.
+    /// First event that was sent but is not settled.
     pub unsettled: Option<u64>,
-    /// Lines and records that were acknowledged.
+    /// Acknowledged lines and records.
     pub acknowledged: Tally,
-    /// Lines and records that were rejected.
+    /// Rejected lines and records.
     pub rejected: Tally,
-    /// Lines to be sent again.
+    /// Lines to send again.
     pub again: u64,
-    /// The sink's words about the last rejected one.
+    /// Explanation of the sink for the last rejected event.
     pub why: Option<String>,
 }
 
 /// A number of events.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Tally {
-    /// The app's.
+    /// Lines of the container.
     pub lines: u64,
-    /// imrun's own.
+    /// Records of imrun.
     pub records: u64,
 }
 
 impl Tally {
-    /// Counts one event more.
+    /// Counts one more event.
     pub fn add(&mut self, event: &Event<'_>) {
         if event.body.is_line() {
             self.lines += 1
@@ -105,47 +105,47 @@ impl Tally {
     }
 }
 
-/// Shared by the supervisor, which pushes and asks, and the shipper's thread, which takes and
-/// settles.
+/// Buffer shared by the supervisor, which pushes events, and the shipper's thread, which takes and
+/// settles them.
 #[derive(Debug)]
 pub struct Buffer {
     state: Mutex<State>,
-    /// For the shipper's thread: something to do.
+    /// Wakes the shipper's thread when there is work.
     work: Condvar,
-    /// For who waits until something is settled.
+    /// Wakes threads that wait for settled events.
     settled: Condvar,
     notice: Arc<Notice>,
     capacity: usize,
-    /// Whether its sink shows the bare bytes.
+    /// True if the sink shows the unmodified bytes.
     bare: bool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Only the last one grows.
+    /// Queued batches; only the last one grows.
     queue: VecDeque<Batch>,
     spares: Vec<Batch>,
-    /// Bytes charged for: queued and in flight.
+    /// Bytes occupied by queued events and events in flight.
     used: usize,
     sequence: u64,
-    /// Of the last event.
+    /// Time of the last event.
     time: u64,
     settled_through: u64,
     started: bool,
     counters: Counters,
-    /// Since when something waits without progress.
+    /// Start of the time without progress, if events wait.
     waiting_since: Option<Instant>,
-    /// Somebody was told that there is no room.
+    /// True if a push found no room, so that a notice is due.
     wanted: bool,
-    /// The shipper's thread waits for work; waking it costs a system call.
+    /// True while the shipper's thread waits for work; waking it costs a system call.
     idle: bool,
-    /// Somebody waits until something is settled.
+    /// True while a thread waits for settled events.
     watched: bool,
     draining: bool,
-    /// The last record was pushed.
+    /// True once the last record was pushed.
     parting: bool,
     closed: bool,
-    /// The operator was told that the sink makes no progress.
+    /// True if the operator was told of the current stall.
     told: bool,
     last_failure: Option<Failure>,
     last_rejection: Option<String>,
@@ -154,7 +154,7 @@ struct State {
 
 impl State {
     fn fits(&self, cost: usize, capacity: usize) -> bool {
-        // An empty buffer takes an event of any size, or it would never take it.
+        // An empty buffer accepts an event of any size, which would otherwise never fit.
         self.used == 0 || self.used.saturating_add(cost) <= capacity
     }
 
@@ -174,7 +174,7 @@ impl State {
         sequence
     }
 
-    /// Charges for an event, and gives it its time and its sequence number.
+    /// Reserves space for an event. Returns its time and its sequence number.
     fn stamp(&mut self, cost: usize) -> (u64, u64) {
         self.sequence += 1;
         self.time += 1;
@@ -185,7 +185,7 @@ impl State {
         (self.time, self.sequence)
     }
 
-    /// The batch that one line more of that length goes into.
+    /// Returns the batch that one more line of this length is added to.
     fn open_batch(&mut self, length: usize) -> &mut Batch {
         if !self.queue.back().is_some_and(|batch| batch.fits(length)) {
             self.queue.push_back(self.spares.pop().unwrap_or_default());
@@ -220,7 +220,7 @@ impl State {
 }
 
 impl Buffer {
-    /// An empty buffer of so many bytes.
+    /// Creates an empty buffer of `capacity` bytes.
     pub fn new(capacity: usize, notice: Arc<Notice>) -> Buffer {
         Buffer {
             state: Mutex::default(),
@@ -232,15 +232,15 @@ impl Buffer {
         }
     }
 
-    /// The same, for a sink that shows the bare bytes.
+    /// Turns it into a buffer for a sink that shows the unmodified bytes.
     pub fn bare(self) -> Buffer {
         Buffer { bare: true, ..self }
     }
 
-    /// Opens the buffer for events that were read or made at this moment.
+    /// Locks the buffer for events that were read or made now.
     pub fn open(&self) -> Open<'_> {
         let mut state = self.lock();
-        // Each event has a time of its own: receivers sort by it.
+        // Each event has a unique time, because receivers sort by it.
         state.time = state.time.max(nanoseconds().saturating_sub(1));
         Open {
             buffer: self,
@@ -248,7 +248,7 @@ impl Buffer {
         }
     }
 
-    /// Waits for something to ship; none when the buffer is closed.
+    /// Waits for a batch to ship; `None` once the buffer is closed.
     pub fn take(&self) -> Option<Batch> {
         let mut state = self.lock();
         state.idle = true;
@@ -259,7 +259,7 @@ impl Buffer {
         state.queue.pop_front().filter(|_| !state.closed)
     }
 
-    /// Waits for something to ship until that time.
+    /// Waits for a batch to ship until the given time.
     pub fn take_until(&self, until: Instant) -> Option<Batch> {
         let mut state = self.lock();
         state.idle = true;
@@ -271,12 +271,12 @@ impl Buffer {
         state.queue.pop_front()
     }
 
-    /// Something to ship, if there is anything.
+    /// Returns a batch to ship, if there is one.
     pub fn try_take(&self) -> Option<Batch> {
         self.lock().queue.pop_front()
     }
 
-    /// Takes back a batch whose events are settled.
+    /// Returns a batch of settled events for reuse.
     pub fn recycle(&self, mut batch: Batch) {
         batch.clear();
         let mut state = self.lock();
@@ -285,8 +285,8 @@ impl Buffer {
         }
     }
 
-    /// Waits before another attempt, not at all once the buffer is closed. The beginning of the drain
-    /// ends a wait that is not `firm`.
+    /// Waits before another attempt; returns immediately once the buffer is closed. The beginning of the
+    /// drain ends the wait unless it is `firm`.
     pub fn pause(&self, duration: Duration, firm: bool) -> Pause {
         let state = self.lock();
         let firm = firm || state.draining;
@@ -300,24 +300,24 @@ impl Buffer {
         }
     }
 
-    /// Whether no event should wait without need: they take up much of the buffer, or only the last
-    /// record is left.
+    /// Returns true if events should be shipped without delay: they fill much of the buffer, or only the
+    /// last record is left.
     pub fn is_pressed(&self) -> bool {
         let state = self.lock();
         state.parting || state.used > self.capacity / 16
     }
 
-    /// The next record is the last.
+    /// Marks the next record as the last one.
     pub fn part(&self) {
         self.lock().parting = true;
     }
 
-    /// Enters the outcome of an attempt, and notifies whoever waits for it.
+    /// Records the result of an attempt and notifies waiting threads.
     pub fn settle(&self, settlement: Settlement) {
         let mut state = self.lock();
         let started = state.started;
         state.settle(settlement);
-        // Half empty, not one byte free: the supervisor should not be woken for every line.
+        // Notifies at half capacity, so that the supervisor does not wake up for every line.
         let room = state.wanted && state.used <= self.capacity / 2;
         state.wanted &= !room;
         let drained = state.draining && state.used == 0;
@@ -329,40 +329,39 @@ impl Buffer {
         }
     }
 
-    /// Enters a failed attempt at `again` lines, which will be sent again.
+    /// Records a failed attempt at `again` lines, which will be sent again.
     pub fn retry(&self, failure: Failure, again: u64) {
         let mut state = self.lock();
         state.counters.retried += again;
         state.last_failure = Some(failure);
     }
 
-    /// Gives the sink up.
+    /// Records that the sink failed for good.
     pub fn fail(&self, failure: Failure) {
         self.lock().failed = Some(failure);
         self.notice.give();
         self.settled.notify_all();
     }
 
-    /// Hurries the shipper, and has it notify when all is settled.
+    /// Makes the shipper send without delays and notify when all events are settled.
     pub fn drain(&self) {
         self.lock().draining = true;
         self.work.notify_all();
     }
 
-    /// Ends the shipper's thread before its next attempt.
+    /// Makes the shipper's thread end before its next attempt.
     pub fn close(&self) {
         self.lock().closed = true;
         self.work.notify_all();
     }
 
     /// Waits until all events up to `sequence` are settled, the sink failed or the deadline passed.
-    /// Returns whether they are settled.
+    /// Returns true if they are settled.
     pub fn wait_settled(&self, sequence: u64, deadline: Instant) -> bool {
         self.wait(deadline, |state| state.settled_through >= sequence)
     }
 
-    /// Waits until nothing is left, the sink failed or the deadline passed. Returns whether nothing
-    /// is left.
+    /// Waits until nothing is left, the sink failed or the deadline passed. Returns true if nothing is left.
     pub fn wait_drained(&self, deadline: Instant) -> bool {
         self.wait(deadline, |state| state.used == 0)
     }
@@ -378,28 +377,28 @@ impl Buffer {
         done(&state)
     }
 
-    /// Whether all events up to `sequence` are settled.
+    /// Returns true if all events up to `sequence` are settled.
     pub fn is_settled(&self, sequence: u64) -> bool {
         self.lock().settled_through >= sequence
     }
 
-    /// Whether the sink has acknowledged anything yet.
+    /// Returns true if the sink has acknowledged anything.
     pub fn has_started(&self) -> bool {
         self.lock().started
     }
 
-    /// The numbers so far.
+    /// Returns the current counters.
     pub fn counters(&self) -> Counters {
         self.lock().counters
     }
 
-    /// How long something has waited without progress.
+    /// Returns the time that events have waited without progress.
     pub fn stalled(&self) -> Option<Duration> {
         self.lock().waiting_since.map(|since| since.elapsed())
     }
 
-    /// What the operator is to be told, once for each stall: that nothing was acknowledged for so long,
-    /// or that the sink refuses what it gets.
+    /// Returns a stall that must be reported to the operator, once per stall: the sink acknowledged
+    /// nothing for `after`, or refuses its events.
     pub fn stall_to_tell(&self, after: Duration) -> Option<Stall> {
         let mut state = self.lock();
         let since = state.waiting_since?.elapsed();
@@ -411,18 +410,18 @@ impl Buffer {
         tell.then_some(Stall { since, failure })
     }
 
-    /// Why the sink was given up.
+    /// Returns the error for which the sink was given up.
     pub fn failed(&self) -> Option<Failure> {
         self.lock().failed.clone()
     }
 
-    /// Why the last attempt failed, whether it was tried again or not.
+    /// Returns the error of the last failed attempt, even if it was retried.
     pub fn last_failure(&self) -> Option<Failure> {
         let state = self.lock();
         state.failed.clone().or_else(|| state.last_failure.clone())
     }
 
-    /// The sink's words about the last event that it refused for good.
+    /// Returns the sink's explanation for the last event that it rejected permanently.
     pub fn last_rejection(&self) -> Option<String> {
         self.lock().last_rejection.clone()
     }
@@ -432,22 +431,21 @@ impl Buffer {
     }
 }
 
-/// The buffer while its owner puts events into it; the shipper's thread hears of them when this is
-/// dropped.
+/// A locked buffer, to which its owner adds events. Dropping it wakes the shipper's thread.
 pub struct Open<'a> {
     buffer: &'a Buffer,
     state: MutexGuard<'a, State>,
 }
 
 impl Open<'_> {
-    /// Whether a line of that size would be taken; a notice follows where not.
+    /// Returns true if a line of this size fits; otherwise a notice follows when there is room.
     pub fn has_room(&mut self, size: usize) -> bool {
         let fits = self.state.fits(line_cost(size), self.buffer.capacity);
         self.state.wanted |= !fits;
         fits
     }
 
-    /// Queues a line if there is room for it.
+    /// Queues a line if it fits.
     pub fn push_line(&mut self, stream: Stream, bytes: &[u8], partial: bool) -> Pushed {
         if self.has_room(bytes.len()) {
             Pushed::Taken(self.state.push_line(stream, bytes, partial))
@@ -456,22 +454,21 @@ impl Open<'_> {
         }
     }
 
-    /// Queues a frame if there is room for it. A last line without a newline is a line, but where the
-    /// bare bytes are shown.
+    /// Queues a frame if it fits. A last line without a newline counts as a line, except for sinks that
+    /// show the unmodified bytes.
     pub fn push_frame(&mut self, stream: Stream, frame: Frame<'_>) -> Pushed {
         let goes_on = frame.partial() || self.buffer.bare && frame.ending == Ending::End;
         self.push_line(stream, frame.bytes, goes_on)
     }
 
-    /// Gives up `lines` lines that there was no room for. Their sequence numbers stay unused, so
-    /// that the receiver sees the gap.
+    /// Drops `lines` lines. Their sequence numbers stay unused, so that the receiver sees the gap.
     pub fn drop_lines(&mut self, lines: u64) {
         self.state.sequence += lines;
         self.state.counters.read += lines;
         self.state.counters.dropped += lines;
     }
 
-    /// Queues a record if there is room for it, and counts it as lost otherwise.
+    /// Queues a record if it fits; otherwise counts it as lost.
     pub fn push_record(&mut self, kind: &'static str, fields: serde_json::Value) -> Pushed {
         if !self.state.fits(record_cost(&fields), self.buffer.capacity) {
             self.state.sequence += 1;
@@ -481,7 +478,7 @@ impl Open<'_> {
         Pushed::Taken(self.state.push_record(kind, fields))
     }
 
-    /// Queues a record whether there is room or not.
+    /// Queues a record even if the buffer is full.
     pub fn force_record(&mut self, kind: &'static str, fields: serde_json::Value) -> u64 {
         self.state.push_record(kind, fields)
     }
@@ -490,7 +487,7 @@ impl Open<'_> {
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         if self.state.idle && !self.state.queue.is_empty() {
-            // Once: it is awake from here on.
+            // The thread is woken only once.
             self.state.idle = false;
             self.buffer.work.notify_all();
         }

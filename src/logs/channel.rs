@@ -1,4 +1,4 @@
-//! The thread that owns one sink, and the buffer in front of it.
+//! A thread that owns one sink, and the buffer in front of it.
 
 use super::backoff::Backoff;
 use super::buffer::{Buffer, Pause, Settlement};
@@ -11,33 +11,33 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-// Name resolution, TLS and JSON need some; the default of 2 MiB would do no harm but on small hosts.
+// Name resolution, TLS and JSON need some stack; the default of 2 MiB is too much only on small hosts.
 const STACK: usize = 256 * 1024;
 
-/// How long a sink makes no progress until the operator is told.
+/// Time without progress after which the operator is told.
 const TOLD_AFTER: Duration = Duration::from_secs(3);
 
-/// Longest wait that a sink can ask for.
+/// Maximum delay that a sink can request.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Events refused one by one, with none accepted in between, after which a refusal of a batch is taken
-/// to mean each of its events.
+/// Number of consecutive single events that the sink refused after which the refusal of a batch counts
+/// for all its events.
 const HOPELESS: u32 = 64;
 
-/// How long the sink is listened to before there may be something new to send.
+/// Time to wait for answers before checking for new events.
 const SLICE: Duration = Duration::from_millis(2);
 
-/// One sink with all that is its own.
+/// A sink with its buffer and its thread.
 #[derive(Debug)]
 pub struct Channel {
-    /// Where it ships to.
+    /// URL of the sink.
     pub url: SinkUrl,
-    /// What waits for it.
+    /// Events that wait for the sink.
     pub buffer: Arc<Buffer>,
 }
 
 impl Channel {
-    /// Starts the thread, which connects as soon as there is something to ship.
+    /// Starts the thread, which connects once there is something to ship.
     pub fn start(url: SinkUrl, sink: Box<dyn Sink>, buffer: Buffer) -> Result<Channel> {
         let channel = Channel {
             buffer: Arc::new(if url.is_bare() { buffer.bare() } else { buffer }),
@@ -60,18 +60,18 @@ impl Channel {
         Ok(channel)
     }
 
-    /// Whether its sink shows the bare bytes.
+    /// Returns true if the sink shows the unmodified bytes.
     pub fn is_bare(&self) -> bool {
         self.url.is_bare()
     }
 
-    /// The sink's name in messages.
+    /// Returns the sink's name in messages.
     fn name(&self) -> String {
         format!("sink {}", self.url.to_string().trim_end_matches(':'))
     }
 
-    /// Names on standard error a sink that makes no progress, with its last answer, once for each
-    /// stall. Who reads bare bytes sees for himself.
+    /// Reports on standard error a sink that makes no progress, with its last answer, once per stall.
+    /// Not for sinks that show the unmodified bytes: their reader sees the stall.
     pub fn tell_of_stall(&self) {
         if self.is_bare() {
             return;
@@ -81,7 +81,7 @@ impl Channel {
         };
         let (name, seconds) = (self.name(), stall.since.as_secs());
         match stall.failure {
-            None => log::warn!("{name}: has acknowledged nothing for {seconds} s"),
+            None => log::warn!("{name}: has not acknowledged anything for {seconds} s"),
             Some(failure) => {
                 log::warn!("{name}: {}; tried again, lines wait", failure.why);
                 if let Some(hint) = failure.hint {
@@ -91,10 +91,10 @@ impl Channel {
         }
     }
 
-    /// A failure as an error that names the sink.
+    /// Converts a failure to an error that names the sink.
     pub fn error(&self, failure: Option<Failure>) -> Error {
         let what = self.name();
-        let hint = "is it running, and is the URL right? --sink stdio: shows the output here";
+        let hint = "check that it is running and that the URL is right; --sink stdio: shows the output here";
         match failure {
             Some(failure) => Error::sink(what, failure.why).hint(failure.hint.unwrap_or(hint)),
             None => Error::sink(what, "no acknowledgement before the deadline").hint(hint),
@@ -103,37 +103,37 @@ impl Channel {
 }
 
 impl Drop for Channel {
-    /// Leaves the thread behind: it ends by itself, unless it hangs in a dead network.
+    /// Leaves the thread behind; it ends by itself, unless it hangs in a dead network.
     fn drop(&mut self) {
         self.buffer.close();
     }
 }
 
-/// What the thread owns.
+/// State of the thread.
 struct Work {
     sink: Box<dyn Sink>,
     buffer: Arc<Buffer>,
-    /// To be sent again, before anything new.
+    /// Batches to send again, before any new one.
     waiting: VecDeque<Batch>,
-    /// Sent, and not settled.
+    /// Batches that were sent but are not settled.
     flight: VecDeque<Batch>,
     backoff: Backoff,
-    /// Events refused one by one since the sink accepted anything.
+    /// Number of single events refused since the sink last accepted anything.
     refused: u32,
-    /// Whether a rejection was told of.
+    /// True if a rejection was reported.
     warned: bool,
 }
 
 impl Work {
     fn run(mut self) {
-        // Signals are the supervisor's: one that this thread took would not be seen there.
+        // Signals belong to the supervisor, which would not see one that this thread handled.
         SigSet::all()
             .thread_block()
             .expect("SIG_BLOCK with a valid set cannot fail");
         while self.step() {}
     }
 
-    /// Sends a batch or settles one. Returns whether to go on.
+    /// Sends a batch or settles one. Returns false at the end.
     fn step(&mut self) -> bool {
         if self.flight.len() < self.sink.window() {
             if let Some(batch) = self.next() {
@@ -157,8 +157,8 @@ impl Work {
         }
     }
 
-    /// What to send now; waits for it where nothing is in flight, and then has none only when the
-    /// buffer is closed.
+    /// Returns the next batch to send. Waits for one if nothing is in flight; then returns `None` only
+    /// when the buffer is closed.
     fn next(&mut self) -> Option<Batch> {
         let again = self.waiting.pop_front();
         if again.is_some() || self.flight.is_empty() {
@@ -171,7 +171,7 @@ impl Work {
         })
     }
 
-    /// Enters what was delivered of the oldest batch. Returns whether to go on.
+    /// Records the delivery of the oldest batch. Returns false at the end.
     fn settle(&mut self, delivery: Delivery) -> bool {
         if let Some(rejection) = delivery.rejected.first() {
             if !self.buffer.has_started() {
@@ -204,7 +204,7 @@ impl Work {
         progress || self.pause(None)
     }
 
-    /// Waits before the next attempt, as long as the sink asks for. Returns whether to go on.
+    /// Waits before the next attempt, as long as the sink requests. Returns false at the end.
     fn pause(&mut self, asked: Option<Duration>) -> bool {
         let wait = self.backoff.next();
         let asked = asked.map(|asked| asked.min(PATIENCE));
@@ -219,7 +219,7 @@ impl Work {
         }
     }
 
-    /// Enters a failed attempt. Returns whether to go on.
+    /// Records a failed attempt. Returns false at the end.
     fn failed(&mut self, failure: Failure) -> bool {
         let ends_it = match failure.kind {
             FailureKind::Broken => true,
@@ -236,8 +236,7 @@ impl Work {
         }
     }
 
-    /// Halves the batch that the sink does not take, or rejects its one event. Returns whether to go
-    /// on.
+    /// Halves a batch that the sink does not accept, or rejects its only event. Returns false at the end.
     fn divide(&mut self, failure: Failure) -> bool {
         let events = self.flight[0].len();
         let is_hopeless = failure.kind == FailureKind::Rejected && self.refused >= HOPELESS;
@@ -257,7 +256,7 @@ impl Work {
             .insert(1, second.expect("it has two events or more"));
         match failure.retry_after {
             Some(_) => self.put_back(failure),
-            // The halves are other requests: nothing is to be waited for.
+            // The halves are new requests, so there is no delay.
             None => {
                 self.requeue(failure);
                 true
@@ -265,14 +264,14 @@ impl Work {
         }
     }
 
-    /// Puts back what was in flight, and waits. Returns whether to go on.
+    /// Requeues the batches in flight, and waits. Returns false at the end.
     fn put_back(&mut self, failure: Failure) -> bool {
         let asked = failure.retry_after;
         self.requeue(failure);
         self.pause(asked)
     }
 
-    /// Puts what was in flight in front of all else that waits.
+    /// Requeues the batches in flight before all others.
     fn requeue(&mut self, failure: Failure) {
         let lines = |batch: &Batch| batch.iter().filter(|event| event.body.is_line()).count();
         let again: usize = self.flight.iter().map(lines).sum();
@@ -283,7 +282,7 @@ impl Work {
     }
 }
 
-/// Sums up what became of a batch that was sent.
+/// Returns the settlement of a batch after its delivery.
 fn settlement(sent: &Batch, delivery: &Delivery) -> Settlement {
     let mut sum = Settlement::default();
     let mut rejected = delivery.rejected.iter().peekable();

@@ -1,9 +1,9 @@
-//! An event as a JSON object.
+//! Events as JSON objects.
 //!
-//! The names are those of the Elastic Common Schema 9 (`@timestamp`, `message`, `container.*`,
-//! `host.name`, `event.*`), which has none for the output stream: `log.iostream` is OpenTelemetry's
-//! (semantic conventions, general logs attributes). imrun's own are under `imrun.`. Names are
-//! written with dots, not nested: both mean the same to Elasticsearch.
+//! Names follow the Elastic Common Schema 9 (`@timestamp`, `message`, `container.*`, `host.name`,
+//! `event.*`). It has none for the output stream, so `log.iostream` is OpenTelemetry's (semantic
+//! conventions, general logs attributes). imrun's own names begin with `imrun.`. Names contain dots
+//! instead of nested objects: Elasticsearch treats both alike.
 
 use super::escape::{append_lossy, append_number, append_string};
 use super::event::{Body, Event, Origin, Stream};
@@ -11,19 +11,20 @@ use super::parse;
 use crate::base::time::{Clock, rfc3339};
 use serde_json::Value;
 
-/// Writes the events of one launch. What all of them share is encoded once.
+/// Encoder for the events of one launch; encodes their common members once.
 pub struct Documents {
     clock: Clock,
-    /// From the container's id on, without the closing brace.
+    /// Encoded members from the container's ID on, without the closing brace.
     identity: Vec<u8>,
     launch: Vec<u8>,
-    /// What follows the sequence number of a line: its dataset and both of the above.
+    /// Members of a line after its sequence number: its dataset and both of the above.
     line: Vec<u8>,
     parse: bool,
 }
 
 impl Documents {
-    /// For the events of this origin; with `parse`, a line that is a JSON object gives its members.
+    /// Creates an encoder for this origin. With `parse`, the members of a line that is a JSON object
+    /// become fields.
     pub fn new(origin: &Origin, parse: bool) -> Documents {
         let mut identity = Vec::new();
         member(&mut identity, "container.id", &origin.container_id);
@@ -46,8 +47,8 @@ impl Documents {
         }
     }
 
-    /// Appends an event as one JSON object, without a newline. A line that is not UTF-8 has U+FFFD
-    /// where it is not, which is all that JSON can say.
+    /// Appends an event as one JSON object without a newline. JSON must be UTF-8, so other bytes become
+    /// U+FFFD.
     pub fn append(&mut self, to: &mut Vec<u8>, event: &Event<'_>) {
         to.extend_from_slice(b"{\"@timestamp\":\"");
         match event.body {
@@ -117,7 +118,7 @@ impl Documents {
         append_lossy(to, kind.as_bytes());
         to.push(b'"');
         to.extend_from_slice(&self.identity);
-        // A name that came twice would make the document invalid.
+        // A repeated name would make the document invalid.
         if fields.get("launch_id").is_none() {
             to.extend_from_slice(&self.launch);
         }

@@ -1,4 +1,4 @@
-//! `es+http`: the bulk API of Elasticsearch, OpenSearch and those who speak it.
+//! `es+http`: the bulk API of Elasticsearch, OpenSearch and compatible servers.
 //!
 //! Source: Elasticsearch Guide, "Bulk API".
 
@@ -17,21 +17,21 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 
-/// A data stream of the built-in template `logs-*-*`, where neither URL nor path names an index.
+/// Data stream of the built-in template `logs-*-*`, used if neither URL nor path names an index.
 const DEFAULT_INDEX: &str = "logs-imrun-default";
-/// What is asked for of the answer: it names each document otherwise, and is as long as the request.
+/// Filter for the answer, which would otherwise describe each document and be as long as the request.
 const FILTER: &str = "filter_path=errors,items.*.status,items.*.error";
-/// Of a sink's own words, so much is kept.
+/// Maximum number of characters kept of a sink's explanation.
 const WHY_MAX: usize = 200;
 
-/// A server's `_bulk`.
+/// The `_bulk` endpoint of a server.
 pub struct Elastic {
     documents: Documents,
-    /// The action, up to the sequence number at the end of the `_id`.
+    /// Action up to the sequence number at the end of the `_id`.
     action: Vec<u8>,
 }
 
-/// A sink for the events of one launch.
+/// Creates a sink for the events of one launch.
 pub fn sink(url: &SinkUrl, peer: Peer, origin: &Origin) -> Checked<Posted<Elastic>> {
     let mut parameters = url.parameters.clone();
     if !parameters.iter().any(|one| one.starts_with("filter_path=")) {
@@ -52,7 +52,7 @@ pub fn sink(url: &SinkUrl, peer: Peer, origin: &Origin) -> Checked<Posted<Elasti
 }
 
 impl Exchange for Elastic {
-    /// An action and a document for each event.
+    /// Appends an action and a document for each event.
     fn encode(&mut self, to: &mut Vec<u8>, batch: &Batch) {
         for event in batch.iter() {
             to.extend_from_slice(&self.action);
@@ -76,11 +76,11 @@ fn action(index: Option<&str>, origin: &Origin) -> Vec<u8> {
         action.push(b',');
     }
     action.extend_from_slice(b"\"_id\":");
-    // A document that is already there counts as delivered. So that it never is another launch's,
-    // whose container id may be the same, the time is part of the name.
+    // A document that already exists counts as delivered. The time makes the ID unique among launches, whose
+    // container IDs may be the same.
     let id = format!("{}-{:x}-", origin.container_id, nanoseconds());
     append_string(&mut action, &id);
-    // The sequence number belongs in front of the quote.
+    // The sequence number is inserted before the closing quote.
     action.pop();
     action
 }
@@ -88,12 +88,12 @@ fn action(index: Option<&str>, origin: &Origin) -> Vec<u8> {
 #[derive(Deserialize)]
 struct Answer<'a> {
     errors: bool,
-    /// One for each event in their order. VictoriaLogs leaves them out.
+    /// Result of each event, in order. VictoriaLogs omits them.
     #[serde(default, borrow)]
     items: Vec<Named<'a>>,
 }
 
-/// An item under the name of its action, which nobody looks at; none without a name.
+/// A result under the name of its action, which is ignored.
 struct Named<'a>(Option<Item<'a>>);
 
 #[derive(Deserialize)]
@@ -126,11 +126,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Named<'a> {
     }
 }
 
-/// Reads the answer to a batch of so many events. What cannot be understood acknowledges nothing.
+/// Reads the answer to a batch of `events` events. An invalid answer acknowledges nothing.
 pub fn understand(answer: &[u8], events: usize) -> Result<Delivery, Failure> {
     let garbage = |why: String| Failure::new(FailureKind::Again, why);
     let answer: Answer<'_> = serde_json::from_slice(answer)
-        .map_err(|_| garbage("answered what is no answer to _bulk".into()))?;
+        .map_err(|_| garbage("did not answer as _bulk does".into()))?;
     if answer.items.is_empty() && !answer.errors {
         return Ok(Delivery::default());
     }
@@ -144,7 +144,7 @@ pub fn understand(answer: &[u8], events: usize) -> Result<Delivery, Failure> {
             return Err(garbage(format!("answered nothing for event {index}")));
         };
         match item.status {
-            // 409: an earlier attempt has created it.
+            // 409: an earlier attempt created the document.
             200..=299 | 409 => {}
             429 | 500..=599 => delivery.again.push(index),
             status => delivery.rejected.push(Rejection {
@@ -156,7 +156,7 @@ pub fn understand(answer: &[u8], events: usize) -> Result<Delivery, Failure> {
     Ok(delivery)
 }
 
-/// The sink's words, which may quote a line: short, and without what drives a terminal.
+/// Returns the sink's explanation, shortened and without control characters; it may quote a line.
 fn reason(error: Option<&RawValue>) -> String {
     #[derive(Deserialize)]
     struct Reason {

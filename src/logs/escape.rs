@@ -1,4 +1,4 @@
-//! Strings and numbers of JSON (RFC 8259), many a second.
+//! Fast encoding of JSON strings and numbers (RFC 8259).
 
 /// Appends a string with its quotes.
 pub fn append_string(to: &mut Vec<u8>, text: &str) {
@@ -7,7 +7,7 @@ pub fn append_string(to: &mut Vec<u8>, text: &str) {
     to.push(b'"');
 }
 
-/// Appends what is between the quotes; bytes that are not UTF-8 become U+FFFD.
+/// Appends the contents of a string; bytes that are not UTF-8 become U+FFFD.
 pub fn append_lossy(to: &mut Vec<u8>, bytes: &[u8]) {
     if is_plain_ascii(bytes) {
         return to.extend_from_slice(bytes);
@@ -23,8 +23,8 @@ pub fn append_lossy(to: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// Whether the bytes are ASCII of which none must be escaped: most lines are. Without a branch a
-/// byte, so that the compiler makes vector instructions of it.
+/// Returns true if all bytes are ASCII and none needs escaping, as in most lines. Has no branch per
+/// byte, so that the compiler vectorises it.
 fn is_plain_ascii(bytes: &[u8]) -> bool {
     let plain = |block: &[u8]| {
         let bad = |byte: &u8| is_special(*byte) | !byte.is_ascii();
@@ -47,15 +47,15 @@ fn append_text(to: &mut Vec<u8>, mut text: &[u8]) {
     }
 }
 
-/// How many bytes there are in front of the first that must be escaped.
+/// Returns the number of bytes before the first one that must be escaped.
 fn plain(text: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
     let (words, rest) = text.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
-        // The high bit of each byte that is zero; a byte above it may be marked wrongly, which
-        // does no harm: the lowest mark is right.
+        // The high bit of each zero byte. A byte above a zero byte may be marked wrongly, but the lowest
+        // mark is always right.
         let zero = |x: u64| x.wrapping_sub(ONES) & !x & HIGH;
         let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
         let found = control

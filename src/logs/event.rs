@@ -1,8 +1,8 @@
-//! What is shipped: lines of the app and records of imrun, many at a time.
+//! Lines of the container and records of imrun, in batches.
 
 use serde_json::Value;
 
-/// One of the app's two output streams.
+/// Output stream of the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// Descriptor 1.
@@ -12,7 +12,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// `stdout` or `stderr`.
+    /// Returns `stdout` or `stderr`.
     pub fn as_str(self) -> &'static str {
         match self {
             Stream::Stdout => "stdout",
@@ -21,49 +21,48 @@ impl Stream {
     }
 }
 
-/// The kind of the record that says of a sink of bare bytes that no more of a `stream` comes.
+/// Kind of the record that tells a sink of unmodified bytes that a `stream` has ended.
 pub(super) const STREAM_END: &str = "stream-end";
 
-/// One thing to ship.
+/// An event to ship.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Event<'a> {
-    /// When imrun read or made it: nanoseconds since 1970-01-01T00:00:00Z. No two events of a
-    /// launch have the same.
+    /// Time at which imrun read or made it, in nanoseconds since 1970-01-01T00:00:00Z; unique in a launch.
     pub time: u64,
-    /// Counts all events of a launch from 1; a gap is what was dropped.
+    /// Number of the event in its launch, from 1; a gap is a dropped event.
     pub sequence: u64,
-    /// The line or the record.
+    /// Line or record.
     pub body: Body<'a>,
 }
 
 /// The content of an event.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Body<'a> {
-    /// A line that the app wrote.
+    /// A line that the container wrote.
     Line {
-        /// Where it was written to.
+        /// Stream that it was written to.
         stream: Stream,
-        /// As written, without the newline: any bytes at all.
+        /// Bytes as written, without the newline.
         bytes: &'a [u8],
-        /// The line was too long and goes on in this stream's next event.
+        /// True if the line continues in this stream's next event.
         partial: bool,
     },
-    /// A record of imrun's own.
+    /// A record of imrun.
     Record {
-        /// `launch`, `exit`, `side-effect`, …
+        /// Kind: `launch`, `exit`, `side-effect`, …
         kind: &'static str,
-        /// An object: what there is to say.
+        /// Fields of the record, an object.
         fields: &'a Value,
     },
 }
 
 impl Body<'_> {
-    /// Whether this is a line, not a record.
+    /// Returns true for a line.
     pub fn is_line(&self) -> bool {
         matches!(self, Body::Line { .. })
     }
 
-    /// Bytes of memory that an event with this body is charged with.
+    /// Returns the bytes of buffer that an event with this body occupies.
     pub(super) fn cost(&self) -> usize {
         match self {
             Body::Line { bytes, .. } => line_cost(bytes.len()),
@@ -72,20 +71,19 @@ impl Body<'_> {
     }
 }
 
-/// Bytes that a line of that length is charged with: its slot too, so that a million empty lines
-/// are bounded.
+/// Returns the bytes of buffer that a line of this length occupies, including its slot, so that the
+/// number of empty lines is bounded.
 pub(super) fn line_cost(length: usize) -> usize {
     length.saturating_add(size_of::<Slot>())
 }
 
-/// Bytes that a record is charged with.
+/// Returns the bytes of buffer that a record occupies.
 pub(super) fn record_cost(fields: &Value) -> usize {
-    // A tree of values takes a small multiple of its text.
+    // A tree of values needs a small multiple of its text.
     line_cost(fields.to_string().len().saturating_mul(2))
 }
 
-/// Events in their order. The bytes of all lines lie behind one another: a line more is no
-/// allocation more.
+/// Events in order. The bytes of all lines are contiguous, so that a line needs no allocation.
 #[derive(Debug, Default)]
 pub struct Batch {
     slots: Vec<Slot>,
@@ -111,12 +109,12 @@ enum Content {
 }
 
 impl Batch {
-    /// The most events in a batch.
+    /// Maximum number of events in a batch.
     pub const EVENTS: usize = 1000;
-    /// The most bytes of lines in a batch; a single line may exceed it.
+    /// Maximum bytes of lines in a batch; a single line may exceed it.
     pub const BYTES: usize = 64 * 1024;
 
-    /// Whether one line more of that length keeps it within its bounds.
+    /// Returns true if one more line of this length fits.
     pub fn fits(&self, length: usize) -> bool {
         self.slots.is_empty()
             || self.slots.len() < Self::EVENTS
@@ -140,7 +138,7 @@ impl Batch {
             partial,
         };
         if self.slots.is_empty() {
-            // What it will hold at most: growing would copy, and hold up to twice as much.
+            // Reserves the maximum: growing would copy, and could hold twice as much.
             self.bytes.reserve_exact(Self::BYTES.max(bytes.len()));
             self.slots.reserve_exact(Self::EVENTS);
         }
@@ -161,17 +159,17 @@ impl Batch {
         });
     }
 
-    /// The number of events.
+    /// Returns the number of events.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Whether it has no event.
+    /// Returns true if there are no events.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// The events in their order.
+    /// Iterates over the events in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Event<'_>> {
         self.slots.iter().map(|slot| Event {
             time: slot.time,
@@ -199,12 +197,12 @@ impl Batch {
         }
     }
 
-    /// Sequence number of the first event.
+    /// Returns the sequence number of the first event.
     pub(super) fn first(&self) -> Option<u64> {
         self.slots.first().map(|slot| slot.sequence)
     }
 
-    /// Keeps the events of these ascending indices.
+    /// Keeps the events with these ascending indices.
     pub(super) fn keep(&mut self, indices: &[usize]) {
         let mut index = 0..;
         self.slots.retain(|_| {
@@ -213,7 +211,7 @@ impl Batch {
         });
     }
 
-    /// Takes the second half off; none of a single event.
+    /// Splits off the second half; `None` for a single event.
     pub(super) fn halve(&mut self) -> Option<Batch> {
         let middle = self.len() / 2;
         if middle == 0 {
@@ -225,14 +223,14 @@ impl Batch {
         })
     }
 
-    /// Empties it; its memory can be used again.
+    /// Removes all events and keeps the memory.
     pub(super) fn clear(&mut self) {
         self.slots.clear();
         self.bytes.clear();
     }
 }
 
-/// Who the events are from, fixed for a launch.
+/// Origin of a launch's events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// `container.id`.
@@ -243,7 +241,7 @@ pub struct Origin {
     pub image_digest: String,
     /// `host.name`.
     pub host_name: String,
-    /// `imrun.launch_id`: what was launched, and how.
+    /// `imrun.launch_id`: a digest of the launch's parameters.
     pub launch_id: String,
 }
 

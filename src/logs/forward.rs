@@ -18,7 +18,7 @@ use serde_json::Value;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// The longest answer that is waited for.
+/// Maximum bytes of an answer.
 const ANSWER_MAX: usize = 64 * 1024;
 
 /// A receiver of the forward protocol.
@@ -28,7 +28,7 @@ pub struct Forward {
     tag: String,
     gzip: bool,
     records: Records,
-    /// In front of the first sequence number in each chunk's name.
+    /// Prefix of each chunk's name, before the first sequence number.
     launch: String,
     connection: Option<Connection>,
     flight: VecDeque<Chunk>,
@@ -42,7 +42,7 @@ struct Chunk {
 }
 
 impl Forward {
-    /// A sink for the events of one launch.
+    /// Creates a sink for the events of one launch.
     pub fn new(url: &SinkUrl, peer: Peer, origin: &Origin) -> Forward {
         Forward {
             attempt: Attempt::new(peer.timeout),
@@ -77,7 +77,7 @@ impl Forward {
         for event in batch.iter() {
             self.records.append(&mut self.entries, &event);
         }
-        // The same events have the same name: a receiver can tell a repetition.
+        // The same events have the same name, so that a receiver can recognise a repetition.
         let (first, events) = (batch.first().unwrap_or_default(), batch.len());
         let name = BASE64_STANDARD.encode(format!("{}-{first}-{events}", self.launch));
         let packed = self.gzip.then(|| gzip(&self.entries));
@@ -109,13 +109,15 @@ impl Forward {
                     self.attempt.answered(oldest.sent.elapsed());
                     self.answers.drain(..length);
                     self.flight.pop_front();
-                    // What was sent behind it waits from here on.
+                    // The time of the next batch starts now.
                     if let Some(next) = self.flight.front_mut() {
                         next.sent = Instant::now();
                     }
                     return Ok(Some(Delivery::default()));
                 }
-                Parsed::Whole(..) => return Err(Failure::again("acknowledged what was not sent")),
+                Parsed::Whole(..) => {
+                    return Err(Failure::again("acknowledged a batch that was not sent"));
+                }
                 Parsed::Partial => {}
             }
             let mut chunk = [0; 4096];
@@ -167,7 +169,7 @@ fn options(chunk: &str, events: usize, gzip: bool) -> Vec<u8> {
 
 /// Reads the next acknowledgement: the name of a chunk.
 pub fn acknowledged(answers: &[u8]) -> Result<Parsed<&str>, Failure> {
-    let garbage = || Failure::again("answered what is no acknowledgement");
+    let garbage = || Failure::again("did not answer with an acknowledgement");
     match msgpack::strings(answers).map_err(|_| garbage())? {
         Parsed::Whole(pairs, length) => {
             let ack = pairs.iter().find(|(name, _)| *name == "ack");
@@ -179,8 +181,8 @@ pub fn acknowledged(answers: &[u8]) -> Result<Parsed<&str>, Failure> {
     }
 }
 
-/// Writes events as entries: `[time, record]`. The names are those of the JSON documents, and what
-/// all records share is encoded once.
+/// Encoder of events as entries `[time, record]`. Names are the same as in the JSON documents; common
+/// members are encoded once.
 struct Records {
     identity: Vec<u8>,
     pairs: u32,

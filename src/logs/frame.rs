@@ -1,55 +1,55 @@
 //! Splits a stream of bytes into lines.
 //!
-//! A line ends with a newline, which is not part of its frame; everything else is, whatever it is:
-//! NUL, invalid UTF-8, the CR of a CRLF. A line of more than [`LINE_MAX`] bytes comes in several
-//! frames. Where frames begin and end depends on the bytes alone, not on how they were read.
+//! A line ends with a newline, which is not part of its frame. All other bytes are: NUL, invalid UTF-8,
+//! the CR of a CRLF. A line of more than [`LINE_MAX`] bytes is split into several frames. The frames
+//! depend only on the bytes, not on how they were read.
 
 use std::io::{self, Read};
 
-/// The longest frame in bytes.
+/// Maximum bytes of a frame.
 pub const LINE_MAX: usize = 64 * 1024;
 
-// One byte more than a frame tells whether a line of exactly LINE_MAX bytes ends there.
+// With one byte more than a frame, a line of exactly LINE_MAX bytes is recognised.
 const CAPACITY: usize = LINE_MAX + 1;
 
 /// A line, or a piece of a long one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// The bytes without the newline: at most [`LINE_MAX`].
+    /// Bytes without the newline: at most [`LINE_MAX`].
     pub bytes: &'a [u8],
-    /// Why it ends there.
+    /// Reason for the end of the frame.
     pub ending: Ending,
 }
 
 impl Frame<'_> {
-    /// Whether the line goes on in the next frame.
+    /// Returns true if the line continues in the next frame.
     pub fn partial(&self) -> bool {
         self.ending == Ending::Split
     }
 }
 
-/// Why a frame ends.
+/// Reason for the end of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// A newline.
     Newline,
-    /// It is as long as a frame can be.
+    /// The frame has the maximum length.
     Split,
     /// The stream ended without a newline.
     End,
 }
 
-/// The bytes of one stream that are not framed or not taken yet: at most one frame's worth.
+/// Bytes of one stream that are not framed or not taken yet: at most one frame.
 #[derive(Debug)]
 pub struct Framer {
     buffer: Box<[u8]>,
-    /// Bytes of `buffer` in use.
+    /// Range of `buffer` in use.
     start: usize,
     end: usize,
-    /// Up to here, from `start`, there is no newline.
+    /// End of the searched part, from `start`: it contains no newline.
     searched: usize,
     ended: bool,
-    /// Bytes do not wait for the end of their line.
+    /// True if bytes do not wait for the end of their line.
     hasty: bool,
 }
 
@@ -60,7 +60,7 @@ impl Default for Framer {
 }
 
 impl Framer {
-    /// A framer that has seen nothing.
+    /// Creates an empty framer.
     pub fn new() -> Framer {
         Framer {
             buffer: Box::default(),
@@ -72,7 +72,7 @@ impl Framer {
         }
     }
 
-    /// A framer that has seen nothing, and that lets no byte wait for the end of its line.
+    /// Creates an empty framer that passes bytes on without waiting for the end of their line.
     pub fn hasty() -> Framer {
         Framer {
             hasty: true,
@@ -80,20 +80,20 @@ impl Framer {
         }
     }
 
-    /// Whether there is room to read into: always, once all frames have been taken.
+    /// Returns true if there is room to read into, as always after all frames were taken.
     pub fn has_room(&self) -> bool {
         self.end - self.start < CAPACITY
     }
 
-    /// Reads once, and returns the number of bytes: 0 is the end of the stream, after which the
-    /// last line is a frame even without its newline. Fails as the reader does, and with
-    /// `WouldBlock` where there is no room.
+    /// Reads once and returns the number of bytes. 0 is the end of the stream; then the last line
+    /// becomes a frame even without its newline. Fails with the reader's error, or with `WouldBlock` if
+    /// there is no room.
     pub fn read_from(&mut self, from: &mut impl Read) -> io::Result<usize> {
         if !self.has_room() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         if self.buffer.is_empty() {
-            // Not before: many an app never writes to one of its streams.
+            // Allocated on the first read: many processes never write to one of their streams.
             self.buffer = vec![0; CAPACITY].into_boxed_slice();
         }
         self.buffer.copy_within(self.start..self.end, 0);
@@ -105,13 +105,13 @@ impl Framer {
         Ok(read)
     }
 
-    /// Ends the stream without reading: what is left is a frame.
+    /// Ends the stream without reading: the remaining bytes become a frame.
     pub fn finish(&mut self) {
         self.ended = true;
     }
 
-    /// Offers each complete frame to `take`, until it returns false: that frame is offered again
-    /// by the next call. Returns whether all were taken.
+    /// Offers each complete frame to `take` until it returns false; the next call offers that frame
+    /// again. Returns true if all frames were taken.
     pub fn frames(&mut self, mut take: impl FnMut(Frame<'_>) -> bool) -> bool {
         while let Some((length, ending)) = self.next() {
             let bytes = &self.buffer[self.start..self.start + length];
@@ -124,7 +124,7 @@ impl Framer {
         true
     }
 
-    /// The length and the ending of the next frame.
+    /// Returns the length and the ending of the next frame.
     fn next(&mut self) -> Option<(usize, Ending)> {
         let bytes = &self.buffer[self.start..self.end];
         if let Some(position) = newline(&bytes[self.searched..]) {
@@ -144,13 +144,13 @@ impl Framer {
     }
 }
 
-/// The position of the first newline.
+/// Returns the position of the first newline.
 fn newline(bytes: &[u8]) -> Option<usize> {
     memchr::memchr(b'\n', bytes)
 }
 
-/// Where to split a line that is too long: not within a UTF-8 sequence, which would make two
-/// invalid pieces of a valid character.
+/// Returns the position to split a line that is too long: not within a UTF-8 sequence, which would become two
+/// invalid pieces.
 fn split(bytes: &[u8]) -> usize {
     let continues = |at: usize| bytes[at] & 0b1100_0000 == 0b1000_0000;
     (LINE_MAX - 3..=LINE_MAX)

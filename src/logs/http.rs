@@ -1,4 +1,4 @@
-//! One HTTP endpoint that batches are posted to.
+//! An HTTP endpoint that batches are posted to.
 
 mod answer;
 
@@ -17,39 +17,39 @@ use std::time::{Duration, Instant};
 
 pub use answer::{Answer, Progress, RetryAfter, parse};
 
-/// The body of a large batch is given back.
+/// Maximum bytes of a body buffer that is kept between requests.
 const BODY_KEPT: usize = 1024 * 1024;
-/// How long an answer is waited for that came before the request was written: a refusal.
+/// Maximum wait for an answer that arrived before the whole request was written: a refusal.
 const EARLY: Duration = Duration::from_millis(200);
 
-/// A URL with all that a request to it needs; its connection is kept between requests.
+/// A URL with everything its requests need; keeps its connection between requests.
 pub struct Endpoint {
     peer: Peer,
-    /// The request's head up to the value of `authorization`.
+    /// Head of the request up to the value of `authorization`.
     head: String,
     authorization: Authorization,
     attempt: Attempt,
     gzip: bool,
     connection: Option<Connection>,
-    /// Since when the answer is waited for, and what there is of it.
+    /// Time at which the request was sent, and the part of the answer received so far.
     sent: Instant,
     answer: Vec<u8>,
 }
 
-/// What a request says but for its body.
+/// Parts of a request except for its body.
 pub struct Request {
     /// Path and query.
     pub target: String,
-    /// Of the body.
+    /// Content type of the body.
     pub content_type: &'static str,
-    /// The value of the header.
+    /// Value of the header `authorization`.
     pub authorization: Authorization,
-    /// Whether to compress the body.
+    /// Compresses the body.
     pub gzip: bool,
 }
 
 impl Endpoint {
-    /// An endpoint at that peer.
+    /// Creates an endpoint at that peer.
     pub fn new(peer: Peer, request: Request) -> Endpoint {
         let mut head = format!(
             "POST {} HTTP/1.1\r\nhost: {}\r\nuser-agent: imrun/{}\r\naccept: */*\r\ncontent-type: {}\r\n",
@@ -102,7 +102,7 @@ impl Endpoint {
         let Err(failure) = written else {
             return Ok(());
         };
-        // Who refuses a request before it has read all of it may close behind its answer.
+        // A server that refuses a request early may close the connection right after its answer.
         let refusal = self.answer(Some(EARLY));
         self.connection = None;
         Err(refusal
@@ -111,7 +111,7 @@ impl Endpoint {
             .unwrap_or(failure))
     }
 
-    /// The body of a 2xx answer; none where it is not there after `wait`.
+    /// Returns the body of a 2xx answer; `None` if it has not arrived after `wait`.
     pub fn answer(&mut self, wait: Option<Duration>) -> Result<Option<Vec<u8>>, Failure> {
         let outcome = self.receive(wait);
         let keep = match &outcome {
@@ -122,12 +122,12 @@ impl Endpoint {
         if !keep {
             self.connection = None;
         }
-        // An answer can be large once.
+        // Frees the memory of a large answer.
         self.answer = Vec::new();
         let answer = outcome?.expect("no answer was returned above");
         match answer.status {
             200..=299 => Ok(Some(answer.body)),
-            // Its connection is given up: the next one is made with what the files say then.
+            // Drops the connection: the next one uses the current contents of the files.
             401 | 403 => {
                 self.connection = None;
                 let mut failure = refusal(&answer);
@@ -174,9 +174,7 @@ impl Endpoint {
                 }
                 Ok(Progress::Partial) => {}
                 Err(why) => {
-                    return Err(Failure::again(format!(
-                        "answered what is not HTTP/1.1: {why}"
-                    )));
+                    return Err(Failure::again(format!("did not answer in HTTP/1.1: {why}")));
                 }
             }
         }
@@ -194,15 +192,15 @@ fn without_answer() -> Failure {
     Failure::again("closed the connection without an answer")
 }
 
-/// What an answer other than 2xx means (RFC 9110, section 15).
+/// Returns the failure for an answer other than 2xx (RFC 9110, section 15).
 ///
-/// The specification of OTLP has 500 rejected too. A proxy whose server restarts answers that as well,
-/// and no line may be lost for it.
+/// The OTLP specification rejects events for 500 too, but a proxy with a restarting server also answers
+/// 500, and no line may be lost then.
 fn refusal(answer: &Answer) -> Failure {
     let status = answer.status;
     let kind = match status {
         413 => FailureKind::TooLarge,
-        // Another batch may do better.
+        // Another batch may succeed.
         400 | 406 | 411 | 412 | 414..=417 | 422 | 428 | 431 | 501 | 505 => FailureKind::Rejected,
         408 | 425 | 429 | 500..=599 => FailureKind::Again,
         _ => FailureKind::Refused,
@@ -214,17 +212,16 @@ fn refusal(answer: &Answer) -> Failure {
     }
     match status {
         300..=399 => failure.hint("redirects are not followed: give the URL that they lead to"),
-        401 | 403 => failure.hint(
-            "are the credentials right? SCHEME://USER:PASSWORD@HOST:PORT or ?authorization=FILE",
-        ),
+        401 | 403 => failure
+            .hint("check the credentials: SCHEME://USER:PASSWORD@HOST:PORT or ?authorization=FILE"),
         400 | 404 | 405 => {
-            failure.hint("is the path of the URL right, and does it need ?index=NAME?")
+            failure.hint("check the path of the URL, and whether it needs ?index=NAME")
         }
         _ => failure,
     }
 }
 
-/// How long from now that is.
+/// Returns the delay from now.
 fn wait(after: RetryAfter) -> Duration {
     match after {
         RetryAfter::Seconds(seconds) => Duration::from_secs(seconds),
@@ -235,7 +232,7 @@ fn wait(after: RetryAfter) -> Duration {
     }
 }
 
-/// The header's value for basic authentication (RFC 7617).
+/// Returns the header's value for basic authentication (RFC 7617).
 pub fn basic(credentials: &Credentials) -> String {
     let pair = [&credentials.user[..], b":", &credentials.password].concat();
     format!("Basic {}", BASE64_STANDARD.encode(pair))
@@ -269,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_names_a_time_is_left_alone_until_then() {
+    fn a_sink_that_requests_a_delay_is_not_contacted_before() {
         let second = nanoseconds() / 1_000_000_000;
         assert_eq!(wait(RetryAfter::Seconds(7)), Duration::from_secs(7));
         assert_eq!(wait(RetryAfter::At(second - 10)), Duration::ZERO);

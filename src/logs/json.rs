@@ -1,4 +1,4 @@
-//! `json+tcp` and `json+tls`: one JSON object a line.
+//! `json+tcp` and `json+tls`: one JSON object per line.
 
 use super::document::Documents;
 use super::event::Event;

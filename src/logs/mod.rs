@@ -1,17 +1,16 @@
-//! Ships the container's output and imrun's own records to a log sink, without ever holding up the
-//! supervisor.
+//! Ships the container's output and imrun's own records to log sinks without blocking the supervisor.
 //!
 //! ```text
 //! pipe → Framer → Open::push_line → buffer → shipper thread → Sink → the network
 //!                                     ↑ notices (an eventfd) ↓ acknowledgements
 //! ```
 //!
-//! The supervisor only ever touches the buffer: each of its calls returns at once or has a
-//! deadline. The one thread that can hang in a dead network owns the sink, and is left behind
-//! when the process ends. Each sink has a buffer and a thread of its own.
+//! The supervisor only uses the buffer; each of its calls returns immediately or has a deadline. Only
+//! the thread that owns the sink can hang in a dead network, and it is left behind when the process
+//! ends. Each sink has its own buffer and thread.
 //!
-//! Delivery is at-least-once and in order. Every event carries a sequence number, so that a
-//! repetition or a gap shows at the receiver.
+//! Delivery is at least once and in order. Every event has a sequence number, so that a receiver can
+//! recognise repetitions and gaps.
 #![forbid(unsafe_code)]
 
 mod authorization;
@@ -46,7 +45,7 @@ pub use shipper::{Open, Options, Shipper};
 pub use sink::{Acknowledgement, Delivery, Failure, FailureKind, Rejection, Sink};
 pub use url::{Protocol, Scheme, SinkUrl, Transport};
 
-/// The parsers of what sinks answer: for fuzzing.
+/// Parsers of sinks' answers, for fuzzing.
 pub mod answers {
     pub use super::es::understand as bulk;
     pub use super::forward::acknowledged as forward;

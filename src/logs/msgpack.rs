@@ -1,10 +1,10 @@
-//! MessagePack, as much of it as the forward protocol takes.
+//! The parts of MessagePack that the forward protocol uses.
 //!
 //! Source: msgpack/spec.md; the event time is of Fluentd's Forward Protocol Specification v1.
 
 use serde_json::Value;
 
-/// Appends the head of an array of so many elements.
+/// Appends the head of an array with this number of elements.
 pub fn array(to: &mut Vec<u8>, elements: u32) {
     sized(
         to,
@@ -14,12 +14,12 @@ pub fn array(to: &mut Vec<u8>, elements: u32) {
     );
 }
 
-/// Appends the head of a map of so many pairs.
+/// Appends the head of a map with this number of pairs.
 pub fn map(to: &mut Vec<u8>, pairs: u32) {
     sized(to, pairs, Some((0x80, 15)), [None, Some(0xde), Some(0xdf)]);
 }
 
-/// Appends text. Bytes that are not UTF-8 are none of a string's; they are kept as a bin.
+/// Appends text; bytes that are not UTF-8 are appended as a bin.
 pub fn text(to: &mut Vec<u8>, bytes: &[u8]) {
     if std::str::from_utf8(bytes).is_err() {
         return bin(to, bytes);
@@ -39,7 +39,7 @@ pub fn bin(to: &mut Vec<u8>, bytes: &[u8]) {
     to.extend_from_slice(bytes);
 }
 
-/// Appends the head of so many bytes.
+/// Appends the head of a bin of this length.
 pub fn bin_head(to: &mut Vec<u8>, length: usize) {
     sized(
         to,
@@ -49,13 +49,13 @@ pub fn bin_head(to: &mut Vec<u8>, length: usize) {
     );
 }
 
-/// A number of bytes or elements, of a batch at most.
+/// Converts a number of bytes or elements, at most those of a batch.
 fn count(length: usize) -> u32 {
     u32::try_from(length).expect("a batch is small")
 }
 
-/// A length in the shortest of its forms: within the type's byte up to the most that fits there, in
-/// one, two or four bytes behind it.
+/// Appends a length in its shortest form: in the type's byte up to the maximum that fits there, else in
+/// one, two or four bytes after it.
 fn sized(to: &mut Vec<u8>, length: u32, fix: Option<(u8, u32)>, forms: [Option<u8>; 3]) {
     match (length, forms) {
         (_, _) if fix.is_some_and(|(_, most)| length <= most) => {
@@ -102,7 +102,7 @@ pub fn boolean(to: &mut Vec<u8>, value: bool) {
 pub fn event_time(to: &mut Vec<u8>, nanoseconds: u64) {
     let (seconds, rest) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
     to.extend_from_slice(&[0xd7, 0x00]);
-    // The format ends in 2106.
+    // The format ends in the year 2106.
     to.extend_from_slice(&u32::try_from(seconds).unwrap_or(u32::MAX).to_be_bytes());
     to.extend_from_slice(&(rest as u32).to_be_bytes());
 }
@@ -139,16 +139,16 @@ pub fn value(to: &mut Vec<u8>, json: &Value) {
     }
 }
 
-/// What was read from the front of some bytes.
+/// Result of reading a value from the front of some bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed<T> {
-    /// A value, and how many bytes it took.
+    /// A value, and the number of bytes it occupied.
     Whole(T, usize),
-    /// Its end is not there yet.
+    /// The value is incomplete.
     Partial,
 }
 
-/// Reads a map of strings to strings: what the forward protocol answers. Fails on anything else.
+/// Reads a map of strings to strings, as in answers of the forward protocol. Fails on anything else.
 pub fn strings(bytes: &[u8]) -> Result<Parsed<Vec<(&str, &str)>>, &'static str> {
     let mut reader = Reader { bytes, at: 0 };
     match reader.strings()? {
@@ -162,7 +162,7 @@ struct Reader<'a> {
     at: usize,
 }
 
-/// None where the end is not there yet.
+/// Result of a read; `None` if the value is incomplete.
 type Read<T> = Result<Option<T>, &'static str>;
 
 impl<'a> Reader<'a> {
@@ -183,7 +183,7 @@ impl<'a> Reader<'a> {
     }
 
     fn strings(&mut self) -> Read<Vec<(&'a str, &'a str)>> {
-        // More would be no answer to a batch.
+        // No answer to a batch has more pairs.
         const MOST: usize = 16;
         let Some(head) = self.number(1) else {
             return Ok(None);
@@ -212,7 +212,7 @@ impl<'a> Reader<'a> {
         Ok(Some(list))
     }
 
-    /// A string, or bytes that are text: some send them as the other.
+    /// Reads a string, or a bin that is text: some receivers send one for the other.
     fn string(&mut self) -> Read<&'a str> {
         const LONGEST: usize = 4096;
         let Some(head) = self.number(1) else {

@@ -1,4 +1,4 @@
-//! One connection over TCP, plain or with TLS, that never waits longer than it was told to.
+//! A TCP connection, plain or with TLS, whose waits all have a limit.
 
 #[cfg(not(feature = "tls"))]
 #[path = "net/no_session.rs"]
@@ -19,26 +19,26 @@ use std::os::fd::AsFd;
 use std::os::linux::net::TcpStreamExt;
 use std::time::{Duration, Instant};
 
-/// Who is connected to, and how.
+/// A peer and the settings to connect to it.
 #[derive(Clone)]
 pub struct Peer {
     /// `HOST:PORT`.
     pub address: String,
-    /// With TLS where there is this.
+    /// TLS settings; `None` connects without TLS.
     tls: Option<Tls>,
-    /// How long the peer may take: to accept, to shake hands, to take the next byte, to answer.
+    /// Maximum time for the peer to accept, to finish the handshake, to take the next byte or to answer.
     pub timeout: Duration,
 }
 
-/// Terms of TLS, and the files that they come from.
+/// Terms of TLS, and the files they come from.
 #[derive(Clone)]
 struct Tls {
     settings: Settings,
     host: String,
     terms: Terms,
-    /// Whether a connection was made by these terms.
+    /// True if a connection was made with these terms.
     used: bool,
-    /// Fault of the files when they were read last; the earlier terms are kept then.
+    /// Error of the last attempt to read the files; the earlier terms remain in use.
     fault: Option<String>,
 }
 
@@ -59,7 +59,7 @@ impl Tls {
 }
 
 impl Peer {
-    /// A peer at `HOST:PORT`, with TLS where there are settings for it.
+    /// Creates a peer at `HOST:PORT`, with TLS if there are settings for it.
     pub fn new(address: &str, tls: Option<&Settings>, timeout: Duration) -> Checked<Peer> {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -79,8 +79,8 @@ impl Peer {
         })
     }
 
-    /// The connection that was kept; another one where there is none, or where it was closed while
-    /// nothing was in flight: then nothing is lost, so that is no failure.
+    /// Returns the kept connection, or a new one if there is none or it was closed while nothing was in
+    /// flight: then nothing is lost.
     pub fn connected(&mut self, kept: Option<Connection>) -> Result<Connection, Failure> {
         let Some(mut kept) = kept else {
             return self.connect();
@@ -91,7 +91,7 @@ impl Peer {
         }
     }
 
-    /// Connects, and shakes hands by what the files of certificates say now.
+    /// Connects with the current certificates and completes the handshake.
     fn connect(&mut self) -> Result<Connection, Failure> {
         if let Some(tls) = &mut self.tls {
             tls.renew();
@@ -138,57 +138,56 @@ impl Peer {
     }
 }
 
-/// Batches are written whole: nothing is gained by waiting for more.
+/// Disables Nagle's algorithm: batches are written whole.
 fn prepared(socket: TcpStream) -> std::io::Result<TcpStream> {
     socket.set_nodelay(true)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
-/// What a read gave.
+/// Result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incoming {
-    /// So many bytes.
+    /// This number of bytes.
     Bytes(usize),
-    /// The peer has closed.
+    /// The peer has closed the connection.
     Closed,
-    /// Nothing, so far.
+    /// Nothing yet.
     Nothing,
 }
 
-/// An open connection. After a failure it is of no use any more.
+/// An open connection; unusable after a failure.
 pub struct Connection {
     socket: TcpStream,
     tls: Option<Box<Session>>,
     timeout: Duration,
-    /// Bytes written to the socket.
+    /// Number of bytes written to the socket.
     written: u64,
-    /// Whether nothing was written but the handshake.
+    /// True if nothing but the handshake was written.
     is_fresh: bool,
-    /// Whether the peer has sent anything but its part of the handshake.
+    /// True if the peer has sent anything but its part of the handshake.
     has_spoken: bool,
 }
 
 impl Connection {
-    /// How long the peer may take nothing from now on.
+    /// Sets the maximum time for the peer to take bytes.
     pub fn wait_for(&mut self, timeout: Duration) {
         self.timeout = timeout;
     }
 
-    /// Whether nothing was written to it yet.
+    /// Returns true if nothing was written yet.
     pub fn is_fresh(&self) -> bool {
         self.is_fresh
     }
 
-    /// Whether the peer may yet refuse this side's certificate. In TLS 1.3 its verdict comes after the
-    /// handshake: an alert, or a session ticket, or nothing at all.
+    /// Returns true if the peer may still refuse this side's certificate. In TLS 1.3 it does so after
+    /// the handshake: with an alert, a session ticket, or nothing at all.
     pub fn awaits_verdict(&self) -> bool {
         let tls = self.tls.as_ref();
         !self.has_spoken && tls.is_some_and(|tls| tls.awaits_verdict())
     }
 
-    /// The reason that the peer gave before it closed, where there is one; else the failure of this
-    /// side's own call.
+    /// Returns the reason that the peer gave before closing, if any; else the failure of this side's call.
     pub fn last_words(&mut self, failure: Failure) -> Failure {
         match self.read(&mut [0; 512], Duration::ZERO) {
             Err(alert) if self.tls.is_some() => alert,
@@ -196,7 +195,7 @@ impl Connection {
         }
     }
 
-    /// Writes all of it; the peer may take any time as long as it takes something.
+    /// Writes all bytes; the time limit restarts whenever the peer takes some.
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         self.is_fresh = false;
         if self.tls.is_none() {
@@ -225,7 +224,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes what TLS has ready.
+    /// Writes the pending bytes of TLS.
     fn flush(&mut self) -> Result<(), Failure> {
         while let Some(tls) = self.tls.as_mut().filter(|tls| tls.wants_write()) {
             match tls.write_tls(&mut self.socket) {
@@ -245,19 +244,19 @@ impl Connection {
         }
     }
 
-    /// Bytes that the peer's kernel has acknowledged, of those that were written.
+    /// Returns the number of written bytes that the peer's kernel has acknowledged.
     pub fn acknowledged(&self) -> Result<u64, Failure> {
         let left = unacknowledged(&self.socket)
             .map_err(|errno| Failure::again(format!("ioctl(SIOCOUTQ): {errno}")))?;
         Ok(self.written - (left as u64).min(self.written))
     }
 
-    /// Bytes written so far, those of TLS included.
+    /// Returns the number of bytes written, including those of TLS.
     pub fn written(&self) -> u64 {
         self.written
     }
 
-    /// Reads what there is, or waits for something.
+    /// Reads available bytes, or waits for some.
     pub fn read(&mut self, to: &mut [u8], wait: Duration) -> Result<Incoming, Failure> {
         let deadline = Instant::now() + wait;
         loop {
@@ -272,8 +271,8 @@ impl Connection {
             if left.is_zero() {
                 return Ok(Incoming::Nothing);
             }
-            // A peer that sends its answer in two pieces waits for the first one's acknowledgement
-            // (Nagle), which the kernel would put off for 40 ms.
+            // A peer that sends its answer in two pieces waits for the first acknowledgement (Nagle),
+            // which the kernel would delay by 40 ms.
             self.socket
                 .set_quickack(true)
                 .map_err(|error| of_io(&error))?;
@@ -319,9 +318,9 @@ impl Connection {
         }
     }
 
-    /// Whether the peer has closed. What it sends is read and thrown away.
+    /// Returns true if the peer has closed. Discards what it sends.
     pub fn closed(&mut self) -> Result<bool, Failure> {
-        // A peer that talks without end must not hold anything up: one read only.
+        // Reads only once, because a peer may send without end.
         Ok(self.read(&mut [0; 512], Duration::ZERO)? == Incoming::Closed)
     }
 
@@ -345,7 +344,7 @@ impl Connection {
         self.flush()
     }
 
-    /// Takes in what was read, and tells the peer what was wrong with it.
+    /// Processes received bytes, and sends the peer an alert if they are invalid.
     fn process(&mut self) -> Result<(), Failure> {
         let tls = self.tls.as_mut().expect("the caller has looked");
         tls.process(&mut self.socket)
@@ -353,7 +352,7 @@ impl Connection {
 
     fn ready(&self, what: PollFlags, wait: Duration) -> Result<bool, Failure> {
         let mut set = [PollFd::new(self.socket.as_fd(), what)];
-        // Rounded up, or the last millisecond would be spent spinning.
+        // Rounded up: a timeout of 0 would make the last millisecond a busy loop.
         let wait = PollTimeout::try_from(wait + Duration::from_micros(999));
         match poll(&mut set, wait.unwrap_or(PollTimeout::MAX)) {
             Ok(ready) => Ok(ready > 0),
@@ -363,10 +362,10 @@ impl Connection {
     }
 }
 
-/// What an error of a connection means.
+/// Returns the failure for an error of a connection.
 pub fn of_io(error: &std::io::Error) -> Failure {
     let kind = match error.kind() {
-        // Names that cannot be resolved have no kind of their own in the standard library.
+        // The standard library has no error kind for names that cannot be resolved.
         _ if error.to_string().starts_with("failed to lookup address") => FailureKind::Refused,
         ErrorKind::ConnectionRefused
         | ErrorKind::HostUnreachable

@@ -1,16 +1,16 @@
-//! A descriptor that is readable when there is something new to ask about.
+//! A descriptor that becomes readable when the state of a buffer has changed.
 
 use crate::base::error::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// One for all buffers of a launch.
+/// Notice shared by all buffers of a launch.
 #[derive(Debug)]
 pub struct Notice(EventFd);
 
 impl Notice {
-    /// Not readable yet.
+    /// Creates a notice that is not readable.
     pub fn new() -> Result<Notice> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let made = EventFd::from_flags(flags);
@@ -22,13 +22,13 @@ impl Notice {
     /// Makes it readable.
     pub fn give(&self) {
         match self.0.write(1) {
-            // Full: it has been readable for 2^64 notices.
+            // The counter is full, so the descriptor is readable.
             Ok(_) | Err(Errno::EAGAIN) => {}
             Err(error) => unreachable!("write(eventfd): {error}"),
         }
     }
 
-    /// Makes it unreadable until the next one; says whether it was readable.
+    /// Makes it unreadable until the next notice; returns true if it was readable.
     pub fn clear(&self) -> Result<bool> {
         match self.0.read() {
             Ok(_) => Ok(true),

@@ -1,8 +1,8 @@
 //! `otlp+http`, `otlp+https`: OpenTelemetry's protocol for logs, over HTTP with protobuf.
 //!
 //! Source: opentelemetry-proto 1.x, `logs/v1/logs.proto` and `collector/logs/v1/logs_service.proto`;
-//! OTLP specification, "OTLP/HTTP". The names are those of the semantic conventions, as far as they
-//! have any; imrun's own are under `imrun.`.
+//! OTLP specification, "OTLP/HTTP". Names follow the semantic conventions where they have one; imrun's
+//! own begin with `imrun.`.
 
 use super::escape::append_number;
 use super::event::{Batch, Body, Event, Origin};
@@ -17,24 +17,24 @@ use crate::base::protobuf::{self, Value, bytes, double, fixed, message, number};
 use crate::base::time::nanoseconds;
 use serde_json::Value as Json;
 
-/// Where a collector takes logs when the URL names no path.
+/// Path used if the URL has none.
 const PATH: &str = "/v1/logs";
-/// Of a sink's own words, so much is kept.
+/// Maximum number of characters kept of a sink's explanation.
 const WHY_MAX: usize = 200;
-/// `SeverityNumber`: of imrun's own records. A stream is no severity: only lines with a level have one.
+/// `SeverityNumber` of imrun's records. Lines have a severity only if they contain a level.
 const INFO: u64 = 9;
 
 /// A collector.
 pub struct Otlp {
-    /// The resource and the scope, as fields of the messages around the records.
+    /// Resource and scope, encoded as fields of the messages around the records.
     resource: Vec<u8>,
     scope: Vec<u8>,
-    /// In front of the sequence number in each `log.record.uid`.
+    /// Prefix of each `log.record.uid`, before the sequence number.
     id: String,
     parse: bool,
 }
 
-/// A sink for the events of one launch.
+/// Creates a sink for the events of one launch.
 pub fn sink(url: &SinkUrl, peer: Peer, origin: &Origin) -> Checked<Posted<Otlp>> {
     let path = if url.path.is_empty() { PATH } else { &url.path };
     let query = if url.parameters.is_empty() {
@@ -105,7 +105,7 @@ impl Otlp {
         }
     }
 
-    /// Which event it is: a receiver can tell a repetition, and a gap.
+    /// Appends the event's identity, so that a receiver can recognise repetitions and gaps.
     fn place(&self, to: &mut Vec<u8>, sequence: u64) {
         message(to, 6, |to| {
             bytes(to, 1, b"log.record.uid");
@@ -142,8 +142,8 @@ impl Exchange for Otlp {
     }
 }
 
-/// The fields `severity_number` and `severity_text` of a level: its name, or its number as bunyan and
-/// pino write it. A level that is none of those has its text alone.
+/// Appends `severity_number` and `severity_text` of a level: a name, or a number as in bunyan and pino.
+/// Any other level gets only its text.
 fn severity(to: &mut Vec<u8>, level: &Json) {
     let name = level.as_str().map(str::to_ascii_lowercase);
     let known = match (name.as_deref(), level.as_f64()) {
@@ -226,7 +226,7 @@ fn key_value(to: &mut Vec<u8>, name: &str, value: &Json) {
     message(to, 2, |to| any(to, value));
 }
 
-/// A field that is an `AnyValue` of text: bytes where it is none.
+/// Appends a field with an `AnyValue` of text, or of bytes if it is not UTF-8.
 fn any_text(to: &mut Vec<u8>, field: u64, text: &[u8]) {
     const STRING: u64 = 1;
     const BYTES: u64 = 7;
@@ -238,15 +238,15 @@ fn any_text(to: &mut Vec<u8>, field: u64, text: &[u8]) {
     message(to, field, |to| bytes(to, kind, text));
 }
 
-/// `AnyValue`: nothing of null. A value comes from a record or from one line: it is no deeper than
-/// the JSON parser's limit.
+/// Appends an `AnyValue`; null has none. A value comes from a record or from one line, so it is no
+/// deeper than the JSON parser's limit.
 fn any(to: &mut Vec<u8>, value: &Json) {
     match value {
         Json::Null => {}
         Json::String(text) => bytes(to, 1, text.as_bytes()),
         Json::Bool(value) => number(to, 2, u64::from(*value)),
         Json::Number(value) => match (value.as_i64(), value.as_f64()) {
-            // A negative number is its two's complement.
+            // A negative number is encoded as two's complement.
             (Some(value), _) => number(to, 3, value as u64),
             (None, float) => double(to, 4, float.unwrap_or(f64::NAN)),
         },
@@ -263,10 +263,10 @@ fn any(to: &mut Vec<u8>, value: &Json) {
     }
 }
 
-/// Reads the answer to a batch of so many events: `ExportLogsServiceResponse`. Which events were
-/// rejected is not said: the first ones are counted. What cannot be understood acknowledges nothing.
+/// Reads the answer to a batch of `events` events: `ExportLogsServiceResponse`. It does not name the
+/// rejected events, so the first ones are counted as rejected. An invalid answer acknowledges nothing.
 pub fn understand(answer: &[u8], events: usize) -> Result<Delivery, Failure> {
-    let garbage = |_| Failure::new(FailureKind::Again, "answered what is no answer to OTLP");
+    let garbage = |_| Failure::new(FailureKind::Again, "did not answer as OTLP does");
     let (mut rejected, mut why) = (0, String::new());
     for field in protobuf::fields(answer) {
         let field = field.map_err(garbage)?;
@@ -282,7 +282,7 @@ pub fn understand(answer: &[u8], events: usize) -> Result<Delivery, Failure> {
             }
         }
     }
-    // A negative number is a very large one here.
+    // A negative number becomes a very large one.
     let rejected = usize::try_from(rejected).unwrap_or(usize::MAX).min(events);
     let rejection = |index| Rejection {
         index,
@@ -294,7 +294,7 @@ pub fn understand(answer: &[u8], events: usize) -> Result<Delivery, Failure> {
     })
 }
 
-/// The sink's words, which may quote a line: short, and without what drives a terminal.
+/// Returns the sink's explanation, shortened and without control characters; it may quote a line.
 fn words(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     text.chars()

@@ -1,4 +1,4 @@
-//! `?parse=json`: a line that is a JSON object gives its members as fields.
+//! `?parse=json`: the members of a line that is a JSON object become fields.
 
 use crate::base::time::rfc3339_nanoseconds;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
-/// Names that imrun uses, and those that begin with one of them and a dot.
+/// Names that imrun uses; also those that begin with one of them and a dot.
 const OWN: [&str; 6] = [
     "@timestamp",
     "message",
@@ -18,10 +18,10 @@ const OWN: [&str; 6] = [
     "imrun",
 ];
 
-/// The one name beneath `log` that imrun uses: the others are ecs-logging's.
+/// The only name beneath `log` that imrun uses; the others belong to ecs-logging.
 const IOSTREAM: &str = "log.iostream";
 
-/// Names that no document of Elasticsearch or OpenSearch may have: those of their metadata fields.
+/// Names of metadata fields, which no document of Elasticsearch or OpenSearch may contain.
 const METADATA: [&str; 18] = [
     "_data_stream_timestamp",
     "_doc_count",
@@ -43,11 +43,10 @@ const METADATA: [&str; 18] = [
     "_version",
 ];
 
-/// Objects and arrays within one another: as many as Elasticsearch takes (`mapping.depth.limit`).
+/// Maximum depth of objects and arrays: the limit of Elasticsearch (`mapping.depth.limit`).
 const DEPTH: usize = 20;
 
-/// The members of a JSON object. Values are as they were written, but for names within them that
-/// Elasticsearch refuses.
+/// Members of a JSON object. Values are kept as written, except for names in them that Elasticsearch refuses.
 #[derive(Debug, Default)]
 pub struct Object<'a> {
     message: Option<String>,
@@ -56,13 +55,13 @@ pub struct Object<'a> {
     members: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
-/// The object that a line is, where lines are parsed; a piece of one is text.
+/// Returns the object in a line, if lines are parsed; a piece of a line is text.
 pub fn whole_line(parse: bool, line: &[u8], partial: bool) -> Option<Object<'_>> {
     (parse && !partial).then(|| object(line)).flatten()
 }
 
-/// The object that a line is. None where it is something else, has a name twice, or contradicts itself
-/// as to whether a name is an object: such a line is text like any other.
+/// Returns the object in a line. `None` for anything else, for a repeated name, and for a name that is
+/// both an object and another value: such a line remains text.
 pub fn object(line: &[u8]) -> Option<Object<'_>> {
     let line = line.trim_ascii();
     if line.first() != Some(&b'{') {
@@ -89,7 +88,7 @@ pub fn object(line: &[u8]) -> Option<Object<'_>> {
 }
 
 impl<'a> Object<'a> {
-    /// Takes a member in; none where that makes the object text.
+    /// Adds a member; `None` if the line must remain text.
     fn add(&mut self, name: Cow<'a, str>, value: &'a RawValue) -> Option<()> {
         let text = || serde_json::from_str::<String>(value.get()).ok();
         let (twice, taken) = match &*name {
@@ -115,7 +114,7 @@ impl<'a> Object<'a> {
         Some(())
     }
 
-    /// Whether no name comes twice, and none is both an object and something else.
+    /// Returns true if no name is repeated or both an object and another value.
     fn is_consistent(&self) -> bool {
         let mut names = HashMap::new();
         for (name, value) in &self.members {
@@ -129,29 +128,29 @@ impl<'a> Object<'a> {
         })
     }
 
-    /// The member `message`, where that is a string.
+    /// Returns the member `message`, if it is a string.
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    /// The member `@timestamp`, where that is a time, in nanoseconds since 1970.
+    /// Returns the member `@timestamp` in nanoseconds since 1970, if it is a time.
     pub fn time(&self) -> Option<u64> {
         self.time
     }
 
-    /// The member `event.dataset`, where that is a string and none of imrun's own.
+    /// Returns the member `event.dataset`, if it is a string and not one of imrun's.
     pub fn dataset(&self) -> Option<&str> {
         self.dataset.as_deref()
     }
 
-    /// All others, with the names that they get: values are JSON.
+    /// Returns all other members with their final names; values are JSON.
     pub fn members(&self) -> impl Iterator<Item = (&str, &str)> {
         self.members
             .iter()
             .map(|(name, value)| (name.as_ref(), value.as_ref()))
     }
 
-    /// The line's level, by the names that loggers give it.
+    /// Returns the line's level, from any of the names that loggers use.
     pub fn level(&self) -> Option<Value> {
         let names = ["log.level", "level", "severity"];
         let mut named = names.iter().filter_map(|name| {
@@ -162,7 +161,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Puts a value into its place; whether one was there already, and whether there is one to put.
+/// Sets a value. Returns true for an earlier value, and true for a new one.
 fn taken<T>(place: &mut Option<T>, value: Option<T>) -> (bool, bool) {
     match value {
         None => (false, false),
@@ -170,8 +169,8 @@ fn taken<T>(place: &mut Option<T>, value: Option<T>) -> (bool, bool) {
     }
 }
 
-/// The app cannot speak for imrun, and no name may cost the document: what has one of imrun's names, or
-/// one that Elasticsearch refuses, comes under `app.`.
+/// Returns the name, or `app.` and the name if it is one of imrun's, or one that Elasticsearch refuses:
+/// an app must not be able to forge imrun's fields or make a document invalid.
 fn renamed(name: Cow<'_, str>) -> Cow<'_, str> {
     let first = name.split('.').next().unwrap_or_default();
     let beneath = name.strip_prefix(IOSTREAM);
@@ -184,13 +183,13 @@ fn renamed(name: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// Whether there is nothing, or only white space, between two dots.
+/// Returns true if a part between dots is empty or white space.
 fn has_blank(name: &str) -> bool {
     name.split('.').any(|part| part.trim().is_empty())
 }
 
-/// The name as one part, with a `_` for each dot, and for nothing at all. Parts of their own would be
-/// objects in one line and values in another, which Elasticsearch refuses too.
+/// Returns the name as one part, with `_` for each dot, and for an empty name. Parts of their own would be
+/// objects in one line and values in another, which Elasticsearch refuses, too.
 fn filled(name: &str) -> String {
     if name.trim().is_empty() {
         "_".into()
@@ -199,8 +198,8 @@ fn filled(name: &str) -> String {
     }
 }
 
-/// A value with names that Elasticsearch takes, the value itself where they are. None where it is too
-/// deep, or has a name twice.
+/// Returns a value with names that Elasticsearch accepts; unchanged if they all are. `None` if it is too
+/// deep or repeats a name.
 fn accepted(raw: &str, depth: usize) -> Option<Cow<'_, str>> {
     match raw.as_bytes().first() {
         Some(b'{' | b'[') if depth >= DEPTH => None,
@@ -244,12 +243,12 @@ fn accepted_array(raw: &str, depth: usize) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A member's value.
+/// Parses a member's value.
 pub fn value(json: &str) -> Value {
     serde_json::from_str(json).unwrap_or_else(|_| Value::String(json.to_owned()))
 }
 
-/// In their order, and with names that come twice.
+/// Members in order, including repeated names.
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -274,7 +273,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// Borrowed where it has no escapes.
+/// A name, borrowed if it has no escapes.
 #[derive(serde::Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -337,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_or_has_a_name_twice_is_text() {
+    fn a_line_that_is_not_an_object_or_repeats_a_name_is_text() {
         for line in [
             "",
             "{",
@@ -401,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_deeper_than_elasticsearch_takes_is_text() {
+    fn an_object_deeper_than_elasticsearch_accepts_is_text() {
         let nested = |depth: usize| "{\"a\":".repeat(depth) + "1" + &"}".repeat(depth);
         assert!(members(&nested(DEPTH)).is_some());
         assert!(members(&nested(DEPTH + 1)).is_none());

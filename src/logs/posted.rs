@@ -1,23 +1,23 @@
-//! Events as the bodies of HTTP requests, each of which is answered.
+//! A sink that sends batches as HTTP requests and reads their answers.
 
 use super::event::Batch;
 use super::http::Endpoint;
 use super::sink::{Delivery, Failure, Sink};
 use std::time::Duration;
 
-/// What requests and answers look like.
+/// Encoding of requests and answers of a protocol.
 pub trait Exchange: Send {
     /// Appends a request's body.
     fn encode(&mut self, to: &mut Vec<u8>, batch: &Batch);
 
-    /// Reads the answer to a batch of so many events.
+    /// Reads the answer to a batch of `events` events.
     ///
     /// # Errors
-    /// What cannot be understood acknowledges nothing.
+    /// An invalid answer, which acknowledges nothing.
     fn understand(answer: &[u8], events: usize) -> Result<Delivery, Failure>;
 }
 
-/// A request for each batch.
+/// A sink with one request per batch.
 pub struct Posted<E> {
     endpoint: Endpoint,
     exchange: E,
@@ -25,7 +25,7 @@ pub struct Posted<E> {
 }
 
 impl<E: Exchange> Posted<E> {
-    /// A sink at that endpoint.
+    /// Creates a sink at that endpoint.
     pub fn new(endpoint: Endpoint, exchange: E) -> Posted<E> {
         Posted {
             endpoint,

@@ -1,4 +1,4 @@
-//! The supervisor's handle on all sinks of a launch.
+//! The supervisor's handle for all sinks of a launch.
 
 use super::buffer::{self, Buffer, Counters, Pushed};
 use super::channel::Channel;
@@ -13,12 +13,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How to ship.
+/// Settings of the shipper.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Bytes that may wait for each sink, events in flight included (`--log-buffer`).
+    /// Capacity of each sink's buffer in bytes, events in flight included (`--log-buffer`).
     pub buffer: usize,
-    /// How long one attempt to connect, or to deliver a batch, may take.
+    /// Maximum time of an attempt to connect or to deliver a batch.
     pub timeout: Duration,
 }
 
@@ -31,11 +31,11 @@ impl Default for Options {
     }
 }
 
-/// Ships the events of one launch to each of its sinks. All calls return at once, but for those
-/// with a deadline.
+/// Ships the events of one launch to each of its sinks. All calls return immediately, except for those with a
+/// deadline.
 ///
-/// Each sink has a buffer, a thread and counters of its own, and all have the same events under the
-/// same sequence numbers.
+/// Each sink has its own buffer, thread and counters. All sinks get the same events with the same
+/// sequence numbers.
 #[derive(Debug)]
 pub struct Shipper {
     channels: Vec<Channel>,
@@ -43,9 +43,8 @@ pub struct Shipper {
 }
 
 impl Shipper {
-    /// Starts a thread for each sink; there is at least one. Fails where a sink cannot be used
-    /// whatever happens (`stdio:` to a regular file, a file of the URL that is not there), or
-    /// without resources.
+    /// Starts a thread for each sink; there is at least one. Fails if a sink cannot work (`stdio:` to a
+    /// regular file, a missing file in the URL), or if resources are lacking.
     pub fn start(urls: &[SinkUrl], origin: &Origin, options: Options) -> Result<Shipper> {
         let sinks = urls.iter().map(|url| {
             let sink = url.sink(origin, options.timeout)?;
@@ -69,14 +68,14 @@ impl Shipper {
         })
     }
 
-    /// Opens the buffers for lines that were read at this moment. They are locked meanwhile, so
-    /// this is for as long as one read's lines take.
+    /// Locks the buffers for lines that were just read. The lock must last only as long as adding the
+    /// lines of one read.
     pub fn open(&self) -> Open<'_> {
         Open(self.channels.iter().map(|one| one.buffer.open()).collect())
     }
 
-    /// Queues one of the few records that each launch has (launch, exit), room or not, and returns
-    /// its sequence number. `fields` is an object.
+    /// Queues one of a launch's few records (launch, exit), even if the buffer is full. Returns its
+    /// sequence number. `fields` is an object.
     pub fn push_record(&self, kind: &'static str, fields: serde_json::Value) -> u64 {
         let mut open = self.open();
         let sequences = open
@@ -86,14 +85,14 @@ impl Shipper {
         sequences.max().unwrap_or_default()
     }
 
-    /// Queues the last record of a launch, once the counters were read: a connection that is known need
+    /// Queues the last record of a launch after the counters were read; an established connection need
     /// not outlive it.
     pub fn push_last_record(&self, kind: &'static str, fields: serde_json::Value) {
         self.channels.iter().for_each(|one| one.buffer.part());
         self.push_record(kind, fields);
     }
 
-    /// Tells sinks that show the bare bytes that no more of them come: who reads them sees the end.
+    /// Tells sinks that show the unmodified bytes that a stream has ended, so that their reader sees the end.
     pub fn end_stream(&self, stream: Stream) {
         let bare = self.channels.iter().filter(|one| one.is_bare());
         for one in bare {
@@ -102,25 +101,26 @@ impl Shipper {
         }
     }
 
-    /// Readable when room became free that was asked for, when the first event was acknowledged,
-    /// when a sink failed for good, and when all is settled after [`Shipper::begin_drain`].
+    /// Returns a descriptor that becomes readable when requested room is free, when the first event was
+    /// acknowledged, when a sink failed for good, and when all events are settled after
+    /// [`Shipper::begin_drain`].
     pub fn notice(&self) -> BorrowedFd<'_> {
         self.notice.as_fd()
     }
 
-    /// Makes the notice unreadable until the next one; then ask what there is to know.
+    /// Makes the notice unreadable until the next one; the caller then checks the state.
     pub fn clear_notice(&self) -> Result<()> {
         self.notice.clear().map(|_| ())
     }
 
-    /// Whether every sink has acknowledged (or rejected) everything up to `sequence`.
+    /// Returns true if every sink has acknowledged or rejected everything up to `sequence`.
     pub fn is_settled(&self, sequence: u64) -> bool {
         let mut channels = self.channels.iter();
         channels.all(|one| one.buffer.is_settled(sequence))
     }
 
-    /// Waits until every sink has acknowledged everything up to `sequence`. Fails at once where
-    /// somebody said no (nobody listens, wrong password), and when the deadline passes.
+    /// Waits until every sink has acknowledged everything up to `sequence`. Fails immediately if a sink
+    /// refuses (no listener, wrong password), or when the deadline passes.
     pub fn wait_acknowledged(&self, sequence: u64, deadline: Instant) -> Result<()> {
         if let Some(error) = self.failure() {
             return Err(error);
@@ -133,7 +133,7 @@ impl Shipper {
         Ok(())
     }
 
-    /// Whether each sink has everything, or said no to it.
+    /// Returns true if each sink has acknowledged or refused everything.
     pub fn is_drained(&self) -> bool {
         self.channels.iter().all(|one| {
             let counters = one.buffer.counters();
@@ -141,38 +141,38 @@ impl Shipper {
         })
     }
 
-    /// Why a sink failed for good, if one did.
+    /// Returns the error of a sink that failed for good, if any.
     pub fn failure(&self) -> Option<Error> {
         self.channels
             .iter()
             .find_map(|one| one.buffer.failed().map(|failure| one.error(Some(failure))))
     }
 
-    /// How long something has waited for a sink without any progress; none when nothing waits.
+    /// Returns the time that events have waited for a sink without progress; `None` if nothing waits.
     pub fn stalled(&self) -> Option<Duration> {
         let stalls = self.channels.iter().map(|one| one.buffer.stalled());
         stalls.max().flatten()
     }
 
-    /// Names on standard error each sink that makes no progress, once for each stall.
+    /// Reports on standard error each sink that makes no progress, once per stall.
     pub fn tell_of_stalls(&self) {
         self.channels.iter().for_each(Channel::tell_of_stall);
     }
 
-    /// The last answers of sinks that refuse or stall.
+    /// Returns the last answers of sinks that refuse or stall.
     pub fn last_failures(&self) -> impl Iterator<Item = String> {
         let failures = self.channels.iter();
         failures.filter_map(|one| one.buffer.last_failure().map(|failure| failure.why))
     }
 
-    /// The numbers so far, of the sink that has acknowledged the fewest.
+    /// Returns the counters of the sink that has acknowledged the fewest lines.
     pub fn counters(&self) -> Counters {
         let each = self.channels.iter().map(|one| one.buffer.counters());
         each.min_by_key(|counters| counters.acknowledged)
             .unwrap_or_default()
     }
 
-    /// Each sink with its numbers, and its last answer if it refuses or stalls.
+    /// Returns each sink with its counters, and its last answer if it refuses or stalls.
     pub fn each(&self) -> impl Iterator<Item = (&SinkUrl, Counters, Option<String>)> {
         self.channels.iter().map(|one| {
             let failure = one.buffer.last_failure().map(|failure| failure.why);
@@ -180,18 +180,18 @@ impl Shipper {
         })
     }
 
-    /// A sink's words about the last event that it refused for good.
+    /// Returns a sink's explanation for the last event that it rejected permanently.
     pub fn last_rejection(&self) -> Option<String> {
         let mut channels = self.channels.iter();
         channels.find_map(|one| one.buffer.last_rejection())
     }
 
-    /// Hurries the shippers: a wait between attempts is cut short. Does not wait.
+    /// Makes the shippers send without delays between attempts. Does not wait.
     pub fn begin_drain(&self) {
         self.channels.iter().for_each(|one| one.buffer.drain());
     }
 
-    /// Waits until everything is settled, a sink failed for good or the deadline passed. More can
+    /// Waits until everything is settled, a sink failed for good or the deadline passed. More events can
     /// be pushed afterwards (the exit record, with these counters) and drained again.
     pub fn drain(&self, deadline: Instant) -> Counters {
         self.begin_drain();
@@ -202,18 +202,18 @@ impl Shipper {
     }
 }
 
-/// The buffers of all sinks, while their owner puts events into them.
+/// Locked buffers of all sinks, to which their owner adds events.
 pub struct Open<'a>(Vec<buffer::Open<'a>>);
 
 impl Open<'_> {
-    /// Whether a line of `size` bytes would be taken now; a notice follows where it would not.
+    /// Returns true if a line of `size` bytes fits now; otherwise a notice follows.
     pub fn has_room(&mut self, size: usize) -> bool {
-        // Each is asked: the notice is to come from all that have none.
+        // Checks every buffer, because each one without room must send a notice.
         let rooms = self.0.iter_mut().map(|one| one.has_room(size));
         rooms.fold(true, |all, room| all & room)
     }
 
-    /// Queues a frame for every sink if there is room in each buffer, or for none.
+    /// Queues a frame for every sink if it fits into each buffer, or for none.
     pub fn push_frame(&mut self, stream: Stream, frame: Frame<'_>) -> Pushed {
         if !self.has_room(frame.bytes.len()) {
             return Pushed::Full;
@@ -223,8 +223,8 @@ impl Open<'_> {
         pushed.last().unwrap_or(Pushed::Full)
     }
 
-    /// Queues a frame for those sinks that have room for it, and counts it as dropped for the
-    /// others. Its sequence number stays unused there, so that the receiver sees the gap.
+    /// Queues a frame for the sinks that have room, and counts it as dropped for the others. Its
+    /// sequence number stays unused there, so that the receiver sees the gap.
     pub fn push_or_drop(&mut self, stream: Stream, frame: Frame<'_>) {
         for one in &mut self.0 {
             if one.push_frame(stream, frame) == Pushed::Full {
@@ -233,8 +233,8 @@ impl Open<'_> {
         }
     }
 
-    /// Queues a record of which the app can cause any number (side effects), for those sinks that
-    /// have room for it; counts it as lost for the others.
+    /// Queues a record that a container can cause in any number (side effects) for the sinks that have
+    /// room; counts it as lost for the others.
     pub fn push_record(&mut self, kind: &'static str, fields: &serde_json::Value) -> Pushed {
         let pushed = self
             .0

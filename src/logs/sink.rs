@@ -1,23 +1,23 @@
-//! The interface of all sinks.
+//! Interface of all sinks.
 
 use super::event::Batch;
 use std::time::{Duration, Instant};
 
-/// How a sink knows that an event has arrived.
+/// Meaning of a sink's acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acknowledgement {
-    /// The protocol answers for each batch.
+    /// The protocol acknowledges each batch.
     Protocol,
-    /// The peer's kernel has acknowledged the bytes; whether the peer read them is unknown.
+    /// The peer's kernel acknowledged the bytes; it is unknown if the peer read them.
     Transport,
-    /// Nothing answers, and nothing tells whether anything arrived.
+    /// Nothing is acknowledged.
     None,
     /// Nothing leaves the host.
     Unshipped,
 }
 
 impl Acknowledgement {
-    /// The word used in the launch record.
+    /// Returns the word for the launch record.
     pub fn as_str(self) -> &'static str {
         match self {
             Acknowledgement::Protocol => "protocol",
@@ -28,56 +28,56 @@ impl Acknowledgement {
     }
 }
 
-/// What became of a batch: every event that is not named here is acknowledged.
+/// Result of sending a batch: every event not listed here is acknowledged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Delivery {
-    /// Events that the sink will never take, in the order of the batch.
+    /// Events rejected permanently, in the order of the batch.
     pub rejected: Vec<Rejection>,
-    /// Ascending indices of events to be sent again.
+    /// Ascending indices of events to send again.
     pub again: Vec<usize>,
 }
 
-/// An event that the sink refused for good.
+/// An event that the sink rejected permanently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
-    /// Which event of the batch.
+    /// Index of the event in the batch.
     pub index: usize,
-    /// The sink's words.
+    /// Explanation of the sink.
     pub why: String,
 }
 
-/// A batch of which nothing is known to have arrived.
+/// Failure to deliver a batch; it is unknown if any of it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What can be done about it.
+    /// Consequence of the failure.
     pub kind: FailureKind,
-    /// What happened, as the `why` of an error.
+    /// Description, as the `why` of an error.
     pub why: String,
-    /// What the operator can do about it.
+    /// Remedy for the operator.
     pub hint: Option<&'static str>,
-    /// Shortest wait before the next attempt that the sink asks for.
+    /// Minimum delay before the next attempt that the sink requests.
     pub retry_after: Option<Duration>,
 }
 
-/// What follows from a failure.
+/// Consequence of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
-    /// It may pass by itself (overload, timeout, half an answer): always tried again.
+    /// Temporary (overload, timeout, incomplete answer): always retried.
     Again,
-    /// Somebody said no: nobody listens, no such name, wrong password or path. Ends a launch at
-    /// once; after the first acknowledgement the sink was right once, so it is tried again.
+    /// Refused: no listener, unknown name, wrong password or path. Ends a launch immediately. After the first
+    /// acknowledgement it is retried, because the sink worked before.
     Refused,
-    /// It cannot pass: the sink is of no use any more.
+    /// Permanent: the sink is unusable.
     Broken,
-    /// The batch is too large: tried again in smaller pieces.
+    /// The batch is too large: retried in smaller pieces.
     TooLarge,
-    /// The batch is refused for good because of what is in it: tried again in smaller pieces, so that
-    /// the events that are not at fault arrive. Before the first acknowledgement it is `Refused`.
+    /// The sink permanently rejects a batch because of its contents: retried in smaller pieces, so that
+    /// the other events arrive. Before the first acknowledgement it counts as `Refused`.
     Rejected,
 }
 
 impl Failure {
-    /// A failure of the given kind, without a hint.
+    /// Creates a failure of this kind without a hint.
     pub fn new(kind: FailureKind, why: impl Into<String>) -> Failure {
         Failure {
             kind,
@@ -87,17 +87,17 @@ impl Failure {
         }
     }
 
-    /// What may pass by itself.
+    /// Creates a temporary failure.
     pub fn again(why: impl Into<String>) -> Failure {
         Failure::new(FailureKind::Again, why)
     }
 
-    /// The peer went away.
+    /// Creates the failure for a closed connection.
     pub fn closed() -> Failure {
         Failure::again("closed the connection")
     }
 
-    /// The same failure with a hint.
+    /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: &'static str) -> Failure {
         self.hint = Some(hint);
@@ -105,35 +105,34 @@ impl Failure {
     }
 }
 
-/// Somewhere that events are shipped to. It is owned by the shipper's thread, so it may block, but
-/// each call should end within the timeout it was made with.
+/// A destination of events. The shipper's thread owns it, so calls may block, but each should end within
+/// the sink's timeout.
 ///
 /// ```text
 /// send → settle → send → send → settle → settle → …
 /// ```
-/// Batches are settled in the order in which they were sent. After a failure of either call nothing
-/// is in flight any more: what was not settled is sent again.
+/// Batches are settled in the order in which they were sent. After a failure of either call nothing is
+/// in flight, and everything that is not settled is sent again.
 pub trait Sink: Send {
-    /// How many batches can be in flight.
+    /// Returns the maximum number of batches in flight.
     fn window(&self) -> usize {
         1
     }
 
-    /// Batches that the peer has taken, and that wait only to be outlived by their connection: the
-    /// moment before which [`Sink::settle`] has nothing new to say of them.
+    /// Returns the time before which [`Sink::settle`] has no news, if the peer has taken all batches and
+    /// only their connection must outlive them.
     fn rests_until(&self) -> Option<Instant> {
         None
     }
 
-    /// Tells the sink whether memory for more events is short.
+    /// Tells the sink whether memory for further events is short.
     fn press(&mut self, _pressed: bool) {}
 
-    /// Sends a batch, which is never empty; connects first where that is needed.
+    /// Sends a batch, which is never empty; connects first if necessary.
     fn send(&mut self, batch: &Batch) -> Result<(), Failure>;
 
-    /// What became of the batch that has been in flight for the longest time. None where that is
-    /// not known after `wait`; without one it waits until the sink's own timeout, or until there is
-    /// room in the window.
+    /// Returns the delivery of the oldest batch in flight, or `None` if it is unknown after `wait`.
+    /// Without `wait`, waits for the sink's own timeout, or until there is room in the window.
     fn settle(
         &mut self,
         batch: &Batch,

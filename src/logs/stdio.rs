@@ -1,7 +1,7 @@
-//! `stdio:`: the app's lines on imrun's own stdout and stderr, for development.
+//! `stdio:`: the container's lines on imrun's own stdout and stderr, for development.
 //!
-//! Nothing is shipped, and the launch record says so. A regular file is refused, because it would
-//! be a log on the machine, and a socket, because `/dev/stdout` cannot be opened there.
+//! Nothing is shipped, and the launch record reports this. A regular file is refused because it would be
+//! a log on the host, and a socket because `/dev/stdout` cannot be opened there.
 
 use super::event::{Batch, Body, STREAM_END, Stream};
 use super::sink::{Delivery, Failure, FailureKind, Sink};
@@ -14,15 +14,15 @@ use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// Two descriptors that can be written to.
+/// Two writable descriptors.
 pub struct Stdio {
-    /// Until the app's stream has ended.
+    /// Standard output until the container's stream has ended.
     stdout: Option<File>,
     stderr: Option<File>,
 }
 
 impl Stdio {
-    /// Descriptors 1 and 2 of this process.
+    /// Takes descriptors 1 and 2 of this process.
     pub fn inherited() -> Result<Stdio> {
         let stdout = std::io::stdout().as_fd().try_clone_to_owned();
         let stderr = std::io::stderr().as_fd().try_clone_to_owned();
@@ -32,7 +32,7 @@ impl Stdio {
         )
     }
 
-    /// Refuses descriptors that are neither a terminal nor a pipe nor such as `/dev/null`.
+    /// Creates a sink; refuses descriptors other than terminals, pipes and devices like `/dev/null`.
     pub fn new(stdout: OwnedFd, stderr: OwnedFd) -> Result<Stdio> {
         check("stdout", &stdout)?;
         check("stderr", &stderr)?;
@@ -49,7 +49,7 @@ impl Stdio {
         }
     }
 
-    /// Closes the descriptor of the stream that a record says has ended.
+    /// Closes the descriptor of the stream that has ended according to a record.
     fn end(&mut self, fields: &Value) {
         let ended = [Stream::Stdout, Stream::Stderr]
             .into_iter()
@@ -117,11 +117,11 @@ fn check(name: &str, fd: &OwnedFd) -> Result<()> {
         SFlag::S_IFSOCK => "a socket",
         _ => "not a stream",
     };
-    let why = format!("{name} is {found}; it takes a terminal, a pipe or /dev/null");
-    Err(Error::policy("sink stdio", why).hint("| cat makes a pipe of it"))
+    let why = format!("{name} is {found}; expected a terminal, a pipe or /dev/null");
+    Err(Error::policy("sink stdio", why).hint("append | cat to make it a pipe"))
 }
 
-/// Writes all; a pipe may be non-blocking, because whoever shares it can make it so.
+/// Writes all bytes. A pipe may be non-blocking, since any process that shares it can set that.
 fn write(file: &mut File, mut bytes: &[u8]) -> std::io::Result<()> {
     while !bytes.is_empty() {
         match file.write(bytes) {

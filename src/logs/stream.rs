@@ -1,9 +1,9 @@
-//! Events over TCP where nothing answers: TCP's own acknowledgement is used.
+//! Sends events over TCP for protocols without answers, and uses TCP's acknowledgements.
 //!
-//! A batch is delivered when the peer's kernel has acknowledged its last byte and the connection has
-//! outlived that by a margin: a receiver that refuses a certificate, or a balancer with nobody behind
-//! it, takes bytes first and closes then. A batch of which that is not known is sent again, whole, over
-//! the next connection.
+//! A batch counts as delivered when the peer's kernel has acknowledged its last byte and the connection
+//! has outlived that by a margin: a receiver that refuses a certificate, or a load balancer without a
+//! backend, first takes bytes and then closes. All other batches are sent again, as a whole, over the
+//! next connection.
 
 use super::event::Batch;
 use super::net::{Connection, Peer};
@@ -11,64 +11,64 @@ use super::sink::{Delivery, Failure, FailureKind, Sink};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long a new connection must outlive the first batch that it carries.
+/// Time that a new connection must outlive its first batch.
 const NEW: Duration = Duration::from_millis(120);
 
-/// The same for each batch after that one.
+/// Time that a connection must outlive each later batch.
 const KNOWN: Duration = Duration::from_millis(50);
 
-/// The same while the peer has asked for a certificate and said nothing since: the checks of some take
-/// a while, and others never say anything.
+/// Time that a connection must outlive a batch while the peer has requested a certificate and sent
+/// nothing since: some peers check it slowly, and others never confirm it.
 const UNJUDGED: Duration = Duration::from_secs(1);
 
-/// Pause between two looks at a new connection.
+/// Interval between checks of a new connection.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Batches that the peer's kernel has not acknowledged. It may put an acknowledgement off until more
-/// comes: 40 ms and longer.
+/// Maximum number of batches that the peer's kernel has not acknowledged. It may delay an
+/// acknowledgement by 40 ms or more.
 const WINDOW: usize = 8;
 
-/// So much is encoded before it is written.
+/// Number of bytes encoded before they are written.
 const CHUNK: usize = 64 * 1024;
 
-/// How many timeouts long a peer may take nothing. Longer than an attempt elsewhere: while it lives,
-/// another connection would only repeat lines, and mix up their order.
+/// Number of timeouts for which a peer may take nothing. Longer than for other sinks: as long as the
+/// peer lives, a new connection would only repeat and reorder lines.
 const STALLED: u32 = 24;
 
-/// Appends one event as it goes over the wire.
+/// Encoding of events on the wire.
 pub trait Encoder: Send {
-    /// Appends it, with whatever ends it.
+    /// Appends an event with its terminator.
     fn encode(&mut self, to: &mut Vec<u8>, event: &super::event::Event<'_>);
 }
 
-/// Encoded events, one behind the other.
+/// Sink that sends encoded events one after the other.
 pub struct Streamed<E> {
     peer: Peer,
     encoder: E,
     connection: Option<Connection>,
-    /// Batches in flight, the oldest first.
+    /// Batches in flight, oldest first.
     flight: VecDeque<Flight>,
-    /// How many of them the peer's kernel has acknowledged.
+    /// Number of batches in flight that the peer's kernel has acknowledged.
     resting: usize,
-    /// Whether the connection has outlived a batch.
+    /// True if the connection has outlived a batch.
     is_known: bool,
-    /// Whether memory is short: a connection that is known need not outlive a batch then.
+    /// True if memory is short: then an established connection need not outlive a batch.
     is_pressed: bool,
-    /// How much was acknowledged, and since when it is not more.
+    /// Number of acknowledged bytes, and the time of the last change.
     progress: (u64, Instant),
     chunk: Vec<u8>,
 }
 
 /// A batch in flight.
 struct Flight {
-    /// Where it ends, in bytes written to this connection.
+    /// End of the batch, in bytes written to this connection.
     end: u64,
-    /// When the peer's kernel was seen to have acknowledged it.
+    /// Time at which the acknowledgement of the peer's kernel was noticed.
     taken: Option<Instant>,
 }
 
 impl<E: Encoder> Streamed<E> {
-    /// A sink at that peer.
+    /// Creates a sink at that peer.
     pub fn new(peer: Peer, encoder: E) -> Streamed<E> {
         Streamed {
             peer,
@@ -83,7 +83,7 @@ impl<E: Encoder> Streamed<E> {
         }
     }
 
-    /// Drops the connection with all that is in flight, where this failed.
+    /// Drops the connection with everything in flight if the call failed.
     fn or_drop<T>(&mut self, outcome: Result<T, Failure>) -> Result<T, Failure> {
         if outcome.is_err() {
             self.connection = None;
@@ -107,17 +107,17 @@ impl<E: Encoder> Streamed<E> {
         self.chunk.clear();
         let written = encode(connection, &mut self.encoder, &mut self.chunk, batch);
         written.map_err(|failure| connection.last_words(failure))?;
-        // A line can be many times as long in its escaped form.
+        // The escaped form of a line can be many times as long.
         self.chunk.shrink_to(2 * CHUNK);
         let (end, taken) = (connection.written(), None);
         self.flight.push_back(Flight { end, taken });
         Ok(())
     }
 
-    /// Enters what the peer's kernel has acknowledged.
+    /// Checks which bytes the peer's kernel has acknowledged.
     fn look(&mut self) -> Result<(), Failure> {
         let connection = self.connection.as_mut().ok_or_else(Failure::closed)?;
-        // First the queue, then the state: a reset empties the queue too.
+        // Checks the queue before the state, since a reset also empties the queue.
         let acknowledged = connection.acknowledged()?;
         if connection.closed()? {
             return Err(Failure::closed());
@@ -136,7 +136,8 @@ impl<E: Encoder> Streamed<E> {
         Ok(())
     }
 
-    /// When the oldest batch is delivered, if the peer's kernel has acknowledged it.
+    /// Returns the time at which the oldest batch counts as delivered, if the peer's kernel has
+    /// acknowledged it.
     fn due(&self) -> Option<Instant> {
         let taken = self.flight.front()?.taken?;
         let connection = self.connection.as_ref()?;
@@ -163,7 +164,7 @@ impl<E: Encoder> Streamed<E> {
             }
             let open = self.flight.len() - self.resting;
             let is_over = match wait {
-                // Whoever asks can send more now.
+                // The caller can send more now.
                 None => due.is_some() && open < WINDOW,
                 Some(wait) => open == 0 || began.elapsed() >= wait,
             };
@@ -179,7 +180,7 @@ impl<E: Encoder> Streamed<E> {
     }
 }
 
-/// Writes a batch to the connection, a chunk after the other.
+/// Writes a batch to the connection in chunks.
 fn encode(
     connection: &mut Connection,
     encoder: &mut impl Encoder,
@@ -197,7 +198,7 @@ fn encode(
 }
 
 impl<E: Encoder> Sink for Streamed<E> {
-    /// A batch that only has to be outlived keeps no other back.
+    /// Acknowledged batches that only wait for the margin do not count.
     fn window(&self) -> usize {
         WINDOW + self.resting
     }
@@ -223,8 +224,8 @@ impl<E: Encoder> Sink for Streamed<E> {
     }
 }
 
-/// Sleeps from 20 µs, doubling to 5 ms: on a local network an acknowledgement takes less than a
-/// scheduler's tick, elsewhere up to 40 ms and more.
+/// Sleeps for 20 µs, doubled up to 5 ms: on a local network, an acknowledgement takes less than a
+/// scheduler's tick, otherwise 40 ms or more.
 struct Pause(Duration);
 
 impl Default for Pause {

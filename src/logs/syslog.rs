@@ -1,5 +1,5 @@
-//! `syslog+tcp`, `syslog+tls`, `syslog+udp`: RFC 5424 messages, over streams with octet counting
-//! (RFC 6587 section 3.4.1, RFC 5425), one a datagram over UDP (RFC 5426).
+//! `syslog+tcp`, `syslog+tls`, `syslog+udp`: RFC 5424 messages, over streams with octet counting (RFC
+//! 6587 section 3.4.1, RFC 5425), over UDP with one message per datagram (RFC 5426).
 
 use super::escape::append_number;
 use super::event::{Batch, Body, Event, Origin, Stream};
@@ -10,11 +10,11 @@ use crate::base::time::Clock;
 use std::net::{ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
-/// The longest message: as much as rsyslog takes where it is not told otherwise (its "8k" are 8,096
-/// bytes; it cuts what is longer in two). A longer line comes in several.
+/// Maximum bytes of a message: rsyslog's default (its "8k" are 8,096 bytes; it splits longer ones).
+/// Longer lines are split into several messages.
 pub const MESSAGE_MAX: usize = 8096;
 
-/// RFC 5424, table 1, under the names of syslog.conf(5).
+/// Facilities of RFC 5424, table 1, with the names of syslog.conf(5).
 const FACILITIES: [&str; 24] = [
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv",
     "ftp", "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4",
@@ -22,35 +22,35 @@ const FACILITIES: [&str; 24] = [
 ];
 const DAEMON: u8 = 3;
 
-/// RFC 5424, table 2.
+/// Severities of RFC 5424, table 2.
 const ERROR: u8 = 3;
 const NOTICE: u8 = 5;
 const INFORMATIONAL: u8 = 6;
 
-/// A facility's number.
+/// Returns a facility's number.
 pub fn facility(name: &str) -> Option<u8> {
     let number = FACILITIES.iter().position(|known| *known == name)?;
     u8::try_from(number).ok()
 }
 
-/// A facility's name.
+/// Returns a facility's name.
 pub fn facility_name(number: u8) -> &'static str {
     FACILITIES.get(usize::from(number)).unwrap_or(&"daemon")
 }
 
-/// Writes the events of one launch as messages.
+/// Encodes the events of one launch as messages.
 pub struct Syslog {
     clock: Clock,
     facility: u8,
     /// HOSTNAME, APP-NAME and PROCID, with spaces around them.
     names: Vec<u8>,
-    /// Parameters of the structured data that all messages have.
+    /// Parameters that all messages have in their structured data.
     identity: Vec<u8>,
     message: Vec<u8>,
 }
 
 impl Syslog {
-    /// For the events of this origin.
+    /// Creates an encoder for this origin.
     pub fn new(origin: &Origin, facility: Option<u8>) -> Syslog {
         let mut names = Vec::new();
         let app = origin.container_name.as_deref().unwrap_or("imrun");
@@ -79,7 +79,7 @@ impl Syslog {
         }
     }
 
-    /// Gives the messages of an event, one after the other.
+    /// Passes the messages of an event to `give`, one after the other.
     pub fn messages(&mut self, event: &Event<'_>, mut give: impl FnMut(&[u8])) {
         let text;
         let (severity, kind, bytes, partial) = match event.body {
@@ -97,7 +97,7 @@ impl Syslog {
         loop {
             self.message.clear();
             self.head(event, severity, kind);
-            // Of the longer form, so that each piece has room for it.
+            // Reserves room for the longer form, which the last piece may not need.
             let room = MESSAGE_MAX.saturating_sub(self.message.len() + " partial=\"true\"] ".len());
             let (piece, rest) = left.split_at(cut(left, room.max(1)));
             if partial || !rest.is_empty() {
@@ -113,19 +113,19 @@ impl Syslog {
         }
     }
 
-    /// All up to the end of the structured data's parameters.
+    /// Writes the head up to the end of the structured data's parameters.
     fn head(&mut self, event: &Event<'_>, severity: u8, kind: &str) {
         let to = &mut self.message;
         to.push(b'<');
         append_number(to, u64::from(self.facility * 8 + severity));
         to.extend_from_slice(b">1 ");
-        // A time has microseconds at most (section 6).
+        // A time has at most microseconds (section 6).
         let time = self.clock.rfc3339(event.time);
         to.extend_from_slice(&time[..time.len() - "000Z".len()]);
         to.push(b'Z');
         to.extend_from_slice(&self.names);
         to.extend_from_slice(&kind.as_bytes()[..kind.len().min(32)]);
-        // It starts again at its largest value (section 7.3.1).
+        // The number wraps around at its maximum (section 7.3.1).
         to.extend_from_slice(b" [meta sequenceId=\"");
         append_number(to, (event.sequence.saturating_sub(1)) % 2_147_483_647 + 1);
         to.extend_from_slice(b"\"][imrun@32473 sequence=\"");
@@ -142,7 +142,7 @@ fn severity(stream: Stream) -> u8 {
     }
 }
 
-/// PRINTUSASCII of at most that length; `-` of nothing.
+/// Returns the text as PRINTUSASCII of at most `longest` bytes; `-` for an empty text.
 fn printable(text: &str, longest: usize) -> Vec<u8> {
     let bytes = text.bytes().take(longest);
     let bytes = bytes.map(|byte| if byte.is_ascii_graphic() { byte } else { b'_' });
@@ -150,7 +150,7 @@ fn printable(text: &str, longest: usize) -> Vec<u8> {
     if name.is_empty() { b"-".to_vec() } else { name }
 }
 
-/// ` NAME="VALUE"` (section 6.3.3).
+/// Appends ` NAME="VALUE"` (section 6.3.3).
 fn parameter(to: &mut Vec<u8>, name: &str, value: &str) {
     to.push(b' ');
     to.extend_from_slice(name.as_bytes());
@@ -164,7 +164,7 @@ fn parameter(to: &mut Vec<u8>, name: &str, value: &str) {
     to.push(b'"');
 }
 
-/// Where to cut what is longer than `room`: not within a UTF-8 sequence.
+/// Returns the position to cut a text longer than `room`: not within a UTF-8 sequence.
 fn cut(bytes: &[u8], room: usize) -> usize {
     if bytes.len() <= room {
         return bytes.len();
@@ -187,7 +187,7 @@ impl Encoder for Syslog {
     }
 }
 
-/// One message a datagram. Nothing answers: what was sent counts as delivered.
+/// Sink with one message per datagram. Nothing is acknowledged: a sent event counts as delivered.
 pub struct Datagrams {
     address: String,
     syslog: Syslog,
@@ -195,7 +195,7 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// A sink at `HOST:PORT`.
+    /// Creates a sink at `HOST:PORT`.
     pub fn new(address: &str, syslog: Syslog) -> Datagrams {
         Datagrams {
             address: address.to_owned(),
@@ -236,7 +236,7 @@ impl Sink for Datagrams {
                 }
             });
         }
-        // A host without a listener says so, for the next call to hear.
+        // If nothing listens, the kernel reports an ICMP error on the next call.
         let refused = socket
             .take_error()
             .and_then(|error| error.map_or(Ok(()), Err));

@@ -1,4 +1,4 @@
-//! The text of `--sink` and `IMRUN_SINK`.
+//! URLs of `--sink` and `IMRUN_SINK`.
 
 use super::authorization::Authorization;
 use super::document::Documents;
@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Parameters that servers which speak the bulk API know.
+/// Parameters of servers with the bulk API.
 const OF_BULK: [&str; 17] = [
     "_source",
     "_source_excludes",
@@ -39,7 +39,7 @@ const OF_BULK: [&str; 17] = [
     "wait_for_active_shards",
 ];
 
-/// Parameters of VictoriaLogs, over either protocol.
+/// Parameters of VictoriaLogs, for both protocols.
 const OF_VICTORIA: [&str; 8] = [
     "_msg_field",
     "_stream_fields",
@@ -51,16 +51,16 @@ const OF_VICTORIA: [&str; 8] = [
     "preserve_json_keys",
 ];
 
-/// In front of the name of a parameter that the server alone knows.
+/// Prefix of a parameter that only the server knows.
 const SENT_ON: &str = "send.";
 
 const KNOWN: &str = "es+http, es+https, otlp+http, otlp+https, syslog+tcp, syslog+tls, syslog+udp, \
      forward+tcp, forward+tls, json+tcp, json+tls (SCHEME://HOST:PORT), stdio:";
 
-/// How a sink is spoken to.
+/// Protocol of a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// The bulk API of Elasticsearch and those who speak it.
+    /// Bulk API of Elasticsearch and compatible servers.
     Elastic,
     /// OpenTelemetry's protocol over HTTP.
     Otlp,
@@ -68,32 +68,32 @@ pub enum Protocol {
     Syslog,
     /// Fluentd's forward protocol.
     Forward,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
     /// imrun's own stdout and stderr.
     Stdio,
 }
 
-/// How the bytes get there.
+/// Transport of a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// TCP, perhaps with HTTP.
+    /// TCP, with HTTP for some protocols.
     Plain,
-    /// The same within TLS.
+    /// TCP or HTTP with TLS.
     Tls,
-    /// A message a datagram.
+    /// One message per UDP datagram.
     Udp,
-    /// By descriptors that are there.
+    /// Existing descriptors.
     None,
 }
 
-/// What stands in front of the colon.
+/// Scheme of the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scheme {
     name: &'static str,
-    /// What is spoken.
+    /// Protocol.
     pub protocol: Protocol,
-    /// Over what.
+    /// Transport.
     pub transport: Transport,
 }
 
@@ -123,20 +123,20 @@ const SCHEMES: [Scheme; 12] = {
     ]
 };
 
-/// Where to ship to: parsed and valid. Neither `Display` nor `Debug` shows credentials.
+/// A valid sink URL. Neither `Display` nor `Debug` shows credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SinkUrl {
     scheme: Scheme,
-    /// `HOST:PORT`, empty for `stdio:`.
+    /// `HOST:PORT`; empty for `stdio:`.
     pub(super) address: String,
     credentials: Option<Credentials>,
-    /// Empty, or starts with a slash and does not end with one.
+    /// Path: empty, or with a leading slash and without a trailing one.
     pub(super) path: String,
     /// `?index=`.
     pub(super) index: Option<String>,
     /// `?tag=`.
     pub(super) tag: Option<String>,
-    /// `?facility=`, as RFC 5424 numbers them.
+    /// `?facility=`, as a number of RFC 5424.
     pub(super) facility: Option<u8>,
     /// `?compression=gzip`.
     pub(super) gzip: bool,
@@ -144,14 +144,14 @@ pub struct SinkUrl {
     pub(super) parse: bool,
     /// `?api_key=`.
     api_key: Option<String>,
-    /// `?authorization=`, a file.
+    /// File of `?authorization=`.
     authorization: Option<PathBuf>,
     tls: tls::Settings,
-    /// The other parameters, as they were written: they belong to the server.
+    /// Other parameters as written; they are for the server.
     pub(super) parameters: Vec<String>,
 }
 
-/// The userinfo of a URL, decoded.
+/// Decoded user and password of a URL.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Credentials {
     pub user: Vec<u8>,
@@ -159,12 +159,12 @@ pub(super) struct Credentials {
 }
 
 impl SinkUrl {
-    /// What is spoken, and over what.
+    /// Returns protocol and transport.
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// How far its acknowledgements go.
+    /// Returns the meaning of its acknowledgements.
     pub fn acknowledgement(&self) -> Acknowledgement {
         match (self.scheme.protocol, self.scheme.transport) {
             (Protocol::Elastic | Protocol::Otlp | Protocol::Forward, _) => {
@@ -176,12 +176,12 @@ impl SinkUrl {
         }
     }
 
-    /// Whether it shows the app's bare bytes on imrun's own streams, and nothing else.
+    /// Returns true if it only shows the unmodified bytes on imrun's own streams.
     pub fn is_bare(&self) -> bool {
         self.acknowledgement() == Acknowledgement::Unshipped
     }
 
-    /// The sink itself, not yet connected.
+    /// Creates the sink without connecting it.
     pub(super) fn sink(&self, origin: &Origin, timeout: Duration) -> Result<Box<dyn Sink>> {
         let peer = || {
             let tls = (self.scheme.transport == Transport::Tls).then_some(&self.tls);
@@ -203,7 +203,7 @@ impl SinkUrl {
         })
     }
 
-    /// The header's value, if there is one.
+    /// Returns the header's value, if there is one.
     pub(super) fn authorization(&self) -> Result<Authorization> {
         if let Some(file) = &self.authorization {
             return Authorization::of_file(file);
@@ -280,7 +280,7 @@ fn network(text: &str, scheme: Scheme, rest: &str) -> Result<SinkUrl> {
         ..bare(scheme)
     };
     if !url.is_http() && (url.credentials.is_some() || !url.path.is_empty()) {
-        return Err(wrong("it takes HOST:PORT, and neither user nor path"));
+        return Err(wrong("expected HOST:PORT without user or path"));
     }
     let (mut cert, mut key) = (None, None);
     let mut names = HashSet::new();
@@ -288,7 +288,7 @@ fn network(text: &str, scheme: Scheme, rest: &str) -> Result<SinkUrl> {
         let name = parameter.split('=').next().unwrap_or_default();
         let of_server = is_of_server(name) || name.starts_with(SENT_ON);
         if !names.insert(name) && !of_server {
-            return Err(wrong("it has a parameter twice"));
+            return Err(wrong("a parameter is repeated"));
         }
         match parameter.split_once('=') {
             Some(("cert", file)) if url.is_tls() => cert = Some(path_of(text, file)?),
@@ -323,7 +323,7 @@ impl SinkUrl {
         self.scheme.transport == Transport::Tls
     }
 
-    /// Takes one parameter of the query in.
+    /// Reads one parameter of the query.
     fn parameter(&mut self, text: &str, parameter: &str) -> Result<()> {
         use Protocol::{Elastic, Forward, Syslog};
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
@@ -340,12 +340,12 @@ impl SinkUrl {
             "compression" if self.is_http() || protocol == Forward => match value {
                 "gzip" => self.gzip = true,
                 "none" => self.gzip = false,
-                _ => return Err(wrong(text, "compression is gzip or none")),
+                _ => return Err(wrong(text, "compression must be gzip or none")),
             },
             "parse" if protocol != Syslog => match value {
                 "json" => self.parse = true,
                 "none" => self.parse = false,
-                _ => return Err(wrong(text, "parse is json or none")),
+                _ => return Err(wrong(text, "parse must be json or none")),
             },
             _ if self.is_http() && name.len() > SENT_ON.len() && name.starts_with(SENT_ON) => {
                 self.parameters.push(parameter[SENT_ON.len()..].to_owned());
@@ -356,7 +356,7 @@ impl SinkUrl {
         Ok(())
     }
 
-    /// Whether the server is known to have that parameter.
+    /// Returns true if the server is known to have the parameter.
     fn takes(&self, name: &str) -> bool {
         match self.scheme.protocol {
             Protocol::Elastic => is_of_server(name),
@@ -365,8 +365,8 @@ impl SinkUrl {
         }
     }
 
-    /// The error about a parameter that this scheme does not have. A word without a value may be part
-    /// of a password, so it is not shown.
+    /// Returns the error for a parameter that this scheme does not have. A word without a value may be
+    /// part of a password, so it is not shown.
     fn unknown(&self, text: &str, parameter: &str) -> Error {
         let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         let shown = match parameter.split_once('=') {
@@ -396,7 +396,7 @@ fn is_of_server(name: &str) -> bool {
     OF_BULK.contains(&name) || OF_VICTORIA.contains(&name)
 }
 
-/// Checks `HOST:PORT`, where the host is a name, an IPv4 address or an IPv6 address in brackets.
+/// Checks `HOST:PORT`; the host is a name, an IPv4 address or an IPv6 address in brackets.
 fn address(text: &str, address: &str) -> Result<String> {
     let (host, port) = address
         .rsplit_once(':')
@@ -428,41 +428,42 @@ fn credentials(text: &str, userinfo: &str) -> Result<Credentials> {
     })
 }
 
-/// Checks a name of an index or data stream, as far as it could break the request.
+/// Checks that the name of an index or data stream cannot break the request.
 fn index(text: &str, name: &str) -> Result<String> {
     let name = decoded(name).and_then(|name| String::from_utf8(name).ok());
     let allowed = |c: char| !c.is_control() && !c.is_whitespace() && !"\\/*?\"<>|,#:".contains(c);
     name.filter(|name| (1..=255).contains(&name.len()) && name.chars().all(allowed))
-        .ok_or_else(|| wrong(text, "index is not the name of an index"))
+        .ok_or_else(|| wrong(text, "index is not a valid name of an index"))
 }
 
-/// An API key as Elasticsearch gives it out: it goes into a header.
+/// Checks an API key as issued by Elasticsearch, since it becomes part of a header.
 fn key(text: &str, value: &str) -> Result<String> {
     let key = decoded(value).and_then(|key| String::from_utf8(key).ok());
     key.filter(|key| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic()))
-        .ok_or_else(|| wrong(text, "api_key is not the key in its encoded form"))
+        .ok_or_else(|| wrong(text, "api_key must be the encoded key"))
 }
 
 fn tag(text: &str, value: &str) -> Result<String> {
     let tag = decoded(value).and_then(|tag| String::from_utf8(tag).ok());
     tag.filter(|tag| (1..=255).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_graphic()))
-        .ok_or_else(|| wrong(text, "tag is not 1 to 255 visible characters"))
+        .ok_or_else(|| wrong(text, "tag must be 1 to 255 visible characters"))
 }
 
 fn facility(text: &str, value: &str) -> Result<u8> {
     syslog::facility(value).ok_or_else(|| {
-        wrong(text, "facility is none of RFC 5424").hint("user, daemon, local0 to local7, …")
+        wrong(text, "facility is unknown: expected one of RFC 5424")
+            .hint("user, daemon, local0 to local7, …")
     })
 }
 
 fn path_of(text: &str, value: &str) -> Result<PathBuf> {
     use std::os::unix::ffi::OsStringExt;
     let bytes = decoded(value).filter(|bytes| !bytes.is_empty() && !bytes.contains(&0));
-    let bytes = bytes.ok_or_else(|| wrong(text, "a parameter is not the path of a file"))?;
+    let bytes = bytes.ok_or_else(|| wrong(text, "a parameter must be the path of a file"))?;
     Ok(PathBuf::from(std::ffi::OsString::from_vec(bytes)))
 }
 
-/// Visible ASCII without what ends a query.
+/// Returns true for visible ASCII that does not end a query.
 fn is_sendable(byte: u8) -> bool {
     byte.is_ascii_graphic()
         && !matches!(
@@ -471,7 +472,7 @@ fn is_sendable(byte: u8) -> bool {
         )
 }
 
-/// Undoes percent-encoding (RFC 3986, section 2.1).
+/// Decodes percent-encoding (RFC 3986, section 2.1).
 fn decoded(text: &str) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut result = Vec::with_capacity(text.len());
@@ -494,7 +495,7 @@ fn wrong(text: &str, why: &str) -> Error {
     Error::usage(format_args!("sink {:?}", redacted(text)), why)
 }
 
-/// A text that may not be valid, without all that could be meant as credentials.
+/// Returns a text, which may be invalid, without anything that could be a credential.
 fn redacted(text: &str) -> String {
     let Some((before, after)) = text.rsplit_once('@') else {
         return text

@@ -1,4 +1,4 @@
-//! One HTTP agent for each server, with the timeouts, roots and proxy that belong to it.
+//! HTTP agents, one for each server, with the server's timeouts, root certificates and proxy.
 
 use super::endpoint::{self, Tls};
 use super::{Settings, proxy};
@@ -11,20 +11,20 @@ use std::time::Duration;
 use ureq::Agent;
 use ureq::http::Uri;
 
-/// How long a connection may take at the most.
+/// Maximum time to establish a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// The agents that were needed so far.
+/// Agents by server.
 pub struct Agents {
-    /// How long a server may say nothing.
+    /// Maximum time without any data from a server.
     silence: Duration,
-    /// The server that the host has certificates for beside those in the usual directories.
+    /// Server with certificates of its own, in addition to those in the usual directories.
     own: (String, Tls),
     made: Mutex<BTreeMap<String, Agent>>,
 }
 
 impl Agents {
-    /// None yet; `tls` is for `authority` alone.
+    /// Creates an empty set; `tls` applies only to `authority`.
     pub fn new(settings: &Settings, authority: &str, tls: &Tls) -> Agents {
         Agents {
             own: (authority.to_string(), tls.clone()),
@@ -33,14 +33,14 @@ impl Agents {
         }
     }
 
-    /// The agent for requests to `url`, whose connections are kept.
+    /// Returns the agent for requests to `url`, which reuses connections.
     ///
     /// # Errors
-    /// Wrong certificates of the host, a variable that names no proxy.
+    /// Invalid certificates on the host, or a proxy variable that is not the URL of a proxy.
     pub fn to(&self, url: &Uri) -> Result<Agent> {
         let authority = url.authority().map_or("", |authority| authority.as_str());
         let server = format!("{}://{authority}", url.scheme_str().unwrap_or_default());
-        // What a thread that panicked left there is whole.
+        // The map is consistent even after a panic of another thread.
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(agent) = made.get(&server) {
             return Ok(agent.clone());
@@ -58,9 +58,9 @@ impl Agents {
             .timeout_per_read(Some(self.silence))
             .timeout_per_write(Some(self.silence))
             .http_status_as_error(false)
-            // Digests are of the bytes as they are: nothing in between may compress them.
+            // Digests cover the bytes as sent, so nothing may compress them.
             .accept_encoding("identity")
-            // Whether a secret may go along is decided here, for each redirect.
+            // The client follows redirects itself and decides for each if it may send a secret.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .proxy(proxy::of(url, |name| std::env::var(name).ok())?)
@@ -77,7 +77,7 @@ impl Agents {
     }
 }
 
-/// The roots (`*.crt`) and the client certificate (`*.cert` with `*.key`) in such directories.
+/// Returns the roots (`*.crt`) and the client certificate (`*.cert` with `*.key`) in the directories.
 ///
 /// Source: containers-certs.d(5).
 fn own_certificates(directories: &[PathBuf]) -> Result<(Vec<PathBuf>, tls::Settings)> {

@@ -1,18 +1,18 @@
-//! `WWW-Authenticate`: which ways to authenticate a server offers.
+//! `WWW-Authenticate`: the authentication schemes that a server offers.
 //!
 //! Source: RFC 9110, sections 5.6 and 11.3.
 
-/// One way to authenticate.
+/// An authentication scheme with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge {
-    /// In lower case: `basic`, `bearer`, ….
+    /// Scheme in lower case: `basic`, `bearer`, ….
     pub scheme: String,
-    /// By their names in lower case, in their order.
+    /// Parameters with their names in lower case, in order.
     parameters: Vec<(String, String)>,
 }
 
 impl Challenge {
-    /// The parameter of that name, the first one of several.
+    /// Returns the first parameter with this name.
     pub fn get(&self, name: &str) -> Option<&str> {
         let mut parameters = self.parameters.iter();
         let (_, value) = parameters.find(|(own, _)| own == name)?;
@@ -20,7 +20,7 @@ impl Challenge {
     }
 }
 
-/// The challenges of a header; none where it is not made as the RFC says.
+/// Parses the challenges of a header; `None` if it does not follow the RFC.
 pub fn parse(header: &str) -> Option<Vec<Challenge>> {
     let mut rest = Rest(header);
     let mut challenges: Vec<Challenge> = Vec::new();
@@ -49,7 +49,7 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t')
 }
 
-/// What is still to be read.
+/// The unread part of the header.
 struct Rest<'a>(&'a str);
 
 impl<'a> Rest<'a> {
@@ -57,7 +57,7 @@ impl<'a> Rest<'a> {
         self.0 = self.0.trim_start_matches(what);
     }
 
-    /// A token, or the beginning of a token68, which may have slashes.
+    /// Reads a token, or the beginning of a token68, which may contain slashes.
     fn token(&mut self) -> Option<&'a str> {
         let part = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~/".contains(c);
         let (token, rest) = self
@@ -67,7 +67,7 @@ impl<'a> Rest<'a> {
         Some(token).filter(|token| !token.is_empty())
     }
 
-    /// What follows an equals sign: a value, or nothing where it ended a token68.
+    /// Reads the value after an equals sign; the inner `None` is the end of a token68.
     fn value(&mut self) -> Option<Option<String>> {
         self.0 = self.0.strip_prefix('=')?;
         self.skip(is_space);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_registries_send_is_read() {
+    fn challenges_of_real_registries_are_read() {
         let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/redis:pull,push""#;
         let expected = challenge(
             "bearer",
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_challenge_is_none() {
+    fn invalid_challenges_are_refused() {
         for wrong in [
             "realm=\"x\"",
             "Basic realm=\"x",
@@ -154,7 +154,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_quoted_value_comes_back(value in "\\PC{0,40}") {
+        fn every_quoted_value_is_read_back(value in "\\PC{0,40}") {
             let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
             let header = format!("Bearer realm=\"{quoted}\"");
             let challenges = parse(&header).unwrap();

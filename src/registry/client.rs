@@ -1,4 +1,4 @@
-//! A request to a registry: authenticated, redirected, and made again where that may help.
+//! Requests to a registry, with authentication, redirects and retries.
 
 use super::agents::Agents;
 use super::endpoint::{Endpoint, Scheme};
@@ -13,38 +13,38 @@ use std::time::{Duration, Instant, SystemTime};
 use ureq::http::{Method, Request, Response, Uri, header};
 use ureq::{Body, Timeout};
 
-/// Redirects in a row that are followed.
+/// Maximum number of consecutive redirects.
 const MAX_REDIRECTS: usize = 5;
 
-/// One repository of one registry or mirror.
+/// Client for one repository of a registry or mirror.
 pub struct Client {
     pub(super) endpoint: Endpoint,
-    /// What may be done there: `pull`, or `pull,push`.
+    /// Actions on the repository: `pull`, or `pull,push`.
     pub(super) actions: &'static str,
-    /// Scheme and authority.
+    /// Scheme and authority of the server.
     pub(super) base: Uri,
     pub(super) settings: Settings,
-    /// What the registry takes for an authentication, once that is known.
+    /// Value of `Authorization` that the registry accepts, once known.
     pub(super) authorization: Mutex<Option<Arc<str>>>,
     agents: Agents,
     ends: Instant,
 }
 
-/// A request that can be made more than once.
+/// A request that can be repeated.
 pub struct Exchange<'a> {
-    /// Names its object in errors.
+    /// Name of the object in errors.
     pub what: &'a str,
     pub method: Method,
     pub url: Uri,
-    /// Beside those that every request has.
+    /// Additional headers.
     pub headers: Vec<(header::HeaderName, String)>,
     pub body: Content<'a>,
-    /// The statuses that are no error.
+    /// Statuses that are not errors.
     pub expected: &'a [u16],
 }
 
 impl<'a> Exchange<'a> {
-    /// A request that brings nothing.
+    /// Creates a request without a body.
     pub fn new(what: &'a str, method: Method, url: Uri, expected: &'a [u16]) -> Exchange<'a> {
         Exchange {
             what,
@@ -57,16 +57,16 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// What a request brings.
+/// Body of a request.
 #[derive(Clone, Copy)]
 pub enum Content<'a> {
     Nothing,
     Bytes(&'a [u8]),
-    /// All of a file, whatever its position is.
+    /// A whole file, regardless of its position.
     File(&'a File),
 }
 
-/// Why an attempt failed, and whether another may not.
+/// Error of an attempt, and whether to retry.
 #[derive(Debug)]
 pub struct Failure {
     pub error: Error,
@@ -74,7 +74,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure that another attempt would not change.
+    /// Creates a failure that must not be retried.
     pub fn last(error: Error) -> Failure {
         Failure {
             error,
@@ -84,13 +84,13 @@ impl Failure {
 }
 
 impl Client {
-    /// A client of the repository at an endpoint.
+    /// Creates a client for the repository at an endpoint.
     pub fn new(endpoint: Endpoint, actions: &'static str, settings: &Settings) -> Result<Client> {
         let authority = endpoint::authority(&endpoint.registry);
         let uri = |scheme: &str| {
             let text = format!("{scheme}://{authority}/");
             text.parse::<Uri>()
-                .map_err(|_| Error::usage(&endpoint.registry, "is no host of a URL"))
+                .map_err(|_| Error::usage(&endpoint.registry, "is not a valid host"))
         };
         let (plain, tls) = (uri("http")?, uri("https")?);
         let mut client = Client {
@@ -108,8 +108,9 @@ impl Client {
         Ok(client)
     }
 
-    /// Returns whether requests go without TLS. A registry that may be either is asked; one that wants TLS answers
-    /// 400 or what is not HTTP. One on this machine may be either, unless the host has certificates for it.
+    /// Returns true if requests go without TLS. If the endpoint allows both, asks the registry: one that
+    /// requires TLS answers 400 or not in HTTP. A registry on this machine allows both, unless the host
+    /// has certificates for it.
     fn is_plain(&self) -> Result<bool> {
         let registry = &self.endpoint.registry;
         match self.endpoint.scheme {
@@ -128,23 +129,23 @@ impl Client {
             Ok(response) => Ok(response.status() != 400),
             Err(ureq::Error::Protocol(_)) => Ok(false),
             Err(ureq::Error::Io(error)) if is_cut_off(&error) => Ok(false),
-            // The request itself will say it, and may be made again. A host that is not this machine is
-            // asked by TLS then.
+            // The request itself will report the error, and may be retried. A host that is not this
+            // machine is then contacted with TLS.
             Err(_) => Ok(endpoint::is_loopback(endpoint::host(registry))),
         }
     }
 
-    /// Names the server in errors: `the registry`, or `the mirror HOST`.
+    /// Returns the server's name for errors: `the registry`, or `the mirror HOST`.
     pub fn who(&self) -> String {
         self.endpoint.title.clone()
     }
 
-    /// Says that the next server is asked, and why.
+    /// Logs that this server failed and the next one is asked.
     pub fn pass_over(&self, error: &Error) {
-        log::warn!("{} is passed over: {error}", self.who());
+        log::warn!("{} failed, asking the next server: {error}", self.who());
     }
 
-    /// Names the server of `url`, which may be another one that the registry redirects to.
+    /// Returns the name of the server of `url`, to which the registry may have redirected.
     fn who_at(&self, url: &Uri) -> String {
         if location::same_origin(url, &self.base) {
             self.who()
@@ -157,7 +158,7 @@ impl Client {
         }
     }
 
-    /// The URL of a part of the repository: `manifests/latest`, `blobs/sha256:…`.
+    /// Returns the URL of a path in the repository: `manifests/latest`, `blobs/sha256:…`.
     pub fn url(&self, part: &str) -> Result<Uri> {
         let Endpoint {
             path,
@@ -177,12 +178,12 @@ impl Client {
         url.ok_or_else(|| {
             Error::usage(
                 &self.endpoint.registry,
-                format_args!("no URL with {path:?}"),
+                format_args!("cannot make a URL with {path:?}"),
             )
         })
     }
 
-    /// Makes the request until it succeeds, or it is of no use any more.
+    /// Sends the request, with retries, until it succeeds or fails for good.
     pub fn send(&self, exchange: &Exchange) -> Result<Response<Body>> {
         let mut retries = Retries::default();
         loop {
@@ -193,7 +194,7 @@ impl Client {
         }
     }
 
-    /// Waits before another attempt, or says why there is none.
+    /// Waits before the next attempt, or returns the error if there is none.
     pub fn wait(&self, failure: Failure, retries: &mut Retries) -> Result<()> {
         match (retries.next(failure.again), failure.again) {
             (Some(wait), _) if wait < self.left() => {
@@ -201,7 +202,7 @@ impl Client {
                 Ok(())
             }
             (_, Again::After(wait)) => Err(failure.error.hint(format_args!(
-                "{} asks to be left alone for {} s: try again later",
+                "{} is rate-limited: retry in {} s",
                 self.who(),
                 wait.as_secs()
             ))),
@@ -209,7 +210,7 @@ impl Client {
         }
     }
 
-    /// Makes a request until all of its answer is there, which is a document.
+    /// Sends a request, with retries, until its whole answer, a document, has arrived.
     pub fn fetch(&self, exchange: &Exchange, limit: usize) -> Result<(Response<()>, Vec<u8>)> {
         let mut retries = Retries::default();
         loop {
@@ -228,25 +229,25 @@ impl Client {
         }
     }
 
-    /// What is left of the time for all of it.
+    /// Returns the rest of the time until the deadline.
     pub fn left(&self) -> Duration {
         self.ends.saturating_duration_since(Instant::now())
     }
 
-    /// What is wrong when nothing is left of it.
+    /// Returns the error for a missed deadline.
     pub fn late(&self, what: &str) -> Failure {
         let why = format_args!(
-            "is not there after {} s",
+            "did not finish within {} s",
             self.settings.deadline.as_secs_f32()
         );
-        Failure::last(Error::system(what, why).hint("--deadline sets how long a transfer may take"))
+        Failure::last(Error::system(what, why).hint("set a longer limit with --deadline"))
     }
 
-    /// Makes the request once, with the redirects and the authentication that it takes.
+    /// Sends the request once, with redirects and authentication.
     pub fn attempt(&self, exchange: &Exchange) -> std::result::Result<Response<Body>, Failure> {
         let (mut url, mut redirects, mut tried) = (exchange.url.clone(), 0, Tried::default());
         loop {
-            // No other server learns what this one is shown.
+            // Other servers must not see this server's credentials.
             let ours = location::same_origin(&url, &self.base);
             let authorization = self.authorization.lock().map_or(None, |held| held.clone());
             let authorization = authorization.filter(|_| ours);
@@ -270,7 +271,7 @@ impl Client {
         }
     }
 
-    /// Where an answer sends the request.
+    /// Returns the target of a redirect.
     pub(super) fn redirected(
         &self,
         what: &str,
@@ -287,7 +288,7 @@ impl Client {
             .map_err(Failure::last)
     }
 
-    /// The URL in an answer's `Location`; `verb` says in an error what it is for.
+    /// Returns the URL in an answer's `Location`; `verb` names its purpose in errors.
     pub(super) fn place(
         &self,
         what: &str,
@@ -310,7 +311,7 @@ impl Client {
         let target = location::resolve(from, &text).ok_or_else(|| {
             Error::digest(
                 what,
-                format_args!("{who} {verb} {shown:?}, which is no HTTP URL"),
+                format_args!("{who} {verb} {shown:?}, which is not an HTTP URL"),
             )
         })?;
         if self.may_speak_to(&target) {
@@ -318,13 +319,13 @@ impl Client {
         }
         let error = Error::policy(what, format_args!("{who} {verb} {shown:?}, without TLS"));
         Err(if target.host() == from.host() {
-            error.hint("a proxy before a registry must tell it the scheme, by X-Forwarded-Proto")
+            error.hint("a proxy in front of the registry must set X-Forwarded-Proto")
         } else {
             error
         })
     }
 
-    /// Whether a request may go there: by TLS, or where it may go without.
+    /// Returns true if requests to the URL are allowed: with TLS, or without if the endpoint permits that.
     pub(super) fn may_speak_to(&self, url: &Uri) -> bool {
         let loopback = |url: &Uri| url.host().is_some_and(endpoint::is_loopback);
         url.scheme_str() == Some("https")
@@ -333,7 +334,7 @@ impl Client {
             || loopback(url) && loopback(&self.base)
     }
 
-    /// One request, and its answer's head.
+    /// Sends one request and returns the head of the answer.
     pub(super) fn once(
         &self,
         exchange: &Exchange,
@@ -372,7 +373,7 @@ impl Client {
         outcome.map_err(|error| failure(what, who, error))
     }
 
-    /// All of a short answer: at most `limit` bytes, before long.
+    /// Reads a whole short answer of at most `limit` bytes.
     pub fn read(
         &self,
         what: &str,
@@ -398,8 +399,8 @@ impl Client {
         }
     }
 
-    /// A web page where a document should be: a login, or an error of something in between. A document that is only
-    /// labelled as one is none.
+    /// Refuses a web page instead of a document: a login page, or an error of a proxy. A document that
+    /// is only labelled as a web page is accepted.
     fn refuse_page(&self, what: &str, head: &Response<()>, bytes: &[u8]) -> Result<()> {
         let looks_like_json = bytes.trim_ascii_start().starts_with(b"{");
         if is_page(head) && !looks_like_json {
@@ -409,33 +410,33 @@ impl Client {
         }
     }
 
-    /// The error for a web page in the place of something else.
+    /// Returns the error for a web page instead of another object.
     pub fn page(&self, what: &str) -> Error {
         Error::digest(
             what,
-            format_args!("{} sends a web page in its place", self.who()),
+            format_args!("{} sends a web page instead", self.who()),
         )
-        .hint("is it a registry? A proxy or a login page may answer for it")
+        .hint("check that this is a registry: a proxy or a login page may have answered")
     }
 }
 
-/// Whether an answer says that it is a web page. Some registries say so of blobs.
+/// Returns true if an answer is labelled as a web page. Some registries label blobs so.
 pub fn is_page<B>(response: &Response<B>) -> bool {
     header_of(response, header::CONTENT_TYPE)
         .is_some_and(|text| text.to_ascii_lowercase().starts_with("text/html"))
 }
 
-/// A body can be sent again to where it did not go, but only if the method stays the same.
+/// Returns true if the request may follow a redirect: a body can be repeated only with the same method.
 fn may_follow(exchange: &Exchange, status: u16) -> bool {
     matches!(exchange.method, Method::GET | Method::HEAD) || matches!(status, 307 | 308)
 }
 
-/// A header that is text.
+/// Returns a header, if it is text.
 pub fn header_of<B>(response: &Response<B>, name: impl header::AsHeaderName) -> Option<&str> {
     response.headers().get(name)?.to_str().ok()
 }
 
-/// What an answer means that is none of those that were expected.
+/// Returns the failure for an answer with an unexpected status.
 pub fn refusal(what: &str, who: &str, response: Response<Body>) -> Failure {
     let status = response.status().as_u16();
     let wait = header_of(&response, header::RETRY_AFTER);
@@ -448,14 +449,14 @@ pub fn refusal(what: &str, who: &str, response: Response<Body>) -> Failure {
     let words = explanation::of(response).map_or(String::new(), |text| format!(": {text}"));
     let error = Error::system(what, format_args!("{who} answers {status}{words}"));
     let error = match status {
-        401 | 403 => error.hint("podman login and docker login write credentials that imrun reads; REGISTRY_AUTH_FILE names another file"),
-        404 => error.hint("is the name right? A registry may also hide what it wants credentials for"),
+        401 | 403 => error.hint("log in with podman login or docker login, or set REGISTRY_AUTH_FILE to a file of credentials"),
+        404 => error.hint("check the name; a registry may also hide images that need credentials"),
         _ => error,
     };
     Failure { error, again }
 }
 
-/// What it means that there was no answer.
+/// Returns the failure for a missing answer.
 fn failure(what: &str, who: &str, error: ureq::Error) -> Failure {
     let soon = |why: String| Failure {
         error: Error::system(what, why),
@@ -464,7 +465,9 @@ fn failure(what: &str, who: &str, error: ureq::Error) -> Failure {
     let last = |why: String| Failure::last(Error::system(what, why));
     match error {
         ureq::Error::Io(error) => broken(what, who, error),
-        ureq::Error::HostNotFound => last(format!("{who} has no address: its name is not known")),
+        ureq::Error::HostNotFound => {
+            last(format!("{who} has no address: its name cannot be resolved"))
+        }
         ureq::Error::Timeout(Timeout::Resolve) => {
             soon(format!("no address before the timeout: {who}"))
         }
@@ -472,18 +475,16 @@ fn failure(what: &str, who: &str, error: ureq::Error) -> Failure {
             soon(format!("no connection before the timeout: {who}"))
         }
         ureq::Error::Timeout(_) => soon(format!("no answer before the timeout: {who}")),
-        ureq::Error::Protocol(error) => {
-            last(format!("{who} answers what is not HTTP/1.1: {error}"))
-        }
+        ureq::Error::Protocol(error) => last(format!("{who} does not answer in HTTP/1.1: {error}")),
         error => last(format!("{who}: {error}")),
     }
 }
 
-/// What it means that a connection broke off.
+/// Returns the failure for a broken connection.
 pub fn broken(what: &str, who: &str, error: std::io::Error) -> Failure {
     let inner = error.get_ref();
     if let Some(ureq::Error::Timeout(_)) = inner.and_then(|inner| inner.downcast_ref()) {
-        let error = Error::system(what, format_args!("{who} says nothing more"));
+        let error = Error::system(what, format_args!("{who} stopped sending"));
         return Failure {
             error,
             again: Again::Soon,
@@ -493,7 +494,7 @@ pub fn broken(what: &str, who: &str, error: std::io::Error) -> Failure {
         return Failure::last(of_tls(what, who, error));
     }
     let again = match error.kind() {
-        // Names that cannot be resolved have no kind of their own in the standard library.
+        // The standard library has no error kind for names that cannot be resolved.
         _ if error.to_string().starts_with("failed to lookup address") => Again::Never,
         ErrorKind::ConnectionRefused => Again::Nobody,
         _ => Again::Soon,
@@ -511,18 +512,18 @@ pub fn broken(what: &str, who: &str, error: std::io::Error) -> Failure {
 fn of_tls(what: &str, who: &str, error: &rustls::Error) -> Error {
     let hint = match error {
         rustls::Error::InvalidCertificate(_) => {
-            "a CA of one's own: SSL_CERT_FILE, or /etc/containers/certs.d/HOST:PORT/ca.crt"
+            "to trust another CA, set SSL_CERT_FILE or add /etc/containers/certs.d/HOST:PORT/ca.crt"
         }
-        rustls::Error::InvalidMessage(_) => "is it a registry without TLS? --plain-http",
+        rustls::Error::InvalidMessage(_) => "for a registry without TLS, use --plain-http",
         _ => return Error::system(what, format_args!("{who}: TLS: {error}")),
     };
     Error::system(what, format_args!("{who}: TLS: {error}")).hint(hint)
 }
 
-/// A registry that gives something now and then, but not enough.
+/// Returns the failure for a registry that sends some data, but too slowly.
 pub fn too_slow(what: &str, who: &str) -> Failure {
     let error = Error::new(Reason::System, what, format_args!("{who} sends too slowly"));
-    Failure::last(error.hint("--timeout sets how long it may take to send 64 KiB"))
+    Failure::last(error.hint("set a longer limit for 64 KiB with --timeout"))
 }
 
 fn is_cut_off(error: &std::io::Error) -> bool {

@@ -1,7 +1,7 @@
-//! Who somebody is to a registry: the files and helpers that `docker login` and `podman login` fill.
+//! Credentials for a registry, from the files and helpers of `docker login` and `podman login`.
 //!
-//! Source: containers-auth.json(5); the Docker command line's config.json. Fields and helpers are
-//! read by docker_credential; which file, and which of its entries, is decided here.
+//! Source: containers-auth.json(5); config.json of the Docker CLI. docker_credential reads fields and
+//! helpers; this module chooses the file and the entry.
 
 use crate::base::error::{Error, Result};
 use crate::base::files;
@@ -12,24 +12,24 @@ use serde_json::Value;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// The name by which Docker's files know its own registry.
+/// Docker Hub, and its key in Docker's files.
 const HUB: (&str, &str) = ("docker.io", "https://index.docker.io/v1/");
-/// A file of credentials that is longer is none.
+/// Maximum bytes of a file of credentials.
 const MAX_FILE: usize = 1 << 20;
 
-/// What is shown to a registry or to its token server.
+/// Credentials for a registry or its token server.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// A name and what it proves itself by.
+    /// User name and password.
     Password(String, String),
     /// An OAuth 2 refresh token.
     IdentityToken(String),
 }
 
-/// The credentials for a repository: those of the first file that has some.
+/// Returns the credentials for a repository from the first file that has any.
 ///
 /// # Errors
-/// A file that cannot be read, a helper that fails: it is not known whether there are some.
+/// A file cannot be read, or a helper fails: then imrun cannot determine if there are credentials.
 pub fn find(registry: &str, repository: &str) -> Result<Option<Credentials>> {
     let uid = nix::unistd::getuid().as_raw();
     for file in files(|name| std::env::var_os(name), uid) {
@@ -43,7 +43,7 @@ pub fn find(registry: &str, repository: &str) -> Result<Option<Credentials>> {
     Ok(None)
 }
 
-/// The files to look into: one alone where `REGISTRY_AUTH_FILE` names it.
+/// Returns the files to search; only `REGISTRY_AUTH_FILE` if it is set.
 fn files(variable: impl Fn(&str) -> Option<OsString>, uid: u32) -> Vec<PathBuf> {
     let path = |name: &str| {
         variable(name)
@@ -65,7 +65,7 @@ fn files(variable: impl Fn(&str) -> Option<OsString>, uid: u32) -> Vec<PathBuf> 
     places.into_iter().flatten().collect()
 }
 
-/// The credentials that a file has for a repository, if any; a helper that it names is asked.
+/// Returns a file's credentials for a repository, if any; asks the helper that the file names.
 pub fn in_file(
     file: &Path,
     bytes: &[u8],
@@ -87,7 +87,7 @@ pub fn in_file(
         }
         Ok(DockerCredential::IdentityToken(token)) => Ok(Some(Credentials::IdentityToken(token))),
         Err(Failure::NoCredentialConfigured) => Ok(None),
-        // What the helpers of docker-credential-helpers say, errors.go.
+        // Message of docker-credential-helpers, errors.go.
         Err(Failure::HelperFailure { stdout, .. }) if stdout.contains("credentials not found") => {
             Ok(None)
         }
@@ -95,22 +95,22 @@ pub fn in_file(
     }
 }
 
-/// Errors of the library may have what a helper printed.
+/// Describes an error of the library without its text, which may contain a helper's output.
 fn explain(error: &Failure, key: &str) -> String {
     match error {
         Failure::HelperCommunicationError => {
             format!("its credential helper for {key} cannot be run")
         }
         Failure::MalformedHelperResponse => {
-            format!("its credential helper for {key} answers what is not JSON")
+            format!("its credential helper for {key} does not answer in JSON")
         }
         Failure::HelperFailure { helper, .. } => format!("{helper} failed for {key}"),
-        Failure::ConfigReadError => "is no file of credentials".to_string(),
+        Failure::ConfigReadError => "is not a file of credentials".to_string(),
         _ => format!("its entry for {key} has no user name and password"),
     }
 }
 
-/// The entry that fits a repository best: Podman has such of namespaces.
+/// Returns the key of the most specific entry for a repository: Podman's entries may be for namespaces.
 fn key(config: &Value, registry: &str, repository: &str) -> String {
     let full = format!("{registry}/{repository}");
     let mut candidate = &full[..];
@@ -127,8 +127,8 @@ fn key(config: &Value, registry: &str, repository: &str) -> String {
     }
 }
 
-/// The file as the library reads it. An empty field is one that is not there: Docker writes both. An `auth` counts as
-/// Docker reads it.
+/// Returns the file in the form that the library reads. Removes empty fields, which Docker writes for
+/// absent ones, and decodes `auth` as Docker does.
 fn normalised(mut config: Value) -> Value {
     let entries = config.get_mut("auths").and_then(Value::as_object_mut);
     for entry in entries.into_iter().flat_map(|map| map.values_mut()) {
@@ -147,8 +147,8 @@ fn normalised(mut config: Value) -> Value {
     config
 }
 
-/// User and password of an `auth`, which is base64 with line ends anywhere; NULs around the password are padding of
-/// old clients. Source: decodeAuth in Docker's command line, cli/config/configfile/file.go.
+/// Returns user and password of an `auth`: base64 with line ends anywhere. Old clients pad the password
+/// with NULs. Source: decodeAuth in the Docker CLI, cli/config/configfile/file.go.
 fn decode_auth(auth: &str) -> Option<(String, String)> {
     let text: String = auth.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
     let decoded = String::from_utf8(BASE64_STANDARD.decode(text).ok()?).ok()?;
@@ -175,12 +175,12 @@ mod tests {
         })
     }
 
-    /// "a:1" and "b:2" in base64.
+    /// The base64 form of "a:1"; [`TWO`] is that of "b:2".
     const ONE: &str = "YTox";
     const TWO: &str = "Yjoy";
 
     #[test]
-    fn the_entry_of_the_closest_namespace_counts() {
+    fn the_entry_of_the_most_specific_namespace_counts() {
         let config = json!({ "auths": {
             "r.example": { "auth": ONE },
             "r.example/team": { "auth": TWO },
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_fields_are_none_and_an_identity_token_is_one() {
+    fn empty_fields_are_ignored_and_an_identity_token_is_read() {
         let config = json!({ "auths": {
             "a.example": { "auth": ONE, "identitytoken": "" },
             "b.example": { "auth": "", "identitytoken": "secret" },
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn line_ends_and_padding_in_an_auth_are_passed_over_as_docker_does() {
+    fn line_ends_and_padding_in_an_auth_are_ignored_as_in_docker() {
         for auth in ["YTox\n", "YT\r\nox", "YToxAA==", "YToxAAAA"] {
             let config = json!({ "auths": { "r.example": { "auth": auth } } });
             assert_eq!(
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_of_credentials_is_refused_without_its_text() {
+    fn an_invalid_file_of_credentials_is_refused_without_showing_its_text() {
         for wrong in [
             "{",
             "secret",
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_are_those_of_podman_and_docker() {
+    fn the_files_of_podman_and_docker_are_searched() {
         let in_home = |name: &str| match name {
             "HOME" => Some("/root".into()),
             _ => None,

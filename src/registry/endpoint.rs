@@ -1,70 +1,70 @@
-//! Where the registry of a name is, and whether it is spoken to by TLS.
+//! Servers of a repository, and whether imrun contacts them with TLS.
 
 use crate::base::tls;
 use crate::image::reference::Reference;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// The host of Docker Hub's registry, which is none of its names.
+/// Docker Hub, and the host of its registry.
 const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
-/// Where Docker, Podman, containerd and imrun look for a registry's own certificates, in directories that are
-/// named `HOST[:PORT]`.
+/// Directories in which Docker, Podman, containerd and imrun search for a registry's certificates, in
+/// subdirectories named `HOST[:PORT]`.
 const CERTIFICATES: [&str; 3] = [
     "/etc/containers/certs.d",
     "/etc/docker/certs.d",
     "/etc/containerd/certs.d",
 ];
 
-/// A server that has a repository.
+/// A server with a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// `HOST[:PORT]`, as in names and files of credentials.
     pub registry: String,
-    /// The repository's name there.
+    /// Name of the repository on this server.
     pub repository: String,
-    /// Whether requests go by TLS.
+    /// Use of TLS.
     pub scheme: Scheme,
-    /// The path before the repository's; `/v2` usually.
+    /// Path before the repository's name, usually `/v2`.
     pub path: String,
-    /// The registry that a mirror is to answer for, where it wants to be told: the query `ns`.
+    /// Registry that a mirror answers for, sent as the query `ns`; `None` sends no query.
     pub namespace: Option<String>,
-    /// What the host's configuration has for its certificates.
+    /// Certificates in the host's configuration.
     pub tls: Tls,
-    /// Headers that each request has.
+    /// Additional headers of each request.
     pub headers: Vec<(String, String)>,
-    /// Names it in errors: `the registry`, `the mirror HOST`.
+    /// Name in errors: `the registry`, `the mirror HOST`.
     pub title: String,
-    /// It is not the registry of the name.
+    /// True if this is not the registry of the name itself.
     pub is_mirror: bool,
-    /// It may be asked what a tag means.
+    /// True if it may resolve tags.
     pub knows_tags: bool,
 }
 
-/// Whether requests go by TLS.
+/// Use of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// By TLS; on this machine that is found out.
+    /// TLS; on this machine, imrun determines it.
     Usual,
-    /// By TLS alone.
+    /// TLS only.
     Https,
-    /// Without.
+    /// No TLS.
     Http,
-    /// It is found out.
+    /// TLS or not; imrun determines it.
     Either,
 }
 
-/// Certificates beside those in the usual directories.
+/// Certificates in addition to those in the usual directories.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// Roots beside the system's.
+    /// Roots in addition to the system's.
     pub roots: Vec<PathBuf>,
-    /// The certificate of this side.
+    /// Client certificate.
     pub client: Option<tls::Client>,
 }
 
 impl Endpoint {
-    /// The registry of the name itself.
+    /// Returns the registry of the name itself.
     pub fn of(name: &Reference) -> Endpoint {
         Endpoint {
             registry: name.registry.clone(),
@@ -81,7 +81,7 @@ impl Endpoint {
     }
 }
 
-/// `HOST[:PORT]` to connect to.
+/// Returns the `HOST[:PORT]` to connect to.
 pub fn authority(registry: &str) -> &str {
     match registry {
         name if name == HUB.0 => HUB.1,
@@ -89,7 +89,7 @@ pub fn authority(registry: &str) -> &str {
     }
 }
 
-/// Whether packets to it never leave this machine. `host` may have brackets.
+/// Returns true if packets to the host never leave this machine. `host` may have brackets.
 pub fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
@@ -98,7 +98,8 @@ pub fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// The directories with certificates for a registry that are there. One with a `hosts.toml` names its files in that.
+/// Returns the existing directories with a registry's certificates. A directory with a `hosts.toml`
+/// names its files there.
 pub fn certificates(registry: &str) -> Vec<PathBuf> {
     let names = [
         authority(registry).to_string(),
@@ -114,7 +115,8 @@ pub fn certificates(registry: &str) -> Vec<PathBuf> {
     found
 }
 
-/// A registry's name where a file's cannot have a colon: `HOST_PORT_`. Source: containerd, docs/hosts.md.
+/// Returns a registry's name for file systems without colons: `HOST_PORT_`. Source: containerd,
+/// docs/hosts.md.
 pub fn portable(registry: &str) -> String {
     match registry.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => format!("{host}_{port}_"),
@@ -122,7 +124,7 @@ pub fn portable(registry: &str) -> String {
     }
 }
 
-/// `HOST[:PORT]` without its port.
+/// Returns `HOST[:PORT]` without its port.
 pub fn host(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => host,

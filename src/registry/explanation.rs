@@ -1,4 +1,4 @@
-//! The words in which a server explains its refusal.
+//! The explanation of an error in a server's answer.
 //!
 //! Source: OCI distribution specification, "Error Codes"; RFC 6749, section 5.2, for token servers.
 
@@ -6,17 +6,17 @@ use std::io::Read;
 use ureq::Body;
 use ureq::http::Response;
 
-/// Bytes of a refusal's body that are read.
+/// Maximum bytes read of an error's body.
 const MAX_BODY: u64 = 8 << 10;
-/// Characters that are shown.
+/// Maximum number of characters shown.
 const MAX_SHOWN: usize = 300;
 
-/// The words in a refusal's body, on one line; `None` for a web page or an empty body.
+/// Returns the explanation in an error's body on one line; `None` for a web page or an empty body.
 pub fn of(response: Response<Body>) -> Option<String> {
     let is_page = super::client::is_page(&response);
     let mut bytes = Vec::new();
     let body = response.into_body().into_reader();
-    // What came before the connection broke may be enough.
+    // If the connection breaks, the part received so far may suffice.
     let _cut_off = body.take(MAX_BODY).read_to_end(&mut bytes);
     if is_page {
         return None;
@@ -24,7 +24,7 @@ pub fn of(response: Response<Body>) -> Option<String> {
     words(&bytes)
 }
 
-/// The words in `body`: those of its JSON, or its first line.
+/// Returns the explanation in `body`: from its JSON, or its first line.
 pub fn words(body: &[u8]) -> Option<String> {
     let text = match serde_json::from_slice::<serde_json::Value>(body) {
         Ok(value) => of_json(&value),
@@ -35,7 +35,7 @@ pub fn words(body: &[u8]) -> Option<String> {
     Some(shown.collect::<String>()).filter(|text| !text.is_empty())
 }
 
-/// `{"errors":[{"code", "message", "detail"}]}`, or the field that others use.
+/// Reads `{"errors":[{"code", "message", "detail"}]}`, or the fields that other servers use.
 fn of_json(value: &serde_json::Value) -> String {
     let of = |value: &serde_json::Value, names: &[&str]| {
         let texts = names.iter().filter_map(|name| value[*name].as_str());
@@ -60,7 +60,7 @@ fn of_json(value: &serde_json::Value) -> String {
     }
 }
 
-/// The first line that has something, unless it is markup.
+/// Returns the first line that is not empty, unless it is markup.
 fn of_text(text: &str) -> String {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty());
     line.filter(|line| !line.starts_with('<'))
@@ -74,7 +74,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_words_are_those_that_a_person_would_read() {
+    fn the_explanation_is_the_readable_text_of_the_body() {
         for (body, expected) in [
             (
                 r#"{"errors":[{"code":"DENIED","message":"no pull for you","detail":{"a":1}}]}"#,

@@ -1,4 +1,4 @@
-//! `hosts.toml`: a registry's mirrors, as containerd, nerdctl and BuildKit read them.
+//! `hosts.toml`: mirrors of a registry, as in containerd, nerdctl and BuildKit.
 //!
 //! Source: containerd, docs/hosts.md and core/remotes/docker/config/hosts.go.
 
@@ -16,12 +16,12 @@ use ureq::http::header::{HeaderName, HeaderValue};
 #[derive(Deserialize)]
 struct Document {
     server: Option<String>,
-    /// By URL; the order in the file counts.
+    /// Tables by URL; their order in the file matters.
     #[serde(default)]
     host: BTreeMap<Spanned<String>, Table>,
 }
 
-/// A host's table, and the top of the file for the server.
+/// Table of a host; the top level of the file is the server's.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Table {
@@ -42,7 +42,7 @@ enum Capability {
     Other,
 }
 
-/// A text, or a list of some.
+/// A string or a list of strings.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Texts {
@@ -65,7 +65,7 @@ impl Texts {
     }
 }
 
-/// A file with certificate and key, a list of such, or a list of pairs.
+/// A file with certificate and key, a list of such files, or a list of pairs.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum ClientTexts {
@@ -73,23 +73,23 @@ enum ClientTexts {
     Many(Vec<Texts>),
 }
 
-/// What an endpoint is for.
+/// Use of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// Read from it.
+    /// Reading images.
     Pull,
-    /// Write to it.
+    /// Writing images.
     Push,
 }
 
-/// The servers that `file` names for `name`, in the order in which they are asked.
+/// Returns the servers in `file` for `name`, in the order to ask them.
 ///
 /// # Errors
-/// A file that is not as containerd reads it; a URL that is none; no server for this use.
+/// An invalid file, an invalid URL, or no server for this use.
 pub fn endpoints(file: &Path, text: &str, name: &Reference, to: Use) -> Result<Vec<Endpoint>> {
     let wrong = |why: String| Error::usage(file.display(), why);
     let unreadable =
-        |error: toml::de::Error| wrong(format!("is no hosts.toml: {}", error.message()));
+        |error: toml::de::Error| wrong(format!("is not a valid hosts.toml: {}", error.message()));
     let document: Document = toml::from_str(text).map_err(unreadable)?;
     let top: Table = toml::from_str(text).map_err(unreadable)?;
     let mut hosts: Vec<_> = document.host.iter().collect();
@@ -108,7 +108,7 @@ pub fn endpoints(file: &Path, text: &str, name: &Reference, to: Use) -> Result<V
         all.push(top.endpoint(file, server.unwrap_or(&name.registry), name)?);
     }
     if all.is_empty() {
-        Err(wrong(format!("no server in it is for this use of {name}")))
+        Err(wrong(format!("has no server for this use of {name}")))
     } else {
         Ok(all)
     }
@@ -132,7 +132,7 @@ impl Table {
         let wrong = |what: &str| {
             Error::usage(
                 file.display(),
-                format_args!("{what} {url:?} is no URL of a server"),
+                format_args!("{what} {url:?} is not the URL of a server"),
             )
         };
         let (scheme, rest) = match url.split_once("://") {
@@ -174,7 +174,7 @@ impl Table {
         })
     }
 
-    /// The API's path: `/v2` is added to what is there, unless `override_path` says no.
+    /// Returns the API's path: appends `/v2`, unless `override_path` is set.
     fn path(&self, path: &str) -> String {
         let path = path.trim_end_matches('/');
         if self.override_path || path.ends_with("/v2") {
@@ -184,7 +184,7 @@ impl Table {
         }
     }
 
-    /// Relative files are beside the file that names them.
+    /// Returns the certificates; relative paths are relative to the file's directory.
     fn tls(&self, file: &Path) -> Result<Tls> {
         let directory = file.parent().unwrap_or(Path::new("/"));
         let beside = |name: &String| -> PathBuf { directory.join(name) };
@@ -198,7 +198,7 @@ impl Table {
             Some([both]) => Some((both, both)),
             Some([cert, key]) => Some((cert, key)),
             Some(_) => {
-                let why = "client is no file, and no pair of a certificate and a key";
+                let why = "`client` must be a file, or a pair of a certificate and a key";
                 return Err(Error::usage(file.display(), why));
             }
         };
@@ -215,11 +215,11 @@ impl Table {
         let mut headers = Vec::new();
         for (name, values) in &self.header {
             for value in values.as_slice() {
-                // The value may be a secret.
+                // The error omits the value, which may be a secret.
                 let fits = HeaderName::from_bytes(name.as_bytes()).is_ok()
                     && HeaderValue::from_str(value).is_ok();
                 if !fits {
-                    let why = format_args!("header {name:?} is none of HTTP's");
+                    let why = format_args!("header {name:?} is not a valid HTTP header");
                     return Err(Error::usage(file.display(), why));
                 }
                 headers.push((name.clone(), value.clone()));
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_are_beside_the_file_and_headers_are_kept() {
+    fn certificates_are_relative_to_the_file_and_headers_are_kept() {
         let text = r#"
             [host."https://m.example"]
             ca = ["own.crt", "/abs.crt"]
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hosts_toml_is_refused_by_its_name_without_secrets() {
+    fn an_invalid_hosts_toml_is_refused_and_named_without_its_secrets() {
         for wrong in [
             "[host",
             "server = 1",

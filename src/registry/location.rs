@@ -1,10 +1,10 @@
-//! Where an answer sends its client: `Location`, and whether that is the same server.
+//! Targets of redirects and uploads: resolves `Location` and compares servers.
 //!
 //! Source: RFC 3986, section 5.2; RFC 9110, section 10.2.2.
 
 use ureq::http::Uri;
 
-/// The absolute form of `location`, which came from `base`; `None` where no request can be sent to it.
+/// Resolves `location` against `base`; `None` if the result is not a usable HTTP URL.
 pub fn resolve(base: &Uri, location: &str) -> Option<Uri> {
     let location = escaped(location.split('#').next()?.trim());
     let (scheme, authority) = (base.scheme_str()?, base.authority()?);
@@ -24,7 +24,7 @@ pub fn resolve(base: &Uri, location: &str) -> Option<Uri> {
     text.parse().ok().filter(is_usable)
 }
 
-/// The scheme of an absolute URL, and what follows its colon.
+/// Splits an absolute URL into its scheme and the rest after the colon.
 fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once(':')?;
     let first = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
@@ -32,7 +32,7 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
     (first && scheme.chars().all(is_scheme)).then_some((scheme, rest))
 }
 
-/// A relative path from `base`, without the segments `.` and `..` (RFC 3986, section 5.2.4).
+/// Resolves a relative path against `base` and removes the segments `.` and `..` (RFC 3986, section 5.2.4).
 fn without_dots(base: &str, path: &str) -> String {
     let directory = if path.starts_with('/') {
         ""
@@ -54,7 +54,8 @@ fn without_dots(base: &str, path: &str) -> String {
     format!("/{}", segments.join("/"))
 }
 
-/// Characters that no URL has are escaped, as browsers do; control characters stay, and are refused.
+/// Escapes characters that are not allowed in URLs, as browsers do. Control characters remain and are
+/// refused later.
 fn escaped(text: &str) -> String {
     let escape = |byte: u8| match byte {
         b' ' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80.. => {
@@ -65,7 +66,7 @@ fn escaped(text: &str) -> String {
     text.bytes().map(escape).collect()
 }
 
-/// A location as it may be shown: without its query, which may be a signature, and without user and password.
+/// Formats a location for errors, without its query, which may be a signature, and without user and password.
 pub fn shown(location: &str) -> String {
     const LONGEST: usize = 200;
     let plain = location.split(['?', '#']).next().unwrap_or_default();
@@ -80,14 +81,14 @@ pub fn shown(location: &str) -> String {
     shown.chars().take(LONGEST).collect()
 }
 
-/// Whether it is HTTP, and has no credentials in it.
+/// Returns true for an HTTP URL without credentials.
 fn is_usable(uri: &Uri) -> bool {
     let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     is_http && uri.host().is_some_and(|host| !host.is_empty()) && !authority.contains('@')
 }
 
-/// Whether both are of one server: what is a secret between us and the one, the other may know.
+/// Returns true if both URLs have the same server, which may then receive the same secrets.
 pub fn same_origin(a: &Uri, b: &Uri) -> bool {
     let host = |uri: &Uri| uri.host().map(str::to_ascii_lowercase);
     a.scheme_str() == b.scheme_str() && host(a) == host(b) && port(a) == port(b)
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn locations_are_resolved_against_where_they_came_from() {
+    fn locations_are_resolved_against_their_base() {
         let base = uri("https://r.example:5000/v2/app/blobs/x?y=1");
         for (location, target) in [
             ("https://cdn.example/a?b=c", "https://cdn.example/a?b=c"),
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_of_a_location_has_no_secret() {
+    fn a_shown_location_contains_no_secret() {
         for (location, expected) in [
             (
                 "https://u:secret@x.example/a?sig=secret#b",

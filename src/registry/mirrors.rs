@@ -1,6 +1,6 @@
-//! The servers that this host's configuration names for an image: its mirrors, and the registry itself.
+//! Servers in this host's configuration for an image: its mirrors, and the registry itself.
 //!
-//! A rule of `registries.conf` comes first; `hosts.toml` counts for names without one.
+//! A rule of `registries.conf` takes precedence; `hosts.toml` applies to names without one.
 
 use super::endpoint::{self, Endpoint};
 use super::hosts_toml::{self, Use};
@@ -11,28 +11,29 @@ use crate::image::reference::Reference;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Bytes of a file that are read.
+/// Maximum bytes of a configuration file.
 const MAX_FILE: u64 = 1 << 20;
-/// Names the directory with a directory for each registry, each with its `hosts.toml`.
+/// Variable with the directory that contains a directory with a `hosts.toml` for each registry.
 const HOSTS_DIR: &str = "IMRUN_HOSTS_DIR";
-/// Names the one `registries.conf`.
+/// Variable with the only `registries.conf` to read.
 const REGISTRIES_CONF: &str = "CONTAINERS_REGISTRIES_CONF";
-/// Where containerd, nerdctl and Docker keep the directories of registries.
+/// Directories of containerd, nerdctl and Docker with a directory for each registry.
 const USUAL_HOSTS_DIRS: [&str; 2] = ["/etc/containerd/certs.d", "/etc/docker/certs.d"];
 
-/// The servers to pull from, in the order in which they are asked.
+/// Returns the servers to pull from, in the order to ask them.
 pub fn to_pull(name: &Reference) -> Result<Vec<Endpoint>> {
     endpoints(name, Use::Pull)
 }
 
-/// The server to push to: no mirror of `registries.conf`, the first host of `hosts.toml` that takes pushes.
+/// Returns the server to push to: the first host of `hosts.toml` that accepts pushes, never a mirror of
+/// `registries.conf`.
 pub fn to_push(name: &Reference) -> Result<Endpoint> {
     let all = endpoints(name, Use::Push)?;
     let first = all.into_iter().next();
     first.ok_or_else(|| {
         Error::policy(
             format_args!("image {name}"),
-            "this host names no server to push to",
+            "this host's configuration has no server to push to",
         )
     })
 }
@@ -57,7 +58,8 @@ fn endpoints(name: &Reference, to: Use) -> Result<Vec<Endpoint>> {
     Ok(vec![Endpoint::of(name)])
 }
 
-/// The files with rules, the most general first. A variable names one alone; a user's own file replaces the host's.
+/// Returns the files with rules, the most general first. The variable names the only one; a user's file
+/// replaces the host's.
 fn rule_files(variable: impl Fn(&str) -> Option<OsString>) -> Result<Vec<PathBuf>> {
     if let Some(file) = variable(REGISTRIES_CONF) {
         return Ok(vec![file.into()]);
@@ -77,7 +79,7 @@ fn rule_files(variable: impl Fn(&str) -> Option<OsString>) -> Result<Vec<PathBuf
     Ok(all)
 }
 
-/// The files `*.conf` of a directory, by their names.
+/// Returns the files `*.conf` of a directory, sorted by name.
 fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>> {
     if !directory.is_dir() {
         return Ok(Vec::new());
@@ -97,7 +99,8 @@ fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The files that may be about a registry. A directory cannot always have a colon in its name.
+/// Returns the files that may configure a registry. Not every file system allows a colon in a
+/// directory's name.
 fn host_files(variable: impl Fn(&str) -> Option<OsString>, registry: &str) -> Vec<PathBuf> {
     let parents = match variable(HOSTS_DIR) {
         Some(directory) => vec![PathBuf::from(directory)],

@@ -1,16 +1,16 @@
-//! Registries: pull and push by digest. Source: OCI distribution specification 1.1.
+//! Pulls from and pushes to registries. Source: OCI distribution specification 1.1.
 //!
 //! ```text
-//! mirrors, hosts_toml, registries_conf   which servers the host names for a repository
-//! endpoint, location, proxy      where requests go
-//! challenge, credentials, token  who makes them
-//! explanation                    a refusal in the server's own words
-//! agents, client, retry          a request with all that can happen to it
-//! transfer, range                a blob as a stream that goes on where it broke off
-//! pull, push                     an image
+//! mirrors, hosts_toml, registries_conf   servers in the host's configuration for a repository
+//! endpoint, location, proxy      addresses of requests
+//! challenge, credentials, token  authentication
+//! explanation                    a server's explanation of an error
+//! agents, client, retry          requests with redirects and retries
+//! transfer, range                a blob as a stream that resumes after an interruption
+//! pull, push                     images
 //! ```
-//! Nothing that a registry says is believed: a tag's digest is only ever what is fetched next, and
-//! what is fetched is hashed before it is read.
+//! imrun does not trust a registry: a tag's digest only determines what is fetched next, and everything
+//! is hashed before it is parsed.
 #![forbid(unsafe_code)]
 
 mod agents;
@@ -33,14 +33,14 @@ mod transfer;
 
 use std::time::Duration;
 
-/// How a registry is spoken to.
+/// Settings for connections to a registry.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Without TLS.
+    /// Connects without TLS.
     pub plain_http: bool,
-    /// How long it may say nothing.
+    /// Maximum time without any data.
     pub timeout: Duration,
-    /// How long all of it may take.
+    /// Maximum time of a transfer.
     pub deadline: Duration,
 }
 

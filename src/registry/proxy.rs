@@ -1,14 +1,14 @@
-//! The proxy that the environment names: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, each
-//! also in lower case.
+//! Proxies in the environment: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, each also in
+//! lower case.
 
 use crate::base::error::{Error, Result};
 use ureq::Proxy;
 use ureq::http::Uri;
 
-/// The proxy on the way to `target`; none for this machine itself.
+/// Returns the proxy for requests to `target`; `None` for this machine itself.
 ///
 /// # Errors
-/// A variable that names no proxy: without it the request would go where it must not.
+/// A variable is not the URL of a proxy: a request without the proxy could reach a server that it must not.
 pub fn of(target: &Uri, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Proxy>> {
     let host = target.host().unwrap_or_default();
     if super::endpoint::is_loopback(host) {
@@ -34,15 +34,16 @@ pub fn of(target: &Uri, variable: impl Fn(&str) -> Option<String>) -> Result<Opt
     {
         return Ok(None);
     }
-    // The value may have a password in it.
+    // The value may contain a password.
     let proxy = Proxy::new(&url).map_err(|_| Error::usage(&name, "is not the URL of a proxy"))?;
     match proxy.protocol() {
         ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https => Ok(Some(proxy)),
-        _ => Err(Error::unsupported(name, "is no HTTP proxy")),
+        _ => Err(Error::unsupported(name, "is not an HTTP proxy")),
     }
 }
 
-/// `*`, a host, or a domain with or without its dot: what is below it is meant too.
+/// Returns true if an exception matches: `*`, a host, or a domain with or without a leading dot and its
+/// subdomains.
 fn excepts(exception: &str, host: &str) -> bool {
     let (exception, host) = (exception.to_ascii_lowercase(), host.to_ascii_lowercase());
     let domain = exception.trim_start_matches('*').trim_start_matches('.');
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn each_scheme_has_its_variable_and_this_machine_needs_none() {
+    fn each_scheme_has_its_variable_and_this_machine_needs_no_proxy() {
         let environment = [
             ("HTTPS_PROXY", "http://tls.example:1"),
             ("http_proxy", "plain.example:2"),
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxy_is_refused_without_its_text() {
+    fn an_invalid_proxy_is_refused_without_showing_its_text() {
         for wrong in [
             "socks5://user:secret@x",
             "ftp://user:secret@x",

@@ -1,4 +1,4 @@
-//! Pull: a repository as the origin of an import.
+//! Pulls images: a repository as the source of an import.
 
 use super::Settings;
 use super::client::{Client, Exchange, header_of};
@@ -16,27 +16,27 @@ use crate::store::import::{Origin, Root, SourceLayer};
 use std::io::Read;
 use ureq::http::{Method, Response, header};
 
-/// What a name may lead to.
+/// Media types of documents that a name may lead to.
 const DOCUMENTS: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST];
 
-/// Layers that are transferred at once. While one waits for the network another is decompressed;
-/// each takes memory, for its zstd window most of all.
+/// Number of layers transferred at the same time. While one waits for the network, another is
+/// decompressed. Each needs memory, mainly for its zstd window.
 pub const THREADS: usize = 3;
 
-/// A repository, and the store that its images go to: what is there already is not asked for.
+/// A repository, and the store for its images. Documents in the store are not requested again.
 pub struct Remote<'a> {
-    /// The mirrors that the host names, and the registry itself: each is asked where those before it fail.
+    /// Clients of the host's mirrors and of the registry; each is asked if those before it fail.
     clients: Vec<Client>,
     store: &'a Store,
 }
 
 impl<'a> Remote<'a> {
-    /// The repository that `name` is in, and its mirrors.
+    /// Creates a remote for the repository of `name` and its mirrors.
     pub fn new(store: &'a Store, name: &Reference, settings: &Settings) -> Result<Remote<'a>> {
         Self::at(store, mirrors::to_pull(name)?, settings)
     }
 
-    /// The repository without its mirrors; `None` where it has none.
+    /// Creates a remote without the mirrors; `None` if there are none.
     pub fn without_mirrors(self, name: &Reference, settings: &Settings) -> Result<Option<Self>> {
         let mut endpoints = mirrors::to_pull(name)?;
         endpoints.retain(|endpoint| !endpoint.is_mirror);
@@ -53,7 +53,7 @@ impl<'a> Remote<'a> {
         Ok(Remote { clients, store })
     }
 
-    /// What a name means: the manifest or index of its digest, or else of its tag.
+    /// Returns the manifest or index with the name's digest, or else of its tag.
     pub fn root(&self, name: &Reference) -> Result<Root> {
         let what = format!("image {name}");
         match name.digest {
@@ -65,7 +65,7 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// The answer of the first server of some that has one, or the last one's error.
+    /// Returns the answer of the first server that has one, or the last error.
     fn first<T>(
         &self,
         fits: impl Fn(&Endpoint) -> bool,
@@ -82,7 +82,7 @@ impl<'a> Remote<'a> {
         }
         Err(Error::policy(
             "registry",
-            "no mirror of this name may be asked, says the host",
+            "the host's configuration allows no server for this name",
         ))
     }
 
@@ -109,9 +109,9 @@ impl<'a> Remote<'a> {
         )
     }
 
-    /// Asks what the tag means first: often it is there.
+    /// Resolves the tag first: the store often has its manifest.
     fn by_tag(&self, client: &Client, what: &str, tag: &str) -> Result<Root> {
-        // A registry may be without HEAD, and has its words in the answer to GET alone.
+        // A registry may not support HEAD, and only an answer to GET has an explanation.
         const EXPECTED: &[u16] = &[200, 400, 401, 403, 404, 405, 406, 501];
         let asked = client.send(&manifest(client, what, Method::HEAD, tag, EXPECTED)?)?;
         if let (200, Some(digest)) = (asked.status().as_u16(), digest_of(client, what, &asked)?) {
@@ -134,7 +134,7 @@ impl<'a> Remote<'a> {
     }
 }
 
-/// A request for a manifest.
+/// Returns a request for a manifest.
 fn manifest<'e>(
     client: &Client,
     what: &'e str,
@@ -149,16 +149,16 @@ fn manifest<'e>(
     })
 }
 
-/// What the registry says the digest is.
+/// Returns the digest that the registry announces.
 fn digest_of<B>(client: &Client, what: &str, head: &Response<B>) -> Result<Option<Digest>> {
     let text = header_of(head, "docker-content-digest");
     let who = client.who();
-    let wrong = |error: Error| Error::digest(what, format_args!("{who} promises the {error}"));
+    let wrong = |error: Error| Error::digest(what, format_args!("{who} announces the {error}"));
     text.map(|text| text.parse().map_err(wrong)).transpose()
 }
 
-/// What the registry says the document is, where it says one of those that are known. Others say that it is JSON, or
-/// text, or a web page: then the document itself says it.
+/// Returns the document's media type in the answer, if it is a known one. Other registries answer JSON,
+/// text or a web page; then the document's own type counts.
 fn media_type<B>(head: &Response<B>) -> Option<String> {
     let text = header_of(head, header::CONTENT_TYPE)?;
     let media_type = text.split(';').next()?.trim().to_ascii_lowercase();
@@ -191,7 +191,7 @@ impl Origin for Remote<'_> {
                     exchange.headers.clear();
                 }
                 let (_, bytes) = client.fetch(&exchange, limit)?;
-                // What a mirror sends is checked as long as there is another one.
+                // A mirror's document is checked here, while another server can still be asked.
                 if client.endpoint.is_mirror {
                     digest.verify(&what, &bytes)?;
                 }

@@ -1,4 +1,4 @@
-//! Push: an image of the store, byte for byte, into a repository.
+//! Pushes an image of the store, byte for byte, to a repository.
 
 use super::Settings;
 use super::client::{Client, Content, Exchange, Failure, header_of};
@@ -15,15 +15,15 @@ use std::fs::File;
 use ureq::ResponseExt as _;
 use ureq::http::{Method, Uri, header};
 
-/// The answers to what was sent that mean success. The specification has 201 and 202; Quay, GitLab and others answer
-/// one of the others.
+/// Statuses that mean success. The specification has 201 and 202; Quay, GitLab and other registries use
+/// the others.
 const SUCCESS: &[u16] = &[200, 201, 202, 204];
 
-/// Pushes a manifest with all that it names, and lets `name`'s tag mean it; `tell` is told of each
-/// blob whether it was sent.
+/// Pushes a manifest with its blobs and sets `name`'s tag. Calls `tell` for each blob, with true if it was
+/// sent.
 ///
 /// # Errors
-/// A blob that neither the repository nor the store has: nothing is sent then.
+/// Neither the repository nor the store has a blob. Nothing is sent then.
 pub fn push(
     store: &Store,
     digest: &Digest,
@@ -33,7 +33,7 @@ pub fn push(
 ) -> Result<()> {
     let image = Image::load(store, digest)?;
     if image.digest != *digest {
-        let why = "is an index, and a push is of exactly one manifest";
+        let why = "is an index, but push sends exactly one manifest";
         return Err(Error::policy(digest, why)
             .hint(format_args!("its image for this host is {}", image.digest)));
     }
@@ -47,7 +47,7 @@ pub fn push(
     put_manifest(&client, &image, &bytes, name.tag())
 }
 
-/// The blobs that the repository lacks, with their files, whose bytes are right.
+/// Returns the blobs that the repository lacks, with their verified files.
 fn missing<'a>(
     store: &Store,
     client: &Client,
@@ -71,8 +71,8 @@ fn missing<'a>(
     Ok(missing)
 }
 
-/// Whether the repository has a blob. Some registries refuse HEAD: a blob of the store is sent then, and for another
-/// one GET is tried, whose answer has the registry's words.
+/// Returns true if the repository has a blob. Some registries refuse HEAD: then a blob in the store is
+/// sent, and for any other one GET is tried, whose answer has an explanation.
 fn has(store: &Store, client: &Client, descriptor: &Descriptor) -> Result<bool> {
     let what = format!("blob {}", descriptor.digest);
     let url = client.url(&format!("blobs/{}", descriptor.digest))?;
@@ -89,7 +89,7 @@ fn has(store: &Store, client: &Client, descriptor: &Descriptor) -> Result<bool> 
     }
 }
 
-/// A blob's file, hashed.
+/// Opens a blob's file and verifies it.
 fn open(store: &Store, descriptor: &Descriptor) -> Result<File> {
     let Descriptor { digest, .. } = descriptor;
     if !store.has(digest) {
@@ -102,7 +102,7 @@ fn open(store: &Store, descriptor: &Descriptor) -> Result<File> {
     Ok(file)
 }
 
-/// POST, then PUT of all of it (OCI distribution specification, "Pushing a blob monolithically").
+/// Uploads a blob with POST and one PUT (OCI distribution specification, "Pushing a blob monolithically").
 fn upload(client: &Client, descriptor: &Descriptor, file: &File) -> Result<()> {
     let what = format!("blob {}", descriptor.digest);
     let mut retries = Retries::default();
@@ -122,14 +122,14 @@ fn upload(client: &Client, descriptor: &Descriptor, file: &File) -> Result<()> {
     }
 }
 
-/// Begins an upload; where its bytes go.
+/// Begins an upload; returns the URL for its bytes.
 fn begin(client: &Client, what: &str) -> std::result::Result<Uri, Failure> {
     let url = client.url("blobs/uploads/").map_err(Failure::last)?;
     let response = client.attempt(&Exchange {
         body: Content::Bytes(&[]),
         ..Exchange::new(what, Method::POST, url, SUCCESS)
     })?;
-    // Relative to where the request went in the end.
+    // The location is relative to the URL after redirects.
     let from = response.get_uri().clone();
     let place = client.place(what, &from, &response, "wants the upload at");
     place.map_err(Failure::last)
@@ -158,7 +158,7 @@ fn put_manifest(client: &Client, image: &Image, bytes: &[u8], tag: &str) -> Resu
     match header_of(&response, "docker-content-digest") {
         Some(stored) if stored != image.digest.to_string() => Err(Error::digest(
             what,
-            format_args!("{} says that it stored {stored:?}", client.who()),
+            format_args!("{} reports that it stored {stored:?}", client.who()),
         )),
         _ => Ok(()),
     }

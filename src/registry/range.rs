@@ -1,17 +1,17 @@
-//! `Content-Range`: which part of a blob an answer has. Source: RFC 9110, section 14.4.
+//! `Content-Range`: the part of a blob in an answer. Source: RFC 9110, section 14.4.
 
-/// `bytes FIRST-LAST/TOTAL`, where FIRST ≤ LAST < TOTAL.
+/// A range `bytes FIRST-LAST/TOTAL`, where FIRST ≤ LAST < TOTAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContentRange {
-    /// The first byte's offset.
+    /// Offset of the first byte.
     pub first: u64,
-    /// The last byte's offset.
+    /// Offset of the last byte.
     pub last: u64,
-    /// Bytes of the whole, where the server knows.
+    /// Size of the whole blob in bytes, if the server knows it.
     pub total: Option<u64>,
 }
 
-/// The range of a header; none where it names no bytes, or some that cannot be.
+/// Parses a header; `None` if its unit is not bytes or the range is invalid.
 pub fn parse(header: &str) -> Option<ContentRange> {
     let (unit, range) = header.split_once(' ')?;
     let (range, total) = range.split_once('/')?;
@@ -25,7 +25,7 @@ pub fn parse(header: &str) -> Option<ContentRange> {
     (unit.eq_ignore_ascii_case("bytes") && possible).then_some(ContentRange { first, last, total })
 }
 
-/// Decimal digits and nothing else, not even a sign.
+/// Parses decimal digits without a sign.
 fn number(text: &str) -> Option<u64> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| digits)
@@ -37,7 +37,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn only_ranges_that_can_be_are_read() {
+    fn only_valid_ranges_are_read() {
         let range = |first, last, total| Some(ContentRange { first, last, total });
         assert_eq!(parse("bytes 0-0/1"), range(0, 0, Some(1)));
         assert_eq!(parse("Bytes 5-9/*"), range(5, 9, None));
@@ -61,7 +61,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(first: u32, more: u32, behind in 1..u32::MAX) {
+        fn a_written_range_is_read_back(first: u32, more: u32, behind in 1..u32::MAX) {
             let (first, last) = (u64::from(first), u64::from(first) + u64::from(more));
             let total = Some(last + u64::from(behind));
             let text = format!("bytes {first}-{last}/{}", last + u64::from(behind));

@@ -1,7 +1,7 @@
-//! `registries.conf`: mirrors, other locations and blocked registries, as Podman, skopeo and CRI-O read them.
+//! `registries.conf`: mirrors, other locations and blocked registries, as in Podman, skopeo and CRI-O.
 //!
-//! Source: containers-registries.conf(5), version 2. Short names are not read: a name without a registry is Docker
-//! Hub's.
+//! Source: containers-registries.conf(5), version 2. imrun ignores short names: a name without a
+//! registry belongs to Docker Hub.
 
 use super::endpoint::{Endpoint, Scheme};
 use crate::base::error::{Error, Result};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 struct Document {
     #[serde(default)]
     registry: Vec<Table>,
-    /// Version 1, which has been given up.
+    /// Table of version 1, which is not supported.
     registries: Option<serde::de::IgnoredAny>,
 }
 
@@ -49,32 +49,36 @@ enum PullFromMirror {
     TagOnly,
 }
 
-/// The rules of one or more files.
+/// Rules of one or more files.
 #[derive(Default)]
 pub struct Rules(Vec<Rule>);
 
-/// What holds for the names that begin with a prefix.
+/// Rule for the names that begin with a prefix.
 struct Rule {
-    /// The file that says it.
+    /// File that contains the rule.
     file: PathBuf,
     prefix: String,
     table: Table,
 }
 
 impl Rules {
-    /// Adds the rules of a file. One with the same prefix as an earlier one replaces it.
+    /// Adds the rules of a file. A rule replaces an earlier one with the same prefix.
     ///
     /// # Errors
-    /// A file of version 1, or one that is not TOML: what it blocks is not known.
+    /// A file of version 1, or one that is not TOML: imrun cannot determine what it blocks.
     pub fn add(&mut self, file: &Path, text: &str) -> Result<()> {
         let wrong = |why: String| Error::usage(file.display(), why);
-        let document: Document = toml::from_str(text)
-            .map_err(|error| wrong(format!("is no registries.conf: {}", error.message())))?;
+        let document: Document = toml::from_str(text).map_err(|error| {
+            wrong(format!(
+                "is not a valid registries.conf: {}",
+                error.message()
+            ))
+        })?;
         if document.registries.is_some() {
             let error =
                 wrong("has a table [registries], which is version 1 of registries.conf".into());
             return Err(
-                error.hint("version 2 has [[registry]] tables: containers-registries.conf(5)")
+                error.hint("use [[registry]] tables of version 2: containers-registries.conf(5)")
             );
         }
         for table in document.registry {
@@ -93,10 +97,10 @@ impl Rules {
         Ok(())
     }
 
-    /// The servers that have `name`, in the order in which they are asked; `None` where no rule is about it.
+    /// Returns the servers of `name`, in the order to ask them; `None` if no rule applies.
     ///
     /// # Errors
-    /// A registry that is blocked; a location that is none.
+    /// A blocked registry, or an invalid location.
     pub fn endpoints(&self, name: &Reference) -> Result<Option<Vec<Endpoint>>> {
         let whole = name.name();
         let fitting = self.0.iter().filter_map(|rule| {
@@ -111,7 +115,7 @@ impl Rules {
 }
 
 impl Rule {
-    /// `rest` is what follows the prefix in the name.
+    /// Returns the servers; `rest` is the part of the name after the prefix.
     fn endpoints(&self, name: &Reference, rest: &str) -> Result<Vec<Endpoint>> {
         if self.table.blocked {
             let why = format_args!("its registry is blocked by {}", self.file.display());
@@ -138,7 +142,7 @@ impl Rule {
         Ok(endpoints)
     }
 
-    /// Whether a mirror is for this kind of name: with a digest, or with a tag alone.
+    /// Returns true if a mirror serves this kind of name: with a digest, or with only a tag.
     fn serves(&self, mirror: &MirrorTable, name: &Reference) -> bool {
         let digest_only = self.table.mirror_by_digest_only;
         match mirror.pull_from_mirror {
@@ -149,14 +153,15 @@ impl Rule {
         }
     }
 
-    /// The endpoint of `location` and what follows the prefix.
+    /// Returns the endpoint of `location` and the part of the name after the prefix.
     fn at(&self, name: &Reference, location: &str, rest: &str, insecure: bool) -> Result<Endpoint> {
         let wrong = || {
-            let why = format_args!("its location {location:?} is no HOST[:PORT][/PATH] for {name}");
+            let why =
+                format_args!("its location {location:?} is not HOST[:PORT][/PATH] for {name}");
             Error::usage(self.file.display(), why)
         };
         let moved: Reference = format!("{location}{rest}").parse().map_err(|_| wrong())?;
-        // A first word that looks like no host would be a repository of Docker Hub's.
+        // A first word that does not look like a host would be a repository of Docker Hub.
         let host = location.split('/').next().unwrap_or_default();
         if host != moved.registry && moved.registry != "docker.io" {
             return Err(wrong());
@@ -173,7 +178,8 @@ impl Rule {
     }
 }
 
-/// Nothing leaves a certificate unchecked: an insecure registry may be without TLS, and that is found out.
+/// Returns the scheme. imrun always checks certificates; an insecure registry may lack TLS, and imrun
+/// determines that.
 fn scheme(insecure: bool) -> Scheme {
     if insecure {
         Scheme::Either
@@ -182,8 +188,8 @@ fn scheme(insecure: bool) -> Scheme {
     }
 }
 
-/// The bytes of `name` that a prefix stands for; `None` where it does not fit. `*.example.org` stands for the whole
-/// host.
+/// Returns the number of bytes of `name` that a prefix matches; `None` if it does not match.
+/// `*.example.org` matches the whole host.
 fn matched(prefix: &str, name: &str) -> Option<usize> {
     let end = match prefix.strip_prefix('*') {
         Some(domain) if domain.starts_with('.') => {
@@ -257,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mirror_may_be_for_digests_or_tags_alone() {
+    fn a_mirror_may_serve_only_digests_or_only_tags() {
         let text = r#"
             [[registry]]
             location = "r.example"
@@ -295,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_stands_for_the_whole_host() {
+    fn a_wildcard_matches_the_whole_host() {
         let text = r#"
             [[registry]]
             prefix = "*.example.org"
@@ -315,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_blocked_or_cannot_be_read_is_refused_by_the_files_name() {
+    fn blocked_registries_and_invalid_files_are_refused_and_the_file_is_named() {
         for (text, why) in [
             (
                 "[[registry]]\nlocation = \"r.example\"\nblocked = true",

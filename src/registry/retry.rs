@@ -1,34 +1,34 @@
-//! How often, and how long after a failure, a request is made again.
+//! Number and delays of retries after failures.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, SystemTime};
 
-/// Requests that fail one after another until it is given up.
+/// Maximum number of consecutive failures.
 const ATTEMPTS: u32 = 5;
-/// The wait after the first failure; it doubles with each further one.
+/// Delay after the first failure; it doubles with each further one.
 const FIRST: Duration = Duration::from_millis(200);
-/// The longest wait that a server may ask for.
+/// Maximum delay that a server may request.
 pub const LONGEST: Duration = Duration::from_secs(60);
 
-/// What a failure means for the next attempt.
+/// Retry policy of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Again {
-    /// It would fail just the same.
+    /// Never: the request would fail again.
     Never,
-    /// Nobody is there: it may help only where somebody was a moment ago.
+    /// Retry only if the server was reachable before: no connection could be made.
     Nobody,
-    /// It may help.
+    /// Retry after a delay.
     Soon,
-    /// The server said how long it wants to be left alone.
+    /// Retry after the delay that the server requests.
     After(Duration),
 }
 
-/// Counts the failures since the last success.
+/// Number of failures since the last success.
 #[derive(Debug, Default)]
 pub struct Retries(u32);
 
 impl Retries {
-    /// How long to wait before the next attempt; none where there is to be no further one.
+    /// Returns the delay before the next attempt, or `None` if there is none.
     pub fn next(&mut self, again: Again) -> Option<Duration> {
         self.0 += 1;
         if self.0 >= ATTEMPTS {
@@ -41,19 +41,20 @@ impl Retries {
         }
     }
 
-    /// Something was achieved: the next failure is the first one.
+    /// Resets the count after progress.
     pub fn reset(&mut self) {
         self.0 = 0;
     }
 }
 
-/// Between half of `step` and all of it: those who failed together should not return together.
+/// Returns a random delay between half of `step` and all of it, so that clients do not retry at the same
+/// time.
 fn jittered(step: Duration) -> Duration {
     let random = RandomState::new().hash_one(()) as u32;
     step / 2 + (step / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
-/// `Retry-After`: seconds, or a date. Source: RFC 9110, section 10.2.3.
+/// Parses `Retry-After`: seconds or a date. Source: RFC 9110, section 10.2.3.
 pub fn after(header: &str, now: SystemTime) -> Option<Duration> {
     let header = header.trim();
     if let Ok(seconds) = header.parse() {

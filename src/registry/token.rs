@@ -1,4 +1,4 @@
-//! Authentication: from a challenge to the header that answers it.
+//! Authentication: turns a challenge into a header.
 //!
 //! Source: RFC 7617; the distribution project's "Token Authentication Specification" and "OAuth2
 //! Token Authentication".
@@ -16,10 +16,10 @@ use std::sync::{Arc, PoisonError};
 use ureq::Body;
 use ureq::http::{Method, Response, Uri, header};
 
-/// Bytes of a token server's answer.
+/// Maximum bytes of a token server's answer.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// The schemes that a request was authenticated by, each of them once.
+/// Schemes that a request has tried; each is tried once.
 #[derive(Debug, Default)]
 pub struct Tried {
     bearer: bool,
@@ -27,8 +27,8 @@ pub struct Tried {
 }
 
 impl Client {
-    /// Answers the challenge of a request that was made with `used`: requests have the result
-    /// from then on. Returns whether the request is to be made again; a scheme is not tried twice.
+    /// Answers the challenge to a request that was sent with `used`; later requests use the result.
+    /// Returns true if the request must be repeated; no scheme is tried twice.
     pub(super) fn authenticate(
         &self,
         what: &str,
@@ -40,7 +40,7 @@ impl Client {
             .authorization
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        // Another thread has had the same answer, and has seen to it.
+        // Another thread has already answered the same challenge.
         if *held != used {
             return Ok(true);
         }
@@ -84,7 +84,7 @@ impl Client {
     fn no_scheme(&self, what: &str) -> Error {
         let who = self.who();
         let why =
-            format_args!("{who} answers 401, and offers neither basic nor bearer authentication");
+            format_args!("{who} answers 401, but offers neither basic nor bearer authentication");
         Error::unsupported(what, why)
     }
 
@@ -92,16 +92,18 @@ impl Client {
         let who = self.who();
         let why = match credentials {
             Some(Credentials::Password(user, password)) => return Ok(basic(user, password)),
-            Some(_) => format!("{who} wants a password, and there is only an identity token"),
-            None => format!("{who} wants credentials, and there are none"),
+            Some(_) => {
+                format!("{who} requires a password, but only an identity token is available")
+            }
+            None => format!("{who} requires credentials, but none were found"),
         };
         Err(Error::system(what, why).hint(format_args!(
-            "podman login {0} or docker login {0} writes some that imrun reads",
+            "log in with podman login {0} or docker login {0}",
             self.endpoint.registry
         )))
     }
 
-    /// Asks the token server that the challenge names.
+    /// Requests a token from the server that the challenge names.
     fn token(
         &self,
         what: &str,
@@ -141,7 +143,7 @@ impl Client {
         let mut url = with_query(realm, form).map_err(Failure::last)?;
         let exchange = Exchange::new(what, Method::GET, url.clone(), &[]);
         for redirects in 1.. {
-            // A password is for the server that the registry named.
+            // Only the server that the registry named may receive the password.
             let ours = location::same_origin(&url, realm);
             let authorization = authorization.as_deref().filter(|_| ours);
             let response = self.once(&exchange, &url, who, authorization)?;
@@ -176,8 +178,8 @@ impl Client {
         self.once(&exchange, realm, who, None)
     }
 
-    /// Where the token server is. It is the registry's choice who learns its users' passwords, but
-    /// nobody else may.
+    /// Returns the URL of the token server. The registry chooses the server that receives its users'
+    /// passwords, but no other server may receive them.
     fn realm(&self, what: &str, bearer: &Challenge) -> Result<Uri> {
         let named = bearer.get("realm").unwrap_or_default();
         let who = self.who();
@@ -209,7 +211,7 @@ fn with_query(url: &Uri, form: &[(&str, &str)]) -> Result<Uri> {
     text.parse().map_err(|error| Error::usage(url, error))
 }
 
-/// `application/x-www-form-urlencoded`.
+/// Encodes `application/x-www-form-urlencoded`.
 fn encoded(form: &[(&str, &str)]) -> String {
     let part = |text: &str| {
         let byte = |byte: u8| match byte {
@@ -226,10 +228,13 @@ fn encoded(form: &[(&str, &str)]) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// `token`, or `access_token`: either, says the specification.
+/// Returns `token` or `access_token`; the specification allows both.
 fn token_of(what: &str, who: &str, bytes: &[u8]) -> Result<String> {
     let answer = json::parse(what, bytes).map_err(|error| {
-        Error::digest(what, format_args!("{who} answers what is {}", error.why))
+        Error::digest(
+            what,
+            format_args!("{who} sends an answer that is {}", error.why),
+        )
     })?;
     let texts = ["token", "access_token"].map(|name| answer[name].as_str());
     let token = texts.into_iter().flatten().find(|token| !token.is_empty());
@@ -240,7 +245,9 @@ fn token_of(what: &str, who: &str, bytes: &[u8]) -> Result<String> {
     } else {
         Err(Error::digest(
             what,
-            format_args!("{who} answers a token with characters that no header takes"),
+            format_args!(
+                "{who} answers with a token that contains characters not allowed in a header"
+            ),
         ))
     }
 }
@@ -250,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_has_one_of_two_names_and_fits_a_header() {
+    fn a_token_has_one_of_two_names_and_only_header_characters() {
         let token = |text: &str| token_of("token", "the token server", text.as_bytes());
         assert_eq!(token(r#"{"token":"a"}"#).unwrap(), "a");
         assert_eq!(token(r#"{"token":"","access_token":"b"}"#).unwrap(), "b");

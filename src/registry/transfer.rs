@@ -1,4 +1,4 @@
-//! A blob as a stream: where it breaks off, it goes on from there.
+//! A blob as a stream that resumes after an interruption.
 
 use super::client::{Client, Exchange, Failure, broken, header_of, is_page, too_slow};
 use super::range;
@@ -12,35 +12,35 @@ use ureq::{Body, BodyReader};
 
 /// Bytes that a registry must send within the timeout.
 const PACE: u64 = 64 << 10;
-/// Bytes after which a transfer counts as getting on: failures before are forgotten.
+/// Bytes after which earlier failures no longer count.
 const PROGRESS: u64 = 1 << 20;
 
-/// The bytes of a blob, as many as its descriptor says.
+/// Reader of a blob; returns as many bytes as its descriptor says.
 ///
-/// Their digest is the reader's to check. Errors of `read` are imrun's own, inside an `io::Error`.
+/// The consumer checks the digest. Errors of `read` contain imrun's own error in an `io::Error`.
 pub struct Transfer<'a> {
-    /// The servers to ask, one after another.
+    /// Servers to ask, in order.
     clients: &'a [Client],
     what: String,
     descriptor: Descriptor,
-    /// Whether the answer is said to be a web page, and has no length that says otherwise.
+    /// True if the answer is labelled as a web page and its length does not prove otherwise.
     may_be_page: bool,
-    /// The answer that is being read, and the offset in the blob that it has reached.
+    /// Body of the current answer, and its offset in the blob.
     body: Option<(BodyReader<'static>, u64)>,
-    /// What a range is only asked of.
+    /// Entity tag: a range is requested only of the same entity.
     etag: Option<String>,
-    /// Bytes that were handed out.
+    /// Number of bytes returned.
     offset: u64,
-    /// Where the last failure was.
+    /// Offset of the last failure.
     failed_at: u64,
     retries: Retries,
     pace: Pace,
-    /// Why there is nothing more to be had.
+    /// Error after which no more bytes follow.
     ended: Option<Error>,
 }
 
 impl<'a> Transfer<'a> {
-    /// A transfer that begins with the first read.
+    /// Creates a transfer that starts with the first read.
     pub fn new(clients: &'a [Client], what: String, descriptor: &Descriptor) -> Transfer<'a> {
         Transfer {
             clients,
@@ -57,19 +57,19 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// The server that is asked at present.
+    /// Returns the current server.
     fn client(&self) -> &'a Client {
         &self.clients[0]
     }
 
-    /// Some bytes that were not read before; none at the end.
+    /// Returns further bytes; 0 at the end.
     fn advance(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         loop {
             let (mut body, at) = match self.body.take() {
                 Some(open) => open,
                 None => self.open()?,
             };
-            // A registry without ranges begins anew: what was read before is passed over.
+            // A registry without ranges starts from the beginning: skips the bytes that were read before.
             let known = usize::try_from(self.offset - at).unwrap_or(usize::MAX);
             let end = if known > 0 {
                 known.min(buffer.len())
@@ -94,11 +94,11 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// What a read at the offset `at` is worth.
+    /// Checks the result of a read at offset `at`.
     fn check(&mut self, at: u64, read: io::Result<usize>) -> Result<usize, Failure> {
         let left = self.descriptor.size - at;
         match read {
-            // All of it is there, and its digest will say whether it is right.
+            // All bytes have arrived; the consumer checks the digest.
             Ok(0) | Err(_) if left == 0 => Ok(0),
             Ok(0) => Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
             Ok(count) if count as u64 > left => Err(Failure::last(self.too_long())),
@@ -121,7 +121,7 @@ impl<'a> Transfer<'a> {
         Error::digest(&self.what, why)
     }
 
-    /// Asks for what is missing; the answer, and the offset that it begins at.
+    /// Requests the missing bytes. Returns the body and the offset at which it begins.
     fn open(&mut self) -> Result<(BodyReader<'static>, u64), Failure> {
         let mut headers = Vec::new();
         if self.offset > 0 {
@@ -140,7 +140,7 @@ impl<'a> Transfer<'a> {
         Ok((response.into_body().into_reader(), at))
     }
 
-    /// Checks the head of an answer; the offset that its body begins at.
+    /// Checks the head of an answer. Returns the offset at which its body begins.
     fn begin(&mut self, response: &Response<Body>) -> crate::base::error::Result<u64> {
         if response.status() == 206 {
             let who = self.client().who();
@@ -153,7 +153,7 @@ impl<'a> Transfer<'a> {
             )?;
             return Ok(self.offset);
         }
-        // What a blob is said to be does not matter: its digest decides.
+        // The blob's media type does not matter: its digest decides.
         let length = response.body().content_length();
         self.may_be_page = is_page(response) && length.is_none();
         match length {
@@ -163,20 +163,20 @@ impl<'a> Transfer<'a> {
             Some(length) => self.descriptor.expect_size("layer", length)?,
             None => {}
         }
-        // A weak tag does not promise the same bytes (RFC 9110, section 13.1.5).
+        // A weak tag does not guarantee the same bytes (RFC 9110, section 13.1.5).
         let etag = header_of(response, header::ETAG).filter(|tag| tag.starts_with('"'));
         self.etag = etag.map(str::to_string);
         Ok(0)
     }
 
-    /// Waits, and lets the next read begin where this one broke off.
+    /// Waits and prepares the next read to continue at the current offset.
     fn recover(&mut self, mut failure: Failure) -> crate::base::error::Result<()> {
         if self.offset - self.failed_at >= PROGRESS {
             self.retries.reset();
         }
         self.failed_at = self.offset;
         self.pace = Pace::default();
-        // A registry that was there a moment ago is perhaps being started again.
+        // A registry that was reachable before may be restarting.
         if failure.again == Again::Nobody && self.offset > 0 {
             failure.again = Again::Soon;
         }
@@ -184,7 +184,7 @@ impl<'a> Transfer<'a> {
             return Ok(());
         };
         match self.clients {
-            // Another server has the same bytes, but may have another tag for them.
+            // Another server has the same bytes, but may have another entity tag.
             [client, rest @ ..] if !rest.is_empty() && !client.left().is_zero() => {
                 client.pass_over(&error);
                 (self.clients, self.etag) = (rest, None);
@@ -231,12 +231,12 @@ fn check_range(
         }
         _ => Err(Error::digest(
             what,
-            format_args!("{who} sends another range than from byte {offset}"),
+            format_args!("{who} sends another range than the one from byte {offset}"),
         )),
     }
 }
 
-/// How fast the registry sends, as long as it is waited for.
+/// Speed of the registry while imrun waits for it.
 #[derive(Default)]
 struct Pace {
     waited: Duration,
@@ -249,7 +249,7 @@ impl Pace {
         self.bytes += bytes;
     }
 
-    /// Whether a whole timeout has brought less than it must; the next one begins then.
+    /// Returns true if less than [`PACE`] arrived in a whole timeout; then starts the next one.
     fn is_slow(&mut self, timeout: Duration) -> bool {
         if self.waited < timeout {
             return false;
@@ -263,16 +263,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drip_is_slow_and_a_flood_is_not() {
+    fn few_bytes_in_a_timeout_are_slow_and_many_are_not() {
         let timeout = Duration::from_secs(30);
         let mut pace = Pace::default();
         pace.note(Duration::from_secs(29), 1);
-        assert!(!pace.is_slow(timeout), "it has time yet");
+        assert!(!pace.is_slow(timeout), "the timeout has not passed");
         pace.note(Duration::from_secs(1), 1);
         assert!(pace.is_slow(timeout));
         pace.note(Duration::from_secs(31), PACE);
         assert!(!pace.is_slow(timeout));
         pace.note(Duration::from_secs(30), PACE - 1);
-        assert!(pace.is_slow(timeout), "what was sent before does not count");
+        assert!(pace.is_slow(timeout), "earlier bytes do not count");
     }
 }

@@ -1,4 +1,4 @@
-//! One byte changed, in every way and every file: refused at the next launch, at every level.
+//! A changed byte in any file is refused at the next launch, at every level and however it was changed.
 
 use super::lab::{Image, Lab, can_launch, without_unpacked};
 use super::skip::is_unpacked;
@@ -18,7 +18,7 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// The file's descriptor is closed again: the mapping alone stays.
+    /// Maps the file and closes its descriptor, so that only the mapping remains.
     pub fn new(path: &Path) -> Mapping {
         let file = writable(path);
         let length = file.metadata().unwrap().len() as usize;
@@ -42,9 +42,9 @@ impl Mapping {
         }
     }
 
-    /// Changes the byte in the middle by the bits given.
+    /// Flips the given bits of the byte in the middle.
     pub fn flip(&self, bits: u8) {
-        // SAFETY: the middle lies in the mapping, which stands as long as `self`.
+        // SAFETY: the middle is in the mapping, which exists as long as `self`.
         unsafe {
             let middle = self.start.add(self.length / 2);
             middle.write_volatile(middle.read_volatile() ^ bits);
@@ -59,7 +59,7 @@ impl Drop for Mapping {
     }
 }
 
-/// An ordinary user gives himself the right, and takes it away again.
+/// Opens a file for writing; an ordinary user first gets write permission and then drops it again.
 fn writable(path: &Path) -> File {
     let mut options = OpenOptions::new();
     let options = options.read(true).write(true);
@@ -88,13 +88,13 @@ fn put_times_back(path: &Path, of: &fs::Metadata) {
     utimensat(nix::fcntl::AT_FDCWD, path, &accessed, &modified, follow).unwrap();
 }
 
-/// A path beside the store.
+/// Returns a path next to the store.
 fn aside(path: &Path, extension: &str) -> PathBuf {
     let store = path.ancestors().find(|path| path.ends_with("store"));
     store.unwrap().with_extension(extension)
 }
 
-/// A copy with another byte, of the same times.
+/// Makes a copy with a changed byte and the same times.
 fn changed_copy(path: &Path) -> PathBuf {
     let copy = aside(path, "changed");
     fs::copy(path, &copy).unwrap();
@@ -103,19 +103,20 @@ fn changed_copy(path: &Path) -> PathBuf {
     copy
 }
 
-/// What holds a file open from before the launch that hashed it.
+/// An open file or mapping from before the launch that hashed the file.
 enum Held {
     Descriptor(File),
     Mapping(Mapping),
 }
 
-/// A way to change a file that is known.
+/// A way to change a known file.
 enum Attack {
-    /// By its path, at once.
+    /// Changes the file by its path, immediately.
     Path(fn(&Path)),
-    /// By what was opened before the file was hashed: such a file is never known.
+    /// Changes the file through a descriptor or mapping from before the hashing; such a file never
+    /// becomes known.
     Held(fn(&Path) -> Held),
-    /// By mounts that only the launch sees: shell commands, with the file and a changed one.
+    /// Mounts over the file for the launch only: shell commands for the file and a changed copy.
     Mount(fn(&Path) -> String),
 }
 
@@ -129,7 +130,7 @@ const ATTACKS: [(&str, Attack); 14] = [
         Attack::Path(|path| Mapping::new(path).flip(1)),
     ),
     (
-        "written, and the times put back",
+        "written, and the times restored",
         Attack::Path(|path| {
             let before = fs::metadata(path).unwrap();
             flip_byte(&writable(path));
@@ -143,7 +144,7 @@ const ATTACKS: [(&str, Attack); 14] = [
         }),
     ),
     (
-        "a hard link of another file in its place",
+        "replaced with a hard link to another file",
         Attack::Path(|path| {
             let other = changed_copy(path);
             fs::remove_file(path).unwrap();
@@ -151,7 +152,7 @@ const ATTACKS: [(&str, Attack); 14] = [
         }),
     ),
     (
-        "a symbolic link to another file in its place",
+        "replaced with a symbolic link to another file",
         Attack::Path(|path| {
             let other = changed_copy(path);
             fs::remove_file(path).unwrap();
@@ -159,7 +160,7 @@ const ATTACKS: [(&str, Attack); 14] = [
         }),
     ),
     (
-        "a symbolic link to the very file in its place",
+        "replaced with a symbolic link to itself, moved",
         Attack::Path(|path| {
             let moved = aside(path, "moved");
             fs::rename(path, &moved).unwrap();
@@ -174,7 +175,7 @@ const ATTACKS: [(&str, Attack); 14] = [
         }),
     ),
     (
-        "truncated and made as long again",
+        "truncated and extended to the same size",
         Attack::Path(|path| {
             let file = writable(path);
             let length = file.metadata().unwrap().len();
@@ -232,9 +233,9 @@ const ATTACKS: [(&str, Attack); 14] = [
 ];
 
 fn refused_everywhere(lab: &Lab, how: &str, name: &str, script: &str) {
-    // An error names a digest, and a tree image's is that of its layers.
+    // An error for a tree image names the digest of its layers.
     let name = match name.starts_with('/') {
-        // Or its directory tells, or the top one.
+        // The error may name the file's directory or the top one.
         true => "unpacked ",
         false => name.trim_end_matches(".erofs"),
     };
@@ -262,7 +263,7 @@ fn attack(lab: &Lab, name: &str, how: &str, attack: &Attack, held: Option<Held>)
     refused_everywhere(lab, how, name, "true");
 }
 
-/// `covered`: files that memos are made of; documents are hashed at every launch.
+/// `covered` is true for files that memos cover. Documents are hashed at every launch.
 fn attack_in_every_way(object: fn(&Image) -> &str, covered: bool) {
     if !can_launch() {
         return;
@@ -279,7 +280,7 @@ fn attack_in_every_way(object: fn(&Image) -> &str, covered: bool) {
             (lab, how, attack, held)
         })
         .collect();
-    // All of them wait together until they are old enough to be known.
+    // All labs wait at the same time until their files are old enough to be known.
     for (lab, how, way, held) in labs {
         if covered && held.is_some() {
             lab.settle();
@@ -297,52 +298,56 @@ fn attack_in_every_way(object: fn(&Image) -> &str, covered: bool) {
 }
 
 #[test]
-fn a_layer_that_was_changed_is_refused_however_it_was_changed() {
+fn a_layer_changed_in_any_way_is_refused() {
     attack_in_every_way(|image| &image.layer, true);
 }
 
 #[test]
-fn a_tree_image_that_was_changed_is_refused_however_it_was_changed() {
+fn a_tree_image_changed_in_any_way_is_refused() {
     attack_in_every_way(|image| &image.tree, true);
 }
 
 #[test]
-fn an_unpacked_file_that_was_changed_is_refused_however_it_was_changed() {
+fn an_unpacked_file_changed_in_any_way_is_refused() {
     if !without_unpacked() {
         attack_in_every_way(|_| "/data", true);
     }
 }
 
 #[test]
-fn a_config_that_was_changed_is_refused_however_it_was_changed() {
+fn a_config_changed_in_any_way_is_refused() {
     attack_in_every_way(|image| &image.config, false);
 }
 
 #[test]
-fn a_manifest_that_was_changed_is_refused_however_it_was_changed() {
+fn a_manifest_changed_in_any_way_is_refused() {
     attack_in_every_way(|image| &image.manifest, false);
 }
 
-/// Why a memo takes fsync(2) and a lease, and not the inode's times alone: the kernel's behaviour.
+/// Kernel behaviour because of which a memo needs fsync(2) and a lease: the inode's times alone do not
+/// suffice.
 #[test]
 fn a_dirty_page_is_written_without_a_new_ctime_until_it_is_synced() {
     let named = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
     fs::write(named.path(), [0; 8192]).unwrap();
     let ctime = || {
-        // Longer than the clock of inodes is coarse.
+        // Longer than the granularity of inode times.
         std::thread::sleep(std::time::Duration::from_millis(30));
         let metadata = fs::metadata(named.path()).unwrap();
         (metadata.ctime(), metadata.ctime_nsec())
     };
     let mapping = Mapping::new(named.path());
-    // Anybody's sync(2) between the two writes cleans the page: then the second one tells.
+    // If a sync(2) of another process cleans the page between the two writes, the second one is visible.
     let untold = (0..50).any(|_| {
         mapping.flip(1);
         let dirty = ctime();
         mapping.flip(1);
         ctime() == dirty
     });
-    assert!(untold, "this kernel tells: the rule may be relaxed");
+    assert!(
+        untold,
+        "this kernel updates the ctime: the rule may be relaxed"
+    );
     named.as_file().sync_all().unwrap();
     let clean = ctime();
     mapping.flip(1);

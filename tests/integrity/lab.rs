@@ -1,4 +1,4 @@
-//! A store, a runtime directory and a /run/imrun of their own, and imrun on them.
+//! A private store, runtime directory and /run/imrun, and imrun running on them.
 
 use crate::skip;
 use nix::unistd::geteuid;
@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub const IMRUN: &str = env!("CARGO_BIN_EXE_imrun");
 const BUSYBOX: &str = "/bin/busybox";
-/// In a mount namespace of its own, where /run/imrun is the lab's and nobody else's. An ordinary user's
-/// is by XDG_RUNTIME_DIR; he makes mounts in a user namespace, and where there are none, imrun makes its own.
+/// Wrappers that run a command in its own mount namespace, where /run/imrun is the lab's. For an ordinary
+/// user, XDG_RUNTIME_DIR selects it; mounts are made in a user namespace, or by imrun if there is none.
 const ALONE: [(&str, &str); 3] = [
     (
         "unshare -m --propagation private",
@@ -27,32 +27,32 @@ const ALONE: [(&str, &str); 3] = [
     ),
     ("env", r#"eval "$1" && shift && exec "$@""#),
 ];
-/// A text that is in the upper layer's tar once.
+/// A text that occurs once in the tar of the upper layer.
 pub const DATA: &str = "what the upper layer says";
 
-/// The image of every lab, by digests.
+/// Digests and names of every lab's image.
 pub struct Image {
     pub manifest: String,
     pub config: String,
-    /// The upper layer's diff_id.
+    /// diff_id of the upper layer.
     pub layer: String,
-    /// The file name of the tree image.
+    /// File name of the tree image.
     pub tree: String,
 }
 
-/// The store that labs copy.
+/// Store that labs copy.
 struct Template {
     directory: tempfile::TempDir,
     image: Image,
 }
 
-/// A directory with a copy of one store in it.
+/// A directory with a copy of the template store.
 pub struct Lab {
     directory: tempfile::TempDir,
     template: Arc<Template>,
 }
 
-/// What imrun did.
+/// Result of a command.
 pub struct Outcome {
     pub code: i32,
     pub out: String,
@@ -60,36 +60,36 @@ pub struct Outcome {
     pub events: Vec<Value>,
 }
 
-/// Whether this test is over, because unpacked images have no such level.
+/// Returns true, and skips the test, if images are unpacked: those have no level `sealed`.
 pub fn without_sealed() -> bool {
     let unpacked = skip::is_unpacked();
     if unpacked {
-        skip::skip("an unpacked image cannot be sealed");
+        skip::skip("unpacked images have no level sealed");
     }
     unpacked
 }
 
-/// Whether this test is over, because the images here are mounted as they are.
+/// Returns true, and skips the test, if images are not unpacked.
 pub fn without_unpacked() -> bool {
     let mounted = !skip::is_unpacked();
     if mounted {
-        skip::skip("images are not unpacked here: IMRUN_DRIVER=overlay has them unpacked");
+        skip::skip("images are not unpacked: set IMRUN_DRIVER=overlay to unpack them");
     }
     mounted
 }
 
-/// Whether this host can launch; says so where it cannot.
+/// Returns true if this host can launch containers; otherwise skips the test with the reason.
 pub fn can_launch() -> bool {
     let busybox = || {
         fs::metadata(BUSYBOX)
             .is_err()
-            .then_some("there is no /bin/busybox")
+            .then_some("/bin/busybox is missing")
     };
     let why = skip::missing().or_else(busybox);
     why.inspect(|why| skip::skip(why)).is_none()
 }
 
-/// The last of its labs removes it.
+/// Returns the shared template, which the last lab removes.
 fn template() -> Arc<Template> {
     static SHARED: Mutex<Weak<Template>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap();
@@ -101,7 +101,7 @@ fn template() -> Arc<Template> {
 }
 
 impl Template {
-    /// Two layers and their documents.
+    /// Creates a store with an image of two layers.
     fn new() -> Template {
         let directory = new_directory(Path::new("/var/tmp"));
         let path = |name: &str| directory.path().join(name);
@@ -145,12 +145,12 @@ fn succeed(command: &mut Command) -> String {
 }
 
 impl Lab {
-    /// On the disk.
+    /// Creates a lab on the disk.
     pub fn new() -> Lab {
         Lab::beneath(Path::new("/var/tmp"))
     }
 
-    /// On the file system of `place`.
+    /// Creates a lab on the file system of `place`.
     pub fn beneath(place: &Path) -> Lab {
         let template = template();
         let directory = new_directory(place);
@@ -181,13 +181,14 @@ impl Lab {
         self.directory.path().join(name)
     }
 
-    /// What is unpacked of the image: the directory with `root` and `empty` in it.
+    /// Returns the directory of the unpacked image, which contains `root` and `empty`.
     pub fn unpacked(&self) -> PathBuf {
         let mut roots = fs::read_dir(self.path("store/roots")).unwrap();
         roots.next().unwrap().unwrap().path()
     }
 
-    /// Where a digest's blob is; a path is an unpacked file's, another name a tree image's.
+    /// Returns the file of an object: a digest is a blob's, a path an unpacked file's, another name a
+    /// tree image's.
     pub fn object(&self, name: &str) -> PathBuf {
         if let Some(path) = name.strip_prefix('/') {
             return self.unpacked().join("root").join(path);
@@ -198,7 +199,7 @@ impl Lab {
         }
     }
 
-    /// The lab's memo of its image.
+    /// Returns the lab's memo of its image.
     pub fn memo(&self) -> PathBuf {
         let mut memos = fs::read_dir(self.path("run/imrun/verified")).unwrap();
         let memo = memos.next().unwrap().unwrap().path();
@@ -206,12 +207,12 @@ impl Lab {
         memo
     }
 
-    /// Launches the image's /bin/busybox with these words, at a level.
+    /// Launches the image's /bin/busybox with these arguments at a level.
     pub fn launch(&self, level: &str, words: &[&str]) -> Outcome {
         self.launch_after("true", level, words)
     }
 
-    /// The same, with shell commands before it that nobody else sees the mounts of.
+    /// Launches after shell commands whose mounts only this launch sees.
     pub fn launch_after(&self, script: &str, level: &str, words: &[&str]) -> Outcome {
         let status = self.path("status");
         fs::write(&status, "").unwrap();
@@ -219,7 +220,7 @@ impl Lab {
         self.outcome(command.stdin(Stdio::null()).output().unwrap())
     }
 
-    /// What a launch came to that wrote to the lab's status file.
+    /// Returns the result of a launch that wrote to the lab's status file.
     pub fn outcome(&self, output: std::process::Output) -> Outcome {
         let events = fs::read_to_string(self.path("status")).unwrap();
         Outcome {
@@ -233,7 +234,7 @@ impl Lab {
         }
     }
 
-    /// A launch of what is still to be named; `script` opens descriptor 3, which gets its events.
+    /// Returns a launch without a command; `script` opens descriptor 3, which receives its events.
     pub fn telling(&self, script: &str, level: &str) -> Command {
         let options = [
             "run",
@@ -247,7 +248,7 @@ impl Lab {
         self.imrun(script, &options)
     }
 
-    /// A launch that is not started yet; standard streams are pipes.
+    /// Returns a launch that is not started yet, with pipes as standard streams.
     pub fn command(&self, script: &str, level: &str, words: &[&str]) -> Command {
         let status = format!("{script} && exec 3>>'{}'", self.path("status").display());
         let mut command = self.telling(&status, level);
@@ -259,7 +260,7 @@ impl Lab {
         command
     }
 
-    /// imrun with any command.
+    /// Returns any command of imrun.
     pub fn imrun<S: AsRef<OsStr>>(&self, script: &str, words: &[S]) -> Command {
         let (namespaces, alone) = match script.contains("mount") {
             _ if geteuid().is_root() => ALONE[0],
@@ -280,7 +281,7 @@ impl Lab {
         command
     }
 
-    /// Waits until no file of the store is too young for a memo.
+    /// Waits until every file of the store is old enough for a memo.
     pub fn settle(&self) {
         let young = |path: &Path| {
             let changed = fs::metadata(path).map(|status| status.ctime());
@@ -292,7 +293,7 @@ impl Lab {
         let mut files = [&image.layer, &image.tree]
             .map(|name| self.object(name))
             .to_vec();
-        // The last that is done when an image is unpacked is to rename it.
+        // Renaming the directory is the last step of unpacking an image.
         files.push(self.path("store/roots"));
         while files.iter().any(|path| young(path)) {
             std::thread::sleep(Duration::from_millis(50));
@@ -308,7 +309,7 @@ impl Lab {
 }
 
 impl Outcome {
-    /// The app ran, at this level, and this became of the memo.
+    /// Checks that the container ran, and the level and the memo of the launch.
     #[track_caller]
     pub fn holds(self, level: &str, memo: &str) -> Outcome {
         assert_eq!(self.code, 0, "{self:?}");
@@ -319,7 +320,7 @@ impl Outcome {
         self
     }
 
-    /// Nothing ran; the one line of the error has this text.
+    /// Checks that nothing ran, and that the error has one line with this text.
     #[track_caller]
     pub fn refused(self, text: &str) -> Outcome {
         assert_eq!((self.code, self.out.as_str()), (125, ""), "{self:?}");
@@ -333,7 +334,7 @@ impl Outcome {
         self
     }
 
-    /// The reason of the refusal.
+    /// Checks the reason of the refusal.
     #[track_caller]
     pub fn because(self, reason: &str) {
         assert_eq!(self.events.last().unwrap()["reason"], reason, "{self:?}");

@@ -1,4 +1,4 @@
-//! Which level holds, and where it is said.
+//! The integrity level of a launch, and the places that report it.
 
 use super::lab::{DATA, Lab, can_launch, without_sealed};
 use super::skip::is_unpacked;
@@ -39,7 +39,7 @@ fn a_demand_gets_its_own_level_or_a_stronger_one() {
 }
 
 #[test]
-fn the_level_is_in_the_list_of_containers() {
+fn the_list_of_containers_shows_the_level() {
     if !can_launch() {
         return;
     }
@@ -63,7 +63,7 @@ fn the_level_is_in_the_list_of_containers() {
 }
 
 #[test]
-fn inspect_hashes_even_what_is_known() {
+fn inspect_hashes_even_a_known_image() {
     if !can_launch() {
         return;
     }
@@ -77,9 +77,9 @@ fn inspect_hashes_even_what_is_known() {
     );
 }
 
-/// What `hashed` and `known` do not promise, and `sealed` does.
+/// `sealed` prevents this, `hashed` and `known` do not.
 #[test]
-fn a_sealed_container_does_not_see_what_is_written_to_the_store() {
+fn a_sealed_container_does_not_see_later_writes_to_the_store() {
     if !can_launch() || without_sealed() {
         return;
     }
@@ -105,7 +105,7 @@ fn a_sealed_container_does_not_see_what_is_written_to_the_store() {
 }
 
 #[test]
-fn a_sealed_launch_leaves_no_loop_device_behind() {
+fn a_sealed_launch_leaves_no_loop_device() {
     if !can_launch() || without_sealed() {
         return;
     }
@@ -118,7 +118,7 @@ fn a_sealed_launch_leaves_no_loop_device_behind() {
         )
         .spawn()
         .unwrap();
-    // Held open to the end: who reads no more ends the container.
+    // Kept open to the end: closing the pipe would end the container.
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mounts: Vec<_> = lines
         .by_ref()
@@ -126,7 +126,7 @@ fn a_sealed_launch_leaves_no_loop_device_behind() {
         .take_while(|line| !line.is_empty())
         .collect();
     let names = loops_of_root(&mounts);
-    // By their files, for a device that is free again is soon another container's.
+    // Identified by their files, since another container may reuse a free device.
     let own: Vec<_> = loops()
         .into_iter()
         .filter(|(name, _)| names.contains(name))
@@ -137,12 +137,12 @@ fn a_sealed_launch_leaves_no_loop_device_behind() {
     let mut tries = 0;
     while loops().iter().any(|device| own.contains(device)) {
         tries += 1;
-        assert!(tries < 1000, "a loop device over a memfd stays: {own:?}");
+        assert!(tries < 1000, "a loop device over a memfd is left: {own:?}");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 
-/// The loop devices that the root of a mount table is made of: its source and its further devices.
+/// Returns the loop devices of the root in a mount table: its source and its further devices.
 fn loops_of_root(mounts: &[String]) -> Vec<String> {
     let root = mounts.iter().find(|line| line.contains(" / / ")).unwrap();
     let words = root
@@ -151,7 +151,7 @@ fn loops_of_root(mounts: &[String]) -> Vec<String> {
     words.map(str::to_owned).collect()
 }
 
-/// The loop devices that are in use, each with its file.
+/// Returns the loop devices in use, each with its file.
 fn loops() -> Vec<(String, String)> {
     let mut command = std::process::Command::new("losetup");
     command.args(["--list", "--noheadings", "-O", "NAME,BACK-MAJ:MIN,BACK-INO"]);

@@ -1,11 +1,10 @@
-//! What was changed behind imrun's back is refused, at every integrity level; each launch says
-//! which level held.
+//! Changes behind imrun's back are refused at every integrity level, and each launch reports its level.
 //!
-//! Needs /bin/busybox (static), and as root a cgroup2; else a test says what is missing. By IMRUN_DRIVER and as an
-//! ordinary user it is about unpacked images.
+//! The tests need /bin/busybox (static) and, as root, cgroup2; otherwise they report what is missing. With
+//! IMRUN_DRIVER, and as an ordinary user, they test unpacked images.
 //!
-//! Not here, because `known` cannot see it by design: writes to the raw block device, XFS's
-//! invisible I/O, a clock set back to the nanosecond of a file's last change, memos that root forged.
+//! Not tested, because `known` cannot detect them by design: writes to the raw block device, XFS's invisible
+//! I/O, a clock set back to the nanosecond of a file's last change, and memos forged by root.
 #![allow(unsafe_code, clippy::unwrap_used)]
 
 mod attack;

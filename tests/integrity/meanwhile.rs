@@ -1,5 +1,5 @@
-//! A file that is changed while it is hashed, or compared, gets no memo. imrun is stopped in the midst of it, by
-//! strace at the first time that it reads the file.
+//! A file that changes while it is hashed or compared gets no memo. strace stops imrun when it first
+//! reads the file.
 
 use super::lab::{Lab, Outcome, can_launch};
 use super::skip::{is_unpacked, skip, without_root};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 fn is_over() -> bool {
-    if !can_launch() || without_root("strace is root's here") {
+    if !can_launch() || without_root("strace needs root") {
         return true;
     }
     let mut strace = Command::new("strace");
@@ -22,7 +22,7 @@ fn is_over() -> bool {
     missing
 }
 
-/// A file that the launch hashes, or compares.
+/// Returns a file that the launch hashes or compares.
 fn subject(lab: &Lab) -> PathBuf {
     if is_unpacked() {
         lab.object("/data")
@@ -31,7 +31,7 @@ fn subject(lab: &Lab) -> PathBuf {
     }
 }
 
-/// A launch in the midst of that.
+/// A launch that is stopped while it reads the file.
 struct Stopped<'a> {
     lab: &'a Lab,
     child: Child,
@@ -40,7 +40,7 @@ struct Stopped<'a> {
 impl<'a> Stopped<'a> {
     fn new(lab: &'a Lab) -> Stopped<'a> {
         let path = subject(lab);
-        // The tracer is not imrun's parent.
+        // With -D, the tracer is not imrun's parent.
         let trace = format!(
             "script=$1 && shift && set -- \"$script\" strace -D -f -qq -o '{}' -P '{}' \
              -e trace=read,pread64 -e inject=read,pread64:signal=SIGSTOP:when=1 \"$@\"",
@@ -70,7 +70,7 @@ impl<'a> Stopped<'a> {
         panic!("it never reads {path:?}");
     }
 
-    /// Goes on to its end.
+    /// Continues the launch to its end.
     fn goes_on(self) -> Outcome {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGCONT).unwrap();
         self.lab.outcome(self.child.wait_with_output().unwrap())
@@ -78,7 +78,7 @@ impl<'a> Stopped<'a> {
 }
 
 #[test]
-fn a_file_that_is_left_alone_while_it_is_hashed_gets_a_memo() {
+fn a_file_that_does_not_change_while_it_is_hashed_gets_a_memo() {
     if is_over() {
         return;
     }
@@ -88,7 +88,7 @@ fn a_file_that_is_left_alone_while_it_is_hashed_gets_a_memo() {
     lab.launch("auto", &["true"]).holds("known", "fits");
 }
 
-/// A lease tells of it, whatever the inode's times say.
+/// The lease detects the writer, even if the inode's times do not change.
 #[test]
 fn a_file_that_is_opened_for_writing_while_it_is_hashed_gets_no_memo() {
     if is_over() {
@@ -111,7 +111,7 @@ fn a_file_that_is_opened_for_writing_while_it_is_hashed_gets_no_memo() {
     assert!(memos(&lab).is_empty());
 }
 
-/// Its times tell of what no lease is asked about.
+/// The inode's times show changes that leases do not cover.
 #[test]
 fn a_file_that_is_changed_while_it_is_hashed_gets_no_memo() {
     if is_over() {
@@ -125,7 +125,7 @@ fn a_file_that_is_changed_while_it_is_hashed_gets_no_memo() {
     assert!(memos(&lab).is_empty());
 }
 
-/// A new ctime, and nothing else.
+/// Changes only the ctime.
 fn touch(path: &Path) {
     let before = fs::metadata(path).unwrap();
     fs::set_permissions(path, Permissions::from_mode(before.mode())).unwrap();

@@ -1,4 +1,4 @@
-//! When a memo is made, and when it is believed.
+//! Conditions for creating a memo and for using it.
 
 use super::lab::{Lab, can_launch};
 use crate::skip::{is_unpacked, skip};
@@ -24,9 +24,9 @@ fn a_file_that_was_written_just_now_gets_no_memo() {
     );
 }
 
-/// A tmpfs gives no new ctime to what is written through a mapping: it is hashed at each launch.
+/// A write through a mapping does not change the ctime on a tmpfs, so its files are hashed at each launch.
 #[test]
-fn a_file_system_that_does_not_tell_of_writes_gets_no_memo() {
+fn a_file_system_without_reliable_ctimes_gets_no_memo() {
     if !can_launch() {
         return;
     }
@@ -41,7 +41,7 @@ fn a_file_system_that_does_not_tell_of_writes_gets_no_memo() {
     }
 }
 
-/// The version of the running kernel.
+/// Returns the version of the running kernel.
 fn kernel() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split('.').map(|word| word.parse().unwrap());
@@ -54,7 +54,7 @@ fn rewrite(memo: &Path, text: &str) {
 }
 
 #[test]
-fn a_memo_of_another_boot_is_not_believed() {
+fn a_memo_of_another_boot_is_ignored() {
     if !can_launch() {
         return;
     }
@@ -70,9 +70,9 @@ fn a_memo_of_another_boot_is_not_believed() {
     assert_eq!(fs::read_to_string(lab.memo()).unwrap(), memo);
 }
 
-/// So does a memo of a file whose inode's number another file has now.
+/// This also covers a memo of a file whose inode number another file has now.
 #[test]
-fn a_memo_of_an_older_ctime_is_not_believed() {
+fn a_memo_of_an_older_ctime_is_ignored() {
     if !can_launch() {
         return;
     }
@@ -84,7 +84,7 @@ fn a_memo_of_an_older_ctime_is_not_believed() {
 }
 
 #[test]
-fn a_memo_that_is_cut_off_is_not_believed() {
+fn a_truncated_memo_is_ignored() {
     if !can_launch() {
         return;
     }
@@ -97,10 +97,10 @@ fn a_memo_that_is_cut_off_is_not_believed() {
     }
 }
 
-/// The last line alone may have another digest: with it a memo vouches for another tree image of the
-/// same files, as nobody but who may write memos can.
+/// Only the digest in the last line may differ: such a memo stands for another tree image of the same files,
+/// which only a user who may write memos can create.
 #[test]
-fn a_memo_with_another_digit_in_any_mark_is_not_believed() {
+fn a_memo_with_a_changed_digit_is_ignored() {
     if !can_launch() {
         return;
     }
@@ -119,7 +119,7 @@ fn a_memo_with_another_digit_in_any_mark_is_not_believed() {
 }
 
 #[test]
-fn a_directory_of_memos_that_is_not_roots_alone_is_refused() {
+fn a_directory_of_memos_that_others_can_access_is_refused() {
     if !can_launch() {
         return;
     }

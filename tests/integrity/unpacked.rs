@@ -1,4 +1,4 @@
-//! What hides a change of unpacked files, or comes between their comparison and their mount.
+//! Changes of unpacked files that are hidden, or that happen between their comparison and the mount.
 
 use super::lab::{IMRUN, Lab, can_launch, without_unpacked};
 use std::fs::{self, File, OpenOptions};
@@ -11,13 +11,13 @@ fn is_over() -> bool {
     without_unpacked() || !can_launch()
 }
 
-/// A copy with everything, inode numbers apart.
+/// Copies everything except the inode numbers.
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status();
     assert!(copied.unwrap().success());
 }
 
-/// A change of what is at a path; names, attributes and the inode's times are not important.
+/// Changes the file or directory at a path, without regard to names, attributes and times.
 fn change(path: &Path) {
     if fs::symlink_metadata(path).unwrap().is_dir() {
         fs::write(path.join("more"), "more").unwrap()
@@ -27,9 +27,9 @@ fn change(path: &Path) {
     }
 }
 
-/// A mount on a name is not in the root that the app gets: it sees what is beneath.
+/// A mount over a file is not part of the container's root: the container sees the file beneath.
 #[test]
-fn what_is_mounted_over_unpacked_files_hides_no_change() {
+fn a_mount_over_an_unpacked_file_does_not_hide_its_change() {
     if is_over() {
         return;
     }
@@ -54,7 +54,7 @@ fn what_is_mounted_over_unpacked_files_hides_no_change() {
     }
 }
 
-/// Makes a launch wait when its files were compared: nobody takes the event that says so.
+/// A launch that blocks after comparing its files, because nothing reads its event.
 struct Stopped {
     pipe: File,
     child: std::process::Child,
@@ -82,7 +82,7 @@ impl Stopped {
         stopped
     }
 
-    /// As the call that it is in says (proc_pid_syscall(5)): write(2), and to what.
+    /// Waits until the process is in write(2) to the pipe (proc_pid_syscall(5)).
     fn wait_until_it_tells(&self, pipe: &Path) {
         let process = Path::new("/proc").join(self.child.id().to_string());
         for _ in 0..1000 {
@@ -98,10 +98,10 @@ impl Stopped {
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        panic!("it does not tell that the image is verified");
+        panic!("the launch does not report the verified image");
     }
 
-    /// Goes on to its end: exit code, output, error.
+    /// Continues the launch to its end. Returns exit status, output and error.
     fn goes_on(mut self) -> (Option<i32>, String, String) {
         let mut bytes = [0; 4096];
         while self.pipe.read(&mut bytes).is_ok() {}
@@ -116,7 +116,7 @@ impl Stopped {
 }
 
 #[test]
-fn a_directory_that_is_exchanged_between_comparison_and_mount_is_refused() {
+fn a_directory_that_is_replaced_between_comparison_and_mount_is_refused() {
     if is_over() {
         return;
     }

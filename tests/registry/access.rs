@@ -1,4 +1,4 @@
-//! Who is shown which credentials.
+//! Credentials, and the servers that receive them.
 
 use crate::support::layout::Packing;
 use crate::support::outcome::Outcome;
@@ -10,10 +10,10 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// "user:secret".
+/// The Authorization header of user:secret.
 const BASIC: &str = "Basic dXNlcjpzZWNyZXQ=";
 
-/// A file of credentials for the registry, for `REGISTRY_AUTH_FILE`.
+/// Writes a file of credentials for the registry, for `REGISTRY_AUTH_FILE`.
 fn auth_file(host: &crate::support::host::Host, served: &Served) -> String {
     let auths = json!({ "auths": { served.registry.authority(): { "auth": "dXNlcjpzZWNyZXQ=" } } });
     host.write("auth.json", auths.to_string())
@@ -21,7 +21,7 @@ fn auth_file(host: &crate::support::host::Host, served: &Served) -> String {
         .to_string()
 }
 
-/// A pull with a file of credentials.
+/// Pulls with a file of credentials.
 fn pull_with(host: &crate::support::host::Host, served: &Served, file: &str) -> Outcome {
     imrun(
         host,
@@ -31,12 +31,12 @@ fn pull_with(host: &crate::support::host::Host, served: &Served, file: &str) -> 
 }
 
 #[test]
-fn basic_credentials_are_shown_once_they_are_asked_for() {
+fn basic_credentials_are_sent_only_after_a_challenge() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     served.registry.access(Access::Basic(BASIC.into()));
     pull(&host, &served.tag())
-        .refused("wants credentials, and there are none")
+        .refused("requires credentials, but none were found")
         .hints("podman login");
     let file = auth_file(&host, &served);
     pull_with(&host, &served, &file).exits(0);
@@ -102,7 +102,7 @@ fn a_credential_helper_is_asked() {
 }
 
 #[test]
-fn a_token_is_fetched_once_and_again_when_it_expires_in_the_middle() {
+fn a_token_is_fetched_once_and_again_when_it_expires_during_a_pull() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     served.registry.access(Access::Bearer(None));
@@ -135,7 +135,7 @@ fn a_token_is_fetched_once_and_again_when_it_expires_in_the_middle() {
 }
 
 #[test]
-fn the_token_server_is_shown_the_credentials_and_the_registry_the_token_alone() {
+fn the_token_server_receives_the_credentials_and_the_registry_only_the_token() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     served.registry.access(Access::Bearer(Some(BASIC.into())));
@@ -208,7 +208,7 @@ fn a_redirect_never_carries_credentials_to_another_server() {
     }
 }
 
-/// A proxy for whatever a client wants to be connected to: it is always this server.
+/// Starts a proxy that connects every client to this registry.
 fn proxy_to(registry: &Registry, seen: &Arc<Mutex<Vec<String>>>) -> Server {
     let (target, seen) = (registry.authority(), Arc::clone(seen));
     Server::start(([127, 0, 0, 1], 0).into(), move |client| {
@@ -220,7 +220,7 @@ fn proxy_to(registry: &Registry, seen: &Arc<Mutex<Vec<String>>>) -> Server {
         lines.find(|line| line.as_ref().is_ok_and(String::is_empty));
         let server = TcpStream::connect(&target).unwrap();
         let pipe = |mut from: TcpStream, mut to: TcpStream| {
-            // Either side may just go away.
+            // Either side may close its connection.
             let _ended = std::io::copy(&mut from, &mut to);
             let _closed = to.shutdown(Shutdown::Both);
         };
@@ -233,7 +233,7 @@ fn proxy_to(registry: &Registry, seen: &Arc<Mutex<Vec<String>>>) -> Server {
 }
 
 #[test]
-fn the_environment_names_a_proxy_that_this_machine_does_without() {
+fn a_proxy_of_the_environment_is_used_except_for_this_machine() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     let seen = Arc::default();
@@ -258,7 +258,7 @@ fn the_environment_names_a_proxy_that_this_machine_does_without() {
 }
 
 #[test]
-fn a_challenge_that_cannot_be_met_is_refused() {
+fn an_unsupported_challenge_is_refused() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     for (challenge, error) in [
@@ -282,7 +282,7 @@ fn a_challenge_that_cannot_be_met_is_refused() {
 }
 
 #[test]
-fn without_tls_only_loopback_is_spoken_to_unless_it_is_said() {
+fn connections_without_tls_are_made_only_to_loopback_or_with_plain_http() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     let port = served
@@ -292,7 +292,7 @@ fn without_tls_only_loopback_is_spoken_to_unless_it_is_said() {
         .unwrap()
         .1
         .to_string();
-    // Another address of this machine that is none of loopback.
+    // An address of this machine that is not a loopback address.
     let name = format!("0.0.0.0:{port}/app:1");
     imrun(&host, &["pull", "--timeout", "5s", &name], &[]).exits(125);
     assert_eq!(served.registry.requests().len(), 0);
@@ -300,9 +300,9 @@ fn without_tls_only_loopback_is_spoken_to_unless_it_is_said() {
 }
 
 #[test]
-fn basic_is_tried_where_a_token_does_not_do() {
+fn basic_authentication_is_tried_if_a_token_does_not_suffice() {
     let file_of = |host: &_, served: &_| auth_file(host, served);
-    // The registry wants a password after a token, or offers one beside a token server that fails.
+    // The registry requires a password after a token, or offers one next to a failing token server.
     for beside in [false, true] {
         let host = host!();
         let served = Served::new(&host, Packing::Gzip);
@@ -327,7 +327,7 @@ fn basic_is_tried_where_a_token_does_not_do() {
 }
 
 #[test]
-fn errors_name_the_token_server_and_have_its_words() {
+fn errors_name_the_token_server_and_show_its_explanation() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     let at = format!("token server http://{}/token", served.registry.authority());
@@ -340,7 +340,7 @@ fn errors_name_the_token_server_and_have_its_words() {
         ),
         (
             Fault::Body(200, "text/html", b"<html>".to_vec()),
-            "answers what is not strict JSON",
+            "sends an answer that is not strict JSON",
         ),
         (
             Fault::Body(200, "application/json", b"{}".to_vec()),
@@ -362,7 +362,7 @@ fn errors_name_the_token_server_and_have_its_words() {
 }
 
 #[test]
-fn a_head_that_is_refused_is_followed_by_a_get_that_has_the_registrys_words() {
+fn a_refused_head_is_followed_by_a_get_for_the_registrys_explanation() {
     for status in [400, 401, 403, 404, 405, 406, 501] {
         let host = host!();
         let served = Served::new(&host, Packing::Gzip);

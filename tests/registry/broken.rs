@@ -1,10 +1,10 @@
-//! Connections that break, and registries that have no time.
+//! Broken connections and busy registries.
 
 use crate::support::layout::{Layout, Packing, tar};
 use crate::support::registry::{Fault, Registry};
 use crate::{Served, assert_whole, host, imrun, pull};
 
-/// A registry whose lower layer is worth more than one piece of a connection.
+/// Serves an image whose lower layer does not fit into one read.
 fn served(host: &crate::support::host::Host) -> (Served, usize) {
     let served = Served::new(host, Packing::Gzip);
     let size = served.registry.blob(&served.layer(0)).unwrap().len();
@@ -13,7 +13,7 @@ fn served(host: &crate::support::host::Host) -> (Served, usize) {
 }
 
 #[test]
-fn a_broken_transfer_goes_on_where_it_broke_off() {
+fn a_broken_transfer_resumes_where_it_stopped() {
     let host = host!();
     let (served, size) = served(&host);
     let layer = served.layer(0);
@@ -39,7 +39,7 @@ fn a_broken_transfer_goes_on_where_it_broke_off() {
 }
 
 #[test]
-fn a_registry_without_ranges_is_asked_for_all_of_it_again() {
+fn a_transfer_from_a_registry_without_ranges_starts_again() {
     let host = host!();
     let (served, size) = served(&host);
     let line = format!("GET /v2/app/blobs/{}", served.layer(0));
@@ -51,13 +51,16 @@ fn a_registry_without_ranges_is_asked_for_all_of_it_again() {
 }
 
 #[test]
-fn another_range_than_was_asked_for_is_refused() {
+fn an_answer_with_another_range_than_requested_is_refused() {
     let host = host!();
     let (served, size) = served(&host);
     let line = format!("GET /v2/app/blobs/{}", served.layer(0));
     served.registry.fault(&line, Fault::Cut(size / 2), 1);
     served.registry.fault(&line, Fault::OtherRange(1), 1);
-    pull(&host, &served.tag()).refused(&format!("sends another range than from byte {}", size / 2));
+    pull(&host, &served.tag()).refused(&format!(
+        "sends another range than the one from byte {}",
+        size / 2
+    ));
     let wrong_total = Fault::Header(
         "content-range",
         format!("bytes {}-{}/{}", size / 2, size - 1, size + 1),
@@ -68,7 +71,7 @@ fn another_range_than_was_asked_for_is_refused() {
 }
 
 #[test]
-fn a_transfer_that_breaks_again_and_again_is_given_up() {
+fn a_transfer_that_breaks_repeatedly_is_given_up() {
     let host = host!();
     let (served, _) = served(&host);
     let line = format!("GET /v2/app/blobs/{}", served.layer(0));
@@ -78,7 +81,7 @@ fn a_transfer_that_breaks_again_and_again_is_given_up() {
 }
 
 #[test]
-fn a_registry_that_says_nothing_is_asked_again_and_then_given_up() {
+fn a_registry_that_does_not_answer_is_retried_and_then_given_up() {
     let host = host!();
     let (served, _) = served(&host);
     let line = format!("GET /v2/app/blobs/{}", served.layer(0));
@@ -91,7 +94,7 @@ fn a_registry_that_says_nothing_is_asked_again_and_then_given_up() {
 }
 
 #[test]
-fn a_registry_that_is_busy_is_asked_again_when_it_says() {
+fn a_busy_registry_is_retried_after_the_delay_it_requests() {
     for status in [429, 500, 502, 503, 504] {
         let host = host!();
         let (served, _) = served(&host);
@@ -111,7 +114,7 @@ fn a_registry_that_is_busy_is_asked_again_when_it_says() {
 }
 
 #[test]
-fn a_registry_that_stays_busy_is_left_alone() {
+fn a_registry_that_stays_busy_is_given_up() {
     let host = host!();
     let (served, _) = served(&host);
     served
@@ -132,7 +135,7 @@ fn a_registry_that_stays_busy_is_left_alone() {
 }
 
 #[test]
-fn a_pull_that_failed_keeps_the_layers_that_it_has() {
+fn a_failed_pull_keeps_its_complete_layers() {
     let host = host!();
     let registry = Registry::start();
     let layout = Layout::new(host.path("layout"));

@@ -1,10 +1,10 @@
-//! What a name meant, and means again.
+//! History and rollback of names.
 
 use crate::support::host::Host;
 use crate::support::layout::{Packing, program, tar};
 use crate::{Served, host, imrun, pull};
 
-/// Pulls two images in turn by one name; their digests.
+/// Pulls two images in turn with the same name. Returns their digests.
 fn two(host: &Host, served: &Served) -> [String; 2] {
     let first = pull(host, &served.tag()).exits(0).line();
     let newer = served
@@ -14,7 +14,7 @@ fn two(host: &Host, served: &Served) -> [String; 2] {
     [first, pull(host, &served.tag()).exits(0).line()]
 }
 
-/// The digests that the history of a name has, the latest first.
+/// Returns the digests in a name's history, latest first.
 fn history(host: &Host, name: &str) -> Vec<String> {
     let history = imrun(host, &["history", "--json", name], &[]).exits(0).out;
     let history: Vec<serde_json::Value> = serde_json::from_str(&history).unwrap();
@@ -25,7 +25,7 @@ fn history(host: &Host, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_name_has_a_history_and_can_be_rolled_back_in_it() {
+fn a_name_has_a_history_and_can_be_rolled_back() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     let name = served.tag();
@@ -60,14 +60,14 @@ fn a_name_has_a_history_and_can_be_rolled_back_in_it() {
         history(&host, &name),
         [&second[..], &first, &second, &first]
     );
-    // What it means already is no change.
+    // Rolling back to the current digest changes nothing.
     imrun(&host, &["rollback", &name, "--to", &second], &[]).exits(0);
     assert_eq!(history(&host, &name).len(), 4);
     host.launch_of(&second).run().exits(0).prints("ran\n");
 }
 
 #[test]
-fn what_a_name_never_meant_or_what_is_gone_is_refused() {
+fn a_rollback_to_an_unknown_or_removed_image_is_refused() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     let name = served.tag();
@@ -85,7 +85,7 @@ fn what_a_name_never_meant_or_what_is_gone_is_refused() {
 }
 
 #[test]
-fn a_name_is_known_as_it_was_given_and_as_docker_reads_it() {
+fn a_name_is_found_as_given_and_in_dockers_full_form() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     host.imrun(["import", "--name", "mine", &served.layout.source()])

@@ -1,11 +1,11 @@
-//! What a registry may say that is not so: each lie has one clear line, and leaves nothing behind.
+//! Wrong answers of a registry: each gives one clear line and leaves nothing in the store.
 
 use crate::support::layout::{Packing, on};
 use crate::support::registry::Fault;
 use crate::{Served, assert_empty, assert_whole, host, imrun, pull};
 use imrun::image::manifest::Platform;
 
-/// What is asked for: a part of a request's line, by what it is for.
+/// Returns the part of a request line that asks for the object.
 fn target(served: &Served, what: &str) -> String {
     match what {
         "manifest" => format!("GET /v2/app/manifests/{}", served.digest()),
@@ -15,7 +15,7 @@ fn target(served: &Served, what: &str) -> String {
 }
 
 #[test]
-fn every_lie_about_a_document_or_a_layer_is_refused_and_leaves_nothing() {
+fn every_wrong_document_or_layer_is_refused_and_leaves_nothing() {
     let page = Fault::Body(
         200,
         "text/html; charset=utf-8",
@@ -103,7 +103,7 @@ fn every_lie_about_a_document_or_a_layer_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn a_tag_is_worth_what_its_bytes_hash_to_whatever_the_registry_promises() {
+fn the_digest_of_a_tag_is_computed_from_its_bytes_whatever_the_registry_announces() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     let other = served.layer(0);
@@ -161,7 +161,7 @@ fn an_index_for_a_manifest_and_the_reverse_are_refused() {
 }
 
 #[test]
-fn redirects_end_and_never_leave_http() {
+fn redirects_are_limited_and_never_leave_http() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     let line = target(&served, "layer");
@@ -171,10 +171,10 @@ fn redirects_end_and_never_leave_http() {
             line["GET ".len()..].to_string(),
             "redirects more than 5 times",
         ),
-        ("file:///etc/passwd".into(), "which is no HTTP URL"),
+        ("file:///etc/passwd".into(), "which is not an HTTP URL"),
         (
             "http://user:secret@127.0.0.1/".into(),
-            "which is no HTTP URL",
+            "which is not an HTTP URL",
         ),
         (
             "http://registry.invalid/".into(),
@@ -196,7 +196,7 @@ fn redirects_end_and_never_leave_http() {
 }
 
 #[test]
-fn a_slow_drip_ends() {
+fn a_transfer_that_is_too_slow_is_given_up() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     let drip = || Fault::Drip(std::time::Duration::from_millis(20));
@@ -214,11 +214,12 @@ fn a_slow_drip_ends() {
         .registry
         .fault(&target(&served, "layer"), drip(), usize::MAX);
     let late = imrun(&host, &["pull", "--deadline", "500ms", &served.tag()], &[]);
-    late.refused("is not there after 0.5 s").hints("--deadline");
+    late.refused("did not finish within 0.5 s")
+        .hints("--deadline");
 }
 
 #[test]
-fn right_bytes_are_right_whatever_they_are_labelled() {
+fn right_bytes_are_accepted_with_any_media_type() {
     for label in [
         "text/html; charset=utf-8",
         "TEXT/HTML",
@@ -240,6 +241,6 @@ fn right_bytes_are_right_whatever_they_are_labelled() {
         let plain = |request: &crate::support::registry::Request| {
             request.header("accept-encoding") == Some("identity")
         };
-        assert!(asked.iter().all(plain), "something in between may compress");
+        assert!(asked.iter().all(plain), "a proxy may compress the answer");
     }
 }

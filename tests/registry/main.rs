@@ -1,6 +1,6 @@
-//! Pull and push against a registry of the tests' own, which does what it is told.
+//! Pull and push with a registry of the tests, which can be told to misbehave.
 //!
-//! They need root, cgroup2 and EROFS, for the launches among them; else each says so and is skipped.
+//! The tests need root, cgroup2 and EROFS for the launches; otherwise they report this and are skipped.
 #![allow(clippy::unwrap_used)]
 
 mod access;
@@ -50,22 +50,22 @@ impl Served {
         }
     }
 
-    /// The manifest's digest.
+    /// Returns the digest of the manifest.
     fn digest(&self) -> &str {
         self.manifest["digest"].as_str().unwrap()
     }
 
-    /// `HOST:PORT/app:1`.
+    /// Returns `HOST:PORT/app:1`.
     fn tag(&self) -> String {
         self.registry.name("app:1")
     }
 
-    /// `HOST:PORT/app@DIGEST`.
+    /// Returns `HOST:PORT/app@DIGEST`.
     fn pinned(&self) -> String {
         self.registry.name(&format!("app@{}", self.digest()))
     }
 
-    /// The digest of a layer's blob.
+    /// Returns the digest of a layer's blob.
     fn layer(&self, number: usize) -> String {
         let manifest = std::fs::read(self.layout.blob(&self.manifest)).unwrap();
         let manifest: Value = serde_json::from_slice(&manifest).unwrap();
@@ -82,8 +82,8 @@ impl Served {
     }
 }
 
-/// Runs a command of imrun that knows no credentials and no proxy but those given; what it says of
-/// layers is left out.
+/// Runs a command of imrun with no other credentials and proxies than the given ones, and removes the
+/// lines about layers from its output.
 fn imrun(host: &Host, args: &[&str], environment: &[(&str, &str)]) -> Outcome {
     let mut command = Command::new(support::host::IMRUN);
     command
@@ -126,7 +126,7 @@ fn pull(host: &Host, name: &str) -> Outcome {
     imrun(host, &["pull", name], &[])
 }
 
-/// The image verifies, and runs.
+/// Checks that the image verifies and runs.
 #[track_caller]
 fn assert_whole(host: &Host, digest: &str) {
     let verified = host.imrun(["verify"]).exits(0);
@@ -137,7 +137,7 @@ fn assert_whole(host: &Host, digest: &str) {
     host.launch_of(digest).run().exits(0).prints("ran\n");
 }
 
-/// The store has no blob, no tree image and no name.
+/// Checks that the store has no blob, tree image or name.
 #[track_caller]
 fn assert_empty(host: &Host) {
     assert_eq!(host.blobs().len(), 0, "{:?}", host.blobs());

@@ -1,4 +1,4 @@
-//! The mirrors that this host's configuration names: asked first, and passed over where they fail.
+//! Mirrors in the host's configuration: asked first, and skipped if they fail.
 
 use crate::support::host::Host;
 use crate::support::layout::Packing;
@@ -6,7 +6,7 @@ use crate::support::outcome::Outcome;
 use crate::support::registry::{Fault, Registry};
 use crate::{Served, assert_whole, host, imrun};
 
-/// An image `HOST/app:1`, and another registry that is its mirror.
+/// An image `HOST/app:1`, and another registry as its mirror.
 struct Mirrored {
     served: Served,
     mirror: Registry,
@@ -20,7 +20,7 @@ impl Mirrored {
         Mirrored { served, mirror }
     }
 
-    /// A registries.conf with this in its rule of the registry.
+    /// Writes a registries.conf; `more` is added to the registry's rule.
     fn rules(&self, host: &Host, more: &str) -> String {
         let (registry, mirror) = (self.served.registry.authority(), self.mirror.authority());
         let text = format!(
@@ -29,7 +29,7 @@ impl Mirrored {
         host.write("registries.conf", text).display().to_string()
     }
 
-    /// A directory of hosts.toml files, with one for the registry.
+    /// Writes a directory of hosts.toml files with one for the registry.
     fn hosts(&self, host: &Host, text: &str) -> String {
         let directory = format!("certs.d/{}", self.served.registry.authority());
         let text = text.replace("MIRROR", &self.mirror.authority());
@@ -46,7 +46,7 @@ const RULES: &str = "CONTAINERS_REGISTRIES_CONF";
 const HOSTS: &str = "IMRUN_HOSTS_DIR";
 
 #[test]
-fn all_of_an_image_comes_from_the_mirror_that_has_it() {
+fn a_whole_image_comes_from_the_mirror_that_has_it() {
     let host = host!();
     let mirrored = Mirrored::new(&host);
     let file = mirrored.rules(&host, "");
@@ -71,7 +71,7 @@ fn all_of_an_image_comes_from_the_mirror_that_has_it() {
 }
 
 #[test]
-fn a_mirror_that_fails_or_lies_is_passed_over_by_name() {
+fn a_mirror_that_fails_or_sends_wrong_data_is_skipped_and_named() {
     for (line, fault) in [
         ("HEAD", Fault::Status(500, Vec::new())),
         ("manifests", Fault::Status(404, Vec::new())),
@@ -87,13 +87,13 @@ fn a_mirror_that_fails_or_lies_is_passed_over_by_name() {
         mirrored.mirror.fault(line, fault.clone(), usize::MAX);
         let pulled = pull(&host, &mirrored.served.tag(), RULES, &file);
         let pulled = pulled.of(&format!("{line} {fault:?}")).exits(0);
-        assert!(pulled.err.contains("passed over"), "{pulled:?}");
+        assert!(pulled.err.contains("asking the next server"), "{pulled:?}");
         assert_whole(&host, mirrored.served.digest());
     }
 }
 
 #[test]
-fn a_transfer_goes_on_at_the_registry_where_the_mirror_broke_off() {
+fn a_transfer_resumes_at_the_registry_where_the_mirror_stopped() {
     let host = host!();
     let mirrored = Mirrored::new(&host);
     let layer = mirrored.served.layer(0);
@@ -115,7 +115,7 @@ fn a_transfer_goes_on_at_the_registry_where_the_mirror_broke_off() {
 }
 
 #[test]
-fn a_mirror_without_the_right_to_tags_is_asked_for_blobs_alone() {
+fn a_mirror_that_may_not_resolve_tags_is_asked_only_for_blobs() {
     let host = host!();
     let mirrored = Mirrored::new(&host);
     let directory = mirrored.hosts(&host, "[host.\"http://MIRROR\"]\ncapabilities = [\"pull\"]");
@@ -126,7 +126,7 @@ fn a_mirror_without_the_right_to_tags_is_asked_for_blobs_alone() {
 }
 
 #[test]
-fn a_push_goes_to_no_mirror_and_nothing_to_what_is_blocked() {
+fn a_push_goes_to_no_mirror_and_no_request_to_a_blocked_registry() {
     let host = host!();
     let mirrored = Mirrored::new(&host);
     let file = mirrored.rules(&host, "");
@@ -156,7 +156,7 @@ fn a_push_goes_to_no_mirror_and_nothing_to_what_is_blocked() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_ends_the_pull_by_its_name() {
+fn an_invalid_configuration_file_ends_the_pull_and_is_named() {
     let host = host!();
     let mirrored = Mirrored::new(&host);
     let file = host
@@ -164,7 +164,8 @@ fn a_file_that_cannot_be_read_ends_the_pull_by_its_name() {
         .display()
         .to_string();
     pull(&host, &mirrored.served.tag(), RULES, &file)
-        .refused("registries.conf: is no registries.conf");
+        .refused("registries.conf: is not a valid registries.conf");
     let directory = mirrored.hosts(&host, "server = 1");
-    pull(&host, &mirrored.served.tag(), HOSTS, &directory).refused("hosts.toml: is no hosts.toml");
+    pull(&host, &mirrored.served.tag(), HOSTS, &directory)
+        .refused("hosts.toml: is not a valid hosts.toml");
 }

@@ -1,4 +1,4 @@
-//! What a pull brings, and what it asks for.
+//! Requests and results of a pull.
 
 use crate::support::layout::{self, Layout, Packing, on, program, tar};
 use crate::support::registry::{Fault, Registry};
@@ -7,7 +7,7 @@ use imrun::image::manifest::Platform;
 use std::fs;
 
 #[test]
-fn an_image_is_pulled_by_tag_and_by_digest_whatever_its_layers_are_packed_with() {
+fn an_image_is_pulled_by_tag_and_by_digest_with_any_compression_of_its_layers() {
     for packing in [Packing::Plain, Packing::Gzip, Packing::Zstd] {
         let host = host!();
         let served = Served::new(&host, packing);
@@ -27,7 +27,7 @@ fn an_image_is_pulled_by_tag_and_by_digest_whatever_its_layers_are_packed_with()
 }
 
 #[test]
-fn what_the_store_has_is_not_asked_for_again() {
+fn blobs_in_the_store_are_not_requested_again() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     pull(&host, &served.tag()).exits(0);
@@ -38,13 +38,13 @@ fn what_the_store_has_is_not_asked_for_again() {
     assert_eq!(
         served.registry.requests().len(),
         1,
-        "what the tag means, and nothing else"
+        "only the tag is resolved"
     );
     assert_eq!(served.registry.count("HEAD /v2/app/manifests/1"), 1);
 }
 
 #[test]
-fn a_new_top_layer_alone_is_moved() {
+fn only_a_new_top_layer_is_transferred() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     pull(&host, &served.tag()).exits(0);
@@ -65,7 +65,7 @@ fn a_new_top_layer_alone_is_moved() {
 }
 
 #[test]
-fn a_launch_by_name_and_digest_pulls_what_is_missing_and_no_more() {
+fn a_launch_by_name_and_digest_pulls_only_missing_blobs() {
     let host = host!();
     let served = Served::new(&host, Packing::Zstd);
     host.launch_of(&served.pinned())
@@ -102,7 +102,7 @@ fn an_image_that_is_in_the_store_runs_without_its_registry() {
 }
 
 #[test]
-fn a_tag_is_never_run_and_the_hint_says_what_to_run() {
+fn a_tag_is_never_run_and_the_hint_names_the_digest() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     host.launch_of(&served.tag())
@@ -136,7 +136,7 @@ fn a_damaged_blob_is_refused_by_a_launch_and_fetched_again_by_a_pull() {
 }
 
 #[test]
-fn a_damaged_compressed_layer_that_was_kept_is_fetched_again() {
+fn a_damaged_kept_compressed_layer_is_fetched_again() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     let keep = |host: &_| imrun(host, &["pull", "--keep-blobs", &served.tag()], &[]).exits(0);
@@ -180,7 +180,7 @@ fn the_platform_is_chosen_from_an_index() {
 }
 
 #[test]
-fn a_registry_without_head_or_digests_will_do() {
+fn a_registry_without_head_or_digests_is_supported() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     served
@@ -193,7 +193,7 @@ fn a_registry_without_head_or_digests_will_do() {
 fn two_pulls_of_one_digest_at_once_both_succeed() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
-    // Each waits until the other one asks for the same layer.
+    // Each pull waits until the other one requests the same layer.
     served.registry.fault(&served.layer(0), Fault::Meet, 2);
     let both: Vec<_> = std::thread::scope(|scope| {
         let pulls = [0, 1].map(|_| {
@@ -222,12 +222,12 @@ fn two_pulls_of_one_digest_at_once_both_succeed() {
 }
 
 #[test]
-fn a_name_that_is_not_there_is_refused() {
+fn an_unknown_name_is_refused() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     let refused = pull(&host, &served.registry.name("app:2"))
         .refused("the registry answers 404: MANIFEST_UNKNOWN it is not there");
-    refused.hints("is the name right?");
+    refused.hints("check the name");
     let nobody = served.registry.authority();
     drop(served);
     pull(&host, &format!("{nobody}/app:1")).refused("Connection refused");

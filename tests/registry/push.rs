@@ -1,11 +1,11 @@
-//! What a push sends, and when it sends nothing.
+//! Requests of a push, and pushes that send nothing.
 
 use crate::support::layout::Packing;
 use crate::support::registry::{Access, Fault, Registry};
 use crate::{Served, assert_whole, host, imrun, pull};
 
 #[test]
-fn what_is_pushed_is_pulled_again_byte_for_byte() {
+fn a_pushed_image_is_pulled_again_byte_for_byte() {
     for packing in [Packing::Plain, Packing::Gzip] {
         let host = host!();
         let served = Served::new(&host, packing);
@@ -30,7 +30,7 @@ fn what_is_pushed_is_pulled_again_byte_for_byte() {
 }
 
 #[test]
-fn a_baked_image_is_pushed_as_it_is() {
+fn a_baked_image_is_pushed_unchanged() {
     let host = host!();
     let registry = Registry::start();
     let baked = host.busybox().to_string();
@@ -49,7 +49,7 @@ fn a_baked_image_is_pushed_as_it_is() {
 }
 
 #[test]
-fn what_the_repository_has_is_not_sent() {
+fn blobs_in_the_repository_are_not_sent() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     pull(&host, &served.tag()).exits(0);
@@ -64,7 +64,7 @@ fn what_the_repository_has_is_not_sent() {
 }
 
 #[test]
-fn layers_that_nobody_has_compressed_are_refused_and_nothing_is_sent() {
+fn missing_compressed_layers_are_refused_and_nothing_is_sent() {
     let host = host!();
     let served = Served::new(&host, Packing::Gzip);
     pull(&host, &served.tag()).exits(0);
@@ -79,7 +79,7 @@ fn layers_that_nobody_has_compressed_are_refused_and_nothing_is_sent() {
 }
 
 #[test]
-fn what_cannot_be_pushed_is_refused() {
+fn unknown_images_digests_as_target_and_damaged_images_are_refused() {
     let host = host!();
     let served = Served::new(&host, Packing::Plain);
     let registry = Registry::start();
@@ -98,7 +98,7 @@ fn what_cannot_be_pushed_is_refused() {
 }
 
 #[test]
-fn a_push_is_authenticated_and_made_again_where_that_helps() {
+fn a_push_is_authenticated_and_retried() {
     let host = host!();
     let served = Served::new(&host, Packing::Plain);
     pull(&host, &served.tag()).exits(0);
@@ -125,7 +125,7 @@ fn a_push_is_authenticated_and_made_again_where_that_helps() {
         (
             "PUT /v2/app/manifests/3",
             Fault::Header("docker-content-digest", "sha256:00".into()),
-            "says that it stored",
+            "reports that it stored",
         ),
         (
             "PUT /v2/app/manifests/3",
@@ -144,7 +144,7 @@ fn a_push_is_authenticated_and_made_again_where_that_helps() {
 }
 
 #[test]
-fn a_registry_that_answers_another_success_has_the_image() {
+fn any_status_of_success_completes_a_push() {
     for status in [200, 202, 204] {
         let host = host!();
         let served = Served::new(&host, Packing::Plain);
@@ -164,7 +164,7 @@ fn a_registry_that_answers_another_success_has_the_image() {
 }
 
 #[test]
-fn a_push_goes_on_where_head_is_refused() {
+fn a_push_continues_if_head_is_refused() {
     for status in [403, 405] {
         let host = host!();
         let served = Served::new(&host, Packing::Plain);
@@ -182,7 +182,7 @@ fn a_push_goes_on_where_head_is_refused() {
 }
 
 #[test]
-fn an_upload_goes_to_any_place_of_http_and_an_error_names_another() {
+fn an_upload_goes_to_any_http_location_and_others_are_refused() {
     let host = host!();
     let served = Served::new(&host, Packing::Plain);
     pull(&host, &served.tag()).exits(0);
@@ -210,7 +210,7 @@ fn an_upload_goes_to_any_place_of_http_and_an_error_names_another() {
         ("", "wants the upload at nowhere: no Location"),
         (
             "ftp://x.example/a?key=secret",
-            "wants the upload at \"ftp://x.example/a\", which is no HTTP URL",
+            "wants the upload at \"ftp://x.example/a\", which is not an HTTP URL",
         ),
         (
             "http://u:secret@x.example/a",

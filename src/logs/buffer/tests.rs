@@ -12,7 +12,7 @@ fn push(buffer: &Buffer, size: usize) -> Pushed {
         .push_line(Stream::Stdout, &vec![b'x'; size], false)
 }
 
-/// What a sink that acknowledges all would settle.
+/// Returns the settlement of a sink that acknowledges everything.
 fn all_of(batch: &Batch) -> Settlement {
     let mut settlement = Settlement::default();
     for event in batch.iter() {
@@ -27,14 +27,14 @@ fn noticed(buffer: &Buffer) -> bool {
 }
 
 #[test]
-fn an_event_is_settled_when_all_before_it_are_and_not_with_those_behind_it() {
+fn an_event_is_settled_when_all_earlier_ones_are() {
     let buffer = buffer(1 << 20);
     for _ in 0..3 {
         push(&buffer, 10);
     }
     let batch = buffer.take().unwrap();
     assert_eq!(batch.first(), Some(1));
-    // The second one is to be sent again.
+    // The second event is to be sent again.
     let first = batch.iter().next().unwrap();
     let mut settlement = Settlement {
         unsettled: Some(2),
@@ -57,7 +57,7 @@ fn a_million_empty_lines_do_not_fit() {
 }
 
 #[test]
-fn an_empty_buffer_takes_an_event_of_any_size() {
+fn an_empty_buffer_accepts_an_event_of_any_size() {
     let buffer = buffer(10);
     assert_eq!(push(&buffer, 1000), Pushed::Taken(1));
     assert_eq!(push(&buffer, 0), Pushed::Full);
@@ -76,7 +76,7 @@ fn events_in_flight_still_take_room() {
 }
 
 #[test]
-fn a_notice_comes_for_the_first_acknowledgement_and_for_room_that_was_asked_for() {
+fn a_notice_follows_the_first_acknowledgement_and_requested_room() {
     let buffer = buffer(10_000);
     assert!(!noticed(&buffer));
     push(&buffer, 0);
@@ -127,7 +127,7 @@ fn a_closed_buffer_gives_nothing_and_ends_every_pause() {
 }
 
 #[test]
-fn a_wait_while_draining_is_as_long_as_any() {
+fn a_firm_wait_is_not_shortened_by_a_drain() {
     let soon = Duration::from_millis(1);
     let buffer = buffer(1000);
     assert_eq!(buffer.pause(soon, false), Pause::Over);
@@ -137,12 +137,12 @@ fn a_wait_while_draining_is_as_long_as_any() {
 }
 
 #[test]
-fn a_stall_is_to_be_told_once_and_again_after_progress() {
+fn a_stall_is_reported_once_and_again_after_progress() {
     let buffer = buffer(1000);
     assert_eq!(buffer.stall_to_tell(Duration::ZERO), None);
     push(&buffer, 0);
     assert!(buffer.stall_to_tell(Duration::from_secs(3600)).is_none());
-    // A refusal is told at once, anything else when it has lasted.
+    // A refusal is reported immediately, any other error after some time.
     let refused = Failure::new(FailureKind::Refused, "answered 401");
     buffer.retry(refused.clone(), 1);
     let stall = buffer.stall_to_tell(Duration::from_secs(3600)).unwrap();
@@ -161,7 +161,7 @@ fn a_stall_is_to_be_told_once_and_again_after_progress() {
 }
 
 #[test]
-fn what_waits_for_a_sink_that_failed_waits_no_longer() {
+fn a_failed_sink_ends_every_wait_for_it() {
     let buffer = buffer(1000);
     push(&buffer, 0);
     buffer.fail(Failure::new(FailureKind::Broken, "gone"));

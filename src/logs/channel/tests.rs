@@ -12,12 +12,12 @@ const LINE: Frame<'static> = Frame {
     ending: Ending::Newline,
 };
 
-/// Follows a script, then takes everything.
+/// A sink that follows a script and then accepts everything.
 struct Scripted {
     script: Vec<Step>,
     arrived: Arc<Mutex<Vec<u64>>>,
     window: usize,
-    /// How many times it is asked until it answers.
+    /// Number of calls before each answer.
     delay: u32,
     asked: u32,
 }
@@ -25,13 +25,13 @@ struct Scripted {
 #[derive(Debug, Clone)]
 enum Step {
     Take,
-    /// The next attempt fails while it is sent.
+    /// The next attempt fails while sending.
     Unsent,
     Again,
     Refuse,
     TooLarge,
-    /// Puts off each event whose sequence number is divisible by the first, and rejects those that
-    /// are divisible by the second.
+    /// Delays each event whose sequence number is divisible by the first number, and rejects those
+    /// divisible by the second.
     Partly(u64, u64),
 }
 
@@ -122,7 +122,7 @@ proptest! {
         window in 1usize..4,
         delay in 1u32..4,
     ) {
-        // Who has more than one batch in flight takes or fails them whole.
+        // A sink with several batches in flight accepts or fails whole batches.
         let whole = |step: &Step| !matches!(step, Step::TooLarge | Step::Partly(..));
         script.retain(|step| window == 1 || whole(step));
         script.push(Step::Take);
@@ -203,7 +203,7 @@ fn a_settlement_counts_lines_and_records_apart() {
     assert_eq!(sum.why.as_deref(), Some("never"));
 }
 
-/// Refuses each batch that holds one of the events that it does not like.
+/// A sink that refuses every batch with an event for which the function returns true.
 struct Squeamish {
     refuses: fn(u64) -> bool,
     arrived: Arc<Mutex<Vec<u64>>>,
@@ -230,7 +230,7 @@ impl Sink for Squeamish {
     }
 }
 
-/// What arrived of so many lines behind the launch record, and in how many attempts.
+/// Sends `lines` lines after the launch record. Returns the counters, the accepted events and the attempts.
 fn through(refuses: fn(u64) -> bool, lines: u64) -> (super::super::Counters, Vec<u64>, usize) {
     let (arrived, attempts) = (Arc::default(), Arc::default());
     let sink = Squeamish {
@@ -254,7 +254,7 @@ fn through(refuses: fn(u64) -> bool, lines: u64) -> (super::super::Counters, Vec
 }
 
 #[test]
-fn a_batch_that_is_refused_for_good_is_split_until_only_the_events_at_fault_are_lost() {
+fn a_rejected_batch_is_split_until_only_the_faulty_events_are_lost() {
     let (counters, arrived, _) = through(|sequence| sequence == 100 || sequence == 900, 999);
     assert_eq!((counters.acknowledged, counters.rejected), (997, 2));
     let good = (1..=1000).filter(|sequence| ![100, 900].contains(sequence));
@@ -262,7 +262,7 @@ fn a_batch_that_is_refused_for_good_is_split_until_only_the_events_at_fault_are_
 }
 
 #[test]
-fn a_sink_that_refuses_everything_is_not_asked_about_each_line() {
+fn a_sink_that_refuses_everything_is_not_sent_each_line_alone() {
     let (counters, _, attempts) = through(|sequence| sequence > 1, 3000);
     assert_eq!((counters.acknowledged, counters.rejected), (0, 3000));
     assert!(attempts < 500, "{attempts} attempts");

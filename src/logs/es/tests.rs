@@ -10,7 +10,7 @@ fn item(status: u16) -> String {
 }
 
 #[test]
-fn each_event_has_the_fate_that_its_status_says() {
+fn the_status_of_each_event_determines_its_result() {
     for (status, again, rejected) in [
         (200, false, false),
         (201, false, false),
@@ -46,7 +46,7 @@ fn each_event_has_the_fate_that_its_status_says() {
 }
 
 #[test]
-fn an_event_that_failed_is_seen_even_where_errors_is_false() {
+fn a_failed_event_is_found_even_if_errors_is_false() {
     let answer = format!(
         r#"{{"errors":false,"items":[{},{}]}}"#,
         item(201),
@@ -56,7 +56,7 @@ fn an_event_that_failed_is_seen_even_where_errors_is_false() {
 }
 
 #[test]
-fn what_cannot_be_understood_acknowledges_nothing() {
+fn an_invalid_answer_acknowledges_nothing() {
     for answer in [
         "",
         "{}",
@@ -83,7 +83,7 @@ fn what_cannot_be_understood_acknowledges_nothing() {
 }
 
 #[test]
-fn the_words_of_a_sink_are_short_and_drive_no_terminal() {
+fn a_sinks_explanation_is_shortened_and_has_no_control_characters() {
     let error = serde_json::json!({ "type": "x\u{1b}[2J\n", "reason": "y".repeat(1 << 20) });
     let error = serde_json::value::to_raw_value(&error).unwrap();
     let text = reason(Some(&error));
@@ -94,7 +94,7 @@ fn the_words_of_a_sink_are_short_and_drive_no_terminal() {
 proptest! {
     #[test]
     fn any_answer_at_all_is_judged_without_a_panic(answer in ".{0,200}", events in 1usize..5) {
-        // An answer that acknowledges says so in JSON.
+        // An answer that acknowledges events is JSON.
         let delivered = understand(answer.as_bytes(), events).is_ok();
         prop_assert!(!delivered || answer.contains("\"errors\""));
     }

@@ -23,14 +23,14 @@ fn ack(chunk: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_batch_is_settled_by_the_acknowledgement_of_its_own_chunk_alone() {
+fn a_batch_is_settled_only_by_the_acknowledgement_of_its_chunk() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let url: SinkUrl = format!("forward+tcp://{address}").parse().unwrap();
     let peer = Peer::new(&address, None, Duration::from_secs(60)).unwrap();
     let mut batch = Batch::default();
     batch.push_line(0, 1, Stream::Stdout, b"line", false);
-    // Another chunk's, or none from a peer that leaves.
+    // The acknowledgement of another chunk, or none from a peer that closes.
     for answer in [ack("another"), Vec::new()] {
         let mut sink = Forward::new(&url, peer.clone(), &origin());
         sink.send(&batch).unwrap();
@@ -54,7 +54,7 @@ fn an_acknowledgement_names_its_chunk() {
 }
 
 #[test]
-fn what_is_no_acknowledgement_is_garbage() {
+fn an_invalid_acknowledgement_is_an_error() {
     let mut other = Vec::new();
     msgpack::map(&mut other, 1);
     pair(&mut other, "nack", "one");
@@ -112,7 +112,7 @@ fn an_entry_has_as_many_pairs_as_its_map_says() {
     assert_eq!(at, entry.len());
 }
 
-/// Steps over one value, by the specification and not by the writer.
+/// Skips one value, by the specification and independently of the writer.
 fn skip(bytes: &[u8], at: &mut usize) {
     let number = |at: &mut usize, length: usize| {
         let value = bytes[*at..*at + length]

@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// Reads at most so many bytes at a time.
+/// A reader that returns at most these numbers of bytes.
 struct Pieces<'a> {
     bytes: &'a [u8],
     sizes: std::iter::Cycle<std::slice::Iter<'a, usize>>,
@@ -16,7 +16,7 @@ impl Read for Pieces<'_> {
 
 type Owned = (Vec<u8>, Ending);
 
-/// All frames of a stream that is read in such pieces; each frame is refused `refusals` times.
+/// Returns all frames of a stream read in such pieces; each frame is refused `refusals` times.
 fn frames(bytes: &[u8], sizes: &[usize], refusals: usize) -> Vec<Owned> {
     let mut from = Pieces {
         bytes,
@@ -90,7 +90,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_written_stays_as_it_is() {
+fn frames_contain_the_bytes_as_written() {
     let frames = whole(b"a\0b\r\n\xff\n\n\nlast");
     let expected: [(&[u8], Ending); 5] = [
         (b"a\0b\r", Ending::Newline),

@@ -1,52 +1,52 @@
-//! An answer of HTTP/1.1 (RFC 9112): parsed from bytes, as far as they are there.
+//! Parser for HTTP/1.1 answers (RFC 9112) that may be incomplete.
 
-/// The longest head.
+/// Maximum bytes of a head.
 const HEAD_MAX: usize = 64 * 1024;
-/// The longest body.
+/// Maximum bytes of a body.
 const BODY_MAX: usize = 8 * 1024 * 1024;
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// 200 to 599.
+    /// Status, 200 to 599.
     pub status: u16,
-    /// Without its framing.
+    /// Body without its framing.
     pub body: Vec<u8>,
-    /// Whether the connection can be used again.
+    /// True if the connection can be reused.
     pub keep: bool,
-    /// When the server wants to be asked again.
+    /// Time after which the server wants the next request.
     pub retry_after: Option<RetryAfter>,
 }
 
-/// The value of `retry-after` (RFC 9110, section 10.2.3).
+/// Value of `retry-after` (RFC 9110, section 10.2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryAfter {
-    /// So many seconds from the answer on.
+    /// Number of seconds after the answer.
     Seconds(u64),
-    /// At that time, in seconds since 1970.
+    /// Time in seconds since 1970.
     At(u64),
 }
 
-/// How much of an answer is there.
+/// Completeness of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// All of it.
+    /// The complete answer.
     Whole(Answer),
-    /// More must come.
+    /// More bytes must follow.
     Partial,
-    /// Its body is longer than is taken.
+    /// The body exceeds the maximum.
     TooLong,
 }
 
-/// Parses what has come of an answer to POST; `ended` says that no more will come. Fails with what
-/// is wrong, in a few words.
+/// Parses the received bytes of an answer to POST; `ended` is true if no more follow. The error is a short
+/// description.
 pub fn parse(mut bytes: &[u8], ended: bool) -> Result<Progress, &'static str> {
     loop {
         let Some(head) = head_of(bytes)? else {
             return Ok(Progress::Partial);
         };
         let rest = &bytes[head.length..];
-        // Interim answers come before the one that counts (RFC 9110, section 15.2).
+        // Interim answers precede the final one (RFC 9110, section 15.2).
         if head.status < 200 {
             bytes = rest;
             continue;
@@ -67,7 +67,7 @@ pub fn parse(mut bytes: &[u8], ended: bool) -> Result<Progress, &'static str> {
         return Ok(Progress::Whole(Answer {
             status: head.status,
             body,
-            // What comes unasked belongs to no request.
+            // Further bytes belong to no request.
             keep: head.keep && !ended && length == rest.len(),
             retry_after: head.retry_after,
         }));
@@ -89,7 +89,7 @@ enum Framing {
     Close,
 }
 
-/// None where its end is not there yet.
+/// Returns the head, or `None` if it is incomplete.
 fn head_of(bytes: &[u8]) -> Result<Option<Head>, &'static str> {
     let window = &bytes[..bytes.len().min(HEAD_MAX)];
     if !window.starts_with(&b"HTTP/1."[..window.len().min(7)]) {
@@ -131,7 +131,7 @@ impl Head {
             "connection" if value.eq_ignore_ascii_case("close") => self.keep = false,
             "connection" if value.eq_ignore_ascii_case("keep-alive") => self.keep = true,
             "content-length" if !bodiless && self.framing != Framing::Chunked => {
-                let length = Framing::Length(decimal(value).ok_or("the length is no number")?);
+                let length = Framing::Length(decimal(value).ok_or("the length is not a number")?);
                 if !matches!(self.framing, Framing::Close) && self.framing != length {
                     return Err("two lengths");
                 }
@@ -151,14 +151,14 @@ impl Head {
     }
 }
 
-/// Seconds, or a date in the form that servers must send. What is neither asks for nothing.
+/// Parses seconds, or a date in the form that servers must send; ignores anything else.
 fn retry_after(value: &str) -> Option<RetryAfter> {
     let seconds = decimal(value).and_then(|seconds| u64::try_from(seconds).ok());
     let date = || crate::base::time::http_date(value).map(RetryAfter::At);
     seconds.map(RetryAfter::Seconds).or_else(date)
 }
 
-/// `HTTP/1.1 200 OK`: the minor version and the status.
+/// Parses `HTTP/1.1 200 OK`: the minor version and the status.
 fn status_of(line: &str) -> Option<(u8, u16)> {
     let rest = line.strip_prefix("HTTP/1.")?;
     let (minor, rest) = rest.split_once(' ')?;
@@ -171,14 +171,13 @@ fn status_of(line: &str) -> Option<(u8, u16)> {
     Some((u8::try_from(minor).ok()?, status))
 }
 
-/// Digits and nothing else.
+/// Parses decimal digits only.
 fn decimal(text: &str) -> Option<usize> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| digits)
 }
 
-/// The content of a chunked body, and how long it was with its framing; none where its end is not
-/// there yet.
+/// Returns the content of a chunked body and its length with the framing; `None` if it is incomplete.
 fn unchunk(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, &'static str> {
     const LINE_MAX: usize = 4096;
     let mut body = Vec::new();
@@ -214,7 +213,7 @@ fn unchunk(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, &'static str> {
         body.extend_from_slice(chunk);
         at += size + 2;
     }
-    // Trailers, up to an empty line.
+    // Trailers end with an empty line.
     loop {
         let Some(trailer) = line(at)? else {
             return Ok(None);
@@ -226,7 +225,7 @@ fn unchunk(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, &'static str> {
     }
 }
 
-/// A chunk's size, without its extensions.
+/// Parses a chunk's size, without its extensions.
 fn hexadecimal(line: &[u8]) -> Option<usize> {
     let text = std::str::from_utf8(line).ok()?;
     let digits = text.split(';').next()?.trim_end();
@@ -294,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_too_long_is_told_apart_from_what_is_no_answer() {
+    fn an_answer_that_is_too_long_differs_from_an_invalid_one() {
         let head = "HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n";
         assert_eq!(parse(head.as_bytes(), false), Ok(Progress::TooLong));
         let large = vec![b'x'; BODY_MAX + 1];
@@ -317,13 +316,13 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_unasked_ends_the_connection() {
+    fn unrequested_bytes_end_the_connection() {
         let text = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK";
         assert_eq!(whole(text), answer(200, "hi", false));
     }
 
     #[test]
-    fn what_is_not_http_is_an_error() {
+    fn an_answer_that_is_not_http_is_an_error() {
         for text in [
             "garbage",
             "\x16\x03\x01",
@@ -353,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn each_piece_of_an_answer_is_a_part_of_it() {
+    fn each_prefix_of_an_answer_is_incomplete() {
         for end in 0..CHUNKED.len() {
             assert_eq!(
                 parse(&CHUNKED.as_bytes()[..end], false),

@@ -1,4 +1,4 @@
-//! In a build without TLS: there are no terms, so there is never a session.
+//! TLS in a build without it: no terms exist, so no session does.
 
 use crate::base::error::{Error, Result as Checked};
 use crate::base::tls::Settings;
@@ -6,7 +6,7 @@ use crate::logs::sink::Failure;
 use std::io;
 use std::net::TcpStream;
 
-/// What a session must hold to: there is none.
+/// Terms of a session; none exist.
 #[derive(Clone)]
 pub enum Terms {}
 
@@ -21,7 +21,7 @@ impl Terms {
     }
 }
 
-/// One session: there is none.
+/// A session; none exists.
 pub struct Session(Terms);
 
 impl Session {

@@ -1,4 +1,4 @@
-//! A session of TLS on a socket that never blocks.
+//! A TLS session on a non-blocking socket.
 
 use crate::base::error::{Error, Result as Checked};
 use crate::base::tls::Settings;
@@ -12,17 +12,18 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a session must hold to.
+/// Settings for sessions with a peer.
 #[derive(Clone)]
 pub struct Terms {
     config: Arc<ClientConfig>,
-    /// The name that the peer's certificate must have.
+    /// Name that the peer's certificate must have.
     name: ServerName<'static>,
     asked: Arc<AtomicBool>,
 }
 
 impl Terms {
-    /// The settings' roots and client certificate; the peer's certificate must be the host's.
+    /// Creates terms with the settings' roots and client certificate; the peer's certificate must be for
+    /// `host`.
     pub fn new(settings: &Settings, host: &str) -> Checked<Terms> {
         let mut config = ClientConfig::clone(&*settings.rustls()?);
         let asked = Arc::<AtomicBool>::default();
@@ -42,7 +43,7 @@ impl Terms {
     }
 }
 
-/// Notes that the peer asks for a certificate.
+/// Records that the peer requests a certificate.
 #[derive(Debug)]
 struct Asked {
     resolver: Arc<dyn ResolvesClientCert>,
@@ -64,15 +65,15 @@ impl ResolvesClientCert for Asked {
     }
 }
 
-/// One session, from the handshake on.
+/// A session, from the handshake on.
 pub struct Session {
     tls: ClientConnection,
-    /// Whether the peer has asked for a certificate.
+    /// True if the peer has requested a certificate.
     asked: Arc<AtomicBool>,
 }
 
 impl Session {
-    /// Nothing is sent yet.
+    /// Creates a session without sending anything.
     pub fn new(terms: &Terms) -> Result<Session, Failure> {
         let session = ClientConnection::new(Arc::clone(&terms.config), terms.name.clone());
         terms.asked.store(false, Ordering::Relaxed);
@@ -82,56 +83,56 @@ impl Session {
         })
     }
 
-    /// Whether the peer has asked for a certificate, and not said yet what it makes of it. Up to TLS
-    /// 1.2 the handshake itself says so.
+    /// Returns true if the peer has requested a certificate and not judged it yet. Up to TLS 1.2, the
+    /// handshake itself contains the result.
     pub fn awaits_verdict(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
             && self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3)
             && self.tls.tls13_tickets_received() == 0
     }
 
-    /// Takes bytes for the peer.
+    /// Accepts bytes for the peer.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.tls.writer().write(bytes)
     }
 
-    /// Bytes of the peer; `WouldBlock` where none are there yet.
+    /// Reads bytes of the peer; fails with `WouldBlock` if there are none.
     pub fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         self.tls.reader().read(to)
     }
 
-    /// Whether something must be written to the socket.
+    /// Returns true if bytes must be written to the socket.
     pub fn wants_write(&self) -> bool {
         self.tls.wants_write()
     }
 
-    /// Writes to the socket what is ready; the number of bytes.
+    /// Writes pending bytes to the socket; returns their number.
     pub fn write_tls(&mut self, socket: &mut TcpStream) -> io::Result<usize> {
         self.tls.write_tls(socket)
     }
 
-    /// Reads from the socket, to be processed; the number of bytes.
+    /// Reads bytes from the socket for processing; returns their number.
     pub fn read_tls(&mut self, socket: &mut TcpStream) -> io::Result<usize> {
         self.tls.read_tls(socket)
     }
 
-    /// Whether the handshake is not over.
+    /// Returns true during the handshake.
     pub fn is_handshaking(&self) -> bool {
         self.tls.is_handshaking()
     }
 
-    /// Takes in what was read, and tells the peer what was wrong with it.
+    /// Processes received bytes, and sends the peer an alert if they are invalid.
     pub fn process(&mut self, socket: &mut TcpStream) -> Result<(), Failure> {
         let Err(error) = self.tls.process_new_packets() else {
             return Ok(());
         };
-        // The alert is a courtesy; the error is the one to tell.
+        // The error is more important than a failure to send the alert.
         let _alerted = self.tls.write_tls(socket);
         Err(of_tls(&error))
     }
 }
 
-/// What an error of TLS means: a certificate that is not trusted will not be trusted later.
+/// Returns the failure for a TLS error: a certificate that is not trusted now will not be trusted later.
 fn of_tls(error: &rustls::Error) -> Failure {
     let why = format!("TLS: {error}");
     match error {
@@ -142,7 +143,7 @@ fn of_tls(error: &rustls::Error) -> Failure {
             "the sink refuses the certificate of ?cert=FILE&key=FILE, or wants one and gets none",
         ),
         rustls::Error::InvalidMessage(_) => Failure::new(FailureKind::Refused, why)
-            .hint("does it speak TLS? the URL's scheme says whether imrun does"),
+            .hint("check whether the sink uses TLS, and that the URL's scheme matches"),
         _ => Failure::again(why),
     }
 }

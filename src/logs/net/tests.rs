@@ -18,7 +18,7 @@ fn certificates() -> tempfile::TempDir {
     directory
 }
 
-/// A peer whose certificate nobody has given out.
+/// Returns a peer with an unknown certificate authority.
 fn distrustful(address: &str, timeout: Duration) -> Peer {
     let directory = certificates();
     let settings = Settings {
@@ -69,7 +69,7 @@ fn a_connection_that_was_closed_is_replaced() {
     listener.accept().unwrap();
 }
 
-/// A server that shakes hands, ends the session, and keeps its socket open.
+/// A server that completes the handshake, ends the session, and keeps its socket open.
 #[cfg(feature = "tls")]
 fn end_a_session(listener: &TcpListener, directory: &std::path::Path) -> TcpStream {
     use rustls::pki_types::pem::PemObject;

@@ -4,7 +4,7 @@ use crate::base::digest::hex;
 use proptest::prelude::*;
 use serde_json::json;
 
-/// What `golden.py` printed.
+/// Output of `golden.py`.
 const GOLDEN: &str = include_str!("golden.txt");
 
 fn golden(line: usize) -> Vec<u8> {
@@ -33,7 +33,7 @@ fn otlp() -> Otlp {
 }
 
 #[test]
-fn a_request_is_byte_for_byte_what_protobuf_makes_of_it() {
+fn a_request_equals_the_one_of_the_protobuf_library() {
     let mut batch = Batch::default();
     let second = 1_000_000_000;
     let fields = json!({ "a": [null, true, -1, 1.5], "lines": { "read": 300 } });
@@ -61,12 +61,12 @@ fn an_empty_answer_acknowledges_all_and_a_partial_success_the_rest() {
 }
 
 #[test]
-fn more_rejections_than_events_are_all_of_them() {
+fn more_rejections_than_events_reject_all_events() {
     assert_eq!(understand(&golden(2), 5).unwrap().rejected.len(), 5);
 }
 
 #[test]
-fn what_cannot_be_understood_acknowledges_nothing() {
+fn an_invalid_answer_acknowledges_nothing() {
     for answer in [&b"<html>"[..], b"{}", b"\x0a\x05abc", b"\x0a\x01\xff"] {
         let failure = understand(answer, 2).unwrap_err();
         assert_eq!(failure.kind, FailureKind::Again, "{answer:?}");

@@ -3,7 +3,7 @@ use super::*;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
-/// The bytes of a line and nothing more.
+/// Encodes only the bytes of a line.
 struct Bare;
 
 impl Encoder for Bare {
@@ -48,7 +48,7 @@ fn bytes_that_the_peer_has_no_room_for_are_not_delivered() {
         (failure.kind, &failure.why[..]),
         (FailureKind::Again, "takes no more bytes")
     );
-    // What is in flight is given up with it: nobody knows what became of it.
+    // The batches in flight are given up too: their delivery is unknown.
     assert!(sink.settle(&large, None).is_err());
     let reading = std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
     reading.join().unwrap().unwrap();
@@ -68,7 +68,7 @@ fn a_batch_is_delivered_when_its_last_byte_is_acknowledged() {
     reader.read_exact(&mut [0; 15]).unwrap();
 }
 
-/// Asks until it is known what became of the oldest batch.
+/// Waits for the delivery of the oldest batch.
 fn delivered(sink: &mut Streamed<Bare>, batch: &Batch) -> Result<Delivery, Failure> {
     loop {
         if let Some(delivery) = sink.settle(batch, Some(SOON))? {
@@ -78,9 +78,9 @@ fn delivered(sink: &mut Streamed<Bare>, batch: &Batch) -> Result<Delivery, Failu
     }
 }
 
-/// A balancer with nobody behind it: it accepts, its kernel acknowledges, and then it closes.
+/// A load balancer without a backend accepts, its kernel acknowledges, and then it closes.
 #[test]
-fn what_a_connection_has_not_outlived_is_not_delivered() {
+fn a_batch_that_its_connection_does_not_outlive_is_not_delivered() {
     let (mut sink, listener) = sink(PATIENCE);
     let line = batch(b"lost");
     sink.send(&line).unwrap();
@@ -91,7 +91,7 @@ fn what_a_connection_has_not_outlived_is_not_delivered() {
     drop(peer);
     let failure = delivered(&mut sink, &line).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Again);
-    // The next connection is new again.
+    // The next connection counts as new again.
     sink.send(&line).unwrap();
     let _peer = listener.accept().unwrap();
     delivered(&mut sink, &line).unwrap();
@@ -120,7 +120,7 @@ fn a_known_connection_need_not_outlive_a_batch_while_memory_is_short() {
     assert_eq!(sink.due(), Some(began + KNOWN));
 }
 
-/// A server that asks for a certificate, and either checks it or lets everybody in without a word.
+/// A server that requests a certificate, and either checks it or accepts everybody silently.
 #[cfg(feature = "tls")]
 fn mutual(directory: &std::path::Path, checks: bool) -> rustls::ServerConnection {
     use rustls::pki_types::pem::PemObject;
@@ -175,7 +175,7 @@ fn a_receiver_that_refuses_the_certificate_after_the_handshake_has_acknowledged_
                 let (mut socket, _) = listener.accept().unwrap();
                 let mut read = [0; 5];
                 let outcome = rustls::Stream::new(&mut session, &mut socket).read_exact(&mut read);
-                // It closes when this side has read the alert, or has what it waits for.
+                // It closes after this side has read the alert or the bytes it waits for.
                 let _closed = std::io::copy(&mut socket, &mut std::io::sink());
                 outcome.is_ok()
             });
@@ -198,13 +198,12 @@ fn a_receiver_that_refuses_the_certificate_after_the_handshake_has_acknowledged_
 }
 
 #[test]
-fn what_is_not_acknowledged_is_not_known_yet_and_a_failure_in_the_end() {
+fn a_missing_acknowledgement_finally_becomes_a_failure() {
     let (mut sink, listener) = sink(SOON);
     let piece = batch(&[0; 64 * 1024]);
     sink.send(&piece).unwrap();
     let _unread = listener.accept().unwrap();
-    // The peer's kernel takes some of it while nobody reads, perhaps 40 ms
-    // late, and then no more.
+    // The peer's kernel takes some bytes while nobody reads, up to 40 ms later, and then no more.
     let failure = loop {
         match sink.settle(&piece, Some(SOON)) {
             Ok(None) if sink.resting < sink.flight.len() => {}
@@ -229,7 +228,7 @@ fn bytes_to_a_peer_that_has_closed_are_not_delivered() {
     assert_eq!(failure.why, "Connection refused");
 }
 
-/// Its kernel has acknowledged all, but it has left: nobody knows whether it stored them.
+/// The peer's kernel has acknowledged all bytes, but the peer closed: it is unknown if it stored them.
 #[test]
 fn bytes_to_a_peer_that_has_read_them_and_left_are_not_delivered() {
     let (mut sink, listener) = sink(PATIENCE);

@@ -31,7 +31,7 @@ fn line(bytes: &[u8], partial: bool) -> Body<'_> {
     }
 }
 
-/// What is in front of the message proper.
+/// Returns the text before the message proper.
 fn head(partial: &str) -> String {
     let data = r#"container="c0ffee" name="we\"b\]" image="sha256:d" launch="sha256:l""#;
     format!(

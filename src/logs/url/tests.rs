@@ -25,7 +25,7 @@ fn all_parts_of_a_url_are_understood() {
 }
 
 #[test]
-fn the_shortest_urls_are_taken() {
+fn the_shortest_urls_are_accepted() {
     assert_eq!(url("stdio:").to_string(), "stdio:");
     assert_eq!(url("json+tcp://10.0.0.1:5000").address, "10.0.0.1:5000");
     assert_eq!(
@@ -37,7 +37,7 @@ fn the_shortest_urls_are_taken() {
 }
 
 #[test]
-fn neither_display_nor_debug_shows_what_could_be_secret() {
+fn neither_display_nor_debug_shows_secrets() {
     let url = url("es+http://user:hunter2@es:9200/p?index=i&send.key=hunter2&send.hunter2");
     let shown = "es+http://***@es:9200/p?index=i&key=***&***";
     assert_eq!(url.to_string(), shown);
@@ -45,7 +45,7 @@ fn neither_display_nor_debug_shows_what_could_be_secret() {
 }
 
 #[test]
-fn errors_show_nothing_secret_however_wrong_the_text_is() {
+fn errors_show_no_secrets_of_any_invalid_text() {
     for text in [
         "user:hunter2@es:9200",
         "es+http://user:hunter2@es",
@@ -75,7 +75,7 @@ fn errors_show_nothing_secret_however_wrong_the_text_is() {
 }
 
 #[test]
-fn an_unknown_scheme_is_a_usage_error_that_lists_the_known() {
+fn an_unknown_scheme_is_a_usage_error_that_lists_the_known_ones() {
     let error = refused("splunk://es:9200");
     assert_eq!(error.reason, Reason::Usage);
     assert_eq!(error.hint.unwrap(), format!("known are {KNOWN}"));
@@ -161,7 +161,7 @@ fn the_authorization_of_a_file_is_one_line() {
 }
 
 #[test]
-fn what_is_not_exact_is_refused() {
+fn inexact_urls_are_refused() {
     for text in [
         "",
         "es+http",
