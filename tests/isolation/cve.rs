@@ -144,7 +144,7 @@ fn assert_no_link(host: &Host, name: &str) {
     assert_refused(
         &output,
         125,
-        &format!("/{name}: it is no directory in the image"),
+        &format!("/{name}: it is not a directory in the image"),
     );
     assert_eq!(
         fs::read_dir(&target).unwrap().count(),
