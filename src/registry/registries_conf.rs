@@ -330,7 +330,10 @@ mod tests {
             ("[registries.search]\nregistries = []", "version 1"),
             ("[[registry]]", "neither prefix nor location"),
             ("[[registry", "is not a valid registries.conf"),
-            ("[[registry]]\nlocation = 1", "is not a valid registries.conf"),
+            (
+                "[[registry]]\nlocation = 1",
+                "is not a valid registries.conf",
+            ),
             (
                 "[[registry]]\nprefix = \"r.example\"\nlocation = \"mirror\"",
                 "is not HOST[:PORT]",
