@@ -146,7 +146,7 @@ struct State {
     parting: bool,
     closed: bool,
     /// True if the operator was told of the current stall.
-    told: bool,
+    reported: bool,
     last_failure: Option<Failure>,
     last_rejection: Option<String>,
     failed: Option<Failure>,
@@ -213,7 +213,7 @@ impl State {
         self.settled_through = unsettled.map_or(self.sequence, |sequence| sequence - 1);
         self.last_rejection = settlement.why.or(self.last_rejection.take());
         if settlement.freed > 0 {
-            (self.last_failure, self.told) = (None, false);
+            (self.last_failure, self.reported) = (None, false);
             self.waiting_since = (self.used > 0).then(Instant::now);
         }
     }
@@ -399,15 +399,15 @@ impl Buffer {
 
     /// Returns a stall that must be reported to the operator, once per stall: the sink acknowledged
     /// nothing for `after`, or refuses its events.
-    pub fn stall_to_tell(&self, after: Duration) -> Option<Stall> {
+    pub fn stall_to_report(&self, after: Duration) -> Option<Stall> {
         let mut state = self.lock();
         let since = state.waiting_since?.elapsed();
         let failure = state.last_failure.clone();
         let refuses = |failure: &Failure| failure.kind == FailureKind::Refused;
         let is_due = since >= after || failure.as_ref().is_some_and(refuses);
-        let tell = is_due && !state.told;
-        state.told |= is_due;
-        tell.then_some(Stall { since, failure })
+        let report = is_due && !state.reported;
+        state.reported |= is_due;
+        report.then_some(Stall { since, failure })
     }
 
     /// Returns the error for which the sink was given up.

@@ -15,7 +15,7 @@ use std::time::Duration;
 const STACK: usize = 256 * 1024;
 
 /// Time without progress after which the operator is told.
-const TOLD_AFTER: Duration = Duration::from_secs(3);
+const REPORT_AFTER: Duration = Duration::from_secs(3);
 
 /// Maximum delay that a sink can request.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -72,11 +72,11 @@ impl Channel {
 
     /// Reports on standard error a sink that makes no progress, with its last answer, once per stall.
     /// Not for sinks that show the unmodified bytes: their reader sees the stall.
-    pub fn tell_of_stall(&self) {
+    pub fn report_stall(&self) {
         if self.is_bare() {
             return;
         }
-        let Some(stall) = self.buffer.stall_to_tell(TOLD_AFTER) else {
+        let Some(stall) = self.buffer.stall_to_report(REPORT_AFTER) else {
             return;
         };
         let (name, seconds) = (self.name(), stall.since.as_secs());

@@ -89,7 +89,7 @@ impl Forward {
         let options = options(&name, batch.len(), self.gzip);
         for part in [&head[..], entries, &options] {
             let written = connection.write(part);
-            written.map_err(|failure| connection.last_words(failure))?;
+            written.map_err(|failure| connection.with_peers_reason(failure))?;
         }
         let sent = Instant::now();
         self.flight.push_back(Chunk { name, sent });

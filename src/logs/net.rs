@@ -188,7 +188,7 @@ impl Connection {
     }
 
     /// Returns the reason that the peer gave before closing, if any; else the failure of this side's call.
-    pub fn last_words(&mut self, failure: Failure) -> Failure {
+    pub fn with_peers_reason(&mut self, failure: Failure) -> Failure {
         match self.read(&mut [0; 512], Duration::ZERO) {
             Err(alert) if self.tls.is_some() => alert,
             _ => failure,

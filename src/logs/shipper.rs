@@ -155,8 +155,8 @@ impl Shipper {
     }
 
     /// Reports on standard error each sink that makes no progress, once per stall.
-    pub fn tell_of_stalls(&self) {
-        self.channels.iter().for_each(Channel::tell_of_stall);
+    pub fn report_stalls(&self) {
+        self.channels.iter().for_each(Channel::report_stall);
     }
 
     /// Returns the last answers of sinks that refuse or stall.

@@ -106,7 +106,7 @@ impl<E: Encoder> Streamed<E> {
         }
         self.chunk.clear();
         let written = encode(connection, &mut self.encoder, &mut self.chunk, batch);
-        written.map_err(|failure| connection.last_words(failure))?;
+        written.map_err(|failure| connection.with_peers_reason(failure))?;
         // The escaped form of a line can be many times as long.
         self.chunk.shrink_to(2 * CHUNK);
         let (end, taken) = (connection.written(), None);

@@ -136,24 +136,27 @@ impl Client {
     }
 
     /// Returns the server's name for errors: `the registry`, or `the mirror HOST`.
-    pub fn who(&self) -> String {
+    pub fn server_name(&self) -> String {
         self.endpoint.title.clone()
     }
 
     /// Logs that this server failed and the next one is asked.
-    pub fn pass_over(&self, error: &Error) {
-        log::warn!("{} failed, asking the next server: {error}", self.who());
+    pub fn log_failover(&self, error: &Error) {
+        log::warn!(
+            "{} failed, asking the next server: {error}",
+            self.server_name()
+        );
     }
 
     /// Returns the name of the server of `url`, to which the registry may have redirected.
-    fn who_at(&self, url: &Uri) -> String {
+    fn server_name_at(&self, url: &Uri) -> String {
         if location::same_origin(url, &self.base) {
-            self.who()
+            self.server_name()
         } else {
             format!(
                 "{}, where {} redirects to,",
                 url.authority().map_or("", |authority| authority.as_str()),
-                self.who()
+                self.server_name()
             )
         }
     }
@@ -197,13 +200,13 @@ impl Client {
     /// Waits before the next attempt, or returns the error if there is none.
     pub fn wait(&self, failure: Failure, retries: &mut Retries) -> Result<()> {
         match (retries.next(failure.again), failure.again) {
-            (Some(wait), _) if wait < self.left() => {
+            (Some(wait), _) if wait < self.time_left() => {
                 std::thread::sleep(wait);
                 Ok(())
             }
             (_, Again::After(wait)) => Err(failure.error.hint(format_args!(
                 "{} is rate-limited: retry in {} s",
-                self.who(),
+                self.server_name(),
                 wait.as_secs()
             ))),
             _ => Err(failure.error),
@@ -216,7 +219,7 @@ impl Client {
         loop {
             let fetched = self.attempt(exchange).and_then(|response| {
                 let (head, body) = response.into_parts();
-                let bytes = self.read(exchange.what, &self.who(), body, limit)?;
+                let bytes = self.read(exchange.what, &self.server_name(), body, limit)?;
                 let head = Response::from_parts(head, ());
                 self.refuse_page(exchange.what, &head, &bytes)
                     .map_err(Failure::last)?;
@@ -230,12 +233,12 @@ impl Client {
     }
 
     /// Returns the rest of the time until the deadline.
-    pub fn left(&self) -> Duration {
+    pub fn time_left(&self) -> Duration {
         self.ends.saturating_duration_since(Instant::now())
     }
 
     /// Returns the error for a missed deadline.
-    pub fn late(&self, what: &str) -> Failure {
+    pub fn deadline_error(&self, what: &str) -> Failure {
         let why = format_args!(
             "did not finish within {} s",
             self.settings.deadline.as_secs_f32()
@@ -251,7 +254,7 @@ impl Client {
             let ours = location::same_origin(&url, &self.base);
             let authorization = self.authorization.lock().map_or(None, |held| held.clone());
             let authorization = authorization.filter(|_| ours);
-            let who = self.who_at(&url);
+            let who = self.server_name_at(&url);
             let response = self.once(exchange, &url, &who, authorization.as_deref())?;
             match response.status().as_u16() {
                 401 if ours
@@ -279,7 +282,7 @@ impl Client {
         response: &Response<Body>,
         redirects: usize,
     ) -> std::result::Result<Uri, Failure> {
-        let who = self.who_at(from);
+        let who = self.server_name_at(from);
         let wrong = |why: String| Failure::last(Error::policy(what, format_args!("{who} {why}")));
         if redirects > MAX_REDIRECTS {
             return Err(wrong(format!("redirects more than {MAX_REDIRECTS} times")));
@@ -296,7 +299,7 @@ impl Client {
         response: &Response<Body>,
         verb: &str,
     ) -> Result<Uri> {
-        let who = self.who_at(from);
+        let who = self.server_name_at(from);
         let bytes = response.headers().get(header::LOCATION);
         let text = bytes.map_or_else(String::new, |value| {
             String::from_utf8_lossy(value.as_bytes()).into_owned()
@@ -343,8 +346,8 @@ impl Client {
         authorization: Option<&str>,
     ) -> std::result::Result<Response<Body>, Failure> {
         let what = exchange.what;
-        if self.left().is_zero() {
-            return Err(self.late(what));
+        if self.time_left().is_zero() {
+            return Err(self.deadline_error(what));
         }
         let mut request = Request::builder().method(exchange.method.clone()).uri(url);
         for (name, value) in &exchange.headers {
@@ -414,7 +417,7 @@ impl Client {
     pub fn page(&self, what: &str) -> Error {
         Error::digest(
             what,
-            format_args!("{} sends a web page instead", self.who()),
+            format_args!("{} sends a web page instead", self.server_name()),
         )
         .hint("check that this is a registry: a proxy or a login page may have answered")
     }

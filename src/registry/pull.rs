@@ -76,7 +76,7 @@ impl<'a> Remote<'a> {
         while let Some(present) = client {
             client = left.next();
             match ask(present) {
-                Err(error) if client.is_some() => present.pass_over(&error),
+                Err(error) if client.is_some() => present.log_failover(&error),
                 outcome => return outcome,
             }
         }
@@ -152,7 +152,7 @@ fn manifest<'e>(
 /// Returns the digest that the registry announces.
 fn digest_of<B>(client: &Client, what: &str, head: &Response<B>) -> Result<Option<Digest>> {
     let text = header_of(head, "docker-content-digest");
-    let who = client.who();
+    let who = client.server_name();
     let wrong = |error: Error| Error::digest(what, format_args!("{who} announces the {error}"));
     text.map(|text| text.parse().map_err(wrong)).transpose()
 }

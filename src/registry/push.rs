@@ -158,7 +158,7 @@ fn put_manifest(client: &Client, image: &Image, bytes: &[u8], tag: &str) -> Resu
     match header_of(&response, "docker-content-digest") {
         Some(stored) if stored != image.digest.to_string() => Err(Error::digest(
             what,
-            format_args!("{} reports that it stored {stored:?}", client.who()),
+            format_args!("{} reports that it stored {stored:?}", client.server_name()),
         )),
         _ => Ok(()),
     }

@@ -329,15 +329,18 @@ mod tests {
             ),
             ("[registries.search]\nregistries = []", "version 1"),
             ("[[registry]]", "neither prefix nor location"),
-            ("[[registry", "is no registries.conf"),
-            ("[[registry]]\nlocation = 1", "is no registries.conf"),
+            ("[[registry", "is not a valid registries.conf"),
+            (
+                "[[registry]]\nlocation = 1",
+                "is not a valid registries.conf",
+            ),
             (
                 "[[registry]]\nprefix = \"r.example\"\nlocation = \"mirror\"",
-                "is no HOST[:PORT]",
+                "is not HOST[:PORT]",
             ),
             (
                 "[[registry]]\nprefix = \"r.example\"\nlocation = \"http://x\"",
-                "is no HOST[:PORT]",
+                "is not HOST[:PORT]",
             ),
         ] {
             let error = asked(text, "r.example/app").unwrap_err();

@@ -82,14 +82,14 @@ impl Client {
     }
 
     fn no_scheme(&self, what: &str) -> Error {
-        let who = self.who();
+        let who = self.server_name();
         let why =
             format_args!("{who} answers 401, but offers neither basic nor bearer authentication");
         Error::unsupported(what, why)
     }
 
     fn basic(&self, what: &str, credentials: Option<&Credentials>) -> Result<String> {
-        let who = self.who();
+        let who = self.server_name();
         let why = match credentials {
             Some(Credentials::Password(user, password)) => return Ok(basic(user, password)),
             Some(_) => {
@@ -182,7 +182,7 @@ impl Client {
     /// passwords, but no other server may receive them.
     fn realm(&self, what: &str, bearer: &Challenge) -> Result<Uri> {
         let named = bearer.get("realm").unwrap_or_default();
-        let who = self.who();
+        let who = self.server_name();
         let realm = location::resolve(&self.base, named).ok_or_else(|| {
             let shown = location::shown(named);
             let why = format_args!("{who} names no token server: its realm is {shown:?}");

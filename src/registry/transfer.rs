@@ -102,9 +102,11 @@ impl<'a> Transfer<'a> {
             Ok(0) | Err(_) if left == 0 => Ok(0),
             Ok(0) => Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
             Ok(count) if count as u64 > left => Err(Failure::last(self.too_long())),
-            Ok(_) if self.client().left().is_zero() => Err(self.client().late(&self.what)),
+            Ok(_) if self.client().time_left().is_zero() => {
+                Err(self.client().deadline_error(&self.what))
+            }
             Ok(_) if self.pace.is_slow(self.client().settings.timeout) => {
-                Err(too_slow(&self.what, &self.client().who()))
+                Err(too_slow(&self.what, &self.client().server_name()))
             }
             Ok(count) => Ok(count),
             Err(error) => Err(self.broken(error)),
@@ -112,11 +114,11 @@ impl<'a> Transfer<'a> {
     }
 
     fn broken(&self, error: io::Error) -> Failure {
-        broken(&self.what, &self.client().who(), error)
+        broken(&self.what, &self.client().server_name(), error)
     }
 
     fn too_long(&self) -> Error {
-        let (who, size) = (self.client().who(), self.descriptor.size);
+        let (who, size) = (self.client().server_name(), self.descriptor.size);
         let why = format_args!("{who} sends more than the {size} bytes that its descriptor says");
         Error::digest(&self.what, why)
     }
@@ -143,7 +145,7 @@ impl<'a> Transfer<'a> {
     /// Checks the head of an answer. Returns the offset at which its body begins.
     fn begin(&mut self, response: &Response<Body>) -> crate::base::error::Result<u64> {
         if response.status() == 206 {
-            let who = self.client().who();
+            let who = self.client().server_name();
             check_range(
                 &self.what,
                 &who,
@@ -185,8 +187,8 @@ impl<'a> Transfer<'a> {
         };
         match self.clients {
             // Another server has the same bytes, but may have another entity tag.
-            [client, rest @ ..] if !rest.is_empty() && !client.left().is_zero() => {
-                client.pass_over(&error);
+            [client, rest @ ..] if !rest.is_empty() && !client.time_left().is_zero() => {
+                client.log_failover(&error);
                 (self.clients, self.etag) = (rest, None);
                 self.retries = Retries::default();
                 Ok(())

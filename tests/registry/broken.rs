@@ -130,7 +130,7 @@ fn a_registry_that_stays_busy_is_given_up() {
         .fault("HEAD", Fault::Status(429, later), usize::MAX);
     pull(&host, &served.tag())
         .refused("the registry answers 429")
-        .hints("for 3600 s");
+        .hints("retry in 3600 s");
     assert_eq!(served.registry.requests().len(), 1);
 }
 

@@ -44,9 +44,9 @@ fn every_wrong_document_or_layer_is_refused_and_leaves_nothing() {
         (
             "manifest",
             Fault::Header("content-length", "x".into()),
-            "not HTTP/1.1",
+            "does not answer in HTTP/1.1",
         ),
-        ("manifest", Fault::Noise, "not HTTP/1.1"),
+        ("manifest", Fault::Noise, "does not answer in HTTP/1.1"),
         ("manifest", status(403), "the registry answers 403"),
         ("manifest", status(204), "the registry answers 204"),
         ("config", Fault::Garbage, "its bytes hash to"),

@@ -139,15 +139,15 @@ fn a_firm_wait_is_not_shortened_by_a_drain() {
 #[test]
 fn a_stall_is_reported_once_and_again_after_progress() {
     let buffer = buffer(1000);
-    assert_eq!(buffer.stall_to_tell(Duration::ZERO), None);
+    assert_eq!(buffer.stall_to_report(Duration::ZERO), None);
     push(&buffer, 0);
-    assert!(buffer.stall_to_tell(Duration::from_secs(3600)).is_none());
+    assert!(buffer.stall_to_report(Duration::from_secs(3600)).is_none());
     // A refusal is reported immediately, any other error after some time.
     let refused = Failure::new(FailureKind::Refused, "answered 401");
     buffer.retry(refused.clone(), 1);
-    let stall = buffer.stall_to_tell(Duration::from_secs(3600)).unwrap();
+    let stall = buffer.stall_to_report(Duration::from_secs(3600)).unwrap();
     assert_eq!(stall.failure, Some(refused));
-    assert_eq!(buffer.stall_to_tell(Duration::ZERO), None);
+    assert_eq!(buffer.stall_to_report(Duration::ZERO), None);
     let mut settlement = Settlement {
         freed: 1,
         ..Settlement::default()
@@ -156,7 +156,7 @@ fn a_stall_is_reported_once_and_again_after_progress() {
     buffer.settle(settlement);
     assert_eq!(buffer.last_failure(), None);
     push(&buffer, 0);
-    let stall = buffer.stall_to_tell(Duration::ZERO).unwrap();
+    let stall = buffer.stall_to_report(Duration::ZERO).unwrap();
     assert_eq!(stall.failure, None);
 }
 

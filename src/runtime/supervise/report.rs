@@ -36,7 +36,7 @@ impl<'a> CounterReport<'a> {
         if self.due.is_none_or(|due| due > Instant::now()) {
             return;
         }
-        shipper.tell_of_stalls();
+        shipper.report_stalls();
         let waits = shipper.stalled().is_some();
         self.due = waits.then(|| Instant::now() + INTERVAL);
         if let Err(error) = (self.write)() {
