@@ -2,6 +2,8 @@
 
 /// Maximum bytes of a head.
 const HEAD_MAX: usize = 64 * 1024;
+/// Maximum number of headers.
+const HEADERS_MAX: usize = 128;
 /// Maximum bytes of a body.
 const BODY_MAX: usize = 8 * 1024 * 1024;
 
@@ -91,20 +93,16 @@ enum Framing {
 
 /// Returns the head, or `None` if it is incomplete.
 fn head_of(bytes: &[u8]) -> Result<Option<Head>, &'static str> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut headers);
     let window = &bytes[..bytes.len().min(HEAD_MAX)];
-    if !window.starts_with(&b"HTTP/1."[..window.len().min(7)]) {
-        return Err("no status line");
-    }
-    let Some(end) = window.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return if bytes.len() < HEAD_MAX {
-            Ok(None)
-        } else {
-            Err("the head is too long")
-        };
+    let length = match response.parse(window).map_err(invalid)? {
+        httparse::Status::Complete(length) => length,
+        httparse::Status::Partial if bytes.len() < HEAD_MAX => return Ok(None),
+        httparse::Status::Partial => return Err("the head is too long"),
     };
-    let text = std::str::from_utf8(&bytes[..end]).map_err(|_| "the head is not text")?;
-    let mut lines = text.split("\r\n");
-    let (minor, status) = status_of(lines.next().unwrap_or_default()).ok_or("no status line")?;
+    let status = response.code.filter(|code| (100..600).contains(code));
+    let status = status.ok_or("no status line")?;
     let bodiless = status < 200 || status == 204 || status == 304;
     let mut head = Head {
         status,
@@ -113,16 +111,24 @@ fn head_of(bytes: &[u8]) -> Result<Option<Head>, &'static str> {
         } else {
             Framing::Close
         },
-        keep: minor == 1,
-        length: end + 4,
+        keep: response.version == Some(1),
+        length,
         retry_after: None,
     };
-    for line in lines {
-        let (name, value) = line.split_once(':').ok_or("a header without a colon")?;
-        head.header(&name.to_ascii_lowercase(), value.trim(), bodiless)?;
+    for header in response.headers {
+        let value = std::str::from_utf8(header.value).map_err(|_| "the head is not text")?;
+        head.header(&header.name.to_ascii_lowercase(), value.trim(), bodiless)?;
     }
     head.keep &= head.framing != Framing::Close;
     Ok(Some(head))
+}
+
+fn invalid(error: httparse::Error) -> &'static str {
+    match error {
+        httparse::Error::Version | httparse::Error::Status => "no status line",
+        httparse::Error::TooManyHeaders => "too many headers",
+        _ => "a header is invalid",
+    }
 }
 
 impl Head {
@@ -156,19 +162,6 @@ fn retry_after(value: &str) -> Option<RetryAfter> {
     let seconds = decimal(value).and_then(|seconds| u64::try_from(seconds).ok());
     let date = || crate::base::time::http_date(value).map(RetryAfter::At);
     seconds.map(RetryAfter::Seconds).or_else(date)
-}
-
-/// Parses `HTTP/1.1 200 OK`: the minor version and the status.
-fn status_of(line: &str) -> Option<(u8, u16)> {
-    let rest = line.strip_prefix("HTTP/1.")?;
-    let (minor, rest) = rest.split_once(' ')?;
-    let digits = rest.split(' ').next()?;
-    let status = decimal(digits).filter(|_| digits.len() == 3)?;
-    let minor = decimal(minor).filter(|minor| *minor <= 1)?;
-    let status = u16::try_from(status)
-        .ok()
-        .filter(|status| (100..600).contains(status))?;
-    Some((u8::try_from(minor).ok()?, status))
 }
 
 /// Parses decimal digits only.
