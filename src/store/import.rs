@@ -373,8 +373,9 @@ fn expect_platform(what: &str, config: &Config, platform: &Platform) -> Result<(
     Ok(())
 }
 
-/// Returns the compression of a layer's blob. The digests alone show if it is compressed; checking them
-/// refuses the same image whether or not the store already has the layer.
+/// Returns the compression of a layer's blob. A blob with the digest of the tar is the tar, whatever the
+/// media type says: skopeo writes `+gzip` for layers that it does not compress. The digests alone decide, so
+/// the outcome is the same whether or not the store already has the layer.
 fn compression(descriptor: &Descriptor, diff_id: &Digest) -> Result<Compression> {
     let what = format_args!("layer {}", descriptor.digest);
     let media_type = &descriptor.media_type;
@@ -385,13 +386,8 @@ fn compression(descriptor: &Descriptor, diff_id: &Digest) -> Result<Compression>
             what,
             format_args!("{media_type} is a plain tar, but its diff_id in the config is {diff_id}"),
         )),
-        Some(LayerKind::Compressed) if is_tar => Err(Error::digest(
-            what,
-            format_args!(
-                "{media_type} is compressed, but its diff_id in the config is the same digest, that of a plain tar"
-            ),
-        )),
         Some(LayerKind::Tar) => Ok(Compression::None),
+        Some(LayerKind::Compressed) if is_tar => Ok(Compression::None),
         Some(LayerKind::Compressed) => Ok(Compression::GzipOrZstd),
         None => Err(Error::unsupported(
             what,

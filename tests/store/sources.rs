@@ -271,9 +271,10 @@ fn a_layers_media_type_is_checked_even_if_the_store_has_the_layer() {
     };
     let zstd = zstd::encode_all(&program()[..], 1).unwrap();
     for _ in ["without the layer", "with it"] {
-        publish("+gzip", &program()).refused("is compressed");
         publish("", &gzip(&program())).refused("is a plain tar");
         publish("", &zstd).refused("is a plain tar");
+        // skopeo writes `+gzip` for layers that it does not compress: the digest is that of the tar.
+        publish("+gzip", &program()).exits(0);
         // The blob's bytes decide between the two compressions.
         publish("+gzip", &zstd).exits(0);
         publish("+zstd", &gzip(&program())).exits(0);

@@ -126,7 +126,7 @@ const TABLE: &[Advice] = &[
     advice(
         "java",
         "coredump_filter",
-        "java: -XX:-DumpPrivateMappingsInCore -XX:-DumpSharedMappingsInCore",
+        "java: -XX:+UnlockDiagnosticVMOptions -XX:-DumpPrivateMappingsInCore -XX:-DumpSharedMappingsInCore",
         "github.com/openjdk/jdk17u, src/hotspot/os/linux/globals_linux.hpp",
     ),
     advice(
