@@ -171,7 +171,7 @@ steps! {
     LoopbackSocket = "socket(AF_INET)",
     Loopback = "ioctl(\"lo\", SIOCSIFFLAGS)",
     Personality = "personality()",
-    Stdin = "open(\"/dev/null\")",
+    Stdin = "openat2(\"/dev/null\")",
     Stdio = "dup2()",
     CoreLimit = "setrlimit(RLIMIT_CORE, 1)",
     Bounding = "prctl(PR_CAPBSET_DROP)",
