@@ -108,7 +108,7 @@ _imrun() {{
 fn fish() -> String {
     let line = |(kind, commands): (&str, &str)| {
         format!(
-            "complete -c imrun -n '__fish_seen_subcommand_from {commands}' -f -a '(imrun complete {kind} 2>/dev/null)'\n"
+            "complete -c imrun -n '__fish_seen_subcommand_from {commands}' -f \\\n    -a '(imrun complete {kind} 2>/dev/null)'\n"
         )
     };
     ARGUMENTS.into_iter().map(line).collect()

@@ -29,8 +29,9 @@ const EXAMPLES: &str = "Examples:
   imrun run --sink es+http://127.0.0.1:9200 -e LEVEL=debug app@sha256:… serve --port 8080
   imrun run --net host --stop-timeout 2s --name web sha256:…
 
-Exit codes: the app's own, 128+n by signal n; 121 imrun failed after the start, 123 the sink stayed
-stalled, 124 lines were lost, 125 refused: nothing of the image ran, 126 entrypoint cannot be executed, 127 not found.";
+Exit codes: the app's own, 128+n by signal n; 121 imrun failed after the start, 122 a side effect under
+--on-write kill, 123 the sink stayed stalled, 124 lines were lost, 125 refused: nothing of the image ran,
+126 the entrypoint cannot be executed, 127 it was not found.";
 
 /// Maximum size of an environment file, in bytes: more than execve(2) accepts for all variables and arguments.
 const MAX_ENV_FILE: u64 = 8 << 20;
