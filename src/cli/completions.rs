@@ -38,7 +38,7 @@ enum Kind {
 /// Commands whose arguments are of each kind.
 const ARGUMENTS: [(&str, &str); 4] = [
     ("launch", "run check"),
-    ("images", "inspect verify mount rm push"),
+    ("images", "inspect verify mount rm"),
     ("names", "history rollback"),
     ("containers", "stop"),
 ];
