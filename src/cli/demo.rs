@@ -8,7 +8,6 @@ use crate::store::Store;
 use receiver::{BulkReceiver, Document};
 use serde_json::Value;
 use std::fs;
-use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::mpsc;
@@ -184,15 +183,12 @@ impl Workspace {
         let image =
             image.unwrap_or_else(|| Err(Error::system("demo", "the store has no image")))?;
         let layer = store.blob_path(&image.config.diff_ids[0]);
-        fs::set_permissions(&layer, fs::Permissions::from_mode(0o644))
-            .context(|| format!("chmod({layer:?})"))?;
-        let file = fs::OpenOptions::new().write(true).read(true).open(&layer);
-        let file = file.context(|| format!("open({layer:?})"))?;
-        let mut byte = [0];
-        const PROGRAM_OFFSET: u64 = 4096;
-        file.read_exact_at(&mut byte, PROGRAM_OFFSET)
-            .and_then(|()| file.write_all_at(&[byte[0] ^ 1], PROGRAM_OFFSET))
-            .context(|| format!("write({layer:?})"))
+        const PROGRAM_OFFSET: usize = 4096;
+        let mut bytes = fs::read(&layer).context(|| format!("read({layer:?})"))?;
+        bytes[PROGRAM_OFFSET] ^= 1;
+        // Where the store has fs-verity, nobody can write to the file itself.
+        fs::remove_file(&layer).context(|| format!("unlink({layer:?})"))?;
+        fs::write(&layer, bytes).context(|| format!("write({layer:?})"))
     }
 }
 

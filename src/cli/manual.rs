@@ -44,10 +44,10 @@ impl Manual {
     /// Writes a page for imrun and one for each command.
     pub fn execute(self) -> Result<u8> {
         if !self.directory.is_dir() {
-            return Err(Error::usage(
-                format_args!("{:?}", self.directory),
-                "is not a directory",
-            ));
+            return Err(
+                Error::usage(format_args!("{:?}", self.directory), "is not a directory")
+                    .hint("make it first: mkdir"),
+            );
         }
         let mut command = Cli::command();
         command.build();

@@ -140,8 +140,10 @@ impl Global {
 #[command(defer = true)]
 enum Command {
     /// Launch an image: `imrun IMAGE [ARG…]` is short for it
+    #[command(override_usage = "imrun run [OPTIONS] IMAGE [ARG]…")]
     Run(Box<run::Run>),
     /// Launch an image for a while, and list its attempts to write
+    #[command(override_usage = "imrun check [OPTIONS] IMAGE [ARG]…")]
     Check(Box<check::Check>),
     /// List running containers
     Ps(containers::Ps),
@@ -254,6 +256,7 @@ enum Parsed {
 // Parses `run` without building the other commands, which would delay every launch.
 /// Launch an image: `imrun IMAGE [ARG…]` is short for it
 #[derive(Parser)]
+#[command(override_usage = "imrun run [OPTIONS] IMAGE [ARG]…")]
 #[command(bin_name = "imrun run", no_binary_name = true, max_term_width = 100)]
 struct RunAlone {
     #[command(flatten)]

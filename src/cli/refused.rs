@@ -15,7 +15,7 @@ const NET: &str = "--net host, or --net ns:PATH for a network namespace that you
 const HEALTH: &str = "imrun runs nothing beside the app";
 
 /// Options of `docker run` and `podman run`.
-const OPTIONS: [Refusal; 36] = [
+const OPTIONS: [Refusal; 37] = [
     (&["-v", "--volume"], MOUNTS, BAKE),
     (&["--mount"], MOUNTS, BAKE),
     (&["--volumes-from"], MOUNTS, BAKE),
@@ -43,6 +43,11 @@ const OPTIONS: [Refusal; 36] = [
         &["-P", "--publish-all"],
         "imrun forwards no ports",
         "--net host lets the app listen on the host itself",
+    ),
+    (
+        &["--rw", "--writable", "--overlay"],
+        "every container is read-only, there is no other kind",
+        LEAVE_OUT,
     ),
     (&["--expose"], "an exposed port changes nothing", LEAVE_OUT),
     (

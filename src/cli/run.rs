@@ -53,7 +53,6 @@ pub(super) struct Root {
 /// Launch an image
 #[derive(Parser)]
 #[command(no_binary_name = false, after_help = EXAMPLES, version = None)]
-#[command(override_usage = "imrun run [OPTIONS] IMAGE [ARG]…")]
 pub struct Run {
     // One list: every word after the image is the app's, whatever its name.
     /// Image (sha256:… or NAME@sha256:…), and the arguments that replace its command
