@@ -147,7 +147,7 @@ enum Command {
     Check(Box<check::Check>),
     /// List running containers
     Ps(containers::Ps),
-    /// Stop a running container
+    /// Stop running containers
     Stop(containers::Stop),
     #[cfg(feature = "import")]
     #[command(flatten)]
