@@ -316,15 +316,27 @@ impl Rm {
     /// Removes the images with all their names, and the data that no meaning of a name needs.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let store = global.store();
-        let (mut outcome, mut removes) = (Ok(()), false);
-        for image in &self.images {
-            match find(&store, image).and_then(|digest| remove(global, &store, digest)) {
-                Ok(()) => removes = true,
-                Err(error) => {
-                    if let Err(before) = std::mem::replace(&mut outcome, Err(error)) {
-                        report(&before);
-                    }
-                }
+        // All before the first one goes: several may stand for one image.
+        let found: Vec<_> = self
+            .images
+            .iter()
+            .map(|image| find(&store, image))
+            .collect();
+        let mut outcome = Ok(());
+        let mut fail = |error| {
+            if let Err(before) = std::mem::replace(&mut outcome, Err(error)) {
+                report(&before);
+            }
+        };
+        let (mut digests, mut removes) = (BTreeSet::new(), false);
+        for found in found {
+            match found {
+                Ok(digest) if !digests.insert(digest) => {}
+                Ok(digest) => match remove(global, &store, digest) {
+                    Ok(()) => removes = true,
+                    Err(error) => fail(error),
+                },
+                Err(error) => fail(error),
             }
         }
         let freed = if removes {

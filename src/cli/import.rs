@@ -1,6 +1,7 @@
 //! Commands that add images to the store: import, bake and the demonstration.
 
 use super::{Global, print};
+use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
 use crate::base::parallel::processors;
 use crate::image::manifest::Platform;
@@ -116,6 +117,11 @@ fn check_name(name: String) -> Result<String> {
         Err(Error::usage(
             format_args!("--name {name:?}"),
             "is empty, longer than 4096 bytes or has white space",
+        ))
+    } else if name == "-" || name.contains("@-") || name.parse::<Digest>().is_ok() {
+        Err(Error::usage(
+            format_args!("--name {name:?}"),
+            "stands for something else: a digest, an earlier meaning (NAME@-1) or no name",
         ))
     } else {
         Ok(name)

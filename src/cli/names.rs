@@ -55,6 +55,10 @@ impl Rollback {
     /// Prints the new digest of the name.
     pub fn execute(self, global: &Global) -> Result<u8> {
         let store = global.store();
+        if self.to.is_none() {
+            // A damaged line may have been the one to go back to.
+            store.whole_refs()?;
+        }
         let changes = meanings(&store, &self.name)?;
         let name = changes[0].name.clone();
         let target = match self.to {

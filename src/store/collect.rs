@@ -60,6 +60,7 @@ impl Store {
             return Ok(0);
         }
         let _lock = self.lock_exclusive()?;
+        self.refuse_lost_log()?;
         let needed = self.needed(collection.running, collection.keep)?;
         let mut freed = 0;
         for directory in ["blobs/sha256", "blobs/sha512", "trees"] {
@@ -68,6 +69,24 @@ impl Store {
         let names = needed.iter().filter_map(|path| path.file_stem());
         let trees = names.map(|name| name.to_string_lossy().into_owned());
         Ok(freed + self.collect_unpacked(&trees.collect(), collection.dry_run)?)
+    }
+
+    /// Refuses a log without a line beside whole images: somebody emptied or removed it.
+    fn refuse_lost_log(&self) -> Result<()> {
+        let log = self.log()?;
+        if !log.changes.is_empty() || !log.damaged.is_empty() {
+            return Ok(());
+        }
+        match self.unnamed_image()? {
+            None => Ok(()),
+            Some(digest) => Err(Error::digest(
+                "refs.log",
+                format_args!(
+                    "is empty or missing, but the store has the image {digest}: nothing was removed"
+                ),
+            )
+            .hint("imrun verify --repair names such images by their digests")),
+        }
     }
 
     /// Returns the files that `running` images and the last `keep` digests of each name need.

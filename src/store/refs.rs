@@ -67,12 +67,16 @@ impl fmt::Display for Damaged {
 }
 
 /// Parses a log. An incomplete last line is ignored: its writer was killed before the change took
-/// effect.
+/// effect. One that only lacks its line end is complete.
 pub fn parse(bytes: &[u8]) -> Log {
     const SHOWN: usize = 80;
     let mut log = Log::default();
-    let whole = bytes.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
-    let lines = bytes[..whole].split(|byte| *byte == b'\n').enumerate();
+    let whole = if is_torn(last_line(bytes)) {
+        &bytes[..bytes.len() - last_line(bytes).len()]
+    } else {
+        bytes
+    };
+    let lines = whole.split(|byte| *byte == b'\n').enumerate();
     for (number, line) in lines.filter(|(_, line)| !line.is_empty()) {
         match std::str::from_utf8(line).ok().and_then(parse_line) {
             Some(change) => log.changes.push(change),
@@ -83,6 +87,24 @@ pub fn parse(bytes: &[u8]) -> Log {
         }
     }
     log
+}
+
+/// Returns the bytes after the last line end.
+fn last_line(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|byte| *byte == b'\n');
+    &bytes[end.map_or(0, |end| end + 1)..]
+}
+
+/// Returns true for the start of a line, as a killed writer leaves it; other damage has control characters.
+fn is_torn(line: &[u8]) -> bool {
+    let is_text = line
+        .iter()
+        .all(|byte| *byte == b'\t' || !byte.is_ascii_control());
+    let is_whole = std::str::from_utf8(line)
+        .ok()
+        .and_then(parse_line)
+        .is_some();
+    !line.is_empty() && is_text && !is_whole
 }
 
 fn parse_line(line: &str) -> Option<Change> {
@@ -158,7 +180,7 @@ impl Store {
             None => Ok(log.changes),
             Some(damaged) => Err(Error::digest(
                 damaged,
-                "is damaged and may have named an image: nothing was removed",
+                "is damaged and may have named an image: nothing was changed",
             )
             .hint(format_args!(
                 "{REPAIR} removes the line and names images without a name by their digests"
@@ -211,18 +233,21 @@ impl Store {
     }
 }
 
-/// Removes an incomplete line that a killed writer left. If it is longer than any valid line, it gets a
-/// line end instead and remains for `verify --repair`.
+/// Removes an incomplete line that a killed writer left. A whole or damaged one gets its line end instead;
+/// `verify --repair` removes damage.
 fn cut_torn_line(mut file: &File) -> std::io::Result<()> {
     let length = file.metadata()?.len();
     let start = length.saturating_sub(MAX_LINE);
     let mut tail = vec![0; (length - start) as usize];
     file.read_exact_at(&mut tail, start)?;
-    match tail.iter().rposition(|byte| *byte == b'\n') {
-        Some(end) if end + 1 == tail.len() => Ok(()),
-        Some(end) => file.set_len(start + end as u64 + 1),
-        None if start == 0 => file.set_len(0),
-        None => file.write_all(b"\n"),
+    let last = last_line(&tail);
+    let is_whole_line = last.len() < tail.len() || start == 0;
+    if last.is_empty() {
+        Ok(())
+    } else if is_whole_line && is_torn(last) {
+        file.set_len(length - last.len() as u64)
+    } else {
+        file.write_all(b"\n")
     }
 }
 
@@ -245,11 +270,25 @@ mod tests {
     fn the_last_change_of_a_name_counts_and_an_incomplete_line_does_not() {
         let (one, two) = (Digest::sha256(b"1"), Digest::sha256(b"2"));
         let text = format!("t1\ta\t{one}\nt2\tb\t{one}\nt3\ta\t{two}\nt4\tb\t-\nt5\ta\t{one}");
-        let names = current(parse(text.as_bytes()).changes);
-        assert_eq!(
-            names.into_iter().collect::<Vec<_>>(),
-            [("a".into(), (two, "t3".into()))]
-        );
+        for torn in 1..=one.to_string().len() {
+            let log = parse(&text.as_bytes()[..text.len() - torn]);
+            let names = current(log.changes);
+            assert_eq!(
+                names.into_iter().collect::<Vec<_>>(),
+                [("a".into(), (two, "t3".into()))]
+            );
+            assert!(log.damaged.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_last_line_that_only_lacks_its_line_end_counts_and_bytes_of_no_text_are_damage() {
+        let (one, two) = (Digest::sha256(b"1"), Digest::sha256(b"2"));
+        let text = format!("t1\ta\t{one}\nt2\ta\t{two}");
+        let log = parse(text.as_bytes());
+        assert_eq!(log.changes.len(), 2);
+        let log = parse(format!("t1\ta\t{one}\n\0\0\0\0").as_bytes());
+        assert_eq!((log.changes.len(), log.damaged.len()), (1, 1));
     }
 
     #[test]

@@ -420,9 +420,15 @@ fn copy(what: &str, reader: impl Read, spool: impl FnOnce() -> Result<File>) -> 
 
 /// Returns true if a block is the header of an archive's first member.
 fn starts_archive(block: &[u8]) -> bool {
-    let mut archive = tar::Archive::new(block);
-    let mut entries = archive.entries().into_iter().flatten();
-    matches!(entries.next(), Some(Ok(_)))
+    let Ok(block) = <&[u8; 512]>::try_from(block) else {
+        return false;
+    };
+    // The checksum counts as eight spaces (POSIX, ustar Interchange Format).
+    const CHECKSUM: std::ops::Range<usize> = 148..156;
+    let byte = |(at, byte): (usize, &u8)| if CHECKSUM.contains(&at) { b' ' } else { *byte };
+    let sum: u32 = block.iter().enumerate().map(byte).map(u32::from).sum();
+    let header = tar::Header::from_byte_slice(block);
+    header.cksum().is_ok_and(|stored| stored == sum)
 }
 
 /// Returns a member's name without `.`, `..` and a leading slash; `None` if it leaves the archive.

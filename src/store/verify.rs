@@ -103,6 +103,16 @@ impl Store {
         Ok(done)
     }
 
+    /// Returns a whole image that the store has, whatever its names.
+    pub(super) fn unnamed_image(&self) -> Result<Option<Digest>> {
+        for digest in self.blobs()? {
+            if let Some(image) = self.image_of(&digest)? {
+                return Ok(Some(image));
+            }
+        }
+        Ok(None)
+    }
+
     /// Returns the image that a manifest or an index leads to, if the store has the whole image.
     fn image_of(&self, blob: &Digest) -> Result<Option<Digest>> {
         let size = std::fs::metadata(self.blob_path(blob)).map_or(u64::MAX, |file| file.len());

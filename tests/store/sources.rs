@@ -341,3 +341,43 @@ fn a_root_filesystem_that_ends_early_or_is_something_else_is_refused() {
         .hints("rootfs:");
     assert_eq!(host.blobs().len(), 0);
 }
+
+#[test]
+fn a_root_filesystem_may_begin_with_any_header_of_a_tar() {
+    let host = host!();
+    let file = |path: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(1);
+        header.set_mode(0o644);
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append_data(&mut header, path, &b"x"[..]).unwrap();
+        tar.into_inner().unwrap()
+    };
+    let mut pax = tar::Builder::new(Vec::new());
+    pax.append_pax_extensions([("comment", &b"first"[..])])
+        .unwrap();
+    let pax = [&pax.get_ref()[..], &file("a")].concat();
+    let mut global = pax.clone();
+    global[156] = b'g';
+    let sum: u32 = (0..512)
+        .map(|at| {
+            if (148..156).contains(&at) {
+                32
+            } else {
+                u32::from(global[at])
+            }
+        })
+        .sum();
+    global[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    for (name, tar) in [
+        ("pax", pax),
+        ("global", global),
+        ("long", file(&("long/".repeat(40) + "a"))),
+    ] {
+        let path = host.write(name, tar);
+        host.import(format!("rootfs:{}", path.display()));
+    }
+    let path = host.write("garbage", vec![b'x'; 2048]);
+    host.imrun(["import", &format!("rootfs:{}", path.display())])
+        .refused("is not a tar archive");
+}
