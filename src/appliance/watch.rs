@@ -1,11 +1,11 @@
 //! Main loop of the first process: it reaps orphans, feeds the watchdog, and reads the status events of the launch.
 
 use crate::base::error::{Context, Result};
+use crate::base::sys::process;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
@@ -130,13 +130,10 @@ impl Watch {
 fn reap(launch: Pid) -> Result<Option<u8>> {
     let mut code = None;
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) if pid == launch => code = Some(status as u8),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == launch => {
-                code = Some(128 + signal as u8);
-            }
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(code),
-            Ok(_) | Err(Errno::EINTR) => {}
+        match process::wait_for_any(libc::WNOHANG) {
+            Ok(Some((pid, status))) if pid == launch => code = Some(process::code_of(status).0),
+            Ok(None) | Err(Errno::ECHILD) => return Ok(code),
+            Ok(Some(_)) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).context(|| "waitpid(-1, WNOHANG)"),
         }
     }

@@ -17,8 +17,8 @@ const NEW: Duration = Duration::from_millis(120);
 /// Time that a connection must outlive each later batch.
 const KNOWN: Duration = Duration::from_millis(50);
 
-/// Time that a connection must outlive a batch while the peer has requested a certificate and sent
-/// nothing since: some peers check it slowly, and others never confirm it.
+/// Time that a new connection must outlive its first batch while the peer has requested a certificate
+/// and sent nothing since: some peers check it slowly, and others never confirm it.
 const UNJUDGED: Duration = Duration::from_secs(1);
 
 /// Interval between checks of a new connection.
@@ -142,7 +142,7 @@ impl<E: Encoder> Streamed<E> {
         let taken = self.flight.front()?.taken?;
         let connection = self.connection.as_ref()?;
         Some(match self.is_known {
-            _ if connection.awaits_verdict() => taken + UNJUDGED,
+            false if connection.awaits_verdict() => taken + UNJUDGED,
             false => taken + NEW,
             true if self.is_pressed => taken,
             true => taken + KNOWN,

@@ -20,7 +20,6 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use output::Output;
 use report::CounterReport;
@@ -421,22 +420,13 @@ impl<'a> Supervisor<'a> {
         let status = if self.adopted {
             end::of_adopted(self.pid, self.app.as_fd())?
         } else {
-            let status = waitid(Id::PIDFd(self.app.as_fd()), WaitPidFlag::WEXITED);
-            status.context(|| "waitid(P_PIDFD)")?
+            process::wait_for(self.app.as_fd()).context(|| "waitid(P_PIDFD)")?
         };
         let status = match &self.init {
-            Some(channel) => match launch::ending_of_app(channel)? {
-                Some(told) => WaitStatus::from_raw(self.pid, told).context(|| "wait status")?,
-                None => status,
-            },
+            Some(channel) => launch::ending_of_app(channel)?.unwrap_or(status),
             None => status,
         };
-        let (code, signal) = match status {
-            WaitStatus::Exited(_, code) => (code as u8, None),
-            WaitStatus::Signaled(_, signal, _) => (128 + signal as u8, Some(signal as i32)),
-            // WEXITED reports terminated processes only.
-            other => unreachable!("waitid(WEXITED) gave {other:?}"),
-        };
+        let (code, signal) = process::code_of(status);
         let code = if self.stalled { EXIT_STALLED } else { code };
         Ok(Ending {
             code,

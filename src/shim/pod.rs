@@ -7,10 +7,10 @@ use super::events::{self, Events};
 use super::runtime::Streams;
 use super::stdin::Stdin;
 use crate::base::error::{Context, Error, Result};
+use crate::base::sys::process;
 use containerd_shim_protos::events::task::TaskExit;
 use containerd_shim_protos::protobuf::MessageField;
 use nix::errno::Errno;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
@@ -263,10 +263,9 @@ impl Pod {
     pub fn reap(&self) {
         loop {
             let children = self.inner().children;
-            match waitpid(None::<Pid>, Some(WaitPidFlag::__WALL)) {
-                Ok(WaitStatus::Exited(pid, code)) => self.ended(pid, code),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => self.ended(pid, 128 + signal as i32),
-                Ok(_) | Err(Errno::EINTR) => {}
+            match process::wait_for_any(libc::__WALL) {
+                Ok(Some((pid, status))) => self.ended(pid, process::code_of(status).0.into()),
+                Ok(None) | Err(Errno::EINTR) => {}
                 // Without children there are no descendants, so the next process to reap is started by this one.
                 Err(_) => self.await_child(children),
             }

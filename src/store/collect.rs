@@ -63,8 +63,13 @@ impl Store {
         self.refuse_lost_log()?;
         let needed = self.needed(collection.running, collection.keep)?;
         let mut freed = 0;
-        for directory in ["blobs/sha256", "blobs/sha512", "trees"] {
-            freed += remove_all_but(&needed, &self.path.join(directory), collection.dry_run)?;
+        for (directory, ending) in [
+            ("blobs/sha256", ""),
+            ("blobs/sha512", ""),
+            ("trees", ".erofs"),
+        ] {
+            let directory = self.path.join(directory);
+            freed += remove_all_but(&needed, &directory, ending, collection.dry_run)?;
         }
         let names = needed.iter().filter_map(|path| path.file_stem());
         let trees = names.map(|name| name.to_string_lossy().into_owned());
@@ -129,10 +134,16 @@ impl Store {
     }
 }
 
-fn remove_all_but(needed: &BTreeSet<PathBuf>, directory: &Path, dry_run: bool) -> Result<u64> {
+/// Removes the files `HEX` + `ending` of a directory that are not needed, and what killed writers left.
+fn remove_all_but(
+    needed: &BTreeSet<PathBuf>,
+    directory: &Path,
+    ending: &str,
+    dry_run: bool,
+) -> Result<u64> {
     let mut freed = 0;
     for name in files::names_if_there(directory)? {
-        let path = directory.join(name);
+        let path = directory.join(&name);
         if needed.contains(&path) {
             continue;
         }
@@ -148,12 +159,26 @@ fn remove_all_but(needed: &BTreeSet<PathBuf>, directory: &Path, dry_run: bool) -
             log::warn!("{path:?}: is a directory that does not belong to the store: not removed");
             continue;
         }
+        let is_own = split_hex(&name)
+            .is_some_and(|rest| rest == ending || rest.starts_with(super::REPLACING));
+        if !is_own {
+            log::warn!("{path:?}: does not belong to the store: not removed");
+            continue;
+        }
         if !dry_run {
             std::fs::remove_file(&path).context(|| format!("unlink({path:?})"))?;
         }
         freed += metadata.len();
     }
     Ok(freed)
+}
+
+/// Returns what follows the hex digits of a digest in the name of a file; `None` if it does not begin
+/// with those of a digest.
+pub(super) fn split_hex(name: &str) -> Option<&str> {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let digits = name.bytes().take_while(|byte| is_digit(*byte)).count();
+    matches!(digits, 64 | 128).then(|| &name[digits..])
 }
 
 impl Image {

@@ -201,6 +201,9 @@ impl Store {
     }
 }
 
+/// What follows the hex digits of a digest in the name of a file that is about to replace another.
+const REPLACING: &str = ".new-";
+
 /// A file without a name until it is complete. Dropping it frees its space.
 pub struct NewFile {
     /// The file, open for reading and writing.
@@ -237,11 +240,10 @@ impl NewFile {
 
     /// Replaces a file. No system call links over a name, so this links to another name and renames.
     fn replace(&self, path: &Path) -> Result<()> {
-        let beside = path.with_extension(format!(
-            "new-{}-{}",
-            std::process::id(),
-            self.file.as_raw_fd()
-        ));
+        let (pid, fd) = (std::process::id(), self.file.as_raw_fd());
+        let mut beside = path.with_extension("").into_os_string();
+        beside.push(format!("{REPLACING}{pid}-{fd}"));
+        let beside = PathBuf::from(beside);
         link(&self.file, &beside).context(|| format!("linkat({beside:?})"))?;
         std::fs::rename(&beside, path).context(|| format!("rename({beside:?}, {path:?})"))
     }

@@ -14,6 +14,7 @@
 mod mend;
 
 use super::Store;
+use super::collect::split_hex;
 use super::image::Image;
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Result};
@@ -36,6 +37,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(super) const DIRECTORY: &str = "roots";
 const ROOT: &str = "root";
 const EMPTY: &str = "empty";
+/// Beginning of the names of directories that are being created.
+const NEW: &str = ".new-";
+/// Beginning of the names of directories that are being removed.
+const OLD: &str = ".old-";
 const REPAIR: &str = "to remove the unpacked files, pull, import or bake the same image again";
 
 /// Digest of a listing that changes with every change of the files, or the reason why there is none.
@@ -183,7 +188,7 @@ impl Store {
         refuse_shared(&roots)?;
         // Blocks garbage collection.
         let _lock = self.lock_shared()?;
-        let new = roots.join(unique(".new"));
+        let new = roots.join(unique(NEW));
         if new.exists() {
             // Left by a killed process with the same PID.
             remove(&new)?;
@@ -206,7 +211,9 @@ impl Store {
         for name in files::names_if_there(&roots)? {
             let tree = name.split('.').next().unwrap_or_default();
             let path = roots.join(&name);
-            if !path.is_dir() {
+            // Links are not followed.
+            let is_directory = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+            if !(is_directory && is_own(&name)) {
                 log::warn!("{path:?}: is not a directory that belongs to the store: not removed");
             } else if !trees.contains(tree) {
                 freed += if dry_run {
@@ -218,6 +225,18 @@ impl Store {
         }
         Ok(freed)
     }
+}
+
+/// Returns true for the names in `roots` that the store gives: `TREE.OWNERS`, `.new-…` and `.old-…`.
+fn is_own(name: &str) -> bool {
+    let is_owners = |rest: &str| {
+        let owners = rest.strip_prefix('.').unwrap_or_default();
+        let ids = owners.split_once('-');
+        let is_number = |text: &str| text.parse::<u32>().is_ok();
+        owners == "all" || ids.is_some_and(|(users, groups)| is_number(users) && is_number(groups))
+    };
+    let is_remnant = [NEW, OLD].iter().any(|prefix| name.starts_with(prefix));
+    is_remnant || split_hex(name).is_some_and(is_owners)
 }
 
 fn fill(new: &Path, model: &Model<'_>) -> Result<()> {
@@ -280,7 +299,7 @@ fn lock(directory: File, how: FlockArg, path: &Path) -> Result<Flock<File>> {
 fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("{prefix}-{}-{number}", std::process::id())
+    format!("{prefix}{}-{number}", std::process::id())
 }
 
 /// Removes a directory unless a process uses it; returns the number of bytes freed.
@@ -288,7 +307,7 @@ fn remove_unused(path: &Path) -> Result<u64> {
     let directory = open_directory(path)?;
     match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
         Ok(_lock) => {
-            let old = path.with_file_name(unique(".old"));
+            let old = path.with_file_name(unique(OLD));
             std::fs::rename(path, &old).context(|| format!("rename({path:?}, {old:?})"))?;
             remove(&old)
         }

@@ -416,3 +416,16 @@ fn a_process_1_of_imruns_has_no_more_rights_than_the_app_and_cannot_be_reached()
     // 0, 1, 2, and the directory that is listed.
     assert_eq!(app.out, "4\n", "{app:?}");
 }
+
+/// Without a process 1 of imrun's, no signal but SIGKILL ends an app that has no handler for it.
+#[test]
+fn behind_a_process_1_of_imruns_a_realtime_signal_ends_the_app_like_any_other() {
+    let host = host!();
+    for signal in [34, 37, 64] {
+        let script = format!("kill -{signal} $$; sleep 1000");
+        let launch = host.launch().options(["--init"]).script(&script);
+        let ending = launch.run().exits(128 + signal);
+        assert_eq!(ending.event("exit")["signal"], signal);
+        assert_eq!(ending.err, "");
+    }
+}

@@ -5,6 +5,7 @@ use crate::support::host::Host;
 use crate::support::layout::{Layout, Packing, program, tar};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -184,21 +185,57 @@ fn gc_names_and_keeps_files_that_do_not_belong_to_the_store() {
     let image = import(&host, &[&program()]);
     fs::create_dir(host.path("store/blobs/sha256/stray")).unwrap();
     host.write("store/blobs/sha256/stray/file", "foreign");
-    host.write("store/trees/0123.erofs", "an unneeded tree");
-    fs::create_dir_all(host.path("store/roots")).unwrap();
-    host.write("store/roots/notes", "foreign");
+    let zeros = "0".repeat(64);
+    host.write(&format!("store/trees/{zeros}.erofs"), "an unneeded tree");
+    let kept = [
+        "blobs/sha256/README",
+        "blobs/sha256/0123",
+        "trees/notes.txt",
+        "trees/0123.erofs",
+        "roots/notes",
+        "roots/stray/file",
+        "roots/0123.all/file",
+    ];
+    let root = format!("roots/{zeros}.mine/file");
+    let tree = format!("trees/{zeros}.txt");
+    let kept = kept.iter().copied().chain([&*root, &*tree]);
+    let kept: Vec<_> = kept.map(|name| format!("store/{name}")).collect();
+    for name in &kept {
+        fs::create_dir_all(host.path(name).parent().unwrap()).unwrap();
+        host.write(name, "foreign");
+    }
+    let linked = host.path("elsewhere");
+    fs::create_dir(&linked).unwrap();
+    for link in ["trees/link".into(), format!("roots/{zeros}.all")] {
+        symlink(&linked, host.path("store").join(link)).unwrap();
+    }
+    let fifo = host.path("store/blobs/sha256/fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let unreadable = std::ffi::OsStr::from_bytes(b"\xff");
     fs::write(host.path("store/trees").join(unreadable), "foreign").unwrap();
     let freed = host.imrun(["gc"]).exits(0);
     for named in [
         "stray\": is a directory",
+        "README\": does not belong",
+        "sha256/0123\": does not belong",
+        "fifo\": does not belong",
+        "notes.txt\": does not belong",
+        "0123.erofs\": does not belong",
+        "link\": does not belong",
+        "0.txt\": does not belong",
         "notes\": is not a directory",
+        "roots/stray\": is not a directory",
+        "0123.all\": is not a directory",
+        "0.mine\": is not a directory",
+        "0.all\": is not a directory",
         "not UTF-8",
     ] {
         assert!(freed.err.contains(named), "{named} is not in {freed:?}");
     }
     assert_eq!(freed.line(), "16");
     assert!(host.path("store/blobs/sha256/stray/file").exists());
+    assert!(kept.iter().all(|name| host.path(name).exists()));
+    assert!(fifo.exists() && host.path("store/trees/link").exists() && linked.exists());
     host.imrun(["rm", &image]).exits(0);
     assert!(host.path("store/blobs/sha256/stray/file").exists());
 }
@@ -310,16 +347,18 @@ fn gc_waits_for_an_import_and_an_import_for_gc() {
 fn gc_frees_files_that_a_killed_writer_left() {
     let host = host!();
     import(&host, &[&program()]);
-    host.write("store/blobs/sha256/0123.new-1-2", "half");
+    let zeros = "0".repeat(64);
+    host.write(&format!("store/blobs/sha256/{zeros}.new-1-2"), "half");
+    host.write(&format!("store/trees/{zeros}.new-1-2"), "half");
     host.write(
-        &format!("store/blobs/sha256/{}", "0".repeat(64)),
+        &format!("store/blobs/sha256/{zeros}"),
         "not what its name says",
     );
-    host.write("store/trees/0123.erofs", "an unneeded tree");
+    host.write(&format!("store/trees/{zeros}.erofs"), "an unneeded tree");
     let before = size(&host);
     let freed = host.imrun(["gc"]).exits(0).line().parse::<u64>().unwrap();
     assert_eq!(freed, before - size(&host));
-    assert_eq!(freed, 4 + 22 + 16);
+    assert_eq!(freed, 4 + 4 + 22 + 16);
     host.imrun(["verify"]).exits(0);
 }
 

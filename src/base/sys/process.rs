@@ -437,6 +437,43 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     .map(drop)
 }
 
+/// Waits for the end of the child `pidfd` and reaps it; returns its wait status.
+///
+/// nix's `waitid` fails after it has reaped a child that a realtime signal ended.
+pub fn wait_for(pidfd: BorrowedFd<'_>) -> Result<i32> {
+    // SAFETY: all-zero bytes are a valid siginfo.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let id = pidfd.as_raw_fd() as libc::id_t;
+    // SAFETY: the kernel writes one siginfo.
+    Errno::result(unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED) })?;
+    // SAFETY: after waitid(2), the siginfo is that of a child.
+    let status = unsafe { info.si_status() };
+    Ok(match info.si_code {
+        libc::CLD_EXITED => (status & 0xff) << 8,
+        _ => status,
+    })
+}
+
+/// Waits for the end of any child and reaps it; returns its process id and wait status, or `None` if
+/// `flags` include `WNOHANG` and no child has ended.
+///
+/// nix's `waitpid` fails after it has reaped a child that a realtime signal ended.
+pub fn wait_for_any(flags: i32) -> Result<Option<(nix::unistd::Pid, i32)>> {
+    let mut status = 0;
+    // SAFETY: the kernel writes one integer.
+    let pid = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, flags) })?;
+    Ok((pid > 0).then(|| (nix::unistd::Pid::from_raw(pid), status)))
+}
+
+/// Returns the exit code of a process with that wait status, and the signal that ended it. The code is
+/// then 128 plus the signal's number.
+pub fn code_of(status: i32) -> (u8, Option<i32>) {
+    match libc::WTERMSIG(status) {
+        0 => (libc::WEXITSTATUS(status) as u8, None),
+        signal => (128 + signal as u8, Some(signal)),
+    }
+}
+
 /// Returns the wait status of a reaped process (`PIDFD_GET_INFO` of linux/pidfd.h, Linux 6.15); `None` if it is not
 /// reaped yet.
 pub fn pidfd_exit_status(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {

@@ -78,6 +78,14 @@ fn delivered(sink: &mut Streamed<Bare>, batch: &Batch) -> Result<Delivery, Failu
     }
 }
 
+/// Waits for the acknowledgement of the oldest batch; returns its time.
+fn taken(sink: &mut Streamed<Bare>) -> Instant {
+    while sink.resting == 0 {
+        sink.look().unwrap();
+    }
+    sink.flight[0].taken.unwrap()
+}
+
 /// A load balancer without a backend accepts, its kernel acknowledges, and then it closes.
 #[test]
 fn a_batch_that_its_connection_does_not_outlive_is_not_delivered() {
@@ -104,12 +112,6 @@ fn a_known_connection_need_not_outlive_a_batch_while_memory_is_short() {
     sink.press(true);
     sink.send(&line).unwrap();
     let _reader = listener.accept().unwrap();
-    let taken = |sink: &mut Streamed<Bare>| {
-        while sink.resting == 0 {
-            sink.look().unwrap();
-        }
-        sink.flight[0].taken.unwrap()
-    };
     let began = taken(&mut sink);
     assert_eq!(sink.due(), Some(began + NEW));
     delivered(&mut sink, &line).unwrap();
@@ -173,7 +175,7 @@ fn a_receiver_that_refuses_the_certificate_after_the_handshake_has_acknowledged_
         std::thread::scope(|scope| {
             let server = scope.spawn(move || {
                 let (mut socket, _) = listener.accept().unwrap();
-                let mut read = [0; 5];
+                let mut read = [0; 10];
                 let outcome = rustls::Stream::new(&mut session, &mut socket).read_exact(&mut read);
                 // It closes after this side has read the alert or the bytes it waits for.
                 let _closed = std::io::copy(&mut socket, &mut std::io::sink());
@@ -182,6 +184,10 @@ fn a_receiver_that_refuses_the_certificate_after_the_handshake_has_acknowledged_
             let outcome = sink.send(&line).and_then(|()| {
                 let unjudged = sink.connection.as_ref().unwrap().awaits_verdict();
                 assert!(unjudged || checks);
+                if !checks {
+                    let began = taken(&mut sink);
+                    assert_eq!(sink.due(), Some(began + UNJUDGED));
+                }
                 delivered(&mut sink, &line)
             });
             if checks {
@@ -189,7 +195,13 @@ fn a_receiver_that_refuses_the_certificate_after_the_handshake_has_acknowledged_
                 assert_eq!(failure.kind, FailureKind::Refused, "{failure:?}");
                 assert!(failure.why.contains("CertificateRequired"), "{failure:?}");
             } else {
-                assert_eq!(outcome.unwrap(), Delivery::default())
+                assert_eq!(outcome.unwrap(), Delivery::default());
+                // The verdict is awaited once per connection, although this peer still has not given one.
+                sink.send(&line).unwrap();
+                let began = taken(&mut sink);
+                assert!(sink.connection.as_ref().unwrap().awaits_verdict());
+                assert_eq!(sink.due(), Some(began + KNOWN));
+                delivered(&mut sink, &line).unwrap();
             }
             drop(sink);
             assert_eq!(server.join().unwrap(), !checks);

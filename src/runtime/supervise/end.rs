@@ -3,7 +3,6 @@
 use crate::base::error::{Context, Error, Result};
 use crate::base::sys::process;
 use nix::errno::Errno;
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -11,18 +10,18 @@ use std::time::{Duration, Instant};
 /// Maximum time to wait for the parent to reap the process.
 const REAP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Returns the exit status of the process `pidfd`, which has ended.
+/// Returns the wait status of the process `pidfd`, which has ended.
 ///
 /// Before it is reaped, /proc has its status; afterwards the kernel returns the status through the pidfd
 /// (Linux 6.15).
-pub(super) fn of_adopted(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<WaitStatus> {
+pub(super) fn of_adopted(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<i32> {
     let deadline = Instant::now() + REAP_TIMEOUT;
     loop {
         if let Some(status) = of_zombie(pid, pidfd) {
-            return decode(pid, status);
+            return Ok(status);
         }
         match process::pidfd_exit_status(pidfd) {
-            Ok(Some(status)) => return decode(pid, status),
+            Ok(Some(status)) => return Ok(status),
             Ok(None) | Err(Errno::ESRCH) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -42,10 +41,6 @@ fn of_zombie(pid: Pid, pidfd: BorrowedFd<'_>) -> Option<i32> {
     let status = fields.split_ascii_whitespace().last()?.parse().ok()?;
     let is_there = process::pidfd_send_signal(pidfd, 0).is_ok();
     (is_zombie && is_there).then_some(status)
-}
-
-fn decode(pid: Pid, status: i32) -> Result<WaitStatus> {
-    WaitStatus::from_raw(pid, status).context(|| format!("wait status {status:#x}"))
 }
 
 fn unknown() -> Error {
