@@ -4,6 +4,7 @@ use super::Settings;
 use super::client::{Client, Exchange, header_of};
 use super::endpoint::Endpoint;
 use super::mirrors;
+use super::senders::Senders;
 use super::transfer::Transfer;
 use crate::base::digest::{Algorithm, Digest};
 use crate::base::error::{Error, Result};
@@ -27,30 +28,42 @@ pub const THREADS: usize = 3;
 pub struct Remote<'a> {
     /// Clients of the host's mirrors and of the registry; each is asked if those before it fail.
     clients: Vec<Client>,
+    senders: Senders,
     store: &'a Store,
 }
 
 impl<'a> Remote<'a> {
     /// Creates a remote for the repository of `name` and its mirrors.
     pub fn new(store: &'a Store, name: &Reference, settings: &Settings) -> Result<Remote<'a>> {
-        Self::at(store, mirrors::to_pull(name)?, settings)
-    }
-
-    /// Creates a remote without the mirrors; `None` if there are none.
-    pub fn without_mirrors(self, name: &Reference, settings: &Settings) -> Result<Option<Self>> {
-        let mut endpoints = mirrors::to_pull(name)?;
-        endpoints.retain(|endpoint| !endpoint.is_mirror);
-        if endpoints.is_empty() || endpoints.len() == self.clients.len() {
-            Ok(None)
-        } else {
-            Self::at(self.store, endpoints, settings).map(Some)
-        }
-    }
-
-    fn at(store: &'a Store, endpoints: Vec<Endpoint>, settings: &Settings) -> Result<Remote<'a>> {
         let client = |endpoint| Client::new(endpoint, "pull", settings);
-        let clients = endpoints.into_iter().map(client).collect::<Result<_>>()?;
-        Ok(Remote { clients, store })
+        let endpoints = mirrors::to_pull(name)?.into_iter();
+        Ok(Remote {
+            clients: endpoints.map(client).collect::<Result<_>>()?,
+            senders: Senders::default(),
+            store,
+        })
+    }
+
+    /// Removes the mirror that sent the wrong data of `error`, or all mirrors if the error names no data of
+    /// a mirror. Returns false if no other server is left to ask.
+    pub fn pass_over(&mut self, error: &Error) -> bool {
+        let sender = self.senders.of(error);
+        let is_liar = |client: &Client| {
+            client.endpoint.is_mirror && sender.as_ref() == Some(&client.endpoint)
+        };
+        let is_known = self.clients.iter().any(is_liar);
+        let (passed, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.clients)
+            .into_iter()
+            .partition(|client| is_liar(client) || !is_known && client.endpoint.is_mirror);
+        self.clients = left;
+        self.senders = Senders::default();
+        if passed.is_empty() || self.clients.is_empty() {
+            return false;
+        }
+        for client in passed {
+            client.log_failover(error);
+        }
+        true
     }
 
     /// Returns the manifest or index with the name's digest, or else of its tag.
@@ -100,6 +113,7 @@ impl<'a> Remote<'a> {
                 let exchange = manifest(client, what, Method::GET, &digest.to_string(), &[200])?;
                 let (head, bytes) = client.fetch(&exchange, MAX_DOCUMENT)?;
                 digest.verify("manifest", &bytes)?;
+                self.senders.note(digest, &client.endpoint);
                 Ok(Root {
                     digest,
                     media_type: media_type(&head),
@@ -126,6 +140,7 @@ impl<'a> Remote<'a> {
             }
             None => Digest::of(Algorithm::Sha256, &bytes),
         };
+        self.senders.note(digest, &client.endpoint);
         Ok(Root {
             digest,
             media_type: media_type(&head),
@@ -195,6 +210,7 @@ impl Origin for Remote<'_> {
                 if client.endpoint.is_mirror {
                     digest.verify(&what, &bytes)?;
                 }
+                self.senders.note(digest, &client.endpoint);
                 Ok(bytes)
             },
         )
@@ -206,6 +222,7 @@ impl Origin for Remote<'_> {
             descriptor.expect("a registry's manifests have a descriptor for each layer");
         Ok(Box::new(Transfer::new(
             &self.clients,
+            &self.senders,
             layer.what(),
             descriptor,
         )))
