@@ -8,6 +8,7 @@ use super::senders::Senders;
 use super::transfer::Transfer;
 use crate::base::digest::{Algorithm, Digest};
 use crate::base::error::{Error, Result};
+use crate::base::json;
 use crate::image::manifest::{
     DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, MAX_DOCUMENT, OCI_INDEX, OCI_MANIFEST,
 };
@@ -116,7 +117,7 @@ impl<'a> Remote<'a> {
                 self.senders.note(digest, &client.endpoint);
                 Ok(Root {
                     digest,
-                    media_type: media_type(&head),
+                    media_type: media_type(&head, &bytes),
                     bytes,
                 })
             },
@@ -143,7 +144,7 @@ impl<'a> Remote<'a> {
         self.senders.note(digest, &client.endpoint);
         Ok(Root {
             digest,
-            media_type: media_type(&head),
+            media_type: media_type(&head, &bytes),
             bytes,
         })
     }
@@ -172,9 +173,13 @@ fn digest_of<B>(client: &Client, what: &str, head: &Response<B>) -> Result<Optio
     text.map(|text| text.parse().map_err(wrong)).transpose()
 }
 
-/// Returns the document's media type in the answer, if it is a known one. Other registries answer JSON,
-/// text or a web page; then the document's own type counts.
-fn media_type<B>(head: &Response<B>) -> Option<String> {
+/// Returns the media type in the answer's head for a document that does not contain its own, if it is a
+/// known one. Some registries answer JSON, text or a web page.
+fn media_type<B>(head: &Response<B>, bytes: &[u8]) -> Option<String> {
+    let document = json::parse("manifest", bytes).ok()?;
+    if !document["mediaType"].is_null() {
+        return None;
+    }
     let text = header_of(head, header::CONTENT_TYPE)?;
     let media_type = text.split(';').next()?.trim().to_ascii_lowercase();
     Some(media_type).filter(|text| DOCUMENTS.contains(&text.as_str()))
