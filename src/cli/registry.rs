@@ -133,17 +133,13 @@ fn pull(
     settings: &Settings,
 ) -> Result<Digest> {
     store.create()?;
-    let remote = Remote::new(store, name, settings)?;
-    match pull_from(&remote, store, name, platform, keep_blobs) {
-        Err(error) if error.reason == Reason::Digest => {
-            // What a mirror sent was wrong: the registry itself may have it right.
-            let Some(registry) = remote.without_mirrors(name, settings)? else {
-                return Err(error);
-            };
-            log::warn!("the mirrors are passed over: {error}");
-            pull_from(&registry, store, name, platform, keep_blobs)
+    let mut remote = Remote::new(store, name, settings)?;
+    loop {
+        match pull_from(&remote, store, name, platform, keep_blobs) {
+            // A mirror sent wrong data: the next server may have it right.
+            Err(error) if error.reason == Reason::Digest && remote.pass_over(&error) => {}
+            outcome => return outcome,
         }
-        outcome => outcome,
     }
 }
 

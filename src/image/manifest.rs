@@ -64,9 +64,14 @@ pub struct Descriptor {
 impl Descriptor {
     fn read(node: &Node) -> Result<Descriptor> {
         let digest = node.need("digest")?;
+        Self::read_with(node, read_digest(&digest)?)
+    }
+
+    /// Reads everything but the digest.
+    fn read_with(node: &Node, digest: Digest) -> Result<Descriptor> {
         Ok(Descriptor {
             media_type: node.need("mediaType")?.text()?.to_string(),
-            digest: read_digest(&digest)?,
+            digest,
             size: node.need("size")?.size()?,
             platform: node
                 .get("platform")?

@@ -3,7 +3,7 @@
 use super::backoff::Backoff;
 use super::buffer::{Buffer, Pause, Settlement};
 use super::event::Batch;
-use super::sink::{Delivery, Failure, FailureKind, Rejection, Sink};
+use super::sink::{Delivery, Failure, FailureKind, PATIENCE, Rejection, Sink};
 use super::url::SinkUrl;
 use crate::base::error::{Context, Error, HINT, Result};
 use nix::sys::signal::SigSet;
@@ -16,9 +16,6 @@ const STACK: usize = 256 * 1024;
 
 /// Time without progress after which the operator is told.
 const REPORT_AFTER: Duration = Duration::from_secs(3);
-
-/// Maximum delay that a sink can request.
-const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Number of consecutive single events that the sink refused after which the refusal of a batch counts
 /// for all its events.

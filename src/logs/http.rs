@@ -5,7 +5,7 @@ mod answer;
 use super::authorization::Authorization;
 use super::backoff::Attempt;
 use super::net::{Connection, Incoming, Peer};
-use super::sink::{Failure, FailureKind};
+use super::sink::{Failure, FailureKind, PATIENCE};
 use super::url::Credentials;
 
 use crate::base::time::nanoseconds;
@@ -221,15 +221,16 @@ fn refusal(answer: &Answer) -> Failure {
     }
 }
 
-/// Returns the delay from now.
+/// Returns the delay from now, at most [`PATIENCE`].
 fn wait(after: RetryAfter) -> Duration {
-    match after {
+    let wait = match after {
         RetryAfter::Seconds(seconds) => Duration::from_secs(seconds),
         RetryAfter::At(second) => {
             let at = Duration::from_secs(second);
             at.saturating_sub(Duration::from_nanos(nanoseconds()))
         }
-    }
+    };
+    wait.min(PATIENCE)
 }
 
 /// Returns the header's value for basic authentication (RFC 7617).
@@ -269,6 +270,7 @@ mod tests {
     fn a_sink_that_requests_a_delay_is_not_contacted_before() {
         let second = nanoseconds() / 1_000_000_000;
         assert_eq!(wait(RetryAfter::Seconds(7)), Duration::from_secs(7));
+        assert_eq!(wait(RetryAfter::Seconds(u64::MAX)), PATIENCE);
         assert_eq!(wait(RetryAfter::At(second - 10)), Duration::ZERO);
         let later = wait(RetryAfter::At(second + 1000));
         assert!((900..=1000).contains(&later.as_secs()), "{later:?}");

@@ -3,6 +3,9 @@
 use super::event::Batch;
 use std::time::{Duration, Instant};
 
+/// Maximum delay that a sink can request.
+pub const PATIENCE: Duration = Duration::from_secs(3600);
+
 /// Meaning of a sink's acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acknowledgement {

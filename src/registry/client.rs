@@ -148,14 +148,15 @@ impl Client {
         );
     }
 
-    /// Returns the name of the server of `url`, to which the registry may have redirected.
+    /// Returns the name of the server of `url`, to which the registry may have redirected, or where it may
+    /// want an upload.
     fn server_name_at(&self, url: &Uri) -> String {
         if location::same_origin(url, &self.base) {
             self.server_name()
         } else {
             format!(
-                "{}, where {} redirects to,",
-                url.authority().map_or("", |authority| authority.as_str()),
+                "{} (named by {})",
+                location::shown(&url.to_string()),
                 self.server_name()
             )
         }

@@ -7,6 +7,7 @@
 //! explanation                    a server's explanation of an error
 //! agents, client, retry          requests with redirects and retries
 //! transfer, range                a blob as a stream that resumes after an interruption
+//! senders                        the server that sent each document and layer
 //! pull, push                     images
 //! ```
 //! imrun does not trust a registry: a tag's digest only determines what is fetched next, and everything
@@ -28,6 +29,7 @@ pub mod push;
 pub mod range;
 pub mod registries_conf;
 mod retry;
+mod senders;
 mod token;
 mod transfer;
 

@@ -4,9 +4,11 @@ use super::Settings;
 use super::client::{Client, Exchange, header_of};
 use super::endpoint::Endpoint;
 use super::mirrors;
+use super::senders::Senders;
 use super::transfer::Transfer;
 use crate::base::digest::{Algorithm, Digest};
 use crate::base::error::{Error, Result};
+use crate::base::json;
 use crate::image::manifest::{
     DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, MAX_DOCUMENT, OCI_INDEX, OCI_MANIFEST,
 };
@@ -27,30 +29,42 @@ pub const THREADS: usize = 3;
 pub struct Remote<'a> {
     /// Clients of the host's mirrors and of the registry; each is asked if those before it fail.
     clients: Vec<Client>,
+    senders: Senders,
     store: &'a Store,
 }
 
 impl<'a> Remote<'a> {
     /// Creates a remote for the repository of `name` and its mirrors.
     pub fn new(store: &'a Store, name: &Reference, settings: &Settings) -> Result<Remote<'a>> {
-        Self::at(store, mirrors::to_pull(name)?, settings)
-    }
-
-    /// Creates a remote without the mirrors; `None` if there are none.
-    pub fn without_mirrors(self, name: &Reference, settings: &Settings) -> Result<Option<Self>> {
-        let mut endpoints = mirrors::to_pull(name)?;
-        endpoints.retain(|endpoint| !endpoint.is_mirror);
-        if endpoints.is_empty() || endpoints.len() == self.clients.len() {
-            Ok(None)
-        } else {
-            Self::at(self.store, endpoints, settings).map(Some)
-        }
-    }
-
-    fn at(store: &'a Store, endpoints: Vec<Endpoint>, settings: &Settings) -> Result<Remote<'a>> {
         let client = |endpoint| Client::new(endpoint, "pull", settings);
-        let clients = endpoints.into_iter().map(client).collect::<Result<_>>()?;
-        Ok(Remote { clients, store })
+        let endpoints = mirrors::to_pull(name)?.into_iter();
+        Ok(Remote {
+            clients: endpoints.map(client).collect::<Result<_>>()?,
+            senders: Senders::default(),
+            store,
+        })
+    }
+
+    /// Removes the mirror that sent the wrong data of `error`, or all mirrors if the error names no data of
+    /// a mirror. Returns false if no other server is left to ask.
+    pub fn pass_over(&mut self, error: &Error) -> bool {
+        let sender = self.senders.of(error);
+        let is_liar = |client: &Client| {
+            client.endpoint.is_mirror && sender.as_ref() == Some(&client.endpoint)
+        };
+        let is_known = self.clients.iter().any(is_liar);
+        let (passed, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.clients)
+            .into_iter()
+            .partition(|client| is_liar(client) || !is_known && client.endpoint.is_mirror);
+        self.clients = left;
+        self.senders = Senders::default();
+        if passed.is_empty() || self.clients.is_empty() {
+            return false;
+        }
+        for client in passed {
+            client.log_failover(error);
+        }
+        true
     }
 
     /// Returns the manifest or index with the name's digest, or else of its tag.
@@ -100,9 +114,10 @@ impl<'a> Remote<'a> {
                 let exchange = manifest(client, what, Method::GET, &digest.to_string(), &[200])?;
                 let (head, bytes) = client.fetch(&exchange, MAX_DOCUMENT)?;
                 digest.verify("manifest", &bytes)?;
+                self.senders.note(digest, &client.endpoint);
                 Ok(Root {
                     digest,
-                    media_type: media_type(&head),
+                    media_type: media_type(&head, &bytes),
                     bytes,
                 })
             },
@@ -126,9 +141,10 @@ impl<'a> Remote<'a> {
             }
             None => Digest::of(Algorithm::Sha256, &bytes),
         };
+        self.senders.note(digest, &client.endpoint);
         Ok(Root {
             digest,
-            media_type: media_type(&head),
+            media_type: media_type(&head, &bytes),
             bytes,
         })
     }
@@ -157,9 +173,13 @@ fn digest_of<B>(client: &Client, what: &str, head: &Response<B>) -> Result<Optio
     text.map(|text| text.parse().map_err(wrong)).transpose()
 }
 
-/// Returns the document's media type in the answer, if it is a known one. Other registries answer JSON,
-/// text or a web page; then the document's own type counts.
-fn media_type<B>(head: &Response<B>) -> Option<String> {
+/// Returns the media type in the answer's head for a document that does not contain its own, if it is a
+/// known one. Some registries answer JSON, text or a web page.
+fn media_type<B>(head: &Response<B>, bytes: &[u8]) -> Option<String> {
+    let document = json::parse("manifest", bytes).ok()?;
+    if !document["mediaType"].is_null() {
+        return None;
+    }
     let text = header_of(head, header::CONTENT_TYPE)?;
     let media_type = text.split(';').next()?.trim().to_ascii_lowercase();
     Some(media_type).filter(|text| DOCUMENTS.contains(&text.as_str()))
@@ -195,6 +215,7 @@ impl Origin for Remote<'_> {
                 if client.endpoint.is_mirror {
                     digest.verify(&what, &bytes)?;
                 }
+                self.senders.note(digest, &client.endpoint);
                 Ok(bytes)
             },
         )
@@ -206,6 +227,7 @@ impl Origin for Remote<'_> {
             descriptor.expect("a registry's manifests have a descriptor for each layer");
         Ok(Box::new(Transfer::new(
             &self.clients,
+            &self.senders,
             layer.what(),
             descriptor,
         )))

@@ -54,11 +54,11 @@ fn jittered(step: Duration) -> Duration {
     step / 2 + (step / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
-/// Parses `Retry-After`: seconds or a date. Source: RFC 9110, section 10.2.3.
+/// Parses `Retry-After`: seconds or a date; a number that is too large counts as the largest one. Source: RFC 9110, section 10.2.3.
 pub fn after(header: &str, now: SystemTime) -> Option<Duration> {
     let header = header.trim();
-    if let Ok(seconds) = header.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(header.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(header).ok()?;
     Some(date.duration_since(now).unwrap_or_default())
@@ -97,6 +97,7 @@ mod tests {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(after("120", now), seconds(120));
+        assert_eq!(after("99999999999999999999", now), seconds(u64::MAX));
         assert_eq!(after("Sun, 06 Nov 1994 08:49:47 GMT", now), seconds(10));
         assert_eq!(after("Sun, 06 Nov 1994 08:49:07 GMT", now), seconds(0));
         for wrong in ["", "-1", "1.5", "soon", "Sun, 66 Nov 1994 08:49:37 GMT"] {

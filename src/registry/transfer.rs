@@ -3,6 +3,7 @@
 use super::client::{Client, Exchange, Failure, broken, header_of, is_page, too_slow};
 use super::range;
 use super::retry::{Again, Retries};
+use super::senders::Senders;
 use crate::base::error::Error;
 use crate::image::manifest::Descriptor;
 use std::io::{self, Read};
@@ -21,6 +22,7 @@ const PROGRESS: u64 = 1 << 20;
 pub struct Transfer<'a> {
     /// Servers to ask, in order.
     clients: &'a [Client],
+    senders: &'a Senders,
     what: String,
     descriptor: Descriptor,
     /// True if the answer is labelled as a web page and its length does not prove otherwise.
@@ -41,9 +43,15 @@ pub struct Transfer<'a> {
 
 impl<'a> Transfer<'a> {
     /// Creates a transfer that starts with the first read.
-    pub fn new(clients: &'a [Client], what: String, descriptor: &Descriptor) -> Transfer<'a> {
+    pub fn new(
+        clients: &'a [Client],
+        senders: &'a Senders,
+        what: String,
+        descriptor: &Descriptor,
+    ) -> Transfer<'a> {
         Transfer {
             clients,
+            senders,
             may_be_page: false,
             what,
             descriptor: descriptor.clone(),
@@ -139,6 +147,8 @@ impl<'a> Transfer<'a> {
         };
         let response = self.client().attempt(&exchange)?;
         let at = self.begin(&response).map_err(Failure::last)?;
+        self.senders
+            .note(self.descriptor.digest, &self.client().endpoint);
         Ok((response.into_body().into_reader(), at))
     }
 

@@ -93,6 +93,33 @@ fn a_mirror_that_fails_or_sends_wrong_data_is_skipped_and_named() {
 }
 
 #[test]
+fn a_mirror_with_a_wrong_layer_is_named_and_the_next_mirror_is_asked() {
+    let host = host!();
+    let mirrored = Mirrored::new(&host);
+    let liar = Registry::start();
+    liar.publish(&mirrored.served.layout, &mirrored.served.manifest, "1");
+    let layer = format!("GET /v2/app/blobs/{}", mirrored.served.layer(1));
+    liar.fault(&layer, Fault::Garbage, usize::MAX);
+    let registry = &mirrored.served.registry;
+    registry.fault("", Fault::Status(403, Vec::new()), usize::MAX);
+    let text = format!(
+        "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
+        registry.authority(),
+        liar.authority(),
+        mirrored.mirror.authority()
+    );
+    let file = host.write("registries.conf", text).display().to_string();
+    let pulled = pull(&host, &mirrored.served.tag(), RULES, &file).exits(0);
+    let named = format!(
+        "the mirror {} failed, asking the next server",
+        liar.authority()
+    );
+    assert!(pulled.err.contains(&named), "{pulled:?}");
+    assert_eq!(registry.requests().len(), 0);
+    assert_whole(&host, mirrored.served.digest());
+}
+
+#[test]
 fn a_transfer_resumes_at_the_registry_where_the_mirror_stopped() {
     let host = host!();
     let mirrored = Mirrored::new(&host);

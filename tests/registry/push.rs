@@ -220,6 +220,10 @@ fn an_upload_goes_to_any_http_location_and_others_are_refused() {
             "http://x.example/a?key=secret",
             "wants the upload at \"http://x.example/a\", without TLS",
         ),
+        (
+            "https://127.0.0.1:1/a?key=secret",
+            "https://127.0.0.1:1/a (named by the registry): Connection refused",
+        ),
     ] {
         let refused = push_to(wrong.into()).of(wrong).refused(error);
         assert!(!refused.err.contains("secret"), "{refused:?}");

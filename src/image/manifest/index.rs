@@ -51,8 +51,11 @@ impl fmt::Display for Choice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Index {
     what: String,
-    /// All entries, in order.
+    /// All entries, in order. [`Index::select`] and [`Index::chosen`] return only usable ones.
     pub manifests: Vec<Descriptor>,
+    /// Digests of unsupported algorithms. The digest of such an entry in `manifests` is the SHA-256 of the
+    /// text here, which only identifies the entry.
+    unsupported: BTreeMap<Digest, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
 }
@@ -64,12 +67,21 @@ impl Index {
             None if root.has("manifests") => Vec::new(),
             _ => root.need("manifests")?.list()?,
         };
+        let mut unsupported = BTreeMap::new();
+        let entries = manifests.iter().map(|node| {
+            let digest = node.need("digest")?;
+            let text = digest.text()?;
+            if !has_unsupported_algorithm(text) {
+                return Descriptor::read(node);
+            }
+            let identity = Digest::sha256(text.as_bytes());
+            unsupported.insert(identity, text.to_string());
+            Descriptor::read_with(node, identity)
+        });
         Ok(Index {
             what: root.what().to_string(),
-            manifests: manifests
-                .iter()
-                .map(Descriptor::read)
-                .collect::<Result<_>>()?,
+            manifests: entries.collect::<Result<_>>()?,
+            unsupported,
             annotations: super::read_annotations(root)?,
         })
     }
@@ -90,16 +102,27 @@ impl Index {
             .filter(|entry| may_be_image(entry))
             .filter_map(|entry| {
                 let distance = platform.distance(entry.platform.as_ref()?)?;
-                Some(((!is_image(entry), distance), entry))
+                let is_unsupported = self.unsupported.contains_key(&entry.digest);
+                Some(((!is_image(entry), distance, is_unsupported), entry))
             });
         if let Some((_, entry)) = suitable.min_by_key(|(order, _)| *order) {
-            return Ok(entry);
+            return self.usable(entry);
         }
         let mut silent = self.images().filter(|entry| entry.platform.is_none());
         match (silent.next(), silent.next()) {
-            (Some(entry), None) => Ok(entry),
+            (Some(entry), None) => self.usable(entry),
             (Some(_), Some(_)) => Err(self.error("has several images without a platform")),
             (None, _) => Err(self.no_image_for(platform)),
+        }
+    }
+
+    /// Refuses an entry whose digest has an unsupported algorithm.
+    fn usable<'e>(&self, entry: &'e Descriptor) -> Result<&'e Descriptor> {
+        match self.unsupported.get(&entry.digest) {
+            None => Ok(entry),
+            Some(text) => Err(self.error(format_args!(
+                "names the image by the digest {text:?}: the algorithm is neither sha256 nor sha512"
+            ))),
         }
     }
 
@@ -139,14 +162,20 @@ impl Index {
                 distinct.push(entry);
             }
         }
-        match (distinct.is_empty(), choice) {
-            (false, _) => Ok(distinct),
-            (true, Choice::Only) => Err(self.error("has no image")),
-            (true, _) => Err(self.error(format_args!(
-                "has no {choice}, only {}",
-                self.names(&self.manifests)
-            ))),
+        let Some(first) = distinct.first().copied() else {
+            return Err(match choice {
+                Choice::Only => self.error("has no image"),
+                _ => self.error(format_args!(
+                    "has no {choice}, only {}",
+                    self.names(&self.manifests)
+                )),
+            });
+        };
+        distinct.retain(|entry| !self.unsupported.contains_key(&entry.digest));
+        if distinct.is_empty() {
+            self.usable(first)?;
         }
+        Ok(distinct)
     }
 
     /// Returns the error for a choice that fits all of `entries`.
@@ -182,10 +211,11 @@ impl Index {
             None => {
                 let number = self.manifests.iter().position(|e| e.digest == entry.digest);
                 let platform = entry.platform.as_ref().map(|p| format!(" for {p}"));
+                let digest = entry.digest.to_string();
                 format!(
                     "@{} ({}{})",
                     number.unwrap_or(0),
-                    entry.digest,
+                    self.unsupported.get(&entry.digest).unwrap_or(&digest),
                     platform.unwrap_or_default()
                 )
             }
@@ -195,6 +225,24 @@ impl Index {
     fn error(&self, why: impl fmt::Display) -> Error {
         Error::digest(&self.what, why)
     }
+}
+
+/// Returns true for a well-formed digest of an algorithm that imrun does not support.
+///
+/// Source: OCI descriptor.md, "Digests".
+fn has_unsupported_algorithm(text: &str) -> bool {
+    let Some((algorithm, encoded)) = text.split_once(':') else {
+        return false;
+    };
+    let is_name = |part: &str| {
+        let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        !part.is_empty() && part.bytes().all(is_letter)
+    };
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || b"=_-".contains(&byte);
+    !matches!(algorithm, "sha256" | "sha512")
+        && algorithm.split(['+', '.', '_', '-']).all(is_name)
+        && !encoded.is_empty()
+        && encoded.bytes().all(is_digit)
 }
 
 fn ref_name(entry: &Descriptor) -> Option<&str> {

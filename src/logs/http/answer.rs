@@ -157,17 +157,22 @@ impl Head {
     }
 }
 
-/// Parses seconds, or a date in the form that servers must send; ignores anything else.
+/// Parses seconds, or a date in the form that servers must send; ignores anything else. A number that is too
+/// large counts as the largest one.
 fn retry_after(value: &str) -> Option<RetryAfter> {
-    let seconds = decimal(value).and_then(|seconds| u64::try_from(seconds).ok());
-    let date = || crate::base::time::http_date(value).map(RetryAfter::At);
-    seconds.map(RetryAfter::Seconds).or_else(date)
+    if is_decimal(value) {
+        return Some(RetryAfter::Seconds(value.parse().unwrap_or(u64::MAX)));
+    }
+    crate::base::time::http_date(value).map(RetryAfter::At)
 }
 
 /// Parses decimal digits only.
 fn decimal(text: &str) -> Option<usize> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| digits)
+    text.parse().ok().filter(|_| is_decimal(text))
+}
+
+fn is_decimal(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Returns the content of a chunked body and its length with the framing; `None` if it is incomplete.
@@ -271,6 +276,7 @@ mod tests {
     fn the_time_that_a_server_names_is_understood_in_both_forms() {
         for (value, expected) in [
             ("120", Some(RetryAfter::Seconds(120))),
+            ("99999999999999999999", Some(RetryAfter::Seconds(u64::MAX))),
             (
                 "Sun, 06 Nov 1994 08:49:37 GMT",
                 Some(RetryAfter::At(784_111_777)),

@@ -17,6 +17,37 @@ fn entry(platform: &str, seed: &str) -> Value {
 }
 
 #[test]
+fn an_entry_with_an_unsupported_algorithm_matters_only_if_it_is_the_selected_one() {
+    const MD5: &str = "md5:d41d8cd98f00b204e9800998ecf8427e";
+    let wanted: Platform = "linux/amd64".parse().unwrap();
+    let right = entry("linux/amd64", "right");
+    let md5 = |platform: &str| with(entry(platform, ""), "/digest", MD5.into());
+    let sbom = with(md5(""), "/mediaType", "application/spdx+json".into());
+    for other in [
+        md5("linux/arm64"),
+        md5("unknown/unknown"),
+        sbom,
+        md5("linux/amd64"),
+    ] {
+        let index = parse_index(json!([other, right]));
+        let selected = index.select(&wanted).unwrap();
+        assert_eq!(selected.digest, Digest::sha256(b"right"), "{other}");
+        let chosen = index.chosen(&Choice::Only).unwrap();
+        assert_eq!(chosen, [selected], "{other}");
+    }
+    let index = parse_index(json!([md5("linux/amd64"), entry("linux/arm64", "other")]));
+    let named = |error: Error| error.why.contains(MD5) && error.why.contains("neither sha256");
+    assert!(named(index.select(&wanted).unwrap_err()));
+    assert!(named(index.chosen(&Choice::Number(0)).unwrap_err()));
+    let missing = index.chosen(&Choice::Name("x".into())).unwrap_err();
+    assert!(missing.why.contains(MD5), "{missing}");
+    for malformed in ["md5:", "md5", "MD5:00", ":00", "md5:../x", "sha256:00"] {
+        let list = json!([right, with(right.clone(), "/digest", malformed.into())]);
+        refused(&super::index(list), "digest");
+    }
+}
+
+#[test]
 fn the_entry_of_the_platform_is_selected_as_containerd_does() {
     for (wanted, entries, expected) in [
         (
