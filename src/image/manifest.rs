@@ -96,7 +96,6 @@ impl Descriptor {
 
 /// A document that a manifest digest can identify.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "a launch has one of these")]
 pub enum Document {
     /// One image for several platforms.
     Index(Index),
