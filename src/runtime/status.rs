@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Time limit for the reader to make room for one event.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Bytes that a pipe takes without waiting once it is writable (pipe(7), `PIPE_BUF`).
 const PIECE: usize = libc::PIPE_BUF;
 
@@ -18,6 +19,8 @@ const PIECE: usize = libc::PIPE_BUF;
 #[derive(Default)]
 pub struct Status {
     file: Option<File>,
+    /// True once the reader has made no room: no further event waits for it.
+    is_lost: AtomicBool,
 }
 
 impl Status {
@@ -27,19 +30,27 @@ impl Status {
             .map_err(|errno| Error::usage(format_args!("--status-fd {number}"), errno.desc()))?;
         Ok(Status {
             file: Some(file.into()),
+            is_lost: AtomicBool::new(false),
         })
     }
 
     /// Writes one event; `fields` is an object.
     ///
     /// # Errors
-    /// The reader is gone, or has made no room for 5 seconds: a launch must not wait for it for ever.
+    /// The reader is gone, or has made no room for 15 seconds: a launch must not wait for it for ever.
     pub fn event(&self, name: &str, mut fields: Value) -> Result<()> {
         let Some(file) = self.file.as_ref() else {
             return Ok(());
         };
         fields["event"] = json!(name);
-        write(file, format!("{fields}\n").as_bytes(), PATIENCE)
+        let patience = if self.is_lost.load(Ordering::Relaxed) {
+            Duration::ZERO
+        } else {
+            PATIENCE
+        };
+        let written = write(file, format!("{fields}\n").as_bytes(), patience);
+        self.is_lost.fetch_or(written.is_err(), Ordering::Relaxed);
+        written
     }
 
     /// Reports that nothing of the image ran, with the reason.
@@ -62,7 +73,7 @@ fn write(mut file: &File, bytes: &[u8], patience: Duration) -> Result<()> {
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         let mut set = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
         if poll(&mut set, timeout).context(|| "poll(--status-fd)")? == 0 {
-            let why = format!("its reader made no room for {} s", patience.as_secs());
+            let why = format!("its reader made no room for {} s", PATIENCE.as_secs());
             return Err(Error::system("--status-fd", why));
         }
         file.write_all(piece).context(|| "write(--status-fd)")?;
@@ -83,7 +94,10 @@ mod tests {
             reader.read_to_string(&mut text).map(|_| text)
         });
         let file = File::from(std::os::fd::OwnedFd::from(writer));
-        let status = Status { file: Some(file) };
+        let status = Status {
+            file: Some(file),
+            ..Status::default()
+        };
         let long = "x".repeat(300_000);
         status.event("exit", json!({ "long": long })).unwrap();
         drop(status);

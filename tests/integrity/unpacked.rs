@@ -54,6 +54,12 @@ fn a_mount_over_an_unpacked_file_does_not_hide_its_change() {
     }
 }
 
+/// Numbers of poll(2) and ppoll(2).
+#[cfg(target_arch = "x86_64")]
+const POLLS: [i64; 2] = [libc::SYS_poll, libc::SYS_ppoll];
+#[cfg(not(target_arch = "x86_64"))]
+const POLLS: [i64; 1] = [libc::SYS_ppoll];
+
 /// A launch that blocks after comparing its files, because nothing reads its event.
 struct Stopped {
     pipe: File,
@@ -82,18 +88,16 @@ impl Stopped {
         stopped
     }
 
-    /// Waits until the process is in write(2) to the pipe (proc_pid_syscall(5)).
+    /// Waits until the process has the pipe and waits for room in it (proc_pid_syscall(5)).
     fn wait_until_it_tells(&self, pipe: &Path) {
         let process = Path::new("/proc").join(self.child.id().to_string());
         for _ in 0..1000 {
             let program = fs::read_link(process.join("exe")).unwrap();
             let call = fs::read_to_string(process.join("syscall")).unwrap();
-            let mut words = call.split(' ');
-            let is_write = words.next() == Some(&libc::SYS_write.to_string());
-            let to = words.next().and_then(|word| word.strip_prefix("0x"));
-            let to = to.map_or(0, |word| u64::from_str_radix(word, 16).unwrap());
-            let to = fs::read_link(process.join("fd").join(to.to_string()));
-            if program == Path::new(IMRUN) && is_write && to.is_ok_and(|to| to == pipe) {
+            let number = call.split(' ').next().and_then(|word| word.parse().ok());
+            let waits = number.is_some_and(|number: i64| POLLS.contains(&number));
+            let has_pipe = fs::read_link(process.join("fd/3")).is_ok_and(|to| to == pipe);
+            if program == Path::new(IMRUN) && waits && has_pipe {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
