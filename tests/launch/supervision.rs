@@ -325,6 +325,7 @@ fn a_status_descriptor_that_nobody_reads_holds_no_launch_up_for_ever() {
     let mut app = command
         .args([host.busybox(), "sh", "-c", &script])
         .stdout(writer)
+        .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
     drop(command);
