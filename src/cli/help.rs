@@ -66,29 +66,9 @@ Options of every command:
 /// The command that `word` was probably meant to be.
 pub fn nearest(word: &str) -> Option<&'static str> {
     let commands = GROUPS.iter().flat_map(|(_, names)| names.iter().copied());
-    let distances = commands.map(|name| (distance(word, name), name));
+    let distances = commands.map(|name| (strsim::osa_distance(word, name), name));
     let (errors, name) = distances.min()?;
     (errors <= 1 + word.len() / 5).then_some(name)
-}
-
-/// The number of characters to insert, delete, replace or swap with the next one to get from `a` to `b`
-/// (optimal string alignment distance).
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]

@@ -249,7 +249,7 @@ impl Runtime {
             sweep_cgroup(&id, &dir.join(CGROUP))?;
             files::remove_tree(&dir)?;
         }
-        for name in file_names(&self.dir)? {
+        for name in files::names(&self.dir)? {
             let Some(number) = name.strip_prefix('.') else {
                 continue;
             };
@@ -269,7 +269,7 @@ impl Runtime {
 
     /// Returns the names of the entries: directories named like a container id.
     fn entries(&self) -> Result<Vec<String>> {
-        let names = file_names(&self.dir)?;
+        let names = files::names(&self.dir)?;
         Ok(names.into_iter().filter(|name| name.len() == 64).collect())
     }
 }
@@ -357,22 +357,13 @@ fn lock_claims(directory: &Path) -> Result<File> {
 
 /// Releases the claims that nobody owns any more.
 fn sweep_claims(directory: &Path) -> Result<()> {
-    for name in file_names(directory)? {
+    for name in files::names(directory)? {
         let path = directory.join(name);
         if let Some(_lock) = try_lock(&path, false)? {
             Claim { path, _lock }.release()?;
         }
     }
     Ok(())
-}
-
-fn file_names(directory: &Path) -> Result<Vec<String>> {
-    let list = std::fs::read_dir(directory).context(|| format!("readdir({directory:?})"))?;
-    list.map(|entry| {
-        let entry = entry.context(|| format!("readdir({directory:?})"))?;
-        Ok(entry.file_name().to_string_lossy().into_owned())
-    })
-    .collect()
 }
 
 /// Returns the depth to which imrun's part of the directory is closed to others: files in it are private

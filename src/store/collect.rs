@@ -78,8 +78,7 @@ impl Store {
 
     /// Refuses a log without a line beside whole images: somebody emptied or removed it.
     fn refuse_lost_log(&self) -> Result<()> {
-        let log = self.log()?;
-        if !log.changes.is_empty() || !log.damaged.is_empty() {
+        if !self.whole_refs()?.is_empty() {
             return Ok(());
         }
         match self.unnamed_image()? {

@@ -1,5 +1,6 @@
 //! Read leases (fcntl(2), "Leases"): while one is held, no process has the file open for writing.
 
+use super::process;
 use nix::Result;
 use nix::errno::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -34,11 +35,7 @@ pub fn is_held(file: BorrowedFd<'_>) -> Result<bool> {
 
 /// Ignores SIGIO, which the kernel sends when a writer waits, and which would end this process.
 pub fn ignore_signal() -> Result<()> {
-    // SAFETY: no handler is installed.
-    match unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) } {
-        libc::SIG_ERR => Err(Errno::last()),
-        _ => Ok(()),
-    }
+    process::ignore_signal(libc::SIGIO)
 }
 
 #[cfg(test)]

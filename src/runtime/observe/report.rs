@@ -149,11 +149,6 @@ impl Report {
         }
     }
 
-    /// Forgets the words of all attempts: from now on the same words may lead elsewhere.
-    pub fn forget_spellings(&mut self) {
-        self.spellings.clear();
-    }
-
     /// Returns the index of the attempt with these words.
     pub fn find(&self, spelling: &Spelling) -> Option<usize> {
         self.spellings.get(spelling).copied()
